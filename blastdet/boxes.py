@@ -1,0 +1,133 @@
+"""Geometry of boxes as pure array functions. Boxes are float (n, 4), ``x1, y1, x2, y2``, half-open."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Boxes = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+# Above this many pairs a dense matrix costs more memory than a smear is worth.
+_DENSE_PAIRS = 4_000_000
+
+
+def area(boxes_xyxy: ArrayLike) -> Floats:
+    """Area of each box in px², (n,); 0 for a box without extent."""
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    return np.clip(boxes[:, 2] - boxes[:, 0], 0, None) * np.clip(boxes[:, 3] - boxes[:, 1], 0, None)
+
+
+def pair_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
+    """Intersection over union of row i of `a_xyxy` with row i of `b_xyxy`, (n,); NaN boxes give 0."""
+    a = np.asarray(a_xyxy, np.float64).reshape(-1, 4)
+    b = np.asarray(b_xyxy, np.float64).reshape(-1, 4)
+    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
+    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
+    inter = np.clip(width, 0, None) * np.clip(height, 0, None)
+    union = area(a) + area(b) - inter
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(union > 0, np.nan_to_num(inter / union), 0.0)
+
+
+def iou_matrix(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
+    """Intersection over union of every box of `a_xyxy` with every box of `b_xyxy`, (n, m)."""
+    a = np.asarray(a_xyxy, np.float64).reshape(-1, 4)
+    b = np.asarray(b_xyxy, np.float64).reshape(-1, 4)
+    rows, columns = np.indices((len(a), len(b))).reshape(2, -1)
+    return pair_iou(a[rows], b[columns]).reshape(len(a), len(b))
+
+
+def clip(boxes_xyxy: ArrayLike, size_wh: tuple[float, float]) -> Boxes:
+    """Boxes cut to an image of `size_wh` pixels."""
+    boxes = np.asarray(boxes_xyxy, np.float32).reshape(-1, 4)
+    limit = np.array([*size_wh, *size_wh], np.float32)
+    return np.asarray(np.clip(boxes, 0, limit), np.float32)
+
+
+def scale(boxes_xyxy: ArrayLike, factor_xy: tuple[float, float]) -> Boxes:
+    """Boxes multiplied by a factor along x and along y."""
+    factor = np.array([*factor_xy, *factor_xy], np.float64)
+    return np.asarray(np.asarray(boxes_xyxy, np.float64).reshape(-1, 4) * factor, np.float32)
+
+
+def shift(boxes_xyxy: ArrayLike, offset_xy: tuple[float, float]) -> Boxes:
+    """Boxes moved by an offset along x and along y."""
+    offset = np.array([*offset_xy, *offset_xy], np.float64)
+    return np.asarray(np.asarray(boxes_xyxy, np.float64).reshape(-1, 4) + offset, np.float32)
+
+
+def squares(centres_xy: ArrayLike, side_xy: tuple[float, float]) -> Boxes:
+    """Boxes of one size around centres (n, 2)."""
+    centres = np.asarray(centres_xy, np.float64).reshape(-1, 2)
+    half = np.asarray(side_xy, np.float64) / 2
+    return np.asarray(np.concatenate([centres - half, centres + half], axis=1), np.float32)
+
+
+def overlapping_pairs(boxes_xyxy: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every pair ``i < j`` of boxes that share area, as two index arrays.
+
+    Small sets are compared all with all; large ones through a grid whose mesh is the largest side, so that
+    time and memory grow with the number of boxes and not with its square.
+    """
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    n = len(boxes)
+    if n * n <= _DENSE_PAIRS:
+        i, j = np.triu_indices(n, k=1)
+    else:
+        i, j = _grid_pairs(boxes)
+    touch = (np.minimum(boxes[i, 2:], boxes[j, 2:]) > np.maximum(boxes[i, :2], boxes[j, :2])).all(axis=1)
+    return i[touch], j[touch]
+
+
+def _grid_pairs(boxes: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    mesh = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 1.0)
+    cell = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 / mesh).astype(np.int64)
+    cell -= cell.min(axis=0) - 1
+    row_length = int(cell[:, 0].max()) + 2
+    key = cell[:, 1] * row_length + cell[:, 0]
+    order = np.argsort(key, kind="stable")
+    sorted_key = key[order]
+    found: list[NDArray[np.int64]] = []
+    for step in (0, 1, row_length - 1, row_length, row_length + 1):  # each unordered pair of cells once
+        first = np.searchsorted(sorted_key, key + step, "left")
+        count = np.searchsorted(sorted_key, key + step, "right") - first
+        left = np.repeat(np.arange(len(boxes)), count)
+        within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
+        right = order[np.repeat(first, count) + within]
+        keep = left < right if step == 0 else left != right
+        found.append(np.stack([np.minimum(left, right)[keep], np.maximum(left, right)[keep]]))
+    i, j = np.concatenate(found, axis=1)
+    return i, j
+
+
+def suppress(boxes_xyxy: ArrayLike, score: ArrayLike, iou: float) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression, blind to class: one cell, one box.
+
+    Parameters
+    ----------
+    boxes_xyxy : (n, 4)
+    score : (n,)
+    iou : float
+        A box goes if it overlaps a better one by more than this. Equal scores are settled by position
+        (y1, x1, y2, x2), so that the result does not depend on the order of the input.
+
+    Returns
+    -------
+    int64 (k,)
+        Indices of the boxes kept, best first.
+    """
+    boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    rank = np.lexsort((boxes[:, 2], boxes[:, 3], boxes[:, 0], boxes[:, 1], -np.asarray(score, np.float64)))
+    ranked = boxes[rank]
+    i, j = overlapping_pairs(ranked)
+    rival = pair_iou(ranked[i], ranked[j]) > iou
+    i, j = i[rival], j[rival]
+    order = np.lexsort((j, i))
+    i, j = i[order], j[order]
+    first = np.searchsorted(i, np.arange(len(boxes) + 1))
+    alive = np.ones(len(boxes), bool)
+    for k in np.unique(i):  # in order of rank, so that a box removed earlier removes no other
+        if alive[k]:
+            alive[j[first[k] : first[k + 1]]] = False
+    return rank[alive]

@@ -1,0 +1,44 @@
+"""Every error a user can cause.
+
+::
+
+    BlastdetError                 one line: the file, what was found, what was expected
+    ├── ImageError                a picture that cannot be read or written
+    ├── FormatError               an annotation file that cannot be read or written
+    ├── ConfigError               a setting that is unknown or out of range
+    ├── WeightsError              missing, mismatched or tampered weights
+    ├── ScaleError                µm/px unknown, or impossible
+    └── DependencyError           an optional package that is not installed
+
+The command line prints the line and exits with 2; a batch goes on with its other files and exits with 1.
+"""
+
+from __future__ import annotations
+
+
+class BlastdetError(Exception):
+    """Base of all errors a user can cause; its text is one line fit to print."""
+
+
+class ImageError(BlastdetError):
+    """A picture that cannot be read or written."""
+
+
+class FormatError(BlastdetError):
+    """An annotation file that cannot be read or written."""
+
+
+class ConfigError(BlastdetError):
+    """A setting that is unknown, missing or out of range."""
+
+
+class WeightsError(BlastdetError):
+    """Weights that are missing, mismatched or not the ones their card describes."""
+
+
+class ScaleError(BlastdetError):
+    """A scale (µm/px) that is unknown or impossible."""
+
+
+class DependencyError(BlastdetError):
+    """An optional package that the command needs and that is not installed."""
