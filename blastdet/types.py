@@ -90,14 +90,13 @@ class Detections:
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes_xyxy, dtype=np.float32)
         n = len(boxes) if boxes.size else 0
-        defaults = {
+        defaults: dict[str, NDArray[Any]] = {
             "boxes_xyxy": boxes.reshape(n, 4) if not n else boxes,
             "score": np.ones(n, np.float32),
             "label": np.full(n, WBC, np.int64),
         }
         for name, (dtype, tail) in _COLUMNS.items():
-            given = getattr(self, name)
-            value: ArrayLike | None = defaults["boxes_xyxy"] if name == "boxes_xyxy" else given
+            value = defaults["boxes_xyxy"] if name == "boxes_xyxy" else getattr(self, name)
             if value is None:
                 value = defaults.get(name)
             if value is None:
