@@ -43,7 +43,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Detections:
     """Boxes in columns: for predictions and for truth (truth has score 1).
 
@@ -78,36 +78,41 @@ class Detections:
     """
 
     boxes_xyxy: NDArray[np.float32]
-    score: NDArray[np.float32] = None  # type: ignore[assignment]  # filled in __post_init__
-    label: NDArray[np.int64] = None  # type: ignore[assignment]
-    id: NDArray[np.str_] | None = None
-    point_xy: NDArray[np.float32] | None = None
-    ignore: NDArray[np.bool_] | None = None
-    origin: NDArray[np.str_] | None = None
-    cell_type: NDArray[np.str_] | None = None
-    blast_probability: NDArray[np.float32] | None = None
+    score: NDArray[np.float32]
+    label: NDArray[np.int64]
+    id: NDArray[np.str_] | None
+    point_xy: NDArray[np.float32] | None
+    ignore: NDArray[np.bool_] | None
+    origin: NDArray[np.str_] | None
+    cell_type: NDArray[np.str_] | None
+    blast_probability: NDArray[np.float32] | None
 
-    def __post_init__(self) -> None:
-        boxes = np.asarray(self.boxes_xyxy, dtype=np.float32)
-        n = len(boxes) if boxes.size else 0
-        defaults: dict[str, NDArray[Any]] = {
-            "boxes_xyxy": boxes.reshape(n, 4) if not n else boxes,
-            "score": np.ones(n, np.float32),
-            "label": np.full(n, WBC, np.int64),
+    def __init__(
+        self,
+        boxes_xyxy: ArrayLike,
+        score: ArrayLike | None = None,
+        label: ArrayLike | None = None,
+        id: ArrayLike | None = None,
+        point_xy: ArrayLike | None = None,
+        ignore: ArrayLike | None = None,
+        origin: ArrayLike | None = None,
+        cell_type: ArrayLike | None = None,
+        blast_probability: ArrayLike | None = None,
+    ) -> None:
+        n = len(np.asarray(boxes_xyxy))
+        given: dict[str, ArrayLike | None] = {
+            "boxes_xyxy": boxes_xyxy,
+            "score": np.ones(n) if score is None else score,
+            "label": np.full(n, WBC) if label is None else label,
+            "id": id,
+            "point_xy": point_xy,
+            "ignore": ignore,
+            "origin": origin,
+            "cell_type": cell_type,
+            "blast_probability": blast_probability,
         }
-        for name, (dtype, tail) in _COLUMNS.items():
-            value = defaults["boxes_xyxy"] if name == "boxes_xyxy" else getattr(self, name)
-            if value is None:
-                value = defaults.get(name)
-            if value is None:
-                continue
-            array = np.array(value, dtype=dtype)  # always a copy: no caller can change it afterwards
-            if not array.size:
-                array = array.reshape(0, *tail)
-            if array.shape != (n, *tail):
-                raise ValueError(f"Detections.{name}: shape {array.shape} found, {(n, *tail)} expected")
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
+        for name, value in given.items():
+            object.__setattr__(self, name, None if value is None else _column(name, value, n))
         if n and not (self.label.min() >= 0 and self.label.max() < len(CELL_CLASSES)):
             raise ValueError(f"Detections.label: {self.label.min()}..{self.label.max()} found, 0..3 expected")
 
@@ -132,7 +137,8 @@ class Detections:
 
     def with_columns(self, **columns: ArrayLike | None) -> Detections:
         """A copy with some columns replaced (``None`` removes an optional one)."""
-        return replace(self, **columns)  # type: ignore[arg-type]
+        merged: dict[str, Any] = {**dict(self._present()), **columns}
+        return Detections(**merged)
 
     def sorted(self) -> Detections:
         """In the one canonical order: y1, x1, label, score (points stand in for NaN boxes)."""
@@ -168,6 +174,18 @@ class Detections:
             return Detections.empty()
         names = [f.name for f in fields(Detections) if any(getattr(p, f.name) is not None for p in parts)]
         return Detections(**{name: np.concatenate([_column_or_unknown(p, name) for p in parts]) for name in names})
+
+
+def _column(name: str, value: ArrayLike, n: int) -> NDArray[Any]:
+    """A read-only copy of a column's values, its shape checked."""
+    dtype, tail = _COLUMNS[name]
+    array = np.array(value, dtype=dtype)  # always a copy: no caller can change it afterwards
+    if not array.size:
+        array = array.reshape(0, *tail)
+    if array.shape != (n, *tail):
+        raise ValueError(f"Detections.{name}: shape {array.shape} found, {(n, *tail)} expected")
+    array.setflags(write=False)
+    return array
 
 
 def _column_or_unknown(part: Detections, name: str) -> NDArray[Any]:

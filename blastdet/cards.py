@@ -1,0 +1,184 @@
+"""The card beside a model: what it is, how to feed it, how good it is, where it comes from.
+
+A weights folder is ``card.json`` and the files it names, each with its sha256. The card is written by the tool at
+export; a file that does not match its sha256 is refused, never replaced by another model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from blastdet.errors import WeightsError
+from blastdet.types import CELL_CLASSES, RESEARCH_USE
+
+CARD = "card.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Frozen):
+    """How pixels go into the model: ``(pixel / 255 - mean) / std``."""
+
+    wh: tuple[int, int] = Field(description="largest tile, in pixels at the card's µm/px")
+    stride: int = Field(default=32, description="width and height are padded to a multiple of this")
+    pad_value: int = Field(default=114, ge=0, le=255)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    layout: Literal["NCHW"] = "NCHW"
+    dtype: Literal["float32"] = "float32"
+
+
+class Threshold(_Frozen):
+    """An operating point and how it was chosen."""
+
+    value: float = Field(ge=0, le=1)
+    chosen_on: str
+    criterion: str
+
+
+class DataSource(_Frozen):
+    """A data set a model was trained on."""
+
+    name: str
+    split: str
+    fingerprint: str = Field(description="sha256 over image hashes and boxes of the smears used")
+    licence: str
+    n_images: int = 0
+
+
+class Training(_Frozen):
+    """How to train the same model again."""
+
+    config: dict[str, Any]
+    seed: int
+    commit: str
+    data: tuple[DataSource, ...]
+    epochs: int
+    device: str
+    duration_s: float
+
+
+class Metric(_Frozen):
+    """One measured figure with its interval."""
+
+    data: str
+    split: str
+    n_images: int
+    n_cells: int
+    metric: str
+    value: float
+    ci95: tuple[float, float] | None = None
+
+
+class Card(_Frozen):
+    """Contents of ``card.json``."""
+
+    name: str
+    task: Literal["detect", "classify"]
+    classes: tuple[str, ...]
+    format: Literal["onnx"] = "onnx"
+    output: Literal["yolo"] = Field(
+        default="yolo", description="yolo: (n, 4 + classes, anchors), cx cy w h in input px"
+    )
+    files: dict[str, str] = Field(description="file name: sha256")
+    mpp: float = Field(gt=0, description="µm/px the model was trained at")
+    input: InputSpec
+    thresholds: dict[str, Threshold]
+    suppression_iou: float = Field(default=0.5, gt=0, le=1)
+    second_stage: str | None = None
+    training: Training
+    metrics: tuple[Metric, ...] = ()
+    versions: dict[str, str] = {}
+    licence: str = "AGPL-3.0-or-later"
+    intended_use: str = RESEARCH_USE
+    limits: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _classes_are_known(self) -> Card:
+        unknown = [name for name in self.classes if name not in CELL_CLASSES]
+        if unknown:
+            raise ValueError(f"classes {unknown} found, some of {list(CELL_CLASSES)} expected")
+        if missing := [name for name in self.classes if name not in self.thresholds]:
+            raise ValueError(f"no threshold for {missing}")
+        return self
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Index into `CELL_CLASSES` of each of the model's outputs."""
+        return tuple(CELL_CLASSES.index(name) for name in self.classes)
+
+
+def shipped(folder: str) -> Path:
+    """A folder that comes with the product (``weights``, ``datasets``, ``configs``).
+
+    In a wheel it lies inside the package, in a checkout beside it.
+    """
+    inside = Path(__file__).parent / "_shipped" / folder
+    return inside if inside.is_dir() else Path(__file__).parents[1] / folder
+
+
+def find_weights(name_or_dir: str | os.PathLike[str]) -> Path:
+    """Folder of a shipped model's name, or of a path to a weights folder.
+
+    Raises
+    ------
+    WeightsError
+        If there is no ``card.json`` there; the names that exist are listed.
+    """
+    given = Path(name_or_dir)
+    for folder in (given, shipped("weights") / given):
+        if (folder / CARD).is_file():
+            return folder
+    names = sorted(path.parent.name for path in shipped("weights").glob(f"*/{CARD}"))
+    raise WeightsError(f"{name_or_dir}: no {CARD} found, a weights folder or one of {names} expected")
+
+
+def read_card(folder: Path) -> Card:
+    """The card of a weights folder, its files checked against their sha256.
+
+    Raises
+    ------
+    WeightsError
+        If the card cannot be read, or a file is missing or is not the one the card names.
+    """
+    try:
+        card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{folder / CARD}: cannot be read ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "card"
+        raise WeightsError(f"{folder / CARD}: {where}: {first['msg']}") from error
+    for name, expected in card.files.items():
+        path = folder / name
+        if path.name != name or not path.is_file():
+            raise WeightsError(f"{path}: missing, although {CARD} names it")
+        found = sha256_of(path)
+        if found != expected:
+            raise WeightsError(f"{path}: sha256 {found[:12]}… found, {expected[:12]}… expected by its card")
+    return card
+
+
+def write_card(card: Card, folder: Path) -> Path:
+    """Write ``card.json`` (whole or not at all) and return its path."""
+    path = folder / CARD
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(
+        json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    temporary.replace(path)
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

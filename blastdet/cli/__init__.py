@@ -1,0 +1,73 @@
+"""The command line: one file per command, imported when that command runs. Imports click and nothing else."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+COMMANDS: dict[str, str] = {
+    "detect": "find and count the cells of smears",
+    "convert": "read a data set, write it as COCO, YOLO or CSV",
+    "split": "draw train, val and test sides that do not leak",
+    "audit": "look for faults and leaks in a data set",
+    "data": "get data sets, or learn whom to ask for them",
+    "synth": "render synthetic smears with exact truth",
+    "train": "train a detector from a configuration",
+    "evaluate": "measure a model, or anyone's detections",
+    "compare": "set two models side by side",
+}
+"""Command -> one line for ``--help``; each is ``blastdet.cli.<name>:command``, imported only when asked for."""
+
+EPILOG = """\b
+Exit codes: 0 all done, 1 some files failed (or findings with --strict), 2 bad input or usage.
+Research use only: blastdet locates and counts cells, it never states a diagnosis."""
+
+
+class _Commands(click.Group):
+    """Commands listed without importing them, and one line instead of a traceback for what a user can mend."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = import_module(f"blastdet.cli.{cmd_name}").command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        from blastdet.errors import BlastdetError
+
+        try:
+            return super().invoke(ctx)
+        except BlastdetError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+click.ClickException.exit_code = 2  # one code for everything a user can mend; click's own usage errors have it too
+
+
+@click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="blastdet")
+def cli() -> None:
+    """Find, classify and count nucleated cells on stained blood smears.
+
+    \b
+    blastdet detect smear.jpg                 boxes, counts, overlay
+    blastdet train configs/bccd-yolov5n.yaml  a model of your own
+    """
+
+
+def main() -> None:
+    """Entry point of the ``blastdet`` program."""
+    try:
+        cli()
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)

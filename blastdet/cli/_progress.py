@@ -1,0 +1,42 @@
+"""Progress: a bar on a terminal, nothing between plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def epoch_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """A callable (steps done, steps of the epoch, values) that draws the bar of one epoch."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, values: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("epoch"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}")
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("")
+
+        def step(done: int, total: int, values: dict[str, float]) -> None:
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            bar.update(task, completed=done, total=total, description=shown)
+
+        yield step
+
+
+@contextmanager
+def file_reporter(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """A callable to be called once per file done."""
+    if not sys.stderr.isatty() or total < 2:
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,153 @@
+"""Configurations of trainings: pydantic models <-> YAML. One file describes one run completely."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from blastdet.errors import ConfigError
+from blastdet.types import CELL_CLASSES
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(_Strict):
+    """One data set of a training."""
+
+    path: str = Field(description="folder or file; ${BLASTDET_DATA} and other variables are expanded")
+    format: str = "auto"
+    options: dict[str, Any] = Field(default={}, description="passed to the reader of the format")
+    split: str = Field(default="official-disjoint", description="official, official-disjoint, grouped, or a CSV file")
+    corrections: str | None = Field(default=None, description="JSON file of corrections, applied after reading")
+    exclude: str | None = Field(default=None, description="COCO file whose pictures, with their groups, stay out")
+    weight: float = Field(default=1.0, gt=0, description="how often its pictures are drawn, relative to their number")
+    licence: str = ""
+
+
+class AugmentConfig(_Strict):
+    """How pictures are varied in training. Each is a strength or a probability; 0 turns it off."""
+
+    mosaic: float = Field(default=0.8, ge=0, le=1, description="share of samples put together from four pictures")
+    scale: tuple[float, float] = Field(default=(0.75, 1.33), description="range of enlargement, log-uniform")
+    squeeze: float = Field(default=0.1, ge=0, lt=1, description="largest difference of enlargement along x and y")
+    stain: float = Field(default=0.5, ge=0, description="stain jitter in optical density, 1 = other laboratories")
+    photometric: float = Field(default=0.5, ge=0, le=1, description="chance of blur, JPEG, noise, light, each")
+
+
+class TrainConfig(_Strict):
+    """Everything needed to train a detector again.
+
+    `read_config` reads it from YAML; ``blastdet train --set key=value`` overrides single entries.
+    """
+
+    name: str
+    model: str = Field(default="yolov5n", description="key of blastdet.training.MODELS")
+    classes: tuple[str, ...] = ("wbc", "rbc", "platelet")
+    mpp: float = Field(gt=0, description="µm/px of the model: every picture is resampled to it")
+    crop: int = Field(default=256, ge=64, description="side of a training sample in pixels")
+    tile_wh: tuple[int, int] = Field(default=(640, 640), description="largest tile at detection")
+    data: tuple[DataConfig, ...] = Field(min_length=1)
+    augment: AugmentConfig = AugmentConfig()
+    epochs: int = Field(default=100, ge=1)
+    epoch_samples: int | None = Field(default=None, ge=1, description="samples an epoch; default: one per picture")
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=0.002, gt=0)
+    weight_decay: float = Field(default=0.0005, ge=0)
+    warmup_epochs: float = Field(default=3.0, ge=0)
+    plain_epochs: int = Field(default=10, ge=0, description="last epochs without mosaic")
+    ema: float = Field(default=0.9998, ge=0, lt=1)
+    amp: Literal["off", "bf16", "fp16"] = "bf16"
+    patience: int = Field(default=0, ge=0, description="epochs without a better AP before stopping; 0: never")
+    val_every: int = Field(default=1, ge=1)
+    seed: int = 0
+    workers: int = Field(default=1, ge=0)
+
+    @field_validator("classes")
+    @classmethod
+    def _known_classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in CELL_CLASSES]
+        if unknown or not value:
+            raise ValueError(f"{unknown or 'no class'} found, some of {list(CELL_CLASSES)} expected")
+        return tuple(name for name in CELL_CLASSES if name in value)
+
+    @field_validator("crop")
+    @classmethod
+    def _multiple_of_stride(cls, value: int) -> int:
+        if value % 32:
+            raise ValueError(f"{value} found, a multiple of 32 expected")
+        return value
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """A training configuration from YAML.
+
+    Parameters
+    ----------
+    path : Path
+    overrides : sequence of str
+        ``key=value`` with a YAML value; ``augment.mosaic=0`` reaches inside, ``data.0.weight=2`` into a list.
+
+    Raises
+    ------
+    ConfigError
+        One line that names the file, the entry, what was found and what was expected.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {type(content).__name__} found, a mapping of settings expected")
+    for override in overrides:
+        _set(content, override)
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{path}: {entry}: {first['msg']} ({first['input']!r} found)") from error
+
+
+def to_yaml(config: TrainConfig) -> str:
+    """The configuration as YAML that `read_config` takes."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def expand(path: str, base: Path) -> Path:
+    """A path of a configuration: variables expanded, relative to `base`.
+
+    ``BLASTDET_DATA`` defaults to ``../shared/data``, where the project's developers keep the data sets.
+
+    Raises
+    ------
+    ConfigError
+        If a variable is not set.
+    """
+    os.environ.setdefault("BLASTDET_DATA", str(base / ".." / "shared" / "data"))
+    expanded = os.path.expandvars(path)
+    if "$" in expanded:
+        raise ConfigError(f"{path}: environment variable not set")
+    return base / Path(expanded).expanduser()
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override}: key=value expected")
+    *parents, last = key.strip().split(".")
+    node: Any = content
+    try:
+        for parent in parents:
+            node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
+        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(value)
+    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {override}: no such entry ({error})") from error

@@ -1,0 +1,327 @@
+"""The training loop: one for every detector. It resumes exactly, and stops on a loss that is not finite.
+
+A sample depends on (seed, epoch, index) alone, so a run that was killed goes on from its last whole epoch as if
+nothing had happened: the checkpoint holds weights, moving average, optimiser and history, and no random state.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from blastdet.cards import Card, sha256_of
+from blastdet.configs import TrainConfig
+from blastdet.errors import BlastdetError, ConfigError
+from blastdet.training.samples import Picture, Sample, compose
+from blastdet.types import RGB, Detections
+
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
+_CLIP = 10.0
+_EMA_RAMP = 500  # steps over which the moving average gains its memory; short trainings have few steps
+
+
+class Trainable(Protocol):
+    """What the loop needs of a detector."""
+
+    module: Any
+
+    def to(self, device: torch.device) -> Trainable: ...
+
+    def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
+        """Loss of a batch (to be divided by nothing more) and its parts."""
+        ...
+
+    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
+        """Cells of images, decoded as the exported model's output will be."""
+        ...
+
+    def export(self, path: Path) -> None:
+        """Write the model as ONNX; the module may be changed for good."""
+        ...
+
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> dict[str, Tensor]: ...
+
+
+@dataclass
+class State:
+    """What a checkpoint holds."""
+
+    model: Trainable
+    ema: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    epoch: int = 0
+    step: int = 0
+    best: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Samples(Dataset[Sample]):
+    """The samples of one epoch; sample i is the same whoever asks and whenever."""
+
+    def __init__(self, pictures: Sequence[Picture], config: TrainConfig, epoch: int) -> None:
+        self.pictures, self.config, self.epoch = pictures, config, epoch
+        weight = np.array([picture.weight for picture in pictures])
+        self.share = weight / weight.sum()
+        self.mosaic = epoch < config.epochs - config.plain_epochs
+
+    def __len__(self) -> int:
+        return self.config.epoch_samples or len(self.pictures)
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = np.random.default_rng((self.config.seed, self.epoch, index))
+        return compose(self.pictures, self.share, self.config, rng, self.mosaic)
+
+
+def start(model: Trainable, config: TrainConfig, device: torch.device) -> State:
+    """A fresh state: model on its device, moving average equal to it, optimiser without history."""
+    model.to(device)
+    ema = {name: value.detach().clone() for name, value in model.module.state_dict().items()}
+    return State(model, ema, _optimizer(model.module, config))
+
+
+def train(
+    state: State,
+    pictures: Sequence[Picture],
+    config: TrainConfig,
+    run: Path,
+    validate: Callable[[State], dict[str, float]],
+    report: Callable[[int, int, dict[str, float]], None] = lambda done, total, values: None,
+) -> State:
+    """Train until the last epoch of `config` (or until nothing improves), writing checkpoints below `run`.
+
+    Parameters
+    ----------
+    state : State
+        From `start` or `resume`; changed in place and returned.
+    pictures : sequence of Picture
+    config : TrainConfig
+    run : Path
+        Gets ``last.pt``, ``best.pt`` (moving average) and ``metrics.csv`` after every epoch.
+    validate : callable
+        Figures of the moving average; ``"fitness"`` decides which epoch is best.
+    report : callable
+        Called with steps done in this epoch, steps of an epoch, current values.
+
+    Raises
+    ------
+    BlastdetError
+        If the loss is not finite; epoch, batch and parts are named.
+    """
+    device = next(state.model.module.parameters()).device
+    scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+    while state.epoch < config.epochs:
+        started = time.perf_counter()
+        # Random numbers inside the model (dropout) restart with each epoch too.
+        torch.manual_seed(config.seed * 100_003 + state.epoch)
+        losses = _epoch(state, pictures, config, scaler, report)
+        state.epoch += 1
+        row = {"epoch": float(state.epoch), "lr": state.optimizer.param_groups[0]["lr"], **losses}
+        if state.epoch % config.val_every == 0 or state.epoch == config.epochs:
+            row |= validate(state)
+        state.seconds += time.perf_counter() - started
+        row["seconds"] = state.seconds
+        state.history.append(row)
+        if row.get("fitness", -1.0) > state.best:
+            state.best, state.best_epoch = row["fitness"], state.epoch
+            save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
+        save_state(run / LAST, state)
+        write_history(run / METRICS, state.history)
+        if config.patience and state.epoch - state.best_epoch >= config.patience:
+            break
+    return state
+
+
+def _epoch(
+    state: State,
+    pictures: Sequence[Picture],
+    config: TrainConfig,
+    scaler: torch.amp.GradScaler,
+    report: Callable[[int, int, dict[str, float]], None],
+) -> dict[str, float]:
+    module, optimizer = state.model.module.train(), state.optimizer
+    device = next(module.parameters()).device
+    total: dict[str, float] = {}
+    batches = _batches(Samples(pictures, config, state.epoch), state.model, config, device)
+    steps = math.ceil(len(Samples(pictures, config, state.epoch)) / config.batch)
+    for number, batch in enumerate(batches, start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.step, steps)
+        loss, parts = state.model.loss(batch, autocast(config, device))
+        if not torch.isfinite(loss):
+            raise BlastdetError(f"training: loss {loss.item()} in epoch {state.epoch + 1}, batch {number}: {parts}")
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
+        scaler.step(optimizer)
+        scaler.update()
+        state.step += 1
+        _average(state, config.ema)
+        for name, value in parts.items():
+            total[name] = total.get(name, 0.0) + value
+        report(number, steps, {name: value / number for name, value in total.items()})
+    return {name: value / steps for name, value in total.items()}
+
+
+def _batches(
+    samples: Samples, model: Trainable, config: TrainConfig, device: torch.device
+) -> Iterator[dict[str, Tensor]]:
+    loader: DataLoader[Sample] = DataLoader(
+        samples,
+        config.batch,
+        num_workers=config.workers,
+        collate_fn=model.collate,
+        pin_memory=device.type == "cuda",
+        prefetch_factor=4 if config.workers else None,
+    )
+    for batch in loader:
+        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """Mixed precision as configured; bf16 works on a CPU as well."""
+    dtype = torch.float16 if config.amp == "fp16" else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=config.amp != "off")
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    warmup = config.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return config.lr * (step + 1) / (warmup + 1)
+    progress = min((step - warmup) / max(config.epochs * steps_per_epoch - warmup, 1), 1.0)
+    return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+
+
+def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; biases and normalisation layers (one-dimensional) are not decayed."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999))
+
+
+def _average(state: State, decay: float) -> None:
+    """Move the average towards the model; a young average forgets faster."""
+    keep = decay * (1 - math.exp(-state.step / _EMA_RAMP))
+    for name, value in state.model.module.state_dict().items():
+        average = state.ema[name]
+        if average.dtype.is_floating_point:
+            average.lerp_(value.detach(), 1 - keep)
+        else:
+            average.copy_(value)
+
+
+class averaged:  # noqa: N801  # a context manager, read as a verb
+    """Inside the block the model carries its moving average and is in evaluation mode."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def __enter__(self) -> Trainable:
+        module = self.state.model.module
+        self.own = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        module.load_state_dict(self.state.ema)
+        module.eval()
+        return self.state.model
+
+    def __exit__(self, *error: object) -> None:
+        self.state.model.module.load_state_dict(self.own)
+        self.state.model.module.train()
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a checkpoint, whole or not at all, and its sha256 beside it."""
+    content = {
+        "model": state.model.module.state_dict(),
+        "ema": state.ema,
+        "optimizer": state.optimizer.state_dict(),
+        "numbers": {
+            "epoch": state.epoch,
+            "step": state.step,
+            "best": state.best,
+            "best_epoch": state.best_epoch,
+            "seconds": state.seconds,
+        },
+        "history": state.history,
+    }
+    save(path, content)
+    digest = path.with_name(path.name + ".sha256")
+    digest.with_name(digest.name + ".tmp").write_text(sha256_of(path) + "\n", encoding="utf-8")
+    digest.with_name(digest.name + ".tmp").replace(digest)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save`, whole or not at all.
+
+    Raises
+    ------
+    BlastdetError
+        If the disk is full or the folder cannot be written; what was there stays.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        torch.save(content, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+        temporary.unlink(missing_ok=True)
+        raise BlastdetError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+
+
+def resume(state: State, run: Path) -> State:
+    """Go on from ``last.pt`` of a run folder.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or its bytes are not the ones that were written.
+    """
+    path, digest = run / LAST, run / (LAST + ".sha256")
+    if not path.is_file() or not digest.is_file():
+        raise ConfigError(f"{path}: no checkpoint to resume from")
+    if sha256_of(path) != digest.read_text(encoding="utf-8").strip():
+        raise ConfigError(f"{path}: damaged (sha256 differs from {digest.name}); train anew without --resume")
+    device = next(state.model.module.parameters()).device
+    content = torch.load(path, map_location=device, weights_only=True)
+    state.model.module.load_state_dict(content["model"])
+    state.ema = content["ema"]
+    state.optimizer.load_state_dict(content["optimizer"])
+    for name, value in content["numbers"].items():
+        setattr(state, name, value)
+    state.history = content["history"]
+    return state
+
+
+def load_best(state: State, run: Path) -> State:
+    """Put the best epoch's moving average into the model."""
+    device = next(state.model.module.parameters()).device
+    content = torch.load(run / BEST, map_location=device, weights_only=True)
+    state.model.module.load_state_dict(content["ema"])
+    state.ema = content["ema"]
+    return state
+
+
+def write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """``metrics.csv``: one row an epoch."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(history)
+    temporary.replace(path)

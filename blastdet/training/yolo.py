@@ -1,0 +1,127 @@
+"""YOLO detectors: architecture, assignment and loss from ultralytics, everything else ours.
+
+Only ultralytics' modules are used, not its trainer: nothing is downloaded, phoned home or installed on the way, the
+loop in `engine` resumes exactly, and its data may leave classes unknown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blastdet.cards import Card
+from blastdet.detectors.onnx import decode_yolo, padded_size, to_blob
+from blastdet.training.samples import Sample
+from blastdet.types import RGB, Detections
+
+# Before ultralytics is imported: no installs, no network, no settings of its own in the user's home.
+os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_VERBOSE", "false")
+
+_GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
+
+
+class Yolo:
+    """A YOLO of ultralytics' YAML files: ``yolov5n``, ``yolov5s``, …, all with its anchor-free head."""
+
+    def __init__(self, model: str, n_classes: int) -> None:
+        from ultralytics.cfg import get_cfg
+        from ultralytics.nn.tasks import DetectionModel
+
+        self.module: Any = DetectionModel(f"{model}.yaml", nc=n_classes, verbose=False)
+        self.module.args = get_cfg(overrides=_GAINS)  # read by the loss
+        self._criterion: Any = None
+
+    def to(self, device: torch.device) -> Yolo:
+        """Move to a device, in the memory layout that convolutions are fastest in."""
+        self.module.to(device, memory_format=torch.channels_last)
+        self._criterion = _masked_loss(self.module)
+        return self
+
+    @staticmethod
+    def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """A batch as ultralytics' loss wants it, and the map of known classes."""
+        side = samples[0].rgb.shape[0]
+        boxes = np.concatenate([sample.boxes_xyxy for sample in samples]) / side
+        xywh = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
+        index = np.repeat(np.arange(len(samples)), [len(sample.label) for sample in samples])
+        return {
+            "img": torch.from_numpy(np.stack([sample.rgb for sample in samples]).transpose(0, 3, 1, 2)),
+            "batch_idx": torch.from_numpy(index.astype(np.float32)),
+            "cls": torch.from_numpy(np.concatenate([sample.label for sample in samples]).astype(np.float32))[:, None],
+            "bboxes": torch.from_numpy(xywh.astype(np.float32)),
+            "known": torch.from_numpy(np.stack([sample.known for sample in samples])),
+        }
+
+    def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
+        """Loss of one batch, and its parts."""
+        images = batch["img"].contiguous(memory_format=torch.channels_last).float() / 255
+        with autocast:
+            raw = self.module(images)
+        predictions = {"boxes": raw["boxes"].float(), "scores": raw["scores"].float()}
+        predictions["feats"] = [level.float() for level in raw["feats"]]
+        total, parts = self._criterion(predictions, batch)
+        return total.sum() / len(images), {name: float(value) for name, value in parts.items()}
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
+        """What an exported model would find on each image: same blobs, same decoding."""
+        found = []
+        for image in images:
+            blob = to_blob(image, padded_size(image.shape[:2], card.input.stride), card.input)
+            batch = torch.from_numpy(blob[None]).to(device).contiguous(memory_format=torch.channels_last)
+            found.append(decode_yolo(self.module(batch)[0][0].float().cpu().numpy(), image.shape[:2], card))
+        return found
+
+    def export(self, path: Path) -> None:
+        """Write ONNX with free batch, height and width; the module is changed for good (its layers are fused)."""
+        import warnings
+
+        self.module.float().eval().cpu()
+        self.module.fuse(verbose=False)
+        head = self.module.model[-1]
+        head.export, head.dynamic, head.format = True, True, "onnx"
+        axes = {"images": {0: "batch", 2: "height", 3: "width"}, "cells": {0: "batch", 2: "anchors"}}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer, about Python values that are constants indeed
+            torch.onnx.export(
+                self.module,
+                (torch.zeros(2, 3, 96, 128),),
+                path,
+                input_names=["images"],
+                output_names=["cells"],
+                dynamic_axes=axes,
+                opset_version=17,
+                dynamo=False,
+            )
+
+
+def _masked_loss(module: nn.Module) -> Any:
+    """ultralytics' loss, deaf to class scores where the class is not known."""
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    class MaskedLoss(v8DetectionLoss):  # type: ignore[misc]
+        def loss(self, preds: dict[str, Any], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            known = _known_anchors(batch["known"], preds["feats"])
+            bce = nn.functional.binary_cross_entropy_with_logits
+            self.bce = lambda scores, target: bce(scores, target, reduction="none") * known
+            result: tuple[Tensor, dict[str, Tensor]] = super().loss(preds, batch)
+            return result
+
+    return MaskedLoss(module)
+
+
+def _known_anchors(known: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    """The map of known classes at every anchor, (batch, anchors, classes): known where all pixels below it are."""
+    rows = []
+    for level in levels:
+        kernel = known.shape[2] // level.shape[2]
+        rows.append((-nn.functional.max_pool2d(-known.float(), kernel)).flatten(2))
+    return torch.cat(rows, dim=2).permute(0, 2, 1)
