@@ -107,7 +107,7 @@ def _masked_loss(module: nn.Module) -> Any:
     """ultralytics' loss, deaf to class scores where the class is not known."""
     from ultralytics.utils.loss import v8DetectionLoss
 
-    class MaskedLoss(v8DetectionLoss):  # type: ignore[misc]
+    class MaskedLoss(v8DetectionLoss):
         def loss(self, preds: dict[str, Any], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             known = _known_anchors(batch["known"], preds["feats"])
             bce = nn.functional.binary_cross_entropy_with_logits

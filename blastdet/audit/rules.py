@@ -1,0 +1,207 @@
+"""The rules of the audit: small pure functions from what is known of a data set to findings, in one table.
+
+No rule knows a file by name. What is usual is learnt from the set itself (medians, shares); the few constants say how
+far from usual is a fault.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from blastdet import boxes
+from blastdet.audit.pairs import disagreement, leak, pair_rule
+from blastdet.audit.raw import RawBox, RawRecord
+from blastdet.audit.sizes import implausible_size, scale
+from blastdet.audit.subject import ENOUGH, SEVERITIES, Finding, Findings, Subject, box_of
+from blastdet.types import CELL_CLASSES, Detections, Smear
+
+_DOUBLED_IOU = 0.8
+_USUAL_SHARE = 0.9  # a class that this share of the pictures shows is expected on every picture
+_OUTSIDE = 1.0  # px: rounding, and files that count from 0 where 1 is meant
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def unreadable(subject: Subject) -> Findings:
+    """A picture that cannot be decoded, or an annotation that cannot be understood."""
+    for path, problem in subject.problems.items():
+        yield Finding("unreadable", "error", subject.name(path), None, problem)
+    for record in subject.raw:
+        if record.problem:
+            yield Finding("unreadable", "error", subject.name(record.file), None, record.problem)
+
+
+def orphan(subject: Subject) -> Findings:
+    """An annotation without picture, or a picture without annotation among others that have one."""
+    for record in subject.raw:
+        if record.image is None:
+            stated = f" ({record.name} stated)" if record.name else ""
+            yield Finding("orphan", "error", subject.name(record.file), None, f"annotation without a picture{stated}")
+    if any(smear.truth is not None for smear in subject.dataset):
+        for smear in subject.dataset:
+            if smear.truth is None:
+                yield Finding("orphan", "info", subject.name(smear.path), None, "picture that nobody annotated")
+
+
+def size_mismatch(subject: Subject) -> Findings:
+    """The size stated in the annotation is not that of the picture."""
+    for record in subject.raw:
+        actual = subject.sizes.get(record.image) if record.image else None
+        if record.size_wh and actual and record.size_wh != actual:
+            swapped = ", width and height swapped" if record.size_wh == actual[::-1] else ""
+            found = (
+                f"size {record.size_wh[0]:g} x {record.size_wh[1]:g} stated, the picture is {actual[0]} x {actual[1]}"
+            )
+            yield Finding("size_mismatch", "error", subject.name(record.file), None, found + swapped)
+
+
+def name_mismatch(subject: Subject) -> Findings:
+    """The name stated in the annotation is not that of the picture it belongs to."""
+    for record in subject.raw:
+        if record.image and record.name and Path(record.name).stem != record.image.stem:
+            found = f"picture {record.name} stated, {record.image.name} belongs to this annotation"
+            yield Finding("name_mismatch", "error", subject.name(record.file), None, found)
+
+
+def folder_mismatch(subject: Subject) -> Findings:
+    """The folder stated is neither the picture's nor, where all state another, the one that most files state."""
+    stated = [
+        (r, Path(r.folder.replace("\\", "/")).name, r.image.parent.name) for r in subject.raw if r.folder and r.image
+    ]
+    if not stated:
+        return
+    most = Counter(folder for _, folder, _ in stated).most_common(1)[0][0]
+    right = 2 * sum(folder == actual for _, folder, actual in stated) >= len(stated)
+    for record, folder, actual in stated:
+        expected = actual if right else most
+        if folder != expected:
+            found = f"folder {folder!r} stated, {expected!r} expected"
+            yield Finding("folder_mismatch", "warning", subject.name(record.file), None, found)
+
+
+# --- single boxes ----------------------------------------------------------------------------------------------------
+
+
+def _raw_boxes(subject: Subject) -> Iterator[tuple[str, RawRecord, RawBox]]:
+    for record in subject.raw:
+        for box in record.boxes:
+            yield subject.name(record.image or record.file), record, box
+
+
+def zero_area(subject: Subject) -> Findings:
+    """A box without width or height."""
+    for name, _, box in _raw_boxes(subject):
+        if min(box.extent_wh) == 0:
+            yield Finding("zero_area", "error", name, box.xyxy, f"{box.name}: box without area")
+
+
+def inverted(subject: Subject) -> Findings:
+    """A box whose corners are swapped."""
+    for name, _, box in _raw_boxes(subject):
+        if min(box.extent_wh) < 0:
+            yield Finding("inverted", "error", name, box.xyxy, f"{box.name}: second corner before the first")
+
+
+def outside(subject: Subject) -> Findings:
+    """A box that leaves the picture by more than a pixel."""
+    for name, record, box in _raw_boxes(subject):
+        size = subject.sizes.get(record.image) if record.image else None
+        if size is None or min(box.extent_wh) < 0:
+            continue
+        x1, y1, x2, y2 = box.xyxy
+        beyond = max(-x1, -y1, x2 - size[0], y2 - size[1])
+        if beyond > _OUTSIDE:
+            wholly = x1 >= size[0] or y1 >= size[1] or x2 <= 0 or y2 <= 0
+            found = f"{box.name}: {'wholly outside' if wholly else f'{beyond:.0f} px outside'} {size[0]} x {size[1]}"
+            yield Finding("outside", "error", name, box.xyxy, found)
+
+
+def _double_pairs(subject: Subject) -> Iterator[tuple[str, Detections, int, int, float]]:
+    for smear in subject.dataset:
+        if smear.truth is not None and len(smear.truth):
+            first, second = boxes.overlapping_pairs(smear.truth.boxes_xyxy)
+            iou = boxes.pair_iou(smear.truth.boxes_xyxy[first], smear.truth.boxes_xyxy[second])
+            for k in np.flatnonzero(iou > _DOUBLED_IOU):
+                yield subject.name(smear.path), smear.truth, int(first[k]), int(second[k]), float(iou[k])
+
+
+def doubled(subject: Subject) -> Findings:
+    """Two boxes of one class on one cell."""
+    for name, truth, i, j, iou in _double_pairs(subject):
+        if truth.label[i] == truth.label[j]:
+            found = f"{CELL_CLASSES[truth.label[i]]}: boxed twice (IoU {iou:.2f})"
+            yield Finding("doubled", "warning", name, box_of(truth.boxes_xyxy[i]), found)
+
+
+def two_classes(subject: Subject) -> Findings:
+    """Two boxes of different classes on one cell."""
+    for name, truth, i, j, iou in _double_pairs(subject):
+        if truth.label[i] != truth.label[j]:
+            kinds = " and ".join(CELL_CLASSES[truth.label[k]] for k in sorted((i, j), key=lambda k: truth.label[k]))
+            yield Finding(
+                "two_classes", "error", name, box_of(truth.boxes_xyxy[i]), f"one cell is {kinds} (IoU {iou:.2f})"
+            )
+
+
+# --- classes ---------------------------------------------------------------------------------------------------------
+
+
+def _shown(smear: Smear) -> set[int]:
+    return set() if smear.truth is None else set(smear.truth.label.tolist())
+
+
+def missing_class(subject: Subject) -> Findings:
+    """A picture without a class that it is said to annotate and that nearly all others show."""
+    for label, name in enumerate(CELL_CLASSES):
+        looked = [smear for smear in subject.dataset if smear.truth is not None and name in smear.annotated]
+        without = [smear for smear in looked if label not in _shown(smear)]
+        if len(looked) >= ENOUGH and len(without) <= (1 - _USUAL_SHARE) * len(looked):
+            for smear in without:
+                found = f"no {name} box; {len(looked) - len(without)} of {len(looked)} pictures have one"
+                yield Finding("missing_class", "warning", subject.name(smear.path), None, found)
+
+
+def class_absent(subject: Subject) -> Findings:
+    """A split without a class that another split shows."""
+    shown: dict[str, set[int]] = defaultdict(set)
+    for smear in subject.dataset:
+        if smear.split and smear.truth is not None:
+            shown[smear.split] |= _shown(smear)
+    for label in sorted(set().union(*shown.values())):
+        for split in sorted(split for split in shown if label not in shown[split]):
+            yield Finding("class_absent", "warning", split, None, f"no {CELL_CLASSES[label]} in this split")
+
+
+RULES: dict[str, Callable[[Subject], Findings]] = {
+    "unreadable": unreadable,
+    "orphan": orphan,
+    "size_mismatch": size_mismatch,
+    "name_mismatch": name_mismatch,
+    "folder_mismatch": folder_mismatch,
+    "zero_area": zero_area,
+    "inverted": inverted,
+    "outside": outside,
+    "doubled": doubled,
+    "two_classes": two_classes,
+    "implausible_size": implausible_size,
+    "scale": scale,
+    "missing_class": missing_class,
+    "class_absent": class_absent,
+    "leak": leak,
+    "exact_duplicate": pair_rule("exact_duplicate", "warning"),
+    "near_duplicate": pair_rule("near_duplicate", "warning"),
+    "overlap": pair_rule("overlap", "info"),
+    "disagreement": disagreement,
+}
+"""Every rule by name, in the order of the report."""
+
+
+def apply_rules(subject: Subject, names: Sequence[str] = tuple(RULES)) -> tuple[Finding, ...]:
+    """All findings of the named rules: errors first, then in the order of `RULES`."""
+    found = [finding for name in names for finding in RULES[name](subject)]
+    return tuple(sorted(found, key=lambda f: SEVERITIES.index(f.severity)))

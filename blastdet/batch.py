@@ -1,0 +1,184 @@
+"""Many smears, one after another: names, files written, failures listed, resumed where a run was cut short."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from glob import has_magic
+from pathlib import Path
+from typing import Any, Literal
+
+from blastdet.cards import sha256_of
+from blastdet.errors import BlastdetError
+from blastdet.images import find_images
+from blastdet.journal import Journal
+from blastdet.outputs import COCO_FILE, FIELD_MM2, coco_entry, summary, write_coco, write_smear
+from blastdet.pipeline import Options, detect_smear, load_models
+from blastdet.types import Scale, SmearReport
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture and the name that output files and reports give it."""
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one smear, as a line to print."""
+
+    line: str
+    failed: bool = False
+
+
+def find_jobs(paths: Sequence[Path]) -> list[Job]:
+    """Pictures that the paths stand for, named relative to the folder that was given.
+
+    Where two would get one name, all are named relative to the folder they have in common.
+    """
+    jobs: dict[Path, Job] = {}
+    for given in paths:
+        root = given if given.is_dir() else _fixed_part(given)
+        for path in find_images(given):
+            name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
+            jobs.setdefault(path.resolve(), Job(path, name.as_posix()))
+    if len({job.name for job in jobs.values()}) < len(jobs):
+        common = Path(os.path.commonpath([path.parent for path in jobs]))
+        return [Job(job.path, path.relative_to(common).as_posix()) for path, job in jobs.items()]
+    return list(jobs.values())
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Folder of a file, or of a pattern's part before the first wildcard."""
+    parts = pattern.parts[:-1]
+    first = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
+    return Path(*parts[:first])
+
+
+class Batch:
+    """Run all jobs; iterate to get an `Outcome` for each.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    out : Path
+        Output folder; made if it does not exist.
+    formats : sequence of str
+        See `blastdet.outputs.FORMATS`.
+    weights, device, mpp, min_score
+        See `blastdet.pipeline`.
+    resume : bool
+        Skip smears that the journal in `out` lists for equal settings.
+
+    Raises
+    ------
+    BlastdetError
+        If the weights or the output folder are no good.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        out: Path,
+        formats: Sequence[str],
+        *,
+        weights: str = "default",
+        device: str = "auto",
+        mpp: Scale | Literal["auto"] | None = None,
+        min_score: float | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.jobs, self.out, self.formats = jobs, out, tuple(formats)
+        self.options = Options(mpp, min_score)
+        self.models = load_models(weights, device)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BlastdetError(f"{out}: cannot be made a folder ({error.strerror})") from error
+        settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
+        self.journal = Journal(out, settings, resume)
+        self.resume = resume
+        self.failed: list[str] = []
+        stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
+        self._shared = {stem for stem, number in stems.items() if number > 1}
+
+    def __iter__(self) -> Iterator[Outcome]:
+        for job in self.jobs:
+            try:
+                yield self._skip(job) or self._run(job)
+            except BlastdetError as error:
+                self.failed.append(" ".join(str(error).split()))
+                yield Outcome(f"failed: {self.failed[-1]}", failed=True)
+
+    def stem(self, job: Job) -> Path:
+        """Path of a job's output files without their suffix; keeps the picture's own where two differ only in it."""
+        name = Path(job.name)
+        bare = name.with_suffix("")
+        return self.out / (name if bare.as_posix() in self._shared else bare)
+
+    def _skip(self, job: Job) -> Outcome | None:
+        if self.resume and job.path.is_file() and self.journal.has(job.name, sha256_of(job.path)):
+            return Outcome(f"{job.name}: done before, skipped")
+        return None
+
+    def _run(self, job: Job) -> Outcome:
+        report = detect_smear(job.path, self.models, self.options)
+        try:
+            files = write_smear(report, job.name, self.stem(job), self.formats)
+            entry = coco_entry(report, job.name) if "coco" in self.formats else {}
+            self.journal.add(_entry(report, job.name, entry))
+        except OSError as error:
+            raise BlastdetError(f"{job.name}: results cannot be written to {self.out} ({error.strerror})") from error
+        return Outcome(describe(report, job.name, files))
+
+    def finish(self, say: Callable[[str], None]) -> int:
+        """Write the COCO file, print totals and failures; returns the number of failures."""
+        names = [job.name for job in self.jobs]
+        if "coco" in self.formats:
+            path = write_coco(self.journal.entries(names), self.models.card.classes, self.out / COCO_FILE)
+            say(f"wrote {path}")
+        done = list(self.journal.entries(names)) if len(self.jobs) > 1 else []
+        if done:
+            total: Counter[str] = Counter()
+            for entry in done:
+                total.update(entry["counts"])
+            area = sum(entry["area_mm2"] for entry in done)
+            counts = ", ".join(f"{name} {total[name]}" for name in done[0]["counts"])
+            say(f"total of {len(done)} smears: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
+        if self.failed and len(self.jobs) > 1:
+            say(f"{len(self.failed)} of {len(self.jobs)} failed:")
+            for line in self.failed:
+                say(f"  {line}")
+        return len(self.failed)
+
+
+def _entry(report: SmearReport, name: str, coco: dict[str, Any]) -> dict[str, Any]:
+    figures = summary(report)
+    return {
+        "name": name,
+        "image_sha256": report.image_sha256,
+        "counts": figures["counts"],
+        "area_mm2": figures["area_mm2"],
+        "seconds": round(report.seconds, 3),
+        **coco,
+    }
+
+
+def describe(report: SmearReport, name: str, files: Sequence[Path]) -> str:
+    """What is printed of one smear: a small table, the scale and where it comes from, the files."""
+    width, height = report.size_wh
+    x, y = report.mpp
+    scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
+    lines = [f"{name}: {width} x {height} px, {scale} µm/px ({report.mpp_source}), {report.seconds:.2f} s"]
+    lines += [f"  note: {warning}" for warning in report.warnings]
+    lines.append(f"  {'class':<10}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}")
+    figures = summary(report)
+    for cell_class, number in figures["counts"].items():
+        density = number / report.area_mm2
+        lines.append(f"  {cell_class:<10}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+    lines += [f"  wrote {path}" for path in files]
+    return "\n".join(lines)

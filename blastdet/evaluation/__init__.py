@@ -1,0 +1,1 @@
+"""How good are detections? Average precision beside per-cell confusion, with an interval on every number."""

@@ -1,0 +1,225 @@
+"""Per-cell confusion: truth and what was missed against predictions and what was false.
+
+Two matchings, one to one and optimal (`assignment.best_pairs`), at one IoU threshold and one score per class:
+
+class-blind
+    Localise first: a detection may take a cell of any class; then the two labels are compared. The whole matrix.
+class-aware
+    A detection may take a cell of its own class only. Diagonal, missed and false; nothing else can occur.
+
+A cell that is neither matched nor to be ignored is missed, a detection likewise false. There are no true negatives
+among detections: specificity and accuracy exist over matched cells only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from blastdet.evaluation.assignment import best_pairs
+from blastdet.evaluation.coco import is_scored
+from blastdet.evaluation.inputs import groups_of
+from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
+from blastdet.evaluation.matching import Bools, Floats, Ints, coco_iou, to_xywh
+from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
+
+Matching = Literal["class-blind", "class-aware"]
+MATCHINGS: tuple[Matching, ...] = ("class-blind", "class-aware")
+IOU = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """What became of every cell and every detection: one row each, a matched pair being one row.
+
+    Parameters
+    ----------
+    smear : int64 (n,)
+    truth, found : int64 (n,)
+        Row in the smear's truth and in its candidates; -1 where there is none (false, missed).
+    truth_label, found_label : int64 (n,)
+        Index into `CELL_CLASSES`; -1 likewise.
+    """
+
+    smear: Ints
+    truth: Ints
+    found: Ints
+    truth_label: Ints
+    found_label: Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Confusion:
+    """A confusion matrix with the thresholds it holds for.
+
+    Parameters
+    ----------
+    matching : {"class-blind", "class-aware"}
+    classes : tuple of str
+    iou : float
+    thresholds : dict of str to float
+        Score from which a detection of each class takes part.
+    per_smear : int64 (s, k + 1, k + 1)
+        Rows: truth of each class, then ``false``. Columns: predicted as each class, then ``missed``.
+    group : int64 (s,)
+    outcomes : Outcomes
+    """
+
+    matching: Matching
+    classes: tuple[str, ...]
+    iou: float
+    thresholds: dict[str, float]
+    per_smear: Ints
+    group: Ints
+    outcomes: Outcomes
+
+    @property
+    def matrix(self) -> Ints:
+        """Sum over all smears, (k + 1, k + 1)."""
+        return np.asarray(self.per_smear.sum(axis=0), np.int64)
+
+    @property
+    def title(self) -> str:
+        """Everything a reader must know before reading the numbers."""
+        scores = {f"{self.thresholds.get(name, 1.0):.3g}" for name in self.classes}
+        if len(scores) > 1:
+            listed = ", ".join(f"{name} {self.thresholds.get(name, 1.0):.3g}" for name in self.classes)
+        else:
+            listed = scores.pop()
+        return f"{self.matching} matching, IoU ≥ {self.iou:g}, score ≥ {listed}"
+
+
+def confusion(
+    dataset: Dataset,
+    candidates: Sequence[Detections],
+    classes: Sequence[str],
+    thresholds: Mapping[str, float],
+    matching: Matching = "class-blind",
+    iou: float = IOU,
+) -> Confusion:
+    """Match detections at the operating point with the truth, and count.
+
+    On a smear that does not annotate a class, unmatched detections of that class are left out: nobody knows.
+    Unmatched detections on a region to ignore are left out, too.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    candidates : sequence of Detections
+        One for each smear.
+    classes : sequence of str
+    thresholds : mapping of str to float
+        Operating score of each class; a class that is missing there takes no part.
+    """
+    limit = np.array([thresholds.get(name, 2.0) if name in classes else 2.0 for name in CELL_CLASSES])
+    parts = [
+        _match_smear(index, smear, found, (limit, iou, matching))
+        for index, (smear, found) in enumerate(zip(dataset, candidates, strict=True))
+        if smear.truth is not None
+    ]
+    rows = np.concatenate([np.empty((0, 5), np.int64), *parts])
+    outcomes = Outcomes(*rows.T)
+    position = np.full(len(CELL_CLASSES) + 1, len(classes))  # the last entry serves label -1
+    position[[CELL_CLASSES.index(name) for name in classes]] = np.arange(len(classes))
+    per_smear = np.zeros((len(dataset), len(classes) + 1, len(classes) + 1), np.int64)
+    np.add.at(per_smear, (outcomes.smear, position[outcomes.truth_label], position[outcomes.found_label]), 1)
+    return Confusion(matching, tuple(classes), iou, dict(thresholds), per_smear, groups_of(dataset), outcomes)
+
+
+def _match_smear(index: int, smear: Smear, candidates: Detections, how: tuple[Floats, float, Matching]) -> Ints:
+    """Rows ``smear, truth, found, truth label, found label`` of one smear."""
+    assert smear.truth is not None
+    limit, iou, matching = how
+    known = np.array([is_scored(smear, name) for name in CELL_CLASSES])
+    ignored = np.zeros(len(smear.truth), bool) if smear.truth.ignore is None else smear.truth.ignore
+    cells = np.flatnonzero(~ignored & known[smear.truth.label])
+    found = np.flatnonzero(candidates.score >= limit[candidates.label])
+    truth_label, found_label = smear.truth.label[cells], candidates.label[found]
+    overlap = coco_iou(
+        to_xywh(candidates.boxes_xyxy[found]), to_xywh(smear.truth.boxes_xyxy[cells]), np.zeros(len(cells), bool)
+    ).T
+    allowed = overlap >= iou
+    if matching == "class-aware":
+        allowed &= truth_label[:, None] == found_label[None, :]
+    t, f = best_pairs(allowed, overlap)
+    missed = np.setdiff1d(np.arange(len(cells)), t)
+    false = np.setdiff1d(np.arange(len(found)), f)
+    hidden = _on_region(candidates.boxes_xyxy[found[false]], smear.truth.boxes_xyxy[ignored], iou)
+    false = false[~hidden & known[found_label[false]]]
+    none_t, none_f = np.full(len(false), -1), np.full(len(missed), -1)
+    return np.stack(
+        [
+            np.full(len(t) + len(missed) + len(false), index),
+            np.concatenate([cells[t], cells[missed], none_t]),
+            np.concatenate([found[f], none_f, found[false]]),
+            np.concatenate([truth_label[t], truth_label[missed], none_t]),
+            np.concatenate([found_label[f], none_f, found_label[false]]),
+        ],
+        axis=1,
+    )
+
+
+def _on_region(
+    boxes: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    regions: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+    iou: float,
+) -> Bools:
+    regions = regions[~np.isnan(regions).any(axis=1)]
+    share = coco_iou(to_xywh(boxes), to_xywh(regions), np.ones(len(regions), bool))
+    return np.asarray((share >= iou).any(axis=1))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number, its 95 % interval, and what it was counted on."""
+
+    name: str
+    value: float
+    interval: Interval
+    n: int
+
+
+def class_figures(result: Confusion, name: str, resamples: int = RESAMPLES) -> list[Figure]:
+    """Sensitivity, precision and F1 of a class; specificity and accuracy over matched cells (class-blind only).
+
+    F1 is 2 TP / (2 TP + FP + FN). Intervals: bootstrap over groups.
+    """
+    k = result.classes.index(name)
+    counts = result.per_smear
+    tp, truth, found = counts[:, k, k], counts[:, k, :].sum(axis=1), counts[:, :, k].sum(axis=1)
+    figures = [("sensitivity", tp, truth), ("precision", tp, found), ("F1", 2 * tp, truth + found)]
+    if result.matching == "class-blind":
+        matched = counts[:, :-1, :-1]
+        everything = matched.sum(axis=(1, 2))
+        mine, called = matched[:, k, :].sum(axis=1), matched[:, :, k].sum(axis=1)
+        right_elsewhere = everything - mine - called + tp
+        figures.append(("specificity over matched cells", right_elsewhere, everything - mine))
+        figures.append(("accuracy over matched cells", right_elsewhere + tp, everything))
+    return _ratios(figures, result.group, resamples)
+
+
+def joint_figures(result: Confusion, resamples: int = RESAMPLES) -> list[Figure]:
+    """Localisation and classification apart and jointly, over all classes; from the class-blind matching."""
+    counts = result.per_smear
+    truth, found = counts[:, :-1, :].sum(axis=(1, 2)), counts[:, :, :-1].sum(axis=(1, 2))
+    matched = counts[:, :-1, :-1].sum(axis=(1, 2))
+    right = np.trace(counts[:, :-1, :-1], axis1=1, axis2=2)
+    figures = [
+        ("localisation: cells found, of any class", matched, truth),
+        ("localisation: boxes that are a cell, of any class", matched, found),
+        ("classification: right class among found cells", right, matched),
+        ("jointly: cells found and rightly classified", right, truth),
+    ]
+    return _ratios(figures, result.group, resamples)
+
+
+def _ratios(figures: Sequence[tuple[str, Ints, Ints]], group: Ints, resamples: int) -> list[Figure]:
+    made = []
+    for name, part, whole in figures:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = float(np.float64(part.sum()) / whole.sum())
+        made.append(Figure(name, value, ratio_interval(part, whole, group, resamples), int(whole.sum())))
+    return made

@@ -1,0 +1,169 @@
+"""All figures of one model on one data set, gathered in one object; `output` writes it, `report` draws it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from blastdet.evaluation.allidb import IMAGE_K, CellTest, Verdicts, cell_test, image_test
+from blastdet.evaluation.coco import MAX_DETS, APResult, average_precision, check_against_pycocotools
+from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
+from blastdet.evaluation.counts import Agreement, Froc, agreements, froc
+from blastdet.evaluation.intervals import RESAMPLES, Interval, ap_intervals
+from blastdet.evaluation.operating import Reliability, Sweep, reliability, sweep
+from blastdet.evaluation.worst import CellError, worst_errors
+from blastdet.types import Dataset, Detections, Scale
+
+FIGURES = ("AP50", "AP75", "AP", "AR")
+
+SIZES_UM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
+"""Ranges of cell size (square root of the box's area, µm): platelets, red cells, lymphocytes, larger ones."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What one model found on every smear of a data set.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model, or of the file the detections come from.
+    candidates : tuple of Detections
+        One for each smear, down to the lowest score there is.
+    thresholds : dict of str to float
+        Operating point of each class: the score from which a box counts as a cell.
+    about : dict
+        Card, file hashes, µm/px: for the report.
+    mpp : tuple of (float, float), optional
+        µm/px that was used on every smear.
+    """
+
+    name: str
+    candidates: tuple[Detections, ...]
+    thresholds: dict[str, float]
+    about: dict[str, Any] = field(default_factory=dict)
+    mpp: tuple[Scale, ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Figures of one model on one data set; one part for each module that computes it."""
+
+    dataset: Dataset
+    predictions: Predictions
+    ap: APResult
+    intervals: dict[str, dict[str, Interval]]
+    pycocotools: str
+    by_size: dict[tuple[float, float], APResult]
+    confusions: tuple[Confusion, ...]
+    cells: dict[str, dict[str, list[Figure]]]
+    joint: list[Figure]
+    counts: list[Agreement]
+    frocs: dict[str, Froc]
+    sweeps: dict[str, Sweep]
+    calibration: dict[str, Reliability]
+    images: list[Verdicts]
+    cell_test: CellTest | None
+    worst: list[CellError]
+
+    @property
+    def title(self) -> str:
+        """Model and data."""
+        return f"{self.predictions.name} on {self.dataset.name}"
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each class and one for all of them: truth and every average precision with its interval."""
+        rows = []
+        for name in (*self.ap.classes, "all"):
+            truth = sum(self.ap.n_truth.values()) if name == "all" else self.ap.n_truth[name]
+            row: dict[str, Any] = {"model": self.predictions.name, "data": self.dataset.name, "class": name}
+            row["n_truth"] = truth
+            figures = self.ap.figures(None if name == "all" else name)
+            for figure in FIGURES:
+                interval = self.intervals[name][figure]
+                row |= {figure: figures[figure], f"{figure}_low": interval.low, f"{figure}_high": interval.high}
+            rows.append(row)
+        return rows
+
+
+def evaluate(
+    dataset: Dataset, predictions: Predictions, max_dets: int = MAX_DETS, resamples: int = RESAMPLES
+) -> Evaluation:
+    """Measure one model on one data set, everything with intervals over groups.
+
+    Raises
+    ------
+    BlastdetError
+        Predictions that cannot be scored, or average precision that is not pycocotools'.
+    """
+    found, thresholds = predictions.candidates, predictions.thresholds
+    ap = average_precision(dataset, found, max_dets, predictions.name)
+    version = check_against_pycocotools(dataset, found, ap)
+    confusions = tuple(confusion(dataset, found, ap.classes, thresholds, how) for how in MATCHINGS)
+    judged = [name for name in ap.classes if ap.n_truth[name]]
+    with_blasts = "blast" in ap.classes
+    return Evaluation(
+        dataset,
+        predictions,
+        ap,
+        ap_intervals(ap.table, resamples),
+        version,
+        _by_size(dataset, predictions, max_dets),
+        confusions,
+        {c.matching: {name: class_figures(c, name, resamples) for name in judged} for c in confusions},
+        joint_figures(confusions[0], resamples),
+        agreements(dataset, found, thresholds, resamples),
+        {name: froc(dataset, ap, name) for name in judged if name in ("blast", "wbc")},
+        {name: sweep(ap.table.classes[name]) for name in judged},
+        {name: reliability(ap.table.classes[name]) for name in judged},
+        [image_test(dataset, found, thresholds, k, resamples) for k in IMAGE_K] if with_blasts else [],
+        cell_test(dataset, found, thresholds, predictions.mpp, resamples) if with_blasts else None,
+        worst_errors(dataset, found, confusions[0]),
+    )
+
+
+def _by_size(dataset: Dataset, predictions: Predictions, max_dets: int) -> dict[tuple[float, float], APResult]:
+    """Average precision by cell size; nothing where a smear's µm/px is unknown."""
+    if any(smear.mpp is None for smear in dataset):
+        return {}
+    return {
+        size: average_precision(dataset, predictions.candidates, max_dets, predictions.name, size) for size in SIZES_UM
+    }
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Name, size, classes and fingerprint of a data set."""
+    groups = {smear.group if smear.group is not None else i for i, smear in enumerate(dataset)}
+    return {
+        "name": dataset.name,
+        "splits": sorted({smear.split for smear in dataset if smear.split is not None}),
+        "n_smears": len(dataset),
+        "n_groups": len(groups),
+        "classes": list(dataset.classes),
+        "truth_fingerprint": truth_fingerprint(dataset),
+        "notes": list(dataset.notes),
+        "dropped": list(dataset.dropped),
+    }
+
+
+def truth_fingerprint(dataset: Dataset) -> str:
+    """SHA-256 over names, sizes and truth of all smears: the same for the same labels, whoever reads them."""
+    digest = hashlib.sha256()
+    for smear in dataset:
+        digest.update(f"{smear.path.name} {smear.size_wh} {sorted(smear.annotated)}".encode())
+        for column in _truth_columns(smear.truth):
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def _truth_columns(truth: Detections | None) -> Sequence[np.ndarray[Any, Any]]:
+    if truth is None:
+        return [np.frombuffer(b"nobody", np.uint8)]
+    truth = truth.sorted()
+    ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
+    return [truth.boxes_xyxy, truth.label, truth.centres_xy, ignore]

@@ -1,0 +1,128 @@
+"""Annotation formats: each is a module with ``read(path, **options) -> Dataset`` and/or ``write(dataset, path)``.
+
+The tables are plain strings, resolved when a format is used, so that importing this package costs nothing.
+Every reader takes ``class_map`` (foreign class name to ours) and ``mpp`` (µm/px along x and y) where the format
+leaves room for them; what else a reader takes is in its own docstring.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from blastdet.errors import ConfigError, FormatError
+from blastdet.types import Dataset
+
+READERS: dict[str, str] = {
+    "bccd": "blastdet.formats.voc:read",
+    "voc": "blastdet.formats.voc:read",
+    "allidb1": "blastdet.formats.allidb:read",
+    "allidb2": "blastdet.formats.folders:read_allidb2",
+    "cnmc": "blastdet.formats.folders:read_cnmc",
+    "chula": "blastdet.formats.chula:read",
+    "pbc": "blastdet.formats.folders:read_pbc",
+    "all_fields": "blastdet.formats.folders:read_all_fields",
+    "coco": "blastdet.formats.coco:read",
+    "yolo": "blastdet.formats.yolo:read",
+    "geojson": "blastdet.formats.geojson:read",
+}
+"""Name of a format -> ``module:function`` that reads it."""
+
+WRITERS: dict[str, str] = {
+    "coco": "blastdet.formats.coco:write",
+    "yolo": "blastdet.formats.yolo:write",
+    "csv": "blastdet.formats.table:write",
+    "geojson": "blastdet.formats.geojson:write",
+}
+"""Name of a format -> ``module:function`` that writes it."""
+
+# Patterns that a folder of a format holds, or a function that recognises one; the first that fits wins, so the most
+# telling come first.
+_SIGNS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
+    ("bccd", ("Annotations", "BCCD/Annotations")),
+    ("yolo", ("data.yaml", "data.yml")),
+    ("coco", ("annotations/*.json", "instances*.json", "*.coco.json", "*/*.coco.json")),
+    ("geojson", ("*.geojson", "geojson/*/*.geojson")),
+    ("all_fields", "blastdet.formats.folders:matches_all_fields"),
+    ("pbc", "blastdet.formats.folders:matches_pbc"),
+    ("chula", "blastdet.formats.chula:matches"),
+    ("cnmc", "blastdet.formats.folders:matches_cnmc"),
+    ("allidb2", "blastdet.formats.folders:matches_allidb2"),
+    ("allidb1", "blastdet.formats.allidb:matches"),
+)
+
+
+def detect_format(path: Path) -> str:
+    """Name of the format of `path`, told from what lies there.
+
+    Raises
+    ------
+    FormatError
+        If nothing known is there.
+    """
+    if path.is_file():
+        by_suffix = {".json": "coco", ".geojson": "geojson", ".yaml": "yolo", ".yml": "yolo"}
+        if path.suffix.lower() in by_suffix:
+            return by_suffix[path.suffix.lower()]
+    for name, sign in _SIGNS:
+        if path.is_dir() and _fits(path, sign):
+            return name
+    if not path.exists():
+        raise FormatError(f"{path}: no such file or folder")
+    raise FormatError(f"{path}: no known data set found; name its format with --from ({', '.join(READERS)})")
+
+
+def _fits(folder: Path, sign: tuple[str, ...] | str) -> bool:
+    if isinstance(sign, str):
+        return bool(resolve(sign)(folder))
+    return any(next(folder.glob(pattern), None) is not None for pattern in sign)
+
+
+def read(path: Path, format: str = "auto", **options: Any) -> Dataset:
+    """Read a data set of any known format.
+
+    Parameters
+    ----------
+    path : Path
+        A folder, or the file that describes the set.
+    format : str
+        A key of `READERS`, or ``"auto"``.
+    **options
+        Passed to the reader; ``None`` values are left out, so that a reader's default holds.
+
+    Raises
+    ------
+    FormatError
+        If the format is unknown or the files are faulty.
+    ConfigError
+        If the reader does not take an option.
+    """
+    path = Path(path)
+    name = detect_format(path) if format == "auto" else format
+    if name not in READERS:
+        raise FormatError(f"format {name!r} cannot be read; known are: auto, {', '.join(READERS)}")
+    reader = resolve(READERS[name])
+    given = {key: value for key, value in options.items() if value is not None}
+    unknown = sorted(set(given) - set(inspect.signature(reader).parameters))
+    if unknown:
+        raise ConfigError(f"format {name!r} has no option {', '.join(unknown)}")
+    dataset: Dataset = reader(path, **given)
+    return dataset
+
+
+def write(dataset: Dataset, path: Path, format: str, **options: Any) -> Dataset:
+    """Write `dataset` below the folder `path`; returns it with the paths it has there, and what the format lost."""
+    if format not in WRITERS:
+        raise FormatError(f"format {format!r} cannot be written; known are: {', '.join(WRITERS)}")
+    written: Dataset = resolve(WRITERS[format])(dataset, Path(path), **options)
+    return written
+
+
+def resolve(target: str) -> Callable[..., Any]:
+    """The function that ``"module:function"`` names."""
+    module, _, function = target.partition(":")
+    found: Callable[..., Any] = getattr(import_module(module), function)
+    return found

@@ -1,0 +1,174 @@
+"""From one format to others in one go: what ``blastdet convert`` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import blastdet
+from blastdet import formats, splits
+from blastdet.errors import FormatError
+from blastdet.formats.corrections import apply_corrections
+from blastdet.formats.files import place_images, write_text
+from blastdet.formats.resample import resample
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset
+
+RECORD = "convert.json"
+"""What was done, kept beside the result; also the sign that a folder is ours to overwrite."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to convert and how.
+
+    Parameters
+    ----------
+    source, out : Path
+    to : tuple of str
+        Keys of `formats.WRITERS`.
+    format : str
+        A key of `formats.READERS`, or ``"auto"``.
+    split : str, optional
+        See `splits.assign`; ``None`` leaves the splits as they were read.
+    mpp : float, optional
+        Resample every picture to this.
+    corrections : Path, optional
+    how : {"copy", "link"}
+    overwrite : bool
+    reader : mapping
+        Options of the reader.
+    """
+
+    source: Path
+    out: Path
+    to: tuple[str, ...]
+    format: str = "auto"
+    split: str | None = None
+    mpp: float | None = None
+    corrections: Path | None = None
+    how: str = "copy"
+    overwrite: bool = False
+    reader: Mapping[str, Any] = field(default_factory=dict)
+
+
+def convert(job: Job) -> Dataset:
+    """Read, correct, split, resample and write; nothing stays behind if any of it fails.
+
+    Returns
+    -------
+    Dataset
+        As it lies in `job.out`, with everything dropped and noted on the way.
+
+    Raises
+    ------
+    FormatError
+        Faulty input, or an `out` that is not empty.
+    """
+    _check(job)
+    dataset = formats.read(job.source, job.format, **job.reader)
+    if job.corrections is not None:
+        dataset = apply_corrections(dataset, job.corrections)
+    if job.split is not None:
+        dataset = splits.assign(dataset, job.split)
+    dataset = replace(dataset, notes=(*dataset.notes, *_leak_note(dataset)))
+    with new_folder(job.out, job.overwrite) as folder:
+        placed = place_images(dataset, folder, job.how) if job.mpp is None else resample(dataset, folder, job.mpp)
+        for name in job.to:
+            written = formats.write(placed, folder, name)
+            dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *written.notes))))
+        final = tuple(replace(s, path=job.out / s.path.relative_to(folder)) for s in placed)
+        dataset = replace(dataset, root=job.out, smears=final)
+        write_text(folder / RECORD, json.dumps(_record(job, dataset), indent=1, ensure_ascii=False) + "\n")
+    return dataset
+
+
+def _check(job: Job) -> None:
+    for name in job.to:
+        if name not in formats.WRITERS:
+            raise FormatError(f"--to {name}: one of {', '.join(formats.WRITERS)} expected")
+    source, out = job.source.resolve(), job.out.resolve()
+    if source == out or source.is_relative_to(out):
+        raise FormatError(f"{job.out}: it holds the source {job.source}; name another folder")
+
+
+def _leak_note(dataset: Dataset) -> list[str]:
+    found = splits.leaks(dataset)
+    return [f"leak: {len(found)} groups lie on two sides of the split, first {found[0]}"] if found else []
+
+
+def _record(job: Job, dataset: Dataset) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "format": job.format,
+        "split": job.split,
+        "mpp": job.mpp,
+        "to": list(job.to),
+        "images": job.how,
+    }
+    options |= {"corrections": job.corrections and job.corrections.name}
+    options |= {key: str(value) for key, value in job.reader.items() if value is not None}
+    return {
+        "notice": RESEARCH_USE,
+        "blastdet": blastdet.__version__,
+        "dataset": dataset.name,
+        "options": options,
+        "counts": counts(dataset),
+        "dropped": list(dataset.dropped),
+        "notes": list(dataset.notes),
+    }
+
+
+def counts(dataset: Dataset) -> dict[str, Any]:
+    """Pictures in each split, and cells of each class (those to be ignored apart)."""
+    pictures = Counter(smear.split or "no split" for smear in dataset)
+    cells: Counter[str] = Counter()
+    ignored = 0
+    for smear in dataset:
+        if smear.truth is not None:
+            cells.update(smear.truth.counts())
+            ignored += 0 if smear.truth.ignore is None else int(smear.truth.ignore.sum())
+    classes = {name: cells[name] for name in CELL_CLASSES if name in dataset.classes}
+    ordered = {name: pictures[name] for name in (*splits.SPLITS, "no split") if pictures[name]}
+    return {"pictures": len(dataset), "splits": ordered, "cells": classes, "ignored": ignored}
+
+
+@contextmanager
+def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name once all went well, and vanishes if not.
+
+    Raises
+    ------
+    FormatError
+        If `out` is a file, or a folder that is not empty; with `overwrite`, one that `convert` did not write.
+    """
+    if out.exists() and not out.is_dir():
+        raise FormatError(f"{out}: a file found, a folder expected")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise FormatError(f"{out}: the folder is not empty; give another, or --overwrite")
+        if not (out / RECORD).is_file():
+            raise FormatError(
+                f"{out}: no {RECORD} found, so blastdet did not write this folder and does not replace it"
+            )
+    out = out.resolve()  # "." has no name to build another from
+    folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if out.exists():
+            old = out.with_name(f"{out.name}.old-{os.getpid()}")
+            out.rename(old)
+            folder.rename(out)
+            shutil.rmtree(old)
+        else:
+            folder.rename(out)
+    except OSError as error:
+        raise FormatError(f"{out}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,149 @@
+"""What all formats share: text written whole or not at all, and pictures put in their place."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.errors import FormatError
+from blastdet.types import Dataset, Smear
+
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+
+
+def read_text(path: Path) -> str:
+    """Text of a file, whatever its line ends and byte order mark.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except UnicodeDecodeError:
+        raise FormatError(f"{path}: not a text file (UTF-8 expected)") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it: nobody ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        temporary.chmod(0o644)  # mkstemp makes it private
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(column: NDArray[Any]) -> list[Any]:
+    """A column as plain lists, NaN as null (JSON knows no NaN)."""
+    if column.dtype.kind != "f":
+        return list(column.tolist())
+    shortest = np.vectorize(lambda x: None if np.isnan(x) else float(str(x)), otypes=[object])
+    return list(shortest(column).tolist()) if column.size else []
+
+
+def folder_of(smear: Smear) -> str:
+    """Folder below ``images/`` that a smear belongs to.
+
+    A smear that nobody annotated goes to a folder of its own: many programs take a picture without labels for one
+    without cells.
+    """
+    if smear.truth is None:
+        return "unlabelled"
+    return smear.split or "unsplit"
+
+
+def unique_names(dataset: Dataset) -> list[str]:
+    """A file name for each smear, no two with the same stem in any case (label files are named by the stem)."""
+    base = [smear.path.name for smear in dataset]
+    count = Counter(Path(name).stem.casefold() for name in base)
+    taken: set[str] = set()
+    names = []
+    for smear, name in zip(dataset, base, strict=True):
+        if count[Path(name).stem.casefold()] > 1:
+            name = dataset.file_name(smear).replace("/", "__")
+        names.append(_not_taken(name, taken))
+    return names
+
+
+def _not_taken(name: str, taken: set[str]) -> str:
+    stem, suffix = Path(name).stem, Path(name).suffix
+    candidate, number = stem, 1
+    while candidate.casefold() in taken:
+        number += 1
+        candidate = f"{stem}_{number}"
+    taken.add(candidate.casefold())
+    return candidate + suffix
+
+
+def place_images(dataset: Dataset, out: Path, how: str = "copy") -> Dataset:
+    """Put every picture below ``out/images/<split>/``, byte for byte.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    out : Path
+    how : {"copy", "link"}
+        ``link`` makes hard links, or symbolic ones to another file system. Beware: some training programs repair a
+        picture in place, and would so write into the source.
+
+    Returns
+    -------
+    Dataset
+        The same smears with their new paths and `root` = `out`. Pictures that lie there already stay.
+    """
+    images = out / "images"
+    if all(smear.path.is_relative_to(images) for smear in dataset):
+        return replace(dataset, root=out)
+    placed = []
+    for smear, name in zip(dataset, unique_names(dataset), strict=True):
+        target = images / folder_of(smear) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        put_file(smear.path, target, how)
+        placed.append(replace(smear, path=target))
+    return replace(dataset, root=out, smears=tuple(placed))
+
+
+def put_file(source: Path, target: Path, how: str) -> None:
+    """Copy or link one file; what is in its place goes, and is never written through."""
+    try:
+        if target.exists() and not target.is_symlink() and target.samefile(source):
+            return
+        target.unlink(missing_ok=True)
+        if how == "link":
+            _link(source.resolve(), target)
+        else:
+            shutil.copyfile(source, target)
+    except OSError as error:
+        raise FormatError(f"{target}: cannot be written ({error.strerror or error})") from None
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another file system, or one without hard links
+        target.symlink_to(source)
+
+
+def splits_of(dataset: Dataset) -> Sequence[str]:
+    """Folders below ``images/`` that `dataset` fills, train, val and test first."""
+    present = {folder_of(smear) for smear in dataset}
+    return [name for name in (*SPLITS, "unsplit", "unlabelled") if name in present] + sorted(
+        present - {*SPLITS, "unsplit", "unlabelled"}
+    )

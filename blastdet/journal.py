@@ -1,0 +1,87 @@
+"""The journal of a run: one line for each smear that is done, so that ``--resume`` can go on after a kill.
+
+The first line says what the run was asked; a journal of another model or other settings is refused, not mixed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blastdet.errors import ConfigError
+
+JOURNAL = "run.jsonl"
+
+
+class Journal:
+    """``run.jsonl`` in the output folder.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : dict
+        What a smear's result depends on besides its picture.
+    resume : bool
+        Keep what an earlier run with the same settings did.
+
+    Raises
+    ------
+    ConfigError
+        If there is a journal of other settings to resume.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
+        self.path = folder / JOURNAL
+        self._done: dict[str, str] = {}
+        head = {"settings": settings}
+        if resume and self.path.is_file():
+            lines = list(_whole_lines(self.path))
+            if lines and lines[0] != json.loads(json.dumps(head)):
+                raise ConfigError(f"{self.path}: of a run with another model or other settings; leave out --resume")
+            for entry in lines[1:]:
+                self._done[entry["name"]] = entry["image_sha256"]
+            _keep(self.path, [head, *lines[1:]])
+        else:
+            _keep(self.path, [head])
+
+    def has(self, name: str, image_sha256: str) -> bool:
+        """Whether the very same picture was done under this name."""
+        return self._done.get(name) == image_sha256
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Note that a smear is done; its files are written by now."""
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._done[entry["name"]] = entry["image_sha256"]
+
+    def entries(self, names: list[str]) -> Iterator[dict[str, Any]]:
+        """What was noted of the smears with these names, in the order of the names, the latest note of each."""
+        offsets: dict[str, int] = {}
+        with self.path.open("rb") as stream:
+            stream.readline()
+            offset = stream.tell()
+            for line in stream:
+                offsets[json.loads(line)["name"]] = offset
+                offset += len(line)
+            for name in names:
+                if name in offsets:
+                    stream.seek(offsets[name])
+                    yield json.loads(stream.readline())
+
+
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines up to one that a kill cut short."""
+    with path.open(encoding="utf-8") as stream:
+        for line in stream:
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                return
+
+
+def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,159 @@
+"""What a run leaves behind: JSON, CSV, GeoJSON and an overlay for each smear, one COCO file for the run.
+
+Every file is written whole or not at all, and holds nothing that changes between two equal runs (no times, no paths
+of the machine), so that equal input gives equal bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from blastdet import overlay
+from blastdet.formats import geojson, table
+from blastdet.formats.coco_write import categories, to_annotations
+from blastdet.formats.files import write_text
+from blastdet.images import open_smear, write_image
+from blastdet.pipeline import software
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, Detections, SmearReport
+
+FIELD_MM2 = 0.038
+"""Area of one field seen through a 100x objective (field number 22), in mm²."""
+
+SUFFIXES: dict[str, str] = {"json": ".json", "csv": ".csv", "geojson": ".geojson", "overlay": ".overlay.jpg"}
+"""Format -> suffix of the file written for each smear."""
+
+COCO_FILE = "detections.coco.json"
+FORMATS: tuple[str, ...] = (*SUFFIXES, "coco")
+
+
+def summary(report: SmearReport) -> dict[str, Any]:
+    """Counts and densities of one smear, as in its JSON file."""
+    counts = {
+        name: number for name, number in report.detections.counts().items() if name in report.parameters["thresholds"]
+    }
+    return {
+        "counts": counts,
+        "area_mm2": round(report.area_mm2, 6),
+        "per_mm2": {name: round(number / report.area_mm2, 1) for name, number in counts.items()},
+        "per_field_of_0.038_mm2": {
+            name: round(number / report.area_mm2 * FIELD_MM2, 2) for name, number in counts.items()
+        },
+    }
+
+
+def to_dict(report: SmearReport, name: str) -> dict[str, Any]:
+    """The JSON document of one smear.
+
+    Parameters
+    ----------
+    report : SmearReport
+    name : str
+        File name relative to the folder the user gave.
+    """
+    cells = report.detections
+    width, height = (cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]).T
+    return {
+        "notice": RESEARCH_USE,
+        "file": name,
+        "image_sha256": report.image_sha256,
+        "size_wh": list(report.size_wh),
+        "mpp": [round(side, 6) for side in report.mpp],
+        "mpp_source": report.mpp_source,
+        "warnings": list(report.warnings),
+        "model": report.model,
+        "versions": software(),
+        "parameters": report.parameters,
+        **summary(report),
+        "cells": [
+            {
+                "id": cell_name,
+                "label": CELL_CLASSES[cells.label[i]],
+                "score": round(float(cells.score[i]), 4),
+                "box_xyxy": [round(float(side), 2) for side in cells.boxes_xyxy[i]],
+                "size_um": [round(float(width[i]) * report.mpp[0], 2), round(float(height[i]) * report.mpp[1], 2)],
+            }
+            for i, cell_name in enumerate(cell_names(len(cells)))
+        ],
+    }
+
+
+def write_smear(report: SmearReport, name: str, stem: Path, formats: Iterable[str]) -> list[Path]:
+    """Write the files of one smear; returns their paths.
+
+    Parameters
+    ----------
+    report : SmearReport
+    name : str
+        File name relative to the folder the user gave.
+    stem : Path
+        Path of the files without their suffix.
+    formats : iterable of str
+        Some of `FORMATS`; ``coco`` is written for the whole run, by `write_coco`.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind in (kind for kind in SUFFIXES if kind in set(formats)):
+        path = stem.with_name(stem.name + SUFFIXES[kind])
+        if kind == "json":
+            write_text(path, json.dumps(to_dict(report, name), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        elif kind == "overlay":
+            with open_smear(report.path) as source:
+                write_image(path, overlay.draw(source, report))
+        elif kind == "geojson":
+            geojson.write_cells(path, _named(report), report.mpp)
+        else:
+            write_text(path, _csv(report, name))
+        written.append(path)
+    return written
+
+
+def cell_names(n: int) -> list[str]:
+    """Names of the cells of one smear, in canonical order."""
+    return [f"c{i + 1:05d}" for i in range(n)]
+
+
+def _named(report: SmearReport) -> Detections:
+    names = cell_names(len(report.detections))
+    return report.detections.with_columns(id=names, origin=["model"] * len(names))
+
+
+def _csv(report: SmearReport, name: str) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table.COLUMNS)
+    writer.writerows([name, "", *row] for row in table.rows(_named(report), report.mpp))
+    return text.getvalue()
+
+
+def coco_entry(report: SmearReport, name: str) -> dict[str, Any]:
+    """Image and annotations of one smear for `write_coco`, down to the lowest score asked for."""
+    width, height = report.size_wh
+    image = {"file_name": name, "width": width, "height": height, "mpp": list(report.mpp)}
+    return {"image": image, "annotations": [_with_score(row) for row in to_annotations(report.candidates, 0)]}
+
+
+def _with_score(row: dict[str, Any]) -> dict[str, Any]:
+    return {"score": 1.0, **row}  # the writer leaves scores out where all are 1
+
+
+def write_coco(entries: Iterable[Mapping[str, Any]], classes: Iterable[str], path: Path) -> Path:
+    """One COCO document for a run: images, annotations with scores, categories by our class names."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, entry in enumerate(entries, start=1):
+        images.append({"id": number, **entry["image"]})
+        for row in entry["annotations"]:
+            annotations.append({**row, "id": len(annotations) + 1, "image_id": number})
+    document = {
+        "info": {"description": "blastdet detections", "notice": RESEARCH_USE},
+        "images": images,
+        "annotations": annotations,
+        "categories": categories(tuple(name for name in CELL_CLASSES if name in set(classes))),
+    }
+    write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    return path

@@ -1,0 +1,104 @@
+"""The smear with its cells drawn in, legible at 300 pixels and at 12 megapixels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from blastdet.images import Source
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, RGB, SmearReport
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "blast": (213, 30, 45),
+    "wbc": (0, 90, 200),
+    "rbc": (225, 140, 0),
+    "platelet": (0, 140, 90),
+}
+"""Colour of each class, RGB; told apart by colour-blind readers too, and from Giemsa's violet and pink."""
+
+_SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def draw(source: Source, report: SmearReport) -> RGB:
+    """The picture with boxes, a score at each nucleated cell, and a caption with counts and the scale.
+
+    Parameters
+    ----------
+    source : Source
+        The picture that `report` is about.
+    report : SmearReport
+
+    Returns
+    -------
+    RGB
+        Square pixels; the longer side between 900 and 4200 pixels where the picture allows.
+    """
+    scale = _scale(report)
+    canvas = np.ascontiguousarray(source.read(None, scale))
+    height, width = canvas.shape[:2]
+    unit = max(width, height) / 1600  # line width 1 and text height 12 px on a picture of 1600
+    order = np.argsort(report.detections.label)[::-1]  # white cells last, on top
+    boxes = report.detections.boxes_xyxy * np.array([*scale, *scale])
+    for i in order:
+        name = CELL_CLASSES[report.detections.label[i]]
+        _box(canvas, boxes[i], COLOURS[name], _line(name, unit))
+    for i in order:
+        if CELL_CLASSES[report.detections.label[i]] in ("blast", "wbc"):
+            name = CELL_CLASSES[report.detections.label[i]]
+            _tag(canvas, f"{name} {report.detections.score[i]:.2f}", boxes[i], COLOURS[name], unit)
+    return np.concatenate([canvas, _caption(report, width, unit)])
+
+
+def _scale(report: SmearReport) -> tuple[float, float]:
+    """Enlargement that makes pixels square and the overlay neither tiny nor huge."""
+    finest = min(report.mpp)
+    square = (report.mpp[0] / finest, report.mpp[1] / finest)
+    longest = max(report.size_wh[0] * square[0], report.size_wh[1] * square[1])
+    factor = min(max(1.0, _SHORTEST / longest), _LONGEST / longest)
+    return square[0] * factor, square[1] * factor
+
+
+def _line(name: str, unit: float) -> int:
+    return max(1, round(unit * (2.2 if name in ("blast", "wbc") else 1.0)))
+
+
+def _box(canvas: RGB, box: np.ndarray, colour: tuple[int, int, int], line: int) -> None:
+    x1, y1, x2, y2 = (round(float(side)) for side in box)
+    cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour, line, cv2.LINE_AA)
+
+
+def _tag(canvas: RGB, text: str, box: np.ndarray, colour: tuple[int, int, int], unit: float) -> None:
+    """A filled label above the box, or inside it where the box touches the upper edge."""
+    size = max(0.38, 0.5 * unit)
+    line = max(1, round(unit))
+    (width, height), below = cv2.getTextSize(text, _FONT, size, line)
+    pad = max(2, round(2 * unit))
+    x = int(np.clip(round(float(box[0])), 0, max(canvas.shape[1] - width - 2 * pad, 0)))
+    y = round(float(box[1])) - height - below - 2 * pad
+    y = y if y >= 0 else round(float(box[1]))
+    cv2.rectangle(canvas, (x, y), (x + width + 2 * pad, y + height + below + 2 * pad), colour, -1)
+    cv2.putText(canvas, text, (x + pad, y + height + pad), _FONT, size, (255, 255, 255), line, cv2.LINE_AA)
+
+
+def _caption(report: SmearReport, width: int, unit: float) -> RGB:
+    """A strip below the picture: counts in their colours, a scale bar of 10 µm, the research-use line."""
+    size, line = max(0.4, 0.6 * unit), max(1, round(unit))
+    row = round(max(18, 30 * unit))
+    strip = np.full((2 * row, width, 3), 255, np.uint8)
+    x = round(10 * unit)
+    for name, number in report.detections.counts().items():
+        if name in report.parameters["thresholds"]:
+            text = f"{name} {number}"
+            cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, COLOURS[name], line + 1, cv2.LINE_AA)
+            x += cv2.getTextSize(text, _FONT, size, line + 1)[0][0] + round(24 * unit)
+    ten_um = round(10 / report.mpp[0] * width / report.size_wh[0])
+    right = width - round(10 * unit)
+    cv2.rectangle(strip, (right - ten_um, round(row * 0.55)), (right, round(row * 0.7)), (0, 0, 0), -1)
+    cv2.putText(strip, "10 um", (right - ten_um, round(row * 0.45)), _FONT, size * 0.8, (0, 0, 0), line, cv2.LINE_AA)
+    small = min(
+        size * 0.8, size * 0.8 * width / max(cv2.getTextSize(RESEARCH_USE, _FONT, size * 0.8, line)[0][0] + 20, 1)
+    )
+    at = (round(10 * unit), round(row * 1.7))
+    cv2.putText(strip, RESEARCH_USE, at, _FONT, small, (90, 90, 90), line, cv2.LINE_AA)
+    return strip

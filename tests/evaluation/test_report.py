@@ -1,0 +1,237 @@
+"""From a data set and a detections file to the report: the two commands, their files, and the page in a browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from blastdet import formats, pipeline
+from blastdet.cli import cli
+from blastdet.detectors.fake import MARKS, FakeDetector, fake_card
+from blastdet.errors import ConfigError
+from blastdet.evaluation.comparison import compare
+from blastdet.evaluation.report import render
+from blastdet.evaluation.summary import Predictions, evaluate
+from blastdet.formats.coco import read_results
+from blastdet.images import write_image
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
+
+MPP = (0.5, 0.5)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six smears with marks of pure colour, as COCO; the last two belong to one group."""
+    folder, rng, smears = tmp_path_factory.mktemp("marks"), np.random.default_rng(0), []
+    for i in range(6):
+        image, boxes, labels = np.full((160, 200, 3), 230, np.uint8), [], []
+        for name, x in zip(MARKS, (10, 70, 130), strict=True):
+            y, side = int(rng.integers(10, 100)), {"wbc": 30, "rbc": 15, "platelet": 6}[name]
+            image[y : y + side, x : x + side] = MARKS[name]
+            boxes.append((x, y, x + side, y + side))
+            labels.append(CELL_CLASSES.index(name))
+        write_image(folder / f"smear{i}.png", image)
+        truth = Detections(boxes, label=labels)
+        group = f"g{min(i, 4)}"
+        smears.append(Smear(folder / f"smear{i}.png", (200, 160), MPP, group, "test", None, tuple(MARKS), truth))
+    formats.write(Dataset("marks", folder, tuple(smears)), folder / "coco", "coco")
+    return folder / "coco"
+
+
+def _document(dataset: Dataset, keep: Callable[[int], bool] = lambda _: True) -> dict[str, Any]:
+    """Detections as `blastdet detect --format coco` writes them: the truth, with some left out."""
+    images = [{"id": i + 1, "file_name": s.path.name, "width": 200, "height": 160} for i, s in enumerate(dataset)]
+    rows = []
+    for i, smear in enumerate(dataset):
+        assert smear.truth is not None
+        for (x1, y1, x2, y2), label in zip(smear.truth.boxes_xyxy.tolist(), smear.truth.label.tolist(), strict=True):
+            if keep(len(rows)):
+                box = [x1, y1, x2 - x1, y2 - y1]
+                rows.append({"image_id": i + 1, "category_id": label + 1, "bbox": box, "score": 0.9 - 0.01 * i})
+            else:
+                rows.append({"image_id": i + 1, "category_id": label + 1, "bbox": [0, 0, 9, 9], "score": 0.6})
+    rows = [{"id": n + 1, "area": r["bbox"][2] * r["bbox"][3], "iscrowd": 0, **r} for n, r in enumerate(rows)]
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(CELL_CLASSES)]
+    return {"images": images, "annotations": rows, "categories": categories}
+
+
+@pytest.fixture(scope="module")
+def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detections file in which every fifth cell is misplaced."""
+    path = tmp_path_factory.mktemp("found") / "found.coco.json"
+    path.write_text(json.dumps(_document(formats.read(data), lambda n: n % 5 != 4)))
+    return path
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def evaluated(data: Path, found: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """What the command said, and the folder it wrote."""
+    out = tmp_path_factory.mktemp("evaluated") / "new" / "report"
+    return run("evaluate", "--data", data, "--detections", found, "--out", out), out
+
+
+def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path]) -> None:
+    result, out = evaluated
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^wbc +6 +0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", result.output, re.MULTILINE)
+    assert "per cell, class-aware matching, IoU ≥ 0.5, score ≥ 0.5" in result.output
+    names = {path.name for path in out.iterdir()}
+    tables = {"per_class.csv", "figures.csv", "confusion.csv", "precision_recall.csv"}
+    assert names == {"report.html", "metrics.json"} | tables
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["notice"] == RESEARCH_USE
+    one = metrics["evaluations"][0]
+    assert "equal to the last digit" in one["average_precision"]["checked_against"]
+    assert "5 groups" in one["average_precision"]["intervals"]
+    rows = {row["class"]: row for row in _rows(out / "per_class.csv")}
+    assert float(rows["all"]["AP50"]) == one["average_precision"]["rows"][-1]["AP50"]
+    blind = one["confusion"][0]
+    assert (blind["matching"], blind["iou"], blind["thresholds"]["wbc"]) == ("class-blind", 0.5, 0.5)
+    assert np.array(blind["matrix"])[:-1].sum() == 18
+
+
+def test_evaluate_a_model(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake detector stands in for weights; everything from picture to figure is real."""
+    models = pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
+    monkeypatch.setattr(pipeline, "load_models", lambda *_: models)
+    result = run("evaluate", "--data", data, "--weights", "fake", "--out", tmp_path / "r", "--mpp", "0.5")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())["evaluations"][0]
+    assert metrics["average_precision"]["rows"][-1]["AP"] == pytest.approx(1)
+    assert metrics["model"]["card"]["name"] == "fake"
+    assert metrics["thresholds"] == dict.fromkeys(MARKS, 0.5)
+
+
+def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
+    perfect = tmp_path / "perfect.json"
+    perfect.write_text(json.dumps(_document(formats.read(data))))
+    result = run("compare", found, perfect, "--data", data, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    rows = _rows(tmp_path / "r" / "comparison.csv")
+    everything = next(row for row in rows if row["class"] == "all" and row["figure"] == "AP50")
+    assert float(everything["value_B"]) == pytest.approx(1)
+    assert float(everything["difference"]) > 0 and everything["verdict"] == "B higher"
+    assert "paired bootstrap over 5 groups" in everything["interval"]
+    assert "Differences" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_a_model_does_not_differ_from_itself(data: Path, found: Path) -> None:
+    dataset = formats.read(data)
+    candidates = tuple(read_results(found, dataset))
+    evaluation = evaluate(dataset, Predictions("x", candidates, dict.fromkeys(MARKS, 0.5)), resamples=50)
+    for difference in compare(evaluation, evaluation, resamples=50):
+        interval = difference.interval
+        assert (interval.low, interval.high, difference.verdict) == (0, 0, "cannot be told apart")
+    fewer = replace(dataset, smears=dataset.smears[:5])
+    other = evaluate(fewer, Predictions("y", candidates[:5], dict.fromkeys(MARKS, 0.5)), resamples=50)
+    with pytest.raises(ConfigError, match="different smears found, the same expected"):
+        compare(evaluation, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda d: d["annotations"][0].update(score=float("nan")), "score"),
+        (lambda d: d["annotations"][0].update(bbox=[900, 0, 9, 9]), "one on the picture of 200 x 160 px expected"),
+        (lambda d: d["annotations"][0].update(image_id=99), "99"),
+        (lambda d: d["images"].pop(), "1 of 6 pictures are not listed"),
+        (lambda d: [r.update(category_id=1) for r in d["annotations"]], "annotates wbc, rbc, platelet"),
+    ],
+)
+def test_bad_detections_are_one_line_and_leave_nothing(
+    change: Callable[[dict[str, Any]], Any], line: str, data: Path, tmp_path: Path
+) -> None:
+    document = _document(formats.read(data))
+    change(document)
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps(document))
+    result = run("evaluate", "--data", data, "--detections", bad, "--out", tmp_path / "r")
+    assert result.exit_code == 2, result.output
+    assert line in result.output and "bad.json" in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None:
+    nothing = run("evaluate", "--data", data, "--out", tmp_path)
+    assert nothing.exit_code == 2 and "--weights or --detections" in nothing.output
+    split = run("evaluate", "--data", data, "--split", "val", "--detections", found, "--out", tmp_path)
+    assert split.exit_code == 2 and "splits there are: test" in split.output
+    scale = run("evaluate", "--data", data, "--mpp", "big", "--detections", found, "--out", tmp_path)
+    assert scale.exit_code == 2 and "data, auto, X or X,Y expected" in scale.output
+
+
+def test_missing_pictures_cost_only_the_crops(tmp_path: Path) -> None:
+    truth = Detections([(0, 0, 10, 10)])
+    smear = Smear(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
+    data = Dataset("gone", tmp_path, (smear,))
+    page = render([evaluate(data, Predictions("<b>x</b>", (Detections.empty(),), {"wbc": 0.5}), resamples=20)])
+    assert "image not found" in page and "wbc missed" in page
+    assert "<b>x</b>" not in page and "&lt;b&gt;x&lt;/b&gt;" in page
+    assert "µm/px of the data set unknown" in page
+
+
+def test_page_with_blasts_shows_the_tests_of_allidb(tmp_path: Path) -> None:
+    truth = Detections([(10, 10, 110, 110), (10, 10, 110, 110)], label=[0, 1])
+    smears = [
+        Smear(tmp_path / f"{i}.png", (200, 160), (0.1, 0.1), None, None, label, ("blast", "wbc"), truth[[i]])
+        for i, label in enumerate(("all", "healthy"))
+    ]
+    data = Dataset("two", tmp_path, tuple(smears))
+    predictions = Predictions("perfect", (truth[[0]], truth[[1]]), {"blast": 0.5, "wbc": 0.5})
+    page = render([evaluate(data, predictions, resamples=20)])
+    assert "image test, at least 1 blast" in page and "cell test" in page
+    assert "FROC" in page
+
+
+def test_page_is_the_same_every_time(data: Path, found: Path, tmp_path: Path, evaluated: tuple[Result, Path]) -> None:
+    run("evaluate", "--data", data, "--detections", found, "--out", tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (evaluated[1] / path.name).read_bytes()
+
+
+@pytest.mark.browser
+def test_page_in_a_browser(evaluated: tuple[Result, Path], chromium: str) -> None:
+    """No request, no message on the console, no sideways scrolling; dark, light and on paper."""
+    from playwright.sync_api import sync_playwright
+
+    address = (evaluated[1] / "report.html").as_uri()
+    asked: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        colours = {}
+        for scheme in ("light", "dark"):
+            page = browser.new_page(color_scheme=scheme, viewport={"width": 800, "height": 900})  # type: ignore[arg-type]
+            page.on("console", lambda message: asked.append(message.text))
+            page.on("pageerror", lambda error: asked.append(str(error)))
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(address)
+            colours[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 800
+            assert page.locator("h2").first.inner_text() == "Headline"
+            crops = page.locator(".crops figure").count()
+            assert crops > 0 and page.locator(".crops image").count() == crops
+            for plot in page.locator(".plots svg").all():
+                box = plot.bounding_box()
+                assert box is not None and box["height"] > 100
+        assert len(page.pdf()) > 10_000
+        browser.close()
+    assert colours == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 26)"}
+    assert [url for url in asked if url != address and not url.startswith("data:")] == []

@@ -1,0 +1,132 @@
+"""Small data sets made by code, hypothesis strategies for them, and how two of them are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+from PIL import Image
+
+from blastdet.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Smear
+
+SIZE_WH = (64, 48)
+COLUMNS = ("label", "score", "id", "point_xy", "ignore", "origin", "cell_type", "blast_probability")
+
+
+def picture(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int, int, int] = (200, 180, 190)) -> Path:
+    """A plain picture; the suffix decides the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size_wh, colour).save(path)
+    return path
+
+
+def voc_xml(objects: Iterable[tuple[object, ...]], size_wh: tuple[int, int] = SIZE_WH) -> str:
+    """A VOC file with objects ``(name, xmin, ymin, xmax, ymax)``."""
+    sides = ("xmin", "ymin", "xmax", "ymax")
+    cells = ""
+    for name, *box in objects:
+        inner = "".join(f"<{side}>{value}</{side}>" for side, value in zip(sides, box, strict=True))
+        cells += f"<object><name>{name}</name><bndbox>{inner}</bndbox></object>"
+    size = f"<size><width>{size_wh[0]}</width><height>{size_wh[1]}</height><depth>3</depth></size>"
+    return f"<annotation><folder>RBC</folder><path>C:\\x</path>{size}{cells}</annotation>"
+
+
+def voc(root: Path, files: Mapping[str, str], sets: Mapping[str, Iterable[str]] | None = None) -> Path:
+    """A folder like BCCD's, with one picture for each XML text."""
+    (root / "Annotations").mkdir(parents=True)
+    for i, (stem, text) in enumerate(files.items()):
+        picture(root / "JPEGImages" / f"{stem}.jpg", colour=(200, i % 256, 10))
+        (root / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+    for name, stems in (sets or {}).items():
+        (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)
+        (root / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(stems) + "\n", encoding="utf-8")
+    return root
+
+
+_words = st.text(st.characters(codec="utf-8", exclude_characters="\0", exclude_categories=("Cs",)), max_size=6)
+_f32 = {"width": 32, "allow_nan": False}
+
+
+@st.composite
+def cells(draw: st.DrawFn, size_wh: tuple[int, int] = SIZE_WH) -> Detections:
+    """Truth with any mix of boxes and points, and any columns."""
+    n = draw(st.integers(0, 5))
+    boxes = np.full((n, 4), np.nan, np.float32)
+    for i in range(n):
+        if draw(st.booleans()) or draw(st.booleans()):
+            x, y = (draw(st.floats(0, side - 1)) for side in size_wh)
+            w, h = (draw(st.floats(0.125, side - start)) for side, start in zip(size_wh, (x, y), strict=True))
+            boxes[i] = x, y, min(x + w, size_wh[0]), min(y + h, size_wh[1])
+    pointlike = np.isnan(boxes[:, 0])
+    points = [[draw(st.floats(0, side, **_f32)) for side in size_wh] for _ in range(n)]
+    share = st.floats(0, 1, **_f32)
+    columns = {
+        "score": share,
+        "id": _words.map(lambda text: text.rstrip("\0")),
+        "ignore": st.booleans(),
+        "origin": st.sampled_from(ORIGINS),
+        "cell_type": _words,
+        "blast_probability": st.one_of(share, st.just(float("nan"))),
+    }
+    chosen = {k: [draw(v) for _ in range(n)] for k, v in columns.items() if draw(st.booleans())}
+    if pointlike.any() or draw(st.booleans()):
+        chosen["point_xy"] = points
+    return Detections(boxes, label=[draw(st.integers(0, 3)) for _ in range(n)], **chosen)
+
+
+@st.composite
+def smears(draw: st.DrawFn, path: Path) -> Smear:
+    """A smear with anything known or unknown."""
+    text = st.one_of(st.none(), _words.filter(bool))
+    scale = st.floats(0.01, 10)
+    truth = draw(st.one_of(st.none(), cells()))
+    return Smear(
+        path,
+        SIZE_WH,
+        mpp=draw(st.one_of(st.none(), st.tuples(scale, scale))),
+        group=draw(text),
+        split=draw(st.sampled_from((None, "train", "val", "test"))),
+        label=draw(text),
+        annotated=tuple(name for name in CELL_CLASSES if truth is not None and draw(st.booleans())),
+        truth=truth,
+    )
+
+
+@st.composite
+def datasets(draw: st.DrawFn, root: Path, n: int = 3) -> Dataset:
+    """A data set over the pictures ``0.png`` to ``n-1.png`` of `root`."""
+    notes = draw(st.lists(_words, max_size=2, unique=True))
+    return Dataset(
+        draw(_words.filter(bool)),
+        root,
+        tuple(draw(smears(root / f"{i}.png")) for i in range(n)),
+        dropped=tuple(draw(st.lists(_words, max_size=2, unique=True))),
+        notes=tuple(notes),
+    )
+
+
+def same_cells(a: Detections | None, b: Detections | None, tolerance: float = 0.0) -> None:
+    """Fail unless both have the same cells in the same order."""
+    assert (a is None) == (b is None)
+    if a is None or b is None:
+        return
+    assert len(a) == len(b)
+    np.testing.assert_allclose(a.boxes_xyxy, b.boxes_xyxy, rtol=0, atol=tolerance)
+    for name in COLUMNS if len(a) else ():
+        left, right = getattr(a, name), getattr(b, name)
+        assert (left is None) == (right is None), name
+        if left is not None:
+            np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+def same_smears(a: Dataset, b: Dataset, tolerance: float = 0.0) -> None:
+    """Fail unless both have the same smears, found by the stem of their pictures."""
+    found = {smear.path.stem: smear for smear in b}
+    assert sorted(found) == sorted(smear.path.stem for smear in a)
+    for smear in a:
+        other = found[smear.path.stem]
+        for field in ("size_wh", "mpp", "group", "split", "label", "annotated"):
+            assert getattr(smear, field) == getattr(other, field), field
+        same_cells(smear.truth, other.truth, tolerance)
