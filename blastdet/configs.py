@@ -24,10 +24,15 @@ class DataConfig(_Strict):
     path: str = Field(description="folder or file; ${BLASTDET_DATA} and other variables are expanded")
     format: str = "auto"
     options: dict[str, Any] = Field(default={}, description="passed to the reader of the format")
-    split: str = Field(default="official-disjoint", description="official, official-disjoint, grouped, or a CSV file")
+    split: str = Field(
+        default="official-disjoint", description="official, official-disjoint, grouped, train or a CSV file"
+    )
     corrections: str | None = Field(default=None, description="JSON file of corrections, applied after reading")
     exclude: str | None = Field(default=None, description="COCO file whose pictures, with their groups, stay out")
-    weight: float = Field(default=1.0, gt=0, description="how often its pictures are drawn, relative to their number")
+    weak: Literal["", "boxes", "background"] = Field(default="", description="truth by segmentation: training.weak")
+    unknown: tuple[tuple[float, float, float, float], ...] = Field(default=(), description="burnt-in marks, pixels")
+    share: float = Field(default=1.0, gt=0, description="how often it is drawn, relative to the other sets")
+    validate_on: bool = Field(default=True, description="whether its val split counts for choosing the best epoch")
     licence: str = ""
 
 
@@ -48,6 +53,7 @@ class TrainConfig(_Strict):
     """
 
     name: str
+    leave_out: tuple[str, ...] = Field(default=(), description="data sets, by the name of their folder, not to use")
     model: str = Field(default="yolov5n", description="key of blastdet.training.MODELS")
     classes: tuple[str, ...] = ("wbc", "rbc", "platelet")
     mpp: float = Field(gt=0, description="µm/px of the model: every picture is resampled to it")
@@ -58,11 +64,11 @@ class TrainConfig(_Strict):
     epochs: int = Field(default=100, ge=1)
     epoch_samples: int | None = Field(default=None, ge=1, description="samples an epoch; default: one per picture")
     batch: int = Field(default=16, ge=1)
-    lr: float = Field(default=0.002, gt=0)
+    lr: float = Field(default=0.001, gt=0)
     weight_decay: float = Field(default=0.0005, ge=0)
     warmup_epochs: float = Field(default=3.0, ge=0)
     plain_epochs: int = Field(default=10, ge=0, description="last epochs without mosaic")
-    ema: float = Field(default=0.9998, ge=0, lt=1)
+    ema: float = Field(default=0.998, ge=0, lt=1, description="memory of the moving average; 0.998: 500 steps")
     amp: Literal["off", "bf16", "fp16"] = "bf16"
     patience: int = Field(default=0, ge=0, description="epochs without a better AP before stopping; 0: never")
     val_every: int = Field(default=1, ge=1)

@@ -109,8 +109,8 @@ def find_overlaps(
 
     Notes
     -----
-    Time grows with the square of the number of pictures (about 0.15 ms a pair of 4:3 pictures on one core); memory does
-    not: one grey picture of 320 px is kept of each, and the spectra of 192.
+    Time grows with the square of the number of pictures: about 0.3 ms of one core a pair (measured 0.2 to 0.35).
+    Memory: a grey picture of 320 px of each, the spectra of 192, and 8 bytes for every two (3,000 pictures: 0.3 GB).
     """
     if len(paths) < 2:
         return []

@@ -123,6 +123,7 @@ def detect_smear(
     with open_smear(path) as source:
         mpp, mpp_source, warnings = resolve_mpp(source, options.mpp)
         candidates = find_cells(source, mpp, models.detector, progress)
+        warnings += source.notes
         size_wh = source.size_wh
     thresholds = operating_thresholds(models.card, options.min_score)
     floor = min(thresholds.values()) if options.min_score is None else options.min_score

@@ -25,21 +25,30 @@ Image32 = NDArray[np.float32]
 RED_CELL_UM = 7.5
 """Diameter of a red cell on a film, in µm (6.2–8.2 in health)."""
 
-_SIDE = 1024  # longest side that is worked on
+_SIDE = 800  # longest side that is worked on
+_WINDOW = 640  # at each scale of the filter only so much of the middle: hundreds of the smallest cells
+_CANDIDATES = 500  # looked at closely, per scale
 _RADIUS = 8.0  # radius of the ring filter; the picture is scaled, not the filter
 _LEVELS_PER_OCTAVE = 4
+_COARSE = 14.0  # diameter in pixels below which a large picture is looked at in full
 _SMALLEST = 9.0  # diameter in pixels below which a cell has no edge to measure
 _RAYS = 32
 _STEPS = np.linspace(0.5, 1.55, 36, dtype=np.float32)  # along a ray, in radii
+_BEYOND = 4  # pixels past the border, at the filter's scale, where the middle of a cut cell is looked for
+
+# Chosen on BCCD train and on middle pieces of PBC pictures; densities are parts of a typical red cell's.
+_LEVEL = 35  # percentile of what is stained that counts as a red cell: overlaps and cytoplasm are darker
+_BIMODAL = 0.655  # share of variance between film and cells, below which there is only noise
+_RESPONSE = 0.15  # of the ring filter
+_FAINTEST = 0.15  # fall of density at an edge
+_FILL = 0.25  # density just inside an edge
+_AROUND = 0.6  # part of the rim that must show an edge on one ellipse
+_LEAST_SEEN = 0.35  # part of the rim that must lie in the picture
+_RIDGE = 0.1  # pull of an ellipse towards the circle that the filter saw
+_CYTOPLASM = 0.3  # of the thickest nucleus: this near to a nucleus lies no middle of a red cell
+_MARGIN = 1.08  # people draw a box outside the foot of the edge, the rays stop half way down it
+_WHOLE = 5  # as many whole cells make those cut by the border superfluous
 _FEWEST = 2
-_FAINTEST = 0.15
-_FILL = 0.25
-_RESPONSE = 0.15
-_AROUND = 0.6
-_RIDGE = 0.1
-_BEYOND = 4  # pixels at the filter's scale: half a radius
-_LEAST_SEEN = 0.35  # part of a circle that must lie in the picture
-_MARGIN = 1.05  # people draw a box at the foot of the edge, the rays stop half way down it
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,14 +87,15 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class _Discs:
-    """Candidates: centre, half extents along x and y, and quality; pixels of the plane."""
+    """Candidates: centre, half extents along x and y, quality, and the part of the rim that lies in the picture."""
 
     centre: Floats
     half: Floats
     quality: Floats
+    visible: Floats
 
     def __getitem__(self, index: NDArray[np.generic]) -> _Discs:
-        return _Discs(self.centre[index], self.half[index], self.quality[index])
+        return _Discs(self.centre[index], self.half[index], self.quality[index], self.visible[index])
 
     def __len__(self) -> int:
         return len(self.quality)
@@ -109,16 +119,40 @@ def measure(rgb: RGB) -> Measurement:
     """
     height, width = rgb.shape[:2]
     factor = min(_SIDE / max(height, width), 1.0)
-    size = max(round(width * factor), 1), max(round(height * factor), 1)
-    work = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8) if factor < 1 else rgb
-    to_full = np.array([width / size[0], height / size[1]])
-    plane, nuclei = _plane(work)
-    if plane is None:
-        return _unknown("nothing stands out from the background")
-    found = _population(_plausible(_discs(plane, nuclei), nuclei))
+    found, reason = _search(_shrunk(rgb, factor))
+    if factor < 1 and (len(found) < _FEWEST or np.median(found.diameter) < _COARSE):
+        left, top = max((width - _SIDE) // 2, 0), max((height - _SIDE) // 2, 0)
+        closer, _ = _search(np.ascontiguousarray(rgb[top : top + _SIDE, left : left + _SIDE]))
+        if len(closer) >= max(_FEWEST, len(found) // 4):
+            shifted = _Discs(closer.centre + np.array([left, top]), closer.half, closer.quality, closer.visible)
+            return _report(shifted, np.ones(2))
     if len(found) < _FEWEST:
-        return _unknown(f"{len(found)} red cells found, at least {_FEWEST} needed")
-    return _report(found, to_full)
+        return _unknown(reason)
+    work_wh = _work_wh(rgb, factor)
+    return _report(found, np.array([width / work_wh[0], height / work_wh[1]]))
+
+
+def _work_wh(rgb: RGB, factor: float) -> tuple[int, int]:
+    return max(round(rgb.shape[1] * factor), 1), max(round(rgb.shape[0] * factor), 1)
+
+
+def _shrunk(rgb: RGB, factor: float) -> RGB:
+    if factor >= 1:
+        return rgb
+    return np.asarray(cv2.resize(rgb, _work_wh(rgb, factor), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _search(rgb: RGB) -> tuple[_Discs, str]:
+    """Red cells of one picture, and why there are none."""
+    plane, nuclei = _plane(rgb)
+    if plane is None:
+        return _none(), "nothing stands out from the background; give the scale with --mpp"
+    found = _population(_plausible(_discs(plane, nuclei), nuclei))
+    return found, f"{len(found)} red cells found, at least {_FEWEST} that agree are needed; give the scale with --mpp"
+
+
+def _none() -> _Discs:
+    return _Discs(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
 
 
 def _unknown(reason: str) -> Measurement:
@@ -134,15 +168,13 @@ def _report(found: _Discs, to_full: Floats) -> Measurement:
     log_aspect = np.log(half[:, 1] / half[:, 0])
     error = 1.25 * float(log_aspect.std()) / np.sqrt(len(found))
     squeezed = len(found) >= 5 and abs(np.log(aspect)) > np.log(1.1) + error
-    if squeezed:
-        diameter = both / np.sqrt(aspect), both * np.sqrt(aspect)
-    else:
-        diameter = both, both
+    aspect = aspect if squeezed else 1.0
+    diameter = both / np.sqrt(aspect), both * np.sqrt(aspect)
     return Measurement(
         mpp=(RED_CELL_UM / diameter[0], RED_CELL_UM / diameter[1]),
         n_cells=len(found),
         diameter_px=(float(diameter[0]), float(diameter[1])),
-        aspect=aspect if squeezed else 1.0,
+        aspect=aspect,
         squeezed=squeezed,
         confidence=float(min(len(found) / 10, 1.0)),
         reason=f"{len(found)} red cells of {diameter[0]:.1f} x {diameter[1]:.1f} px",
@@ -156,17 +188,28 @@ def _plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
     nuclei = nucleus_mask(rgb)
     grown = cv2.dilate(nuclei.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     rest = density[~grown]
-    if rest.size < 100:
+    if rest.size < 100:  # no room for a red cell
         return None, nuclei
     cut = _otsu(rest)
     dense = rest[rest > cut]
-    if not dense.size:
+    if not dense.size or _two_classes(rest, cut) < _BIMODAL:
         return None, nuclei
-    level = float(np.median(dense))
+    level = float(np.percentile(dense, _LEVEL))
     film = float(np.median(rest[rest <= cut]))
     if level - film < 0.04:
         return None, nuclei
     return np.asarray(np.clip((density - film) / (level - film), -0.2, 1.1), np.float32), nuclei
+
+
+def _two_classes(values: NDArray[np.float32], cut: float) -> float:
+    """Share of the variance that a threshold explains: 0.64 for one bell curve, above it for film and cells."""
+    bounded = np.clip(values, *np.percentile(values, [1, 99]))
+    high = bounded > cut
+    if high.all() or not high.any():
+        return 0.0
+    share = float(high.mean())
+    gap = float(bounded[high].mean() - bounded[~high].mean())
+    return share * (1 - share) * gap**2 / max(float(bounded.var()), 1e-9)
 
 
 def _otsu(values: NDArray[np.float32]) -> float:
@@ -193,8 +236,8 @@ def _response(scaled: Image32) -> Image32:
 
     Only what lies in the picture counts, so that a cell cut by the border answers like a whole one.
     """
-    padded = cv2.copyMakeBorder(scaled, *[_BEYOND] * 4, cv2.BORDER_CONSTANT, value=0)
-    inside = cv2.copyMakeBorder(np.ones_like(scaled), *[_BEYOND] * 4, cv2.BORDER_CONSTANT, value=0)
+    padded = cv2.copyMakeBorder(scaled, _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
+    inside = cv2.copyMakeBorder(np.ones_like(scaled), _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
     means = []
     for ring in _rings():
         total = cv2.filter2D(padded, cv2.CV_32F, ring, borderType=cv2.BORDER_CONSTANT)
@@ -209,9 +252,20 @@ def _discs(plane: Image32, nuclei: NDArray[np.bool_]) -> _Discs:
     n_levels = int(np.ceil(_LEVELS_PER_OCTAVE * np.log2(max(largest / _SMALLEST, 1)))) + 1
     parts = []
     for diameter in _SMALLEST * 2 ** (np.arange(n_levels) / _LEVELS_PER_OCTAVE):
-        parts.append(_level(plane, nuclei, 2 * _RADIUS / diameter))
-    every = _Discs(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("centre", "half", "quality")))
+        parts.append(_window(plane, nuclei, 2 * _RADIUS / diameter))
+    every = _Discs(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("centre", "half", "quality", "visible"))
+    )
     return _distinct(every)
+
+
+def _window(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> _Discs:
+    """The discs of one scale in the middle of the plane."""
+    side = int(np.ceil(_WINDOW / factor))
+    top, left = (max((length - side) // 2, 0) for length in plane.shape)
+    view = slice(top, top + side), slice(left, left + side)
+    discs = _level(plane[view], nuclei[view], factor)
+    return _Discs(discs.centre + np.array([left, top]), discs.half, discs.quality, discs.visible)
 
 
 def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> _Discs:
@@ -221,21 +275,21 @@ def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> _Discs:
     response = _response(scaled)
     peak = (response >= cv2.dilate(response, np.ones((7, 7), np.uint8))) & (response > _RESPONSE)
     ys, xs = np.nonzero(peak)
-    if len(xs) > 1500:
-        best = np.argsort(-response[ys, xs], kind="stable")[:1500]
+    if len(xs) > _CANDIDATES:
+        best = np.argsort(-response[ys, xs], kind="stable")[:_CANDIDATES]
         ys, xs = ys[best], xs[best]
     xs, ys = xs - _BEYOND, ys - _BEYOND
     nuclear = cv2.blur(cv2.resize(nuclei.astype(np.float32), size, interpolation=cv2.INTER_AREA), (11, 11))
     clean = nuclear[np.clip(ys, 0, size[1] - 1), np.clip(xs, 0, size[0] - 1)] < 0.15
     ratio = np.array([plane.shape[1] / size[0], plane.shape[0] / size[1]])
     discs = _fit(scaled, np.stack([xs[clean], ys[clean]], axis=1).astype(np.float64))
-    return _Discs((discs.centre + 0.5) * ratio, discs.half * ratio, discs.quality)
+    return _Discs((discs.centre + 0.5) * ratio, discs.half * ratio, discs.quality, discs.visible)
 
 
 def _fit(scaled: Image32, centres: Floats) -> _Discs:
     """Ellipses through the edges seen along rays from each centre."""
     if not len(centres):
-        return _Discs(np.empty((0, 2)), np.empty((0, 2)), np.empty(0))
+        return _none()
     angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     radius, strength, fill = _edges(scaled, centres, unit)
@@ -250,7 +304,7 @@ def _fit(scaled: Image32, centres: Floats) -> _Discs:
     kept &= _solid(scaled, centres + centre, half, unit) > 0.85
     contrast = np.clip((strength * inlier).sum(axis=1) / np.maximum(inlier.sum(axis=1), 1), 0, 1)
     quality = share * contrast * np.sqrt(visible / _RAYS)
-    return _Discs((centres + centre)[kept], half[kept], quality[kept])
+    return _Discs((centres + centre)[kept], half[kept], quality[kept], visible[kept] / _RAYS)
 
 
 def _inside(scaled: Image32, points: Floats) -> NDArray[np.bool_]:
@@ -344,21 +398,30 @@ def _distinct(discs: _Discs) -> _Discs:
 
 
 def _plausible(discs: _Discs, nuclei: NDArray[np.bool_]) -> _Discs:
-    """Without discs that no red cell could be beside a nucleus of that thickness (lobe of 4 µm to blast of 15)."""
+    """Without discs inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
+
+    The thickest nucleus of a picture measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
+    """
     contours, _ = cv2.findContours(nuclei.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     whole = cv2.drawContours(np.zeros(nuclei.shape, np.uint8), contours, -1, 1, cv2.FILLED)
     thickness = 2 * float(cv2.distanceTransform(whole, cv2.DIST_L2, 5).max())
     if thickness < 8:
         return discs
-    return discs[(discs.diameter > 0.4 * thickness) & (discs.diameter < 3 * thickness)]
+    away = cv2.distanceTransform(1 - whole, cv2.DIST_L2, 5)
+    columns, rows = np.clip(np.rint(discs.centre).astype(int), 0, np.array(nuclei.shape[::-1]) - 1).T
+    outside = away[rows, columns] > _CYTOPLASM * thickness
+    return discs[outside & (discs.diameter > 0.4 * thickness) & (discs.diameter < 2.5 * thickness)]
 
 
 def _population(discs: _Discs) -> _Discs:
-    """The discs of the size that covers most of the film."""
+    """The discs of the size that most of the film shows."""
+    whole = discs.visible >= 0.9
+    if whole.sum() >= _WHOLE:
+        discs = discs[whole]
     if not len(discs):
         return discs
     size = np.log(discs.diameter)
-    weight = discs.quality * discs.diameter**1.5
-    kernel = np.exp(-0.5 * ((size[:, None] - size[None]) / 0.1) ** 2)
+    weight = discs.quality * discs.diameter * discs.visible
+    kernel = np.exp(-0.5 * ((size[:, None] - size[None]) / 0.15) ** 2)
     mode = size[int((kernel @ weight).argmax())]
     return discs[np.abs(size - mode) < np.log(1.35)]

@@ -60,7 +60,8 @@ def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
     work = _to_work(rgb, mpp)
     feature = _smooth(_nuclear_feature(absorbance(work)))
     nuclei = _nuclei(feature, _MIN_NUCLEUS_UM2 / WORK_MPP**2 if mpp else 12)
-    return cv2.resize(nuclei.astype(np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
+    full = cv2.resize(nuclei.astype(np.uint8), rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return np.asarray(full, bool)
 
 
 def segment_cells(rgb: RGB, mpp: Scale) -> Detections:
@@ -199,11 +200,9 @@ def _with_nucleus(labels: Labels, nuclei: Mask) -> Labels:
 
 def _split(cells: Mask) -> Labels:
     """One label a cell: blobs that touch are parted at their necks."""
-    inner = _smooth(
-        cv2.distanceTransform(
-            cv2.copyMakeBorder(cells.astype(np.uint8), *[6] * 4, cv2.BORDER_REPLICATE), cv2.DIST_L2, 5
-        )[6:-6, 6:-6]
-    )
+    # a cell cut by the border goes on outside, so that its depth is not measured from the border
+    padded = cv2.copyMakeBorder(cells.astype(np.uint8), 6, 6, 6, 6, cv2.BORDER_REPLICATE)
+    inner = _smooth(np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[6:-6, 6:-6])
     peak = (inner >= cv2.dilate(inner, _disc(2.5))) & (inner > 1)
     _, seeds = cv2.connectedComponents(cv2.dilate(peak.astype(np.uint8), _disc(0.6)))
     labels = np.asarray(seeds, np.int32)
@@ -267,7 +266,7 @@ def _cell_mask(feature: Image32, nuclei: Mask) -> Mask:
     level = float(np.median(feature[nuclei]))
     cell = near & (feature > max(base + _CYTOPLASM * (level - base), most))
     closed = cv2.morphologyEx((cell | nuclei).astype(np.uint8), cv2.MORPH_CLOSE, _disc(0.6))
-    return cv2.morphologyEx(_filled(closed), cv2.MORPH_OPEN, _disc(1.2)).astype(bool) | nuclei
+    return np.asarray(cv2.morphologyEx(_filled(closed), cv2.MORPH_OPEN, _disc(1.2)), bool) | nuclei
 
 
 def _filled(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

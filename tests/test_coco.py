@@ -125,7 +125,7 @@ def test_crowd_is_ignored_and_empty_box_dropped(tmp_path: Path) -> None:
     [
         ({"images": 3}, "no list 'images'"),
         ({"annotations": [3]}, "no list 'annotations'"),
-        ({"categories": [{"id": 3}]}, "id and name expected"),
+        ({"categories": [{"id": 3}]}, "id (a whole number) and name expected"),
         ({"categories": [{"id": 3, "name": "Basophil"}]}, "'Basophil' found, blast, wbc, rbc, platelet expected"),
         ({"categories": []}, "category_id 3 found"),
         ({"images": [{**IMAGE, "width": "x"}]}, "image 'a.jpg' is faulty"),

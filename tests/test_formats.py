@@ -234,8 +234,10 @@ def test_corrections_of_bccd(data_dir: Path) -> None:
 
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=3), st.just("../..")),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text("ab./é", max_size=3), st.just("../..")
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text("ab", max_size=3), inner, max_size=2)),
     max_leaves=4,
 )
 

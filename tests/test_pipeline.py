@@ -22,6 +22,7 @@ class _Memory:
 
     path = "memory"
     mpp = None
+    notes = ()
 
     def __init__(self, rgb):
         self.rgb, self.size_wh = rgb, (rgb.shape[1], rgb.shape[0])

@@ -160,7 +160,8 @@ def test_faulty_yaml(tmp_path: Path, text: str, words: str) -> None:
     [
         ("{", "not valid JSON"),
         ("[]", "not a sidecar of blastdet"),
-        ('{"format": "blastdet sidecar", "smears": {"train/images/a.jpg": {"mpp": 3}}}', "record of a.jpg is faulty"),
+        ('{"format": "blastdet sidecar", "smears": {"train/images/a.jpg": {"mpp": 3}}}', r"record of a\.jpg is faulty"),
+        ('{"format": "blastdet sidecar", "smears": []}', r"smears \[\] found, a dict expected"),
     ],
 )
 def test_faulty_sidecar(tmp_path: Path, text: str, words: str) -> None:

@@ -49,6 +49,8 @@ def command(a: str, b: str, **options: Any) -> None:
     asked = [_as_asked(name, options) for name in (a, b)]
     datasets = read_datasets(asked[0])
     side_a, side_b = (predictions_of(one, datasets[0])[0] for one in asked)
+    if side_a.name != side_b.name:
+        a, b = side_a.name, side_b.name
     evaluations: list[summary.Evaluation] = []
     rows: list[dict[str, Any]] = []
     for truth in datasets:

@@ -147,7 +147,8 @@ def from_model(weights: str, dataset: Dataset, asked: Asked) -> Predictions:
     if asked.threshold is not None:
         operating = dict.fromkeys(operating, asked.threshold)
     about = {**models.describe(), "card": models.card.model_dump(mode="json"), "mpp_sources": sorted(sources)}
-    return Predictions(models.card.name, tuple(found), operating, about, tuple(scales))
+    nucleated = "blast" not in models.card.classes and models.card.second_stage is None
+    return Predictions(models.card.name, tuple(found), operating, about, tuple(scales), nucleated)
 
 
 def parse_mpp(text: str) -> Scale | Literal["auto"]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from blastdet import boxes
 from blastdet.cards import Card, InputSpec
 from blastdet.detectors import SCORE_FLOOR
-from blastdet.errors import DependencyError, WeightsError
+from blastdet.errors import ConfigError, DependencyError, WeightsError
 from blastdet.types import RGB, Detections
 
 Blob = NDArray[np.float32]
@@ -92,6 +92,8 @@ def _session(path: Path, device: str):  # type: ignore[no-untyped-def]  # onnxru
 
     onnxruntime.set_default_logger_severity(3)
     available = onnxruntime.get_available_providers()
+    if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
+        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
     wants_cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
     if wants_cuda and "CUDAExecutionProvider" not in available:
         raise DependencyError(f"device {device}: onnxruntime-gpu expected, only {available} found")

@@ -228,11 +228,11 @@ def coco_sides(dataset: Dataset, predictions: Sequence[Detections], classes: Seq
     except ImportError:
         raise DependencyError("pycocotools is not installed: pip install 'blastdet[evaluate]'") from None
     sides = []
-    for annotations in _coco_annotations(dataset, predictions, classes):
+    for rows in _coco_annotations(dataset, predictions, classes):
         side = COCO()
         side.dataset = {
             "images": [{"id": i + 1} for i in range(len(dataset))],
-            "annotations": annotations,
+            "annotations": rows,
             "categories": [{"id": k + 1, "name": name} for k, name in enumerate(classes)],
         }
         side.createIndex()

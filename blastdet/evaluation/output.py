@@ -91,6 +91,8 @@ def verdict_line(verdicts: Verdicts) -> str:
 def all_notes(evaluation: Evaluation) -> list[str]:
     """What was left out, from all parts of the evaluation."""
     notes = [*evaluation.ap.notes]
+    if any(part.blast_probability is not None for part in evaluation.predictions.candidates):
+        notes.append("blast, wbc: average precision ranks by score x class probability of the second stage")
     if not evaluation.by_size:
         notes.append("µm/px of the data set unknown: no figures by cell size")
     if evaluation.cell_test is not None:
@@ -125,6 +127,7 @@ def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         },
         "confusion": [_confusion_json(evaluation, result) for result in evaluation.confusions],
         "localisation_and_classification": evaluation.joint,
+        "slices": evaluation.slices,
         "counts_per_smear": evaluation.counts,
         "image_tests": [_verdict_json(verdicts) for verdicts in evaluation.images],
         "cell_test": _cell_test_json(evaluation),
@@ -189,6 +192,9 @@ def figure_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
         for name, figures in evaluation.cells[result.matching].items():
             rows += [_figure_row(evaluation, result.title, name, figure) for figure in figures]
     rows += [_figure_row(evaluation, evaluation.confusions[0].title, "all", figure) for figure in evaluation.joint]
+    for part in evaluation.slices:
+        made = Figure(f"sensitivity, {part.slice}", part.sensitivity, part.interval, part.n)
+        rows.append(_figure_row(evaluation, evaluation.confusions[1].title, part.name, made))
     for count in evaluation.counts:
         for figure, interval in count.intervals.items():
             made = Figure(figure, getattr(count, figure), interval, count.n)

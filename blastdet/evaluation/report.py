@@ -15,6 +15,7 @@ from blastdet.evaluation.counts import Agreement
 from blastdet.evaluation.crops import SIDE_PX, Crop, crops
 from blastdet.evaluation.output import HOW_MATCHED, all_notes, of_figure, of_row, with_interval, write_text
 from blastdet.evaluation.plots import plots
+from blastdet.evaluation.slices import size_name
 from blastdet.evaluation.summary import FIGURES, Evaluation, describe_data
 from blastdet.evaluation.template import PAGE
 from blastdet.types import RESEARCH_USE
@@ -71,6 +72,7 @@ def _difference(row: dict[str, Any]) -> dict[str, Any]:
 def _section(evaluation: Evaluation, number: int) -> dict[str, Any]:
     return {
         "title": evaluation.title,
+        "classes": evaluation.ap.classes,
         "max_dets": evaluation.ap.max_dets,
         "pycocotools": f"pycocotools {evaluation.pycocotools}",
         "rows": [_row(row) for row in evaluation.rows],
@@ -80,6 +82,7 @@ def _section(evaluation: Evaluation, number: int) -> dict[str, Any]:
         "tests": _tests(evaluation),
         "several": evaluation.cell_test.several if evaluation.cell_test else 0,
         "sizes": _sizes(evaluation),
+        "slices": _slices(evaluation),
         "counts": [_count(count) for count in evaluation.counts],
         "plots": plots(evaluation, number),
         "crops": [_labelled(crop) for crop in crops(evaluation)],
@@ -137,14 +140,23 @@ def _test(verdicts: Verdicts) -> dict[str, Any]:
 def _sizes(evaluation: Evaluation) -> dict[str, Any] | None:
     if not evaluation.by_size:
         return None
-    columns = [f"under {high:g} µm" if low == 0 else f"{low:g}–{high:g} µm" for low, high in evaluation.by_size]
-    columns[-1] = f"{list(evaluation.by_size)[-1][0]:g} µm and over"
+    columns = [size_name(size) for size in evaluation.by_size]
     rows = []
     for name in evaluation.ap.classes:
         results = evaluation.by_size.values()
         cells = [f"{r.figures(name)['AP50']:.3f} (n {r.n_truth[name]})" if r.n_truth[name] else "–" for r in results]
         rows.append({"name": name, "cells": cells})
     return {"columns": columns, "rows": rows}
+
+
+def _slices(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """A row for each slice, a cell for each class."""
+    cells: dict[str, dict[str, str]] = {}
+    for part in evaluation.slices:
+        text = with_interval(part.sensitivity, part.interval.low, part.interval.high)
+        value, bracket, interval = text.partition(" [")
+        cells.setdefault(part.slice, {})[part.name] = f"{value} (n {part.n}){bracket}{interval}"
+    return [{"name": s, "cells": [row.get(c, "–") for c in evaluation.ap.classes]} for s, row in cells.items()]
 
 
 def _count(count: Agreement) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,11 @@ from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_fi
 from blastdet.evaluation.counts import Agreement, Froc, agreements, froc
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ap_intervals
 from blastdet.evaluation.operating import Reliability, Sweep, reliability, sweep
+from blastdet.evaluation.slices import SIZES_UM, Slice, slices
 from blastdet.evaluation.worst import CellError, worst_errors
-from blastdet.types import Dataset, Detections, Scale
+from blastdet.types import BLAST, WBC, Dataset, Detections, Scale, Smear
 
 FIGURES = ("AP50", "AP75", "AP", "AR")
-
-SIZES_UM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
-"""Ranges of cell size (square root of the box's area, µm): platelets, red cells, lymphocytes, larger ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +38,9 @@ class Predictions:
         Card, file hashes, µm/px: for the report.
     mpp : tuple of (float, float), optional
         µm/px that was used on every smear.
+    nucleated : bool
+        The model's ``wbc`` means any nucleated cell (a detector without a second stage): blasts of the truth are
+        ``wbc`` to it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Predictions:
     thresholds: dict[str, float]
     about: dict[str, Any] = field(default_factory=dict)
     mpp: tuple[Scale, ...] | None = None
+    nucleated: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ class Evaluation:
     images: list[Verdicts]
     cell_test: CellTest | None
     worst: list[CellError]
+    slices: list[Slice]
 
     @property
     def title(self) -> str:
@@ -101,9 +104,12 @@ def evaluate(
     BlastdetError
         Predictions that cannot be scored, or average precision that is not pycocotools'.
     """
+    if predictions.nucleated:
+        dataset = as_nucleated(dataset)
     found, thresholds = predictions.candidates, predictions.thresholds
-    ap = average_precision(dataset, found, max_dets, predictions.name)
-    version = check_against_pycocotools(dataset, found, ap)
+    ranked = [by_class_probability(part) for part in found]
+    ap = average_precision(dataset, ranked, max_dets, predictions.name)
+    version = check_against_pycocotools(dataset, ranked, ap)
     confusions = tuple(confusion(dataset, found, ap.classes, thresholds, how) for how in MATCHINGS)
     judged = [name for name in ap.classes if ap.n_truth[name]]
     with_blasts = "blast" in ap.classes
@@ -113,7 +119,7 @@ def evaluate(
         ap,
         ap_intervals(ap.table, resamples),
         version,
-        _by_size(dataset, predictions, max_dets),
+        _by_size(dataset, ranked, max_dets),
         confusions,
         {c.matching: {name: class_figures(c, name, resamples) for name in judged} for c in confusions},
         joint_figures(confusions[0], resamples),
@@ -124,16 +130,53 @@ def evaluate(
         [image_test(dataset, found, thresholds, k, resamples) for k in IMAGE_K] if with_blasts else [],
         cell_test(dataset, found, thresholds, predictions.mpp, resamples) if with_blasts else None,
         worst_errors(dataset, found, confusions[0]),
+        slices(dataset, confusions[1], resamples),
     )
 
 
-def _by_size(dataset: Dataset, predictions: Predictions, max_dets: int) -> dict[tuple[float, float], APResult]:
+def _by_size(dataset: Dataset, ranked: Sequence[Detections], max_dets: int) -> dict[tuple[float, float], APResult]:
     """Average precision by cell size; nothing where a smear's µm/px is unknown."""
     if any(smear.mpp is None for smear in dataset):
         return {}
-    return {
-        size: average_precision(dataset, predictions.candidates, max_dets, predictions.name, size) for size in SIZES_UM
-    }
+    return {size: average_precision(dataset, ranked, max_dets, size_um=size) for size in SIZES_UM}
+
+
+def as_nucleated(dataset: Dataset) -> Dataset:
+    """The same data set as a detector of nucleated cells sees it: blasts are ``wbc``, too.
+
+    A smear annotates ``wbc`` in this sense only if it annotates both.
+    """
+    if "blast" not in dataset.classes:
+        return dataset
+    note = "wbc: any nucleated cell, for the model tells no blasts from other white cells"
+    return replace(dataset, smears=tuple(_as_nucleated(smear) for smear in dataset), notes=(*dataset.notes, note))
+
+
+def _as_nucleated(smear: Smear) -> Smear:
+    both = {"blast", "wbc"} <= set(smear.annotated)
+    annotated = tuple(name for name in smear.annotated if name not in ("blast", "wbc"))
+    truth = smear.truth
+    if truth is not None:
+        truth = truth.with_columns(label=np.where(truth.label == BLAST, WBC, truth.label))
+    return replace(smear, annotated=("wbc", *annotated) if both else annotated, truth=truth)
+
+
+def by_class_probability(found: Detections) -> Detections:
+    """Detections as average precision must rank them after a second stage.
+
+    A nucleated cell stands for both classes: as a blast with score x probability, as another white cell with
+    score x (1 - probability). Where no second stage looked nothing changes.
+    """
+    if found.blast_probability is None:
+        return found
+    p = found.blast_probability
+    staged = ~np.isnan(p) & np.isin(found.label, (BLAST, WBC))
+    if not staged.any():
+        return found
+    cells = found[staged]
+    as_blast = cells.with_columns(score=cells.score * p[staged], label=np.full(len(cells), BLAST))
+    as_other = cells.with_columns(score=cells.score * (1 - p[staged]), label=np.full(len(cells), WBC))
+    return Detections.concatenate([found[~staged], as_blast, as_other])
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:

@@ -65,7 +65,8 @@ code { font: .85em ui-monospace, monospace; overflow-wrap: anywhere; }
 
 {% if differences %}
 <h2>Differences</h2>
-<p>A: <code>{{ differences[0].A }}</code>, B: <code>{{ differences[0].B }}</code>. {{ differences[0].interval }}.
+<p>A: <code>{{ differences[0].A }}</code>, B: <code>{{ differences[0].B }}</code>.
+Intervals: {{ differences[0].interval }}.
 Sensitivity, precision and F1 at each model's own operating point, class-aware matching.</p>
 <div class="scroll"><table>
 <thead><tr><th>data</th><th>class</th><th>figure</th><th>A</th><th>B</th><th>B − A</th><th></th></tr></thead>
@@ -122,6 +123,15 @@ Sensitivity, precision and F1 at each model's own operating point, class-aware m
 <thead><tr><th>class</th>{% for s in e.sizes.columns %}<th>{{ s }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in e.sizes.rows %}<tr><td>{{ row.name }}</td>
 {% for v in row.cells %}<td>{{ v }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table></div>
+{% endif %}
+
+{% if e.slices %}
+<h3>Where it is hard</h3>
+<div class="scroll"><table>
+<caption>Sensitivity for some of the cells ({{ e.matrices[1].title }})</caption>
+<thead><tr><th>cells</th>{% for name in e.classes %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for s in e.slices %}<tr><td>{{ s.name }}</td>{% for v in s.cells %}<td>{{ number(v) }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endif %}
 

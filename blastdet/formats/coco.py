@@ -21,13 +21,15 @@ import numpy as np
 
 from blastdet.errors import FormatError
 from blastdet.formats.coco_write import KEYS, to_document, write
-from blastdet.formats.files import read_text
+from blastdet.formats.files import FAULTS, read_text
 from blastdet.formats.naming import label_of
 from blastdet.images import image_size
 from blastdet.splits import SPLITS, names_of
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Scale, Smear
 
 __all__ = ["read", "read_results", "to_document", "write"]
+
+_LIMIT = 1e12  # no pixel lies beyond, and NaN and infinity compare as too large
 
 _UNKNOWN: dict[str, Any] = {
     "score": 1.0,
@@ -135,7 +137,7 @@ class _Image:
 def _image_of(row: Mapping[str, Any], file: Path) -> _Image:
     try:
         return _Image(int(row["id"]), str(row["file_name"]), (int(row["width"]), int(row["height"])))
-    except (KeyError, TypeError, ValueError) as error:
+    except FAULTS as error:
         raise FormatError(f"{file}: image {row.get('file_name', row.get('id'))!r} is faulty ({error!r})") from None
 
 
@@ -202,7 +204,7 @@ def _check_box(row: Mapping[str, Any], what: str) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LIMIT
 
 
 def _split_of(file: Path) -> str | None:
@@ -242,7 +244,7 @@ def _with_entry(smear: Smear, entry: Mapping[str, Any], file: Path) -> Smear:
             raise FormatError(f"{file}: {smear.path.name}: mpp {mpp!r} found, [x, y] in µm/px expected")
         smear = replace(smear, mpp=(float(mpp[0]), float(mpp[1])))
     if annotated is not None:
-        if not isinstance(annotated, list) or not set(annotated) <= set(CELL_CLASSES):
+        if not isinstance(annotated, list) or not all(name in CELL_CLASSES for name in annotated):
             raise FormatError(
                 f"{file}: {smear.path.name}: annotated {annotated!r} found, a list of our classes expected"
             )
@@ -265,8 +267,9 @@ def _cells(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source:
         columns["origin"] = [origin] * len(rows)
     label = np.array([labels[row["category_id"]] for row in rows], np.int64)
     try:
-        return Detections(boxes.astype(np.float32), label=label, **columns)
-    except (ValueError, TypeError) as error:
+        with np.errstate(over="raise"):
+            return Detections(boxes.astype(np.float32), label=label, **columns)
+    except FAULTS as error:
         raise FormatError(f"{file}: annotations of image {rows[0]['image_id']}: {error}") from None
 
 

@@ -64,7 +64,7 @@ def _fault(operation: Any) -> str:
     if operation["op"] == "unannotate":
         return ""
     box = operation.get("box_xyxy")
-    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) for v in box)):
+    if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, int | float) and abs(v) < 1e9 for v in box)):
         return f"box_xyxy {box!r} found, four numbers expected"
     return "" if box[2] > box[0] and box[3] > box[1] else f"box_xyxy {box} has no area"
 

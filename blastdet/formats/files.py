@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from blastdet.errors import FormatError
 from blastdet.types import Dataset, Smear
 
+FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
+"""What reading a value from a hostile file may raise; with ``np.errstate(over="raise")`` also what fits no float32."""
+
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.errors import FormatError
-from blastdet.formats.files import folder_of, place_images, read_text, write_text
+from blastdet.formats.files import FAULTS, folder_of, place_images, read_text, write_text
 from blastdet.formats.naming import label_of
 from blastdet.images import IMAGE_SUFFIXES, image_size
 from blastdet.splits import SPLITS
@@ -166,9 +166,13 @@ def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detect
     for number, feature in enumerate(features, 1):
         try:
             parsed.append(_parse(feature, path, class_map))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except FAULTS as error:
             raise FormatError(f"{path}: feature {number} is faulty ({error!r})") from None
-    return _collect(parsed)
+    try:
+        with np.errstate(over="raise"):
+            return _collect(parsed)
+    except FAULTS as error:
+        raise FormatError(f"{path}: features do not fit together ({error!r})") from None
 
 
 def _parse(feature: Any, path: Path, class_map: Mapping[str, str] | None) -> dict[str, Any]:

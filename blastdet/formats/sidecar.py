@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from blastdet import boxes
 from blastdet.errors import FormatError
-from blastdet.formats.files import read_text, to_json, write_text
+from blastdet.formats.files import FAULTS, SPLITS, read_text, to_json, write_text
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 FILE_NAME = "blastdet.json"
@@ -109,6 +109,7 @@ def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, l
     columns of the record are left out.
     """
     try:
+        _check_record(record)
         smear = replace(
             smear,
             mpp=None if record["mpp"] is None else (float(record["mpp"][0]), float(record["mpp"][1])),
@@ -120,12 +121,21 @@ def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, l
         cells = record.get("cells")
         if cells is None or smear.truth is None:
             return smear, []
-        truth = _merge(smear.truth, cells)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        with np.errstate(over="raise"):
+            truth = _merge(smear.truth, cells)
+    except FAULTS as error:
         raise FormatError(f"{path}: record of {smear.path.name} is faulty ({error!r})") from None
     if truth is None:
         return smear, [f"{smear.path.name}: labels changed since {path.name} was written; its columns are left out"]
     return replace(smear, truth=truth), []
+
+
+def _check_record(record: Mapping[str, Any]) -> None:
+    words = [record[key] for key in ("group", "label", "split")]
+    if not all(word is None or isinstance(word, str) for word in words) or record["split"] not in (None, *SPLITS):
+        raise ValueError(f"group, label, split {words} found")
+    if not all(name in CELL_CLASSES for name in record["annotated"]):
+        raise ValueError(f"annotated {record['annotated']} found")
 
 
 def _merge(listed: Detections, cells: Mapping[str, Any]) -> Detections | None:

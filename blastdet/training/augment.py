@@ -28,7 +28,8 @@ def stain_jitter(rgb: RGB, strength: float, rng: np.random.Generator) -> RGB:
     level = strength * rng.random()  # most pictures change little, some a lot
     mixing = np.eye(3) * np.exp(rng.normal(0, 0.35 * level, 3)) + rng.normal(0, 0.12 * level, (3, 3))
     gamma = np.exp(rng.normal(0, 0.2 * level))
-    light = np.exp(rng.normal(0, 0.18 * level, 3) + rng.normal(0, 0.1 * level))
+    # Rather darker than brighter: an over-exposed film has nothing left to learn from.
+    light = np.exp(rng.normal(-0.05 * level, 0.13 * level, 3) - abs(rng.normal(0, 0.15 * level)))
     density = -np.log((np.arange(256) + 1.0) / 256)
     table = (density**gamma).astype(np.float32)
     mixed = table[rgb] @ mixing.T.astype(np.float32)

@@ -27,7 +27,6 @@ from blastdet.types import RGB, Detections
 
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 _CLIP = 10.0
-_EMA_RAMP = 500  # steps over which the moving average gains its memory; short trainings have few steps
 
 
 class Trainable(Protocol):
@@ -218,7 +217,7 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
 
 def _average(state: State, decay: float) -> None:
     """Move the average towards the model; a young average forgets faster."""
-    keep = decay * (1 - math.exp(-state.step / _EMA_RAMP))
+    keep = min(decay, (1 + state.step) / (10 + state.step))
     for name, value in state.model.module.state_dict().items():
         average = state.ema[name]
         if average.dtype.is_floating_point:

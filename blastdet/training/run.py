@@ -21,9 +21,11 @@ from blastdet.errors import BlastdetError, ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.formats import read
 from blastdet.formats.corrections import apply_corrections
+from blastdet.images import read_image
 from blastdet.splits import assign
 from blastdet.training import MODELS, engine
 from blastdet.training.samples import Picture, load_picture
+from blastdet.training.weak import weak_truth
 from blastdet.types import Dataset, Detections, Smear
 
 CONFIG, WEIGHTS = "config.yaml", "weights"
@@ -122,17 +124,19 @@ def build(config: TrainConfig) -> engine.Trainable:
 
 
 def load_data(config: TrainConfig, base: Path) -> Data:
-    """Read and split the data sets of a configuration; a picture's weight evens out the sets as configured."""
+    """Read and split the data sets of a configuration; a set's share is spread evenly over its pictures."""
     train: list[tuple[Smear, float]] = []
     val: list[Smear] = []
     sources, notes, root = [], [], base
     for item in config.data:
+        if Path(item.path).name in config.leave_out:
+            continue
         dataset = read_data(item, base)
         mine = [smear for smear in dataset.of("train") if smear.truth is not None]
         if not mine:
             raise ConfigError(f"{item.path}: no annotated picture in its train split")
-        train += [(smear, item.weight) for smear in mine]
-        val += [smear for smear in dataset.of("val") if smear.truth is not None]
+        train += [(smear, item.share / len(mine)) for smear in mine]
+        val += [smear for smear in dataset.of("val") if smear.truth is not None and item.validate_on]
         sources.append(
             DataSource(
                 name=dataset.name,
@@ -154,8 +158,33 @@ def read_data(item: DataConfig, base: Path) -> Dataset:
     dataset = read(expand(item.path, base), item.format, **item.options)
     if item.corrections:
         dataset = apply_corrections(dataset, expand(item.corrections, base))
-    dataset = assign(dataset, str(expand(item.split, base)) if item.split.endswith(".csv") else item.split)
-    return without(dataset, expand(item.exclude, base)) if item.exclude else dataset
+    if item.exclude:
+        dataset = without(dataset, expand(item.exclude, base))
+    if item.split == "train":
+        dataset = replace(dataset, smears=tuple(replace(smear, split="train") for smear in dataset))
+    else:
+        dataset = assign(dataset, str(expand(item.split, base)) if item.split.endswith(".csv") else item.split)
+    dataset = with_scale(dataset)
+    if item.weak:
+        unknown = np.array(item.unknown, np.float32).reshape(-1, 4)
+        weak = tuple(weak_truth(smear, item.weak, unknown) for smear in dataset)
+        dataset = replace(dataset, smears=weak)
+    return dataset
+
+
+def with_scale(dataset: Dataset) -> Dataset:
+    """Smears of unknown scale measured by their red cells; those that do not tell are left out, with a note."""
+    from blastdet.ruler import measure
+
+    kept, lost = [], 0
+    for smear in dataset:
+        mpp = smear.mpp or measure(read_image(smear.path)).mpp
+        if mpp is None:
+            lost += 1
+        else:
+            kept.append(replace(smear, mpp=mpp))
+    notes = (f"{lost} pictures left out: no scale, and no red cells to measure it by",) if lost else ()
+    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, *notes))
 
 
 def without(dataset: Dataset, coco_file: Path) -> Dataset:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blastdet import formats
 from blastdet.errors import ConfigError, FormatError
 from blastdet.evaluation.coco import average_precision, check_against_pycocotools, from_table, pycocotools_figures
 from blastdet.evaluation.intervals import ap_intervals, bootstrap_ap, group_weights
 from blastdet.evaluation.matching import coco_iou, to_xywh
 from blastdet.evaluation.table import precision_recall
+from blastdet.formats.corrections import apply_corrections
 from blastdet.types import Dataset, Detections
 from evaluation.build import cells, dataset, problems, random_found, random_truth
 
@@ -233,3 +236,17 @@ def test_iou_has_the_digits_of_pycocotools(seed: int) -> None:
     region = rng.random(15) < 0.3
     a, b = to_xywh(boxes[0]), to_xywh(boxes[1])
     assert np.array_equal(coco_iou(a, b, region), mask.iou(a, b, region.astype(np.uint8).tolist()))
+
+
+@pytest.mark.realdata
+def test_a_perfect_detector_on_bccd_as_published(data_dir: Path) -> None:
+    """Who finds every white cell is marked down for those that the published labels leave out."""
+    repository = Path(__file__).resolve().parents[2]
+    published = formats.read(data_dir / "bccd")
+    corrected = apply_corrections(published, repository / "datasets" / "bccd_corrections.json").of("test")
+    perfect = [smear.truth or Detections.empty() for smear in corrected]
+    result = average_precision(published.of("test"), perfect)
+    check_against_pycocotools(published.of("test"), perfect, result)
+    assert result.n_truth["wbc"] == 71
+    assert 0.95 < result.figures("wbc")["AP50"] < 0.98
+    assert average_precision(corrected, perfect).figures()["AP"] == pytest.approx(1)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from blastdet.errors import ConfigError
 from blastdet.evaluation.allidb import cell_test, image_test, match_points
 from blastdet.evaluation.coco import average_precision
+from blastdet.evaluation.confusion import confusion
 from blastdet.evaluation.counts import agreement, bland_altman, concordance, count_cells, coverage, froc
 from blastdet.evaluation.intervals import (
     bootstrap_statistic,
@@ -21,6 +22,8 @@ from blastdet.evaluation.intervals import (
     wilson,
 )
 from blastdet.evaluation.operating import best_f1, reliability, sweep
+from blastdet.evaluation.slices import slices
+from blastdet.evaluation.summary import as_nucleated, by_class_probability
 from blastdet.types import Dataset, Detections
 from evaluation.build import cells, dataset, random_found, random_truth
 
@@ -237,3 +240,41 @@ def test_the_truth_decides_where_no_label_does() -> None:
     data = Dataset("x", _leukaemic().root, tuple(replace(s, label=None) for s in _leukaemic()))
     result = image_test(data, [Detections.empty()] * 2, HALF, 1, 50)
     assert (result.fn, result.tn) == (1, 1)
+
+
+def test_a_second_stage_ranks_by_score_times_probability() -> None:
+    found = cells([(0, 0, 10, 10, 0.8), (20, 0, 30, 10, 0.5), (40, 0, 50, 10, 0.9)], [0, 1, 2])
+    found = found.with_columns(blast_probability=[0.75, np.nan, np.nan])
+    ranked = by_class_probability(found)
+    assert sorted(zip(ranked.label.tolist(), ranked.score.round(3).tolist(), strict=True)) == [
+        (0, pytest.approx(0.6)),
+        (1, pytest.approx(0.2)),
+        (1, 0.5),
+        (2, pytest.approx(0.9)),
+    ]
+    assert by_class_probability(ranked.with_columns(blast_probability=None)).label.tolist() == ranked.label.tolist()
+
+
+def test_to_a_detector_of_nucleated_cells_blasts_are_white_cells() -> None:
+    truth = cells([(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)], [0, 1, 2])
+    seen = as_nucleated(dataset([truth]))
+    assert seen.smears[0].truth is not None and seen.smears[0].truth.label.tolist() == [1, 1, 2]
+    assert seen.smears[0].annotated == ("wbc", "rbc") and "any nucleated cell" in seen.notes[-1]
+    # Where only blasts are annotated, other nucleated cells may be there: nothing is known of wbc in this sense.
+    assert as_nucleated(dataset([truth], annotated=("blast",))).smears[0].annotated == ()
+    plain = dataset([truth.of("wbc")], annotated=("wbc",))
+    assert as_nucleated(plain) is plain
+
+
+def test_slices_split_the_cells() -> None:
+    boxes = [(0, 0, 40, 40), (30, 30, 70, 70), (500, 500, 600, 600), (800, 800, 900, 900)]
+    truth = cells(boxes)
+    data = dataset([truth, cells([(500, 500, 540, 540)])])
+    found = cells([(*box, 0.9) for box in boxes[1:]])
+    result = confusion(data, [found, Detections.empty()], ("wbc",), HALF, "class-aware")
+    by_name = {part.slice: (part.n, round(part.sensitivity, 3)) for part in slices(data, result, 50)}
+    assert by_name["touching another"] == (2, 0.5) and by_name["alone"] == (3, 0.667)
+    assert by_name["at the border"] == (1, 0) and by_name["inside"] == (4, 0.75)
+    assert by_name["crowded smear"] == (4, 0.75) and by_name["sparse smear"] == (1, 0)
+    assert by_name["under 5 µm"] == (3, 0.333) and by_name["10–15 µm"] == (2, 1)
+    assert "15 µm and over" not in by_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from click.testing import CliRunner, Result
 from blastdet import formats, pipeline
 from blastdet.cli import cli
 from blastdet.detectors.fake import MARKS, FakeDetector, fake_card
-from blastdet.errors import ConfigError
+from blastdet.errors import ConfigError, DependencyError
 from blastdet.evaluation.comparison import compare
 from blastdet.evaluation.report import render
 from blastdet.evaluation.summary import Predictions, evaluate
@@ -176,6 +177,16 @@ def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None
     assert split.exit_code == 2 and "splits there are: test" in split.output
     scale = run("evaluate", "--data", data, "--mpp", "big", "--detections", found, "--out", tmp_path)
     assert scale.exit_code == 2 and "data, auto, X or X,Y expected" in scale.output
+
+
+@pytest.mark.parametrize("module", ["pycocotools.coco", "scipy.optimize", "scipy.special", "matplotlib", "jinja2"])
+def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    truth = Detections([(0, 0, 10, 10)])
+    smear = Smear(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
+    data = Dataset("gone", tmp_path, (smear,))
+    with pytest.raises(DependencyError, match=rf"{module.split('.')[0]} is not installed: pip install 'blastdet\[eval"):
+        render([evaluate(data, Predictions("x", (truth,), {"wbc": 0.5}), resamples=5)])
 
 
 def test_missing_pictures_cost_only_the_crops(tmp_path: Path) -> None:

@@ -1,0 +1,5 @@
+"""``python -m blastdet``."""
+
+from blastdet.cli import main
+
+main()

@@ -1,0 +1,201 @@
+"""The real program on real files: what a user types, prints and gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blastdet.boxes import iou_matrix
+from blastdet.cards import find_weights, read_card
+from blastdet.formats.coco import read as read_coco
+from blastdet.images import read_image
+
+REPO = Path(__file__).parents[1]
+SMEAR = REPO / "datasets/demo/smear.jpg"
+PROGRAM = [sys.executable, "-m", "blastdet"]
+DEMO_MPP = "0.1"
+
+
+def _run(*words, cwd, code=0):
+    run = subprocess.run([*PROGRAM, *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stdout + run.stderr
+    assert "Traceback" not in run.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """A folder of small smears cut from the demo: one in a sub-folder, one with a name that is not ASCII."""
+    folder = tmp_path_factory.mktemp("smears")
+    rgb = read_image(SMEAR)
+    (folder / "unter").mkdir()
+    for i, name in enumerate(["a.png", "b.jpg", "unter/größe µ.png"]):
+        Image.fromarray(rgb[i * 300 : i * 300 + 500, 200:900]).save(folder / name, quality=95)
+    return folder
+
+
+def test_demo_smear(tmp_path):
+    """Every white cell of the demo's truth is found, and hardly anything else is called one."""
+    run = _run("detect", SMEAR, "--format", "json,csv,coco,geojson,overlay", cwd=tmp_path)
+    out = tmp_path / "blastdet-out"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "smear.json",
+        "smear.csv",
+        "smear.geojson",
+        "smear.overlay.jpg",
+        "detections.coco.json",
+        "run.jsonl",
+    }
+    for path in sorted(names - {"run.jsonl", "detections.coco.json"}):
+        assert str(Path("blastdet-out") / path) in run.stdout
+    document = json.loads((out / "smear.json").read_text("utf-8"))
+    truth = read_coco(REPO / "datasets/demo/truth.json").smears[0].truth
+    white = truth[(truth.label <= 1) & (~truth.ignore if truth.ignore is not None else True)]
+    found = np.array([cell["box_xyxy"] for cell in document["cells"] if cell["label"] == "wbc"])
+    overlap = iou_matrix(white.boxes_xyxy, found)
+    assert (overlap.max(axis=1) > 0.5).mean() >= 0.9
+    assert len(found) <= len(white) + 2
+    assert "red cells (n=" in document["mpp_source"]
+    assert document["mpp"][0] == pytest.approx(0.1, rel=0.15)
+    card = read_card(find_weights("default"))
+    assert document["model"]["files"] == card.files
+    assert document["parameters"]["thresholds"] == {name: point.value for name, point in card.thresholds.items()}
+
+
+def test_two_runs_give_the_same_bytes(tmp_path):
+    for name in ("one", "two"):
+        _run(
+            "detect", SMEAR, "--mpp", DEMO_MPP, "--format", "json,csv,coco,geojson,overlay", "--out", name, cwd=tmp_path
+        )
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "run.jsonl"}
+        for name in ("one", "two")
+    )
+    assert first == second
+
+
+def test_folder_names_totals_and_coco(tmp_path, crops):
+    run = _run("detect", crops, "--mpp", DEMO_MPP, "--format", "json,coco", "--min-score", "0.01", cwd=tmp_path)
+    out = tmp_path / "blastdet-out"
+    assert (out / "unter/größe µ.json").is_file()
+    coco = json.loads((out / "detections.coco.json").read_text("utf-8"))
+    assert [image["file_name"] for image in coco["images"]] == ["a.png", "b.jpg", "unter/größe µ.png"]
+    assert all(image["width"] == 700 and image["mpp"] == [0.1, 0.1] for image in coco["images"])
+    counted = [json.loads((out / f"{stem}.json").read_text("utf-8"))["counts"] for stem in ("a", "b", "unter/größe µ")]
+    total = sum(counts["wbc"] for counts in counted)
+    assert f"total of 3 smears: wbc {total}" in run.stdout
+    assert len(coco["annotations"]) > sum(sum(counts.values()) for counts in counted)
+    assert min(row["score"] for row in coco["annotations"]) < 0.1
+
+
+def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    (folder / "good.png").write_bytes((crops / "a.png").read_bytes())
+    (folder / "bad.jpg").write_bytes((crops / "b.jpg").read_bytes()[:900])
+    (folder / "text.png").write_text("no picture")
+    run = _run("detect", folder, "--mpp", DEMO_MPP, cwd=tmp_path, code=1)
+    assert "good.png: 700 x 500 px" in run.stdout
+    assert "2 of 3 failed:" in run.stdout and "bad.jpg" in run.stderr and "text.png" in run.stderr
+    assert (tmp_path / "blastdet-out/good.json").is_file()
+    assert not list((tmp_path / "blastdet-out").glob("bad*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["missing.jpg"], "missing.jpg: no picture found"),
+        ([SMEAR, "--weights", "nope"], "nope: no card.json found"),
+        ([SMEAR, "--mpp", "0"], "micrometres per pixel above 0 expected"),
+        ([SMEAR, "--mpp", "fine"], "a number, two numbers X,Y or auto expected"),
+        ([SMEAR, "--mpp", "9"], "too coarse to show cells"),
+        ([SMEAR, "--format", "xml"], "xml found; some of json, csv, coco, geojson, overlay expected"),
+        ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
+        ([SMEAR, "--device", "cuda"], "device cuda: onnxruntime-gpu expected"),
+        ([SMEAR, "--device", "abacus"], "device: abacus found"),
+        ([SMEAR, "--out", "taken.txt"], "taken.txt: cannot be made a folder"),
+        ([], "Missing argument"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(tmp_path, words, line):
+    (tmp_path / "taken.txt").write_text("here already")
+    run = _run("detect", *words, cwd=tmp_path, code=2)
+    assert line in run.stderr
+    assert len([text for text in run.stderr.splitlines() if text and not text.startswith(("Usage", "Try"))]) == 1
+    assert not (tmp_path / "blastdet-out").exists() or not list((tmp_path / "blastdet-out").glob("smear*"))
+
+
+def test_a_blank_field_says_so_and_asks_for_the_scale(tmp_path):
+    Image.new("RGB", (640, 480), (235, 230, 235)).save(tmp_path / "blank.png")
+    run = _run("detect", "blank.png", cwd=tmp_path, code=2)
+    assert "blank.png: µm/px unknown" in run.stderr and "--mpp" in run.stderr
+
+
+def test_resume_skips_what_is_done(tmp_path, crops):
+    words = ("detect", crops, "--mpp", DEMO_MPP, "--format", "json,coco")
+    _run(*words, cwd=tmp_path)
+    before = (tmp_path / "blastdet-out/detections.coco.json").read_bytes()
+    run = _run(*words, "--resume", cwd=tmp_path)
+    assert run.stdout.count("done before, skipped") == 3
+    assert (tmp_path / "blastdet-out/detections.coco.json").read_bytes() == before
+    other = _run(*words[:2], "--mpp", "0.2", "--format", "json,coco", "--resume", cwd=tmp_path, code=2)
+    assert "another model or other settings" in other.stderr
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(12):
+        (folder / f"{i:02}.png").write_bytes((crops / "a.png").read_bytes())
+    words = ["detect", str(folder), "--mpp", DEMO_MPP, "--format", "json,csv,coco"]
+    process = subprocess.Popen([*PROGRAM, *words, "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed/02.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for path in (tmp_path / "killed").glob("*.json"):
+        json.loads(path.read_text("utf-8"))  # whole, or not there
+    run = _run(*words, "--out", "killed", "--resume", cwd=tmp_path)
+    assert 2 <= run.stdout.count("skipped") < 12
+    _run(*words, "--out", "whole", cwd=tmp_path)
+    killed, whole = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir() if path.name != "run.jsonl"}
+        for name in ("killed", "whole")
+    )
+    assert killed == whole
+
+
+def test_two_pictures_of_one_stem_keep_their_own_files(tmp_path, crops):
+    folder = tmp_path / "same"
+    folder.mkdir()
+    Image.open(crops / "a.png").save(folder / "x.png")
+    Image.open(crops / "a.png").save(folder / "x.jpg")
+    _run("detect", folder, "--mpp", DEMO_MPP, "--format", "json", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "blastdet-out").glob("x*")} == {"x.png.json", "x.jpg.json"}
+
+
+def test_python_api(tmp_path):
+    import blastdet
+
+    report = blastdet.detect(SMEAR, mpp=(0.1, 0.1), min_score=0.05)
+    assert report.detections.counts()["wbc"] >= 9
+    assert len(report.candidates) > len(report.detections)
+
+
+@pytest.mark.parametrize("mpp", ["0.1", "0.1,0.12"])
+def test_scale_given_by_hand(tmp_path, mpp):
+    _run("detect", SMEAR, "--mpp", mpp, "--format", "json", cwd=tmp_path)
+    document = json.loads((tmp_path / "blastdet-out/smear.json").read_text("utf-8"))
+    sides = [float(side) for side in mpp.split(",")]
+    assert document["mpp"] == [sides[0], sides[-1]] and document["mpp_source"] == "given"

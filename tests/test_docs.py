@@ -1,0 +1,242 @@
+"""The documentation is true: its commands run, its links resolve, its generated pages are fresh.
+
+A page's ```console blocks are executed in order in one folder; each line that starts with ``$ `` is a command, what
+follows is the output it must give, where ``...`` stands for anything. ```python blocks are executed too. A comment
+before a block says what is special about it: ``<!-- slow -->``, ``<!-- realdata -->``, ``<!-- exit 2 -->`` (the exit
+code of its last command), ``<!-- file: NAME -->`` (the block is written to that file), ``<!-- not run: why -->``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from lookalike import allidb1
+
+REPO = Path(__file__).resolve().parent.parent
+DOCS = REPO / "docs"
+EXECUTED = (REPO / "README.md", DOCS / "tutorial.md", DOCS / "how-to.md")
+PAGES = sorted(
+    [REPO / "README.md", REPO / "CHANGELOG.md", *DOCS.rglob("*.md"), *(REPO / "datasets").rglob("*.md")],
+    key=lambda page: page.as_posix(),
+)
+
+_FENCE = re.compile(r"(?:^<!-- (?P<note>[^\n]*) -->\n+)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block of a page."""
+
+    page: Path
+    line: int
+    kind: str
+    note: str
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Page and line, as pytest shows them."""
+        return f"{self.page.name}:{self.line}"
+
+    def commands(self) -> Iterator[tuple[str, str]]:
+        """Each command of a console block with the output expected (empty: any)."""
+        for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
+            command, _, output = part.partition("\n")
+            while command.endswith("\\"):
+                more, _, output = output.partition("\n")
+                command = command[:-1] + more.lstrip()
+            yield command, output.strip()
+
+
+def blocks(page: Path) -> list[Block]:
+    """All fenced blocks of a page, with the comment before each."""
+    if not page.is_file():
+        return []
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(page, text[: m.start("kind")].count("\n") + 1, m["kind"], m["note"] or "", m["text"])
+        for m in _FENCE.finditer(text)
+    ]
+
+
+def _runnable() -> list[object]:
+    found = []
+    for page in EXECUTED:
+        for block in blocks(page):
+            runs = block.kind in ("console", "python") or block.note.startswith("file:")
+            if runs and not block.note.startswith("not run"):
+                marks = [getattr(pytest.mark, name) for name in ("slow", "realdata") if name in block.note.split()]
+                found.append(pytest.param(block, marks=marks, id=block.name))
+    return found
+
+
+@pytest.fixture(scope="module")
+def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
+    """A folder for each page, like a checkout after installation, with a look-alike of ALL-IDB1 beside it."""
+    points = {"Im001_1": [(400, 400), (900, 700)], "Im002_1": [(600, 500)]}
+    folders = {page: tmp_path_factory.mktemp(page.stem) for page in EXECUTED}
+    for folder in folders.values():
+        for name in ("datasets", "configs"):
+            shutil.copytree(REPO / name, folder / name)
+        allidb1(folder / "ALL_IDB1", ["Im001_1", "Im002_1", "Im034_0"], points)
+    return folders
+
+
+@pytest.mark.parametrize("block", _runnable())
+def test_block_does_what_the_page_says(block: Block, sandboxes: dict[Path, Path], data_dir: Path) -> None:
+    sandbox = sandboxes[block.page]
+    environment = {
+        **os.environ,
+        "BLASTDET_DATA": str(data_dir),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "120",
+        "PYTHONIOENCODING": "utf-8",
+    }
+    if block.note.startswith("file:"):
+        (sandbox / block.note.removeprefix("file:").strip()).write_text(block.text, encoding="utf-8")
+        return
+    if block.kind == "python":
+        steps = [([sys.executable, "-W", "error", "-c", block.text], "")]
+    else:
+        steps = [(["bash", "-c", command], output) for command, output in block.commands()]
+    code = int(re.search(r"exit (\d+)", block.note).group(1)) if "exit" in block.note else 0  # type: ignore[union-attr]
+    for number, (words, expected) in enumerate(steps, start=1):
+        run = subprocess.run(words, cwd=sandbox, env=environment, capture_output=True, text=True, check=False)
+        output = run.stdout + run.stderr
+        assert run.returncode == (code if number == len(steps) else 0), f"{words[-1]}\n{output}"
+        assert matches(expected, output), f"{words[-1]}\nexpected:\n{expected}\n\nfound:\n{output}"
+
+
+def matches(expected: str, output: str) -> bool:
+    """Whether an output is the one a page shows; ``...`` stands for anything, the width of gaps is free."""
+
+    def words(text: str) -> str:
+        return " ".join(text.split())
+
+    if not expected:
+        return True
+    pattern = ".*".join(re.escape(words(part)) for part in expected.split("..."))
+    return re.fullmatch(f"{pattern}", words(output)) is not None or (
+        re.fullmatch(pattern.replace(r".*", r"\s*.*\s*"), words(output)) is not None
+    )
+
+
+def test_matches_tells_outputs_apart() -> None:
+    assert matches("wbc ... 9\n...", "wbc    10   9\nrbc 3")
+    assert matches("a\n...\nb", "a b")
+    assert not matches("wbc 9", "wbc 10")
+    assert not matches("... failed", "all done")
+
+
+def test_every_shown_command_is_run_or_says_why_not() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            shows = block.kind in ("bash", "sh", "shell", "console", "python")
+            assert not shows or page in EXECUTED, f"{block.name}: a command outside the pages that are executed"
+            assert block.kind not in ("bash", "sh", "shell"), f"{block.name}: use a console block, which is executed"
+            if block.note.startswith("not run"):
+                assert re.fullmatch(r"not run: .{10,}", block.note), f"{block.name}: say why it is not run"
+
+
+@pytest.fixture(scope="module")
+def generated() -> dict[str, str]:
+    """Pages as docs/generate.py writes them now."""
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    pages: dict[str, str] = module.pages()
+    return pages
+
+
+def test_reference_is_fresh(generated: dict[str, str]) -> None:
+    found = {page.name: page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md")}
+    assert sorted(found) == sorted(generated), "run `make docs`"
+    stale = [name for name, text in generated.items() if found[name] != text]
+    assert not stale, f"{stale}: run `make docs`"
+
+
+def test_every_command_has_a_page_and_an_example_and_exit_codes(generated: dict[str, str]) -> None:
+    from blastdet.cli import COMMANDS
+
+    for name in COMMANDS:
+        text = generated[f"{name}.md"]
+        assert f"Usage: blastdet {name}" in text
+        assert f"  blastdet {name} " in text.replace("$ blastdet", "  blastdet"), f"{name}: --help shows no example"
+        assert "Exit codes" in text, f"{name}: --help names no exit codes"
+
+
+def test_every_command_is_used_in_the_executed_pages() -> None:
+    from blastdet.cli import COMMANDS
+
+    shown = [command for page in EXECUTED for b in blocks(page) if b.kind == "console" for command, _ in b.commands()]
+    for name in COMMANDS:
+        assert any(f"blastdet {name} " in command for command in shown), f"{name}: in no page that is executed"
+
+
+def _links(page: Path) -> Iterator[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"`[^`\n]*`", "", text)
+    yield from re.findall(r"\]\(([^)\s]+)\)", text)
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPO).as_posix())
+def test_links_resolve(page: Path) -> None:
+    for link in _links(page):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link} leads nowhere"
+        assert target.is_relative_to(REPO), f"{page.name}: {link} leaves the repository"
+        if anchor:
+            assert anchor in _anchors(target), f"{page.name}: no heading for {link}"
+
+
+def test_pages_named_in_code_exist() -> None:
+    files = [*(REPO / "blastdet").rglob("*.py"), *(REPO / "configs").glob("*.yaml"), *PAGES, REPO / "Makefile"]
+    for file in files:
+        for name in re.findall(r"\bdocs/[\w/.-]*\.(?:md|py|yaml|jpg)\b", file.read_text(encoding="utf-8")):
+            assert (REPO / name).is_file(), f"{file.relative_to(REPO)}: {name} does not exist"
+
+
+def test_every_decision_is_listed() -> None:
+    index = (DOCS / "decisions" / "README.md").read_text(encoding="utf-8")
+    decisions = sorted(page.name for page in (DOCS / "decisions").glob("0*.md"))
+    assert [f"{number:04d}" for number in range(1, len(decisions) + 1)] == [name[:4] for name in decisions]
+    for name in decisions:
+        assert f"({name})" in index, f"{name} is not in the list of decisions"
+
+
+def test_pages_name_no_machine() -> None:
+    index = re.compile(r"--(?:extra-)?index-url|pypi\.\w+|/simple\b")
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"(?<![\w.])/(?:work|root|home/\w+|tmp)/", text), page
+        assert not index.search(text), page
+
+
+def test_readme_is_one_screen() -> None:
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 75
+    for words in ("make demo", "make test", "AGPL-3.0-or-later", "Not for use in diagnostic procedures", "docs/results.md"):
+        assert words in text
+    picture = re.search(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert picture, "README shows no picture"
+    if (REPO / picture.group(1)).is_file():  # test_links_resolve fails where it is missing
+        assert (REPO / picture.group(1)).stat().st_size < 300_000
