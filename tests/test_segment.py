@@ -119,7 +119,7 @@ def test_input_is_left_alone() -> None:
 def test_bccd_train_boxes(data_dir: Path) -> None:
     root = data_dir / "bccd" / "BCCD"
     iou: list[float] = []
-    for name in (root / "ImageSets/Main/train.txt").read_text().split()[:30]:
+    for name in (root / "ImageSets/Main/train.txt").read_text().split()[::6]:
         objects = ET.parse(root / f"Annotations/{name}.xml").getroot().iter("object")
         corners = [[int(v.text or 0) for v in o.find("bndbox") or []] for o in objects if o.findtext("name") == "WBC"]
         truth = np.array(corners, float).reshape(-1, 4) - (1, 1, 0, 0)

@@ -1,0 +1,120 @@
+"""How well `blastdet.ruler` finds the scale: python benchmarks/ruler.py [train|val|test|synth] [n]
+
+BCCD pictures are resampled by an unknown factor of 0.12–1.5 (log-uniform); a third squeezed 4:3 along one axis, a third
+cropped. Truth: the median of the isolated red-cell boxes of the picture. Synthetic smears: their exact boxes.
+Beside it, what the best constant guess scores on the same pictures. Needs the data sets in BLASTDET_DATA.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from blastdet import boxes, ruler
+
+ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
+Case = tuple[str, np.ndarray, tuple[float, float], float]  # kind, picture, red cell (x, y) in px, stretch y/x
+
+
+def red_cell(red: np.ndarray, others: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray | None:
+    """Median width and height of the red cells that neither the border nor another cell cuts."""
+    inside = (red[:, :2] > 2).all(axis=1) & (red[:, 2:] < np.array(size_wh) - 2).all(axis=1)
+    every = np.concatenate([red, others])
+    touching = boxes.iou_matrix(red, every)
+    touching[np.arange(len(red)), np.arange(len(red))] = 0
+    isolated = inside & (touching.max(axis=1, initial=0) < 0.06)
+    chosen = red[isolated] if isolated.sum() >= 3 else red[inside]
+    return np.median(chosen[:, 2:] - chosen[:, :2], axis=0) if len(chosen) >= 3 else None
+
+
+def bccd(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pictures that show at least three whole red cells, and the size of those."""
+    for name in (ROOT / f"ImageSets/Main/{split}.txt").read_text().split():
+        rows: dict[str, list[list[int]]] = {"RBC": [], "WBC": [], "Platelets": []}
+        for o in ET.parse(ROOT / f"Annotations/{name}.xml").getroot().iter("object"):
+            x1, y1, x2, y2 = (int(v.text) for v in o.find("bndbox"))
+            if x2 > x1 and y2 > y1:
+                rows[o.findtext("name")].append([x1 - 1, y1 - 1, x2, y2])
+        red, white = (np.array(rows[k], float).reshape(-1, 4) for k in ("RBC", "WBC"))
+        truth = red_cell(red, white, (640, 480))
+        if truth is not None:
+            yield cv2.cvtColor(cv2.imread(str(ROOT / f"JPEGImages/{name}.jpg")), cv2.COLOR_BGR2RGB), truth
+
+
+def resampled(split: str, n: int, rng: np.random.Generator) -> Iterator[Case]:
+    smears = list(bccd(split))
+    for i in range(n):
+        image, truth = smears[i % len(smears)]
+        kind = ("plain", "squeezed", "cropped")[i % 3]
+        factor = np.exp(rng.uniform(np.log(0.12), np.log(1.5)))
+        along_x = factor * (float(rng.choice([0.75, 4 / 3])) if kind == "squeezed" else 1.0)
+        size = round(640 * along_x), round(480 * factor)
+        scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+        if kind == "cropped":
+            w, h = (max(int(side * rng.uniform(0.5, 0.9)), 40) for side in size)
+            x, y = (int(rng.integers(max(side - part, 0) + 1)) for side, part in zip(size, (w, h), strict=True))
+            scaled = np.ascontiguousarray(scaled[y : y + h, x : x + w])
+        yield kind, scaled, (truth[0] * size[0] / 640, truth[1] * size[1] / 480), factor / along_x
+
+
+def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
+    from blastdet.synth import SynthConfig, render
+
+    for seed in range(n):
+        mpp = float(np.exp(rng.uniform(np.log(0.06), np.log(0.45))))
+        squeeze = float(rng.choice([1.0, 1.0, 4 / 3]))
+        palette = ("bccd", "pbc", "all", "chula", "random")[seed % 5]
+        size = int(rng.integers(300, 900)), int(rng.integers(300, 700))
+        red_cells = float(rng.choice([2000, 6000, 10000]))
+        image, _ = render(
+            SynthConfig(size_wh=size, mpp=mpp, squeeze=squeeze, palette=palette, red_cells=red_cells), seed
+        )
+        yield palette, image, (7.5 / mpp / squeeze, 7.5 / mpp), squeeze
+
+
+def main(source: str, n: int) -> None:
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(0)
+    kinds, errors, truths, seconds, right_shape = [], [], [], [], []
+    for kind, image, truth, stretch in synthetic(n, rng) if source == "synth" else resampled(source, n, rng):
+        start = time.process_time()
+        found = ruler.measure(image)
+        seconds.append(time.process_time() - start)
+        size = np.sqrt(truth[0] * truth[1])
+        kinds.append(kind)
+        truths.append(size)
+        errors.append(np.inf if found.diameter_px is None else np.sqrt(np.prod(found.diameter_px)) / size - 1)
+        if found.mpp is not None:
+            right_shape.append(found.squeezed == (abs(np.log(stretch)) > 0.1))
+    report(source, np.array(kinds), np.array(errors), np.array(truths))
+    print(
+        f"\nsqueeze called rightly: {np.mean(right_shape):.3f}; CPU seconds: median {np.median(seconds):.3f}, ", end=""
+    )
+    print(f"most {max(seconds):.3f}")
+
+
+def report(source: str, kinds: np.ndarray, errors: np.ndarray, truths: np.ndarray) -> None:
+    guesses = np.exp(np.linspace(np.log(truths.min()), np.log(truths.max()), 200))
+    constant = max(float(np.mean(np.abs(guess / truths - 1) <= 0.15)) for guess in guesses)
+    told = errors[np.isfinite(errors)]
+    print(f"{source}: {len(errors)} pictures, red cells of {truths.min():.0f} to {truths.max():.0f} px\n")
+    print("| pictures | n | error <= 15 % | median error | bias | no answer |\n|---|---|---|---|---|---|")
+    for kind in ("all", *dict.fromkeys(kinds.tolist())):
+        e = errors if kind == "all" else errors[kinds == kind]
+        some = e[np.isfinite(e)]
+        print(f"| {kind} | {len(e)} | {np.mean(np.abs(e) <= 0.15):.3f} | {np.median(np.abs(some)):.3f} ", end="")
+        print(f"| {np.median(some):+.3f} | {np.mean(~np.isfinite(e)):.3f} |")
+    print(f"| best constant guess | {len(errors)} | {constant:.3f} | | | |")
+    print(f"\nof those with an answer: {np.mean(np.abs(told) <= 0.15):.3f} within 15 %")
+
+
+if __name__ == "__main__":
+    source = sys.argv[1] if len(sys.argv) > 1 else "train"
+    main(source, int(sys.argv[2]) if len(sys.argv) > 2 else 200)

@@ -1,0 +1,115 @@
+"""What a training sees: data sets of a configuration, split, scaled, with weak truth where nobody boxed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from blastdet.cards import DataSource, sha256_of
+from blastdet.configs import DataConfig, TrainConfig, expand
+from blastdet.errors import ConfigError
+from blastdet.formats import read
+from blastdet.formats.corrections import apply_corrections
+from blastdet.images import read_image
+from blastdet.ruler import measure
+from blastdet.splits import assign
+from blastdet.training.weak import weak_truth
+from blastdet.types import Dataset, Smear
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training sees: smears to train on with their weight, and a data set to validate on."""
+
+    train: tuple[tuple[Smear, float], ...]
+    val: Dataset
+    sources: tuple[DataSource, ...]
+    notes: tuple[str, ...]
+
+
+def load_data(config: TrainConfig, base: Path) -> Data:
+    """Read and split the data sets of a configuration; a set's share is spread evenly over its pictures."""
+    train: list[tuple[Smear, float]] = []
+    val: list[Smear] = []
+    sources, notes, root = [], [], base
+    for item in config.data:
+        if Path(item.path).name in config.leave_out:
+            continue
+        dataset = read_data(item, base)
+        mine = [smear for smear in dataset.of("train") if smear.truth is not None]
+        if not mine:
+            raise ConfigError(f"{item.path}: no annotated picture in its train split")
+        train += [(smear, item.share / len(mine)) for smear in mine]
+        val += [smear for smear in dataset.of("val") if smear.truth is not None and item.validate_on]
+        sources.append(
+            DataSource(
+                name=dataset.name,
+                split=f"train of {Path(item.split).name}",
+                fingerprint=fingerprint(mine),
+                licence=item.licence,
+                n_images=len(mine),
+            )
+        )
+        notes += [f"{dataset.name}: {line}" for line in (*dataset.dropped, *dataset.notes)]
+        root = dataset.root if len(config.data) == 1 else base
+    if not val:
+        raise ConfigError("data: no annotated picture in any val split, which chooses epoch and thresholds")
+    return Data(tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(notes))
+
+
+def read_data(item: DataConfig, base: Path) -> Dataset:
+    """One data set of a configuration, corrected, split, and without what it must not show."""
+    dataset = read(expand(item.path, base), item.format, **item.options)
+    if item.corrections:
+        dataset = apply_corrections(dataset, expand(item.corrections, base))
+    if item.exclude:
+        dataset = without(dataset, expand(item.exclude, base))
+    if item.split == "train":
+        dataset = replace(dataset, smears=tuple(replace(smear, split="train") for smear in dataset))
+    else:
+        dataset = assign(dataset, str(expand(item.split, base)) if item.split.endswith(".csv") else item.split)
+    dataset = with_scale(dataset)
+    if item.weak:
+        unknown = np.array(item.unknown, np.float32).reshape(-1, 4)
+        weak = tuple(weak_truth(smear, item.weak, unknown) for smear in dataset)
+        dataset = replace(dataset, smears=weak)
+    return dataset
+
+
+def with_scale(dataset: Dataset) -> Dataset:
+    """Smears of unknown scale measured by their red cells; those that do not tell are left out, with a note."""
+    kept, lost = [], 0
+    for smear in dataset:
+        mpp = smear.mpp or measure(read_image(smear.path)).mpp
+        if mpp is None:
+            lost += 1
+        else:
+            kept.append(replace(smear, mpp=mpp))
+    notes = (f"{lost} pictures left out: no scale, and no red cells to measure it by",) if lost else ()
+    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, *notes))
+
+
+def without(dataset: Dataset, coco_file: Path) -> Dataset:
+    """A data set without the pictures that a COCO file names, nor any other of their groups."""
+    names = {image["file_name"] for image in json.loads(coco_file.read_text(encoding="utf-8"))["images"]}
+    groups = {smear.group for smear in dataset if dataset.file_name(smear) in names}
+    kept = [s for s in dataset if dataset.file_name(s) not in names and (s.group is None or s.group not in groups)]
+    note = f"{len(dataset) - len(kept)} pictures left out: named by {coco_file.name}, or of a group with one named"
+    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, note))
+
+
+def fingerprint(smears: Iterable[Smear]) -> str:
+    """sha256 over the bytes of images and annotations, whatever their order or folder."""
+    digests = []
+    for smear in smears:
+        digest = hashlib.sha256(bytes.fromhex(sha256_of(smear.path)))
+        if smear.truth is not None:
+            cells = smear.truth.sorted()
+            digest.update(cells.boxes_xyxy.tobytes() + cells.label.tobytes())
+        digests.append(digest.hexdigest())
+    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

@@ -1,0 +1,171 @@
+"""From the best epoch to a weights folder: ONNX, parity with torch, thresholds, card."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from blastdet import __version__, boxes
+from blastdet.cards import Card, InputSpec, Metric, Threshold, Training, sha256_of, write_card
+from blastdet.configs import TrainConfig
+from blastdet.detectors import load_detector
+from blastdet.errors import BlastdetError
+from blastdet.evaluation.coco import APResult, average_precision
+from blastdet.training import engine
+from blastdet.training.data import Data
+from blastdet.training.samples import Picture, load_picture
+from blastdet.types import Dataset, Detections
+
+WEIGHTS = "weights"
+_LIMITS = (
+    "Research use only; no diagnosis.",
+    "Trained on the data sets listed under training; other stains, microscopes and focus lower its figures.",
+)
+
+
+def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say: Callable[[str], None]) -> Path:
+    """Export the best epoch, check it against torch, choose thresholds, write the card."""
+    engine.load_best(state, run)
+    device = next(state.model.module.parameters()).device
+    draft = draft_card(config, data, state, device)
+    pictures = [load_picture(smear, config.mpp, config.classes) for smear in data.val]
+    state.model.module.eval()
+    by_torch = predict_pictures(state.model, pictures, data.val, draft, device)
+    result = average_precision(data.val, by_torch)
+    folder = run / (WEIGHTS + ".tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    state.model.export(folder / "model.onnx")
+    metrics = tuple(
+        Metric(data=data.val.name, split="val", n_images=len(data.val), n_cells=n, metric=f"AP50 {name}", value=value)
+        for name, n in result.n_truth.items()
+        for value in [round(result.figures(name)["AP50"], 4)]
+    )
+    unseen = Threshold(value=0.5, chosen_on="nothing", criterion="no truth on the validation split")
+    card = draft.model_copy(
+        update={
+            "files": {"model.onnx": sha256_of(folder / "model.onnx")},
+            "thresholds": {**dict.fromkeys(config.classes, unseen), **best_thresholds(result)},
+            "metrics": metrics,
+            "training": draft.training.model_copy(
+                update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)}
+            ),
+        }
+    )
+    write_card(card, folder)
+    say(check_parity(folder, pictures[:32], data.val, by_torch[:32]))
+    final = run / WEIGHTS
+    shutil.rmtree(final, ignore_errors=True)
+    folder.rename(final)
+    return final
+
+
+def draft_card(config: TrainConfig, data: Data, state: engine.State, device: torch.device) -> Card:
+    """The card of a run before it is finished: no files, no figures, thresholds of 0.5."""
+    point = Threshold(value=0.5, chosen_on="", criterion="draft")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    training = Training(
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        commit=git_commit(),
+        data=data.sources,
+        epochs=config.epochs,
+        device=name,
+        duration_s=0,
+    )
+    return Card(
+        name=config.name,
+        task="detect",
+        classes=config.classes,
+        files={},
+        mpp=config.mpp,
+        input=InputSpec(wh=config.tile_wh),
+        thresholds=dict.fromkeys(config.classes, point),
+        training=training,
+        versions=versions(),
+        limits=_LIMITS,
+    )
+
+
+def check_parity(folder: Path, pictures: Sequence[Picture], dataset: Dataset, by_torch: Sequence[Detections]) -> str:
+    """Compare the exported model with torch on real pictures; one line that says how far they are apart.
+
+    Raises
+    ------
+    BlastdetError
+        If a cell above 0.1 is found by only one of them, or boxes or scores differ by more than 0.5 px or 0.001.
+    """
+    detector = load_detector(folder, "cpu")
+    worst_box = worst_score = 0.0
+    for picture, smear, expected in zip(pictures, dataset, by_torch, strict=False):
+        cells = detector([picture.rgb])[0]
+        height, width = picture.rgb.shape[:2]
+        factor = (width / smear.size_wh[0], height / smear.size_wh[1])
+        expected = expected.with_columns(boxes_xyxy=boxes.scale(expected.boxes_xyxy, factor))
+        expected = expected[expected.score > 0.1]
+        overlap = boxes.iou_matrix(expected.boxes_xyxy, cells.boxes_xyxy)
+        if len(expected) and (not len(cells) or overlap.max(axis=1).min() < 0.5):
+            raise BlastdetError(f"{folder}: the exported model misses cells that torch finds on {picture.name}")
+        for row, partner in enumerate(overlap.argmax(axis=1) if len(expected) else []):
+            shift = np.abs(expected.boxes_xyxy[row] - cells.boxes_xyxy[partner]).max()
+            worst_box = max(worst_box, float(shift))
+            worst_score = max(worst_score, abs(float(expected.score[row]) - float(cells.score[partner])))
+    line = f"export equals torch within {worst_box:.3f} px and {worst_score:.5f} in score on {len(pictures)} pictures"
+    if worst_box > 0.5 or worst_score > 1e-3:
+        raise BlastdetError(f"{folder}: {line}; 0.5 px and 0.001 are allowed")
+    return line
+
+
+def best_thresholds(result: APResult) -> dict[str, Threshold]:
+    """For each class the score at which F1 on the validation split is highest (IoU 0.5)."""
+    points = {}
+    for name, matches in result.table.classes.items():
+        counted = ~matches.ignored[0]
+        found = np.cumsum(matches.found[0][counted])
+        shown = np.arange(1, len(found) + 1)
+        f1 = 2 * found / (shown + max(int(matches.n_truth.sum()), 1))
+        last = np.r_[np.diff(matches.score[counted]) != 0, True] if len(f1) else np.empty(0, bool)
+        best = int(np.argmax(np.where(last, f1, 0))) if len(f1) else 0
+        value = float(matches.score[counted][best]) if len(f1) else 0.5
+        criterion = f"highest F1 at IoU 0.5 ({f1[best]:.3f})" if len(f1) else "no detection on validation; 0.5 taken"
+        points[name] = Threshold(value=round(value - 5e-4, 3), chosen_on="validation split", criterion=criterion)
+    return points
+
+
+def predict_pictures(
+    model: engine.Trainable, pictures: Sequence[Picture], dataset: Dataset, card: Card, device: torch.device
+) -> list[Detections]:
+    """Cells of pictures at the model's µm/px, moved to the pixels of the smears they come from."""
+    results = []
+    for picture, smear, cells in zip(
+        pictures, dataset, model.predict([picture.rgb for picture in pictures], card, device), strict=True
+    ):
+        height, width = picture.rgb.shape[:2]
+        factor = (smear.size_wh[0] / width, smear.size_wh[1] / height)
+        results.append(cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor)))
+    return results
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that shapes a training."""
+    names = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless", "onnx", "onnxruntime")
+    return {"blastdet": __version__, **{name: metadata.version(name) for name in names}}
+
+
+def git_commit() -> str:
+    """Commit of the code, with ``+changes`` where it was edited since; empty outside a checkout."""
+    folder = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+        return run.stdout.strip() if run.returncode == 0 else ""
+
+    if not shutil.which("git") or not (folder / ".git").exists():
+        return ""
+    return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
