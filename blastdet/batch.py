@@ -10,12 +10,14 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
-from blastdet.images import find_images
+from blastdet.images import Source, find_images, open_smear
 from blastdet.journal import Journal
 from blastdet.outputs import COCO_FILE, FIELD_MM2, coco_entry, summary, write_coco, write_smear
-from blastdet.pipeline import Options, detect_smear, load_models
+from blastdet.pipeline import Options, ScaleFound, detect_source, find_scale, load_models
 from blastdet.types import Scale, SmearReport
 
 
@@ -103,16 +105,20 @@ class Batch:
         self.journal = Journal(out, settings, resume)
         self.resume = resume
         self.failed: list[str] = []
+        self._postponed: list[Job] = []
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
         self._shared = {stem for stem, number in stems.items() if number > 1}
 
     def __iter__(self) -> Iterator[Outcome]:
-        for job in self.jobs:
-            try:
-                yield self._skip(job) or self._run(job)
-            except BlastdetError as error:
-                self.failed.append(" ".join(str(error).split()))
-                yield Outcome(f"failed: {self.failed[-1]}", failed=True)
+        yield from filter(None, (self._try(self._first, job) for job in self.jobs))
+        yield from filter(None, (self._try(self._second, job) for job in self._postponed))
+
+    def _try(self, step: Callable[[Job], Outcome | None], job: Job) -> Outcome | None:
+        try:
+            return step(job)
+        except BlastdetError as error:
+            self.failed.append(" ".join(str(error).split()))
+            return Outcome(f"failed: {self.failed[-1]}", failed=True)
 
     def stem(self, job: Job) -> Path:
         """Path of a job's output files without their suffix; keeps the picture's own where two differ only in it."""
@@ -125,12 +131,38 @@ class Batch:
             return Outcome(f"{job.name}: done before, skipped")
         return None
 
-    def _run(self, job: Job) -> Outcome:
-        report = detect_smear(job.path, self.models, self.options)
+    def _first(self, job: Job) -> Outcome | None:
+        """Do a smear, unless its scale is in doubt and other pictures may tell it: then later."""
+        if skipped := self._skip(job):
+            return skipped
+        with open_smear(job.path) as source:
+            scale = find_scale(source, self.options.mpp)
+            if scale.weak and len(self.jobs) > 1:
+                self._postponed.append(job)
+                return None
+            return self._run(job, source, scale)
+
+    def _second(self, job: Job) -> Outcome:
+        with open_smear(job.path) as source:
+            scale = self._consensus(source.size_wh) or find_scale(source, self.options.mpp)
+            return self._run(job, source, scale)
+
+    def _consensus(self, size_wh: tuple[int, int]) -> ScaleFound | None:
+        """Median scale of the run's pictures of this size that many red cells measured: one camera, one objective."""
+        entries = self.journal.entries([job.name for job in self.jobs])
+        measured = [e["mpp"] for e in entries if e["size_wh"] == list(size_wh) and e["mpp_measured"]]
+        if not measured:
+            return None
+        x, y = np.median(np.array(measured), axis=0).tolist()
+        return ScaleFound((x, y), f"red cells of {len(measured)} other pictures of this size")
+
+    def _run(self, job: Job, source: Source, scale: ScaleFound) -> Outcome:
+        report = detect_source(source, scale, self.models, self.options)
         try:
             files = write_smear(report, job.name, self.stem(job), self.formats)
             entry = coco_entry(report, job.name) if "coco" in self.formats else {}
-            self.journal.add(_entry(report, job.name, entry))
+            measured = scale.source.startswith("red cells (") and not scale.weak
+            self.journal.add(_entry(report, job.name, entry) | {"mpp_measured": measured})
         except OSError as error:
             raise BlastdetError(f"{job.name}: results cannot be written to {self.out} ({error.strerror})") from error
         return Outcome(describe(report, job.name, files))
@@ -161,6 +193,8 @@ def _entry(report: SmearReport, name: str, coco: dict[str, Any]) -> dict[str, An
     return {
         "name": name,
         "image_sha256": report.image_sha256,
+        "size_wh": list(report.size_wh),
+        "mpp": list(report.mpp),
         "counts": figures["counts"],
         "area_mm2": figures["area_mm2"],
         "seconds": round(report.seconds, 3),

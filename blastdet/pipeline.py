@@ -32,6 +32,9 @@ LARGEST_CELL_UM = 24.0
 MAX_ENLARGEMENT = 4.0
 """A picture that would have to be enlarged more than this has no detail to find cells by."""
 
+FEW_RED_CELLS = 8
+"""Fewer red cells than this measure a picture only if no other picture of the run can."""
+
 BATCH = 8
 """Tiles that a detector gets at once; bounds memory."""
 
@@ -118,28 +121,44 @@ def detect_smear(
     """Find the cells of one smear with models that are already loaded.
 
     `progress` is called with tiles done and tiles in all.
+
+    Raises
+    ------
+    BlastdetError
+        See `detect`.
     """
-    start = time.perf_counter()
     with open_smear(path) as source:
-        mpp, mpp_source, warnings = resolve_mpp(source, options.mpp)
-        candidates = find_cells(source, mpp, models.detector, progress)
-        warnings += source.notes
-        size_wh = source.size_wh
+        scale = find_scale(source, options.mpp)
+        return detect_source(source, scale, models, options, progress)
+
+
+def detect_source(
+    source: Source,
+    scale: ScaleFound,
+    models: Models,
+    options: Options,
+    progress: Callable[[int, int], None] | None = None,
+) -> SmearReport:
+    """Find the cells of an open picture whose scale is settled; see `detect_smear`."""
+    start = time.perf_counter()
+    if scale.mpp is None:
+        raise ScaleError(f"{source.path}: µm/px unknown: {scale.source}")
+    candidates = find_cells(source, scale.mpp, models.detector, progress)
     thresholds = operating_thresholds(models.card, options.min_score)
     floor = min(thresholds.values()) if options.min_score is None else options.min_score
     per_label = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
     return SmearReport(
-        path=path,
-        size_wh=size_wh,
-        mpp=mpp,
-        mpp_source=mpp_source,
+        path=source.path,
+        size_wh=source.size_wh,
+        mpp=scale.mpp,
+        mpp_source=scale.source,
         detections=candidates[candidates.score >= per_label[candidates.label]],
         candidates=candidates[candidates.score >= max(floor, SCORE_FLOOR)],
-        image_sha256=sha256_of(path),
+        image_sha256=sha256_of(source.path),
         model=models.describe(),
         parameters={**asdict(options), "thresholds": thresholds, "suppression_iou": models.card.suppression_iou},
-        seconds=time.perf_counter() - start,
-        warnings=warnings,
+        seconds=time.perf_counter() - start + scale.seconds,
+        warnings=(*scale.warnings, *source.notes),
     )
 
 
@@ -148,23 +167,44 @@ def operating_thresholds(card: Card, min_score: float | None = None) -> dict[str
     return {name: max(point.value, min_score or 0.0) for name, point in card.thresholds.items()}
 
 
-def resolve_mpp(source: Source, asked: Scale | Literal["auto"] | None) -> tuple[Scale, str, tuple[str, ...]]:
-    """Micrometres per pixel, where the figure comes from, and what to warn of.
+@dataclass(frozen=True)
+class ScaleFound:
+    """The scale of one picture and where it comes from.
 
-    Raises
-    ------
-    ScaleError
-        If nobody gave it, the file does not say and the red cells do not tell.
+    Parameters
+    ----------
+    mpp : (float, float) or None
+        Micrometres per pixel; ``None`` where nothing tells.
+    source : str
+        ``"given"``, ``"file"``, ``"red cells (n=57)"``; or why nothing tells.
+    weak : bool
+        Whether it rests on too few red cells to be believed against other pictures of the same run.
+    warnings : tuple of str
+    seconds : float
+        Time the measurement took.
     """
+
+    mpp: Scale | None
+    source: str
+    weak: bool = False
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def find_scale(source: Source, asked: Scale | Literal["auto"] | None) -> ScaleFound:
+    """Micrometres per pixel: as given, as the file says, or as the red cells in the picture tell."""
     if isinstance(asked, tuple):
-        return asked, "given", ()
+        return ScaleFound(asked, "given")
     if asked is None and source.mpp is not None:
-        return source.mpp, "file", ()
+        return ScaleFound(source.mpp, "file")
+    start = time.perf_counter()
     found = _measure(source)
+    seconds = time.perf_counter() - start
     if found.mpp is None:
-        raise ScaleError(f"{source.path}: µm/px unknown: {found.reason}; give it with --mpp")
+        return ScaleFound(None, found.reason, weak=True, seconds=seconds)
     warnings = (f"picture looks squeezed: {found.reason}",) if found.squeezed else ()
-    return found.mpp, f"red cells (n={found.n_cells})", warnings
+    name = f"red cells (n={found.n_cells})"
+    return ScaleFound(found.mpp, name, found.n_cells < FEW_RED_CELLS, warnings, seconds)
 
 
 def _measure(source: Source) -> Measurement:

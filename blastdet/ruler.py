@@ -30,7 +30,6 @@ _WINDOW = 640  # at each scale of the filter only so much of the middle: hundred
 _CANDIDATES = 500  # looked at closely, per scale
 _RADIUS = 8.0  # radius of the ring filter; the picture is scaled, not the filter
 _LEVELS_PER_OCTAVE = 4
-_COARSE = 14.0  # diameter in pixels below which a large picture is looked at in full
 _SMALLEST = 9.0  # diameter in pixels below which a cell has no edge to measure
 _RAYS = 32
 _STEPS = np.linspace(0.5, 1.55, 36, dtype=np.float32)  # along a ray, in radii
@@ -68,7 +67,7 @@ class Measurement:
     squeezed : bool
         Whether the picture was stretched along one axis by more than 10 %.
     confidence : float
-        From 0 to 1: how many cells, and how well they agree.
+        From 0 to 1: a tenth for each cell used.
     reason : str
         One line: why it could, or could not, tell.
     boxes_xyxy : float32 (n_cells, 4)
@@ -119,27 +118,23 @@ def measure(rgb: RGB) -> Measurement:
     """
     height, width = rgb.shape[:2]
     factor = min(_SIDE / max(height, width), 1.0)
-    found, reason = _search(_shrunk(rgb, factor))
-    if factor < 1 and (len(found) < _FEWEST or np.median(found.diameter) < _COARSE):
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    found, reason = _search(small)
+    to_full = np.array([width / size[0], height / size[1]])
+    if factor < 0.6:  # cells may be too small in the shrunk picture: what does its middle say in full?
         left, top = max((width - _SIDE) // 2, 0), max((height - _SIDE) // 2, 0)
-        closer, _ = _search(np.ascontiguousarray(rgb[top : top + _SIDE, left : left + _SIDE]))
-        if len(closer) >= max(_FEWEST, len(found) // 4):
-            shifted = _Discs(closer.centre + np.array([left, top]), closer.half, closer.quality, closer.visible)
-            return _report(shifted, np.ones(2))
-    if len(found) < _FEWEST:
-        return _unknown(reason)
-    work_wh = _work_wh(rgb, factor)
-    return _report(found, np.array([width / work_wh[0], height / work_wh[1]]))
+        middle = np.ascontiguousarray(rgb[top : top + _SIDE, left : left + _SIDE])
+        closer, _ = _search(middle)
+        if _coverage(closer, middle) > _coverage(found, small):
+            shifted = closer.centre + np.array([left, top])
+            found, to_full = _Discs(shifted, closer.half, closer.quality, closer.visible), np.ones(2)
+    return _report(found, to_full) if len(found) >= _FEWEST else _unknown(reason)
 
 
-def _work_wh(rgb: RGB, factor: float) -> tuple[int, int]:
-    return max(round(rgb.shape[1] * factor), 1), max(round(rgb.shape[0] * factor), 1)
-
-
-def _shrunk(rgb: RGB, factor: float) -> RGB:
-    if factor >= 1:
-        return rgb
-    return np.asarray(cv2.resize(rgb, _work_wh(rgb, factor), interpolation=cv2.INTER_AREA), np.uint8)
+def _coverage(discs: _Discs, rgb: RGB) -> float:
+    """Part of a picture that the red cells found explain, weighted by how well they show."""
+    return float((discs.quality * discs.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
 
 
 def _search(rgb: RGB) -> tuple[_Discs, str]:
@@ -163,9 +158,9 @@ def _report(found: _Discs, to_full: Floats) -> Measurement:
     half = found.half * to_full * _MARGIN
     centre = found.centre * to_full
     width, height = (2 * np.median(half, axis=0)).tolist()
-    aspect = float(np.exp(np.median(np.log(half[:, 1] / half[:, 0]))))
     both = float(np.sqrt(width * height))
     log_aspect = np.log(half[:, 1] / half[:, 0])
+    aspect = float(np.exp(np.median(log_aspect)))
     error = 1.25 * float(log_aspect.std()) / np.sqrt(len(found))
     squeezed = len(found) >= 5 and abs(np.log(aspect)) > np.log(1.1) + error
     aspect = aspect if squeezed else 1.0
@@ -190,9 +185,9 @@ def _plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
     rest = density[~grown]
     if rest.size < 100:  # no room for a red cell
         return None, nuclei
-    cut = _otsu(rest)
+    cut, explained = _two_classes(rest)
     dense = rest[rest > cut]
-    if not dense.size or _two_classes(rest, cut) < _BIMODAL:
+    if not dense.size or explained < _BIMODAL:
         return None, nuclei
     level = float(np.percentile(dense, _LEVEL))
     film = float(np.median(rest[rest <= cut]))
@@ -201,22 +196,17 @@ def _plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
     return np.asarray(np.clip((density - film) / (level - film), -0.2, 1.1), np.float32), nuclei
 
 
-def _two_classes(values: NDArray[np.float32], cut: float) -> float:
-    """Share of the variance that a threshold explains: 0.64 for one bell curve, above it for film and cells."""
-    bounded = np.clip(values, *np.percentile(values, [1, 99]))
-    high = bounded > cut
-    if high.all() or not high.any():
-        return 0.0
-    share = float(high.mean())
-    gap = float(bounded[high].mean() - bounded[~high].mean())
-    return share * (1 - share) * gap**2 / max(float(bounded.var()), 1e-9)
-
-
-def _otsu(values: NDArray[np.float32]) -> float:
+def _two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Otsu's cut, and the share of variance it explains: 0.64 for one bell curve, above for film and cells."""
     low, high = np.percentile(values, [1, 99])
     scaled = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     cut, _ = cv2.threshold(scaled.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    return float(low + cut / 255 * (high - low))
+    above = scaled > cut
+    share = float(above.mean())
+    if not 0 < share < 1:
+        return float(low), 0.0
+    between = share * (1 - share) * float(scaled[above].mean() - scaled[~above].mean()) ** 2
+    return float(low + cut / 255 * (high - low)), between / max(float(scaled.var()), 1e-9)
 
 
 def _rings() -> tuple[Image32, Image32]:
@@ -250,9 +240,8 @@ def _discs(plane: Image32, nuclei: NDArray[np.bool_]) -> _Discs:
     """Round dense things of every size, measured and without nucleus."""
     largest = 0.9 * min(plane.shape)
     n_levels = int(np.ceil(_LEVELS_PER_OCTAVE * np.log2(max(largest / _SMALLEST, 1)))) + 1
-    parts = []
-    for diameter in _SMALLEST * 2 ** (np.arange(n_levels) / _LEVELS_PER_OCTAVE):
-        parts.append(_window(plane, nuclei, 2 * _RADIUS / diameter))
+    diameters = _SMALLEST * 2 ** (np.arange(n_levels) / _LEVELS_PER_OCTAVE)
+    parts = [_window(plane, nuclei, 2 * _RADIUS / diameter) for diameter in diameters]
     every = _Discs(
         *(np.concatenate([getattr(p, name) for p in parts]) for name in ("centre", "half", "quality", "visible"))
     )

@@ -143,7 +143,8 @@ def models_page(title: str, section: str, words: Mapping[str, Any]) -> str:
         text.append(" ".join((model.__doc__ or "").split("\n\n")[0].split()) + "\n")
         text.append("| field | type | default | meaning |\n|---|---|---|---|")
         given = words[section].get(model.__name__, {})
-        _must_agree([n for n, f in model.model_fields.items() if not f.description], given, f"{section}.{model.__name__}")
+        silent = [name for name, field in model.model_fields.items() if not field.description]
+        _must_agree(silent, given, f"{section}.{model.__name__}")
         for name, field in model.model_fields.items():
             row = (f"`{name}`", _type(field), _default(field), field.description or given[name])
             text.append(f"| {' | '.join(row)} |")

@@ -141,6 +141,22 @@ def test_a_blank_field_says_so_and_asks_for_the_scale(tmp_path):
     assert "blank.png: µm/px unknown" in run.stderr and "--mpp" in run.stderr
 
 
+def test_a_field_without_red_cells_takes_the_scale_of_its_neighbours(tmp_path):
+    """One folder, one camera: a blank field among measured ones of its size is not refused."""
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    rgb = read_image(SMEAR)
+    for i, x in enumerate((0, 400, 800)):
+        Image.fromarray(rgb[:, x : x + 800]).save(folder / f"{i}.png")
+    Image.new("RGB", (800, 1200), (250, 235, 215)).save(folder / "blank.png")
+    Image.new("RGB", (640, 480), (250, 235, 215)).save(folder / "other camera.png")
+    run = _run("detect", folder, "--format", "json", cwd=tmp_path, code=1)
+    blank = json.loads((tmp_path / "blastdet-out/blank.json").read_text("utf-8"))
+    assert blank["mpp_source"] == "red cells of 3 other pictures of this size" and blank["counts"]["wbc"] == 0
+    assert blank["mpp"][0] == pytest.approx(0.1, rel=0.15)
+    assert "other camera.png: µm/px unknown" in run.stderr
+
+
 def test_resume_skips_what_is_done(tmp_path, crops):
     words = ("detect", crops, "--mpp", DEMO_MPP, "--format", "json,coco")
     _run(*words, cwd=tmp_path)

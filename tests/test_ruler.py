@@ -36,9 +36,10 @@ def film(
         if any(np.hypot(cx - px, cy - py) < 0.95 * diameter for px, py in placed):
             continue
         placed.append((cx, cy))
-        rho = np.hypot(x - cx, y - cy) / (diameter * rng.normal(1, 0.05) / 2)
+        near = tuple(slice(max(int(c - diameter), 0), int(c + diameter) + 2) for c in (cy, cx))
+        rho = np.hypot(x[near] - cx, y[near] - cy) / (diameter * rng.normal(1, 0.05) / 2)
         inside = np.clip((1 - rho) * diameter / 2 + 0.5, 0, 1)
-        through += inside * (1 - 0.5 * np.exp(-((rho / 0.4) ** 2)))
+        through[near] += inside * (1 - 0.5 * np.exp(-((rho / 0.4) ** 2)))
     image = background * (red / background) ** (through - 1)[..., None]
     image = cv2.GaussianBlur(image, (0, 0), 0.8) + rng.normal(0, 2, image.shape)
     return np.clip(image, 0, 255).astype(np.uint8)
@@ -59,7 +60,7 @@ def test_scale_is_found_under_any_stain(stain: str, diameter: int) -> None:
     assert len(found.boxes_xyxy) == found.n_cells > 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.floats(14, 80), st.sampled_from([0.3, 0.6, 1.0]), st.integers(0, 99))
 def test_scale_is_found_at_any_size_and_density(diameter: float, crowd: float, seed: int) -> None:
     assert size_of(ruler.measure(film(diameter, (440, 360), crowd=crowd, seed=seed))) == pytest.approx(
@@ -84,7 +85,7 @@ def test_doubling_the_picture_halves_the_scale() -> None:
 
 
 def test_large_picture_of_small_cells_is_looked_at_closely() -> None:
-    image = np.tile(film(16, (400, 300)), (6, 6, 1))
+    image = np.tile(film(16, (400, 300)), (5, 5, 1))
     found = ruler.measure(image)
     assert size_of(found) == pytest.approx(16, rel=0.15)
     assert (found.boxes_xyxy[:, 2] <= image.shape[1] + 16).all()

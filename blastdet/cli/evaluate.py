@@ -25,6 +25,7 @@ class Asked:
     weights: tuple[str, ...]
     detections: tuple[Path, ...]
     out: Path
+    images: Path | None
     other: Path | None
     corrections: Path | None
     mpp: str
@@ -40,6 +41,7 @@ class Asked:
 @click.option("--weights", multiple=True, help="A shipped model's name or a weights folder. May be repeated.")
 @click.option("--detections", multiple=True, type=_PATH, help="COCO results, as JSON. May be repeated.")
 @click.option("--out", required=True, type=_PATH, help="Folder for the report.")
+@click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
 @click.option("--other", type=_PATH, help="ALL-IDB1: folder with the centroids of the other white cells.")
 @click.option("--corrections", type=_PATH, help="Measure on corrected labels, too; both are printed.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
@@ -85,7 +87,7 @@ def read_datasets(asked: Asked) -> list[Dataset]:
     from blastdet import formats
 
     mpp = None if asked.mpp in ("data", "auto") else parse_mpp(asked.mpp)
-    whole = formats.read(asked.data, asked.format, other=asked.other)
+    whole = formats.read(asked.data, asked.format, other=asked.other, images=asked.images)
     if isinstance(mpp, tuple):
         whole = replace(whole, smears=tuple(replace(smear, mpp=mpp) for smear in whole))
     parts = [only_split(whole, asked.split, asked.data)]

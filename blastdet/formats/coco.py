@@ -42,7 +42,13 @@ _UNKNOWN: dict[str, Any] = {
 }
 
 
-def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
+def read(
+    path: Path,
+    *,
+    class_map: Mapping[str, str] | None = None,
+    mpp: Scale | None = None,
+    images: Path | None = None,
+) -> Dataset:
     """Read COCO: ours without loss, or anybody's.
 
     Parameters
@@ -54,6 +60,8 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
         Foreign category name -> ours.
     mpp : (float, float), optional
         µm/px of all pictures that do not state theirs.
+    images : Path, optional
+        Folder with the pictures, where they lie elsewhere.
 
     Returns
     -------
@@ -79,11 +87,11 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
         name = name or str(info.get("description") or "")
         dropped |= dict.fromkeys(_lines(info.get("dropped")))
         notes |= dict.fromkeys(_lines(info.get("notes")))
-        found, lines = _read_document(document, file, class_map)
+        found, lines = _read_document(document, file, class_map, images)
         smears += found
         dropped |= dict.fromkeys(lines)
     smears = [smear if smear.mpp or not mpp else replace(smear, mpp=mpp) for smear in smears]
-    root = path if path.is_dir() else _root_of(path, smears)
+    root = images or (path if path.is_dir() else _root_of(path, smears))
     smears.sort(key=lambda smear: smear.path.as_posix())
     return Dataset(name or root.name, root, tuple(smears), tuple(dropped), tuple(notes))
 
@@ -157,12 +165,12 @@ def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str
 
 
 def _read_document(
-    document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None
+    document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None, folder: Path | None
 ) -> tuple[list[Smear], list[str]]:
     labels = _labels(document, file, class_map)
     rows: dict[int, list[Mapping[str, Any]]] = {}
-    images = [_image_of(row, file) for row in document["images"]]
-    for image in images:
+    entries = [_image_of(row, file) for row in document["images"]]
+    for image in entries:
         if image.id in rows:
             raise FormatError(f"{file}: two images with id {image.id}")
         rows[image.id] = []
@@ -175,8 +183,8 @@ def _read_document(
             dropped.append(f"{file.name}: annotation {row.get('id')} {row['bbox']}: box without area")
     everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values())))
     smears = []
-    for image, entry in zip(images, document["images"], strict=True):
-        picture = _find_picture(image, file)
+    for image, entry in zip(entries, document["images"], strict=True):
+        picture = _find_picture(image, file, folder)
         smear = Smear(picture, image.size_wh, split=_split_of(file), annotated=everything)
         smear = _with_entry(smear, entry, file)
         if entry.get("has_truth", True):
@@ -217,8 +225,10 @@ def _split_of(file: Path) -> str | None:
     return None
 
 
-def _find_picture(image: _Image, file: Path) -> Path:
+def _find_picture(image: _Image, file: Path, folder: Path | None = None) -> Path:
     folders = [file.parent, file.parent.parent]
+    if folder is not None:
+        folders = [Path(folder)]
     folders += [folder / "images" for folder in folders] + [
         folder / "images" / (_split_of(file) or "") for folder in folders
     ]

@@ -19,7 +19,7 @@ from blastdet.images import read_image
 from blastdet.ruler import measure
 from blastdet.splits import assign
 from blastdet.training.weak import weak_truth
-from blastdet.types import Dataset, Smear
+from blastdet.types import BLAST, WBC, Dataset, Smear
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ def load_data(config: TrainConfig, base: Path) -> Data:
         if Path(item.path).name in config.leave_out:
             continue
         dataset = read_data(item, base)
+        if "blast" not in config.classes:
+            dataset = blasts_as_white_cells(dataset)
         mine = [smear for smear in dataset.of("train") if smear.truth is not None]
         if not mine:
             raise ConfigError(f"{item.path}: no annotated picture in its train split")
@@ -79,6 +81,18 @@ def read_data(item: DataConfig, base: Path) -> Dataset:
         weak = tuple(weak_truth(smear, item.weak, unknown) for smear in dataset)
         dataset = replace(dataset, smears=weak)
     return dataset
+
+
+def blasts_as_white_cells(dataset: Dataset) -> Dataset:
+    """Truth for a detector that has no class of its own for blasts: to it they are white cells."""
+    smears = []
+    for smear in dataset:
+        annotated = tuple(name for name in smear.annotated if name != "blast")
+        truth = smear.truth
+        if truth is not None:
+            truth = truth.with_columns(label=np.where(truth.label == BLAST, WBC, truth.label))
+        smears.append(replace(smear, annotated=annotated, truth=truth))
+    return replace(dataset, smears=tuple(smears))
 
 
 def with_scale(dataset: Dataset) -> Dataset:

@@ -82,15 +82,13 @@ def load_picture(smear: Smear, mpp: float, classes: Sequence[str], weight: float
     truth = smear.truth
     ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
     labels = [CELL_CLASSES.index(name) for name in classes]
-    # A blast is a white cell to a detector that has no class of its own for it.
-    label = np.where((truth.label == 0) & ("blast" not in classes), CELL_CLASSES.index("wbc"), truth.label)
-    mine = np.isin(label, labels) & ~np.isnan(truth.boxes_xyxy).any(axis=1)
+    mine = np.isin(truth.label, labels) & ~np.isnan(truth.boxes_xyxy).any(axis=1)
     xyxy = boxes.scale(truth.boxes_xyxy, factor)
     known = np.array([name in smear.annotated for name in classes])
     return Picture(
         rgb,
         xyxy[mine & ~ignore],
-        np.searchsorted(labels, label[mine & ~ignore]),
+        np.searchsorted(labels, truth.label[mine & ~ignore]),
         known,
         xyxy[mine & ignore],
         weight,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from lookalike import allidb1
 
 from blastdet import formats, pipeline
 from blastdet.cli import cli
@@ -246,3 +247,39 @@ def test_page_in_a_browser(evaluated: tuple[Result, Path], chromium: str) -> Non
         browser.close()
     assert colours == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 26)"}
     assert [url for url in asked if url != address and not url.startswith("data:")] == []
+
+
+def test_look_alike_of_allidb1_without_boxes(tmp_path: Path) -> None:
+    """Truth of centroids only: squares of 15 µm stand in for boxes, the two official tests are printed."""
+    allidb1(tmp_path / "set", ["Im001_1", "Im037_0"], {"Im001_1": [(300, 300), (900, 600)]})
+    side, rows = 120, []
+    for number, (x, y) in enumerate([(300, 300), (905, 610), (1500, 200)], 1):
+        box = [x - side / 2, y - side / 2, side, side]
+        rows.append({"id": number, "image_id": "Im001_1", "category_id": 1, "bbox": box, "score": 0.9})
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    words = ("evaluate", "--data", tmp_path / "set", "--split", "all", "--detections", tmp_path / "found.json")
+    result = run(*words, "--mpp", "0.125", "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"image test, at least 1 blast: TP 1, FN 0, TN 1, FP 0, CE 0, sensitivity 1.000", result.output)
+    assert re.search(r"cell test: TP 2, FN 0, sensitivity 1.000 .*, false blasts 1$", result.output, re.MULTILINE)
+    assert "boxes holding several centroids: 0" in result.output
+    assert "no centroids of the other white cells (--other)" in result.output
+    test = json.loads((tmp_path / "r" / "metrics.json").read_text())["evaluations"][0]["cell_test"]
+    assert (test["tp"], test["tn"], test["CE"], test["false_blasts"]) == (2, None, None, 1)
+
+
+def test_corrected_labels_are_measured_beside_the_published(data: Path, found: Path, tmp_path: Path) -> None:
+    dataset = formats.read(data)
+    smear = next(s for s in dataset if s.path.stem == "smear0")
+    assert smear.truth is not None
+    operation = {"image": smear.path.name, "op": "remove", "class": "wbc", "reason": "made up"}
+    box = smear.truth.of("wbc").boxes_xyxy[0].tolist()
+    (tmp_path / "fix.json").write_text(json.dumps({"corrections": [{**operation, "box_xyxy": box}]}))
+    fix = ("--corrections", tmp_path / "fix.json")
+    result = run("evaluate", "--data", data, "--detections", found, *fix, "--out", tmp_path / "r")
+    assert result.exit_code == 0, result.output
+    rows = [row for row in _rows(tmp_path / "r" / "per_class.csv") if row["class"] == "wbc"]
+    assert [(row["data"].partition(" (")[2], row["n_truth"]) for row in rows] == [
+        ("", "6"),
+        ("corrected by fix.json)", "5"),
+    ]

@@ -1,0 +1,84 @@
+"""A configuration describes a run completely; what is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from blastdet.configs import TrainConfig, expand, read_config, to_yaml
+from blastdet.errors import ConfigError
+
+REPO = Path(__file__).parents[1]
+MINIMAL = {"name": "x", "mpp": 0.2, "data": [{"path": "here"}]}
+
+
+def _write(folder, content):
+    path = folder / "c.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_are_valid_and_survive_a_round_trip(path, tmp_path):
+    config = read_config(path)
+    assert read_config(_write(tmp_path, to_yaml(config))) == config
+
+
+def test_overrides_reach_inside(tmp_path):
+    words = ["epochs=3", "augment.mosaic=0", "data.0.share=2.5", "leave_out=[a, b]"]
+    config = read_config(_write(tmp_path, MINIMAL), words)
+    assert (config.epochs, config.augment.mosaic, config.data[0].share) == (3, 0, 2.5)
+    assert config.leave_out == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"epochs": 0}, "epochs: Input should be greater than or equal to 1"),
+        ({"classes": ["wbc", "dog"]}, "classes: Value error, .'dog'. found"),
+        ({"crop": 100}, "crop: Value error, 100 found, a multiple of 32 expected"),
+        ({"colour": 1}, "colour: Extra inputs"),
+        ({"data": []}, "data: Tuple should have at least 1 item"),
+        ({"mpp": -0.1}, "mpp: Input should be greater than 0"),
+        ({"augment": {"mosaic": 2}}, "augment.mosaic: Input should be less"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, change, line):
+    with pytest.raises(ConfigError, match=line) as caught:
+        read_config(_write(tmp_path, MINIMAL | change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [("[1, 2]", "list found, a mapping"), ("a: [", "not YAML"), ("", "NoneType found, a mapping")],
+)
+def test_a_file_that_is_no_configuration(tmp_path, content, line):
+    with pytest.raises(ConfigError, match=line) as caught:
+        read_config(_write(tmp_path, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        read_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("words", ["epochs", "data.7.share=1", "name.x=1", "data.x=1"])
+def test_an_override_that_fits_nothing(tmp_path, words):
+    with pytest.raises(ConfigError, match=f"--set {words}"):
+        read_config(_write(tmp_path, MINIMAL), [words])
+
+
+def test_classes_come_in_canonical_order():
+    assert TrainConfig.model_validate(MINIMAL | {"classes": ["rbc", "wbc"]}).classes == ("wbc", "rbc")
+
+
+def test_paths_expand_variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("BLASTDET_DATA", "/somewhere")
+    assert expand("${BLASTDET_DATA}/bccd", tmp_path) == Path("/somewhere/bccd")
+    assert expand("datasets/x.json", tmp_path) == tmp_path / "datasets/x.json"
+    with pytest.raises(ConfigError, match="environment variable not set"):
+        expand("${NOT_SET_ANYWHERE}/x", tmp_path)

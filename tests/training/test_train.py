@@ -1,0 +1,219 @@
+"""The real loop on a tiny set: it trains, exports what torch computes, and resumes as if never killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from blastdet.cards import read_card
+from blastdet.configs import read_config
+from blastdet.detectors import load_detector
+from blastdet.errors import BlastdetError, ConfigError
+from blastdet.training import engine
+from blastdet.training.run import build, pick_device, run_training
+from blastdet.training.samples import Sample
+from blastdet.training.yolo import Yolo
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("films")
+    command = [sys.executable, "-m", "blastdet", "synth", "films", "--n", "10", "--size", "240x180", "--mpp", "0.25"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    settings = {
+        "name": "tiny",
+        "mpp": 0.4,
+        "crop": 96,
+        "data": [{"path": "films/truth.json", "format": "coco", "split": "grouped"}],
+        "epochs": 3,
+        "batch": 4,
+        "epoch_samples": 8,
+        "plain_epochs": 1,
+        "warmup_epochs": 1,
+        "workers": 0,
+    }
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return folder
+
+
+def _train(films, out, *words, code=0):
+    command = [sys.executable, "-m", "blastdet", "train", "tiny.yaml", "--out", str(out), *words]
+    run = subprocess.run(command, cwd=films, capture_output=True, text=True, check=False)
+    assert run.returncode == code, run.stdout + run.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(films):
+    run = _train(films, "whole")
+    assert "export equals torch within 0.0" in run.stdout
+    return films / "whole"
+
+
+def test_run_folder_and_card(trained, films):
+    names = {path.name for path in trained.iterdir()}
+    assert {"config.yaml", "metrics.csv", "curves.png", "last.pt", "best.pt", "weights"} <= names
+    card = read_card(trained / "weights")
+    assert card.mpp == 0.4 and card.classes == ("wbc", "rbc", "platelet")
+    assert card.training.data[0].n_images > 0 and len(card.training.data[0].fingerprint) == 64
+    assert read_config(trained / "config.yaml").epochs == 3
+    assert len((trained / "metrics.csv").read_text().splitlines()) == 4
+
+
+def test_detect_takes_the_weights(trained, films):
+    command = [sys.executable, "-m", "blastdet", "detect", "films/smear_0000.jpg", "--weights", "whole/weights"]
+    run = subprocess.run([*command, "--mpp", "0.25"], cwd=films, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+def test_killed_and_resumed_equals_uninterrupted(trained, films):
+    command = [sys.executable, "-m", "blastdet", "train", "tiny.yaml", "--out", "killed"]
+    process = subprocess.Popen(command, cwd=films, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (films / "killed/last.pt.sha256").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    run = _train(films, "killed", "--resume")
+    assert "resuming after epoch" in run.stdout
+    whole, killed = (
+        torch.load(films / name / "last.pt", weights_only=True, map_location="cpu") for name in ("whole", "killed")
+    )
+    for part in ("model", "ema"):
+        for name, value in whole[part].items():
+            torch.testing.assert_close(killed[part][name], value, rtol=0, atol=0, msg=f"{part} {name}")
+    for old, new in zip(whole["history"], killed["history"], strict=True):
+        assert {k: v for k, v in old.items() if k != "seconds"} == {k: v for k, v in new.items() if k != "seconds"}
+
+
+def test_a_second_run_does_not_overwrite_the_first(trained, films):
+    run = _train(films, "whole", code=2)
+    assert "holds a run already; use --resume" in run.stderr
+
+
+def test_resume_wants_the_same_configuration(trained, films):
+    run = _train(films, "whole", "--resume", "--set", "lr=0.5", code=2)
+    assert "differs from the configuration given" in run.stderr
+
+
+def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path):
+    for name in ("last.pt", "last.pt.sha256", "config.yaml"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    content = bytearray((tmp_path / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "last.pt").write_bytes(content)
+    run = _train(films, tmp_path, "--resume", code=2)
+    assert "last.pt: damaged" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--set", "data.0.path=nowhere"], "nowhere: no such file"),
+        (["--set", "model=yolov99"], "model: yolov99 found, one of"),
+        (["--device", "cuda:9"], "device cuda:9: no CUDA device found"),
+        (["--set", "leave_out=[truth.json]"], "no annotated picture in any val split"),
+    ],
+)
+def test_bad_input_is_one_line(films, tmp_path, words, line):
+    run = _train(films, tmp_path / "out", *words, code=2)
+    assert line in run.stderr and "Traceback" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(films, monkeypatch, tmp_path):
+    def poisoned(self, batch, autocast):
+        return torch.tensor(float("nan"), requires_grad=True), {"box_loss": float("nan")}
+
+    monkeypatch.setattr(Yolo, "loss", poisoned)
+    monkeypatch.chdir(films)
+    with pytest.raises(BlastdetError, match="loss nan in epoch 1, batch 1"):
+        run_training(read_config(films / "tiny.yaml"), films, tmp_path / "run", "cpu")
+
+
+def test_a_full_disk_loses_nothing(tmp_path):
+    engine.save(tmp_path / "x.pt", {"a": torch.zeros(3)})
+    before = (tmp_path / "x.pt").read_bytes()
+    with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written"):
+        engine.save(tmp_path / "missing" / "x.pt", {"a": torch.zeros(3)})
+    assert (tmp_path / "x.pt").read_bytes() == before
+
+
+def _batch(known, cells=1):
+    rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    boxes = np.array([[20, 20, 60, 60]], np.float32)[:cells]
+    return Yolo.collate([Sample(rgb, boxes, np.zeros(cells, np.int64), known)])
+
+
+def test_what_is_not_known_has_no_gradient_on_class_scores():
+    model = Yolo("yolov5n", 3).to(torch.device("cpu"))
+    off = torch.autocast("cpu", enabled=False)
+    known = np.ones((3, 12, 12), bool)
+    known[1] = False
+    model.module.train()
+    head = model.module.model[-1]
+    total, _ = model.loss(_batch(known), off)
+    total.backward()
+    for branch in head.cv3:  # the last layer's weights: one row a class
+        gradient = branch[-1].weight.grad
+        assert gradient[1].abs().max() == 0
+        assert gradient[0].abs().max() > 0 and gradient[2].abs().max() > 0
+
+
+def test_all_known_is_ultralytics_own_loss():
+    from ultralytics.utils.loss import v8DetectionLoss
+
+    torch.manual_seed(0)
+    model = Yolo("yolov5n", 3).to(torch.device("cpu"))
+    model.module.train()
+    batch = _batch(np.ones((3, 12, 12), bool))
+    ours, _ = model.loss(batch, torch.autocast("cpu", enabled=False))
+    images = batch["img"].contiguous(memory_format=torch.channels_last).float() / 255
+    theirs, _ = v8DetectionLoss(model.module)(model.module(images), batch)
+    torch.testing.assert_close(ours, theirs.sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_export_takes_any_batch_and_size(trained):
+    detector = load_detector(trained / "weights", "cpu")
+    images = [np.full((h, w, 3), 200, np.uint8) for h, w in ((33, 70), (64, 64), (96, 31), (33, 70))]
+    together = detector(images)
+    for image, expected in zip(images, together, strict=True):
+        alone = detector([image])[0]
+        np.testing.assert_allclose(alone.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
+
+
+def test_devices():
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(ConfigError, match="auto, cpu, cuda or cuda:N expected"):
+        pick_device("tpu")
+
+
+def test_learning_rate_warms_up_and_falls():
+    config = read_config(REPO / "configs/bccd-yolov5n.yaml")
+    rates = [engine.learning_rate(config, step, 13) for step in range(13 * config.epochs)]
+    top = int(np.argmax(rates))
+    assert (np.diff(rates[: top + 1]) > 0).all() and (np.diff(rates[top + 1 :]) <= 0).all()
+    assert rates[top] == pytest.approx(config.lr, rel=0.05) and rates[-1] == pytest.approx(config.lr / 100, rel=0.1)
+
+
+def test_the_moving_average_is_what_is_validated(films):
+    config = read_config(films / "tiny.yaml")
+    state = engine.start(build(config), config, torch.device("cpu"))
+    name = next(key for key, value in state.ema.items() if value.dtype.is_floating_point)
+    state.ema[name] += 1
+    own = state.model.module.state_dict()[name].clone()
+    with engine.averaged(state) as model:
+        torch.testing.assert_close(model.module.state_dict()[name], own + 1)
+        assert not model.module.training
+    torch.testing.assert_close(state.model.module.state_dict()[name], own)
