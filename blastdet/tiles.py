@@ -2,7 +2,7 @@
 
 A smear is cut into tiles that overlap. Each tile owns a core, the cores partition the smear, and a cell belongs to
 the tile whose core holds its centre; so every cell is reported once, by a tile that saw it whole. Merging tiles by
-overlap of their boxes instead leaves fragments of cut cells or swallows small neighbours (docs/decisions/tiling.md).
+overlap of their boxes instead leaves fragments or swallows small neighbours (docs/decisions/0002-tiles-own-cells.md).
 """
 
 from __future__ import annotations
