@@ -76,7 +76,7 @@ def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
         image, _ = render(
             SynthConfig(size_wh=size, mpp=mpp, squeeze=squeeze, palette=palette, red_cells=red_cells), seed
         )
-        yield palette, image, (7.5 / mpp / squeeze, 7.5 / mpp), squeeze
+        yield f"palette {palette}", image, (7.5 / mpp / squeeze, 7.5 / mpp), squeeze
 
 
 def main(source: str, n: int) -> None:

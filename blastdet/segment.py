@@ -76,7 +76,7 @@ def segment_cells(rgb: RGB, mpp: Scale) -> Detections:
     Returns
     -------
     Detections
-        Class ``wbc``, in canonical order; the score is how clearly the nucleus stands out.
+        Class ``wbc``, score 1, in canonical order.
     """
     work = _to_work(rgb, mpp)
     density = absorbance(work)

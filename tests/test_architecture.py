@@ -49,10 +49,8 @@ def _imported_rooms(path: Path) -> set[str]:
             continue
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == "blastdet":
-                names = [f"blastdet.{alias.name}" for alias in node.names]
-            else:
-                names = [node.module]
+            inside = node.module == "blastdet"
+            names = [f"blastdet.{alias.name}" for alias in node.names] if inside else [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         rooms |= {name.split(".")[1] for name in names if name.startswith("blastdet.")}

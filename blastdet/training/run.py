@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import cv2
+import numpy as np
 import torch
 
 from blastdet.configs import TrainConfig, to_yaml
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
+from blastdet.images import write_image
+from blastdet.overlay import COLOURS
 from blastdet.training import MODELS, engine
 from blastdet.training.data import load_data
 from blastdet.training.export import draft_card, finish, predict_pictures
-from blastdet.training.samples import load_picture
+from blastdet.training.samples import KNOWN_STRIDE, load_picture
 
 CONFIG = "config.yaml"
 
@@ -44,7 +48,7 @@ def run_training(
     base : Path
         Folder that paths in the configuration are relative to.
     run : Path
-        Run folder: ``config.yaml``, ``metrics.csv``, ``curves.png``, checkpoints, ``weights/``.
+        Run folder: ``config.yaml``, ``samples.png``, ``metrics.csv``, ``curves.png``, checkpoints, ``weights/``.
     device : {"auto", "cpu", "cuda", "cuda:N"}
     resume : bool
         Go on from the last whole epoch of `run`.
@@ -63,6 +67,7 @@ def run_training(
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
     pictures = [load_picture(smear, config.mpp, config.classes, weight) for smear, weight in data.train]
     val_pictures = [load_picture(smear, config.mpp, config.classes) for smear in data.val]
+    draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)
     state = engine.start(model, config, place)
@@ -113,6 +118,21 @@ def pick_device(device: str) -> torch.device:
     if device != "cpu" and not device.startswith("cuda"):
         raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
     return torch.device(device)
+
+
+def draw_samples(samples: engine.Samples, path: Path, rows: int = 3, columns: int = 6) -> None:
+    """A contact sheet of what the model is shown: boxes in the colours of the overlay, unknown regions darkened."""
+    names = samples.config.classes
+    canvases = []
+    for i in range(rows * columns):
+        sample = samples[i]
+        known = np.kron(sample.known.all(axis=0), np.ones((KNOWN_STRIDE, KNOWN_STRIDE), bool))
+        canvas = np.where(known[:, :, None], sample.rgb, sample.rgb // 2)
+        for (x1, y1, x2, y2), label in zip(sample.boxes_xyxy.round().astype(int).tolist(), sample.label, strict=True):
+            cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), COLOURS[names[label]], 1)
+        canvases.append(canvas)
+    sheet = [np.concatenate(canvases[i : i + columns], axis=1) for i in range(0, len(canvases), columns)]
+    write_image(path, np.concatenate(sheet))
 
 
 def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
