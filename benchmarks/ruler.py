@@ -1,4 +1,6 @@
-"""How well `blastdet.ruler` finds the scale: python benchmarks/ruler.py [train|val|test|synth] [n]
+"""How well the scale is found: python benchmarks/ruler.py [train|val|test|synth] [n] [weights]
+
+Without weights `blastdet.ruler` alone is measured; with them, all of `--mpp auto`: the ruler, then the detector.
 
 BCCD pictures are resampled by an unknown factor of 0.12–1.5 (log-uniform); a third squeezed 4:3 along one axis, a third
 cropped. Truth: the median of the isolated red-cell boxes of the picture. Synthetic smears: their exact boxes.
@@ -12,12 +14,15 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from blastdet import boxes, ruler
+from blastdet.detectors import load_detector
+from blastdet.scale import find_scale
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
 Case = tuple[str, np.ndarray, tuple[float, float], float]  # kind, picture, red cell (x, y) in px, stretch y/x
@@ -79,20 +84,37 @@ def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
         yield f"palette {palette}", image, (7.5 / mpp / squeeze, 7.5 / mpp), squeeze
 
 
-def main(source: str, n: int) -> None:
+@dataclass
+class Memory:
+    """A picture as a `Source`."""
+
+    rgb: np.ndarray
+    mpp: None = None
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.rgb.shape[1], self.rgb.shape[0]
+
+    def read(self, box: tuple[int, int, int, int]) -> np.ndarray:
+        x1, y1, x2, y2 = box
+        return self.rgb[y1:y2, x1:x2]
+
+
+def main(source: str, n: int, weights: str | None = None) -> None:
+    detector = load_detector(weights) if weights else None
     cv2.setNumThreads(1)
     rng = np.random.default_rng(0)
     kinds, errors, truths, seconds, right_shape = [], [], [], [], []
     for kind, image, truth, stretch in synthetic(n, rng) if source == "synth" else resampled(source, n, rng):
         start = time.process_time()
-        found = ruler.measure(image)
+        mpp = find_scale(Memory(image), "auto", detector).mpp if detector else ruler.measure(image).mpp
         seconds.append(time.process_time() - start)
         size = np.sqrt(truth[0] * truth[1])
         kinds.append(kind)
         truths.append(size)
-        errors.append(np.inf if found.diameter_px is None else np.sqrt(np.prod(found.diameter_px)) / size - 1)
-        if found.mpp is not None:
-            right_shape.append(found.squeezed == (abs(np.log(stretch)) > 0.1))
+        errors.append(np.inf if mpp is None else 7.5 / np.sqrt(mpp[0] * mpp[1]) / size - 1)
+        if mpp is not None:
+            right_shape.append((max(mpp) > 1.1 * min(mpp)) == (abs(np.log(stretch)) > 0.1))
     report(source, np.array(kinds), np.array(errors), np.array(truths))
     print(
         f"\nsqueeze called rightly: {np.mean(right_shape):.3f}; CPU seconds: median {np.median(seconds):.3f}, ", end=""
@@ -117,4 +139,4 @@ def report(source: str, kinds: np.ndarray, errors: np.ndarray, truths: np.ndarra
 
 if __name__ == "__main__":
     source = sys.argv[1] if len(sys.argv) > 1 else "train"
-    main(source, int(sys.argv[2]) if len(sys.argv) > 2 else 200)
+    main(source, int(sys.argv[2]) if len(sys.argv) > 2 else 200, sys.argv[3] if len(sys.argv) > 3 else None)

@@ -17,7 +17,8 @@ from blastdet.errors import BlastdetError
 from blastdet.images import Source, find_images, open_smear
 from blastdet.journal import Journal
 from blastdet.outputs import COCO_FILE, FIELD_MM2, coco_entry, summary, write_coco, write_smear
-from blastdet.pipeline import Options, ScaleFound, detect_source, find_scale, load_models
+from blastdet.pipeline import Options, detect_source, load_models
+from blastdet.scale import ScaleFound, find_scale
 from blastdet.types import Scale, SmearReport
 
 
@@ -136,7 +137,7 @@ class Batch:
         if skipped := self._skip(job):
             return skipped
         with open_smear(job.path) as source:
-            scale = find_scale(source, self.options.mpp)
+            scale = find_scale(source, self.options.mpp, self.models.detector)
             if scale.weak and len(self.jobs) > 1:
                 self._postponed.append(job)
                 return None
@@ -144,7 +145,7 @@ class Batch:
 
     def _second(self, job: Job) -> Outcome:
         with open_smear(job.path) as source:
-            scale = self._consensus(source.size_wh) or find_scale(source, self.options.mpp)
+            scale = self._consensus(source.size_wh) or find_scale(source, self.options.mpp, self.models.detector)
             return self._run(job, source, scale)
 
     def _consensus(self, size_wh: tuple[int, int]) -> ScaleFound | None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,26 +20,17 @@ from blastdet.cards import Card, find_weights, sha256_of
 from blastdet.detectors import SCORE_FLOOR, Detector, load_detector
 from blastdet.errors import ConfigError, ScaleError
 from blastdet.images import Source, open_smear
+from blastdet.scale import ScaleFound, find_scale, scaled_size
 from blastdet.tiles import Tile, place, stitch, tile_grid
-from blastdet.types import CELL_CLASSES, RGB, Detections, Scale, SmearReport, WidthHeight
-
-if TYPE_CHECKING:
-    from blastdet.ruler import Measurement
+from blastdet.types import CELL_CLASSES, RGB, Detections, Scale, SmearReport
 
 LARGEST_CELL_UM = 24.0
 """Tiles overlap by this much, so that the tile that owns a cell sees all of it (a large monocyte: 20 µm)."""
-
-MAX_ENLARGEMENT = 4.0
-"""A picture that would have to be enlarged more than this has no detail to find cells by."""
-
-FEW_RED_CELLS = 8
-"""Fewer red cells than this measure a picture only if no other picture of the run can."""
 
 BATCH = 8
 """Tiles that a detector gets at once; bounds memory."""
 
 _SLACK_PX = 2.0
-_RULER_WINDOW = 3000
 
 
 @dataclass(frozen=True)
@@ -128,7 +119,7 @@ def detect_smear(
         See `detect`.
     """
     with open_smear(path) as source:
-        scale = find_scale(source, options.mpp)
+        scale = find_scale(source, options.mpp, models.detector)
         return detect_source(source, scale, models, options, progress)
 
 
@@ -142,7 +133,7 @@ def detect_source(
     """Find the cells of an open picture whose scale is settled; see `detect_smear`."""
     start = time.perf_counter()
     if scale.mpp is None:
-        raise ScaleError(f"{source.path}: µm/px unknown: {scale.source}")
+        raise ScaleError(f"{source.path}: µm/px unknown: {scale.source}; give it with --mpp")
     candidates = find_cells(source, scale.mpp, models.detector, progress)
     thresholds = operating_thresholds(models.card, options.min_score)
     floor = min(thresholds.values()) if options.min_score is None else options.min_score
@@ -167,64 +158,6 @@ def operating_thresholds(card: Card, min_score: float | None = None) -> dict[str
     return {name: max(point.value, min_score or 0.0) for name, point in card.thresholds.items()}
 
 
-@dataclass(frozen=True)
-class ScaleFound:
-    """The scale of one picture and where it comes from.
-
-    Parameters
-    ----------
-    mpp : (float, float) or None
-        Micrometres per pixel; ``None`` where nothing tells.
-    source : str
-        ``"given"``, ``"file"``, ``"red cells (n=57)"``; or why nothing tells.
-    weak : bool
-        Whether it rests on too few red cells to be believed against other pictures of the same run.
-    warnings : tuple of str
-    seconds : float
-        Time the measurement took.
-    """
-
-    mpp: Scale | None
-    source: str
-    weak: bool = False
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-
-def find_scale(source: Source, asked: Scale | Literal["auto"] | None) -> ScaleFound:
-    """Micrometres per pixel: as given, as the file says, or as the red cells in the picture tell."""
-    if isinstance(asked, tuple):
-        return ScaleFound(asked, "given")
-    if asked is None and source.mpp is not None:
-        return ScaleFound(source.mpp, "file")
-    start = time.perf_counter()
-    found = _measure(source)
-    seconds = time.perf_counter() - start
-    if found.mpp is None:
-        return ScaleFound(None, found.reason, weak=True, seconds=seconds)
-    warnings = (f"picture looks squeezed: {found.reason}",) if found.squeezed else ()
-    name = f"red cells (n={found.n_cells})"
-    return ScaleFound(found.mpp, name, found.n_cells < FEW_RED_CELLS, warnings, seconds)
-
-
-def _measure(source: Source) -> Measurement:
-    """µm/px from the red cells of the whole picture, or of windows in the middle of one too large to look at whole."""
-    from blastdet.ruler import measure
-
-    width, height = source.size_wh
-    if width * height <= _RULER_WINDOW**2:
-        return measure(source.read())
-    found = None
-    for fx, fy in ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)):
-        x = int(max(0, min(width * fx - _RULER_WINDOW / 2, width - _RULER_WINDOW)))
-        y = int(max(0, min(height * fy - _RULER_WINDOW / 2, height - _RULER_WINDOW)))
-        found = measure(source.read((x, y, min(x + _RULER_WINDOW, width), min(y + _RULER_WINDOW, height))))
-        if found.mpp is not None:
-            break
-    assert found is not None
-    return found
-
-
 def find_cells(
     source: Source, mpp: Scale, detector: Detector, progress: Callable[[int, int], None] | None = None
 ) -> Detections:
@@ -243,21 +176,6 @@ def find_cells(
     cells = stitch(parts, card.suppression_iou)
     xyxy = boxes.clip(boxes.scale(cells.boxes_xyxy, (1 / scale_xy[0], 1 / scale_xy[1])), source.size_wh)
     return cells.with_columns(boxes_xyxy=xyxy).sorted()
-
-
-def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -> WidthHeight:
-    """Size of a picture at the card's µm/px.
-
-    Raises
-    ------
-    ScaleError
-        If the picture would have to be enlarged beyond reason.
-    """
-    factor = (mpp[0] / card_mpp, mpp[1] / card_mpp)
-    if max(factor) > MAX_ENLARGEMENT:
-        limit = MAX_ENLARGEMENT * card_mpp
-        raise ScaleError(f"{path}: {max(mpp):.3g} µm/px found, at most {limit:.3g} expected: too coarse to show cells")
-    return max(1, round(size_wh[0] * factor[0])), max(1, round(size_wh[1] * factor[1]))
 
 
 def _read(source: Source, tile: Tile, scale_xy: tuple[float, float]) -> RGB:

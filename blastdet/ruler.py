@@ -141,9 +141,9 @@ def _search(rgb: RGB) -> tuple[_Discs, str]:
     """Red cells of one picture, and why there are none."""
     plane, nuclei = _plane(rgb)
     if plane is None:
-        return _none(), "nothing stands out from the background; give the scale with --mpp"
+        return _none(), "nothing stands out from the background"
     found = _population(_plausible(_discs(plane, nuclei), nuclei))
-    return found, f"{len(found)} red cells found, at least {_FEWEST} that agree are needed; give the scale with --mpp"
+    return found, f"{len(found)} red cells found, at least {_FEWEST} that agree are needed"
 
 
 def _none() -> _Discs:

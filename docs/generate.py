@@ -188,8 +188,11 @@ def _must_agree(fields: Iterable[str], words: Mapping[str, str], where: str) -> 
 
 
 def main() -> None:
-    """Write all pages, and remove those of commands that are gone."""
+    """Write all pages, and remove those of commands that are gone; with ``--print``, show them as JSON instead."""
     made = pages()
+    if sys.argv[1:] == ["--print"]:
+        json.dump(made, sys.stdout)
+        return
     REFERENCE.mkdir(exist_ok=True)
     for name, text in made.items():
         (REFERENCE / name).write_text(text, encoding="utf-8", newline="\n")

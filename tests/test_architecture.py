@@ -21,7 +21,7 @@ LEVELS = [
     {"ruler", "formats", "audit", "synth", "synth_cells", "synth_film", "synth_stains", "cards", "fetch", "archives"}
     | {"recipes", "overlay"},
     {"detectors", "classifiers", "evaluation"},
-    {"pipeline", "outputs", "journal", "batch"},
+    {"scale", "pipeline", "outputs", "journal", "batch"},
     {"training", "robustness"},
     {"review"},
     {"cli"},

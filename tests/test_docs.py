@@ -8,7 +8,6 @@ code of its last command), ``<!-- file: NAME -->`` (the block is written to that
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -195,13 +194,10 @@ def test_every_shown_command_is_run_or_says_why_not() -> None:
 
 @pytest.fixture(scope="module")
 def generated() -> dict[str, str]:
-    """Pages as docs/generate.py writes them now."""
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    pages: dict[str, str] = module.pages()
+    """Pages as docs/generate.py writes them now; a process of its own, since click remembers help options."""
+    words = [sys.executable, str(DOCS / "generate.py"), "--print"]
+    run = subprocess.run(words, capture_output=True, text=True, check=True)
+    pages: dict[str, str] = json.loads(run.stdout)
     return pages
 
 

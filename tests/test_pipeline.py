@@ -13,7 +13,8 @@ from PIL import Image
 from blastdet.detectors.fake import MARKS, FakeDetector, fake_card
 from blastdet.errors import ConfigError, ScaleError
 from blastdet.outputs import coco_entry, summary, to_dict, write_coco, write_smear
-from blastdet.pipeline import Models, Options, detect_smear, find_cells, find_scale, operating_thresholds
+from blastdet.pipeline import Models, Options, detect_smear, find_cells, operating_thresholds
+from blastdet.scale import find_scale
 from blastdet.types import CELL_CLASSES, WBC
 
 
@@ -172,8 +173,9 @@ def test_a_blank_field_asks_for_its_scale(tmp_path, models):
 def test_the_scale_of_the_file_goes_before_the_red_cells():
     source = _Memory(np.zeros((10, 10, 3), np.uint8))
     source.mpp = (0.25, 0.25)
-    assert (find_scale(source, None).mpp, find_scale(source, None).source) == ((0.25, 0.25), "file")
-    assert (find_scale(source, (0.1, 0.2)).mpp, find_scale(source, (0.1, 0.2)).source) == ((0.1, 0.2), "given")
+    stated, given = (find_scale(source, asked, FakeDetector()) for asked in (None, (0.1, 0.2)))
+    assert (stated.mpp, stated.source) == ((0.25, 0.25), "file")
+    assert (given.mpp, given.source) == ((0.1, 0.2), "given")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (33, 31)])

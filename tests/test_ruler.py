@@ -96,7 +96,7 @@ def test_large_picture_of_small_cells_is_looked_at_closely() -> None:
 def test_blank_picture_tells_nothing(size_wh: tuple[int, int], level: int) -> None:
     found = ruler.measure(np.full((size_wh[1], size_wh[0], 3), level, np.uint8))
     assert found.mpp is None and found.diameter_px is None and found.n_cells == 0
-    assert "--mpp" in found.reason and "\n" not in found.reason
+    assert found.reason and "\n" not in found.reason
 
 
 @pytest.mark.parametrize("blur", [0, 1, 2, 4])

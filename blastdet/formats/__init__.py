@@ -101,6 +101,8 @@ def read(path: Path, format: str = "auto", **options: Any) -> Dataset:
         If the reader does not take an option.
     """
     path = Path(path)
+    if not path.exists():
+        raise FormatError(f"{path}: no such file or folder")
     name = detect_format(path) if format == "auto" else format
     if name not in READERS:
         raise FormatError(f"format {name!r} cannot be read; known are: auto, {', '.join(READERS)}")

@@ -17,12 +17,14 @@ from blastdet.configs import TrainConfig
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError
 from blastdet.evaluation.coco import APResult, average_precision
+from blastdet.evaluation.operating import sweep
 from blastdet.training import engine
 from blastdet.training.data import Data
 from blastdet.training.samples import Picture, load_picture
 from blastdet.types import Dataset, Detections
 
 WEIGHTS = "weights"
+_F1_TOLERANCE = 0.005
 _LIMITS = (
     "Research use only; no diagnosis.",
     "Trained on the data sets listed under training; other stains, microscopes and focus lower its figures.",
@@ -123,18 +125,20 @@ def check_parity(folder: Path, pictures: Sequence[Picture], dataset: Dataset, by
 
 
 def best_thresholds(result: APResult) -> dict[str, Threshold]:
-    """For each class the score at which F1 on the validation split is highest (IoU 0.5)."""
+    """For each class the middle of the scores whose F1 on the validation split is as good as the best (IoU 0.5).
+
+    Validation cannot tell these apart. The middle leaves room both ways for pictures of other laboratories, where cells
+    score lower and other things higher.
+    """
     points = {}
     for name, matches in result.table.classes.items():
-        counted = ~matches.ignored[0]
-        found = np.cumsum(matches.found[0][counted])
-        shown = np.arange(1, len(found) + 1)
-        f1 = 2 * found / (shown + max(int(matches.n_truth.sum()), 1))
-        last = np.r_[np.diff(matches.score[counted]) != 0, True] if len(f1) else np.empty(0, bool)
-        best = int(np.argmax(np.where(last, f1, 0))) if len(f1) else 0
-        value = float(matches.score[counted][best]) if len(f1) else 0.5
-        criterion = f"highest F1 at IoU 0.5 ({f1[best]:.3f})" if len(f1) else "no detection on validation; 0.5 taken"
-        points[name] = Threshold(value=round(value - 5e-4, 3), chosen_on="validation split", criterion=criterion)
+        curve = sweep(matches)
+        if not len(curve.score) or not matches.n_truth.any():
+            continue
+        good = curve.score[curve.f1 >= curve.f1.max() - _F1_TOLERANCE]
+        criterion = f"middle of scores with F1 within {_F1_TOLERANCE} of the highest, {curve.f1.max():.3f} (IoU 0.5)"
+        value = round(float(good.min() + good.max()) / 2, 3)
+        points[name] = Threshold(value=value, chosen_on="validation split", criterion=criterion)
     return points
 
 

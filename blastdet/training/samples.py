@@ -16,7 +16,7 @@ from blastdet import boxes
 from blastdet.configs import AugmentConfig, TrainConfig
 from blastdet.errors import ScaleError
 from blastdet.images import open_smear
-from blastdet.pipeline import scaled_size
+from blastdet.scale import scaled_size
 from blastdet.training.augment import photometric, stain_jitter
 from blastdet.types import CELL_CLASSES, RGB, Smear
 
