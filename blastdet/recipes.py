@@ -15,12 +15,10 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from blastdet.cards import shipped
 from blastdet.errors import ConfigError
 
-# The recipes lie at the top of the repository, so this finds them in a checkout (`pip install -e .`), which is the
-# only way we install. For a wheel: declare `datasets` as the package directory of a package `blastdet_datasets` in
-# pyproject.toml and ask importlib.resources.
-RECIPES = Path(__file__).resolve().parents[1] / "datasets"
+RECIPES = shipped("datasets")
 
 
 class Recipe(BaseModel):
