@@ -33,9 +33,7 @@ FORMATS: tuple[str, ...] = (*SUFFIXES, "coco")
 
 def summary(report: SmearReport) -> dict[str, Any]:
     """Counts and densities of one smear, as in its JSON file."""
-    counts = {
-        name: number for name, number in report.detections.counts().items() if name in report.parameters["thresholds"]
-    }
+    counts = report.counts
     return {
         "counts": counts,
         "area_mm2": round(report.area_mm2, 6),

@@ -87,11 +87,11 @@ def _caption(report: SmearReport, width: int, unit: float) -> RGB:
     row = round(max(18, 30 * unit))
     strip = np.full((2 * row, width, 3), 255, np.uint8)
     x = round(10 * unit)
-    for name, number in report.detections.counts().items():
-        if name in report.parameters["thresholds"]:
-            text = f"{name} {number}"
-            cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, COLOURS[name], line + 1, cv2.LINE_AA)
-            x += cv2.getTextSize(text, _FONT, size, line + 1)[0][0] + round(24 * unit)
+    bold = max(1, round(1.6 * unit))
+    for name, number in report.counts.items():
+        text = f"{name} {number}"
+        cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, COLOURS[name], bold, cv2.LINE_AA)
+        x += cv2.getTextSize(text, _FONT, size, bold)[0][0] + round(24 * unit)
     ten_um = round(10 / report.mpp[0] * width / report.size_wh[0])
     right = width - round(10 * unit)
     cv2.rectangle(strip, (right - ten_um, round(row * 0.55)), (right, round(row * 0.7)), (0, 0, 0), -1)

@@ -27,6 +27,9 @@ from blastdet.types import CELL_CLASSES, RGB, Detections, Scale, SmearReport
 LARGEST_CELL_UM = 24.0
 """Tiles overlap by this much, so that the tile that owns a cell sees all of it (a large monocyte: 20 µm)."""
 
+SMALLEST_SIDE_UM = 1.0
+"""Boxes narrower than this are slivers of cells beyond the edge of the picture; the smallest platelet is 1.5 µm."""
+
 BATCH = 8
 """Tiles that a detector gets at once; bounds memory."""
 
@@ -54,7 +57,9 @@ class Options:
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ConfigError(f"min_score: {self.min_score} found, 0 to 1 expected")
         if isinstance(self.mpp, tuple) and not all(0 < side < 100 for side in self.mpp):
-            raise ScaleError(f"mpp: {self.mpp[0]:g},{self.mpp[1]:g} found, micrometres per pixel above 0 expected")
+            raise ScaleError(
+                f"mpp: {self.mpp[0]:g},{self.mpp[1]:g} found, micrometres per pixel above 0 and below 100 expected"
+            )
 
 
 @dataclass(frozen=True)
@@ -138,18 +143,22 @@ def detect_source(
     thresholds = operating_thresholds(models.card, options.min_score)
     floor = min(thresholds.values()) if options.min_score is None else options.min_score
     per_label = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
+    detections = candidates[candidates.score >= per_label[candidates.label]]
+    warnings = [*scale.warnings, *source.notes]
+    if "rbc" in thresholds and detections.counts()["rbc"] < scale.n_cells / 2:
+        warnings.append("red cells are hardly found under this stain: do not use their count")
     return SmearReport(
         path=source.path,
         size_wh=source.size_wh,
         mpp=scale.mpp,
         mpp_source=scale.source,
-        detections=candidates[candidates.score >= per_label[candidates.label]],
+        detections=detections,
         candidates=candidates[candidates.score >= max(floor, SCORE_FLOOR)],
         image_sha256=sha256_of(source.path),
         model=models.describe(),
         parameters={**asdict(options), "thresholds": thresholds, "suppression_iou": models.card.suppression_iou},
         seconds=time.perf_counter() - start + scale.seconds,
-        warnings=(*scale.warnings, *source.notes),
+        warnings=tuple(warnings),
     )
 
 
@@ -174,6 +183,8 @@ def find_cells(
         if progress is not None:
             progress(len(parts), len(tiles))
     cells = stitch(parts, card.suppression_iou)
+    sides = cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]
+    cells = cells[sides.min(axis=1, initial=np.inf) >= SMALLEST_SIDE_UM / card.mpp]
     xyxy = boxes.clip(boxes.scale(cells.boxes_xyxy, (1 / scale_xy[0], 1 / scale_xy[1])), source.size_wh)
     return cells.with_columns(boxes_xyxy=xyxy).sorted()
 

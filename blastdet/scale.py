@@ -51,6 +51,8 @@ class ScaleFound:
         ``"given"``, ``"file"``, ``"red cells (n=57)"``; or why nothing tells.
     weak : bool
         Whether it rests on too few red cells to be believed against other pictures of the same run.
+    n_cells : int
+        Red cells it was measured on.
     warnings : tuple of str
     seconds : float
         Time the measurement took.
@@ -59,6 +61,7 @@ class ScaleFound:
     mpp: Scale | None
     source: str
     weak: bool = False
+    n_cells: int = 0
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
@@ -103,7 +106,7 @@ def find_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: 
         warnings.append(f"picture looks squeezed: its red cells are {mpp[0] / mpp[1]:.2f} times as tall as wide")
     if n < FEW_RED_CELLS:
         warnings.append(f"scale measured on {n} red cells only; give it with --mpp if it is known")
-    return ScaleFound(mpp, f"red cells (n={n})", n < FEW_RED_CELLS, tuple(warnings), seconds)
+    return ScaleFound(mpp, f"red cells (n={n})", n < FEW_RED_CELLS, n, tuple(warnings), seconds)
 
 
 def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -> WidthHeight:

@@ -320,6 +320,12 @@ class SmearReport:
     warnings: tuple[str, ...] = ()
 
     @property
+    def counts(self) -> dict[str, int]:
+        """Number of cells of each class that the model knows; one that it does not know is not listed with 0."""
+        known = self.parameters.get("thresholds", {})
+        return {name: number for name, number in self.detections.counts().items() if name in known}
+
+    @property
     def area_mm2(self) -> float:
         """Area of the picture in mm²."""
         return self.size_wh[0] * self.mpp[0] * self.size_wh[1] * self.mpp[1] / 1e6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 
 import click
@@ -46,6 +45,9 @@ class _Commands(click.Group):
 
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted; what is done is whole, and --resume (detect, train) goes on from there", err=True)
+            ctx.exit(130)
         except BlastdetError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
 
@@ -66,8 +68,4 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the ``blastdet`` program."""
-    try:
-        cli()
-    except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
-        sys.exit(130)
+    cli()

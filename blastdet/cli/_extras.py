@@ -17,4 +17,4 @@ def require(extra: str, *modules: str) -> None:
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise DependencyError(f"{', '.join(missing)}: not installed; pip install 'blastdet[{extra}]'")
+        raise DependencyError(f"{', '.join(missing)}: not installed; in the checkout, pip install -e '.[{extra}]'")

@@ -37,7 +37,7 @@ def best_pairs(allowed: Bools, gain: Floats) -> tuple[Ints, Ints]:
     try:
         from scipy.optimize import linear_sum_assignment
     except ImportError:
-        raise DependencyError("scipy is not installed: pip install 'blastdet[evaluate]'") from None
+        raise DependencyError("scipy is not installed: in the checkout, pip install -e '.[evaluate]'") from None
     part = np.ix_(near_rows, near_columns)
     one_pair = min(allowed[part].shape) + 1.0  # worth more than all gains together
     rows, columns = linear_sum_assignment(np.where(allowed[part], one_pair + gain[part], 0.0), maximize=True)

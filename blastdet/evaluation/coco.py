@@ -226,7 +226,7 @@ def coco_sides(dataset: Dataset, predictions: Sequence[Detections], classes: Seq
     try:
         from pycocotools.coco import COCO
     except ImportError:
-        raise DependencyError("pycocotools is not installed: pip install 'blastdet[evaluate]'") from None
+        raise DependencyError("pycocotools is not installed: in the checkout, pip install -e '.[evaluate]'") from None
     sides = []
     for rows in _coco_annotations(dataset, predictions, classes):
         side = COCO()

@@ -173,7 +173,7 @@ def clopper_pearson(successes: int, n: int) -> Interval:
     try:
         from scipy.special import betaincinv
     except ImportError:
-        raise DependencyError("scipy is not installed: pip install 'blastdet[evaluate]'") from None
+        raise DependencyError("scipy is not installed: in the checkout, pip install -e '.[evaluate]'") from None
     low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, 0.025))
     high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 0.975))
     return Interval(low, high, "Clopper-Pearson")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blastdet import overlay
 from blastdet.errors import DependencyError
 from blastdet.evaluation.counts import count_cells
 from blastdet.evaluation.summary import Evaluation
@@ -18,7 +19,7 @@ from blastdet.evaluation.table import RECALL_POINTS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {"blast": "#d1495b", "wbc": "#7b6cd9", "rbc": "#d9822b", "platelet": "#2a9d8f"}
+COLOURS = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in overlay.COLOURS.items()}
 """One colour a class, legible on white and on black."""
 
 _INK = "#010203"  # replaced by currentColor
@@ -57,7 +58,7 @@ def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = 
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError("matplotlib is not installed: pip install 'blastdet[evaluate]'") from None
+        raise DependencyError("matplotlib is not installed: in the checkout, pip install -e '.[evaluate]'") from None
     file = io.StringIO()
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types every key as a literal
     with matplotlib.rc_context(style):

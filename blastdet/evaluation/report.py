@@ -44,7 +44,7 @@ def render(evaluations: Sequence[Evaluation], differences: Sequence[dict[str, An
         import jinja2
         from markupsafe import Markup
     except ImportError:
-        raise DependencyError("jinja2 is not installed: pip install 'blastdet[evaluate]'") from None
+        raise DependencyError("jinja2 is not installed: in the checkout, pip install -e '.[evaluate]'") from None
 
     def number(text: Any) -> Any:
         """The interval smaller and softer than the figure."""

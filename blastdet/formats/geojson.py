@@ -20,16 +20,9 @@ from blastdet.errors import FormatError
 from blastdet.formats.files import FAULTS, folder_of, place_images, read_text, write_text
 from blastdet.formats.naming import label_of
 from blastdet.images import IMAGE_SUFFIXES, image_size
+from blastdet.overlay import COLOURS
 from blastdet.splits import SPLITS
 from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Scale, Smear
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "blast": (213, 94, 0),
-    "wbc": (0, 114, 178),
-    "rbc": (204, 121, 167),
-    "platelet": (0, 158, 115),
-}
-"""Colours of the classes, told apart by colour-blind eyes too (Okabe and Ito)."""
 
 _NAMESPACE = uuid.UUID("6f3c1a52-7c3e-5d0e-9a59-5c0d2f1f8e11")
 _NUMBERS = {"score": "Score", "blast_probability": "Blast probability"}
