@@ -53,7 +53,7 @@ def test_features_are_what_qupath_calls_detections() -> None:
     assert cell["geometry"] == {"type": "Polygon", "coordinates": [[[1, 2], [11, 2], [11, 22], [1, 22], [1, 2]]]}
     properties = cell["properties"]
     assert properties["objectType"] == "detection"
-    assert properties["classification"] == {"name": "wbc", "color": [0, 114, 178]}
+    assert properties["classification"] == {"name": "wbc", "color": [0, 90, 200]}
     assert properties["measurements"] == {"Score": 0.5, "Blast probability": 0.25, "Width µm": 1.0, "Height µm": 4.0}
     assert properties["metadata"] == {"cell_type": "monocyte"}  # QuPath keeps words there, and words only
 
