@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from glob import has_magic
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
 from blastdet.images import Source, find_images, open_smear
 from blastdet.journal import Journal
-from blastdet.outputs import COCO_FILE, FIELD_MM2, coco_entry, summary, write_coco, write_smear
+from blastdet.outputs import COCO_FILE, FIELD_MM2, SUFFIXES, coco_entry, summary, write_coco, write_smear
 from blastdet.pipeline import Options, detect_source, load_models
 from blastdet.scale import ScaleFound, find_scale
 from blastdet.types import Scale, SmearReport
@@ -38,17 +38,22 @@ class Outcome:
     failed: bool = False
 
 
-def find_jobs(paths: Sequence[Path]) -> list[Job]:
+def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
     """Pictures that the paths stand for, named relative to the folder that was given.
 
-    Where two would get one name, all are named relative to the folder they have in common.
+    Where two would get one name, all are named relative to the folder they have in common. What lies in the output
+    folder is no smear, unless that is what a path names.
     """
     jobs: dict[Path, Job] = {}
+    results = Path(os.path.realpath(out))
     for given in paths:
         root = given if given.is_dir() else _fixed_part(given)
         for path in find_images(given):
+            real = Path(os.path.realpath(path))  # Path.resolve() raises on a loop of links
+            if real.is_relative_to(results) and not Path(os.path.realpath(given)).is_relative_to(results):
+                continue
             name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-            jobs.setdefault(path.resolve(), Job(path, name.as_posix()))
+            jobs.setdefault(real, Job(path, name.as_posix()))
     if len({job.name for job in jobs.values()}) < len(jobs):
         common = Path(os.path.commonpath([path.parent for path in jobs]))
         return [Job(job.path, path.relative_to(common).as_posix()) for path, job in jobs.items()]
@@ -60,6 +65,27 @@ def _fixed_part(pattern: Path) -> Path:
     parts = pattern.parts[:-1]
     first = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
     return Path(*parts[:first])
+
+
+def _locked(out: Path) -> IO[bytes]:
+    """Make the output folder and take its lock, which the system gives back when the program ends, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BlastdetError(f"{out}: cannot be made a folder ({error.strerror})") from error
+    try:
+        lock = (out / ".lock").open("wb")
+    except OSError as error:
+        raise BlastdetError(f"{out}: cannot be written to ({error.strerror})") from error
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: no lock
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise BlastdetError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+    return lock
 
 
 class Batch:
@@ -98,17 +124,15 @@ class Batch:
         self.jobs, self.out, self.formats = jobs, out, tuple(formats)
         self.options = Options(mpp, min_score)
         self.models = load_models(weights, device)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BlastdetError(f"{out}: cannot be made a folder ({error.strerror})") from error
+        self._lock = _locked(out)
         settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
         self.journal = Journal(out, settings, resume)
         self.resume = resume
         self.failed: list[str] = []
         self._postponed: list[Job] = []
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
-        self._shared = {stem for stem, number in stems.items() if number > 1}
+        self._full_names = max(stems.values(), default=0) > 1
+        self._check_names()
 
     def __iter__(self) -> Iterator[Outcome]:
         yield from filter(None, (self._try(self._first, job) for job in self.jobs))
@@ -118,19 +142,36 @@ class Batch:
         try:
             return step(job)
         except BlastdetError as error:
-            self.failed.append(" ".join(str(error).split()))
-            return Outcome(f"failed: {self.failed[-1]}", failed=True)
+            line = " ".join(str(error).split())
+        except Exception as error:  # noqa: BLE001  # one picture's surprise must not cost the others
+            line = f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+        self.failed.append(line)
+        return Outcome(f"failed: {line}", failed=True)
 
     def stem(self, job: Job) -> Path:
         """Path of a job's output files without their suffix; keeps the picture's own where two differ only in it."""
         name = Path(job.name)
-        bare = name.with_suffix("")
-        return self.out / (name if bare.as_posix() in self._shared else bare)
+        return self.out / (name if self._full_names else name.with_suffix(""))
+
+    def _files(self, job: Job) -> list[Path]:
+        stem = self.stem(job)
+        return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in self.formats if kind in SUFFIXES]
+
+    def _check_names(self) -> None:
+        """Refuse to write one file twice, or over a picture of the run."""
+        files = [file for job in self.jobs for file in self._files(job)] + [self.out / COCO_FILE, self.journal.path]
+        pictures = {os.path.realpath(job.path) for job in self.jobs}
+        twice = [file for file, number in Counter(files).items() if number > 1]
+        over = [file for file in files if os.path.realpath(file) in pictures]
+        if twice or over:
+            raise BlastdetError(f"{(twice or over)[0]}: two results, or a picture, of this name; choose another --out")
 
     def _skip(self, job: Job) -> Outcome | None:
-        if self.resume and job.path.is_file() and self.journal.has(job.name, sha256_of(job.path)):
-            return Outcome(f"{job.name}: done before, skipped")
-        return None
+        if not self.resume or not job.path.is_file() or not all(file.is_file() for file in self._files(job)):
+            return None
+        if not self.journal.has(job.name, sha256_of(job.path)):
+            return None
+        return Outcome(f"{job.name}: done before, skipped")
 
     def _first(self, job: Job) -> Outcome | None:
         """Do a smear, unless its scale is in doubt and other pictures may tell it: then later."""
@@ -171,7 +212,7 @@ class Batch:
     def finish(self, say: Callable[[str], None]) -> int:
         """Write the COCO file, print totals and failures; returns the number of failures."""
         names = [job.name for job in self.jobs]
-        if "coco" in self.formats:
+        if "coco" in self.formats and len(self.failed) < len(self.jobs):
             path = write_coco(self.journal.entries(names), self.models.card.classes, self.out / COCO_FILE)
             say(f"wrote {path}")
         done = list(self.journal.entries(names)) if len(self.jobs) > 1 else []

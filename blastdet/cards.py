@@ -28,7 +28,7 @@ class InputSpec(_Frozen):
     """How pixels go into the model: ``(pixel / 255 - mean) / std``."""
 
     wh: tuple[int, int] = Field(description="largest tile, in pixels at the card's µm/px")
-    stride: int = Field(default=32, description="width and height are padded to a multiple of this")
+    stride: int = Field(default=32, gt=0, description="width and height are padded to a multiple of this")
     pad_value: int = Field(default=114, ge=0, le=255)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
@@ -89,7 +89,7 @@ class Card(_Frozen):
         default="yolo", description="yolo: (n, 4 + classes, anchors), cx cy w h in input px"
     )
     files: dict[str, str] = Field(description="file name: sha256")
-    mpp: float = Field(gt=0, description="µm/px the model was trained at")
+    mpp: float = Field(gt=0, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")
     input: InputSpec
     thresholds: dict[str, Threshold]
     suppression_iou: float = Field(default=0.5, gt=0, le=1)
@@ -106,8 +106,14 @@ class Card(_Frozen):
         unknown = [name for name in self.classes if name not in CELL_CLASSES]
         if unknown:
             raise ValueError(f"classes {unknown} found, some of {list(CELL_CLASSES)} expected")
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes {list(self.classes)} found, one or more, each once, expected")
         if missing := [name for name in self.classes if name not in self.thresholds]:
             raise ValueError(f"no threshold for {missing}")
+        if idle := [name for name in self.thresholds if name not in self.classes]:
+            raise ValueError(f"thresholds for {idle}, which the model does not know")
+        if not all(self.input.std) or min(self.input.wh) < self.input.stride:
+            raise ValueError("input: std other than 0, and wh of a stride or more, expected")
         return self
 
     @property

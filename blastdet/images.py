@@ -260,8 +260,11 @@ def _hidden(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise error
+
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files = (Path(parent, name) for name in names if not name.startswith("."))
         found += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]

@@ -38,10 +38,12 @@ class Journal:
         head = {"settings": settings}
         if resume and self.path.is_file():
             lines = list(_whole_lines(self.path))
-            if lines and lines[0] != json.loads(json.dumps(head)):
+            if lines[:1] != [json.loads(json.dumps(head))]:
                 raise ConfigError(f"{self.path}: of a run with another model or other settings; leave out --resume")
-            for entry in lines[1:]:
-                self._done[entry["name"]] = entry["image_sha256"]
+            for number, entry in enumerate(lines[1:], start=2):
+                if not isinstance(entry, dict) or not {"name", "image_sha256", "counts"} <= entry.keys():
+                    raise ConfigError(f"{self.path}: line {number} is none of ours; leave out --resume")
+                self._done[str(entry["name"])] = str(entry["image_sha256"])
             _keep(self.path, [head, *lines[1:]])
         else:
             _keep(self.path, [head])
@@ -73,11 +75,11 @@ class Journal:
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Lines up to one that a kill cut short."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open("rb") as stream:
         for line in stream:
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError:
+            except ValueError:  # cut short, or not text
                 return
 
 

@@ -17,6 +17,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 """Colour of each class, RGB; told apart by colour-blind readers too, and from Giemsa's violet and pink."""
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
+_NARROWEST_CAPTION = 60
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -47,6 +48,8 @@ def draw(source: Source, report: SmearReport) -> RGB:
         if CELL_CLASSES[report.detections.label[i]] in ("blast", "wbc"):
             name = CELL_CLASSES[report.detections.label[i]]
             _tag(canvas, f"{name} {report.detections.score[i]:.2f}", boxes[i], COLOURS[name], unit)
+    if width < _NARROWEST_CAPTION:
+        return canvas
     return np.concatenate([canvas, _caption(report, width, unit)])
 
 

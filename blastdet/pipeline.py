@@ -56,10 +56,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.min_score is not None and not 0 <= self.min_score <= 1:
             raise ConfigError(f"min_score: {self.min_score} found, 0 to 1 expected")
-        if isinstance(self.mpp, tuple) and not all(0 < side < 100 for side in self.mpp):
-            raise ScaleError(
-                f"mpp: {self.mpp[0]:g},{self.mpp[1]:g} found, micrometres per pixel above 0 and below 100 expected"
-            )
+        if isinstance(self.mpp, tuple) and not all(0.001 <= side < 100 for side in self.mpp):
+            raise ScaleError(f"mpp: {self.mpp[0]:g},{self.mpp[1]:g} found, 0.001 to 100 µm per pixel expected")
 
 
 @dataclass(frozen=True)

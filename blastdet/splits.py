@@ -118,7 +118,7 @@ def grouped(
         Shares of train, val, test; positive, summing to 1.
     """
     share = np.array(fractions, np.float64)
-    if share.shape != (3,) or (share <= 0).any() or abs(share.sum() - 1) > 1e-6:
+    if share.shape != (3,) or not (share > 0).all() or not abs(share.sum() - 1) <= 1e-6:
         raise FormatError(f"fractions {tuple(fractions)} found, three positive shares summing to 1 expected")
     units = _units(dataset, group_keys(dataset) if keys is None else keys)
     strata = _strata(dataset)

@@ -47,7 +47,7 @@ def test_demo_smear(tmp_path):
     """Every white cell of the demo's truth is found, and hardly anything else is called one."""
     run = _run("detect", SMEAR, "--format", "json,csv,coco,geojson,overlay", cwd=tmp_path)
     out = tmp_path / "blastdet-out"
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir()} - {".lock"}
     assert names == {
         "smear.json",
         "smear.csv",
@@ -116,9 +116,11 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
     [
         (["missing.jpg"], "missing.jpg: no picture found"),
         ([SMEAR, "--weights", "nope"], "nope: no card.json found"),
-        ([SMEAR, "--mpp", "0"], "micrometres per pixel above 0 and below 100 expected"),
+        ([SMEAR, "--mpp", "0"], "0.001 to 100 µm per pixel expected"),
         ([SMEAR, "--mpp", "fine"], "a number, two numbers X,Y or auto expected"),
         ([SMEAR, "--mpp", "9"], "too coarse to show cells"),
+        ([SMEAR, "--mpp", "1e-9"], "0.001 to 100 µm per pixel expected"),
+        ([""], "an empty path found"),
         ([SMEAR, "--format", "xml"], "xml found; some of json, csv, coco, geojson, overlay expected"),
         ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
         ([SMEAR, "--device", "cuda"], "device cuda: onnxruntime-gpu expected"),
@@ -190,6 +192,93 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
         for name in ("killed", "whole")
     )
     assert killed == whole
+
+
+def test_results_are_never_taken_for_smears(tmp_path, crops):
+    """The output folder may lie in the input folder: the second run sees the same pictures as the first."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "a.png").write_bytes((crops / "a.png").read_bytes())
+    first = _run("detect", ".", "--mpp", DEMO_MPP, "--out", "results", cwd=folder)
+    again = _run("detect", ".", "--mpp", DEMO_MPP, "--out", "results", cwd=folder)
+    assert "total of" not in first.stdout + again.stdout
+    before = (folder / "a.png").read_bytes()
+    (folder / "a.overlay.jpg").write_bytes((crops / "b.jpg").read_bytes())
+    clash = _run("detect", folder, "--mpp", DEMO_MPP, "--out", folder / "x" / "..", cwd=tmp_path, code=2)
+    assert "no picture" in clash.stderr or "choose another --out" in clash.stderr
+    assert (folder / "a.png").read_bytes() == before
+    assert (folder / "a.overlay.jpg").read_bytes() == (crops / "b.jpg").read_bytes()
+
+
+def test_results_of_different_pictures_never_share_a_name(tmp_path, crops):
+    folder = tmp_path / "names"
+    folder.mkdir()
+    for name in ("a.jpg", "a.png", "a.png.jpg"):
+        Image.open(crops / "a.png").save(folder / name)
+    _run("detect", folder, "--mpp", DEMO_MPP, "--format", "json", cwd=tmp_path)
+    assert len(list((tmp_path / "blastdet-out").glob("*.json"))) == 3
+
+
+def test_resume_makes_again_what_was_deleted(tmp_path, crops):
+    words = ("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "json")
+    _run(*words, cwd=tmp_path)
+    (tmp_path / "blastdet-out/a.json").unlink()
+    assert "skipped" not in _run(*words, "--resume", cwd=tmp_path).stdout
+    assert (tmp_path / "blastdet-out/a.json").is_file()
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "5", "half a li"])
+def test_resume_from_a_strange_journal(tmp_path, crops, line):
+    words = ("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "json")
+    _run(*words, cwd=tmp_path)
+    with (tmp_path / "blastdet-out/run.jsonl").open("a") as stream:
+        stream.write(line + "\n")
+    run = subprocess.run([*PROGRAM, *map(str, words), "--resume"], cwd=tmp_path, capture_output=True, text=True)
+    assert "Traceback" not in run.stderr and run.returncode in (0, 2)
+
+
+def test_two_runs_into_one_folder_at_once(tmp_path):
+    import fcntl
+
+    (tmp_path / "blastdet-out").mkdir()
+    with (tmp_path / "blastdet-out/.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = _run("detect", SMEAR, "--mpp", DEMO_MPP, cwd=tmp_path, code=2)
+    assert "another run is writing there" in run.stderr
+
+
+def test_a_run_without_success_keeps_the_last_good_coco_file(tmp_path, crops):
+    _run("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "coco", cwd=tmp_path)
+    before = (tmp_path / "blastdet-out/detections.coco.json").read_bytes()
+    (tmp_path / "empty.png").write_bytes(b"")
+    _run("detect", "empty.png", "--format", "coco", cwd=tmp_path, code=2)
+    assert (tmp_path / "blastdet-out/detections.coco.json").read_bytes() == before
+
+
+def test_interrupted_says_how_to_go_on(tmp_path, crops):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(30):
+        (folder / f"{i:02}.png").write_bytes((crops / "a.png").read_bytes())
+    words = [*PROGRAM, "detect", str(folder), "--mpp", DEMO_MPP]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "blastdet-out/00.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in stderr and "Traceback" not in stderr
+
+
+def test_extreme_shapes_do_not_stop_a_batch(tmp_path, crops):
+    folder = tmp_path / "shapes"
+    folder.mkdir()
+    Image.new("RGB", (1, 3000), (250, 240, 245)).save(folder / "line.png")
+    (folder / "loop.png").symlink_to(folder / "loop.png")
+    (folder / "z.png").write_bytes((crops / "a.png").read_bytes())
+    run = _run("detect", folder, "--mpp", DEMO_MPP, cwd=tmp_path, code=1)
+    assert (tmp_path / "blastdet-out/z.json").is_file() and (tmp_path / "blastdet-out/line.json").is_file()
+    assert "1 of 3 failed" in run.stdout
 
 
 def test_two_pictures_of_one_stem_keep_their_own_files(tmp_path, crops):

@@ -41,7 +41,8 @@ def _report(size_wh, mpp, cells):
 def test_size_and_square_pixels(size_wh, mpp, expected_wh):
     picture = draw(_Plain(size_wh), _report(size_wh, mpp, Detections.empty()))
     assert picture.shape[1] == pytest.approx(expected_wh[0], abs=1)
-    assert picture.shape[0] > expected_wh[1]  # the caption below
+    caption = picture.shape[0] - expected_wh[1]
+    assert caption > 10 if expected_wh[0] >= 60 else caption == 0
     assert (picture[: expected_wh[1] - 1] == 200).all()
 
 

@@ -148,7 +148,7 @@ def test_coco_holds_all_smears_in_order(smear, models, tmp_path):
 
 @pytest.mark.parametrize("mpp", [(0, 1), (-0.1, 0.1), (1e9, 1), (float("nan"), 1)])
 def test_an_impossible_scale_is_refused(mpp):
-    with pytest.raises(ScaleError, match="micrometres per pixel above 0 and below 100 expected"):
+    with pytest.raises(ScaleError, match=r"0\.001 to 100 µm per pixel expected"):
         Options(mpp=mpp)
 
 

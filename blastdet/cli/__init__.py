@@ -50,6 +50,10 @@ class _Commands(click.Group):
             ctx.exit(130)
         except BlastdetError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+        except BrokenPipeError:  # the reader of our output has gone; click ends quietly
+            raise
+        except (OSError, UnicodeError, RecursionError) as error:  # a file or a disk, not a fault of ours
+            raise click.ClickException(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 click.ClickException.exit_code = 2  # one code for everything a user can mend; click's own usage errors have it too

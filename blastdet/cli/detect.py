@@ -34,8 +34,14 @@ def _parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tu
     return kinds
 
 
+def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Path, ...]:
+    if not all(value):
+        raise click.BadParameter("an empty path found; a file, a pattern or a folder expected")
+    return tuple(Path(path) for path in value)
+
+
 @click.command("detect", short_help="find and count the cells of smears")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, callback=_parse_paths)
 @click.option("--weights", default="default", show_default=True, help="Shipped model's name, or a weights folder.")
 @click.option("--mpp", callback=_parse_mpp, metavar="X[,Y]|auto", help="µm per pixel; default: the file's, else auto.")
 @click.option(
@@ -74,7 +80,7 @@ def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **opti
     from blastdet.batch import Batch, find_jobs
     from blastdet.cli._progress import file_reporter
 
-    jobs = find_jobs(paths)
+    jobs = find_jobs(paths, out)
     batch = Batch(jobs, out, formats, **options)
     with file_reporter(len(jobs), "smears") as done:
         for outcome in batch:

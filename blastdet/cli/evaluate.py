@@ -163,5 +163,7 @@ def parse_mpp(text: str) -> Scale | Literal["auto"]:
         parts = [float(part) for part in text.split(",")]
         x, y = parts if len(parts) == 2 else parts * 2
     except ValueError:
-        raise ScaleError(f"--mpp {text}: data, auto, X or X,Y expected (micrometres per pixel)") from None
+        x = y = 0.0
+    if not (0.001 <= x < 100 and 0.001 <= y < 100):
+        raise ScaleError(f"--mpp {text}: data, auto, X or X,Y expected (0.001 to 100 µm per pixel)")
     return x, y

@@ -36,7 +36,12 @@ class OnnxDetector:
         if len(models) != 1:
             raise WeightsError(f"{folder}: {len(models)} .onnx files named by the card, 1 expected")
         self._session = _session(folder / models[0], device)
-        self._input = self._session.get_inputs()[0].name
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise WeightsError(f"{folder / models[0]}: one float input (n, 3, height, width) expected")
+        self._input, self._path = inputs[0].name, folder / models[0]
+        side = card.input.stride * 2
+        self._run(np.zeros((1, 3, side, side), np.float32))
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
         """Cells of each image; see `Detector`. Images that share a padded size run as one batch."""
@@ -46,10 +51,21 @@ class OnnxDetector:
             by_size.setdefault(padded_size(image.shape[:2], self.card.input.stride), []).append(index)
         for size, indices in by_size.items():
             batch = np.stack([to_blob(images[i], size, self.card.input) for i in indices])
-            raw = self._session.run(None, {self._input: batch})[0]
+            raw = self._run(batch)
             for i, prediction in zip(indices, raw, strict=True):
                 found[i] = decode_yolo(prediction, images[i].shape[:2], self.card)
         return found
+
+    def _run(self, batch: Blob) -> Blob:
+        """The raw output (n, 4 + classes, anchors) for a batch (n, 3, height, width)."""
+        try:
+            raw: Blob = self._session.run(None, {self._input: batch})[0]
+        except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
+            raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
+        rows = 4 + len(self.card.classes)
+        if raw.ndim != 3 or raw.shape[:2] != (len(batch), rows):
+            raise WeightsError(f"{self._path}: output {raw.shape} found, ({len(batch)}, {rows}, anchors) expected")
+        return raw
 
 
 def padded_size(hw: tuple[int, ...], stride: int) -> tuple[int, int]:
@@ -90,6 +106,7 @@ def decode_yolo(prediction: Blob, hw: tuple[int, ...], card: Card) -> Detections
 def _session(path: Path, device: str):  # type: ignore[no-untyped-def]  # onnxruntime carries no types
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(3)
     available = onnxruntime.get_available_providers()
     if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
