@@ -101,17 +101,7 @@ def _grid_pairs(boxes: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return i, j
 
 
-def pair_inside(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
-    """Share of the smaller of row i of `a_xyxy` and row i of `b_xyxy` that lies in the larger, (n,)."""
-    overlap = pair_iou(a_xyxy, b_xyxy)
-    areas = area(a_xyxy), area(b_xyxy)
-    shared = overlap / (1 + overlap) * (areas[0] + areas[1])
-    return np.asarray(shared / np.maximum(np.minimum(*areas), 1e-9))
-
-
-def suppress(
-    boxes_xyxy: ArrayLike, score: ArrayLike, iou: float, label: ArrayLike | None = None, inside: float = 1.0
-) -> NDArray[np.int64]:
+def suppress(boxes_xyxy: ArrayLike, score: ArrayLike, iou: float) -> NDArray[np.int64]:
     """Greedy non-maximum suppression, blind to class: one cell, one box.
 
     Parameters
@@ -121,11 +111,6 @@ def suppress(
     iou : float
         A box goes if it overlaps a better one by more than this. Equal scores are settled by position
         (y1, x1, y2, x2), so that the result does not depend on the order of the input.
-    label : (n,), optional
-        With it, a box goes too if it and a better one of its class lie in each other by more than `inside`: a part of
-        a cell boxed again. A platelet on a red cell, of another class, stays.
-    inside : float, default 1
-        Share of the smaller box.
 
     Returns
     -------
@@ -137,9 +122,6 @@ def suppress(
     ranked = boxes[rank]
     i, j = overlapping_pairs(ranked)
     rival = pair_iou(ranked[i], ranked[j]) > iou
-    if label is not None:
-        ranked_label = np.asarray(label)[rank]
-        rival |= (ranked_label[i] == ranked_label[j]) & (pair_inside(ranked[i], ranked[j]) > inside)
     i, j = i[rival], j[rival]
     order = np.lexsort((j, i))
     i, j = i[order], j[order]

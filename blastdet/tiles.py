@@ -17,9 +17,6 @@ from blastdet import boxes
 from blastdet.errors import ConfigError
 from blastdet.types import Detections, WidthHeight
 
-PART_OF_A_CELL = 0.85
-"""A box that lies in a better one of its class by more than this is a part of the same cell."""
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -101,6 +98,6 @@ def place(cells: Detections, tile: Tile, slack: float = 0.0) -> Detections:
 
 
 def stitch(parts: list[Detections], iou: float) -> Detections:
-    """One set of cells from the cells of all tiles: doubles and parts of cells suppressed, canonical order."""
+    """One set of cells from the cells of all tiles: doubles suppressed, canonical order."""
     cells = Detections.concatenate(parts)
-    return cells[boxes.suppress(cells.boxes_xyxy, cells.score, iou, cells.label, PART_OF_A_CELL)].sorted()
+    return cells[boxes.suppress(cells.boxes_xyxy, cells.score, iou)].sorted()

@@ -65,15 +65,6 @@ def test_the_grid_finds_the_pairs_that_all_with_all_finds(monkeypatch):
     assert set(sparse) == dense and len(dense) > 300
 
 
-def test_a_part_of_a_cell_goes_a_platelet_on_it_stays():
-    xyxy = [[0, 0, 40, 40], [10, 10, 25, 39], [12, 12, 20, 20], [30, 0, 70, 40]]
-    score = [0.9, 0.8, 0.7, 0.6]
-    assert boxes.suppress(xyxy, score, 0.5).tolist() == [0, 1, 2, 3]
-    assert boxes.suppress(xyxy, score, 0.5, [1, 1, 3, 1], 0.85).tolist() == [0, 2, 3]
-    np.testing.assert_allclose(boxes.pair_inside(xyxy[:1], xyxy[1:2]), [1.0])
-    np.testing.assert_allclose(boxes.pair_inside(xyxy[:1], xyxy[3:]), [0.25])
-
-
 def test_nan_boxes_overlap_nothing():
     assert boxes.pair_iou([[np.nan] * 4], [[0, 0, 1, 1]]).tolist() == [0.0]
 
