@@ -38,11 +38,9 @@ def stain_jitter(rgb: RGB, strength: float, rng: np.random.Generator) -> RGB:
 
 
 def photometric(rgb: RGB, chance: float, rng: np.random.Generator) -> RGB:
-    """Uneven light, coarse pixels, blur, noise, JPEG: each with a chance, in the order in which a camera adds them."""
+    """Uneven light, blur, noise, JPEG: each with a chance, in the order in which a camera adds them."""
     if rng.random() < chance * 0.6:
         rgb = _uneven_light(rgb, rng)
-    if rng.random() < chance * 0.8:
-        rgb = _coarse(rgb, float(rng.uniform(1.2, 3.0)))
     if rng.random() < chance:
         rgb = cv2.GaussianBlur(rgb, (0, 0), float(rng.uniform(0.3, 1.4)))
     if rng.random() < chance * 0.3:
@@ -62,15 +60,6 @@ def _uneven_light(rgb: RGB, rng: np.random.Generator) -> RGB:
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     light = 1 + strength * (np.cos(direction) * x + np.sin(direction) * y)
     return np.asarray(np.clip(rgb * light[:, :, None], 0, 255), np.uint8)
-
-
-def _coarse(rgb: RGB, factor: float) -> RGB:
-    """A picture published smaller than the model's scale: reduced, stored, enlarged again."""
-    height, width = rgb.shape[:2]
-    small = cv2.resize(
-        rgb, (max(round(width / factor), 8), max(round(height / factor), 8)), interpolation=cv2.INTER_AREA
-    )
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _sharpen(rgb: RGB, amount: float) -> RGB:
