@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blastdet.errors import ConfigError
 from blastdet.evaluation.matching import Floats, Ints
 from blastdet.evaluation.table import ClassMatches
 
@@ -32,23 +31,6 @@ def sweep(matches: ClassMatches) -> Sweep:
     last = np.flatnonzero(np.append(np.diff(score) != 0, True)) if len(score) else np.empty(0, np.int64)
     hits, seen, total = np.cumsum(found)[last], last + 1, int(matches.n_truth.sum())
     return Sweep(score[last], hits / max(total, 1), hits / seen, 2 * hits / (seen + total))
-
-
-def best_f1(matches: ClassMatches, name: str) -> tuple[float, float]:
-    """Threshold with the highest F1, and that F1; of equals the highest threshold.
-
-    To be called with validation data only.
-
-    Raises
-    ------
-    ConfigError
-        If the class has no truth or no detection there.
-    """
-    curve = sweep(matches)
-    if not len(curve.score) or not matches.n_truth.any():
-        raise ConfigError(f"{name}: no threshold can be chosen where there are no cells or no detections of it")
-    best = int(curve.f1.argmax())
-    return float(curve.score[best]), float(curve.f1[best])
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blastdet.errors import ConfigError
 from blastdet.evaluation.allidb import cell_test, image_test, match_points
 from blastdet.evaluation.coco import average_precision
 from blastdet.evaluation.confusion import confusion
@@ -21,7 +20,7 @@ from blastdet.evaluation.intervals import (
     ratio_interval,
     wilson,
 )
-from blastdet.evaluation.operating import best_f1, reliability, sweep
+from blastdet.evaluation.operating import reliability, sweep
 from blastdet.evaluation.slices import slices
 from blastdet.evaluation.summary import as_nucleated, by_class_probability
 from blastdet.types import Dataset, Detections
@@ -129,10 +128,10 @@ def test_sweep_and_threshold_by_hand() -> None:
     curve = sweep(matches)
     assert curve.sensitivity.tolist() == [0.5, 0.5, 1]
     assert curve.precision.tolist() == [1, 0.5, pytest.approx(2 / 3)]
-    assert best_f1(matches, "wbc") == (0.25, pytest.approx(0.8))
+    best = int(curve.f1.argmax())
+    assert (curve.score[best], curve.f1[best]) == (0.25, pytest.approx(0.8))
     nothing = average_precision(dataset([truth]), [Detections.empty()]).table.classes["wbc"]
-    with pytest.raises(ConfigError, match="wbc: no threshold can be chosen"):
-        best_f1(nothing, "wbc")
+    assert len(sweep(nothing).score) == 0
 
 
 def test_f1_is_that_of_scikit_learn() -> None:
