@@ -69,7 +69,9 @@ class TrainConfig(_Strict):
     warmup_epochs: float = Field(default=3.0, ge=0)
     plain_epochs: int = Field(default=10, ge=0, description="last epochs without mosaic")
     ema: float = Field(default=0.998, ge=0, lt=1, description="memory of the moving average; 0.998: 500 steps")
-    amp: Literal["off", "bf16", "fp16"] = "bf16"
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        default="auto", description="mixed precision; auto: bf16 where the processor computes in it, else off"
+    )
     patience: int = Field(default=0, ge=0, description="epochs without a better AP before stopping; 0: never")
     val_every: int = Field(default=1, ge=1)
     seed: int = 0

@@ -78,7 +78,7 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State, device: tor
         commit=git_commit(),
         data=data.sources,
         epochs=config.epochs,
-        device=name,
+        device=f"{name}, precision {engine.precision(config, device)}",
         duration_s=0,
     )
     return Card(
