@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor, nn
 
-from blastdet.cards import Card
+from blastdet.cards import Card, shipped
 from blastdet.detectors.onnx import decode_yolo, padded_size, to_blob
 from blastdet.training.samples import Sample
 from blastdet.types import RGB, Detections
@@ -35,7 +36,7 @@ class Yolo:
         from ultralytics.cfg import get_cfg
         from ultralytics.nn.tasks import DetectionModel
 
-        self.module: Any = DetectionModel(f"{model}.yaml", nc=n_classes, verbose=False)
+        self.module: Any = DetectionModel(_architecture(model), nc=n_classes, verbose=False)
         self.module.args = get_cfg(overrides=_GAINS)  # read by the loss
         self._criterion: Any = None
 
@@ -101,6 +102,15 @@ class Yolo:
                 opset_version=17,
                 dynamo=False,
             )
+
+
+def _architecture(model: str) -> str | dict[str, Any]:
+    """What ultralytics builds a model from: the name of a file of its own, or the content of one of ours."""
+    own = shipped("configs") / "models" / f"{model[:-1]}.yaml"
+    if not own.is_file():
+        return f"{model}.yaml"
+    content: dict[str, Any] = yaml.safe_load(own.read_text(encoding="utf-8"))
+    return {**content, "scale": model[-1]}
 
 
 def _masked_loss(module: nn.Module) -> Any:
