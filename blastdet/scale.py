@@ -29,6 +29,7 @@ FEW_RED_CELLS = 5
 """Fewer red cells than this measure a picture only if no other picture of the run can."""
 
 _WINDOW = 2400  # side, in pixels, of what is looked at of a large picture
+_LOOK_UM = 128  # side of what the detector is shown: some hundred red cells, and no more work than that
 _LADDER = (0.06, 0.085, 0.12, 0.17, 0.24, 0.34, 0.48)
 _LEAST_SCORE = 0.3
 _FEWEST = 3  # red cells that may correct a scale
@@ -174,8 +175,9 @@ def _look(rgb: RGB, mpp: Scale, detector: Detector) -> _Look:
     card = detector.card
     factor = np.array(mpp) / card.mpp
     size = np.array(rgb.shape[1::-1])
-    window = np.minimum(size, np.ceil(np.array(card.input.wh) / factor)).astype(int)
-    out = np.minimum(np.round(window * factor), card.input.wh).astype(int)
+    most = np.minimum(card.input.wh, round(_LOOK_UM / card.mpp))
+    window = np.minimum(size, np.ceil(most / factor)).astype(int)
+    out = np.minimum(np.round(window * factor), most).astype(int)
     nothing = _Look(mpp, np.empty((0, 2)), 0.0)
     if out.min() < card.input.stride // 2 or factor.max() > MAX_ENLARGEMENT:
         return nothing

@@ -23,7 +23,7 @@ from blastdet.cards import Card, sha256_of
 from blastdet.configs import TrainConfig
 from blastdet.errors import BlastdetError, ConfigError
 from blastdet.training.augment import photometric
-from blastdet.training.paste import Donors, paste
+from blastdet.training.paste import Donors, paste, pile
 from blastdet.training.samples import Picture, Sample, compose
 from blastdet.types import RGB, Detections
 
@@ -77,8 +77,9 @@ class Samples(Dataset[Sample]):
         weight = np.array([picture.weight for picture in pictures])
         self.share = weight / weight.sum()
         self.mosaic = epoch < config.epochs - config.plain_epochs
-        white = [i for i, name in enumerate(config.classes) if name in ("blast", "wbc")]
-        self.donors = Donors(pictures, self.share, white)
+        self.white = [i for i, name in enumerate(config.classes) if name in ("blast", "wbc")]
+        self.donors = Donors(pictures, self.share, self.white)
+        self.red = Donors(pictures, self.share, [i for i, name in enumerate(config.classes) if name == "rbc"])
 
     def __len__(self) -> int:
         return self.config.epoch_samples or len(self.pictures)
@@ -87,6 +88,8 @@ class Samples(Dataset[Sample]):
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
         augment = self.config.augment
         sample = compose(self.pictures, self.share, self.config, rng, self.mosaic)
+        if rng.random() < augment.pile:
+            sample = pile(sample, self.red, self.white, augment.scale, rng)
         if rng.random() < augment.paste:
             sample = paste(sample, self.donors, augment.scale, rng)
         return replace(sample, rgb=photometric(sample.rgb, augment.photometric, rng))

@@ -1,7 +1,8 @@
-"""White cells of one laboratory on the film of another, alone or against a neighbour.
+"""White cells of one laboratory on the film of another, alone or against a neighbour; and red cells in piles.
 
 A white cell is rare, and each laboratory shows its own on its own film only. Pasted cells break that habit: the same
-cell on other red cells, other light, and in clumps, which few data sets show and none annotates well.
+cell on other red cells, other light, and in clumps, which few data sets show and none annotates well. Red cells that
+lie on each other are the dark, large thing most often taken for a white cell where the picture is coarse.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ _TRIES = 6
 _TOUCHING = 0.5  # share that is put against a white cell, where there is one
 _SOFT_PX = 1.5  # the rim over which a pasted cell fades into the film
 _MOST_OVERLAP = 0.25  # of the smaller of two white cells: more, and people could not tell them apart either
-_DYE = (-0.9, 0.2)  # log of the dye taken up: other laboratories' nuclei are paler than those of BCCD and PBC
+_RED_DYE = (-0.4, 0.4)
+_WHITE_DYE = (-0.7, 0.2)  # log of the dye taken up: other laboratories' nuclei are paler than those of BCCD and PBC
 _SMOOTHED = 0.4  # share with chromatin smoothed away, as in blasts and in coarse pictures
 _MOST_PADDING = 0.1  # of the place: no cell lies on the grey beside a picture
 _HIDDEN = 0.6  # a cell covered more than this cannot be seen
@@ -75,10 +77,43 @@ def paste(sample: Sample, donors: Donors, scale: tuple[float, float], rng: np.ra
         return sample
     for _ in range(int(rng.integers(1, _MOST + 1))):
         density, label = donors.draw(rng)
-        density = _varied(density, scale, rng)
+        if rng.random() < _SMOOTHED:
+            density = cv2.GaussianBlur(density, (0, 0), float(rng.uniform(0.6, 2.5)))
+        density = _varied(density, scale, _WHITE_DYE, rng)
         place = _place(sample, density.shape[:2], donors.labels, rng)
         if place is not None:
-            sample = _put(sample, density, label, place)
+            sample = _put(sample, density, label, place, _film(sample.rgb, place, density.shape[:2]))
+    return sample
+
+
+def pile(
+    sample: Sample, donors: Donors, white: Sequence[int], scale: tuple[float, float], rng: np.random.Generator
+) -> Sample:
+    """A sample with two to four red cells more that lie on each other; light passes through all of them.
+
+    Parameters
+    ----------
+    sample : Sample
+    donors : Donors
+        Of red cells.
+    white : sequence of int
+        Indices of the classes that a pile must not hide.
+    scale : (float, float)
+    rng : numpy Generator
+    """
+    if donors.share is None:
+        return sample
+    middle = rng.uniform(0.1, 0.9, 2) * sample.rgb.shape[0]
+    for _ in range(int(rng.integers(2, 5))):
+        density, label = donors.draw(rng)
+        density = _varied(density, scale, _RED_DYE, rng)
+        size = np.array(density.shape[1::-1])
+        x, y = (middle - size / 2).round().astype(int)
+        if _is_free(sample, (x, y), density.shape[:2], np.array(white)):
+            under = sample.rgb[y : y + size[1], x : x + size[0]].astype(np.float32)
+            sample = _put(sample, density, label, (int(x), int(y)), under)
+        angle = rng.uniform(0, 2 * np.pi)
+        middle = middle + size.mean() * rng.uniform(0.3, 0.8) * np.array([np.cos(angle), np.sin(angle)])
     return sample
 
 
@@ -90,7 +125,9 @@ def _whole(picture: Picture, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(whole & large & np.isin(picture.label, labels))
 
 
-def _varied(density: NDArray[np.float32], scale: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float32]:
+def _varied(
+    density: NDArray[np.float32], scale: tuple[float, float], dye: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.float32]:
     from blastdet.images import resize
 
     factor = np.exp(rng.uniform(*np.log(scale)))
@@ -99,9 +136,7 @@ def _varied(density: NDArray[np.float32], scale: tuple[float, float], rng: np.ra
     coded = np.clip(density * 100, 0, 255).astype(np.uint8)
     density = resize(coded, size).astype(np.float32) / 100
     density = np.rot90(density, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
-    if rng.random() < _SMOOTHED:
-        density = cv2.GaussianBlur(np.ascontiguousarray(density), (0, 0), float(rng.uniform(0.6, 2.5)))
-    return np.asarray(density * np.exp(rng.uniform(*_DYE) + rng.normal(0, 0.15, 3)), np.float32)
+    return np.asarray(density * np.exp(rng.uniform(*dye) + rng.normal(0, 0.15, 3)), np.float32)
 
 
 def _place(
@@ -119,14 +154,23 @@ def _place(
             reach = (size + other[2:] - other[:2]) * apart
             corner = (other[:2] + other[2:] - size) / 2 + reach * [np.cos(angle), np.sin(angle)]
         x, y = corner.round().astype(int)
-        if min(x, y) < 0 or x + size[0] > side or y + size[1] > side:
-            continue
-        box = np.array([[x, y, x + size[0], y + size[1]]], np.float32)
-        if (sample.rgb[y : y + size[1], x : x + size[0]] == PAD).mean() > _MOST_PADDING:
-            continue
-        if _covered(white, box, smaller=True).max(initial=0) <= _MOST_OVERLAP and _is_known(sample, box[0], labels):
+        if _is_free(sample, (x, y), hw, labels):
             return int(x), int(y)
     return None
+
+
+def _is_free(sample: Sample, corner: tuple[int, int], hw: tuple[int, ...], labels: NDArray[np.int64]) -> bool:
+    """Whether a cell fits: on the picture, where the classes `labels` are known, and hiding none of their cells."""
+    (x, y), (h, w), side = corner, hw, sample.rgb.shape[0]
+    if min(x, y) < 0 or x + w > side or y + h > side:
+        return False
+    if (sample.rgb[y : y + h, x : x + w] == PAD).mean() > _MOST_PADDING:
+        return False
+    box = np.array([[x, y, x + w, y + h]], np.float32)
+    white = sample.boxes_xyxy[np.isin(sample.label, labels)]
+    x1, y1, x2, y2 = (box[0] / KNOWN_STRIDE).astype(int)
+    known = sample.known[labels, y1 : y2 + 1, x1 : x2 + 1].all()
+    return bool(known and _covered(white, box, smaller=True).max(initial=0) <= _MOST_OVERLAP)
 
 
 def _covered(xyxy: NDArray[np.float32], box: NDArray[np.float32], smaller: bool = False) -> NDArray[np.float64]:
@@ -136,16 +180,13 @@ def _covered(xyxy: NDArray[np.float32], box: NDArray[np.float32], smaller: bool 
     return np.asarray(np.clip(shared, 0, None).prod(axis=1) / (np.minimum(area, boxes.area(box)) if smaller else area))
 
 
-def _is_known(sample: Sample, box: NDArray[np.float32], labels: NDArray[np.int64]) -> bool:
-    x1, y1, x2, y2 = (box / KNOWN_STRIDE).astype(int)
-    return bool(sample.known[labels, y1 : y2 + 1, x1 : x2 + 1].all())
-
-
-def _put(sample: Sample, density: NDArray[np.float32], label: int, corner: tuple[int, int]) -> Sample:
+def _put(
+    sample: Sample, density: NDArray[np.float32], label: int, corner: tuple[int, int], light: NDArray[np.float32]
+) -> Sample:
     x, y = corner
     h, w = density.shape[:2]
     rgb = sample.rgb.copy()
-    rgb[y : y + h, x : x + w] = _blend(rgb[y : y + h, x : x + w], density, _film(sample.rgb, corner, (h, w)))
+    rgb[y : y + h, x : x + w] = _blend(rgb[y : y + h, x : x + w], density, light)
     box = np.array([[x, y, x + w, y + h]], np.float32)
     seen = _covered(sample.boxes_xyxy, box) < _HIDDEN
     return replace(
@@ -156,7 +197,7 @@ def _put(sample: Sample, density: NDArray[np.float32], label: int, corner: tuple
     )
 
 
-def _film(rgb: RGB, corner: tuple[int, int], hw: tuple[int, int]) -> NDArray[np.float32]:
+def _film(rgb: RGB, corner: tuple[int, int], hw: tuple[int, ...]) -> NDArray[np.float32]:
     """Colour of the bare film around a place: the bright end of what is there."""
     x, y = corner
     margin = max(hw)
@@ -165,7 +206,7 @@ def _film(rgb: RGB, corner: tuple[int, int], hw: tuple[int, int]) -> NDArray[np.
 
 
 def _blend(film: RGB, density: NDArray[np.float32], light: NDArray[np.float32]) -> RGB:
-    """A cell in its ellipse, as dye on this film's light, fading out at the rim."""
+    """A cell in its ellipse, as dye in this light (3,) or (h, w, 3), fading out at the rim."""
     h, w = film.shape[:2]
     ys, xs = (np.arange(h)[:, None] + 0.5) * 2 / h - 1, (np.arange(w) + 0.5) * 2 / w - 1
     inside = np.clip((1 - np.hypot(xs, ys)) * (h + w) / 4 / _SOFT_PX, 0, 1)[:, :, None]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blastdet import boxes
-from blastdet.training.paste import Donors, paste
+from blastdet.training.paste import Donors, paste, pile
 from blastdet.training.samples import KNOWN_STRIDE, PAD, Picture, Sample
 
 LIGHT = 230
@@ -89,3 +89,26 @@ def test_half_the_cells_touch_a_white_cell():
         pasted += len(grown)
         touching += int((boxes.iou_matrix(grown, centre)[:, 0] > 0).sum())
     assert touching / pasted > 0.3
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_piles_are_boxed_red_cells_that_let_light_through_and_spare_white_cells(seed):
+    before = _film([[80, 80, 120, 120]], [0])
+    donors = Donors([_donor(label=1)], np.ones(1), [1])
+    after = pile(before, donors, [0], (0.7, 1.4), np.random.default_rng(seed))
+    assert (after.label == 0).sum() == 1 and set(after.label) <= {0, 1}
+    assert (after.rgb <= before.rgb).all(), "a red cell on the film cannot make it brighter"
+    changed = (after.rgb != before.rgb).any(axis=2)
+    white = np.zeros_like(changed)
+    white[80:120, 80:120] = True
+    assert changed[white].mean() <= 0.75
+    if (after.label == 1).sum() >= 2:
+        assert after.rgb.min() < 200 * np.exp(-0.3)
+
+
+def test_without_donors_nothing_is_pasted():
+    sample = _film()
+    nobody = Donors([_donor(label=2)], np.ones(1), [0])
+    assert paste(sample, nobody, (1, 1), np.random.default_rng(0)) is sample
+    assert pile(sample, nobody, [0], (1, 1), np.random.default_rng(0)) is sample

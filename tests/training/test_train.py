@@ -217,3 +217,21 @@ def test_the_moving_average_is_what_is_validated(films):
         torch.testing.assert_close(model.module.state_dict()[name], own + 1)
         assert not model.module.training
     torch.testing.assert_close(state.model.module.state_dict()[name], own)
+
+
+@pytest.mark.parametrize(
+    ("asked", "has", "used"), [("auto", True, "bf16"), ("auto", False, "off"), ("bf16", False, "bf16")]
+)
+def test_mixed_precision_is_used_only_where_the_processor_has_it(asked, has, used, films, monkeypatch):
+    monkeypatch.setattr(engine, "_cpu_has_bf16", lambda: has)
+    config = read_config(films / "tiny.yaml", [f"amp={asked}"])
+    cpu = torch.device("cpu")
+    assert engine.precision(config, cpu) == used
+    with engine.autocast(config, cpu):
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.float32 if used == "off" else torch.bfloat16)
+
+
+def test_one_stage_earlier_has_the_grid_of_a_model_twice_as_fine(films):
+    strides = {name: [int(s) for s in Yolo(name, 3).module.stride] for name in ("yolov5n", "yolov5p2n")}
+    assert strides == {"yolov5n": [8, 16, 32], "yolov5p2n": [4, 8, 16]}
