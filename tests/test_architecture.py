@@ -17,7 +17,7 @@ LEVELS = [
     {"types"},
     {"boxes", "configs"},
     {"images", "images_pillow", "images_tiff", "stain"},
-    {"segment", "tiles", "splits", "crops", "overlap"},
+    {"segment", "discs", "tiles", "splits", "crops", "overlap"},
     {"ruler", "formats", "audit", "synth", "synth_cells", "synth_film", "synth_stains", "cards", "fetch", "archives"}
     | {"recipes", "overlay"},
     {"detectors", "classifiers", "evaluation"},
