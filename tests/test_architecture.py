@@ -18,7 +18,19 @@ LEVELS = [
     {"boxes", "configs"},
     {"images", "images_pillow", "images_tiff", "stain"},
     {"segment", "discs", "tiles", "splits", "crops", "overlap"},
-    {"ruler", "formats", "audit", "synth", "synth_cells", "synth_film", "synth_stains", "cards", "fetch", "archives"}
+    {
+        "ruler",
+        "grow",
+        "formats",
+        "audit",
+        "synth",
+        "synth_cells",
+        "synth_film",
+        "synth_stains",
+        "cards",
+        "fetch",
+        "archives",
+    }
     | {"recipes", "overlay"},
     {"detectors", "classifiers", "evaluation"},
     {"scale", "pipeline", "outputs", "journal", "batch"},
