@@ -255,3 +255,27 @@ def test_results_that_are_neither(tmp_path: Path) -> None:
     for rows in (3, [3], "x"):
         with pytest.raises(FormatError, match="a COCO document or a list of results expected"):
             coco.read_results(results(tmp_path, rows), a_set(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"categories": [{"id": 3, "name": "WBC"}, {"id": 3, "name": "RBC"}]},
+            "two categories with id 3: WBC and RBC",
+        ),
+        ({"images": [IMAGE, {**IMAGE, "id": 8}]}, "picture a.jpg is listed twice"),
+        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "./a.jpg"}]}, "picture a.jpg is listed twice"),
+    ],
+)
+def test_duplicates_are_refused(tmp_path: Path, parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(FormatError, match=words) as error:
+        coco.read(document(tmp_path, **parts))
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_in_two_files_is_refused(tmp_path: Path) -> None:
+    document(tmp_path)
+    document(tmp_path, "instances_val2017.json")
+    with pytest.raises(FormatError, match=r"a\.jpg is listed twice"):
+        coco.read(tmp_path)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from blastdet.cli._options import Number
+
 _PATH = click.Path(path_type=Path)
 
 
@@ -17,10 +19,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--to", multiple=True, help="coco, yolo, csv or geojson; may be repeated.  [default: coco]")
 @click.option("--split", help="official, official-disjoint, grouped, or a CSV file image,split.")
 @click.option("--map", "map_", multiple=True, metavar="NAME=CLASS", help="What a foreign class is; may be repeated.")
-@click.option("--mpp", type=click.FloatRange(0, min_open=True), help="Resample every picture to this many µm/px.")
+@click.option("--mpp", type=Number(0, min_open=True), help="Resample every picture to this many µm/px.")
 @click.option("--source-mpp", metavar="X[,Y]", help="µm/px of the pictures as they are, where the set does not say.")
 @click.option("--boxes", help="Boxes where nobody drew any: segment; for ALL-IDB1's centroids fixed or none, too.")
-@click.option("--size-um", type=click.FloatRange(0, min_open=True), help="Side of a fixed box, µm.")
+@click.option("--size-um", type=Number(0, min_open=True), help="Side of a fixed box, µm.")
 @click.option("--other", type=_PATH, help="Folder with ALL-IDB1's centroids of the other white cells.")
 @click.option("--origin", type=click.IntRange(0, 1), help="Number of the first pixel in centroid files.")
 @click.option("--corrections", type=_PATH, help="JSON list of corrections to the published labels.")

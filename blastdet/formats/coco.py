@@ -90,10 +90,21 @@ def read(
         found, lines = _read_document(document, file, class_map, images)
         smears += found
         dropped |= dict.fromkeys(lines)
+    _check_distinct(smears, path)
     smears = [smear if smear.mpp or not mpp else replace(smear, mpp=mpp) for smear in smears]
     root = images or (path if path.is_dir() else _root_of(path, smears))
     smears.sort(key=lambda smear: smear.path.as_posix())
     return Dataset(name or root.name, root, tuple(smears), tuple(dropped), tuple(notes))
+
+
+def _check_distinct(smears: Sequence[Smear], where: Path) -> None:
+    """A picture listed twice would be counted twice, and may lie on two sides of a split."""
+    seen: set[Path] = set()
+    for smear in smears:
+        picture = smear.path.resolve()
+        if picture in seen:
+            raise FormatError(f"{where}: picture {smear.path.name} is listed twice, one image entry for each expected")
+        seen.add(picture)
 
 
 def _documents(folder: Path) -> list[Path]:
@@ -152,10 +163,14 @@ def _image_of(row: Mapping[str, Any], file: Path) -> _Image:
 def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None) -> dict[int, int]:
     """Category id -> our label. A category that no cell uses (Roboflow adds one) need not be known."""
     used = {row.get("category_id") for row in document["annotations"] if isinstance(row.get("category_id"), int)}
-    labels = {}
+    labels: dict[int, int] = {}
+    seen: dict[int, str] = {}
     for row in document["categories"]:
         if not isinstance(row.get("id"), int) or not isinstance(row.get("name"), str):
             raise FormatError(f"{file}: category {row!r} found, id (a whole number) and name expected")
+        if row["id"] in seen:
+            raise FormatError(f"{file}: two categories with id {row['id']}: {seen[row['id']]} and {row['name']}")
+        seen[row["id"]] = row["name"]
         try:
             labels[row["id"]] = label_of(row["name"], class_map, str(file))
         except FormatError:
