@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made import SIZE_WH, cells, datasets, picture, same_cells, same_smears
 
 from blastdet.errors import FormatError
-from blastdet.formats import coco
+from blastdet.formats import coco, coco_write
 from blastdet.types import RBC, WBC, Dataset, Detections, Smear
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48}
@@ -48,6 +48,20 @@ def test_there_and_back_loses_nothing(pictures: Path, data: st.DataObject) -> No
         back = coco.read(Path(folder))
     same_smears(dataset, back)
     assert (back.name, set(back.dropped), set(back.notes)) == (dataset.name, set(dataset.dropped), set(dataset.notes))
+
+
+@given(data=st.data(), piece=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_the_document_in_pieces_is_the_document(pictures: Path, data: st.DataObject, piece: int) -> None:
+    dataset = data.draw(datasets(pictures).filter(lambda d: all(s.truth is None or _plain(s.truth) for s in d)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_write, "_PIECE", piece)
+        assert json.loads("".join(coco_write.document_pieces(dataset))) == coco.to_document(dataset)
+
+
+def _plain(found: Detections) -> bool:
+    """Whether a piece of it leaves out the same columns: scores are all 1, or none is."""
+    return bool((found.score == 1).all() or (found.score != 1).all())
 
 
 @given(found=cells())

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ def read_text(path: Path) -> str:
         raise FormatError(f"{path}: not a text file (UTF-8 expected)") from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it: nobody ever sees half of it."""
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text file, whole or piece by piece, under a temporary name, then rename it: nobody ever sees half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
         temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
     finally:
