@@ -61,6 +61,9 @@ class _Commands(click.Group):
             raise click.ClickException(" ".join(str(error).split())) from error
         except BrokenPipeError:  # the reader of our output has gone; click ends quietly
             raise
+        except UnicodeEncodeError as error:
+            name = error.object[max(error.start - 40, 0) : error.end + 40]
+            raise click.ClickException(f"{name!a}: a name that is not UTF-8; rename it") from error
         except (OSError, UnicodeError, RecursionError) as error:  # a file or a disk, not a fault of ours
             raise click.ClickException(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 

@@ -107,6 +107,8 @@ def read(path: Path, format: str = "auto", **options: Any) -> Dataset:
     if unknown:
         raise ConfigError(f"format {name!r} has no option {', '.join(unknown)}")
     dataset: Dataset = reader(path, **given)
+    if not len(dataset):
+        raise FormatError(f"{path}: not one picture found, a data set in the format {name} expected")
     return dataset
 
 

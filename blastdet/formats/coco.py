@@ -10,7 +10,6 @@ Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 
 from blastdet.errors import FormatError
 from blastdet.formats.coco_write import KEYS, to_document, write
-from blastdet.formats.files import FAULTS, read_text
+from blastdet.formats.files import FAULTS, read_json
 from blastdet.formats.naming import label_of
 from blastdet.images import image_size
 from blastdet.splits import SPLITS, names_of
@@ -127,7 +126,7 @@ def _root_of(file: Path, smears: Sequence[Smear]) -> Path:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    document = _load_json(file)
+    document = read_json(file)
     if not isinstance(document, dict):
         raise FormatError(f"{file}: a list found, a COCO document with images, annotations and categories expected")
     for key in ("images", "annotations", "categories"):
@@ -135,13 +134,6 @@ def _load(file: Path) -> dict[str, Any]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise FormatError(f"{file}: no list {key!r} of objects found; a COCO document has one")
     return document
-
-
-def _load_json(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{file}: not valid JSON ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -321,7 +313,7 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
         An unknown image or category, a score that is none, a box that is none; a document that leaves smears out.
     """
     path = Path(path)
-    document = _load_json(path)
+    document = read_json(path)
     if isinstance(document, dict):
         rows, find, labels = _document_results(_load(path), path, dataset)
     elif isinstance(document, list) and all(isinstance(row, dict) for row in document):
