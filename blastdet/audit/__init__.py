@@ -96,6 +96,8 @@ def audit_folder(
         dataset, refused = formats.read(path, format), {}
     except BlastdetError as error:
         raw = tuple(record for record in raw if format == "auto" or record.file.suffix == _SUFFIX.get(format))
+        if path.is_file():  # the annotations beside it are not what was asked for
+            raw = tuple(record for record in raw if record.file == path)
         if not any(record.image for record in raw):
             raise
         root = path if path.is_dir() else path.parent

@@ -59,8 +59,8 @@ def _size(text: str) -> tuple[int, int]:
     from blastdet.errors import ConfigError
 
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ConfigError(f"--size: {text!r} found, WIDTHxHEIGHT in pixels expected, such as 2592x1944")
+    if not all(side.isascii() and side.isdecimal() and len(side) < 12 for side in (width, height)):
+        raise ConfigError(f"--size: {text[:40]!r} found, WIDTHxHEIGHT in pixels expected, such as 2592x1944")
     return int(width), int(height)
 
 

@@ -115,7 +115,10 @@ def _check(job: Job) -> None:
     for name in job.to:
         if name not in formats.WRITERS:
             raise FormatError(f"--to {name}: one of {', '.join(formats.WRITERS)} expected")
-    source, out = job.source.resolve(), job.out.resolve()
+    try:
+        source, out = job.source.resolve(), job.out.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's word for a loop of links
+        raise FormatError(f"{job.source} to {job.out}: no path that can be followed ({error})") from None
     if source == out or source.is_relative_to(out):
         raise FormatError(f"{job.out}: it holds the source {job.source}; name another folder")
 
