@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -126,6 +127,10 @@ def download(url: str, target: Path, *, patience: Patience | None = None, report
     wait = patience or Patience()
     if not url.lower().startswith(("http://", "https://")):
         raise FetchError(f"{url}: an address with http:// or https:// expected")
+    try:
+        urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise FetchError(f"{url}: not an address ({error})") from None
     part = target.with_name(f"{target.name}.part")
     _make_folder(target.parent)
     furthest, failures = _size(part), 0

@@ -252,9 +252,13 @@ def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Smear, 
         raise FormatError(f"{path}: neither {', '.join(STRATEGIES)} nor a readable file ({error.strerror})") from None
     except UnicodeDecodeError:
         raise FormatError(f"{path}: not a text file (CSV expected)") from None
-    rows = csv.DictReader(text.splitlines())
-    if not {"image", column} <= set(rows.fieldnames or ()):
-        raise FormatError(f"{path}: columns {', '.join(rows.fieldnames or ())} found, image and {column} expected")
+    reader = csv.DictReader(text.splitlines())
+    try:
+        columns, rows = reader.fieldnames or (), list(reader)
+    except csv.Error as error:
+        raise FormatError(f"{path}: not a CSV file ({error})") from None
+    if not {"image", column} <= set(columns):
+        raise FormatError(f"{path}: columns {', '.join(columns)} found, image and {column} expected")
     names = names_of(dataset)
     found = []
     for row in rows:

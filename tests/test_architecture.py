@@ -17,8 +17,20 @@ LEVELS = [
     {"types"},
     {"boxes", "configs"},
     {"images", "images_pillow", "images_tiff", "stain"},
-    {"segment", "tiles", "splits", "crops", "overlap"},
-    {"ruler", "formats", "audit", "synth", "synth_cells", "synth_film", "synth_stains", "cards", "fetch", "archives"}
+    {"segment", "discs", "tiles", "splits", "crops", "overlap"},
+    {
+        "ruler",
+        "grow",
+        "formats",
+        "audit",
+        "synth",
+        "synth_cells",
+        "synth_film",
+        "synth_stains",
+        "cards",
+        "fetch",
+        "archives",
+    }
     | {"recipes", "overlay"},
     {"detectors", "classifiers", "evaluation"},
     {"scale", "pipeline", "outputs", "journal", "batch"},

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made import SIZE_WH, cells, datasets, picture, same_cells, same_smears
 
 from blastdet.errors import FormatError
-from blastdet.formats import coco
+from blastdet.formats import coco, coco_write
 from blastdet.types import RBC, WBC, Dataset, Detections, Smear
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48}
@@ -48,6 +48,20 @@ def test_there_and_back_loses_nothing(pictures: Path, data: st.DataObject) -> No
         back = coco.read(Path(folder))
     same_smears(dataset, back)
     assert (back.name, set(back.dropped), set(back.notes)) == (dataset.name, set(dataset.dropped), set(dataset.notes))
+
+
+@given(data=st.data(), piece=st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_the_document_in_pieces_is_the_document(pictures: Path, data: st.DataObject, piece: int) -> None:
+    dataset = data.draw(datasets(pictures).filter(lambda d: all(s.truth is None or _plain(s.truth) for s in d)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coco_write, "_PIECE", piece)
+        assert json.loads("".join(coco_write.document_pieces(dataset))) == coco.to_document(dataset)
+
+
+def _plain(found: Detections) -> bool:
+    """Whether a piece of it leaves out the same columns: scores are all 1, or none is."""
+    return bool((found.score == 1).all() or (found.score != 1).all())
 
 
 @given(found=cells())
@@ -255,3 +269,27 @@ def test_results_that_are_neither(tmp_path: Path) -> None:
     for rows in (3, [3], "x"):
         with pytest.raises(FormatError, match="a COCO document or a list of results expected"):
             coco.read_results(results(tmp_path, rows), a_set(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        (
+            {"categories": [{"id": 3, "name": "WBC"}, {"id": 3, "name": "RBC"}]},
+            "two categories with id 3: WBC and RBC",
+        ),
+        ({"images": [IMAGE, {**IMAGE, "id": 8}]}, "picture a.jpg is listed twice"),
+        ({"images": [IMAGE, {**IMAGE, "id": 8, "file_name": "./a.jpg"}]}, "picture a.jpg is listed twice"),
+    ],
+)
+def test_duplicates_are_refused(tmp_path: Path, parts: dict[str, Any], words: str) -> None:
+    with pytest.raises(FormatError, match=words) as error:
+        coco.read(document(tmp_path, **parts))
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_in_two_files_is_refused(tmp_path: Path) -> None:
+    document(tmp_path)
+    document(tmp_path, "instances_val2017.json")
+    with pytest.raises(FormatError, match=r"a\.jpg is listed twice"):
+        coco.read(tmp_path)

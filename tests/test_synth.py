@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +101,24 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"smear\.tif: cannot be written"):
         render_tiff(target, (300, 300), SMALL, 1)
     assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path, signal_: signal.Signals) -> None:
+    words = [sys.executable, "-m", "blastdet", "synth", str(tmp_path / "x.tif"), "--size", "20000x20000"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    for _ in range(600):
+        if any(tmp_path.iterdir()):
+            break
+        time.sleep(0.1)
+    process.send_signal(signal_)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == (130 if signal_ == signal.SIGINT else -signal_)
+    left = [path.name for path in tmp_path.iterdir()]
+    assert "x.tif" not in left and "x.json" not in left
+    if signal_ == signal.SIGINT:
+        assert left == []
+        assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize("palette", ["bccd", "all", "chula"])

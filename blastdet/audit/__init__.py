@@ -27,6 +27,7 @@ from blastdet.overlap import Progress, connected, find_near_duplicates, find_ove
 from blastdet.types import CELL_CLASSES, RBC, RESEARCH_USE, Dataset, Detections, Smear, WidthHeight
 
 _RED_CELL_UM = 7.5
+_SUFFIX = {"bccd": ".xml", "voc": ".xml", "coco": ".json", "yolo": ".txt"}  # of a format's annotation files
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,10 @@ def audit_folder(
     try:
         dataset, refused = formats.read(path, format), {}
     except BlastdetError as error:
-        if not any(record.image for record in raw) or (format != "auto" and format not in formats.READERS):
+        raw = tuple(record for record in raw if format == "auto" or record.file.suffix == _SUFFIX.get(format))
+        if path.is_file():  # the annotations beside it are not what was asked for
+            raw = tuple(record for record in raw if record.file == path)
+        if not any(record.image for record in raw):
             raise
         root = path if path.is_dir() else path.parent
         dataset, refused = dataset_from(raw, root), {root: f"the reader refuses the set: {error}"}

@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 import yaml
 
 from blastdet.errors import BlastdetError, ImageError
+from blastdet.formats.files import FAULTS
 from blastdet.images import find_images, image_size
 from blastdet.types import WidthHeight
 
@@ -142,7 +143,7 @@ def _voc(root: Path, pictures: _Pictures) -> Iterator[RawRecord]:
     for file in _files(root, "*.xml"):
         try:
             tree = ET.fromstring(file.read_bytes())
-        except (ET.ParseError, OSError) as error:
+        except (ET.ParseError, LookupError, ValueError, OSError) as error:
             yield RawRecord(file, pictures.nearest(file.stem, file), problem=f"not well-formed XML ({error})")
             continue
         if tree.tag == "annotation":
@@ -163,7 +164,7 @@ def _voc_record(file: Path, tree: ET.Element, pictures: _Pictures, split: str | 
         stated = _finite(sides) if None not in sides else None
         size = (stated[0], stated[1]) if stated else None
         boxes = tuple(_voc_box(cell) for cell in tree.findall("object"))
-    except (TypeError, ValueError) as error:
+    except FAULTS as error:
         return RawRecord(
             file, image, split, name, tree.findtext("folder"), problem=f"a number is missing or wrong ({error})"
         )
@@ -191,7 +192,7 @@ def _coco(root: Path, pictures: _Pictures) -> Iterator[RawRecord]:
         ):
             try:
                 yield from list(_coco_records(file, data, pictures, _split_of(file, root)))
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            except FAULTS as error:
                 yield RawRecord(file, problem=f"not COCO as it should be ({type(error).__name__}: {error})")
 
 
@@ -242,7 +243,7 @@ def _yolo_record(file: Path, image: Path | None, names: Mapping[str, str], split
         size = image_size(image) if image else (1, 1)
         lines = [line.split() for line in file.read_text("utf-8").splitlines() if line.strip()]
         boxes = tuple(_yolo_box(line, size, names) for line in lines)
-    except (OSError, ValueError, BlastdetError) as error:
+    except (OSError, *FAULTS, BlastdetError) as error:
         return RawRecord(file, image, split, problem=f"not five numbers a line ({error})")
     return RawRecord(file, image, split, boxes=boxes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -40,11 +41,19 @@ class _Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except click.UsageError as error:
+            raise _one_line(error) from error
+
     def invoke(self, ctx: click.Context) -> object:
         from blastdet.errors import BlastdetError
 
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise _one_line(error) from error
         except KeyboardInterrupt:
             click.echo("interrupted; what is done is whole, and --resume (detect, train) goes on from there", err=True)
             ctx.exit(130)
@@ -52,8 +61,19 @@ class _Commands(click.Group):
             raise click.ClickException(" ".join(str(error).split())) from error
         except BrokenPipeError:  # the reader of our output has gone; click ends quietly
             raise
+        except UnicodeEncodeError as error:
+            name = error.object[max(error.start - 40, 0) : error.end + 40]
+            raise click.ClickException(f"{name!a}: a name that is not UTF-8; rename it") from error
         except (OSError, UnicodeError, RecursionError) as error:  # a file or a disk, not a fault of ours
             raise click.ClickException(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
+def _one_line(error: click.UsageError) -> click.ClickException:
+    """Click's three lines as one, with the command whose help says more."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # its text is the help itself; click 8.1 does not know it
+        return error
+    path = error.ctx.command_path if error.ctx is not None else "blastdet"
+    return click.ClickException(f"{' '.join(error.format_message().split())} See '{path} --help'.")
 
 
 click.ClickException.exit_code = 2  # one code for everything a user can mend; click's own usage errors have it too

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from blastdet.cli._options import Number
+
 if TYPE_CHECKING:
     from blastdet.cli.evaluate import Asked
 
@@ -25,7 +27,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
+@click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
 @click.option("--max-dets", default=500, show_default=True, type=click.IntRange(1), help="Boxes per class and smear.")
 def command(a: str, b: str, **options: Any) -> None:
     """Set two models side by side on one data set.

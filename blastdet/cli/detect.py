@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from blastdet.cli._options import Number
+
 if TYPE_CHECKING:
     from blastdet.batch import Outcome
     from blastdet.types import Scale
@@ -55,7 +57,7 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     show_default=True,
     help="Any of json, csv, coco, geojson, overlay.",
 )
-@click.option("--min-score", type=click.FloatRange(0, 1), help="Lowest score in the COCO file; see below.")
+@click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see below.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Skip smears that an equal run in --out has done.")
 def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **options: Any) -> None:

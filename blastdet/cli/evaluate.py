@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from blastdet.cli._options import Number
+
 if TYPE_CHECKING:
     from blastdet.evaluation.summary import Predictions
     from blastdet.types import Dataset, Scale
@@ -46,7 +48,7 @@ class Asked:
 @click.option("--corrections", type=_PATH, help="Measure on corrected labels, too; both are printed.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
+@click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
 @click.option("--max-dets", default=500, show_default=True, type=click.IntRange(1), help="Boxes per class and smear.")
 def command(**options: Any) -> None:
     """Measure models, or anyone's detections, on a data set.

@@ -51,8 +51,11 @@ def command(
     Exit codes: 0 written, 1 it leaks and was not written, 2 bad input.
     """
     from blastdet import formats, splits
+    from blastdet.errors import ConfigError
     from blastdet.formats.files import write_text
 
+    if keys is not None and group_by is None and purge is None:
+        raise ConfigError(f"--keys {keys}: none of its columns is named, --group-by or --purge COLUMN expected")
     dataset = formats.read(src, format_)
     first = _keys(dataset, keys, group_by)
     second = _keys(dataset, keys, purge) if purge else None

@@ -59,8 +59,8 @@ def _size(text: str) -> tuple[int, int]:
     from blastdet.errors import ConfigError
 
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise ConfigError(f"--size: {text!r} found, WIDTHxHEIGHT in pixels expected, such as 2592x1944")
+    if not all(side.isascii() and side.isdecimal() and len(side) < 12 for side in (width, height)):
+        raise ConfigError(f"--size: {text[:40]!r} found, WIDTHxHEIGHT in pixels expected, such as 2592x1944")
     return int(width), int(height)
 
 
@@ -87,11 +87,9 @@ def _render(path: Path, config: SynthConfig, seed: int) -> Smear:
 
 
 def _write_truth(smears: list[Smear], path: Path) -> None:
-    import json
-
-    from blastdet.formats.coco import to_document
+    from blastdet.formats.coco_write import document_pieces
     from blastdet.formats.files import write_text
     from blastdet.types import Dataset
 
     dataset = Dataset("synthetic smears", path.parent, tuple(smears), notes=("rendered by blastdet synth",))
-    write_text(path, json.dumps(to_document(dataset), allow_nan=False) + "\n")
+    write_text(path, document_pieces(dataset))

@@ -101,18 +101,29 @@ def read(path: Path, format: str = "auto", **options: Any) -> Dataset:
         If the reader does not take an option.
     """
     path = Path(path)
+    name, reader = _reader(path, format)
+    given = {key: value for key, value in options.items() if value is not None}
+    unknown = sorted(set(given) - options_of(path, format))
+    if unknown:
+        raise ConfigError(f"format {name!r} has no option {', '.join(unknown)}")
+    dataset: Dataset = reader(path, **given)
+    if not len(dataset):
+        raise FormatError(f"{path}: not one picture found, a data set in the format {name} expected")
+    return dataset
+
+
+def options_of(path: Path, format: str = "auto") -> frozenset[str]:
+    """Options that the reader of `path` takes; errors as for `read`."""
+    return frozenset(inspect.signature(_reader(Path(path), format)[1]).parameters) - {"path"}
+
+
+def _reader(path: Path, format: str) -> tuple[str, Callable[..., Any]]:
     if not path.exists():
         raise FormatError(f"{path}: no such file or folder")
     name = detect_format(path) if format == "auto" else format
     if name not in READERS:
         raise FormatError(f"format {name!r} cannot be read; known are: auto, {', '.join(READERS)}")
-    reader = resolve(READERS[name])
-    given = {key: value for key, value in options.items() if value is not None}
-    unknown = sorted(set(given) - set(inspect.signature(reader).parameters))
-    if unknown:
-        raise ConfigError(f"format {name!r} has no option {', '.join(unknown)}")
-    dataset: Dataset = reader(path, **given)
-    return dataset
+    return name, resolve(READERS[name])
 
 
 def write(dataset: Dataset, path: Path, format: str, **options: Any) -> Dataset:

@@ -10,7 +10,6 @@ Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 
 from blastdet.errors import FormatError
 from blastdet.formats.coco_write import KEYS, to_document, write
-from blastdet.formats.files import FAULTS, read_text
+from blastdet.formats.files import FAULTS, read_json
 from blastdet.formats.naming import label_of
 from blastdet.images import image_size
 from blastdet.splits import SPLITS, names_of
@@ -90,10 +89,21 @@ def read(
         found, lines = _read_document(document, file, class_map, images)
         smears += found
         dropped |= dict.fromkeys(lines)
+    _check_distinct(smears, path)
     smears = [smear if smear.mpp or not mpp else replace(smear, mpp=mpp) for smear in smears]
     root = images or (path if path.is_dir() else _root_of(path, smears))
     smears.sort(key=lambda smear: smear.path.as_posix())
     return Dataset(name or root.name, root, tuple(smears), tuple(dropped), tuple(notes))
+
+
+def _check_distinct(smears: Sequence[Smear], where: Path) -> None:
+    """A picture listed twice would be counted twice, and may lie on two sides of a split."""
+    seen: set[Path] = set()
+    for smear in smears:
+        picture = smear.path.resolve()
+        if picture in seen:
+            raise FormatError(f"{where}: picture {smear.path.name} is listed twice, one image entry for each expected")
+        seen.add(picture)
 
 
 def _documents(folder: Path) -> list[Path]:
@@ -116,7 +126,7 @@ def _root_of(file: Path, smears: Sequence[Smear]) -> Path:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    document = _load_json(file)
+    document = read_json(file)
     if not isinstance(document, dict):
         raise FormatError(f"{file}: a list found, a COCO document with images, annotations and categories expected")
     for key in ("images", "annotations", "categories"):
@@ -124,13 +134,6 @@ def _load(file: Path) -> dict[str, Any]:
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise FormatError(f"{file}: no list {key!r} of objects found; a COCO document has one")
     return document
-
-
-def _load_json(file: Path) -> Any:
-    try:
-        return json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{file}: not valid JSON ({error})") from None
 
 
 @dataclass(frozen=True)
@@ -152,10 +155,14 @@ def _image_of(row: Mapping[str, Any], file: Path) -> _Image:
 def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None) -> dict[int, int]:
     """Category id -> our label. A category that no cell uses (Roboflow adds one) need not be known."""
     used = {row.get("category_id") for row in document["annotations"] if isinstance(row.get("category_id"), int)}
-    labels = {}
+    labels: dict[int, int] = {}
+    seen: dict[int, str] = {}
     for row in document["categories"]:
         if not isinstance(row.get("id"), int) or not isinstance(row.get("name"), str):
             raise FormatError(f"{file}: category {row!r} found, id (a whole number) and name expected")
+        if row["id"] in seen:
+            raise FormatError(f"{file}: two categories with id {row['id']}: {seen[row['id']]} and {row['name']}")
+        seen[row["id"]] = row["name"]
         try:
             labels[row["id"]] = label_of(row["name"], class_map, str(file))
         except FormatError:
@@ -306,7 +313,7 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
         An unknown image or category, a score that is none, a box that is none; a document that leaves smears out.
     """
     path = Path(path)
-    document = _load_json(path)
+    document = read_json(path)
     if isinstance(document, dict):
         rows, find, labels = _document_results(_load(path), path, dataset)
     elif isinstance(document, list) and all(isinstance(row, dict) for row in document):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ KEYS = {
     "blast_probability": "blast_probability",
 }
 """Column of `Detections` -> key of a COCO annotation."""
+
+_PIECE = 4096  # annotations made into text at once
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
@@ -60,9 +62,34 @@ def to_document(dataset: Dataset, smears: Iterable[Smear] | None = None) -> dict
         if smear.truth is not None:
             rows = to_annotations(smear.truth, number[id(smear)])
             annotations += [{"id": len(annotations) + i, **row} for i, row in enumerate(rows, 1)]
+    return {
+        "info": _info(dataset),
+        "images": images,
+        "annotations": annotations,
+        "categories": categories(dataset.classes),
+    }
+
+
+def document_pieces(dataset: Dataset) -> Iterator[str]:
+    """The text of `to_document`, some thousand annotations at a time: a gigapixel of cells is never held as objects."""
+    images = [_image(smear, number, dataset.file_name(smear)) for number, smear in enumerate(dataset, 1)]
+    head = {"info": _info(dataset), "images": images, "categories": categories(dataset.classes)}
+    yield json.dumps(head, ensure_ascii=False, allow_nan=False)[:-1] + ', "annotations": ['
+    written = 0
+    for number, smear in enumerate(dataset, 1):
+        cells = smear.truth if smear.truth is not None else Detections.empty()
+        for start in range(0, len(cells), _PIECE):
+            rows = to_annotations(cells[start : start + _PIECE], number)
+            numbered = [{"id": written + i, **row} for i, row in enumerate(rows, 1)]
+            text = json.dumps(numbered, ensure_ascii=False, allow_nan=False)[1:-1]
+            yield (", " if written else "") + text
+            written += len(rows)
+    yield "]}\n"
+
+
+def _info(dataset: Dataset) -> dict[str, Any]:
     info: dict[str, Any] = {"description": dataset.name, "notice": RESEARCH_USE}
-    info |= {"dropped": list(dataset.dropped), "notes": list(dataset.notes)}
-    return {"info": info, "images": images, "annotations": annotations, "categories": categories(dataset.classes)}
+    return info | {"dropped": list(dataset.dropped), "notes": list(dataset.notes)}
 
 
 def categories(classes: Sequence[str]) -> list[dict[str, Any]]:

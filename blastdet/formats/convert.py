@@ -12,13 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import blastdet
 from blastdet import formats, splits
 from blastdet.errors import FormatError
 from blastdet.formats.corrections import apply_corrections
+from blastdet.formats.draw import Progress, draw_boxes
 from blastdet.formats.files import place_images, write_text
 from blastdet.formats.resample import resample
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset
+from blastdet.types import CELL_CLASSES, ORIGINS, RESEARCH_USE, Dataset
 
 RECORD = "convert.json"
 """What was done, kept beside the result; also the sign that a folder is ours to overwrite."""
@@ -39,6 +42,8 @@ class Job:
         See `splits.assign`; ``None`` leaves the splits as they were read.
     mpp : float, optional
         Resample every picture to this.
+    boxes : {"segment", "fixed", "none"}, optional
+        How cells without a box get one: an option of the reader where it has it; ``"segment"`` serves every set.
     corrections : Path, optional
     how : {"copy", "link"}
     overwrite : bool
@@ -52,14 +57,21 @@ class Job:
     format: str = "auto"
     split: str | None = None
     mpp: float | None = None
+    boxes: str | None = None
     corrections: Path | None = None
     how: str = "copy"
     overwrite: bool = False
     reader: Mapping[str, Any] = field(default_factory=dict)
 
 
-def convert(job: Job) -> Dataset:
-    """Read, correct, split, resample and write; nothing stays behind if any of it fails.
+def convert(job: Job, progress: Progress | None = None) -> Dataset:
+    """Read, correct, draw, split, resample and write; nothing stays behind if any of it fails.
+
+    Parameters
+    ----------
+    job : Job
+    progress : callable, optional
+        Of the drawing, the slow part: see `draw.Progress`.
 
     Returns
     -------
@@ -72,9 +84,11 @@ def convert(job: Job) -> Dataset:
         Faulty input, or an `out` that is not empty.
     """
     _check(job)
-    dataset = formats.read(job.source, job.format, **job.reader)
+    dataset = _read(job)
     if job.corrections is not None:
         dataset = apply_corrections(dataset, job.corrections)
+    if job.boxes == "segment":
+        dataset = draw_boxes(dataset, progress)
     if job.split is not None:
         dataset = splits.assign(dataset, job.split)
     dataset = replace(dataset, notes=(*dataset.notes, *_leak_note(dataset)))
@@ -89,11 +103,22 @@ def convert(job: Job) -> Dataset:
     return dataset
 
 
+def _read(job: Job) -> Dataset:
+    options = dict(job.reader)
+    drawn_later = job.boxes == "segment" and "boxes" not in formats.options_of(job.source, job.format)
+    if job.boxes is not None and not drawn_later:
+        options["boxes"] = job.boxes
+    return formats.read(job.source, job.format, **options)
+
+
 def _check(job: Job) -> None:
     for name in job.to:
         if name not in formats.WRITERS:
             raise FormatError(f"--to {name}: one of {', '.join(formats.WRITERS)} expected")
-    source, out = job.source.resolve(), job.out.resolve()
+    try:
+        source, out = job.source.resolve(), job.out.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's word for a loop of links
+        raise FormatError(f"{job.source} to {job.out}: no path that can be followed ({error})") from None
     if source == out or source.is_relative_to(out):
         raise FormatError(f"{job.out}: it holds the source {job.source}; name another folder")
 
@@ -108,6 +133,7 @@ def _record(job: Job, dataset: Dataset) -> dict[str, Any]:
         "format": job.format,
         "split": job.split,
         "mpp": job.mpp,
+        "boxes": job.boxes,
         "to": list(job.to),
         "images": job.how,
     }
@@ -125,17 +151,27 @@ def _record(job: Job, dataset: Dataset) -> dict[str, Any]:
 
 
 def counts(dataset: Dataset) -> dict[str, Any]:
-    """Pictures in each split, and cells of each class (those to be ignored apart)."""
+    """Pictures in each split, cells of each class (those to be ignored apart), and where their boxes come from."""
     pictures = Counter(smear.split or "no split" for smear in dataset)
     cells: Counter[str] = Counter()
-    ignored = 0
+    origins: Counter[str] = Counter()
+    ignored = without_box = 0
     for smear in dataset:
         if smear.truth is not None:
             cells.update(smear.truth.counts())
             ignored += 0 if smear.truth.ignore is None else int(smear.truth.ignore.sum())
+            boxed = ~np.isnan(smear.truth.boxes_xyxy[:, 0])
+            without_box += int((~boxed).sum())
+            origins.update([] if smear.truth.origin is None else smear.truth.origin[boxed].tolist())
     classes = {name: cells[name] for name in CELL_CLASSES if name in dataset.classes}
     ordered = {name: pictures[name] for name in (*splits.SPLITS, "no split") if pictures[name]}
-    return {"pictures": len(dataset), "splits": ordered, "cells": classes, "ignored": ignored}
+    boxes = {name: origins[name] for name in ORIGINS if origins[name]}
+    number = {"pictures": len(dataset), "splits": ordered, "cells": classes, "ignored": ignored}
+    return {**number, "boxes": boxes, "cells_without_box": without_box, "not_annotated": _not_annotated(dataset)}
+
+
+def _not_annotated(dataset: Dataset) -> int:
+    return sum(smear.truth is None for smear in dataset)
 
 
 @contextmanager

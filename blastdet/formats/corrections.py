@@ -15,7 +15,6 @@ corrections were made for.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.errors import FormatError
-from blastdet.formats.files import read_text
+from blastdet.formats.files import read_json
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 _OPERATIONS = ("add", "relabel", "remove", "unannotate")
@@ -40,10 +39,7 @@ def read_corrections(path: Path) -> list[dict[str, Any]]:
     FormatError
         Not JSON, an unknown operation or class, a box without four numbers or without area.
     """
-    try:
-        document = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{path}: not valid JSON ({error})") from None
+    document = read_json(path)
     operations = document.get("corrections") if isinstance(document, dict) else None
     if not isinstance(operations, list):
         raise FormatError(f"{path}: no list 'corrections' found")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,8 @@ from blastdet.types import Dataset, Smear
 
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 """What reading a value from a hostile file may raise; with ``np.errstate(over="raise")`` also what fits no float32."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
@@ -39,14 +44,50 @@ def read_text(path: Path) -> str:
         raise FormatError(f"{path}: not a text file (UTF-8 expected)") from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it: nobody ever sees half of it."""
+def read_json(path: Path) -> Any:
+    """A JSON document.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read, is not JSON, nests too deep, or holds text that no UTF-8 file can hold.
+    """
+    text = read_text(path)
+    try:
+        document = json.loads(text)
+        if _SURROGATE.search(text):  # half a character, by escape: it could be read, and never be written
+            json.dumps(document, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: not valid JSON ({error})") from None
+    return document
+
+
+def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Rows of a CSV file that has `columns`; a field that is missing is empty.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be read or lacks a column.
+    """
+    reader = csv.DictReader(read_text(path).splitlines(), restval="")
+    try:
+        if not set(columns) <= set(reader.fieldnames or ()):
+            found = ", ".join(reader.fieldnames or ())
+            raise FormatError(f"{path}: columns {found} found, {' and '.join(columns)} expected")
+        return list(reader)
+    except csv.Error as error:
+        raise FormatError(f"{path}: not a CSV file ({error})") from None
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> None:
+    """Write a text file, whole or piece by piece, under a temporary name, then rename it: nobody ever sees half."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            file.writelines([text] if isinstance(text, str) else text)
         temporary.chmod(0o644)  # mkstemp makes it private
         temporary.replace(path)
     finally:

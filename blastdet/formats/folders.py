@@ -5,7 +5,6 @@ Each has a reader ``read_X(path, ...)`` and a test ``matches_X(path)`` that tell
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import numpy as np
 
 from blastdet import boxes as box_tools
 from blastdet.errors import FormatError
-from blastdet.formats.files import read_text
+from blastdet.formats.files import read_rows, read_text
 from blastdet.images import image_size
 from blastdet.types import BLAST, WBC, Dataset, Detections, Scale, Smear, WidthHeight
 
@@ -216,13 +215,10 @@ def _class_folders(path: Path) -> dict[str, Path]:
 
 def _column(table: Path, name: str) -> dict[str, str]:
     """One column of a CSV file, by its column ``image``."""
-    reader = csv.DictReader(read_text(table).splitlines())
-    if not {"image", name} <= set(reader.fieldnames or ()):
-        raise FormatError(f"{table}: columns {', '.join(reader.fieldnames or ())} found, image and {name} expected")
     values: dict[str, str] = {}
-    for row in reader:
+    for number, row in enumerate(read_rows(table, "image", name), start=2):
         if not row["image"] or not row[name]:
-            raise FormatError(f"{table}: line {reader.line_num}: a field is empty, image and {name} expected")
+            raise FormatError(f"{table}: line {number}: a field is empty, image and {name} expected")
         values[row["image"]] = row[name]
     return values
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.errors import FormatError
-from blastdet.formats.files import FAULTS, folder_of, place_images, read_text, write_text
+from blastdet.formats.files import FAULTS, folder_of, place_images, read_json, write_text
 from blastdet.formats.naming import label_of
 from blastdet.images import IMAGE_SUFFIXES, image_size
 from blastdet.overlay import COLOURS
@@ -148,10 +148,7 @@ def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detect
     FormatError
         See `read`.
     """
-    try:
-        document = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise FormatError(f"{path}: not valid JSON ({error})") from None
+    document = read_json(path)
     features = document.get("features") if isinstance(document, dict) else document
     if not isinstance(features, list):
         raise FormatError(f"{path}: no list of features found, a GeoJSON FeatureCollection expected")

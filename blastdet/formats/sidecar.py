@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from blastdet import boxes
 from blastdet.errors import FormatError
-from blastdet.formats.files import FAULTS, SPLITS, read_text, to_json, write_text
+from blastdet.formats.files import FAULTS, SPLITS, read_json, to_json, write_text
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 FILE_NAME = "blastdet.json"
@@ -89,10 +89,7 @@ def read(root: Path) -> Mapping[str, Any]:
     path = root / FILE_NAME
     if not path.exists():
         return {}
-    try:
-        document = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{path}: not valid JSON ({error})") from None
+    document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != "blastdet sidecar":
         raise FormatError(f"{path}: not a sidecar of blastdet")
     kinds = {"name": str, "dropped": list, "notes": list, "smears": dict}

@@ -5,7 +5,6 @@ Coordinates in the files are 1-based and inclusive; ours are 0-based and half-op
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy as np
 
 from blastdet import boxes
 from blastdet.errors import FormatError
-from blastdet.formats.files import SPLITS, read_text
+from blastdet.formats.files import SPLITS, read_rows, read_text
 from blastdet.formats.naming import label_of
 from blastdet.images import image_size
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Scale, Smear
@@ -139,16 +138,13 @@ def read_groups(*folders: Path) -> dict[str, str]:
     listing = next((f / "overlap_groups.csv" for f in folders if (f / "overlap_groups.csv").exists()), None)
     if listing is None:
         return {}
-    rows = csv.DictReader(read_text(listing).splitlines())
-    if not {"image", "group"} <= set(rows.fieldnames or ()):
-        raise FormatError(f"{listing}: columns {rows.fieldnames} found, image and group expected")
-    return {Path(row["image"]).stem: row["group"] for row in rows}
+    return {Path(row["image"]).stem: row["group"] for row in read_rows(listing, "image", "group")}
 
 
 def _read_xml(path: Path, size_wh: tuple[int, int], class_map: Mapping[str, str] | None) -> _Record:
     try:
         tree = ET.fromstring(path.read_bytes())
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # LookupError: an encoding that nobody knows
         raise FormatError(f"{path}: not well-formed XML ({error})") from None
     width, height = (_number(tree, f"size/{side}", path) for side in ("width", "height"))
     if width != size_wh[0] or height != size_wh[1]:
