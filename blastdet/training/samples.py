@@ -17,7 +17,7 @@ from blastdet.configs import AugmentConfig, TrainConfig
 from blastdet.errors import ScaleError
 from blastdet.images import open_smear
 from blastdet.scale import scaled_size
-from blastdet.training.augment import stain_jitter
+from blastdet.stain import jitter_stain
 from blastdet.types import CELL_CLASSES, RGB, Smear
 
 KNOWN_STRIDE = 4
@@ -164,7 +164,7 @@ def _piece(
     piece = resize(picture.rgb[y : y + window[1], x : x + window[0]], (int(out[0]), int(out[1])))
     real = (out[0] / window[0], out[1] / window[1])
     xyxy, label, unknown = _cut(picture, (x, y), real, (int(out[0]), int(out[1])))
-    piece = stain_jitter(piece, augment.stain, rng)
+    piece = jitter_stain(piece, augment.stain, rng)
     turned, xyxy, unknown = _turn(piece, [xyxy, unknown], int(rng.integers(8)), size_wh)
     return turned, xyxy, label, unknown
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from blastdet.configs import AugmentConfig, TrainConfig
 from blastdet.errors import ScaleError
-from blastdet.training.augment import photometric, stain_jitter
+from blastdet.training.augment import photometric
 from blastdet.training.data import blasts_as_white_cells
 from blastdet.training.samples import KNOWN_STRIDE, Picture, compose, load_picture
 from blastdet.types import Dataset, Detections, Smear
@@ -103,12 +103,4 @@ def test_a_sample_depends_on_its_seed_alone():
 def test_strength_zero_changes_nothing():
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(stain_jitter(rgb, 0, rng), rgb)
     np.testing.assert_array_equal(photometric(rgb, 0, rng), rgb)
-
-
-def test_stain_jitter_keeps_the_order_of_light_and_dark():
-    ramp = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None, :, None], 3, axis=2)
-    for seed in range(20):
-        out = stain_jitter(ramp, 0.3, np.random.default_rng(seed)).astype(int)
-        assert (np.diff(out.mean(axis=2)) >= -0.7).all()
