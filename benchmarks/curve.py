@@ -1,0 +1,58 @@
+"""Which µm/px? Accuracy and speed of the shipped recipe over µm/px: python benchmarks/curve.py [--mpp 0.3 0.4 0.55]
+
+Each row is a training of 12 short epochs without the ALL fields. It is judged on validation (BCCD and PBC), on a
+laboratory it never saw (agreement on ALL fields that are no test data: see laboratories.py), and by the time that one
+BCCD picture of 640 x 480 pixels takes, all steps from file to cells. Nothing here looks at test data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import time
+from pathlib import Path
+
+from laboratories import DATA, REPO, agreed_boxes, measure, train, white_cells
+
+FIELD_UM = 51.2
+"""Side of a training sample, so that every row sees as much film."""
+
+
+def main() -> None:
+    """Train what is not trained yet, and print one row for each µm/px."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mpp", type=float, nargs="+", default=[0.3, 0.4, 0.55])
+    parser.add_argument("--runs", type=Path, default=REPO / "runs/curve")
+    asked = parser.parse_args()
+    print("| µm/px | agreement, ALL fields unseen | wbc | rbc | platelet | ms a picture |\n|---|---|---|---|---|---|")
+    for mpp in asked.mpp:
+        run = asked.runs / f"{mpp:g}"
+        crop = round(FIELD_UM / mpp / 32) * 32
+        train("all_fields", run, 12, [], [f"mpp={mpp}", f"crop={crop}"])
+        unseen = white_cells(measure(run, agreed_boxes(asked.runs / "agreed.json")))
+        low, high = unseen["AP50_ci95"]
+        with (run / "metrics.csv").open(encoding="utf-8") as stream:
+            best = max((row for row in csv.DictReader(stream) if row["fitness"]), key=lambda row: float(row["fitness"]))
+        seen = " | ".join(f"{float(best[f'AP50 {name}']):.3f}" for name in ("wbc", "rbc", "platelet"))
+        print(
+            f"| {mpp:g} | {unseen['AP50']:.3f} [{low:.3f}, {high:.3f}] | {seen} | {milliseconds(run):.0f} |", flush=True
+        )
+
+
+def milliseconds(run: Path, n: int = 40) -> float:
+    """Median time of one BCCD picture, model loaded."""
+    from blastdet.formats import read
+    from blastdet.pipeline import Options, detect_smear, load_models
+
+    models = load_models(run / "weights", "cpu")
+    times = []
+    for smear in list(read(DATA / "bccd", "bccd"))[:n]:
+        start = time.perf_counter()
+        detect_smear(smear.path, models, Options(mpp=smear.mpp))
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[5:])
+
+
+if __name__ == "__main__":
+    main()
