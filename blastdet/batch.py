@@ -14,7 +14,7 @@ import numpy as np
 
 from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
-from blastdet.images import Source, find_images, open_smear
+from blastdet.images import Source, find_images
 from blastdet.journal import Journal
 from blastdet.outputs import COCO_FILE, FIELD_MM2, SUFFIXES, coco_entry, summary, write_coco, write_smear
 from blastdet.pipeline import Options, detect_source, load_models
@@ -177,7 +177,7 @@ class Batch:
         """Do a smear, unless its scale is in doubt and other pictures may tell it: then later."""
         if skipped := self._skip(job):
             return skipped
-        with open_smear(job.path) as source:
+        with self.models.open(job.path) as source:
             scale = find_scale(source, self.options.mpp, self.models.detector)
             if scale.weak and len(self.jobs) > 1:
                 self._postponed.append(job)
@@ -185,7 +185,7 @@ class Batch:
             return self._run(job, source, scale)
 
     def _second(self, job: Job) -> Outcome:
-        with open_smear(job.path) as source:
+        with self.models.open(job.path) as source:
             scale = self._consensus(source.size_wh) or find_scale(source, self.options.mpp, self.models.detector)
             return self._run(job, source, scale)
 

@@ -32,6 +32,9 @@ class InputSpec(_Frozen):
     pad_value: int = Field(default=114, ge=0, le=255)
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    colour: Literal["as it is", "canonical"] = Field(
+        default="as it is", description="canonical: film and red cells brought to fixed colours first"
+    )
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
 

@@ -59,6 +59,7 @@ class TrainConfig(_Strict):
     model: str = Field(default="yolov5n", description="key of blastdet.training.MODELS")
     classes: tuple[str, ...] = ("wbc", "rbc", "platelet")
     mpp: float = Field(gt=0, description="µm/px of the model: every picture is resampled to it")
+    colour: Literal["as it is", "canonical"] = Field(default="as it is", description="how pixels are shown: see cards")
     crop: int = Field(default=256, ge=64, description="side of a training sample in pixels")
     tile_wh: tuple[int, int] = Field(default=(640, 640), description="largest tile at detection")
     data: tuple[DataConfig, ...] = Field(min_length=1)

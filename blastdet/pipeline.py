@@ -17,6 +17,7 @@ import numpy as np
 
 from blastdet import __version__, boxes
 from blastdet.cards import Card, find_weights, sha256_of
+from blastdet.colour import as_seen
 from blastdet.detectors import SCORE_FLOOR, Detector, load_detector
 from blastdet.errors import ConfigError, ScaleError
 from blastdet.images import Source, open_smear
@@ -72,6 +73,10 @@ class Models:
         """Card of the detector."""
         return self.detector.card
 
+    def open(self, path: Path) -> Source:
+        """A smear in the colours that the detector was trained on."""
+        return as_seen(open_smear(path), self.card.input.colour)
+
     def describe(self) -> dict[str, Any]:
         """Name, µm/px and file hashes, for reports."""
         return {"name": self.card.name, "files": dict(self.card.files), "mpp": self.card.mpp}
@@ -121,7 +126,7 @@ def detect_smear(
     BlastdetError
         See `detect`.
     """
-    with open_smear(path) as source:
+    with models.open(path) as source:
         scale = find_scale(source, options.mpp, models.detector)
         return detect_source(source, scale, models, options, progress)
 

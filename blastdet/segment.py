@@ -141,13 +141,13 @@ def _nuclear_feature(density: Image32) -> Image32:
     purple = density[..., 0] / 2 + density[..., 1] - density[..., 2]
     total = density.mean(axis=2)
     stained = total > max(0.3 * float(np.percentile(total, 95)), 0.04)
-    hue = _first_mode(purple[stained] / total[stained]) if stained.any() else 0.0
+    hue = first_mode(purple[stained] / total[stained]) if stained.any() else 0.0
     return np.asarray(purple - np.clip(hue, 0.0, 1.5) * total, np.float32)
 
 
-def _first_mode(values: NDArray[np.float32]) -> float:
-    """The lowest value that a good part of the pixels share."""
-    count, edges = np.histogram(values, bins=60, range=(-1.5, 1.5))
+def first_mode(values: NDArray[np.float32]) -> float:
+    """The lowest of `values` (within 1.5 of 0) that a good part of the pixels share."""
+    count, edges = np.histogram(np.clip(values, -1.5, 1.5), bins=60, range=(-1.5, 1.5))
     smooth = np.pad(np.convolve(count, [1, 2, 3, 2, 1], "same"), 1)
     mode = (smooth[1:-1] >= smooth[:-2]) & (smooth[1:-1] >= smooth[2:]) & (smooth[1:-1] > 0.25 * smooth.max())
     return float(edges[int(np.flatnonzero(mode)[0])] + 0.025)

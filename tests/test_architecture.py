@@ -20,6 +20,7 @@ LEVELS = [
     {"segment", "discs", "tiles", "splits", "crops", "overlap"},
     {
         "ruler",
+        "colour",
         "grow",
         "formats",
         "audit",

@@ -36,7 +36,7 @@ def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say:
     engine.load_best(state, run)
     device = next(state.model.module.parameters()).device
     draft = draft_card(config, data, state, device)
-    pictures = [load_picture(smear, config.mpp, config.classes) for smear in data.val]
+    pictures = [load_picture(smear, config) for smear in data.val]
     state.model.module.eval()
     by_torch = predict_pictures(state.model, pictures, data.val, draft, device)
     result = average_precision(data.val, by_torch)
@@ -87,7 +87,7 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State, device: tor
         classes=config.classes,
         files={},
         mpp=config.mpp,
-        input=InputSpec(wh=config.tile_wh),
+        input=InputSpec(wh=config.tile_wh, colour=config.colour),
         thresholds=dict.fromkeys(config.classes, point),
         training=training,
         versions=versions(),

@@ -65,8 +65,8 @@ def run_training(
     for line in data.notes:
         progress.say(line)
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
-    pictures = [load_picture(smear, config.mpp, config.classes, weight) for smear, weight in data.train]
-    val_pictures = [load_picture(smear, config.mpp, config.classes) for smear in data.val]
+    pictures = [load_picture(smear, config, weight) for smear, weight in data.train]
+    val_pictures = [load_picture(smear, config) for smear in data.val]
     draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)

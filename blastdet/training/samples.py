@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet import boxes
+from blastdet.colour import as_seen
 from blastdet.configs import AugmentConfig, TrainConfig
 from blastdet.errors import ScaleError
 from blastdet.images import open_smear
@@ -65,8 +66,8 @@ class Sample:
     known: NDArray[np.bool_]
 
 
-def load_picture(smear: Smear, mpp: float, classes: Sequence[str], weight: float = 1.0) -> Picture:
-    """An annotated smear resampled to `mpp`.
+def load_picture(smear: Smear, config: TrainConfig, weight: float = 1.0) -> Picture:
+    """An annotated smear at the configuration's µm/px and in its colours.
 
     Raises
     ------
@@ -75,16 +76,16 @@ def load_picture(smear: Smear, mpp: float, classes: Sequence[str], weight: float
     """
     if smear.mpp is None or smear.truth is None:
         raise ScaleError(f"{smear.path}: a scale and annotations expected for training")
-    width, height = scaled_size(smear.size_wh, smear.mpp, mpp, smear.path)
+    width, height = scaled_size(smear.size_wh, smear.mpp, config.mpp, smear.path)
     factor = (width / smear.size_wh[0], height / smear.size_wh[1])
-    with open_smear(smear.path) as source:
+    with as_seen(open_smear(smear.path), config.colour) as source:
         rgb = source.read(None, factor)
     truth = smear.truth
     ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
-    labels = [CELL_CLASSES.index(name) for name in classes]
+    labels = [CELL_CLASSES.index(name) for name in config.classes]
     mine = np.isin(truth.label, labels) & ~np.isnan(truth.boxes_xyxy).any(axis=1)
     xyxy = boxes.scale(truth.boxes_xyxy, factor)
-    known = np.array([name in smear.annotated for name in classes])
+    known = np.array([name in smear.annotated for name in config.classes])
     return Picture(
         rgb,
         xyxy[mine & ~ignore],
@@ -102,7 +103,7 @@ def load_pictures(
     """All pictures of a training, each with its weight."""
     pictures = []
     for smear, weight in smears:
-        pictures.append(load_picture(smear, config.mpp, config.classes, weight))
+        pictures.append(load_picture(smear, config, weight))
         progress()
     return pictures
 
