@@ -21,7 +21,9 @@ import cv2
 import numpy as np
 
 from blastdet import boxes, ruler
-from blastdet.detectors import load_detector
+from blastdet.colour import as_seen
+from blastdet.detectors import Detector, load_detector
+from blastdet.images import resize
 from blastdet.scale import find_scale
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
@@ -90,14 +92,22 @@ class Memory:
 
     rgb: np.ndarray
     mpp: None = None
+    path: Path = Path("memory")
+    notes: tuple[str, ...] = ()
 
     @property
     def size_wh(self) -> tuple[int, int]:
         return self.rgb.shape[1], self.rgb.shape[0]
 
-    def read(self, box: tuple[int, int, int, int]) -> np.ndarray:
+    def read(self, box: tuple[int, int, int, int], scale: tuple[float, float] = (1, 1)) -> np.ndarray:
         x1, y1, x2, y2 = box
-        return self.rgb[y1:y2, x1:x2]
+        size = round((x2 - x1) * scale[0]), round((y2 - y1) * scale[1])
+        return resize(np.ascontiguousarray(self.rgb[y1:y2, x1:x2]), size)
+
+
+def measured(image: np.ndarray, detector: Detector) -> tuple[float, float] | None:
+    """What `--mpp auto` makes of a picture."""
+    return find_scale(as_seen(Memory(image), detector.card.input.colour), "auto", detector).mpp
 
 
 def main(source: str, n: int, weights: str | None = None) -> None:
@@ -107,7 +117,7 @@ def main(source: str, n: int, weights: str | None = None) -> None:
     kinds, errors, truths, seconds, right_shape = [], [], [], [], []
     for kind, image, truth, stretch in synthetic(n, rng) if source == "synth" else resampled(source, n, rng):
         start = time.process_time()
-        mpp = find_scale(Memory(image), "auto", detector).mpp if detector else ruler.measure(image).mpp
+        mpp = measured(image, detector) if detector else ruler.measure(image).mpp
         seconds.append(time.process_time() - start)
         size = np.sqrt(truth[0] * truth[1])
         kinds.append(kind)
