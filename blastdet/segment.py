@@ -146,8 +146,10 @@ def _nuclear_feature(density: Image32) -> Image32:
 
 
 def first_mode(values: NDArray[np.float32]) -> float:
-    """The lowest of `values` (within 1.5 of 0) that a good part of the pixels share."""
-    count, edges = np.histogram(np.clip(values, -1.5, 1.5), bins=60, range=(-1.5, 1.5))
+    """The lowest of `values` that a good part of the pixels share; those further than 1.5 from 0 do not count."""
+    count, edges = np.histogram(values, bins=60, range=(-1.5, 1.5))
+    if not count.any():
+        return float(np.median(values))
     smooth = np.pad(np.convolve(count, [1, 2, 3, 2, 1], "same"), 1)
     mode = (smooth[1:-1] >= smooth[:-2]) & (smooth[1:-1] >= smooth[2:]) & (smooth[1:-1] > 0.25 * smooth.max())
     return float(edges[int(np.flatnonzero(mode)[0])] + 0.025)
@@ -206,6 +208,7 @@ def _split(cells: Mask) -> Labels:
     peak = (inner >= cv2.dilate(inner, _disc(2.5))) & (inner > 1)
     _, seeds = cv2.connectedComponents(cv2.dilate(peak.astype(np.uint8), _disc(0.6)))
     labels = np.asarray(seeds, np.int32)
+    inner = np.minimum(inner, max(inner.shape))  # without a pixel outside, depth has no end
     for level in np.arange(inner.max(), -0.5, -0.5):  # watershed: from the middle of every blob outwards
         labels = _spread(labels, (inner > max(level, 0)) & cells, 3)
     return _join_lobes(labels, inner)
