@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+_YOLO = ("yolov4n", "yolov4s", "yolov4m", "yolov4l", "yolov5n", "yolov5s", "yolov5m", "yolo26n")
+
 MODELS: dict[str, str] = {
-    "yolov5n": "blastdet.training.yolo:Yolo",
-    "yolov5s": "blastdet.training.yolo:Yolo",
-    "yolov5m": "blastdet.training.yolo:Yolo",
+    **dict.fromkeys(_YOLO, "blastdet.training.yolo:Yolo"),
+    "fasterrcnn_mobilenet": "blastdet.training.rcnn:FasterRcnn",
+    "fasterrcnn_resnet50": "blastdet.training.rcnn:FasterRcnn",
 }
 """Detector name -> ``module:class``, resolved on use; a class follows `blastdet.training.engine.Trainable`."""

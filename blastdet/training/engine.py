@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,9 +30,13 @@ _CLIP = 10.0
 
 
 class Trainable(Protocol):
-    """What the loop needs of a detector."""
+    """What the loop needs of a detector: made from its name, the number of classes and the µm/px.
+
+    ``output`` is the card's, and says how `blastdet.detectors` decodes the exported model.
+    """
 
     module: Any
+    output: Literal["yolo", "boxes"]
 
     def to(self, device: torch.device) -> Trainable: ...
 

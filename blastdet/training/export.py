@@ -85,6 +85,7 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State, device: tor
         name=config.name,
         task="detect",
         classes=config.classes,
+        output=state.model.output,
         files={},
         mpp=config.mpp,
         input=InputSpec(wh=config.tile_wh),

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from blastdet.configs import TrainConfig, to_yaml
+from blastdet.configs import TrainConfig, expand, to_yaml
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.images import write_image
@@ -19,6 +19,7 @@ from blastdet.overlay import COLOURS
 from blastdet.training import MODELS, engine
 from blastdet.training.data import load_data
 from blastdet.training.export import draft_card, finish, predict_pictures
+from blastdet.training.init import take_weights
 from blastdet.training.samples import KNOWN_STRIDE, load_picture
 
 CONFIG = "config.yaml"
@@ -70,6 +71,8 @@ def run_training(
     draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)
+    if config.init and not resume:
+        progress.say(take_weights(model.module, expand(config.init, base)))
     state = engine.start(model, config, place)
     if resume:
         engine.resume(state, run)
@@ -99,7 +102,7 @@ def build(config: TrainConfig) -> engine.Trainable:
     if config.model not in MODELS:
         raise ConfigError(f"model: {config.model} found, one of {list(MODELS)} expected")
     module, name = MODELS[config.model].split(":")
-    model: engine.Trainable = getattr(import_module(module), name)(config.model, len(config.classes))
+    model: engine.Trainable = getattr(import_module(module), name)(config.model, len(config.classes), config.mpp)
     return model
 
 
