@@ -82,7 +82,7 @@ class FasterRcnn:
             targets.append({"boxes": batch["boxes"][mine], "labels": batch["labels"][mine], "known": known})
         with autocast:
             parts = self.module.losses(images, targets)
-        return torch.stack(list(parts.values())).sum(), {name: float(value) for name, value in parts.items()}
+        return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
 
     @torch.no_grad()
     def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
