@@ -43,6 +43,7 @@ class AugmentConfig(_Strict):
     scale: tuple[float, float] = Field(default=(0.75, 1.33), description="range of enlargement, log-uniform")
     squeeze: float = Field(default=0.1, ge=0, lt=1, description="largest difference of enlargement along x and y")
     stain: float = Field(default=0.5, ge=0, description="stain jitter in optical density, 1 = other laboratories")
+    paste: float = Field(default=0.0, ge=0, le=1, description="share of samples with white cells of others pasted in")
     photometric: float = Field(default=0.5, ge=0, le=1, description="chance of blur, JPEG, noise, light, each")
 
 

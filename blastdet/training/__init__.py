@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-_YOLO = ("yolov4n", "yolov4s", "yolov4m", "yolov4l", "yolov5n", "yolov5s", "yolov5m", "yolo26n")
+_YOLOV4 = ("yolov4n", "yolov4s", "yolov4m", "yolov4l")
+_YOLOV5 = ("yolov5n", "yolov5s", "yolov5m", "yolov5p2n", "yolov5p2s")
 
 MODELS: dict[str, str] = {
-    **dict.fromkeys(_YOLO, "blastdet.training.yolo:Yolo"),
+    **dict.fromkeys((*_YOLOV4, *_YOLOV5, "yolo26n"), "blastdet.training.yolo:Yolo"),
     "fasterrcnn_mobilenet": "blastdet.training.rcnn:FasterRcnn",
     "fasterrcnn_resnet50": "blastdet.training.rcnn:FasterRcnn",
 }

@@ -10,7 +10,7 @@ import csv
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader, Dataset
 from blastdet.cards import Card, sha256_of
 from blastdet.configs import TrainConfig
 from blastdet.errors import BlastdetError, ConfigError
+from blastdet.training.augment import photometric
+from blastdet.training.paste import Donors, paste
 from blastdet.training.samples import Picture, Sample, compose
 from blastdet.types import RGB, Detections
 
@@ -79,13 +81,19 @@ class Samples(Dataset[Sample]):
         weight = np.array([picture.weight for picture in pictures])
         self.share = weight / weight.sum()
         self.mosaic = epoch < config.epochs - config.plain_epochs
+        white = [i for i, name in enumerate(config.classes) if name in ("blast", "wbc")]
+        self.donors = Donors(pictures, self.share, white)
 
     def __len__(self) -> int:
         return self.config.epoch_samples or len(self.pictures)
 
     def __getitem__(self, index: int) -> Sample:
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        return compose(self.pictures, self.share, self.config, rng, self.mosaic)
+        augment = self.config.augment
+        sample = compose(self.pictures, self.share, self.config, rng, self.mosaic)
+        if rng.random() < augment.paste:
+            sample = paste(sample, self.donors, augment.scale, rng)
+        return replace(sample, rgb=photometric(sample.rgb, augment.photometric, rng))
 
 
 def start(model: Trainable, config: TrainConfig, device: torch.device) -> State:

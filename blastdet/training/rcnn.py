@@ -147,7 +147,7 @@ class TwoStage(nn.Module):
         images : float (n, 3, h, w)
             In [0, 1].
         targets : list of dict
-            ``boxes`` in pixels, ``labels`` from 1, and ``known`` (k, h / 8, w / 8).
+            ``boxes`` in pixels, ``labels`` from 1, and the map ``known``.
         """
         features, shapes = self._features(images)
         proposals, first = self.rpn(ImageList(images, shapes), features, targets)
@@ -193,7 +193,7 @@ class _Rpn(RegionProposalNetwork):
 
 
 def _unknown(boxes: Tensor, known: Tensor) -> Tensor:
-    """Which classes are unknown somewhere below each box: bool (n, k) from boxes (n, 4) and a map (k, h / 8, w / 8)."""
+    """Which classes are unknown somewhere below each box: bool (n, k) from a map (k, rows, columns)."""
     sums = functional.pad((~known).to(torch.int32).cumsum(1).cumsum(2), (1, 0, 1, 0))  # of all above and left
     height, width = known.shape[1:]
     cells = boxes.detach() / KNOWN_STRIDE

@@ -17,10 +17,10 @@ from blastdet.configs import AugmentConfig, TrainConfig
 from blastdet.errors import ScaleError
 from blastdet.images import open_smear
 from blastdet.scale import scaled_size
-from blastdet.training.augment import photometric, stain_jitter
+from blastdet.training.augment import stain_jitter
 from blastdet.types import CELL_CLASSES, RGB, Smear
 
-KNOWN_STRIDE = 8
+KNOWN_STRIDE = 4
 """The map of known classes has one entry for so many pixels: that of the finest anchors."""
 
 PAD = 114
@@ -57,7 +57,7 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """What the loss needs of one canvas: see `Picture`; ``known`` is (k, h / 8, w / 8)."""
+    """What the loss needs of one canvas: see `Picture`; ``known`` is (k, h / KNOWN_STRIDE, w / KNOWN_STRIDE)."""
 
     rgb: RGB
     boxes_xyxy: NDArray[np.float32]
@@ -137,12 +137,7 @@ def compose(
         known[:, cell[0], cell[1]] &= picture.known[:, None, None]
         for ux1, uy1, ux2, uy2 in (boxes.shift(unknown, (x1, y1)) / KNOWN_STRIDE).astype(int):
             known[:, uy1 : uy2 + 1, ux1 : ux2 + 1] = False
-    return Sample(
-        photometric(canvas, config.augment.photometric, rng),
-        np.concatenate(found_boxes),
-        np.concatenate(found_labels),
-        known,
-    )
+    return Sample(canvas, np.concatenate(found_boxes), np.concatenate(found_labels), known)
 
 
 def _parts(side: int, mosaic: bool, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:

@@ -9,10 +9,10 @@ import torch
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from blastdet.training.rcnn import ANCHORS_UM, FasterRcnn, _head_losses, _unknown
-from blastdet.training.samples import Sample
+from blastdet.training.samples import KNOWN_STRIDE, Sample
 
 OFF = torch.autocast("cpu", enabled=False)
-ALL = np.ones((3, 12, 12), bool)
+ALL = np.ones((3, 96 // KNOWN_STRIDE, 96 // KNOWN_STRIDE), bool)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def _batch(known, boxes=((20, 20, 60, 60),)):
 def test_unknown_is_what_a_plain_loop_finds():
     rng = np.random.default_rng(1)
     known = torch.from_numpy(rng.random((3, 12, 10)) > 0.05)
-    corners = rng.uniform(-10, 110, (200, 2, 2))
+    corners = rng.uniform(-1, 13, (200, 2, 2)) * KNOWN_STRIDE
     boxes = torch.from_numpy(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)).float()
     found = _unknown(boxes, known).numpy()
-    for box, row in zip(boxes.numpy() / 8, found, strict=True):
+    for box, row in zip(boxes.numpy() / KNOWN_STRIDE, found, strict=True):
         x1, y1 = np.clip(np.floor(box[:2]).astype(int), 0, (9, 11))
         x2, y2 = np.clip(np.ceil(box[2:]).astype(int), 1, (10, 12))
         window = known[:, y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)].numpy()
@@ -75,7 +75,7 @@ def test_where_nothing_is_known_nothing_is_learnt(model):
 
 def test_anchors_on_the_unknown_are_dropped_and_cells_stay(model):
     rpn, known = model.module.rpn, torch.from_numpy(ALL.copy())
-    known[2, :, 6:] = False  # one class, right half
+    known[2, :, 48 // KNOWN_STRIDE :] = False  # one class, right half
     anchors = torch.tensor([[0.0, 0, 20, 20], [60, 60, 80, 80], [20, 20, 60, 60], [40, 0, 56, 16]])
     target = {"boxes": torch.tensor([[20.0, 20, 60, 60]]), "known": known}
     labels, _ = rpn.assign_targets_to_anchors([anchors], [target])

@@ -12,7 +12,7 @@ from blastdet.configs import AugmentConfig, TrainConfig
 from blastdet.errors import ScaleError
 from blastdet.training.augment import photometric, stain_jitter
 from blastdet.training.data import blasts_as_white_cells
-from blastdet.training.samples import Picture, compose, load_picture
+from blastdet.training.samples import KNOWN_STRIDE, Picture, compose, load_picture
 from blastdet.types import Dataset, Detections, Smear
 
 PLAIN = AugmentConfig(mosaic=0, scale=(1, 1), squeeze=0, stain=0, photometric=0)
@@ -50,7 +50,7 @@ def test_every_visible_cell_is_boxed_or_unknown(seed):
     picture = _picture([(10, 12, 40, 50), (70, 20, 100, 45), (60, 70, 100, 100)])
     config = _config(augment=PLAIN.model_copy(update={"mosaic": 1.0}))
     sample = compose([picture], np.ones(1), config, np.random.default_rng(seed), mosaic=True)
-    explained = np.kron(~sample.known.all(axis=0), np.ones((8, 8))).astype(bool)
+    explained = np.kron(~sample.known.all(axis=0), np.ones((KNOWN_STRIDE, KNOWN_STRIDE))).astype(bool)
     for x1, y1, x2, y2 in sample.boxes_xyxy.round().astype(int):
         explained[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = True
     assert (sample.rgb[~explained] > 100).all()
@@ -74,7 +74,7 @@ def test_ignored_cells_are_unknown_for_every_class(tmp_path):
     assert len(picture.boxes_xyxy) == 1 and len(picture.unknown_xyxy) == 1
     sample = compose([picture], np.ones(1), _config(augment=PLAIN), np.random.default_rng(3), False)
     assert len(sample.boxes_xyxy) == 1
-    assert (~sample.known).any(axis=0).sum() == pytest.approx((40 / 8) ** 2, abs=12)
+    assert (~sample.known).any(axis=0).sum() == pytest.approx((40 / KNOWN_STRIDE + 1) ** 2, abs=12)
 
 
 def test_a_blast_is_a_white_cell_to_a_detector_without_blasts(tmp_path):
