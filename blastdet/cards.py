@@ -84,7 +84,8 @@ class Card(_Frozen):
     name: str
     task: Literal["detect", "classify"]
     classes: tuple[str, ...]
-    format: Literal["onnx"] = "onnx"
+    format: Literal["onnx", "openvino"] = "onnx"
+    precision: Literal["f32", "bf16", "int8"] = "f32"
     output: Literal["yolo", "boxes"] = Field(
         default="yolo",
         description="yolo: (n, 4 + classes, anchors), cx cy w h in input px; "

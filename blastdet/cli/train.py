@@ -12,7 +12,9 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, or tensors by torch.save.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, or a state dict of torch."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry, e.g. epochs=10.")
 def command(
     config: Path, out: Path | None, resume: bool, device: str, init: Path | None, overrides: tuple[str, ...]
@@ -33,12 +35,12 @@ def command(
     from blastdet.cli._extras import require
 
     require("train", "torch", "ultralytics")
-    from blastdet.cli._progress import epoch_reporter
+    from blastdet.cli._progress import training_reporter
     from blastdet.configs import read_config
     from blastdet.training.run import Progress, run_training
 
     settings = read_config(config, [*overrides, *([f"init={init}"] if init else [])])
     run = out or Path("runs") / settings.name
-    with epoch_reporter() as step:
+    with training_reporter() as step:
         weights = run_training(settings, Path.cwd(), run, device, resume, Progress(click.echo, step))
     click.echo(f"weights: {weights}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +30,25 @@ class OnnxDetector:
         ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU.
     """
 
+    suffix = ".onnx"
+
     def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
         self.card = card
-        models = [name for name in card.files if name.endswith(".onnx")]
+        models = [name for name in card.files if name.endswith(self.suffix)]
         if len(models) != 1:
-            raise WeightsError(f"{folder}: {len(models)} .onnx files named by the card, 1 expected")
-        self._session = _session(folder / models[0], device)
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-            raise WeightsError(f"{folder / models[0]}: one float input (n, 3, height, width) expected")
-        self._input, self._path = inputs[0].name, folder / models[0]
+            raise WeightsError(f"{folder}: {len(models)} {self.suffix} files named by the card, 1 expected")
+        self._path = folder / models[0]
+        self._compute = self._load(self._path, device)
         side = card.input.stride * 2
         self._run(np.zeros((1, 3, side, side), np.float32))
+
+    def _load(self, path: Path, device: str) -> Callable[[Blob], Raw]:
+        """A function from a batch to the model's first output."""
+        session = _session(path, device)
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
+        return lambda batch: session.run(None, {inputs[0].name: batch})[0]
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
         """Cells of each image; see `Detector`. Images that share a padded size run as one batch."""
@@ -58,13 +65,13 @@ class OnnxDetector:
     def _run(self, batch: Blob) -> Sequence[Raw]:
         """The raw output of each image of a batch (n, 3, height, width); see `Card.output`."""
         if self.card.output == "yolo":
-            return self._run_once(batch, len(batch))
+            return list(self._run_once(batch, len(batch)))
         return [self._run_once(batch[i : i + 1], 1) for i in range(len(batch))]  # as many cells as it finds
 
     def _run_once(self, batch: Blob, n: int) -> Raw:
         try:
-            raw: Raw = self._session.run(None, {self._input: batch})[0]
-        except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
+            raw = self._compute(batch)
+        except Exception as error:  # runtimes raise bare Exceptions of their own C++ types
             raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
         k = 4 + len(self.card.classes)
         found, expected = (raw.shape[:2], (n, k)) if self.card.output == "yolo" else (raw.shape[1:], (k,))

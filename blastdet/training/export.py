@@ -18,8 +18,9 @@ from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.evaluation.operating import sweep
-from blastdet.training import engine
+from blastdet.training import checkpoints, engine
 from blastdet.training.data import Data
+from blastdet.training.drawings import draw_examples
 from blastdet.training.samples import Picture, load_picture
 from blastdet.types import Dataset, Detections
 
@@ -33,7 +34,7 @@ _LIMITS = (
 
 def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say: Callable[[str], None]) -> Path:
     """Export the best epoch, check it against torch, choose thresholds, write the card."""
-    engine.load_best(state, run)
+    checkpoints.load_best(state, run)
     device = next(state.model.module.parameters()).device
     draft = draft_card(config, data, state, device)
     pictures = [load_picture(smear, config.mpp, config.classes) for smear in data.val]
@@ -62,6 +63,8 @@ def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say:
     )
     write_card(card, folder)
     say(check_parity(folder, pictures[:32], data.val, by_torch[:32]))
+    points = {name: point.value for name, point in card.thresholds.items()}
+    draw_examples(pictures, data.val, by_torch, points, run / "examples.jpg")
     final = run / WEIGHTS
     shutil.rmtree(final, ignore_errors=True)
     folder.rename(final)

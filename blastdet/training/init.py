@@ -82,7 +82,7 @@ def _torch(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: holds more than tensors, which is not loaded; export it as safetensors") from error
-    except Exception as error:  # noqa: BLE001  # torch raises whatever a broken archive leads to
+    except Exception as error:  # torch raises whatever a broken archive leads to
         raise WeightsError(f"{path}: neither safetensors nor a file of torch ({type(error).__name__})") from error
 
 
@@ -103,7 +103,11 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _tensor(entry: dict[str, Any], data: bytearray, start: int) -> Tensor:
     dtype, shape, (first, last) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     count = math.prod(shape)
-    if not 0 <= first <= last <= len(data) - start or last - first != count * dtype.itemsize or min(shape, default=0) < 0:
+    if (
+        not 0 <= first <= last <= len(data) - start
+        or last - first != count * dtype.itemsize
+        or min(shape, default=0) < 0
+    ):
         raise ValueError(f"{shape} at {first}..{last} does not fit")
     if not count:
         return torch.empty(shape, dtype=dtype)

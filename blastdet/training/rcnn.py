@@ -126,8 +126,8 @@ class TwoStage(nn.Module):
         pool = MultiScaleRoIAlign(levels, 7, 2, canonical_scale=64)  # below 64 px from stride 8, below 128 from 16
         heads = (TwoMLPHead(_WIDTH * 49, 1024), FastRCNNPredictor(1024, n_classes + 1))
         self.roi_heads = RoIHeads(pool, *heads, 0.5, 0.5, _SAMPLED, 0.25, _REGRESSION, 0.0, 1.0, _PROPOSALS["testing"])
-        for name, value in zip(("mean", "std"), _LIGHT, strict=True):
-            self.register_buffer(name, torch.tensor(value)[:, None, None], persistent=False)
+        self.light: Tensor
+        self.register_buffer("light", torch.tensor(_LIGHT)[:, :, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Boxes and class probabilities (n, 4 + k) of one image (1, 3, h, w), each box that of its likeliest class."""
@@ -158,9 +158,11 @@ class TwoStage(nn.Module):
         return {"objectness_loss": first["loss_objectness"], "proposal_loss": first["loss_rpn_box_reg"], **second}
 
     def _features(self, images: Tensor) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
-        maps = self.backbone((images - self.mean) / self.std)
+        maps = self.backbone((images - self.light[0]) / self.light[1])
         # Anchors take the type of the maps: in bf16 they would be off by pixels.
-        return {name: level.float() for name, level in maps.items()}, [(images.shape[-2], images.shape[-1])] * len(images)
+        return {name: level.float() for name, level in maps.items()}, [(images.shape[-2], images.shape[-1])] * len(
+            images
+        )
 
     def _heads(self, features: Any, proposals: list[Tensor], shapes: Any) -> tuple[Tensor, Tensor]:
         pooled = self.roi_heads.box_roi_pool(features, proposals, shapes)
@@ -223,10 +225,10 @@ def _head_losses(logits: Tensor, offsets: Tensor, label: Tensor, wanted: Tensor,
 def _backbone(model: str) -> BackboneWithFPN:
     """Untrained network with maps at strides 8, 16 and 32, each the last before the next reduction."""
     if model == "fasterrcnn_mobilenet":
-        body, layers, channels = mobilenet_v3_large(weights=None).features, (6, 12, 16), [40, 112, 960]
+        body, layers, channels = mobilenet_v3_large(weights=None).features, ["6", "12", "16"], [40, 112, 960]
     else:
-        body, layers, channels = resnet50(weights=None), ("layer2", "layer3", "layer4"), [512, 1024, 2048]
-    names = {str(layer): str(i) for i, layer in enumerate(layers)}
+        body, layers, channels = resnet50(weights=None), ["layer2", "layer3", "layer4"], [512, 1024, 2048]
+    names = {layer: str(i) for i, layer in enumerate(layers)}
     backbone = BackboneWithFPN(body, names, channels, _WIDTH)
     backbone.fpn.extra_blocks = None  # a map at stride 64 is for things larger than cells
     return backbone

@@ -51,9 +51,9 @@ class Yolo:
         self.module: Any = DetectionModel(_architecture(model), nc=n_classes, verbose=False)
         self.module.args = get_cfg(overrides=_GAINS)  # read by the loss
         self._criterion: Any = None
-        # YOLO26 has a second, one-to-one head that needs no suppression. Ours stays on for tiles and classes anyway, and
-        # that head teaches the layers below it nothing (it sees them detached): with the first alone, YOLO26 answers
-        # and learns as the others do. ultralytics, too, uses the first unless asked.
+        # YOLO26 has a second, one-to-one head that needs no suppression. Tiles and classes need ours anyway, and that
+        # head teaches the layers below it nothing (it sees them detached): with the first alone, YOLO26 answers and
+        # learns as the others do. ultralytics, too, uses the first unless asked.
         head = self.module.model[-1]
         head.one2one_cv2 = head.one2one_cv3 = None
 

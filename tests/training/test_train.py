@@ -18,7 +18,7 @@ from blastdet.cards import read_card
 from blastdet.configs import read_config
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError, ConfigError
-from blastdet.training import engine
+from blastdet.training import checkpoints, engine
 from blastdet.training.run import build, pick_device, run_training
 from blastdet.training.samples import Sample
 from blastdet.training.yolo import Yolo
@@ -143,10 +143,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(films, monkeypatch, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
-    engine.save(tmp_path / "x.pt", {"a": torch.zeros(3)})
+    checkpoints.save(tmp_path / "x.pt", {"a": torch.zeros(3)})
     before = (tmp_path / "x.pt").read_bytes()
     with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written"):
-        engine.save(tmp_path / "missing" / "x.pt", {"a": torch.zeros(3)})
+        checkpoints.save(tmp_path / "missing" / "x.pt", {"a": torch.zeros(3)})
     assert (tmp_path / "x.pt").read_bytes() == before
 
 
