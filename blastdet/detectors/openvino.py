@@ -22,7 +22,7 @@ class OpenVinoDetector(OnnxDetector):
             import openvino
         except ImportError as error:
             raise DependencyError(f"{path}: openvino is not installed; pip install openvino") from error
-        # Without the hint it computes in bf16 wherever the processor can, and scores differ from one machine to the next.
+        # Without the hint it takes bf16 wherever the processor can, and scores differ between machines.
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.card.precision == "bf16" else "f32"}
         try:
             compiled = openvino.Core().compile_model(path, "CPU", hint)
