@@ -34,7 +34,7 @@ def command(
     """
     from blastdet.cli._extras import require
 
-    require("train", "torch", "ultralytics")
+    require("train", "torch", "ultralytics", "tensorboard")
     from blastdet.cli._progress import training_reporter
     from blastdet.configs import read_config
     from blastdet.training.run import Progress, run_training

@@ -68,6 +68,10 @@ def run_training(
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
     pictures = [load_picture(smear, config.mpp, config.classes, weight) for smear, weight in data.train]
     val_pictures = [load_picture(smear, config.mpp, config.classes) for smear in data.val]
+    if not any(len(picture.label) for picture in val_pictures):
+        raise ConfigError(
+            f"data: no cell of {list(config.classes)} in any val split, which chooses epoch and thresholds"
+        )
     draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)

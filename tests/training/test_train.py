@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -113,11 +114,27 @@ def test_a_loss_that_is_not_finite_stops_the_run(films, monkeypatch, tmp_path):
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
-    checkpoints.save(tmp_path / "x.pt", {"a": torch.zeros(3)})
-    before = (tmp_path / "x.pt").read_bytes()
-    with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written"):
-        checkpoints.save(tmp_path / "missing" / "x.pt", {"a": torch.zeros(3)})
-    assert (tmp_path / "x.pt").read_bytes() == before
+    path = tmp_path / "x.pt"
+    checkpoints.save(path, {"a": torch.zeros(3)})
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # a file can grow no further, as on a full disk
+    try:
+        with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written") as error:
+            checkpoints.save(path, {"a": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_the_scaler_of_fp16_is_in_the_checkpoint(films, tmp_path):
+    config = read_config(films / "tiny.yaml", ["amp=fp16"])
+    state = engine.start(build(config), config, torch.device("cpu"))
+    state.scaler.scale(torch.ones(1))  # it has no state before its first use
+    state.scaler.update(1024.0)
+    checkpoints.save_state(tmp_path / "last.pt", state)
+    fresh = engine.start(build(config), config, torch.device("cpu"))
+    assert checkpoints.resume(fresh, tmp_path).scaler.get_scale() == 1024.0
 
 
 def _batch(known, cells=1):
