@@ -231,4 +231,8 @@ def _backbone(model: str) -> BackboneWithFPN:
     names = {layer: str(i) for i, layer in enumerate(layers)}
     backbone = BackboneWithFPN(body, names, channels, _WIDTH)
     backbone.fpn.extra_blocks = None  # a map at stride 64 is for things larger than cells
+    for layer in backbone.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            # MobileNetV3's 0.01 is for a million steps; ours are a thousand, and the moving average smooths anyway.
+            layer.momentum = 0.1
     return backbone
