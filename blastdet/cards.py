@@ -87,9 +87,12 @@ class Card(_Frozen):
     name: str
     task: Literal["detect", "classify"]
     classes: tuple[str, ...]
-    format: Literal["onnx"] = "onnx"
-    output: Literal["yolo"] = Field(
-        default="yolo", description="yolo: (n, 4 + classes, anchors), cx cy w h in input px"
+    format: Literal["onnx", "openvino"] = "onnx"
+    precision: Literal["f32", "bf16", "int8"] = "f32"
+    output: Literal["yolo", "boxes"] = Field(
+        default="yolo",
+        description="yolo: (n, 4 + classes, anchors), cx cy w h in input px; "
+        "boxes: (cells, 4 + classes) of one image, x1 y1 x2 y2 in input px",
     )
     files: dict[str, str] = Field(description="file name: sha256")
     mpp: float = Field(gt=0, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")

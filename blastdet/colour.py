@@ -88,7 +88,7 @@ def _factor(density: NDArray[np.float32]) -> NDArray[np.float32]:
         return one
     found = np.median(cells[red], axis=0)
     # Noise on a channel that hardly absorbs must not be blown up.
-    return np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS).astype(np.float32)
+    return np.asarray(np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS), np.float32)
 
 
 def _glance(source: Source) -> RGB:

@@ -57,6 +57,9 @@ class TrainConfig(_Strict):
     name: str
     leave_out: tuple[str, ...] = Field(default=(), description="data sets, by the name of their folder, not to use")
     model: str = Field(default="yolov5n", description="key of blastdet.training.MODELS")
+    init: str | None = Field(
+        default=None, description="file of starting weights: safetensors, or a state dict of torch"
+    )
     classes: tuple[str, ...] = ("wbc", "rbc", "platelet")
     mpp: float = Field(gt=0, description="µm/px of the model: every picture is resampled to it")
     colour: Literal["as it is", "canonical"] = Field(default="as it is", description="how pixels are shown: see cards")

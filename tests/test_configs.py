@@ -39,7 +39,7 @@ def test_overrides_reach_inside(tmp_path):
         ({"epochs": 0}, "epochs: Input should be greater than or equal to 1"),
         ({"classes": ["wbc", "dog"]}, "classes: Value error, .'dog'. found"),
         ({"crop": 100}, "crop: Value error, 100 found, a multiple of 32 expected"),
-        ({"colour": 1}, "colour: Extra inputs"),
+        ({"flavour": 1}, "flavour: Extra inputs"),
         ({"data": []}, "data: Tuple should have at least 1 item"),
         ({"mpp": -0.1}, "mpp: Input should be greater than 0"),
         ({"augment": {"mosaic": 2}}, "augment.mosaic: Input should be less"),

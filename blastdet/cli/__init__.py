@@ -15,6 +15,8 @@ COMMANDS: dict[str, str] = {
     "data": "get data sets, or learn whom to ask for them",
     "synth": "render synthetic smears with exact truth",
     "train": "train a detector from a configuration",
+    "runs": "list trainings side by side",
+    "export": "export a trained model anew, also in lower precision",
     "evaluate": "measure a model, or anyone's detections",
     "compare": "set two models side by side",
 }

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def epoch_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A callable (steps done, steps of the epoch, values) that draws the bar of one epoch."""
+def training_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """A callable (steps done, steps of the training, values) that draws the bar of a training."""
     if not sys.stderr.isatty():
         yield lambda done, total, values: None
         return
@@ -17,17 +17,16 @@ def epoch_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("epoch"),
+        TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.description}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("")
 
         def step(done: int, total: int, values: dict[str, float]) -> None:
-            shown = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            shown = "  ".join(f"{n} {value:.0f}" if n == "epoch" else f"{n} {value:.3f}" for n, value in values.items())
             bar.update(task, completed=done, total=total, description=shown)
 
         yield step

@@ -12,29 +12,35 @@ import click
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, or a state dict of torch."
+)
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry, e.g. epochs=10.")
-def command(config: Path, out: Path | None, resume: bool, device: str, overrides: tuple[str, ...]) -> None:
+def command(
+    config: Path, out: Path | None, resume: bool, device: str, init: Path | None, overrides: tuple[str, ...]
+) -> None:
     """Train a detector as CONFIG (YAML) says, and leave a weights folder that `detect` takes.
 
     \b
     blastdet train configs/bccd-yolov5n.yaml --set epochs=20
     blastdet detect smear.jpg --weights runs/bccd-yolov5n/weights
 
-    Nothing is downloaded; training starts from random weights. The run folder gets config.yaml, metrics.csv,
-    curves.png, checkpoints and weights/ (card.json, model.onnx). Killed at any moment, it goes on with --resume and
-    ends as it would have.
+    Nothing is downloaded: training starts from random weights, or from those of a file with --init (tensors of the same
+    name and shape are taken). The run folder gets config.yaml, metrics.csv, curves.png, examples.jpg, TensorBoard
+    events, checkpoints and weights/ (card.json, model.onnx). Killed at any moment, it goes on with --resume and ends as
+    it would have.
 
     Exit codes: 0 trained, 2 bad configuration, missing data, a loss that is not finite.
     """
     from blastdet.cli._extras import require
 
-    require("train", "torch", "ultralytics")
-    from blastdet.cli._progress import epoch_reporter
+    require("train", "torch", "ultralytics", "tensorboard")
+    from blastdet.cli._progress import training_reporter
     from blastdet.configs import read_config
     from blastdet.training.run import Progress, run_training
 
-    settings = read_config(config, overrides)
+    settings = read_config(config, [*overrides, *([f"init={init}"] if init else [])])
     run = out or Path("runs") / settings.name
-    with epoch_reporter() as step:
+    with training_reporter() as step:
         weights = run_training(settings, Path.cwd(), run, device, resume, Progress(click.echo, step))
     click.echo(f"weights: {weights}")

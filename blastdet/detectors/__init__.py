@@ -14,7 +14,10 @@ from blastdet.types import RGB, Detections
 SCORE_FLOOR = 0.01
 """Lowest score a detector reports; the operating threshold of the card is applied later, in the pipeline."""
 
-DETECTORS = {"onnx": "blastdet.detectors.onnx:OnnxDetector"}
+DETECTORS = {
+    "onnx": "blastdet.detectors.onnx:OnnxDetector",
+    "openvino": "blastdet.detectors.openvino:OpenVinoDetector",
+}
 """Card format to class; resolved on use, so that a runtime is imported only when a card asks for it."""
 
 

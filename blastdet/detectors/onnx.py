@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet import boxes
 from blastdet.cards import Card, InputSpec
-from blastdet.detectors import SCORE_FLOOR
+from blastdet.detectors.decode import Raw, decode
 from blastdet.errors import ConfigError, DependencyError, WeightsError
 from blastdet.types import RGB, Detections
 
 Blob = NDArray[np.float32]
+"""Pixels as a model takes them, float32 (n, 3, height, width) or one image of it."""
 
 
 class OnnxDetector:
@@ -30,18 +30,25 @@ class OnnxDetector:
         ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU.
     """
 
+    suffix = ".onnx"
+
     def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
         self.card = card
-        models = [name for name in card.files if name.endswith(".onnx")]
+        models = [name for name in card.files if name.endswith(self.suffix)]
         if len(models) != 1:
-            raise WeightsError(f"{folder}: {len(models)} .onnx files named by the card, 1 expected")
-        self._session = _session(folder / models[0], device)
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-            raise WeightsError(f"{folder / models[0]}: one float input (n, 3, height, width) expected")
-        self._input, self._path = inputs[0].name, folder / models[0]
+            raise WeightsError(f"{folder}: {len(models)} {self.suffix} files named by the card, 1 expected")
+        self._path = folder / models[0]
+        self._compute = self._load(self._path, device)
         side = card.input.stride * 2
         self._run(np.zeros((1, 3, side, side), np.float32))
+
+    def _load(self, path: Path, device: str) -> Callable[[Blob], Raw]:
+        """A function from a batch to the model's first output."""
+        session = _session(path, device)
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
+        return lambda batch: session.run(None, {inputs[0].name: batch})[0]
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
         """Cells of each image; see `Detector`. Images that share a padded size run as one batch."""
@@ -51,20 +58,25 @@ class OnnxDetector:
             by_size.setdefault(padded_size(image.shape[:2], self.card.input.stride), []).append(index)
         for size, indices in by_size.items():
             batch = np.stack([to_blob(images[i], size, self.card.input) for i in indices])
-            raw = self._run(batch)
-            for i, prediction in zip(indices, raw, strict=True):
-                found[i] = decode_yolo(prediction, images[i].shape[:2], self.card)
+            for i, prediction in zip(indices, self._run(batch), strict=True):
+                found[i] = decode(prediction, images[i].shape[:2], self.card)
         return found
 
-    def _run(self, batch: Blob) -> Blob:
-        """The raw output (n, 4 + classes, anchors) for a batch (n, 3, height, width)."""
+    def _run(self, batch: Blob) -> Sequence[Raw]:
+        """The raw output of each image of a batch (n, 3, height, width); see `Card.output`."""
+        if self.card.output == "yolo":
+            return list(self._run_once(batch, len(batch)))
+        return [self._run_once(batch[i : i + 1], 1) for i in range(len(batch))]  # as many cells as it finds
+
+    def _run_once(self, batch: Blob, n: int) -> Raw:
         try:
-            raw: Blob = self._session.run(None, {self._input: batch})[0]
-        except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
+            raw = self._compute(batch)
+        except Exception as error:  # runtimes raise bare Exceptions of their own C++ types
             raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
-        rows = 4 + len(self.card.classes)
-        if raw.ndim != 3 or raw.shape[:2] != (len(batch), rows):
-            raise WeightsError(f"{self._path}: output {raw.shape} found, ({len(batch)}, {rows}, anchors) expected")
+        k = 4 + len(self.card.classes)
+        found, expected = (raw.shape[:2], (n, k)) if self.card.output == "yolo" else (raw.shape[1:], (k,))
+        if raw.ndim != (3 if self.card.output == "yolo" else 2) or found != expected:
+            raise WeightsError(f"{self._path}: output {raw.shape} found, {self.card.output} of {k} values expected")
         return raw
 
 
@@ -80,27 +92,6 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
     # One look-up a channel instead of three passes of float arithmetic over every pixel.
     table = ((np.arange(256)[:, None] / 255 - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
     return np.stack([table[:, c][canvas[:, :, c]] for c in range(3)])
-
-
-def decode_yolo(prediction: Blob, hw: tuple[int, ...], card: Card) -> Detections:
-    """Cells from the raw output of a YOLO head.
-
-    Parameters
-    ----------
-    prediction : float32 (4 + k, anchors)
-        Centre x, centre y, width, height in input pixels, then a probability for each of k classes.
-    hw : (int, int)
-        Size of the image before padding; boxes are cut to it.
-    card : Card
-    """
-    class_scores = prediction[4:]
-    best = class_scores.max(axis=0)
-    keep = np.flatnonzero(best >= SCORE_FLOOR)
-    cx, cy, w, h = prediction[:4, keep]
-    xyxy = boxes.clip(np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1), (hw[1], hw[0]))
-    label = np.asarray(card.labels)[class_scores[:, keep].argmax(axis=0)]
-    found = Detections(xyxy, best[keep], label)[boxes.area(xyxy) > 0]
-    return found[boxes.suppress(found.boxes_xyxy, found.score, card.suppression_iou)].sorted()
 
 
 def _session(path: Path, device: str):  # type: ignore[no-untyped-def]  # onnxruntime carries no types

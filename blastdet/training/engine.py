@@ -6,35 +6,38 @@ nothing had happened: the checkpoint holds weights, moving average, optimiser an
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from blastdet.cards import Card, sha256_of
+from blastdet.cards import Card
 from blastdet.configs import TrainConfig
-from blastdet.errors import BlastdetError, ConfigError
+from blastdet.errors import BlastdetError
 from blastdet.training.augment import photometric
+from blastdet.training.checkpoints import BEST, LAST, METRICS, save, save_state, write_history
 from blastdet.training.paste import Donors, paste, pile
 from blastdet.training.samples import Picture, Sample, compose
 from blastdet.types import RGB, Detections
 
-LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 _CLIP = 10.0
 
 
 class Trainable(Protocol):
-    """What the loop needs of a detector."""
+    """What the loop needs of a detector: made from its name, the number of classes and the µm/px.
+
+    ``output`` is the card's, and says how `blastdet.detectors` decodes the exported model.
+    """
 
     module: Any
+    output: Literal["yolo", "boxes"]
 
     def to(self, device: torch.device) -> Trainable: ...
 
@@ -61,12 +64,32 @@ class State:
     model: Trainable
     ema: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     epoch: int = 0
     step: int = 0
     best: float = -1.0
     best_epoch: int = 0
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the loop calls on its way: plain functions, so that it knows no terminal and no data set.
+
+    Parameters
+    ----------
+    validate : callable
+        Figures of the moving average; ``"fitness"`` decides which epoch is best.
+    step : callable
+        Called with steps done, steps of the whole training, current values.
+    epoch : callable
+        Called when an epoch is on disk; ``state.history[-1]`` is its row.
+    """
+
+    validate: Callable[[State], dict[str, float]]
+    step: Callable[[int, int, dict[str, float]], None] = lambda done, total, values: None
+    epoch: Callable[[State], None] = lambda state: None
 
 
 class Samples(Dataset[Sample]):
@@ -99,17 +122,11 @@ def start(model: Trainable, config: TrainConfig, device: torch.device) -> State:
     """A fresh state: model on its device, moving average equal to it, optimiser without history."""
     model.to(device)
     ema = {name: value.detach().clone() for name, value in model.module.state_dict().items()}
-    return State(model, ema, _optimizer(model.module, config))
+    scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
+    return State(model, ema, _optimizer(model.module, config), scaler)
 
 
-def train(
-    state: State,
-    pictures: Sequence[Picture],
-    config: TrainConfig,
-    run: Path,
-    validate: Callable[[State], dict[str, float]],
-    report: Callable[[int, int, dict[str, float]], None] = lambda done, total, values: None,
-) -> State:
+def train(state: State, pictures: Sequence[Picture], config: TrainConfig, run: Path, hooks: Hooks) -> State:
     """Train until the last epoch of `config` (or until nothing improves), writing checkpoints below `run`.
 
     Parameters
@@ -120,27 +137,22 @@ def train(
     config : TrainConfig
     run : Path
         Gets ``last.pt``, ``best.pt`` (moving average) and ``metrics.csv`` after every epoch.
-    validate : callable
-        Figures of the moving average; ``"fitness"`` decides which epoch is best.
-    report : callable
-        Called with steps done in this epoch, steps of an epoch, current values.
+    hooks : Hooks
 
     Raises
     ------
     BlastdetError
-        If the loss is not finite; epoch, batch and parts are named.
+        If the loss is not finite; epoch, batch, parts and pictures are named.
     """
-    device = next(state.model.module.parameters()).device
-    scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
     while state.epoch < config.epochs:
         started = time.perf_counter()
         # Random numbers inside the model (dropout) restart with each epoch too.
         torch.manual_seed(config.seed * 100_003 + state.epoch)
-        losses = _epoch(state, pictures, config, scaler, report)
+        losses = _epoch(state, Samples(pictures, config, state.epoch), config, hooks)
         state.epoch += 1
         row = {"epoch": float(state.epoch), "lr": state.optimizer.param_groups[0]["lr"], **losses}
         if state.epoch % config.val_every == 0 or state.epoch == config.epochs:
-            row |= validate(state)
+            row |= hooks.validate(state)
         state.seconds += time.perf_counter() - started
         row["seconds"] = state.seconds
         state.history.append(row)
@@ -149,29 +161,26 @@ def train(
             save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
         save_state(run / LAST, state)
         write_history(run / METRICS, state.history)
+        hooks.epoch(state)
         if config.patience and state.epoch - state.best_epoch >= config.patience:
             break
     return state
 
 
-def _epoch(
-    state: State,
-    pictures: Sequence[Picture],
-    config: TrainConfig,
-    scaler: torch.amp.GradScaler,
-    report: Callable[[int, int, dict[str, float]], None],
-) -> dict[str, float]:
-    module, optimizer = state.model.module.train(), state.optimizer
+def _epoch(state: State, samples: Samples, config: TrainConfig, hooks: Hooks) -> dict[str, float]:
+    module, optimizer, scaler = state.model.module.train(), state.optimizer, state.scaler
     device = next(module.parameters()).device
     total: dict[str, float] = {}
-    batches = _batches(Samples(pictures, config, state.epoch), state.model, config, device)
-    steps = math.ceil(len(Samples(pictures, config, state.epoch)) / config.batch)
-    for number, batch in enumerate(batches, start=1):
+    steps = math.ceil(len(samples) / config.batch)
+    known = dict([("AP", row["AP"]) for row in state.history if "AP" in row][-1:])
+    for number, batch in enumerate(_batches(samples, state.model, config, device), start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step, steps)
         loss, parts = state.model.loss(batch, autocast(config, device))
         if not torch.isfinite(loss):
-            raise BlastdetError(f"training: loss {loss.item()} in epoch {state.epoch + 1}, batch {number}: {parts}")
+            names = ", ".join(pictures_of(samples, range((number - 1) * config.batch, number * config.batch)))
+            where = f"epoch {state.epoch + 1}, batch {number}"
+            raise BlastdetError(f"training: loss {loss.item()} in {where}: {parts}; its pictures: {names}")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         scaler.unscale_(optimizer)
@@ -182,8 +191,36 @@ def _epoch(
         _average(state, config.ema)
         for name, value in parts.items():
             total[name] = total.get(name, 0.0) + value
-        report(number, steps, {name: value / number for name, value in total.items()})
+        values = {"epoch": state.epoch + 1.0, "loss": sum(total.values()) / number, **known}
+        hooks.step(state.step, config.epochs * steps, values)
     return {name: value / steps for name, value in total.items()}
+
+
+class _Noting(Sequence[Any]):
+    """Pictures that note which of them are looked at."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.pictures = pictures
+        self.seen: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: Any) -> Any:
+        picture = self.pictures[index]
+        self.seen.append(picture.name)
+        return picture
+
+
+def pictures_of(samples: Samples, indices: range) -> list[str]:
+    """Names of the pictures that samples are made of, found by making them again."""
+    noting = _Noting(samples.pictures)
+    again = Samples(noting, samples.config, samples.epoch)
+    noting.seen.clear()
+    for index in indices:
+        if index < len(again):
+            again[index]
+    return sorted(set(noting.seen))
 
 
 def _batches(
@@ -270,85 +307,3 @@ class averaged:  # noqa: N801  # a context manager, read as a verb
     def __exit__(self, *error: object) -> None:
         self.state.model.module.load_state_dict(self.own)
         self.state.model.module.train()
-
-
-def save_state(path: Path, state: State) -> None:
-    """Write a checkpoint, whole or not at all, and its sha256 beside it."""
-    content = {
-        "model": state.model.module.state_dict(),
-        "ema": state.ema,
-        "optimizer": state.optimizer.state_dict(),
-        "numbers": {
-            "epoch": state.epoch,
-            "step": state.step,
-            "best": state.best,
-            "best_epoch": state.best_epoch,
-            "seconds": state.seconds,
-        },
-        "history": state.history,
-    }
-    save(path, content)
-    digest = path.with_name(path.name + ".sha256")
-    digest.with_name(digest.name + ".tmp").write_text(sha256_of(path) + "\n", encoding="utf-8")
-    digest.with_name(digest.name + ".tmp").replace(digest)
-
-
-def save(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save`, whole or not at all.
-
-    Raises
-    ------
-    BlastdetError
-        If the disk is full or the folder cannot be written; what was there stays.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        torch.save(content, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
-        temporary.unlink(missing_ok=True)
-        raise BlastdetError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
-
-
-def resume(state: State, run: Path) -> State:
-    """Go on from ``last.pt`` of a run folder.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, or its bytes are not the ones that were written.
-    """
-    path, digest = run / LAST, run / (LAST + ".sha256")
-    if not path.is_file() or not digest.is_file():
-        raise ConfigError(f"{path}: no checkpoint to resume from")
-    if sha256_of(path) != digest.read_text(encoding="utf-8").strip():
-        raise ConfigError(f"{path}: damaged (sha256 differs from {digest.name}); train anew without --resume")
-    device = next(state.model.module.parameters()).device
-    content = torch.load(path, map_location=device, weights_only=True)
-    state.model.module.load_state_dict(content["model"])
-    state.ema = content["ema"]
-    state.optimizer.load_state_dict(content["optimizer"])
-    for name, value in content["numbers"].items():
-        setattr(state, name, value)
-    state.history = content["history"]
-    return state
-
-
-def load_best(state: State, run: Path) -> State:
-    """Put the best epoch's moving average into the model."""
-    device = next(state.model.module.parameters()).device
-    content = torch.load(run / BEST, map_location=device, weights_only=True)
-    state.model.module.load_state_dict(content["ema"])
-    state.ema = content["ema"]
-    return state
-
-
-def write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    """``metrics.csv``: one row an epoch."""
-    names = list(dict.fromkeys(name for row in history for name in row))
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(history)
-    temporary.replace(path)

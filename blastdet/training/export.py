@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -18,13 +19,15 @@ from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.evaluation.operating import sweep
-from blastdet.training import engine
+from blastdet.training import checkpoints, engine
 from blastdet.training.data import Data
+from blastdet.training.drawings import draw_examples
 from blastdet.training.samples import Picture, load_picture
 from blastdet.types import Dataset, Detections
 
 WEIGHTS = "weights"
 _F1_TOLERANCE = 0.005
+_TIES = 0.02  # share of cells
 _LIMITS = (
     "Research use only; no diagnosis.",
     "Trained on the data sets listed under training; other stains, microscopes and focus lower its figures.",
@@ -33,7 +36,7 @@ _LIMITS = (
 
 def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say: Callable[[str], None]) -> Path:
     """Export the best epoch, check it against torch, choose thresholds, write the card."""
-    engine.load_best(state, run)
+    checkpoints.load_best(state, run)
     device = next(state.model.module.parameters()).device
     draft = draft_card(config, data, state, device)
     pictures = [load_picture(smear, config) for smear in data.val]
@@ -62,6 +65,8 @@ def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say:
     )
     write_card(card, folder)
     say(check_parity(folder, pictures[:32], data.val, by_torch[:32]))
+    points = {name: point.value for name, point in card.thresholds.items()}
+    draw_examples(pictures, data.val, by_torch, points, run / "examples.jpg")
     final = run / WEIGHTS
     shutil.rmtree(final, ignore_errors=True)
     folder.rename(final)
@@ -85,6 +90,7 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State, device: tor
         name=config.name,
         task="detect",
         classes=config.classes,
+        output=state.model.output,
         files={},
         mpp=config.mpp,
         input=InputSpec(wh=config.tile_wh, colour=config.colour),
@@ -101,27 +107,38 @@ def check_parity(folder: Path, pictures: Sequence[Picture], dataset: Dataset, by
     Raises
     ------
     BlastdetError
-        If a cell above 0.1 is found by only one of them, or boxes or scores differ by more than 0.5 px or 0.001.
+        If the export misses a cell above 0.1, or boxes or scores differ by more than 0.5 px or 0.001. Of a model that
+        suppresses proposals inside, 2 % of the cells may differ more: the last digit decides ties there.
     """
     detector = load_detector(folder, "cpu")
-    worst_box = worst_score = 0.0
-    for picture, smear, expected in zip(pictures, dataset, by_torch, strict=False):
-        cells = detector([picture.rgb])[0]
+    shifts: list[tuple[float, float]] = []
+    for picture, smear, cells in zip(pictures, dataset, by_torch, strict=False):
         height, width = picture.rgb.shape[:2]
         factor = (width / smear.size_wh[0], height / smear.size_wh[1])
-        expected = expected.with_columns(boxes_xyxy=boxes.scale(expected.boxes_xyxy, factor))
-        expected = expected[expected.score > 0.1]
-        overlap = boxes.iou_matrix(expected.boxes_xyxy, cells.boxes_xyxy)
-        if len(expected) and (not len(cells) or overlap.max(axis=1).min() < 0.5):
-            raise BlastdetError(f"{folder}: the exported model misses cells that torch finds on {picture.name}")
-        for row, partner in enumerate(overlap.argmax(axis=1) if len(expected) else []):
-            shift = np.abs(expected.boxes_xyxy[row] - cells.boxes_xyxy[partner]).max()
-            worst_box = max(worst_box, float(shift))
-            worst_score = max(worst_score, abs(float(expected.score[row]) - float(cells.score[partner])))
-    line = f"export equals torch within {worst_box:.3f} px and {worst_score:.5f} in score on {len(pictures)} pictures"
-    if worst_box > 0.5 or worst_score > 1e-3:
+        expected = cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor))[cells.score > 0.1]
+        complaint = f"{folder}: the exported model misses cells that torch finds on {picture.name}"
+        shifts += _shifts(expected, detector([picture.rgb])[0], complaint)
+    allowed = math.ceil(_TIES * len(shifts)) if detector.card.output == "boxes" else 0
+    off = [shift for shift in shifts if shift[0] > 0.5 or shift[1] > 1e-3]
+    near = shifts if len(off) > allowed else [shift for shift in shifts if shift not in off]
+    box, score = np.array(near).reshape(-1, 2).max(axis=0, initial=0)
+    line = f"export equals torch within {box:.3f} px and {score:.5f} in score on {len(pictures)} pictures"
+    if len(off) > allowed:
         raise BlastdetError(f"{folder}: {line}; 0.5 px and 0.001 are allowed")
-    return line
+    return line + (f" ({len(off)} of {len(shifts)} cells apart: ties of proposals)" if off else "")
+
+
+def _shifts(expected: Detections, found: Detections, complaint: str) -> list[tuple[float, float]]:
+    """Largest shift of a side and change of score of each cell that torch finds, as the export finds it."""
+    if not len(expected):
+        return []
+    overlap = boxes.iou_matrix(expected.boxes_xyxy, found.boxes_xyxy)
+    if not len(found) or overlap.max(axis=1).min() < 0.5:
+        raise BlastdetError(complaint)
+    partner = overlap.argmax(axis=1)
+    shift = np.abs(expected.boxes_xyxy - found.boxes_xyxy[partner]).max(axis=1)
+    change = np.abs(expected.score - found.score[partner])
+    return list(zip(shift.tolist(), change.tolist(), strict=True))
 
 
 def best_thresholds(result: APResult) -> dict[str, Threshold]:

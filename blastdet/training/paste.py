@@ -134,9 +134,8 @@ def _varied(
     size = max(round(density.shape[1] * factor), 4), max(round(density.shape[0] * factor), 4)
     # Through 8 bits, since there is one way to resample; 100 steps a unit of density are finer than a camera's.
     coded = np.clip(density * 100, 0, 255).astype(np.uint8)
-    density = resize(coded, size).astype(np.float32) / 100
-    density = np.rot90(density, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
-    return np.asarray(density * np.exp(rng.uniform(*dye) + rng.normal(0, 0.15, 3)), np.float32)
+    turned = np.rot90(resize(coded, size), int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
+    return np.asarray(turned / 100 * np.exp(rng.uniform(*dye) + rng.normal(0, 0.15, 3)), np.float32)
 
 
 def _place(

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 
-from blastdet.configs import TrainConfig, to_yaml
+from blastdet.configs import TrainConfig, expand, to_yaml
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
-from blastdet.images import write_image
-from blastdet.overlay import COLOURS
-from blastdet.training import MODELS, engine
+from blastdet.training import MODELS, checkpoints, engine
 from blastdet.training.data import load_data
+from blastdet.training.drawings import draw_curves, draw_samples
 from blastdet.training.export import draft_card, finish, predict_pictures
-from blastdet.training.samples import KNOWN_STRIDE, load_picture
+from blastdet.training.init import take_weights
+from blastdet.training.samples import load_picture
 
 CONFIG = "config.yaml"
+EVENTS = "events"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def run_training(
     base : Path
         Folder that paths in the configuration are relative to.
     run : Path
-        Run folder: ``config.yaml``, ``samples.png``, ``metrics.csv``, ``curves.png``, checkpoints, ``weights/``.
+        Run folder: ``config.yaml``, ``samples.png``, ``metrics.csv``, ``curves.png``, ``examples.jpg``, ``events/`` for
+        TensorBoard, checkpoints, ``weights/``.
     device : {"auto", "cpu", "cuda", "cuda:N"}
     resume : bool
         Go on from the last whole epoch of `run`.
@@ -67,23 +68,34 @@ def run_training(
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
     pictures = [load_picture(smear, config, weight) for smear, weight in data.train]
     val_pictures = [load_picture(smear, config) for smear in data.val]
+    if not any(len(picture.label) for picture in val_pictures):
+        raise ConfigError(
+            f"data: no cell of {list(config.classes)} in any val split, which chooses epoch and thresholds"
+        )
     draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)
+    if config.init and not resume:
+        progress.say(take_weights(model.module, expand(config.init, base)))
     state = engine.start(model, config, place)
     if resume:
-        engine.resume(state, run)
+        checkpoints.resume(state, run)
         progress.say(f"resuming after epoch {state.epoch}")
     draft = draft_card(config, data, state, place)
 
     def validate(current: engine.State) -> dict[str, float]:
         with engine.averaged(current) as averaged_model:
             found = predict_pictures(averaged_model, val_pictures, data.val, draft, place)
-        figures = _figures(average_precision(data.val, found))
-        progress.say(_epoch_line(current, config, figures))
-        return figures
+        return _figures(average_precision(data.val, found))
 
-    engine.train(state, pictures, config, run, validate, progress.step)
+    with _events(run, state.epoch) as write_events:
+
+        def after_epoch(current: engine.State) -> None:
+            write_events(current.history[-1])
+            if "fitness" in current.history[-1]:
+                progress.say(_epoch_line(current, config))
+
+        engine.train(state, pictures, config, run, engine.Hooks(validate, progress.step, after_epoch))
     draw_curves(state.history, run / "curves.png")
     return finish(config, data, state, run, progress.say)
 
@@ -99,7 +111,7 @@ def build(config: TrainConfig) -> engine.Trainable:
     if config.model not in MODELS:
         raise ConfigError(f"model: {config.model} found, one of {list(MODELS)} expected")
     module, name = MODELS[config.model].split(":")
-    model: engine.Trainable = getattr(import_module(module), name)(config.model, len(config.classes))
+    model: engine.Trainable = getattr(import_module(module), name)(config.model, len(config.classes), config.mpp)
     return model
 
 
@@ -120,46 +132,6 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def draw_samples(samples: engine.Samples, path: Path, rows: int = 3, columns: int = 6) -> None:
-    """A contact sheet of what the model is shown: boxes in the colours of the overlay, unknown regions darkened."""
-    names = samples.config.classes
-    canvases = []
-    for i in range(rows * columns):
-        sample = samples[i]
-        known = np.kron(sample.known.all(axis=0), np.ones((KNOWN_STRIDE, KNOWN_STRIDE), bool))
-        canvas = np.where(known[:, :, None], sample.rgb, sample.rgb // 2)
-        for (x1, y1, x2, y2), label in zip(sample.boxes_xyxy.round().astype(int).tolist(), sample.label, strict=True):
-            cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), COLOURS[names[label]], 1)
-        canvases.append(canvas)
-    sheet = [np.concatenate(canvases[i : i + columns], axis=1) for i in range(0, len(canvases), columns)]
-    write_image(path, np.concatenate(sheet))
-
-
-def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Losses and validation figures over epochs, as PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    names = list(dict.fromkeys(name for row in history for name in row))
-    for name in names:
-        points = [(row["epoch"], row[name]) for row in history if name in row]
-        if name.endswith("loss"):
-            left.plot(*zip(*points, strict=True), label=name.replace("_", " "))
-        elif name.startswith("AP"):
-            right.plot(*zip(*points, strict=True), label=name)
-    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="average precision (validation)", ylim=(0, 1))
-    for axes in (left, right):
-        if axes.lines:
-            axes.legend()
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
 def _figures(result: APResult) -> dict[str, float]:
     overall = result.figures()
     figures = {"AP": overall["AP"], "AP50": overall["AP50"]}
@@ -167,17 +139,38 @@ def _figures(result: APResult) -> dict[str, float]:
     return {**figures, "fitness": (overall["AP"] + overall["AP50"]) / 2}
 
 
-def _epoch_line(state: engine.State, config: TrainConfig, figures: dict[str, float]) -> str:
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items() if name != "fitness")
-    left = state.seconds / max(state.epoch - 1, 1) * (config.epochs - state.epoch) / 60
-    return f"epoch {state.epoch}/{config.epochs}  {shown}  about {left:.0f} min left"
+def _epoch_line(state: engine.State, config: TrainConfig) -> str:
+    row = state.history[-1]
+    loss = sum(value for name, value in row.items() if name.endswith("loss"))
+    shown = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if name.startswith("AP"))
+    left = state.seconds / state.epoch * (config.epochs - state.epoch) / 60
+    return f"epoch {state.epoch}/{config.epochs}  loss {loss:.3f}  {shown}  about {left:.0f} min left"
+
+
+@contextmanager
+def _events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
+    """A function that writes a row of the history for TensorBoard; what a killed run wrote too much is struck out."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(run / EVENTS), purge_step=done + 1)
+
+    def write(row: dict[str, float]) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                writer.add_scalar(name.replace(" ", "/"), value, int(row["epoch"]))
+        writer.flush()
+
+    try:
+        yield write
+    finally:
+        writer.close()
 
 
 def _prepare_folder(config: TrainConfig, run: Path, resume: bool) -> None:
     path = run / CONFIG
     if resume and path.is_file() and path.read_text(encoding="utf-8") != to_yaml(config):
         raise ConfigError(f"{path}: differs from the configuration given; a run is resumed with its own")
-    if not resume and (run / engine.LAST).exists():
+    if not resume and (run / checkpoints.LAST).exists():
         raise ConfigError(f"{run}: holds a run already; use --resume, or another --out")
     run.mkdir(parents=True, exist_ok=True)
     path.write_text(to_yaml(config), encoding="utf-8")

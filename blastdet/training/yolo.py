@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ import yaml
 from torch import Tensor, nn
 
 from blastdet.cards import Card, shipped
-from blastdet.detectors.onnx import decode_yolo, padded_size, to_blob
+from blastdet.detectors.decode import decode_yolo
+from blastdet.detectors.onnx import padded_size, to_blob
 from blastdet.training.samples import Sample
 from blastdet.types import RGB, Detections
 
@@ -30,15 +31,31 @@ _GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 
 
 class Yolo:
-    """A YOLO of ultralytics' YAML files: ``yolov5n``, ``yolov5s``, …, all with its anchor-free head."""
+    """A YOLO of a YAML file, all with ultralytics' anchor-free head: ``yolov5n``, ``yolov4s``, ``yolo26n``, …
 
-    def __init__(self, model: str, n_classes: int) -> None:
+    Parameters
+    ----------
+    model : str
+        Name of one of ultralytics' files, or of one in ``configs/models`` followed by its scale.
+    n_classes : int
+    mpp : float
+        Not used: the head has no anchors.
+    """
+
+    output: Literal["yolo"] = "yolo"
+
+    def __init__(self, model: str, n_classes: int, mpp: float = 1.0) -> None:
         from ultralytics.cfg import get_cfg
         from ultralytics.nn.tasks import DetectionModel
 
         self.module: Any = DetectionModel(_architecture(model), nc=n_classes, verbose=False)
         self.module.args = get_cfg(overrides=_GAINS)  # read by the loss
         self._criterion: Any = None
+        # YOLO26 has a second, one-to-one head that needs no suppression. Tiles and classes need ours anyway, and that
+        # head teaches the layers below it nothing (it sees them detached): with the first alone, YOLO26 answers and
+        # learns as the others do. ultralytics, too, uses the first unless asked.
+        head = self.module.model[-1]
+        head.one2one_cv2 = head.one2one_cv3 = None
 
     def to(self, device: torch.device) -> Yolo:
         """Move to a device, in the memory layout that convolutions are fastest in."""

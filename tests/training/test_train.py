@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from blastdet.cards import read_card
 from blastdet.configs import read_config
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError, ConfigError
-from blastdet.training import engine
+from blastdet.training import checkpoints, engine
 from blastdet.training.run import build, pick_device, run_training
 from blastdet.training.samples import Sample
 from blastdet.training.yolo import Yolo
@@ -26,44 +26,15 @@ from blastdet.training.yolo import Yolo
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("films")
-    command = [sys.executable, "-m", "blastdet", "synth", "films", "--n", "10", "--size", "240x180", "--mpp", "0.25"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    settings = {
-        "name": "tiny",
-        "mpp": 0.4,
-        "crop": 96,
-        "data": [{"path": "films/truth.json", "format": "coco", "split": "grouped"}],
-        "epochs": 3,
-        "batch": 4,
-        "epoch_samples": 8,
-        "plain_epochs": 1,
-        "warmup_epochs": 1,
-        "workers": 0,
-    }
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return folder
-
-
-def _train(films, out, *words, code=0):
-    command = [sys.executable, "-m", "blastdet", "train", "tiny.yaml", "--out", str(out), *words]
-    run = subprocess.run(command, cwd=films, capture_output=True, text=True, check=False)
-    assert run.returncode == code, run.stdout + run.stderr
-    return run
-
-
-@pytest.fixture(scope="module")
-def trained(films):
-    run = _train(films, "whole")
-    assert "export equals torch within 0.0" in run.stdout
-    return films / "whole"
+@pytest.fixture
+def _train(blastdet):
+    return lambda films, out, *words, code=0: blastdet("train", "tiny.yaml", "--out", out, *words, code=code)
 
 
 def test_run_folder_and_card(trained, films):
     names = {path.name for path in trained.iterdir()}
-    assert {"config.yaml", "metrics.csv", "curves.png", "samples.png", "last.pt", "best.pt", "weights"} <= names
+    assert {"config.yaml", "metrics.csv", "curves.png", "samples.png", "examples.jpg", "events"} <= names
+    assert {"last.pt", "best.pt", "weights"} <= names
     card = read_card(trained / "weights")
     assert card.mpp == 0.4 and card.classes == ("wbc", "rbc", "platelet")
     assert card.training.data[0].n_images > 0 and len(card.training.data[0].fingerprint) == 64
@@ -77,7 +48,7 @@ def test_detect_takes_the_weights(trained, films):
     assert run.returncode == 0, run.stderr
 
 
-def test_killed_and_resumed_equals_uninterrupted(trained, films):
+def test_killed_and_resumed_equals_uninterrupted(trained, films, _train):
     command = [sys.executable, "-m", "blastdet", "train", "tiny.yaml", "--out", "killed"]
     process = subprocess.Popen(command, cwd=films, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
@@ -97,17 +68,17 @@ def test_killed_and_resumed_equals_uninterrupted(trained, films):
         assert {k: v for k, v in old.items() if k != "seconds"} == {k: v for k, v in new.items() if k != "seconds"}
 
 
-def test_a_second_run_does_not_overwrite_the_first(trained, films):
+def test_a_second_run_does_not_overwrite_the_first(trained, films, _train):
     run = _train(films, "whole", code=2)
     assert "holds a run already; use --resume" in run.stderr
 
 
-def test_resume_wants_the_same_configuration(trained, films):
+def test_resume_wants_the_same_configuration(trained, films, _train):
     run = _train(films, "whole", "--resume", "--set", "lr=0.5", code=2)
     assert "differs from the configuration given" in run.stderr
 
 
-def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path):
+def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
     for name in ("last.pt", "last.pt.sha256", "config.yaml"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     content = bytearray((tmp_path / "last.pt").read_bytes())
@@ -126,7 +97,7 @@ def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path):
         (["--set", "leave_out=[truth.json]"], "no annotated picture in any val split"),
     ],
 )
-def test_bad_input_is_one_line(films, tmp_path, words, line):
+def test_bad_input_is_one_line(films, tmp_path, words, line, _train):
     run = _train(films, tmp_path / "out", *words, code=2)
     assert line in run.stderr and "Traceback" not in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
@@ -138,16 +109,32 @@ def test_a_loss_that_is_not_finite_stops_the_run(films, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Yolo, "loss", poisoned)
     monkeypatch.chdir(films)
-    with pytest.raises(BlastdetError, match="loss nan in epoch 1, batch 1"):
+    with pytest.raises(BlastdetError, match=r"loss nan in epoch 1, batch 1: .*; its pictures: .*smear_\d+\.jpg"):
         run_training(read_config(films / "tiny.yaml"), films, tmp_path / "run", "cpu")
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
-    engine.save(tmp_path / "x.pt", {"a": torch.zeros(3)})
-    before = (tmp_path / "x.pt").read_bytes()
-    with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written"):
-        engine.save(tmp_path / "missing" / "x.pt", {"a": torch.zeros(3)})
-    assert (tmp_path / "x.pt").read_bytes() == before
+    path = tmp_path / "x.pt"
+    checkpoints.save(path, {"a": torch.zeros(3)})
+    before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # a file can grow no further, as on a full disk
+    try:
+        with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written") as error:
+            checkpoints.save(path, {"a": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+    assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_the_scaler_of_fp16_is_in_the_checkpoint(films, tmp_path):
+    config = read_config(films / "tiny.yaml", ["amp=fp16"])
+    state = engine.start(build(config), config, torch.device("cpu"))
+    state.scaler.scale(torch.ones(1))  # it has no state before its first use
+    state.scaler.update(1024.0)
+    checkpoints.save_state(tmp_path / "last.pt", state)
+    fresh = engine.start(build(config), config, torch.device("cpu"))
+    assert checkpoints.resume(fresh, tmp_path).scaler.get_scale() == 1024.0
 
 
 def _batch(known, cells=1):

@@ -1,0 +1,145 @@
+"""Train every kind of detector on BCCD alike, measure each on its test side, and print one table.
+
+    python benchmarks/detectors.py [--epochs 100] [--only yolov5n] [--runs runs/detectors] [--device auto]
+
+Settings are those of configs/bccd-yolov5n.yaml; only the model differs, and the learning rate of Faster R-CNN. A
+training that is done is not done again; one that was cut short is resumed. Weights are random at the start. Every call
+evaluates on test once for each detector that was not evaluated before: nothing may be chosen by it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")) / "bccd"
+CONFIG = "configs/bccd-yolov5n.yaml"
+
+DETECTORS: dict[str, tuple[str, list[str]]] = {
+    "yolov5n": ("YOLOv5u-n", []),
+    "yolov5s": ("YOLOv5u-s", []),
+    "yolov4s": ("YOLOv4u-s", []),
+    "yolo26n": ("YOLO26n", []),
+    "fasterrcnn_mobilenet": ("Faster R-CNN, MobileNetV3-FPN", ["lr=0.0005"]),
+}
+"""Key of `blastdet.training.MODELS` -> name in the table, settings of its own."""
+
+CLASSES = ("wbc", "rbc", "platelet")
+
+
+def main() -> None:
+    """Train, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--only", choices=DETECTORS, action="append")
+    parser.add_argument("--runs", type=Path, default=REPO / "runs/detectors")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
+    asked = parser.parse_args()
+    for model in asked.only or DETECTORS:
+        train(model, asked.runs.resolve() / model, asked.device, [f"epochs={asked.epochs}", *asked.settings])
+    done = [model for model in DETECTORS if (asked.runs / model / "weights/card.json").is_file()]
+    rows = [measure(model, asked.runs.resolve() / model) for model in done]
+    table = as_markdown(rows)
+    print(table)
+    (asked.runs / "detectors.md").write_text(table + "\n", encoding="utf-8")
+    (asked.runs / "detectors.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def train(model: str, run: Path, device: str, settings: list[str]) -> None:
+    """One training, unless it is done; resumed where it was cut short."""
+    if (run / "weights/card.json").is_file():
+        return
+    resume = ["--resume"] if (run / "last.pt").is_file() else []
+    chosen = [f"model={model}", f"name=bccd-{model}", *DETECTORS[model][1], *settings]
+    words = [word for setting in chosen for word in ("--set", setting)]
+    blastdet("train", CONFIG, "--out", str(run), "--device", device, *words, *resume)
+
+
+def measure(model: str, run: Path) -> dict[str, object]:
+    """Accuracy on test, size, arithmetic and speed of one trained detector."""
+    report = run / "report/metrics.json"
+    if not report.is_file():
+        blastdet("evaluate", "--data", str(DATA), "--weights", str(run / "weights"), "--out", str(run / "report"))
+    evaluation = json.loads(report.read_text(encoding="utf-8"))["evaluations"][0]
+    training = json.loads((run / "weights/card.json").read_text(encoding="utf-8"))["training"]
+    return {
+        "detector": DETECTORS[model][0],
+        "accuracy": evaluation["average_precision"]["rows"],
+        "epochs": training["config"]["epochs"],
+        "minutes": training["duration_s"] / 60,
+        "device": training["device"],
+        **size(run),
+        "cpu_ms": cpu_ms(run),
+    }
+
+
+def size(run: Path) -> dict[str, float]:
+    """Million parameters, and GFLOPs (two for each multiply-add) on a BCCD picture at the model's µm/px."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from blastdet.cards import read_card
+    from blastdet.configs import read_config
+    from blastdet.detectors.onnx import padded_size
+    from blastdet.formats import read
+    from blastdet.scale import scaled_size
+    from blastdet.training.run import build
+
+    card, smear = read_card(run / "weights"), read(DATA).smears[0]
+    assert smear.mpp is not None
+    width, height = scaled_size(smear.size_wh, smear.mpp, card.mpp, smear.path)
+    module = build(read_config(run / "config.yaml")).module.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(torch.rand(1, 3, *padded_size((height, width), card.input.stride)))
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    return {"parameters_m": parameters / 1e6, "gflops": counter.get_total_flops() / 1e9}
+
+
+def cpu_ms(run: Path, pictures: int = 30) -> float:
+    """Median milliseconds from the file of a 640x480 picture to its cells, on this machine's CPU."""
+    from blastdet.formats import read
+    from blastdet.pipeline import Options, detect_smear, load_models
+
+    models, times = load_models(run / "weights", "cpu"), []
+    for smear in read(DATA).of("test").smears[: pictures + 3]:
+        start = time.perf_counter()
+        detect_smear(smear.path, models, Options(mpp=smear.mpp))
+        times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[3:])  # the first ones warm up
+
+
+def as_markdown(rows: list[dict]) -> str:  # type: ignore[type-arg]
+    """The table for docs/results.md."""
+    head = ["detector", *(f"AP50 {name}" for name in CLASSES), "mAP50", "mAP50:95"]
+    head += ["parameters", "GFLOPs", "CPU ms", "training"]
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        by_class = {entry["class"]: entry for entry in row["accuracy"]}
+        cells = [figure(by_class[name], "AP50") for name in CLASSES]
+        cells += [figure(by_class["all"], "AP50"), figure(by_class["all"], "AP")]
+        cells += [f"{row['parameters_m']:.1f} M", f"{row['gflops']:.1f}", f"{row['cpu_ms']:.0f}"]
+        cells.append(f"{row['minutes']:.0f} min, {row['epochs']} epochs, {row['device']}")
+        lines.append(f"| {' | '.join([row['detector'], *cells])} |")
+    return "\n".join(lines)
+
+
+def figure(row: dict, name: str) -> str:  # type: ignore[type-arg]
+    """A figure with its interval."""
+    return f"{row[name]:.3f} [{row[name + '_low']:.3f}, {row[name + '_high']:.3f}]"
+
+
+def blastdet(*words: str) -> None:
+    """Run the program, its output shown."""
+    subprocess.run([sys.executable, "-m", "blastdet", *words], cwd=REPO, check=True)
+
+
+if __name__ == "__main__":
+    main()

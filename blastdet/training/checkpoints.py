@@ -1,0 +1,111 @@
+"""What a run keeps on disk: checkpoints, whole or not at all, and the table of its epochs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from blastdet.cards import sha256_of
+from blastdet.errors import BlastdetError, ConfigError
+
+if TYPE_CHECKING:
+    from blastdet.training.engine import State
+
+LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
+
+
+def save_state(path: Path, state: State) -> None:
+    """Write a checkpoint, whole or not at all, and its sha256 beside it."""
+    content = {
+        "model": state.model.module.state_dict(),
+        "ema": state.ema,
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.scaler.state_dict(),
+        "numbers": {
+            "epoch": state.epoch,
+            "step": state.step,
+            "best": state.best,
+            "best_epoch": state.best_epoch,
+            "seconds": state.seconds,
+        },
+        "history": state.history,
+    }
+    save(path, content)
+    digest = path.with_name(path.name + ".sha256")
+    digest.with_name(digest.name + ".tmp").write_text(sha256_of(path) + "\n", encoding="utf-8")
+    digest.with_name(digest.name + ".tmp").replace(digest)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save`, whole or not at all.
+
+    Raises
+    ------
+    BlastdetError
+        If the disk is full or the folder cannot be written; what was there stays.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        torch.save(content, temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+        temporary.unlink(missing_ok=True)
+        raise BlastdetError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+
+
+def resume(state: State, run: Path) -> State:
+    """Go on from ``last.pt`` of a run folder.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or its bytes are not the ones that were written.
+    """
+    path, digest = run / LAST, run / (LAST + ".sha256")
+    if not path.is_file() or not digest.is_file():
+        raise ConfigError(f"{path}: no checkpoint to resume from")
+    if sha256_of(path) != digest.read_text(encoding="utf-8").strip():
+        raise ConfigError(f"{path}: damaged (sha256 differs from {digest.name}); train anew without --resume")
+    device = next(state.model.module.parameters()).device
+    content = torch.load(path, map_location=device, weights_only=True)
+    state.model.module.load_state_dict(content["model"])
+    state.ema = content["ema"]
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.scaler.load_state_dict(content.get("scaler", {}))
+    for name, value in content["numbers"].items():
+        setattr(state, name, value)
+    state.history = content["history"]
+    return state
+
+
+def load_best(state: State, run: Path) -> State:
+    """Put the best epoch's moving average into the model.
+
+    Raises
+    ------
+    ConfigError
+        If ``best.pt`` is missing or damaged.
+    """
+    device = next(state.model.module.parameters()).device
+    try:
+        content = torch.load(run / BEST, map_location=device, weights_only=True)
+        state.model.module.load_state_dict(content["ema"])
+    except Exception as error:  # torch raises whatever a broken archive leads to
+        raise ConfigError(f"{run / BEST}: missing or damaged ({str(error).splitlines()[0][:120]})") from error
+    state.ema = content["ema"]
+    return state
+
+
+def write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
+    """``metrics.csv``: one row an epoch."""
+    names = list(dict.fromkeys(name for row in history for name in row))
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(history)
+    temporary.replace(path)

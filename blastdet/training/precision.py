@@ -1,0 +1,149 @@
+"""A run exported again: another file format, or arithmetic of lower precision, with what that costs in AP."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from blastdet import boxes
+from blastdet.cards import Card, read_card, sha256_of, write_card
+from blastdet.configs import TrainConfig, read_config
+from blastdet.detectors import load_detector
+from blastdet.detectors.onnx import padded_size, to_blob
+from blastdet.errors import ConfigError
+from blastdet.evaluation.coco import average_precision
+from blastdet.training import checkpoints, engine
+from blastdet.training.data import load_data
+from blastdet.training.export import WEIGHTS, finish
+from blastdet.training.run import CONFIG, build
+from blastdet.training.samples import Picture, load_picture
+from blastdet.types import Dataset, Detections
+
+_CALIBRATION = 32  # training pictures that show int8 how large the numbers between layers get
+
+
+def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[str], None]) -> Path:
+    """Export the best epoch of a run; returns the weights folder.
+
+    ONNX in f32 is ``weights``, as at the end of a training; anything else lies beside it, under a name that says what
+    it is, and is made from ``weights``.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder.
+    base : Path
+        Folder that paths in its configuration are relative to.
+    to : {"onnx", "openvino"}
+    precision : {"f32", "bf16", "int8"}
+    say : callable
+        Gets the lines about parity.
+
+    Raises
+    ------
+    BlastdetError
+        If the run, its data or a package is missing, or an f32 export differs from torch.
+    """
+    if (to, precision) == ("onnx", "bf16"):
+        raise ConfigError("--precision bf16: ONNX Runtime computes it on no CPU; use --to openvino")
+    config = read_config(run / CONFIG)
+    data = load_data(config, base)
+    if (to, precision) == ("onnx", "f32") or not (run / WEIGHTS / "card.json").is_file():
+        state = engine.start(build(config), config, torch.device("cpu"))
+        checkpoints.resume(state, run)
+        finish(config, data, state, run, say)
+    if (to, precision) == ("onnx", "f32"):
+        return run / WEIGHTS
+    whole = read_card(run / WEIGHTS)
+    folder = run / f"{WEIGHTS}-{to}-{precision}.tmp"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    source = run / WEIGHTS / "model.onnx"
+    if precision == "int8":
+        shown = [load_picture(smear, config) for smear, _ in data.train[:_CALIBRATION]]
+        quantise(source, folder / "model.onnx", shown, whole)
+        source = folder / "model.onnx"
+    elif to == "onnx":
+        shutil.copy(source, folder)
+    if to == "openvino":
+        _to_openvino(source, folder)
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    changes = {"name": f"{whole.name}-{to}-{precision}", "format": to, "precision": precision, "files": files}
+    write_card(Card.model_validate({**whole.model_dump(), **changes, "metrics": ()}), folder)
+    say(compare(run / WEIGHTS, folder, data.val, config))
+    final = folder.with_suffix("")
+    shutil.rmtree(final, ignore_errors=True)
+    return folder.rename(final)
+
+
+def quantise(source: Path, target: Path, pictures: Sequence[Picture], card: Card) -> None:
+    """Convolutions in int8 (ONNX, quantise and dequantise nodes); the rest, boxes above all, stays in f32."""
+    import logging
+
+    from onnxruntime import quantization
+
+    class Shown(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.blobs = _blobs(pictures, card)
+
+        def get_next(self) -> Any:
+            return next(self.blobs, None)
+
+    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it advises on every call
+    try:
+        quantization.quantize_static(
+            source,
+            target,
+            Shown(),
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            reduce_range=True,  # 7 bits of weight: processors without VNNI overflow with 8
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    finally:
+        logging.getLogger().disabled = before
+
+
+def _blobs(pictures: Sequence[Picture], card: Card) -> Iterator[dict[str, Any]]:
+    for picture in pictures:
+        size = padded_size(picture.rgb.shape[:2], card.input.stride)
+        yield {"images": to_blob(picture.rgb, size, card.input)[None]}
+
+
+def _to_openvino(source: Path, folder: Path) -> None:
+    """``model.xml`` and ``model.bin`` in place of the ONNX file."""
+    import openvino
+
+    model = openvino.convert_model(source)
+    openvino.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    (folder / "model.onnx").unlink(missing_ok=True)
+
+
+def compare(whole: Path, other: Path, dataset: Dataset, config: TrainConfig) -> str:
+    """One line: average precision on validation before and after, and the largest change of a class's AP50."""
+    pictures = [load_picture(smear, config) for smear in dataset]
+    before, after = (average_precision(dataset, _found(folder, pictures, dataset)) for folder in (whole, other))
+    parts = []
+    for name in (None, *(n for n, count in before.n_truth.items() if count)):
+        old, new = before.figures(name), after.figures(name)
+        for figure in ("AP", "AP50") if name is None else ("AP50",):
+            change = new[figure] - old[figure]
+            parts.append(f"{name or 'all'} {figure} {old[figure]:.4f} -> {new[figure]:.4f} ({change:+.4f})")
+    return f"validation, {len(dataset)} pictures: {', '.join(parts)}"
+
+
+def _found(folder: Path, pictures: Sequence[Picture], dataset: Dataset) -> list[Detections]:
+    """Cells by a weights folder, in the pixels of the smears."""
+    detector = load_detector(folder, "cpu")
+    results = []
+    for picture, smear in zip(pictures, dataset, strict=True):
+        cells = detector([picture.rgb])[0]
+        height, width = picture.rgb.shape[:2]
+        factor = (smear.size_wh[0] / width, smear.size_wh[1] / height)
+        results.append(cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor)))
+    return results
