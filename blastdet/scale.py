@@ -22,8 +22,8 @@ from blastdet.images import Source, resize
 from blastdet.ruler import RED_CELL_UM, measure
 from blastdet.types import RGB, Scale, WidthHeight
 
-MAX_ENLARGEMENT = 4.0
-"""A picture that would have to be enlarged more than this has no detail to find cells by."""
+COARSEST_MPP = 0.8
+"""A picture of more µm per pixel has no detail to find cells by: a red cell is nine pixels wide there."""
 
 FEW_RED_CELLS = 5
 """Fewer red cells than this measure a picture only if no other picture of the run can."""
@@ -116,12 +116,12 @@ def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -
     Raises
     ------
     ScaleError
-        If the picture would have to be enlarged beyond reason.
+        If the picture is too coarse to show cells.
     """
+    if max(mpp) > COARSEST_MPP:
+        expected = f"at most {COARSEST_MPP} expected"
+        raise ScaleError(f"{path}: {max(mpp):.3g} µm/px found, {expected}: too coarse to show cells")
     factor = (mpp[0] / card_mpp, mpp[1] / card_mpp)
-    if max(factor) > MAX_ENLARGEMENT:
-        limit = MAX_ENLARGEMENT * card_mpp
-        raise ScaleError(f"{path}: {max(mpp):.3g} µm/px found, at most {limit:.3g} expected: too coarse to show cells")
     return max(1, round(size_wh[0] * factor[0])), max(1, round(size_wh[1] * factor[1]))
 
 
@@ -179,7 +179,7 @@ def _look(rgb: RGB, mpp: Scale, detector: Detector) -> _Look:
     window = np.minimum(size, np.ceil(most / factor)).astype(int)
     out = np.minimum(np.round(window * factor), most).astype(int)
     nothing = _Look(mpp, np.empty((0, 2)), 0.0)
-    if out.min() < card.input.stride // 2 or factor.max() > MAX_ENLARGEMENT:
+    if out.min() < card.input.stride // 2 or max(mpp) > COARSEST_MPP:
         return nothing
     x, y = (size - window) // 2
     image = resize(np.ascontiguousarray(rgb[y : y + window[1], x : x + window[0]]), (int(out[0]), int(out[1])))
