@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def picture(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int, i
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size_wh, colour).save(path)
     return path
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: a shell starts background jobs deaf to SIGINT, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def voc_xml(objects: Iterable[tuple[object, ...]], size_wh: tuple[int, int] = SIZE_WH) -> str:

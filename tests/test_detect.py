@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made import heed_interrupts
 from PIL import Image
 
 from blastdet.boxes import iou_matrix
@@ -261,7 +262,8 @@ def test_interrupted_says_how_to_go_on(tmp_path, crops):
     for i in range(30):
         (folder / f"{i:02}.png").write_bytes((crops / "a.png").read_bytes())
     words = [*PROGRAM, "detect", str(folder), "--mpp", DEMO_MPP]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(words, cwd=tmp_path, text=True, preexec_fn=heed_interrupts, **pipes)
     deadline = time.monotonic() + 60
     while not (tmp_path / "blastdet-out/00.json").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

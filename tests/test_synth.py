@@ -16,6 +16,7 @@ import tifffile
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import heed_interrupts
 
 from blastdet import boxes, synth
 from blastdet.cli.synth import command
@@ -106,7 +107,7 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_run_leaves_nothing_under_the_final_name(tmp_path: Path, signal_: signal.Signals) -> None:
     words = [sys.executable, "-m", "blastdet", "synth", str(tmp_path / "x.tif"), "--size", "20000x20000"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts)
     for _ in range(600):
         if any(tmp_path.iterdir()):
             break
