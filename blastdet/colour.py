@@ -96,4 +96,4 @@ def _glance(source: Source) -> RGB:
     w, h = min(width, _WINDOW), min(height, _WINDOW)
     x, y = (width - w) // 2, (height - h) // 2
     factor = min(1.0, _LOOK / max(w, h))
-    return source.read((x, y, x + w, y + h), (factor, factor))
+    return source.read((x, y, x + w, y + h), (max(factor, 1 / w), max(factor, 1 / h)))  # at least a pixel is left

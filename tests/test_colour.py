@@ -74,6 +74,13 @@ def test_without_red_cells_only_the_light_is_evened():
     assert np.abs(apply(rgb, table(rgb)).astype(int) - FILM).max() <= 1
 
 
+@pytest.mark.parametrize("size_wh", [(1, 3000), (3000, 1), (1, 1)])
+def test_a_line_of_pixels_has_colours_too(tmp_path, size_wh):
+    Image.new("RGB", size_wh, (250, 240, 245)).save(tmp_path / "line.png")
+    with as_seen(open_smear(tmp_path / "line.png"), "canonical") as source:
+        assert source.read().shape == (size_wh[1], size_wh[0], 3)
+
+
 def test_a_box_of_a_source_is_that_box_of_the_whole(tmp_path):
     Image.fromarray(_picture(_densities(), FILM_COLOUR)).save(tmp_path / "a.png")
     with as_seen(open_smear(tmp_path / "a.png"), "canonical") as source:
