@@ -5,7 +5,6 @@ Neither weights nor backbones are downloaded. Names of layers are torchvision's,
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +24,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from blastdet.cards import Card
 from blastdet.detectors.decode import decode_boxes
-from blastdet.detectors.onnx import padded_size, to_blob
 from blastdet.training.samples import KNOWN_STRIDE, Sample
+from blastdet.training.tracing import as_batch, write_onnx
 from blastdet.types import RGB, Detections
 
 ANCHORS_UM = ((2.2, 3.5), (5.5, 8.0), (11.0, 16.0))
@@ -89,26 +88,15 @@ class FasterRcnn:
         """What an exported model would find on each image: same blobs, same decoding."""
         found = []
         for image in images:
-            blob = to_blob(image, padded_size(image.shape[:2], card.input.stride), card.input)
-            batch = torch.from_numpy(blob[None]).to(device).contiguous(memory_format=torch.channels_last)
+            batch = as_batch(image, card, device)
             found.append(decode_boxes(self.module(batch).float().cpu().numpy(), image.shape[:2], card))
         return found
 
     def export(self, path: Path) -> None:
         """Write ONNX for one image of free height and width."""
         self.module.float().eval().cpu()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the tracer, about Python values that are constants indeed
-            torch.onnx.export(
-                self.module,
-                (torch.zeros(1, 3, 96, 128),),
-                path,
-                input_names=["images"],
-                output_names=["cells"],
-                dynamic_axes={"images": {2: "height", 3: "width"}, "cells": {0: "cells"}},
-                opset_version=17,
-                dynamo=False,
-            )
+        axes = {"images": {2: "height", 3: "width"}, "cells": {0: "cells"}}
+        write_onnx(self.module, 1, axes, path)
 
 
 class TwoStage(nn.Module):

@@ -14,11 +14,11 @@ from blastdet.configs import TrainConfig, expand, to_yaml
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.training import MODELS, checkpoints, engine
-from blastdet.training.data import load_data
+from blastdet.training.data import Data, load_data
 from blastdet.training.drawings import draw_curves, draw_samples
 from blastdet.training.export import draft_card, finish, predict_pictures
 from blastdet.training.init import take_weights
-from blastdet.training.samples import load_picture
+from blastdet.training.samples import Picture, load_picture
 
 CONFIG = "config.yaml"
 EVENTS = "events"
@@ -67,11 +67,7 @@ def run_training(
         progress.say(line)
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
     pictures = [load_picture(smear, config, weight) for smear, weight in data.train]
-    val_pictures = [load_picture(smear, config) for smear in data.val]
-    if not any(len(picture.label) for picture in val_pictures):
-        raise ConfigError(
-            f"data: no cell of {list(config.classes)} in any val split, which chooses epoch and thresholds"
-        )
+    val_pictures = _val_pictures(data, config)
     draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)
@@ -98,6 +94,14 @@ def run_training(
         engine.train(state, pictures, config, run, engine.Hooks(validate, progress.step, after_epoch))
     draw_curves(state.history, run / "curves.png")
     return finish(config, data, state, run, progress.say)
+
+
+def _val_pictures(data: Data, config: TrainConfig) -> list[Picture]:
+    pictures = [load_picture(smear, config) for smear in data.val]
+    if not any(len(picture.label) for picture in pictures):
+        wanted = list(config.classes)
+        raise ConfigError(f"data: no cell of {wanted} in any val split, which chooses epoch and thresholds")
+    return pictures
 
 
 def build(config: TrainConfig) -> engine.Trainable:

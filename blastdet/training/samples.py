@@ -6,7 +6,7 @@ loss on its pixels and never becomes background. So data sets that annotate diff
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,17 +95,6 @@ def load_picture(smear: Smear, config: TrainConfig, weight: float = 1.0) -> Pict
         weight,
         str(smear.path),
     )
-
-
-def load_pictures(
-    smears: Iterable[tuple[Smear, float]], config: TrainConfig, progress: Callable[[], None] = lambda: None
-) -> list[Picture]:
-    """All pictures of a training, each with its weight."""
-    pictures = []
-    for smear, weight in smears:
-        pictures.append(load_picture(smear, config, weight))
-        progress()
-    return pictures
 
 
 def compose(

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from blastdet.cards import Card, shipped
 from blastdet.detectors.decode import decode_yolo
-from blastdet.detectors.onnx import padded_size, to_blob
 from blastdet.training.samples import Sample
+from blastdet.training.tracing import as_batch, write_onnx
 from blastdet.types import RGB, Detections
 
 # Before ultralytics is imported: no installs, no network, no settings of its own in the user's home.
@@ -93,32 +93,18 @@ class Yolo:
         """What an exported model would find on each image: same blobs, same decoding."""
         found = []
         for image in images:
-            blob = to_blob(image, padded_size(image.shape[:2], card.input.stride), card.input)
-            batch = torch.from_numpy(blob[None]).to(device).contiguous(memory_format=torch.channels_last)
+            batch = as_batch(image, card, device)
             found.append(decode_yolo(self.module(batch)[0][0].float().cpu().numpy(), image.shape[:2], card))
         return found
 
     def export(self, path: Path) -> None:
         """Write ONNX with free batch, height and width; the module is changed for good (its layers are fused)."""
-        import warnings
-
         self.module.float().eval().cpu()
         self.module.fuse(verbose=False)
         head = self.module.model[-1]
         head.export, head.dynamic, head.format = True, True, "onnx"
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "cells": {0: "batch", 2: "anchors"}}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the tracer, about Python values that are constants indeed
-            torch.onnx.export(
-                self.module,
-                (torch.zeros(2, 3, 96, 128),),
-                path,
-                input_names=["images"],
-                output_names=["cells"],
-                dynamic_axes=axes,
-                opset_version=17,
-                dynamo=False,
-            )
+        write_onnx(self.module, 2, axes, path)
 
 
 def _architecture(model: str) -> str | dict[str, Any]:

@@ -1,0 +1,36 @@
+"""Between torch and ONNX, alike for every detector: what goes into a module, and how it is written to a file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from blastdet.cards import Card
+from blastdet.detectors.onnx import padded_size, to_blob
+from blastdet.types import RGB
+
+
+def as_batch(image: RGB, card: Card, device: torch.device) -> Tensor:
+    """One image as a batch (1, 3, height, width), padded and normalised as for the exported model."""
+    blob = to_blob(image, padded_size(image.shape[:2], card.input.stride), card.input)
+    return torch.from_numpy(blob[None]).to(device).contiguous(memory_format=torch.channels_last)
+
+
+def write_onnx(module: nn.Module, n_images: int, axes: Mapping[str, Mapping[int, str]], path: Path) -> None:
+    """Trace a module on `n_images` blank images; `axes` names the free axes of ``images`` and ``cells``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about Python values that are constants indeed
+        torch.onnx.export(
+            module,
+            (torch.zeros(n_images, 3, 96, 128),),
+            path,
+            input_names=["images"],
+            output_names=["cells"],
+            dynamic_axes=axes,
+            opset_version=17,
+            dynamo=False,
+        )
