@@ -10,11 +10,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.images import Source
-from blastdet.segment import background_colour, first_mode
+from blastdet.segment import absorbance, background_colour, densities, first_mode, mean_density
 from blastdet.types import RGB
 
 FILM = 240.0
@@ -63,19 +64,18 @@ def as_seen(source: Source, colour: str) -> Source:
 
 def apply(rgb: RGB, colours: NDArray[np.uint8]) -> RGB:
     """A picture through a table of `table`, one look-up a channel."""
-    return np.stack([colours[:, channel][rgb[..., channel]] for channel in range(3)], axis=-1)
+    return np.asarray(cv2.LUT(rgb, colours[None]), np.uint8)
 
 
 def table(rgb: RGB) -> NDArray[np.uint8]:
     """Canonical level of each level of each channel, uint8 (256, 3); without red cells only the light is evened."""
     film = background_colour(rgb)
-    factor = _factor(np.log(film + 8) - np.log(rgb.astype(np.float32) + 8))
-    density = np.log(film + 8) - np.log(np.arange(256)[:, None] + 8)
-    return np.asarray(np.clip(np.rint((FILM + 8) * np.exp(-density * factor) - 8), 0, 255), np.uint8)
+    shown = (FILM + 8) * np.exp(-densities(film) * _factor(absorbance(rgb, film))) - 8
+    return np.asarray(np.clip(np.rint(shown), 0, 255), np.uint8)
 
 
 def _factor(density: NDArray[np.float32]) -> NDArray[np.float32]:
-    total = density.mean(axis=2)
+    total = mean_density(density)
     stained = total > max(_STAINED * float(np.percentile(total, 95)), 0.04)
     one = np.ones(3, np.float32)
     if stained.mean() < _LEAST:

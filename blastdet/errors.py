@@ -42,3 +42,9 @@ class ScaleError(BlastdetError):
 
 class DependencyError(BlastdetError):
     """An optional package that the command needs and that is not installed."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, in one line of at most 160 characters."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())[:160] or type(error).__name__

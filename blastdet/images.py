@@ -22,8 +22,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from blastdet.errors import ImageError
-from blastdet.images_pillow import MAX_PIXELS, PILLOW_HEADS, PillowPixels, one_line
+from blastdet.errors import ImageError, one_line
+from blastdet.images_pillow import MAX_PIXELS, PILLOW_HEADS, PillowPixels
 from blastdet.images_tiff import TiffPixels
 from blastdet.types import RGB, Scale, WidthHeight
 

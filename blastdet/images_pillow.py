@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from blastdet.errors import ImageError
+from blastdet.errors import ImageError, one_line
 from blastdet.types import RGB, Scale, WidthHeight
 
 MAX_PIXELS = 400_000_000
@@ -71,12 +71,6 @@ def on_white(colour: RGB, alpha: RGB) -> RGB:
     """Straight (not premultiplied) colour (h, w, 3) with opacity (h, w), composed on white."""
     opacity = alpha.astype(np.uint16)[..., None]
     return ((colour * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
-
-
-def one_line(error: BaseException) -> str:
-    """What an exception says, in one line of at most 160 characters."""
-    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(text.split())[:160] or type(error).__name__
 
 
 class PillowPixels:

@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from blastdet.errors import ImageError
-from blastdet.images_pillow import BROKEN, MAX_PIXELS, ORIENTATIONS, on_white, one_line, orient
+from blastdet.errors import ImageError, one_line
+from blastdet.images_pillow import BROKEN, MAX_PIXELS, ORIENTATIONS, on_white, orient
 from blastdet.types import RGB, Scale, WidthHeight
 
 _CACHE_BYTES = 128 * 2**20  # a row of 640-px tiles of a 30,000-px slide stored in strips is 60 MB

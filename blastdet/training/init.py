@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from blastdet.errors import WeightsError
+from blastdet.errors import WeightsError, one_line
 
-_TYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-_LARGEST_HEADER = 100_000_000  # bytes; safetensors' own limit
 _INSIDE = ("ema", "model", "state_dict")  # where checkpoints keep their tensors; the moving average before the rest
 
 
@@ -87,28 +76,8 @@ def _torch(path: Path) -> Any:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    """The format in full: length of the header (8 bytes), header (JSON), data. https://huggingface.co/docs/safetensors"""
-    data = bytearray(path.read_bytes())  # torch wants memory it may write to
-    length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or length > min(len(data) - 8, _LARGEST_HEADER):
-        raise WeightsError(f"{path}: cut short, or no safetensors")
     try:
-        header = json.loads(data[8 : 8 + length])
-        header.pop("__metadata__", None)
-        return {name: _tensor(entry, data, 8 + length) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path}: damaged header ({' '.join(str(error).split())[:80]})") from error
-
-
-def _tensor(entry: dict[str, Any], data: bytearray, start: int) -> Tensor:
-    dtype, shape, (first, last) = _TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    count = math.prod(shape)
-    if (
-        not 0 <= first <= last <= len(data) - start
-        or last - first != count * dtype.itemsize
-        or min(shape, default=0) < 0
-    ):
-        raise ValueError(f"{shape} at {first}..{last} does not fit")
-    if not count:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(data, dtype=dtype, count=count, offset=start + first).reshape(shape)
+        # From bytes, not mapped: a file that changes under a mapping ends the process.
+        return load(path.read_bytes())
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path}: no safetensors, or damaged ({one_line(error)})") from error
