@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs synth-data requirements clean
+.PHONY: demo test lint docs requirements clean
 
 demo: .venv/base  ## install the base package and find the cells of the demo smear
 	$(BIN)/blastdet detect datasets/demo/smear.jpg --out blastdet-out
@@ -31,11 +31,6 @@ docs: .venv/all  ## write the generated pages of docs/ again
 	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements/all.txt \
 	  || $(BIN)/python -m pip install --quiet --no-deps -r requirements/all.txt
 	touch $@
-
-synth-data: .venv/base  ## render the synthetic films that configs/default.yaml trains on
-	$(BIN)/blastdet synth runs/synth/fine --size 1280x960 --mpp 0.1 --n 100 --seed 11 --palette random --vary
-	$(BIN)/blastdet synth runs/synth/mid --size 720x540 --mpp 0.2 --n 120 --seed 12 --palette random --vary
-	$(BIN)/blastdet synth runs/synth/coarse --size 480x360 --mpp 0.35 --n 100 --seed 13 --palette random --vary
 
 requirements:  ## resolve the pins anew
 	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
