@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,9 +64,10 @@ def assign(
     return dataset
 
 
-def group_keys(dataset: Dataset) -> dict[Path, str]:
-    """The `group` of each smear that has one."""
-    return {smear.path: smear.group for smear in dataset if smear.group is not None}
+def group_keys(dataset: Dataset, key: Literal["group", "cluster"] = "group") -> dict[Path, str]:
+    """The `group` (or `cluster`) of each smear that has one."""
+    values = ((smear.path, smear.group if key == "group" else smear.cluster) for smear in dataset)
+    return {path: value for path, value in values if value is not None}
 
 
 def purge(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("test", "val")) -> Dataset:

@@ -211,6 +211,8 @@ class Smear:
         Micrometres per pixel along x and y; ``None`` if unknown.
     group : str, optional
         What a split may not tear apart: patient, overlapping fields, near-duplicates.
+    cluster : str, optional
+        Pictures that look alike (class and stain): a stand-in for the slide where the set names none.
     split : str, optional
         ``"train"``, ``"val"`` or ``"test"``.
     label : str, optional
@@ -225,6 +227,7 @@ class Smear:
     size_wh: WidthHeight
     mpp: Scale | None = None
     group: str | None = None
+    cluster: str | None = None
     split: str | None = None
     label: str | None = None
     annotated: tuple[str, ...] = ()

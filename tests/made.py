@@ -93,6 +93,7 @@ def smears(draw: st.DrawFn, path: Path) -> Smear:
         SIZE_WH,
         mpp=draw(st.one_of(st.none(), st.tuples(scale, scale))),
         group=draw(text),
+        cluster=draw(text),
         split=draw(st.sampled_from((None, "train", "val", "test"))),
         label=draw(text),
         annotated=tuple(name for name in CELL_CLASSES if truth is not None and draw(st.booleans())),
@@ -133,6 +134,6 @@ def same_smears(a: Dataset, b: Dataset, tolerance: float = 0.0) -> None:
     assert sorted(found) == sorted(smear.path.stem for smear in a)
     for smear in a:
         other = found[smear.path.stem]
-        for field in ("size_wh", "mpp", "group", "split", "label", "annotated"):
+        for field in ("size_wh", "mpp", "group", "cluster", "split", "label", "annotated"):
             assert getattr(smear, field) == getattr(other, field), field
         same_cells(smear.truth, other.truth, tolerance)

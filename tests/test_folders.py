@@ -176,8 +176,8 @@ def test_all_fields_reads_groups_and_clusters(tmp_path: Path) -> None:
     table.write_text(
         "image,class,number,cluster,mark,group\npro/a.jpg,pro,1,pro_c01,red,f0007\npro/b.jpg,pro,2,pro_c02,red,f0007\n"
     )
-    assert [smear.group for smear in folders.read_all_fields(tmp_path)] == ["f0007", "f0007"]
-    assert folders.clusters(tmp_path) == {"pro/a.jpg": "pro_c01", "pro/b.jpg": "pro_c02"}
+    smears = folders.read_all_fields(tmp_path).smears
+    assert [(smear.group, smear.cluster) for smear in smears] == [("f0007", "pro_c01"), ("f0007", "pro_c02")]
     table.write_text("image,cluster,group\npro/a.jpg,c,f\n")
     with pytest.raises(FormatError, match=r"no line for pro/b\.jpg"):
         folders.read_all_fields(tmp_path)
@@ -258,9 +258,7 @@ def test_real_all_fields(data_dir: Path) -> None:
     groups = Counter(smear.group for smear in dataset)
     in_company = [n for n in groups.values() if n > 1]
     assert (len(groups), len(in_company), sum(in_company)) == (2272, 373, 886)
-    clusters = folders.clusters(root)
-    assert len(set(clusters.values())) == 63
-    assert set(clusters) == {dataset.file_name(smear) for smear in dataset}
+    assert len({smear.cluster for smear in dataset}) == 63
     assert {smear.size_wh for smear in dataset} == {(224, 224)} and folders.matches_all_fields(root)
 
 

@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "convert": "read a data set, write it as COCO, YOLO or CSV",
     "split": "draw train, val and test sides that do not leak",
     "audit": "look for faults and leaks in a data set",
+    "crops": "cut the white cells of a data set out",
     "data": "get data sets, or learn whom to ask for them",
     "synth": "render synthetic smears with exact truth",
     "train": "train a detector from a configuration",

@@ -45,7 +45,7 @@ def command(
     \b
     Examples:
       blastdet split bccd bccd_split.csv --seed 1
-      blastdet split all_fields split.csv --keys all_fields/clusters.csv --group-by cluster --purge group
+      blastdet split all_fields split.csv --group-by cluster --purge group
       blastdet convert bccd out --split bccd_split.csv
 
     Exit codes: 0 written, 1 it leaks and was not written, 2 bad input.
@@ -80,8 +80,10 @@ def _keys(dataset: Dataset, file: Path | None, column: str | None) -> dict[Path,
 
     if file is not None and column is not None:
         return splits.read_keys(dataset, file, column)
+    if column == "cluster":
+        return splits.group_keys(dataset, "cluster")
     if column not in (None, "group"):
-        raise ConfigError(f"{column}: a column of which file? name it with --keys (only 'group' needs none)")
+        raise ConfigError(f"{column}: a column of which file? name it with --keys ('group' and 'cluster' need none)")
     return splits.group_keys(dataset)
 
 

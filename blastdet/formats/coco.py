@@ -1,11 +1,10 @@
 """COCO: ``annotations/instances_<split>.json`` beside ``images/<split>/``, and results.
 
-What COCO has no key for goes into keys of our own, which other programs pass over: ``mpp``, ``group``, ``split``,
-``label`` and ``annotated`` of an image; ``origin``, ``cell_type``, ``point_xy``, ``blast_probability``, ``cell_id``
-and ``ignore`` of an annotation. A cell to be ignored is also ``iscrowd``, as evaluators understand it. A cell without
-box (a point) is written with a box of no extent at its point, ``"has_box": false`` and ``iscrowd``: valid COCO, and no
-evaluator counts it.
-Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet.
+What COCO has no key for goes into keys of our own, which other programs pass over: ``mpp``, ``group``, ``cluster``,
+``split``, ``label`` and ``annotated`` of an image; ``origin``, ``cell_type``, ``point_xy``, ``blast_probability``,
+``cell_id`` and ``ignore`` of an annotation. A cell to be ignored is also ``iscrowd``, as evaluators understand it. A
+cell without box (a point) is written with a box of no extent at its point, ``"has_box": false`` and ``iscrowd``:
+valid COCO, and no evaluator counts it. Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet.
 """
 
 from __future__ import annotations
@@ -251,7 +250,7 @@ def _find_picture(image: _Image, file: Path, folder: Path | None = None) -> Path
 
 def _with_entry(smear: Smear, entry: Mapping[str, Any], file: Path) -> Smear:
     """What our own keys of an image say."""
-    known = {key: str(entry[key]) for key in ("group", "label") if entry.get(key) is not None}
+    known = {key: str(entry[key]) for key in ("group", "cluster", "label") if entry.get(key) is not None}
     if entry.get("split") in SPLITS:
         known["split"] = entry["split"]
     smear = replace(smear, **known)  # type: ignore[arg-type]

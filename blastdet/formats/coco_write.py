@@ -102,7 +102,9 @@ def _image(smear: Smear, number: int, file_name: str) -> dict[str, Any]:
     image: dict[str, Any] = {"id": number, "file_name": file_name, "width": width, "height": height}
     if smear.mpp is not None:
         image["mpp"] = list(smear.mpp)
-    image |= {key: value for key in ("group", "split", "label") if (value := getattr(smear, key)) is not None}
+    image |= {
+        key: value for key in ("group", "cluster", "split", "label") if (value := getattr(smear, key)) is not None
+    }
     image["annotated"] = list(smear.annotated)
     if smear.truth is None:
         image["has_truth"] = False

@@ -175,22 +175,23 @@ def _not_annotated(dataset: Dataset) -> int:
 
 
 @contextmanager
-def new_folder(out: Path, overwrite: bool) -> Iterator[Path]:
+def new_folder(out: Path, overwrite: bool, record: str = RECORD) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its name once all went well, and vanishes if not.
 
     Raises
     ------
     FormatError
-        If `out` is a file, or a folder that is not empty; with `overwrite`, one that `convert` did not write.
+        If `out` is a file, or a folder that is not empty; with `overwrite`, one without `record`, which the
+        writer of such folders leaves in them.
     """
     if out.exists() and not out.is_dir():
         raise FormatError(f"{out}: a file found, a folder expected")
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise FormatError(f"{out}: the folder is not empty; give another, or --overwrite")
-        if not (out / RECORD).is_file():
+        if not (out / record).is_file():
             raise FormatError(
-                f"{out}: no {RECORD} found, so blastdet did not write this folder and does not replace it"
+                f"{out}: no {record} found, so blastdet did not write this folder and does not replace it"
             )
     out = out.resolve()  # "." has no name to build another from
     folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")

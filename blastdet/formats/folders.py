@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,8 +130,9 @@ def read_all_fields(path: Path, *, mpp: Scale | None = ALL_FIELDS_MPP) -> Datase
     """Read the ALL image dataset of Taleqani hospital: folders benign, early, pre and pro of 224 x 224 px JPEG.
 
     `Smear.label` is the folder; there is no other truth. The pictures were squeezed from 4:3, so `mpp` differs
-    along x and y. `group` (overlapping fields and near-duplicates) comes from ``clusters.csv`` where it lies
-    beside the folders. The stand-in for a patient is not the group but the cluster: see `clusters`.
+    along x and y. `group` (overlapping fields and near-duplicates) and `cluster` come from ``clusters.csv`` where it
+    lies beside the folders. The stand-in for a patient is the cluster: a split keeps clusters apart first and then
+    leaves out what shares a group with the other side.
 
     Raises
     ------
@@ -141,23 +143,17 @@ def read_all_fields(path: Path, *, mpp: Scale | None = ALL_FIELDS_MPP) -> Datase
     if not folders:
         raise FormatError(f"{path}: none of the folders {', '.join(ALL_FIELDS_CLASSES)} found")
     table = path / "clusters.csv"
-    groups = _column(table, "group") if table.is_file() else None
+    groups, clusters = (_column(table, name) for name in ("group", "cluster")) if table.is_file() else ({}, {})
     smears = []
     for label, folder in folders.items():
         for image in sorted(folder.glob("*.jpg")):
-            group = None if groups is None else _lookup(groups, f"{folder.name}/{image.name}", table)
-            smears.append(Smear(image, image_size(image), mpp=mpp, group=group, label=label))
-    notes = () if groups is not None else ("no clusters.csv: groups of overlapping fields are unknown",)
+            smear = Smear(image, image_size(image), mpp=mpp, label=label)
+            if groups:
+                name = f"{folder.name}/{image.name}"
+                smear = replace(smear, group=_lookup(groups, name, table), cluster=_lookup(clusters, name, table))
+            smears.append(smear)
+    notes = () if groups else ("no clusters.csv: groups of overlapping fields are unknown",)
     return Dataset("all_fields", path, tuple(smears), notes=notes)
-
-
-def clusters(path: Path) -> dict[str, str]:
-    """Cluster of each picture of ALL fields, by its name below `path` (``"benign/WBC-Benign-001.jpg"``).
-
-    A cluster holds pictures of one class and one stain: the nearest there is to a patient. A split keeps clusters
-    apart first and then leaves out what shares a `group` with the other side.
-    """
-    return _column(path / "clusters.csv", "cluster")
 
 
 def _named(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, re.Match[str]]]:

@@ -1,8 +1,8 @@
 """``blastdet.json``: what YOLO's label files cannot hold, so that our own way through YOLO loses nothing.
 
-One record a picture: size, µm/px, group, split, label, annotated classes, and the columns of `Detections` beyond box
-and label. Cells that a label file must not name (ignored ones would be taught as cells, points have no box) lie here
-whole.
+One record a picture: size, µm/px, group, cluster, split, label, annotated classes, and the columns of `Detections`
+beyond box and label. Cells that a label file must not name (ignored ones would be taught as cells, points have no box)
+lie here whole.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def _record(smear: Smear) -> dict[str, Any]:
         "size_wh": list(smear.size_wh),
         "mpp": None if smear.mpp is None else list(smear.mpp),
         "group": smear.group,
+        "cluster": smear.cluster,
         "split": smear.split,
         "label": smear.label,
         "annotated": list(smear.annotated),
@@ -111,6 +112,7 @@ def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, l
             smear,
             mpp=None if record["mpp"] is None else (float(record["mpp"][0]), float(record["mpp"][1])),
             group=record["group"],
+            cluster=record.get("cluster"),
             split=record["split"],
             label=record["label"],
             annotated=tuple(record["annotated"]),
@@ -128,9 +130,9 @@ def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, l
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
-    words = [record[key] for key in ("group", "label", "split")]
+    words = [record[key] for key in ("group", "label", "split")] + [record.get("cluster")]
     if not all(word is None or isinstance(word, str) for word in words) or record["split"] not in (None, *SPLITS):
-        raise ValueError(f"group, label, split {words} found")
+        raise ValueError(f"group, label, split, cluster {words} found")
     if not all(name in CELL_CLASSES for name in record["annotated"]):
         raise ValueError(f"annotated {record['annotated']} found")
 
