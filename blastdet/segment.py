@@ -193,6 +193,8 @@ def _threshold(values: NDArray[np.float32]) -> float:
     first = np.cumsum(weight * centre)
     with np.errstate(invalid="ignore", divide="ignore"):
         between = (first[-1] * below / total - first) ** 2 / (below * (total - below))
+    if np.isnan(between[:-1]).all():  # all but a few pixels are equal: one class
+        return float("inf")
     return float(centre[int(np.nanargmax(between[:-1]))])
 
 

@@ -1,0 +1,1 @@
+"""The second stage: what kind of white cell is this?"""
