@@ -35,6 +35,9 @@ class InputSpec(_Frozen):
     colour: Literal["as it is", "canonical"] = Field(
         default="as it is", description="canonical: film and red cells brought to fixed colours first"
     )
+    low_pass: float = Field(
+        default=0, ge=0, allow_inf_nan=False, description="sigma in pixels of the Gaussian that evens sharpness out"
+    )
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
 
@@ -89,10 +92,11 @@ class Card(_Frozen):
     classes: tuple[str, ...]
     format: Literal["onnx", "openvino"] = "onnx"
     precision: Literal["f32", "bf16", "int8"] = "f32"
-    output: Literal["yolo", "boxes"] = Field(
+    output: Literal["yolo", "boxes", "probabilities"] = Field(
         default="yolo",
         description="yolo: (n, 4 + classes, anchors), cx cy w h in input px; "
-        "boxes: (cells, 4 + classes) of one image, x1 y1 x2 y2 in input px",
+        "boxes: (cells, 4 + classes) of one image, x1 y1 x2 y2 in input px; "
+        "probabilities: (n, classes), calibrated, of n crops of input wh",
     )
     files: dict[str, str] = Field(description="file name: sha256")
     mpp: float = Field(gt=0, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")
@@ -110,14 +114,17 @@ class Card(_Frozen):
     @model_validator(mode="after")
     def _classes_are_known(self) -> Card:
         unknown = [name for name in self.classes if name not in CELL_CLASSES]
-        if unknown:
+        if unknown and self.task == "detect":
             raise ValueError(f"classes {unknown} found, some of {list(CELL_CLASSES)} expected")
         if not self.classes or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"classes {list(self.classes)} found, one or more, each once, expected")
-        if missing := [name for name in self.classes if name not in self.thresholds]:
+        missing = [name for name in self.classes if name not in self.thresholds]
+        if missing and self.task == "detect":
             raise ValueError(f"no threshold for {missing}")
         if idle := [name for name in self.thresholds if name not in self.classes]:
             raise ValueError(f"thresholds for {idle}, which the model does not know")
+        if (self.output == "probabilities") != (self.task == "classify"):
+            raise ValueError(f"output {self.output} found in a card to {self.task}")
         if not all(self.input.std) or min(self.input.wh) < self.input.stride:
             raise ValueError("input: std other than 0, and wh of a stride or more, expected")
         return self

@@ -48,18 +48,38 @@ class AugmentConfig(_Strict):
     photometric: float = Field(default=0.5, ge=0, le=1, description="chance of blur, JPEG, noise, light, each")
 
 
-class TrainConfig(_Strict):
+class LoopConfig(_Strict):
+    """What the training loop needs to know, whatever it trains."""
+
+    name: str
+    init: str | None = Field(
+        default=None, description="file of starting weights: safetensors, or a state dict of torch"
+    )
+    epochs: int = Field(default=100, ge=1)
+    epoch_samples: int | None = Field(default=None, ge=1, description="samples an epoch; default: one per picture")
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=0.001, gt=0)
+    weight_decay: float = Field(default=0.0005, ge=0)
+    warmup_epochs: float = Field(default=3.0, ge=0)
+    ema: float = Field(default=0.998, ge=0, lt=1, description="memory of the moving average; 0.998: 500 steps")
+    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
+        default="auto", description="mixed precision; auto: bf16 where the processor computes in it, else off"
+    )
+    patience: int = Field(default=0, ge=0, description="epochs without a better figure before stopping; 0: never")
+    val_every: int = Field(default=1, ge=1)
+    seed: int = 0
+    workers: int = Field(default=1, ge=0)
+
+
+class TrainConfig(LoopConfig):
     """Everything needed to train a detector again.
 
     `read_config` reads it from YAML; ``blastdet train --set key=value`` overrides single entries.
     """
 
-    name: str
+    task: Literal["detect"] = "detect"
     leave_out: tuple[str, ...] = Field(default=(), description="data sets, by the name of their folder, not to use")
     model: str = Field(default="yolov5n", description="key of blastdet.training.MODELS")
-    init: str | None = Field(
-        default=None, description="file of starting weights: safetensors, or a state dict of torch"
-    )
     classes: tuple[str, ...] = ("wbc", "rbc", "platelet")
     mpp: float = Field(gt=0, description="µm/px of the model: every picture is resampled to it")
     colour: Literal["as it is", "canonical"] = Field(default="as it is", description="how pixels are shown: see cards")
@@ -67,21 +87,7 @@ class TrainConfig(_Strict):
     tile_wh: tuple[int, int] = Field(default=(640, 640), description="largest tile at detection")
     data: tuple[DataConfig, ...] = Field(min_length=1)
     augment: AugmentConfig = AugmentConfig()
-    epochs: int = Field(default=100, ge=1)
-    epoch_samples: int | None = Field(default=None, ge=1, description="samples an epoch; default: one per picture")
-    batch: int = Field(default=16, ge=1)
-    lr: float = Field(default=0.001, gt=0)
-    weight_decay: float = Field(default=0.0005, ge=0)
-    warmup_epochs: float = Field(default=3.0, ge=0)
     plain_epochs: int = Field(default=10, ge=0, description="last epochs without mosaic")
-    ema: float = Field(default=0.998, ge=0, lt=1, description="memory of the moving average; 0.998: 500 steps")
-    amp: Literal["auto", "off", "bf16", "fp16"] = Field(
-        default="auto", description="mixed precision; auto: bf16 where the processor computes in it, else off"
-    )
-    patience: int = Field(default=0, ge=0, description="epochs without a better AP before stopping; 0: never")
-    val_every: int = Field(default=1, ge=1)
-    seed: int = 0
-    workers: int = Field(default=1, ge=0)
 
     @field_validator("classes")
     @classmethod
@@ -99,8 +105,58 @@ class TrainConfig(_Strict):
         return value
 
 
+class CropsConfig(_Strict):
+    """One folder of crops of a classifier's training: see ``blastdet crops``."""
+
+    path: str = Field(description="folder with crops.csv; variables are expanded")
+    share: float = Field(default=1.0, gt=0, description="how often it is drawn, relative to the other sets")
+    licence: str = ""
+
+
+class CropAugmentConfig(_Strict):
+    """How crops are varied in training. Each is a strength or a probability; 0 turns it off."""
+
+    scale: tuple[float, float] = Field(default=(0.85, 1.18), description="range of enlargement, log-uniform")
+    shift: float = Field(default=0.06, ge=0, lt=0.5, description="largest shift, as part of the side")
+    stain: float = Field(default=0.4, ge=0, description="stain jitter in optical density, 1 = other laboratories")
+    photometric: float = Field(default=0.6, ge=0, le=1, description="chance of blur, JPEG, noise, light, each")
+
+
+class ClassifyConfig(LoopConfig):
+    """Everything needed to train a classifier of crops again."""
+
+    task: Literal["classify"]
+    model: str = Field(default="small", description="small, or a builder of torchvision: mobilenet_v2, resnet18, ...")
+    label: Literal["blast", "cell_type", "smear_label"] = Field(
+        description="what is learnt: see blastdet.training.crops"
+    )
+    classes: tuple[str, ...] = Field(min_length=2, description="outputs; crops of any other class are left out")
+    mpp: float = Field(default=0.5, gt=0, description="µm/px that every crop is brought to")
+    side: int = Field(default=64, ge=32, multiple_of=32, description="side of the input in pixels")
+    low_pass: float = Field(default=0.7, ge=0, description="sigma in pixels that evens sharpness out")
+    data: tuple[CropsConfig, ...] = Field(min_length=1)
+    leave_out: tuple[str, ...] = Field(default=(), description="folders of crops, by name, not to use")
+    val_share: float = Field(default=0.15, gt=0, lt=0.9, description="share of clusters to validate on")
+    augment: CropAugmentConfig = CropAugmentConfig()
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("a class is named twice")
+        return value
+
+
 def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
-    """A training configuration from YAML.
+    """The configuration of a detector's training from YAML; errors as `read_any`."""
+    config = read_any(path, overrides)
+    if not isinstance(config, TrainConfig):
+        raise ConfigError(f"{path}: task: {config.task} found, detect expected")
+    return config
+
+
+def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | ClassifyConfig:
+    """A training configuration from YAML; its ``task`` says of what.
 
     Parameters
     ----------
@@ -123,16 +179,17 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise ConfigError(f"{path}: {type(content).__name__} found, a mapping of settings expected")
     for override in overrides:
         _set(content, override)
+    kind = ClassifyConfig if content.get("task") == "classify" else TrainConfig
     try:
-        return TrainConfig.model_validate(content)
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         entry = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {entry}: {first['msg']} ({first['input']!r} found)") from error
 
 
-def to_yaml(config: TrainConfig) -> str:
-    """The configuration as YAML that `read_config` takes."""
+def to_yaml(config: LoopConfig) -> str:
+    """The configuration as YAML that `read_any` takes."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

@@ -10,12 +10,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import blastdet
+from blastdet import boxes
 from blastdet.colour import as_seen
 from blastdet.crops import CONTEXT, crop
-from blastdet.errors import FormatError, ScaleError
-from blastdet.evaluation.confusion import confusion
+from blastdet.errors import FormatError, ImageError, ScaleError
+from blastdet.evaluation.assignment import best_pairs
+from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import read_rows, write_text
 from blastdet.images import open_smear, write_image
@@ -70,8 +73,25 @@ class CropRow:
     mpp: float
 
 
-Cells = tuple[Detections, Sequence[str], Scale]
-"""Cells of a smear, the label of each as `CropRow` has it, and the smear's µm/px."""
+@dataclass(frozen=True)
+class Cells:
+    """Cells of one smear to be cut out.
+
+    Parameters
+    ----------
+    found : Detections
+        Boxes lie on the picture.
+    labels : tuple of str
+        See `CropRow`.
+    mpp : (float, float)
+    left_out : dict of str to int
+        Why cells are not among them, and how many.
+    """
+
+    found: Detections
+    labels: tuple[str, ...]
+    mpp: Scale
+    left_out: dict[str, int]
 
 
 def true_cells(dataset: Dataset) -> list[Cells]:
@@ -82,49 +102,68 @@ def true_cells(dataset: Dataset) -> list[Cells]:
     ScaleError
         If a smear with cells has no µm/px.
     """
-    found: list[Cells] = []
+    cells = []
     for smear in dataset:
         truth = (smear.truth or Detections.empty()).of(*_NUCLEATED)
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
-        truth = truth[~np.isnan(truth.boxes_xyxy).any(axis=1) & ~ignored]
-        if smear.mpp is None and len(truth):
-            raise ScaleError(f"{smear.path}: µm/px unknown; give it with --mpp")
-        found.append((truth, [CELL_CLASSES[i] for i in truth.label], smear.mpp or (1.0, 1.0)))
-    return found
+        reasons = {"to be ignored": int(ignored.sum())}
+        cells.append(_on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons))
+    return cells
 
 
 def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
     """The white cells that a detector finds at its operating point, matched with the truth where there is one.
 
-    A detection on a region to be ignored is left out.
+    A detection on a cell to be ignored is left out. One that matches no cell is `NOT_A_CELL` only where all white cells
+    are annotated with a box; else nobody said what it is.
     """
     thresholds = {name: value for name, value in predictions.thresholds.items() if name in _NUCLEATED}
-    matched = confusion(dataset, predictions.candidates, _NUCLEATED, thresholds).outcomes
+    limit = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
     scales: Sequence[Scale | None] = predictions.mpp or [smear.mpp for smear in dataset]
-    cells: list[Cells] = []
-    for index, (smear, candidates, mpp) in enumerate(zip(dataset, predictions.candidates, scales, strict=True)):
-        rows = (matched.smear == index) & (matched.found >= 0)
-        label = {
-            int(found): (CELL_CLASSES[kind] if kind >= 0 else NOT_A_CELL, int(truth))
-            for found, kind, truth in zip(
-                matched.found[rows], matched.truth_label[rows], matched.truth[rows], strict=True
-            )
-        }
-        limit = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
-        above = np.flatnonzero(candidates.score >= limit[candidates.label])
-        unknown = smear.truth is None or not set(_NUCLEATED) & set(smear.annotated)
-        chosen = [int(i) for i in above if unknown or int(i) in label]
-        if mpp is None and chosen:
-            raise ScaleError(f"{smear.path}: µm/px unknown; give it with --mpp")
-        types = [_type_of(smear, label.get(i, ("", -1))[1]) for i in chosen]
-        part = candidates[chosen].with_columns(cell_type=types)
-        cells.append((part, [label.get(i, ("", -1))[0] for i in chosen], mpp or (1.0, 1.0)))
+    cells = []
+    for smear, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
+        found = candidates[candidates.score >= limit[candidates.label]]
+        truth = (smear.truth or Detections.empty()).of(*_NUCLEATED)
+        boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
+        complete = smear.truth is not None and "wbc" in smear.annotated and bool(boxed.all())
+        truth = truth[boxed]
+        partner = _partners(found, truth)
+        ignored = np.zeros(len(truth) + 1, bool)  # the last entry serves those without a partner
+        ignored[:-1] = False if truth.ignore is None else truth.ignore
+        keep = ~ignored[partner]
+        names = np.array([*_names(truth.label), NOT_A_CELL if complete else ""])
+        types = np.array([*(truth.cell_type if truth.cell_type is not None else [""] * len(truth)), ""])
+        found, partner = found[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
+        cells.append(_on_picture(smear, mpp, found, names[partner].tolist(), {"to be ignored": int((~keep).sum())}))
     return cells
 
 
-def _type_of(smear: Smear, row: int) -> str:
-    known = smear.truth is not None and smear.truth.cell_type is not None and row >= 0
-    return str(smear.truth.cell_type[row]) if known else ""  # type: ignore[union-attr, index]
+def _partners(found: Detections, truth: Detections) -> NDArray[np.int64]:
+    """Row of the cell that each detection matches, whatever its class; -1 for none."""
+    overlap = boxes.iou_matrix(found.boxes_xyxy, truth.boxes_xyxy).astype(np.float64)
+    rows, columns = best_pairs(overlap >= IOU, overlap)
+    partner = np.full(len(found), -1)
+    partner[rows] = columns
+    return partner
+
+
+def _names(label: NDArray[np.int64]) -> list[str]:
+    return [CELL_CLASSES[i] for i in label]
+
+
+def _on_picture(
+    smear: Smear, mpp: Scale | None, cells: Detections, labels: Sequence[str], reasons: dict[str, int]
+) -> Cells:
+    """Cells cut to the picture; those without a box there are left out."""
+    xyxy = boxes.clip(cells.boxes_xyxy, smear.size_wh)
+    pointed = np.isnan(xyxy).any(axis=1)
+    keep = np.asarray(~pointed & (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))
+    if mpp is None and keep.any():
+        raise ScaleError(f"{smear.path}: µm/px unknown; give it with --mpp, or measure it with --mpp auto")
+    reasons |= {"without a box": int(pointed.sum()), "off the picture": int((~keep & ~pointed).sum())}
+    kept = cells.with_columns(boxes_xyxy=xyxy)[keep]
+    chosen = tuple(label for label, is_kept in zip(labels, keep, strict=True) if is_kept)
+    return Cells(kept, chosen, mpp or (1.0, 1.0), {why: n for why, n in reasons.items() if n})
 
 
 def write_crops(
@@ -133,7 +172,7 @@ def write_crops(
     folder: Path,
     colour: str = "as it is",
     progress: Callable[[], None] = lambda: None,
-) -> list[CropRow]:
+) -> tuple[list[CropRow], list[str]]:
     """Cut all cells out, at the resolution of their smears, into a folder that is there and empty.
 
     Parameters
@@ -147,10 +186,20 @@ def write_crops(
         Canonical colours need the whole smear, so that they cannot be had from a crop later.
     progress : callable
         Called once a smear.
+
+    Returns
+    -------
+    rows : list of CropRow
+    failed : list of str
+        One line for each smear that cannot be read.
     """
     rows: list[CropRow] = []
-    for smear, (found, labels, mpp) in zip(dataset, cells, strict=True):
-        rows += list(_write_smear(dataset, smear, (found, labels, mpp), folder, colour, len(rows)))
+    failed = []
+    for smear, mine in zip(dataset, cells, strict=True):
+        try:
+            rows += list(_write_smear(dataset, smear, mine, folder, (colour, len(rows))))
+        except ImageError as error:
+            failed.append(str(error))
         progress()
     table = io.StringIO()
     writer = csv.DictWriter(table, [f.name for f in fields(CropRow)], lineterminator="\n")
@@ -158,22 +207,21 @@ def write_crops(
     writer.writerows(asdict(row) for row in rows)
     write_text(folder / TABLE, table.getvalue())
     record = {"notice": RESEARCH_USE, "blastdet": blastdet.__version__, "dataset": dataset.name, "crops": len(rows)}
-    record |= {"context": CONTEXT, "colour": colour}
-    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
-    return rows
+    record |= {"context": CONTEXT, "colour": colour, "failed": failed}
+    write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    return rows, failed
 
 
-def _write_smear(
-    dataset: Dataset, smear: Smear, cells: Cells, folder: Path, colour: str, start: int
-) -> Iterator[CropRow]:
-    found, labels, mpp = cells
+def _write_smear(dataset: Dataset, smear: Smear, cells: Cells, folder: Path, how: tuple[str, int]) -> Iterator[CropRow]:
+    """Crops of one smear in a colour, numbered from `how`'s second."""
+    found, (colour, start) = cells.found, how
     if not len(found):
         return
     types = found.cell_type if found.cell_type is not None else [""] * len(found)
     with as_seen(open_smear(smear.path), colour) as source:
         for i, box in enumerate(found.boxes_xyxy.tolist()):
             name = f"{start + i:06d}.png"
-            write_image(folder / name, crop(source, tuple(box), mpp))
+            write_image(folder / name, crop(source, tuple(box), cells.mpp))
             x1, y1, x2, y2 = (round(v, 2) for v in box)
             yield CropRow(
                 crop=name,
@@ -182,14 +230,14 @@ def _write_smear(
                 cluster=smear.cluster or "",
                 split=smear.split or "",
                 smear_label=smear.label or "",
-                label=labels[i],
+                label=cells.labels[i],
                 cell_type=str(types[i]),
                 x1=x1,
                 y1=y1,
                 x2=x2,
                 y2=y2,
                 score=round(float(found.score[i]), 4),
-                mpp=round(min(mpp), 6),
+                mpp=float(f"{min(cells.mpp):.6g}"),
             )
 
 

@@ -55,6 +55,8 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
         sides[:2], sides[2:], source.size_wh, (pitch / mpp[0], pitch / mpp[1]), strict=True
     ):
         start = (low + high - side * step) / 2  # whole pixels around the same middle
+        if step == 1:
+            start = float(round(start))  # pixels as they are: half a pixel off centre rather than blurred
         # the pixels of the crop whose middle lies on the picture; one at least
         first = min(max(int(np.ceil(-start / step - 0.5)), 0), side - 1)
         last = max(min(int(np.ceil((size - start) / step - 0.5)), side), first + 1)

@@ -59,7 +59,8 @@ def _scale(report: SmearReport) -> tuple[float, float]:
     square = (report.mpp[0] / finest, report.mpp[1] / finest)
     longest = max(report.size_wh[0] * square[0], report.size_wh[1] * square[1])
     factor = min(max(1.0, _SHORTEST / longest), _LONGEST / longest)
-    return square[0] * factor, square[1] * factor
+    width, height = report.size_wh
+    return max(square[0] * factor, 1 / width), max(square[1] * factor, 1 / height)  # at least a pixel is left
 
 
 def _line(name: str, unit: float) -> int:

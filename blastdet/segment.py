@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from blastdet.errors import ScaleError
 from blastdet.types import RGB, WBC, Detections, Scale
 
 Mask = NDArray[np.bool_]
@@ -22,6 +23,7 @@ Image32 = NDArray[np.float32]
 WORK_MPP = 0.3125
 """µm per pixel that the work is done at: 24 pixels across a red cell."""
 
+_LONGEST_SIDE = 30_000
 _UNSCALED_SIDE = 512  # longest side to work at where µm/px is not known
 _MIN_NUCLEUS_UM2 = 9.0  # a platelet covers about 7 µm², the nucleus of a small lymphocyte 30
 _CYTOPLASM = 0.10  # part of a nucleus's colour that cytoplasm shows at least
@@ -149,6 +151,8 @@ def _to_work(rgb: RGB, mpp: Scale | None) -> RGB:
     if mpp is None and factor_x >= 1:
         return rgb
     size = max(round(width * factor_x), 1), max(round(height * factor_y), 1)
+    if max(size) > _LONGEST_SIDE:
+        raise ScaleError(f"{width} x {height} pixels of {mpp} µm: {size[0]} x {size[1]} to work on, too many")
     method = cv2.INTER_AREA if factor_x * factor_y < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(rgb, size, interpolation=method), np.uint8)
 

@@ -243,7 +243,11 @@ def from_file(dataset: Dataset, path: Path) -> Dataset:
 
 def read_keys(dataset: Dataset, path: Path, column: str) -> dict[Path, str]:
     """Keys from one column of a CSV that has a column ``image``; empty fields give none."""
-    return {smear.path: value for smear, value in read_column(dataset, path, column) if value}
+    keys: dict[Path, str] = {}
+    for smear, value in read_column(dataset, path, column):
+        if value and keys.setdefault(smear.path, value) != value:
+            raise FormatError(f"{path}: {smear.path.name}: {column} {keys[smear.path]} and {value} found, one expected")
+    return keys
 
 
 def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Smear, str]]:
@@ -254,7 +258,7 @@ def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Smear, 
         raise FormatError(f"{path}: neither {', '.join(STRATEGIES)} nor a readable file ({error.strerror})") from None
     except UnicodeDecodeError:
         raise FormatError(f"{path}: not a text file (CSV expected)") from None
-    reader = csv.DictReader(text.splitlines())
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         columns, rows = reader.fieldnames or (), list(reader)
     except csv.Error as error:

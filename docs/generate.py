@@ -156,7 +156,14 @@ def _models(section: str) -> list[type[BaseModel]]:
     from blastdet import cards, configs
 
     if section == "config":
-        return [configs.TrainConfig, configs.DataConfig, configs.AugmentConfig]
+        return [
+            configs.TrainConfig,
+            configs.DataConfig,
+            configs.AugmentConfig,
+            configs.ClassifyConfig,
+            configs.CropsConfig,
+            configs.CropAugmentConfig,
+        ]
     return [cards.Card, cards.InputSpec, cards.Threshold, cards.Training, cards.DataSource, cards.Metric]
 
 

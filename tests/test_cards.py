@@ -75,7 +75,7 @@ def test_unknown_name_lists_the_shipped_ones():
 
 
 def test_a_classifier_is_no_detector(folder):
-    write_card(read_card(folder).model_copy(update={"task": "classify"}), folder)
+    write_card(read_card(folder).model_copy(update={"task": "classify", "output": "probabilities"}), folder)
     with pytest.raises(WeightsError, match="weights to classify found, to detect expected"):
         load_detector(folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -103,7 +104,8 @@ def _set(tmp_path):
 def test_truth_becomes_crops_and_a_table(tmp_path):
     dataset, out = _set(tmp_path), tmp_path / "out"
     out.mkdir()
-    rows = write_crops(dataset, true_cells(dataset), out)
+    rows, failed = write_crops(dataset, true_cells(dataset), out)
+    assert not failed
     assert [(row.label, row.cell_type, row.group, row.cluster) for row in rows] == [
         ("blast", "", "g", "c"),
         ("wbc", "lymphocyte", "g", "c"),
@@ -119,10 +121,45 @@ def test_detections_take_the_label_of_the_cell_they_match(tmp_path):
     )
     anywhere = Detections([[5, 5, 25, 25]], score=[0.7])
     predictions = Predictions("made", (found, anywhere), {"wbc": 0.5})
-    (first, labels, _), (_, unknown, mpp) = found_cells(_set(tmp_path), predictions)
-    assert labels == ["blast", "wbc", NOT_A_CELL]  # the one on the ignored region and the weak one are left out
-    assert first.cell_type.tolist() == ["", "lymphocyte", ""]
-    assert list(unknown) == [""] and mpp == (0.5, 0.5)
+    one, two = found_cells(_set(tmp_path), predictions)
+    assert one.labels == ("blast", "wbc", NOT_A_CELL)  # the one on the ignored region and the weak one are left out
+    assert one.found.cell_type.tolist() == ["", "lymphocyte", ""] and one.left_out == {"to be ignored": 1}
+    assert two.labels == ("",) and two.mpp == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("how", ["one cell is a point", "only blasts are annotated"])
+def test_where_not_all_white_cells_are_boxed_nothing_is_called_no_cell(tmp_path, how):
+    dataset = _set(tmp_path)
+    smear = dataset.smears[0]
+    if how == "one cell is a point":
+        xyxy = smear.truth.boxes_xyxy.copy()
+        xyxy[1] = np.nan
+        points = [[20, 20], [60, 20], [15, 55], [70, 60]]
+        smear = replace(smear, truth=smear.truth.with_columns(boxes_xyxy=xyxy, point_xy=points))
+    else:
+        smear = replace(smear, annotated=("blast",))
+    found = Detections([[11, 10, 31, 30], [82, 60, 98, 78]], score=[0.9, 0.9])
+    predictions = Predictions("made", (found, Detections.empty()), {"wbc": 0.5})
+    one, _ = found_cells(replace(dataset, smears=(smear, dataset.smears[1])), predictions)
+    assert one.labels == ("blast", "")
+
+
+def test_boxes_are_cut_to_the_picture(tmp_path):
+    smear = _set(tmp_path).smears[0]
+    truth = Detections([[-1e11, -1e11, 1e11, 1e11], [1e6, 1e6, 1e6 + 50, 1e6 + 50], [90, 70, 130, 90]])
+    (cells,) = true_cells(Dataset("wild", tmp_path, (replace(smear, truth=truth),)))
+    assert cells.found.boxes_xyxy.tolist() == [[0, 0, 100, 80], [90, 70, 100, 80]]
+    assert cells.left_out == {"off the picture": 1}
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_done(tmp_path):
+    dataset, out = _set(tmp_path), tmp_path / "out"
+    out.mkdir()
+    broken = replace(dataset.smears[0], path=tmp_path / "broken.png")
+    broken.path.write_bytes(dataset.smears[0].path.read_bytes()[:60])
+    whole = replace(dataset, smears=(broken, dataset.smears[0]))
+    rows, failed = write_crops(whole, true_cells(whole), out)
+    assert [row.source for row in rows] == ["a.png", "a.png"] and "broken.png" in failed[0]
 
 
 def test_cells_without_a_scale_are_one_line(tmp_path):
@@ -179,6 +216,8 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
     )
     code, text = _run(*words)
     assert code == 2 and "not empty" in text
+    code, text = _run(tmp_path / "images", tmp_path, "--overwrite")
+    assert code == 2 and "holds the source" in text
     code, text = _run(*words, "--overwrite")
     assert code == 0 and "crops    1: wbc 1" in text
     with (tmp_path / "out/crops.csv").open() as stream:

@@ -247,3 +247,22 @@ def test_bccd_grouped_keeps_fields_whole_and_cells_even(data_dir: Path) -> None:
     for name, share in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
         for cell, whole in (("wbc", 372), ("rbc", 4153), ("platelet", 361)):
             assert sum(s.truth.counts()[cell] for s in drawn.of(name)) / whole == pytest.approx(share, abs=0.01)
+
+
+def test_what_is_no_split_is_not_replaced(leaking: Path, tmp_path: Path) -> None:
+    other = tmp_path / "annotations.json"
+    other.write_text('{"images": []}')
+    with pytest.raises(ConfigError, match="exists and is no split"):
+        run(leaking, other)
+    assert other.read_text() == '{"images": []}'
+
+
+def test_clusters_that_nobody_named_are_one_line(leaking: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no picture has a cluster"):
+        run(leaking, tmp_path / "s.csv", "--group-by", "cluster")
+
+
+def test_a_picture_with_two_keys_is_one_line(leaking: Path, tmp_path: Path) -> None:
+    (tmp_path / "keys.csv").write_text("image,slide\na.jpg,1\na.jpg,2\n")
+    with pytest.raises(FormatError, match=r"a\.jpg: slide 1 and 2 found"):
+        run(leaking, tmp_path / "s.csv", "--keys", tmp_path / "keys.csv", "--group-by", "slide")

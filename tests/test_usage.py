@@ -66,3 +66,18 @@ def test_a_loop_of_links_is_one_line(tmp_path: Path) -> None:
     result = CliRunner().invoke(cli, ["convert", str(tmp_path / "x"), str(tmp_path / "o")])
     assert result.exit_code == 2
     assert result.output.startswith("Error: ") and result.output.count("\n") == 1
+
+
+def test_what_is_not_ours_is_not_replaced(tmp_path):
+    """Reports and truths go over older ones of their kind, and over nothing else."""
+    foreign = tmp_path / "truth.json"
+    foreign.write_text('{"images": [], "annotations": [], "categories": []}')
+    content = foreign.read_text()
+    demo = Path(__file__).parents[1] / "datasets/demo/truth.json"
+    for words in (["audit", demo, "--no-overlaps", "--json", foreign], ["synth", tmp_path, "--size", "64x64"]):
+        done = CliRunner().invoke(cli, [str(word) for word in words])
+        assert done.exit_code == 2 and "truth.json: exists and is no" in done.output
+        assert foreign.read_text() == content
+    for words in (["audit", demo, "--no-overlaps", "--json", tmp_path / "a.json"], ["synth", tmp_path / "films"]):
+        for _ in range(2):
+            assert CliRunner().invoke(cli, [str(word) for word in words]).exit_code == 0

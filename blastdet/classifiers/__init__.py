@@ -1,1 +1,75 @@
-"""The second stage: what kind of white cell is this?"""
+"""Second stage: classifiers of crops, all of which answer one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.cards import Card, find_weights, read_card
+from blastdet.errors import WeightsError
+from blastdet.images import resize
+from blastdet.types import RGB
+
+
+class Classifier(Protocol):
+    """Says how likely each class is; holds no state that a call changes."""
+
+    @property
+    def card(self) -> Card: ...
+
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> NDArray[np.float32]:
+        """Probabilities float32 (n, classes), each row summing to 1.
+
+        Parameters
+        ----------
+        crops : sequence of uint8 (s, s, 3)
+            Of any size, one pixel included: see `blastdet.crops`.
+        mpp : sequence of float
+            µm per pixel of each.
+        """
+        ...
+
+
+def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:
+    """Classifier of a weights folder or of a shipped model's name; `device` as for detectors.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are missing, tampered with, or not those of a classifier.
+    """
+    from blastdet.classifiers.onnx import OnnxClassifier
+
+    folder: Path = find_weights(weights)
+    card = read_card(folder)
+    if card.task != "classify":
+        raise WeightsError(f"{folder}: weights to {card.task} found, to classify expected")
+    return OnnxClassifier(card, folder, device)
+
+
+def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
+    """A crop at the classifier's µm/px, sharpness evened out.
+
+    Crops of a fine microscope are reduced, those of a coarse one enlarged; then all go through one Gaussian, so that
+    sharpness says as little as possible about where a cell comes from.
+    """
+    side = max(round(len(rgb) * mpp / to_mpp), 1)
+    scaled = resize(rgb, (side, side))
+    if low_pass:
+        scaled = np.asarray(cv2.GaussianBlur(scaled, (0, 0), low_pass, borderType=cv2.BORDER_REPLICATE), np.uint8)
+    return scaled
+
+
+def framed(rgb: RGB, side: int, pad_value: int) -> RGB:
+    """A square crop in the middle of a square of `side` pixels: cut, or surrounded by grey."""
+    canvas = np.full((side, side, 3), pad_value, np.uint8)
+    n = min(len(rgb), side)
+    there, here = (side - n) // 2, (len(rgb) - n) // 2
+    canvas[there : there + n, there : there + n] = rgb[here : here + n, here : here + n]
+    return canvas

@@ -105,16 +105,14 @@ def _parse_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def _parse_mpp(text: str) -> tuple[float, float]:
-    import math
-
     from blastdet.errors import ScaleError
 
     try:
         values = [float(part) for part in text.split(",")]
     except ValueError:
         values = []
-    if len(values) not in (1, 2) or not all(math.isfinite(v) and v > 0 for v in values):
-        raise ScaleError(f"--source-mpp {text}: one or two positive numbers X[,Y] expected")
+    if len(values) not in (1, 2) or not all(0.001 <= v < 100 for v in values):
+        raise ScaleError(f"--source-mpp {text}: X[,Y] expected, 0.001 to 100 µm/px")
     return values[0], values[-1]
 
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from blastdet.cli._options import Number
+
+if TYPE_CHECKING:
+    from blastdet.cli.evaluate import Asked
+    from blastdet.crop_table import Cells
+    from blastdet.types import Dataset
 
 _PATH = click.Path(path_type=Path)
 
@@ -21,6 +30,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--corrections", type=_PATH, help="JSON list of corrections to the published labels.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
 @click.option("--device", default="auto", show_default=True, help="Where a model runs: auto, cpu or cuda.")
+@click.option("--threshold", type=Number(0, 1), help="Score from which detections count. [default: the card's; 0.5]")
 @click.option(
     "--colour",
     type=click.Choice(["as it is", "canonical"]),
@@ -29,20 +39,7 @@ _PATH = click.Path(path_type=Path)
     help="canonical: film and red cells of each smear brought to fixed colours first.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier run of crops wrote it.")
-def command(
-    data: Path,
-    out: Path,
-    weights: str | None,
-    detections: Path | None,
-    format: str,
-    split: str,
-    images: Path | None,
-    corrections: Path | None,
-    mpp: str,
-    device: str,
-    colour: str,
-    overwrite: bool,
-) -> None:
+def command(**options: Any) -> None:
     """Cut the white cells of DATA out into the folder OUT.
 
     Crops are square (in µm), centred, 1.3 times the longer side of the box, reflected at borders, at the resolution of
@@ -50,36 +47,84 @@ def command(
     type, box, score, µm/px.
 
     Without --weights or --detections the boxes of the truth are cut out. With one of them, what is found: it takes the
-    label of the annotated cell it matches (IoU 0.5); "not a cell" where all white cells are annotated and none
-    matches; no label where nobody annotated the smear.
+    label of the annotated cell it matches (IoU 0.5); "not a cell" where all white cells are annotated with boxes and
+    none matches; else no label. A picture that cannot be read is named, and the others are done.
 
     \b
     Examples:
       blastdet crops bccd crops/bccd --split train
       blastdet crops all_fields crops/all_fields --weights default --colour canonical
 
-    Exit codes: 0 done, 2 bad input. Research use only.
+    Exit codes: 0 done, 1 some pictures cannot be read, 2 bad input. Research use only.
     """
     from blastdet.cli._progress import file_reporter
-    from blastdet.cli.evaluate import Asked, from_file, from_model, read_datasets
-    from blastdet.crop_table import RECORD, found_cells, true_cells, write_crops
-    from blastdet.errors import ConfigError
-    from blastdet.formats.convert import new_folder
+    from blastdet.cli.evaluate import Asked, read_datasets
+    from blastdet.crop_table import RECORD, write_crops
+    from blastdet.formats.convert import check_folder, new_folder
 
-    if weights and detections:
-        raise ConfigError("--weights and --detections: both found, one at most expected")
-    chosen = (weights,) if weights else ()
-    asked = Asked(data, format, split, chosen, (), out, images, None, corrections, mpp, device, None, 500)
+    overwrite, colour, weights, detections = (options.pop(n) for n in ("overwrite", "colour", "weights", "detections"))
+    files = (detections,) if detections else ()
+    models = (weights,) if weights else ()
+    asked = Asked(**options, weights=models, detections=files, other=None, max_dets=500)
+    _check(asked)
+    inputs = (asked.data, asked.images, detections, asked.corrections)
+    check_folder(asked.out, overwrite, RECORD, [path for path in inputs if path])
     dataset = read_datasets(asked)[-1]
-    if weights:
-        cells = found_cells(dataset, from_model(weights, dataset, asked))
-    elif detections:
-        cells = found_cells(dataset, from_file(detections, dataset, None))
-    else:
-        cells = true_cells(dataset)
-    with new_folder(out, overwrite, RECORD) as folder, file_reporter(len(dataset), "cutting") as step:
-        rows = write_crops(dataset, cells, folder, colour, step)
-    kinds = Counter(row.label or f"unknown ({row.smear_label or 'no label'})" for row in rows)
+    cells, lines = _cells(dataset, asked)
+    with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
+        rows, failed = write_crops(dataset, cells, folder, colour, step)
     click.echo(f"read     {dataset.name}: {len(dataset)} pictures")
+    for line in (*(f"dropped  {line}" for line in dataset.dropped), *(f"note     {line}" for line in dataset.notes)):
+        click.echo(line)
+    for line in lines:
+        click.echo(line)
+    kinds = Counter(row.label or f"nobody labelled ({row.smear_label or 'no class'})" for row in rows)
     click.echo(f"crops    {len(rows)}: " + (", ".join(f"{name} {n}" for name, n in sorted(kinds.items())) or "none"))
-    click.echo(f"wrote    {out}")
+    click.echo(f"wrote    {asked.out}")
+    for line in failed:
+        click.echo(f"failed   {line}", err=True)
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _check(asked: Asked) -> None:
+    from blastdet.cli._extras import require
+    from blastdet.errors import ConfigError
+
+    if asked.weights and asked.detections:
+        raise ConfigError("--weights and --detections: both found, one at most expected")
+    if asked.weights or asked.detections:
+        require("evaluate", "scipy")
+    elif asked.threshold is not None:
+        raise ConfigError("--threshold: of what? name --weights or --detections")
+
+
+def _cells(dataset: Dataset, asked: Asked) -> tuple[list[Cells], list[str]]:
+    """Cells of every smear, and lines that say how they were chosen and what was left out."""
+    from blastdet.cli.evaluate import predictions_of
+    from blastdet.crop_table import found_cells, true_cells
+
+    lines = []
+    if asked.weights or asked.detections:
+        (predictions,) = predictions_of(asked, dataset)
+        cells = found_cells(dataset, predictions)
+        points = ", ".join(f"{n} {v:g}" for n, v in predictions.thresholds.items() if n in ("blast", "wbc"))
+        lines.append(f"scores   from {points}")
+    else:
+        cells = true_cells(measured(dataset) if asked.mpp == "auto" else dataset)
+        if all(smear.truth is None for smear in dataset):
+            lines.append("note     nobody annotated these pictures; --weights default cuts out what the model finds")
+    reasons: Counter[str] = Counter()
+    for mine in cells:
+        reasons.update(mine.left_out)
+    if reasons:
+        lines.append("left out " + ", ".join(f"{n} {why}" for why, n in reasons.items()))
+    return cells, lines
+
+
+def measured(dataset: Dataset) -> Dataset:
+    """Smears with the µm/px that their red cells tell; what tells none is left without."""
+    from blastdet.images import read_image
+    from blastdet.ruler import measure
+
+    return replace(dataset, smears=tuple(replace(s, mpp=measure(read_image(s.path)).mpp) for s in dataset))

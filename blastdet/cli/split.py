@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--from", "format_", default="auto", show_default=True, help="Format of SRC.")
 @click.option("--strategy", default="grouped", show_default=True, help="grouped, official, official-disjoint or a CSV.")
 @click.option("--fractions", default="0.7,0.15,0.15", show_default=True, help="Shares of train, val, test.")
-@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--seed", default=0, type=click.IntRange(0), show_default=True, help="Of the draw.")
 @click.option("--keys", type=_PATH, help="CSV with a column 'image' and the columns that --group-by and --purge name.")
 @click.option("--group-by", metavar="COLUMN", help="What must stay whole.  [default: the groups of the data set]")
 @click.option("--purge", metavar="COLUMN", help="Second key: val and train lose what shares it with test (or val).")
@@ -56,6 +57,7 @@ def command(
 
     if keys is not None and group_by is None and purge is None:
         raise ConfigError(f"--keys {keys}: none of its columns is named, --group-by or --purge COLUMN expected")
+    _check_target(out)
     dataset = formats.read(src, format_)
     first = _keys(dataset, keys, group_by)
     second = _keys(dataset, keys, purge) if purge else None
@@ -66,12 +68,24 @@ def command(
     if second is not None:
         dataset = splits.purge(dataset, second)
     leaks = list(dict.fromkeys([*splits.leaks(dataset, first), *splits.leaks(dataset, second or {})]))
+    if group_by and (torn := splits.leaks(dataset)) and not leaks:
+        note = f"{len(torn)} of the set's own groups lie on two sides, first {torn[0]}; --purge group leaves them out"
+        dataset = replace(dataset, notes=(*dataset.notes, note))
     _print(dataset, leaks)
     if leaks and not allow_leaks:
         click.echo(f"not written: {len(leaks)} leaks; --allow-leaks writes it all the same")
         raise SystemExit(1)
     write_text(out, splits.to_csv(dataset))
     click.echo(f"wrote    {out}" + (f", a split with {len(leaks)} leaks" if leaks else ""))
+
+
+def _check_target(out: Path) -> None:
+    """Only what is a split already may be replaced."""
+    from blastdet.errors import ConfigError
+    from blastdet.formats.files import read_text
+
+    if out.exists() and not read_text(out).startswith("image,split"):
+        raise ConfigError(f"{out}: exists and is no split (image,split,...); name another file")
 
 
 def _keys(dataset: Dataset, file: Path | None, column: str | None) -> dict[Path, str]:
@@ -81,7 +95,10 @@ def _keys(dataset: Dataset, file: Path | None, column: str | None) -> dict[Path,
     if file is not None and column is not None:
         return splits.read_keys(dataset, file, column)
     if column == "cluster":
-        return splits.group_keys(dataset, "cluster")
+        found = splits.group_keys(dataset, "cluster")
+        if not found:
+            raise ConfigError(f"{dataset.root}: no picture has a cluster; --group-by another key")
+        return found
     if column not in (None, "group"):
         raise ConfigError(f"{column}: a column of which file? name it with --keys ('group' and 'cluster' need none)")
     return splits.group_keys(dataset)

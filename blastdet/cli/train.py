@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command("train", short_help="train a detector from a configuration")
+@click.command("train", short_help="train a detector or classifier from a configuration")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run folder.")
@@ -19,7 +19,7 @@ import click
 def command(
     config: Path, out: Path | None, resume: bool, device: str, init: Path | None, overrides: tuple[str, ...]
 ) -> None:
-    """Train a detector as CONFIG (YAML) says, and leave a weights folder that `detect` takes.
+    """Train a detector, or a classifier of crops, as CONFIG (YAML) says, and leave a weights folder.
 
     \b
     blastdet train configs/bccd-yolov5n.yaml --set epochs=20
@@ -36,11 +36,17 @@ def command(
 
     require("train", "torch", "ultralytics", "tensorboard")
     from blastdet.cli._progress import training_reporter
-    from blastdet.configs import read_config
+    from blastdet.configs import ClassifyConfig, read_any
     from blastdet.training.run import Progress, run_training
 
-    settings = read_config(config, [*overrides, *([f"init={init}"] if init else [])])
+    settings = read_any(config, [*overrides, *([f"init={init}"] if init else [])])
     run = out or Path("runs") / settings.name
     with training_reporter() as step:
-        weights = run_training(settings, Path.cwd(), run, device, resume, Progress(click.echo, step))
+        progress = Progress(click.echo, step)
+        if isinstance(settings, ClassifyConfig):
+            from blastdet.training.classify import run_classifier
+
+            weights = run_classifier(settings, Path.cwd(), run, device, resume, progress)
+        else:
+            weights = run_training(settings, Path.cwd(), run, device, resume, progress)
     click.echo(f"weights: {weights}")

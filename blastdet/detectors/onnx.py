@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class OnnxDetector:
 
     def _load(self, path: Path, device: str) -> Callable[[Blob], Raw]:
         """A function from a batch to the model's first output."""
-        session = _session(path, device)
+        session = onnx_session(path, device)
         inputs = session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
             raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
@@ -94,7 +95,8 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
     return np.stack([table[:, c][canvas[:, :, c]] for c in range(3)])
 
 
-def _session(path: Path, device: str):  # type: ignore[no-untyped-def]  # onnxruntime carries no types
+def onnx_session(path: Path, device: str) -> Any:
+    """ONNX Runtime's session of a model; ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

@@ -256,8 +256,8 @@ def _with_entry(smear: Smear, entry: Mapping[str, Any], file: Path) -> Smear:
     smear = replace(smear, **known)  # type: ignore[arg-type]
     mpp, annotated = entry.get("mpp"), entry.get("annotated")
     if mpp is not None:
-        if not isinstance(mpp, list) or len(mpp) != 2 or not all(_is_number(v) and v > 0 for v in mpp):
-            raise FormatError(f"{file}: {smear.path.name}: mpp {mpp!r} found, [x, y] in µm/px expected")
+        if not isinstance(mpp, list) or len(mpp) != 2 or not all(_is_number(v) and 0.001 <= v < 100 for v in mpp):
+            raise FormatError(f"{file}: {smear.path.name}: mpp {mpp!r} found, [x, y] of 0.001 to 100 µm/px expected")
         smear = replace(smear, mpp=(float(mpp[0]), float(mpp[1])))
     if annotated is not None:
         if not isinstance(annotated, list) or not all(name in CELL_CLASSES for name in annotated):

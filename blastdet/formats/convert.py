@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,6 +84,7 @@ def convert(job: Job, progress: Progress | None = None) -> Dataset:
         Faulty input, or an `out` that is not empty.
     """
     _check(job)
+    check_folder(job.out, job.overwrite, RECORD, [job.source])
     dataset = _read(job)
     if job.corrections is not None:
         dataset = apply_corrections(dataset, job.corrections)
@@ -92,7 +93,7 @@ def convert(job: Job, progress: Progress | None = None) -> Dataset:
     if job.split is not None:
         dataset = splits.assign(dataset, job.split)
     dataset = replace(dataset, notes=(*dataset.notes, *_leak_note(dataset)))
-    with new_folder(job.out, job.overwrite) as folder:
+    with new_folder(job.out) as folder:
         placed = place_images(dataset, folder, job.how) if job.mpp is None else resample(dataset, folder, job.mpp)
         for name in job.to:
             written = formats.write(placed, folder, name)
@@ -115,12 +116,6 @@ def _check(job: Job) -> None:
     for name in job.to:
         if name not in formats.WRITERS:
             raise FormatError(f"--to {name}: one of {', '.join(formats.WRITERS)} expected")
-    try:
-        source, out = job.source.resolve(), job.out.resolve()
-    except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's word for a loop of links
-        raise FormatError(f"{job.source} to {job.out}: no path that can be followed ({error})") from None
-    if source == out or source.is_relative_to(out):
-        raise FormatError(f"{job.out}: it holds the source {job.source}; name another folder")
 
 
 def _leak_note(dataset: Dataset) -> list[str]:
@@ -174,16 +169,22 @@ def _not_annotated(dataset: Dataset) -> int:
     return sum(smear.truth is None for smear in dataset)
 
 
-@contextmanager
-def new_folder(out: Path, overwrite: bool, record: str = RECORD) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name once all went well, and vanishes if not.
+def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path]) -> None:
+    """Refuse an output folder that holds a source, or anything that is not ours to replace.
 
     Raises
     ------
     FormatError
-        If `out` is a file, or a folder that is not empty; with `overwrite`, one without `record`, which the
-        writer of such folders leaves in them.
+        If `out` is a file, holds one of `sources`, or is not empty; with `overwrite`, if it has no file `record`, which
+        the writer of such folders leaves in them.
     """
+    for source in sources:
+        try:
+            held = source.resolve().is_relative_to(out.resolve())
+        except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's word for a loop of links
+            raise FormatError(f"{source} to {out}: no path that can be followed ({error})") from None
+        if held:
+            raise FormatError(f"{out}: it holds the source {source}; name another folder")
     if out.exists() and not out.is_dir():
         raise FormatError(f"{out}: a file found, a folder expected")
     if out.is_dir() and any(out.iterdir()):
@@ -193,6 +194,17 @@ def new_folder(out: Path, overwrite: bool, record: str = RECORD) -> Iterator[Pat
             raise FormatError(
                 f"{out}: no {record} found, so blastdet did not write this folder and does not replace it"
             )
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name, and its place, once all went well, and vanishes if not.
+
+    Raises
+    ------
+    FormatError
+        If it cannot be written. Whether `out` may be replaced is for `check_folder` to say.
+    """
     out = out.resolve()  # "." has no name to build another from
     folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:

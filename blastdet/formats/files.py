@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -70,7 +71,7 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     FormatError
         If it cannot be read or lacks a column.
     """
-    reader = csv.DictReader(read_text(path).splitlines(), restval="")
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     try:
         if not set(columns) <= set(reader.fieldnames or ()):
             found = ", ".join(reader.fieldnames or ())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 
 
-def save_state(path: Path, state: State) -> None:
+def save_state(path: Path, state: State[Any]) -> None:
     """Write a checkpoint, whole or not at all, and its sha256 beside it."""
     content = {
         "model": state.model.module.state_dict(),
@@ -57,7 +57,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
         raise BlastdetError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
 
 
-def resume(state: State, run: Path) -> State:
+def resume(state: State[Any], run: Path) -> State[Any]:
     """Go on from ``last.pt`` of a run folder.
 
     Raises
@@ -82,7 +82,7 @@ def resume(state: State, run: Path) -> State:
     return state
 
 
-def load_best(state: State, run: Path) -> State:
+def load_best(state: State[Any], run: Path) -> State[Any]:
     """Put the best epoch's moving average into the model.
 
     Raises

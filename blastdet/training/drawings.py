@@ -11,7 +11,7 @@ import numpy as np
 from blastdet import boxes
 from blastdet.images import write_image
 from blastdet.overlay import COLOURS
-from blastdet.training import engine
+from blastdet.training.epoch import Epoch
 from blastdet.training.samples import KNOWN_STRIDE, Picture
 from blastdet.types import CELL_CLASSES, RGB, Dataset, Detections
 
@@ -19,7 +19,7 @@ _EXAMPLES = 6
 _EXAMPLE_SIDE = 480  # pixels of the longer side
 
 
-def draw_samples(samples: engine.Samples, path: Path, rows: int = 3, columns: int = 6) -> None:
+def draw_samples(samples: Epoch, path: Path, rows: int = 3, columns: int = 6) -> None:
     """A contact sheet of what the model is shown: boxes in the colours of the overlay, unknown regions darkened."""
     names = samples.config.classes
     canvases = []

@@ -1,4 +1,4 @@
-"""The training loop: one for every detector. It resumes exactly, and stops on a loss that is not finite.
+"""The training loop: one for every detector and classifier. It resumes exactly, and stops on a loss that is not finite.
 
 A sample depends on (seed, epoch, index) alone, so a run that was killed goes on from its last whole epoch as if
 nothing had happened: the checkpoint holds weights, moving average, optimiser and history, and no random state.
@@ -9,44 +9,32 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from blastdet.cards import Card
-from blastdet.configs import TrainConfig
+from blastdet.configs import LoopConfig
 from blastdet.errors import BlastdetError
-from blastdet.training.augment import photometric
 from blastdet.training.checkpoints import BEST, LAST, METRICS, save, save_state, write_history
-from blastdet.training.paste import Donors, paste, pile
-from blastdet.training.samples import Picture, Sample, compose
 from blastdet.types import RGB, Detections
 
 _CLIP = 10.0
 
 
-class Trainable(Protocol):
-    """What the loop needs of a detector: made from its name, the number of classes and the µm/px.
-
-    ``output`` is the card's, and says how `blastdet.detectors` decodes the exported model.
-    """
+class Learner(Protocol):
+    """What the loop needs of whatever it trains."""
 
     module: Any
-    output: Literal["yolo", "boxes"]
 
-    def to(self, device: torch.device) -> Trainable: ...
+    def to(self, device: torch.device) -> Learner: ...
 
     def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
         """Loss of a batch (to be divided by nothing more) and its parts."""
-        ...
-
-    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
-        """Cells of images, decoded as the exported model's output will be."""
         ...
 
     def export(self, path: Path) -> None:
@@ -54,14 +42,42 @@ class Trainable(Protocol):
         ...
 
     @staticmethod
-    def collate(samples: Sequence[Sample]) -> dict[str, Tensor]: ...
+    def collate(samples: Sequence[Any]) -> dict[str, Tensor]: ...
+
+
+class Trainable(Learner, Protocol):
+    """A detector: made from its name, the number of classes and the µm/px.
+
+    ``output`` is the card's, and says how `blastdet.detectors` decodes the exported model.
+    """
+
+    output: Literal["yolo", "boxes"]
+
+    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
+        """Cells of images, decoded as the exported model's output will be."""
+        ...
+
+
+class Samples(Protocol):
+    """The samples of one epoch, a map-style data set; sample i is the same whoever asks and whenever."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def names(self, indices: range) -> list[str]:
+        """Names of the pictures that samples are made of."""
+        ...
+
+
+L = TypeVar("L", bound=Learner)
 
 
 @dataclass
-class State:
+class State(Generic[L]):
     """What a checkpoint holds."""
 
-    model: Trainable
+    model: L
     ema: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
@@ -87,38 +103,12 @@ class Hooks:
         Called when an epoch is on disk; ``state.history[-1]`` is its row.
     """
 
-    validate: Callable[[State], dict[str, float]]
+    validate: Callable[[State[Any]], dict[str, float]]
     step: Callable[[int, int, dict[str, float]], None] = lambda done, total, values: None
-    epoch: Callable[[State], None] = lambda state: None
+    epoch: Callable[[State[Any]], None] = lambda state: None
 
 
-class Samples(Dataset[Sample]):
-    """The samples of one epoch; sample i is the same whoever asks and whenever."""
-
-    def __init__(self, pictures: Sequence[Picture], config: TrainConfig, epoch: int) -> None:
-        self.pictures, self.config, self.epoch = pictures, config, epoch
-        weight = np.array([picture.weight for picture in pictures])
-        self.share = weight / weight.sum()
-        self.mosaic = epoch < config.epochs - config.plain_epochs
-        self.white = [i for i, name in enumerate(config.classes) if name in ("blast", "wbc")]
-        self.donors = Donors(pictures, self.share, self.white)
-        self.red = Donors(pictures, self.share, [i for i, name in enumerate(config.classes) if name == "rbc"])
-
-    def __len__(self) -> int:
-        return self.config.epoch_samples or len(self.pictures)
-
-    def __getitem__(self, index: int) -> Sample:
-        rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        augment = self.config.augment
-        sample = compose(self.pictures, self.share, self.config, rng, self.mosaic)
-        if rng.random() < augment.pile:
-            sample = pile(sample, self.red, self.white, augment.scale, rng)
-        if rng.random() < augment.paste:
-            sample = paste(sample, self.donors, augment.scale, rng)
-        return replace(sample, rgb=photometric(sample.rgb, augment.photometric, rng))
-
-
-def start(model: Trainable, config: TrainConfig, device: torch.device) -> State:
+def start(model: L, config: LoopConfig, device: torch.device) -> State[L]:
     """A fresh state: model on its device, moving average equal to it, optimiser without history."""
     model.to(device)
     ema = {name: value.detach().clone() for name, value in model.module.state_dict().items()}
@@ -126,15 +116,16 @@ def start(model: Trainable, config: TrainConfig, device: torch.device) -> State:
     return State(model, ema, _optimizer(model.module, config), scaler)
 
 
-def train(state: State, pictures: Sequence[Picture], config: TrainConfig, run: Path, hooks: Hooks) -> State:
+def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, run: Path, hooks: Hooks) -> State[L]:
     """Train until the last epoch of `config` (or until nothing improves), writing checkpoints below `run`.
 
     Parameters
     ----------
     state : State
         From `start` or `resume`; changed in place and returned.
-    pictures : sequence of Picture
-    config : TrainConfig
+    epoch : callable
+        The samples of an epoch, by its number from 0.
+    config : LoopConfig
     run : Path
         Gets ``last.pt``, ``best.pt`` (moving average) and ``metrics.csv`` after every epoch.
     hooks : Hooks
@@ -148,7 +139,7 @@ def train(state: State, pictures: Sequence[Picture], config: TrainConfig, run: P
         started = time.perf_counter()
         # Random numbers inside the model (dropout) restart with each epoch too.
         torch.manual_seed(config.seed * 100_003 + state.epoch)
-        losses = _epoch(state, Samples(pictures, config, state.epoch), config, hooks)
+        losses = _epoch(state, epoch(state.epoch), config, hooks)
         state.epoch += 1
         row = {"epoch": float(state.epoch), "lr": state.optimizer.param_groups[0]["lr"], **losses}
         if state.epoch % config.val_every == 0 or state.epoch == config.epochs:
@@ -167,7 +158,7 @@ def train(state: State, pictures: Sequence[Picture], config: TrainConfig, run: P
     return state
 
 
-def _epoch(state: State, samples: Samples, config: TrainConfig, hooks: Hooks) -> dict[str, float]:
+def _epoch(state: State[Any], samples: Samples, config: LoopConfig, hooks: Hooks) -> dict[str, float]:
     module, optimizer, scaler = state.model.module.train(), state.optimizer, state.scaler
     device = next(module.parameters()).device
     total: dict[str, float] = {}
@@ -178,11 +169,12 @@ def _epoch(state: State, samples: Samples, config: TrainConfig, hooks: Hooks) ->
             group["lr"] = learning_rate(config, state.step, steps)
         loss, parts = state.model.loss(batch, autocast(config, device))
         if not torch.isfinite(loss):
-            names = ", ".join(pictures_of(samples, range((number - 1) * config.batch, number * config.batch)))
+            first = (number - 1) * config.batch
+            names = ", ".join(samples.names(range(first, min(first + config.batch, len(samples)))))
             where = f"epoch {state.epoch + 1}, batch {number}"
             raise BlastdetError(f"training: loss {loss.item()} in {where}: {parts}; its pictures: {names}")
         optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
         scaler.step(optimizer)
@@ -196,38 +188,9 @@ def _epoch(state: State, samples: Samples, config: TrainConfig, hooks: Hooks) ->
     return {name: value / steps for name, value in total.items()}
 
 
-class _Noting(Sequence[Any]):
-    """Pictures that note which of them are looked at."""
-
-    def __init__(self, pictures: Sequence[Picture]) -> None:
-        self.pictures = pictures
-        self.seen: list[str] = []
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: Any) -> Any:
-        picture = self.pictures[index]
-        self.seen.append(picture.name)
-        return picture
-
-
-def pictures_of(samples: Samples, indices: range) -> list[str]:
-    """Names of the pictures that samples are made of, found by making them again."""
-    noting = _Noting(samples.pictures)
-    again = Samples(noting, samples.config, samples.epoch)
-    noting.seen.clear()
-    for index in indices:
-        if index < len(again):
-            again[index]
-    return sorted(set(noting.seen))
-
-
-def _batches(
-    samples: Samples, model: Trainable, config: TrainConfig, device: torch.device
-) -> Iterator[dict[str, Tensor]]:
-    loader: DataLoader[Sample] = DataLoader(
-        samples,
+def _batches(samples: Samples, model: Learner, config: LoopConfig, device: torch.device) -> Iterator[dict[str, Tensor]]:
+    loader: DataLoader[Any] = DataLoader(
+        cast("Dataset[Any]", samples),
         config.batch,
         num_workers=config.workers,
         collate_fn=model.collate,
@@ -238,14 +201,14 @@ def _batches(
         yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
-def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
     """Mixed precision as configured."""
     amp = precision(config, device)
     dtype = torch.float16 if amp == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=amp != "off")
 
 
-def precision(config: TrainConfig, device: torch.device) -> str:
+def precision(config: LoopConfig, device: torch.device) -> str:
     """``"off"``, ``"bf16"`` or ``"fp16"``, as configured; ``"auto"`` asks the processor.
 
     A CPU without instructions for bf16 emulates it: measured on one with AVX2 only, ten times slower than float32.
@@ -261,7 +224,7 @@ def _cpu_has_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def learning_rate(config: LoopConfig, step: int, steps_per_epoch: int) -> float:
     """Linear warm-up, then half a cosine down to a hundredth."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
@@ -270,7 +233,7 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float
     return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
-def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
     """AdamW; biases and normalisation layers (one-dimensional) are not decayed."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
@@ -280,7 +243,7 @@ def _optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.999))
 
 
-def _average(state: State, decay: float) -> None:
+def _average(state: State[Any], decay: float) -> None:
     """Move the average towards the model; a young average forgets faster."""
     keep = min(decay, (1 + state.step) / (10 + state.step))
     for name, value in state.model.module.state_dict().items():
@@ -294,10 +257,10 @@ def _average(state: State, decay: float) -> None:
 class averaged:  # noqa: N801  # a context manager, read as a verb
     """Inside the block the model carries its moving average and is in evaluation mode."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State[Any]) -> None:
         self.state = state
 
-    def __enter__(self) -> Trainable:
+    def __enter__(self) -> Any:
         module = self.state.model.module
         self.own = {name: value.detach().clone() for name, value in module.state_dict().items()}
         module.load_state_dict(self.state.ema)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from blastdet import __version__, boxes
-from blastdet.cards import Card, InputSpec, Metric, Threshold, Training, sha256_of, write_card
-from blastdet.configs import TrainConfig
+from blastdet.cards import Card, DataSource, InputSpec, Metric, Threshold, Training, sha256_of, write_card
+from blastdet.configs import LoopConfig, TrainConfig
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError
 from blastdet.evaluation.coco import APResult, average_precision
@@ -34,7 +34,9 @@ _LIMITS = (
 )
 
 
-def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say: Callable[[str], None]) -> Path:
+def finish(
+    config: TrainConfig, data: Data, state: engine.State[engine.Trainable], run: Path, say: Callable[[str], None]
+) -> Path:
     """Export the best epoch, check it against torch, choose thresholds, write the card."""
     checkpoints.load_best(state, run)
     device = next(state.model.module.parameters()).device
@@ -73,19 +75,9 @@ def finish(config: TrainConfig, data: Data, state: engine.State, run: Path, say:
     return final
 
 
-def draft_card(config: TrainConfig, data: Data, state: engine.State, device: torch.device) -> Card:
+def draft_card(config: TrainConfig, data: Data, state: engine.State[engine.Trainable], device: torch.device) -> Card:
     """The card of a run before it is finished: no files, no figures, thresholds of 0.5."""
     point = Threshold(value=0.5, chosen_on="", criterion="draft")
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    training = Training(
-        config=config.model_dump(mode="json"),
-        seed=config.seed,
-        commit=git_commit(),
-        data=data.sources,
-        epochs=config.epochs,
-        device=f"{name}, precision {engine.precision(config, device)}",
-        duration_s=0,
-    )
     return Card(
         name=config.name,
         task="detect",
@@ -95,9 +87,23 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State, device: tor
         mpp=config.mpp,
         input=InputSpec(wh=config.tile_wh, colour=config.colour),
         thresholds=dict.fromkeys(config.classes, point),
-        training=training,
+        training=training_record(config, data.sources, device),
         versions=versions(),
         limits=_LIMITS,
+    )
+
+
+def training_record(config: LoopConfig, sources: tuple[DataSource, ...], device: torch.device) -> Training:
+    """What a card says of a training before it is finished."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    return Training(
+        config=config.model_dump(mode="json"),
+        seed=config.seed,
+        commit=git_commit(),
+        data=sources,
+        epochs=config.epochs,
+        device=f"{name}, precision {engine.precision(config, device)}",
+        duration_s=0,
     )
 
 

@@ -96,7 +96,7 @@ class FasterRcnn:
         """Write ONNX for one image of free height and width."""
         self.module.float().eval().cpu()
         axes = {"images": {2: "height", 3: "width"}, "cells": {0: "cells"}}
-        write_onnx(self.module, 1, axes, path)
+        write_onnx(self.module, (1, 3, 96, 128), axes, path)
 
 
 class TwoStage(nn.Module):

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from blastdet.configs import TrainConfig, expand, to_yaml
+from blastdet.configs import LoopConfig, TrainConfig, expand, to_yaml
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.training import MODELS, checkpoints, engine
 from blastdet.training.data import Data, load_data
 from blastdet.training.drawings import draw_curves, draw_samples
+from blastdet.training.epoch import Epoch
 from blastdet.training.export import draft_card, finish, predict_pictures
 from blastdet.training.init import take_weights
 from blastdet.training.samples import Picture, load_picture
@@ -60,7 +63,7 @@ def run_training(
     BlastdetError
         One line: a faulty configuration, missing data, a run folder in the way, a loss that is not finite.
     """
-    _prepare_folder(config, run, resume)
+    prepare_folder(config, run, resume)
     place = pick_device(device)
     data = load_data(config, base)
     for line in data.notes:
@@ -68,7 +71,7 @@ def run_training(
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
     pictures = [load_picture(smear, config, weight) for smear, weight in data.train]
     val_pictures = _val_pictures(data, config)
-    draw_samples(engine.Samples(pictures, config, 0), run / "samples.png")
+    draw_samples(Epoch(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = build(config)
     if config.init and not resume:
@@ -79,19 +82,21 @@ def run_training(
         progress.say(f"resuming after epoch {state.epoch}")
     draft = draft_card(config, data, state, place)
 
-    def validate(current: engine.State) -> dict[str, float]:
+    def validate(current: engine.State[Any]) -> dict[str, float]:
         with engine.averaged(current) as averaged_model:
             found = predict_pictures(averaged_model, val_pictures, data.val, draft, place)
         return _figures(average_precision(data.val, found))
 
-    with _events(run, state.epoch) as write_events:
+    with log_events(run, state.epoch) as write_events:
 
-        def after_epoch(current: engine.State) -> None:
+        def after_epoch(current: engine.State[Any]) -> None:
             write_events(current.history[-1])
             if "fitness" in current.history[-1]:
                 progress.say(_epoch_line(current, config))
 
-        engine.train(state, pictures, config, run, engine.Hooks(validate, progress.step, after_epoch))
+        engine.train(
+            state, partial(Epoch, pictures, config), config, run, engine.Hooks(validate, progress.step, after_epoch)
+        )
     draw_curves(state.history, run / "curves.png")
     return finish(config, data, state, run, progress.say)
 
@@ -143,7 +148,7 @@ def _figures(result: APResult) -> dict[str, float]:
     return {**figures, "fitness": (overall["AP"] + overall["AP50"]) / 2}
 
 
-def _epoch_line(state: engine.State, config: TrainConfig) -> str:
+def _epoch_line(state: engine.State[Any], config: TrainConfig) -> str:
     row = state.history[-1]
     loss = sum(value for name, value in row.items() if name.endswith("loss"))
     shown = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if name.startswith("AP"))
@@ -152,7 +157,7 @@ def _epoch_line(state: engine.State, config: TrainConfig) -> str:
 
 
 @contextmanager
-def _events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
+def log_events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
     """A function that writes a row of the history for TensorBoard; what a killed run wrote too much is struck out."""
     from torch.utils.tensorboard import SummaryWriter
 
@@ -170,7 +175,14 @@ def _events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]
         writer.close()
 
 
-def _prepare_folder(config: TrainConfig, run: Path, resume: bool) -> None:
+def prepare_folder(config: LoopConfig, run: Path, resume: bool) -> None:
+    """Make the run folder and write its configuration.
+
+    Raises
+    ------
+    ConfigError
+        If a run lies there already, or the one to be resumed has another configuration.
+    """
     path = run / CONFIG
     if resume and path.is_file() and path.read_text(encoding="utf-8") != to_yaml(config):
         raise ConfigError(f"{path}: differs from the configuration given; a run is resumed with its own")

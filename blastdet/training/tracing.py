@@ -20,16 +20,22 @@ def as_batch(image: RGB, card: Card, device: torch.device) -> Tensor:
     return torch.from_numpy(blob[None]).to(device).contiguous(memory_format=torch.channels_last)
 
 
-def write_onnx(module: nn.Module, n_images: int, axes: Mapping[str, Mapping[int, str]], path: Path) -> None:
-    """Trace a module on `n_images` blank images; `axes` names the free axes of ``images`` and ``cells``."""
+def write_onnx(
+    module: nn.Module,
+    shape: tuple[int, int, int, int],
+    axes: Mapping[str, Mapping[int, str]],
+    path: Path,
+    output: str = "cells",
+) -> None:
+    """Trace a module on blank images of a shape; `axes` names the free axes of ``images`` and of the output."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about Python values that are constants indeed
         torch.onnx.export(
             module,
-            (torch.zeros(n_images, 3, 96, 128),),
+            (torch.zeros(shape),),
             path,
             input_names=["images"],
-            output_names=["cells"],
+            output_names=[output],
             dynamic_axes=axes,
             opset_version=17,
             dynamo=False,

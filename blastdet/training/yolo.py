@@ -104,7 +104,7 @@ class Yolo:
         head = self.module.model[-1]
         head.export, head.dynamic, head.format = True, True, "onnx"
         axes = {"images": {0: "batch", 2: "height", 3: "width"}, "cells": {0: "batch", 2: "anchors"}}
-        write_onnx(self.module, 2, axes, path)
+        write_onnx(self.module, (2, 3, 96, 128), axes, path)
 
 
 def _architecture(model: str) -> str | dict[str, Any]:

@@ -1,0 +1,204 @@
+"""What a classifier's training sees: folders of crops, labelled, split by cluster, varied."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.cards import DataSource, sha256_of
+from blastdet.classifiers import framed, prepare
+from blastdet.configs import ClassifyConfig, expand
+from blastdet.crop_table import TABLE, CropRow, read_table
+from blastdet.errors import ConfigError
+from blastdet.images import read_image, resize
+from blastdet.stain import jitter_stain
+from blastdet.training.augment import photometric
+from blastdet.types import RGB
+
+PAD = 240
+"""Grey around a crop that does not fill the input: that of empty film in canonical colours."""
+
+BY_SMEAR: dict[str, str] = {
+    "benign": "wbc",
+    "early": "blast",
+    "pre": "blast",
+    "pro": "blast",
+    "blast": "blast",
+    "wbc": "wbc",
+}
+"""What a white cell is taken for where only its smear has a class: a weak label, no smear is of one kind alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One crop to learn from.
+
+    Parameters
+    ----------
+    rgb : uint8 (s, s, 3)
+    mpp : float
+        µm per pixel.
+    label : int
+        Index into the model's classes.
+    weight : float
+        How often it is drawn.
+    name : str
+    """
+
+    rgb: RGB
+    mpp: float
+    label: int
+    weight: float
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class CropSample:
+    """What the loss needs of one crop: uint8 (side, side, 3) and the index of its class."""
+
+    rgb: RGB
+    label: int
+
+
+@dataclass(frozen=True)
+class CropData:
+    """Crops to train on, crops to validate on, and where they come from."""
+
+    train: tuple[Crop, ...]
+    val: tuple[Crop, ...]
+    sources: tuple[DataSource, ...]
+    notes: tuple[str, ...]
+
+
+def load_crops(config: ClassifyConfig, base: Path) -> CropData:
+    """Read, label and split the crops of a configuration.
+
+    Crops of a test split are never used. Where a folder has no val split, whole clusters (else groups, else smears) are
+    drawn for validation by their names; what shares a group with them leaves the training side.
+
+    Raises
+    ------
+    ConfigError
+        If a class has no crop to train or to validate on.
+    """
+    train: list[tuple[Path, CropRow, float]] = []
+    val: list[tuple[Path, CropRow, float]] = []
+    sources, notes = [], []
+    for item in config.data:
+        folder = expand(item.path, base)
+        if folder.name in config.leave_out:
+            continue
+        rows = [row for row in read_table(folder) if label_of(row, config.label) in config.classes]
+        mine, held = split(rows, config.val_share, config.seed)
+        train += [(folder, row, item.share / max(len(mine), 1)) for row in mine]
+        val += [(folder, row, 1.0) for row in held]
+        fingerprint = sha256_of(folder / TABLE)
+        source = DataSource(
+            name=folder.name, split="train", fingerprint=fingerprint, licence=item.licence, n_images=len(mine)
+        )
+        sources.append(source)
+        notes.append(f"{folder.name}: {len(mine)} crops to train, {len(held)} to validate on")
+    for side, what in ((train, "train"), (val, "validate")):
+        count = Counter(label_of(row, config.label) for _, row, _ in side)
+        if missing := [name for name in config.classes if not count[name]]:
+            raise ConfigError(f"data: no crop of {missing} to {what} on")
+    return CropData(_load(_balanced(train, config), config), _load(val, config), tuple(sources), tuple(notes))
+
+
+def label_of(row: CropRow, column: str) -> str:
+    """What a crop teaches.
+
+    ``blast``: blast, wbc, erythroblast or not a cell; where nobody labelled the cell, the class of its smear decides.
+    ``cell_type``, ``smear_label``: that column.
+    """
+    if column == "blast":
+        if row.cell_type == "erythroblast":
+            return "erythroblast"
+        return row.label or BY_SMEAR.get(row.smear_label, "")
+    return str(getattr(row, column))
+
+
+def split(rows: Sequence[CropRow], share: float, seed: int) -> tuple[list[CropRow], list[CropRow]]:
+    """Rows to train and to validate on: see `load_crops`."""
+    rows = [row for row in rows if row.split != "test"]
+    if any(row.split == "val" for row in rows):
+        held = [row for row in rows if row.split == "val"]
+    else:
+        held = [row for row in rows if _drawn(row.cluster or row.group or row.source, seed) < share]
+    groups = {row.group for row in held if row.group}
+    kept = {id(row) for row in held}
+    return [row for row in rows if id(row) not in kept and row.group not in groups], held
+
+
+def _drawn(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on name and seed alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48
+
+
+def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> list[tuple[Path, CropRow, float]]:
+    """Weights under which every class is drawn as often as any other."""
+    total: Counter[str] = Counter()
+    for _, row, weight in rows:
+        total[label_of(row, config.label)] += weight  # type: ignore[assignment]  # counts of shares
+    return [(folder, row, weight / total[label_of(row, config.label)]) for folder, row, weight in rows]
+
+
+def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> tuple[Crop, ...]:
+    finest = config.mpp / 2  # enough to resample from, and a tenth of the memory that some microscopes' crops take
+    crops = []
+    for folder, row, weight in rows:
+        rgb, mpp = read_image(folder / row.crop), row.mpp
+        if mpp < finest:
+            side = max(round(len(rgb) * mpp / finest), 1)
+            rgb, mpp = resize(rgb, (side, side)), mpp * len(rgb) / side
+        label = config.classes.index(label_of(row, config.label))
+        crops.append(Crop(rgb, mpp, label, weight, f"{folder.name}/{row.crop}"))
+    return tuple(crops)
+
+
+class CropEpoch:
+    """The samples of one epoch; sample i is the same whoever asks and whenever."""
+
+    def __init__(self, crops: Sequence[Crop], config: ClassifyConfig, epoch: int) -> None:
+        self.crops, self.config, self.epoch = crops, config, epoch
+        weight = np.array([crop.weight for crop in crops])
+        self._edges: NDArray[np.float64] = np.cumsum(weight / weight.sum())
+
+    def __len__(self) -> int:
+        return self.config.epoch_samples or len(self.crops)
+
+    def __getitem__(self, index: int) -> CropSample:
+        crop, rng = self._draw(index)
+        config = self.config
+        factor = np.exp(rng.uniform(*np.log(config.augment.scale)))
+        rgb = prepare(crop.rgb, crop.mpp * factor, config.mpp, 0)
+        rgb = np.rot90(rgb, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
+        rgb = jitter_stain(np.ascontiguousarray(rgb), config.augment.stain, rng)
+        rgb = photometric(rgb, config.augment.photometric, rng)
+        rgb = prepare(rgb, 1.0, 1.0, config.low_pass)
+        canvas = framed(rgb, config.side, PAD)
+        x, y = (round(config.side * config.augment.shift * rng.uniform(-1, 1)) for _ in range(2))
+        return CropSample(_moved(canvas, x, y), crop.label)
+
+    def names(self, indices: range) -> list[str]:
+        """Names of the crops that samples are made of."""
+        return sorted({self._draw(index)[0].name for index in indices})
+
+    def _draw(self, index: int) -> tuple[Crop, np.random.Generator]:
+        rng = np.random.default_rng((self.config.seed, self.epoch, index))
+        return self.crops[min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)], rng
+
+
+def _moved(rgb: RGB, x: int, y: int) -> RGB:
+    out = np.full_like(rgb, PAD)
+    h, w = rgb.shape[:2]
+    out[max(y, 0) : h + min(y, 0), max(x, 0) : w + min(x, 0)] = rgb[
+        max(-y, 0) : h + min(-y, 0), max(-x, 0) : w + min(-x, 0)
+    ]
+    return out

@@ -1,0 +1,274 @@
+"""Classifiers of crops: from configuration to weights folder, for our own network and torchvision's."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from blastdet.cards import read_card
+from blastdet.classifiers import framed, load_classifier, prepare
+from blastdet.configs import ClassifyConfig, read_any, read_config
+from blastdet.crop_table import CropRow, read_table
+from blastdet.errors import ConfigError, WeightsError
+from blastdet.training import classify, engine
+from blastdet.training.crops import CropEpoch, label_of, load_crops, split
+from blastdet.training.init import read_tensors, take_weights
+from blastdet.training.rcnn import FasterRcnn
+
+FIELDS = list(CropRow.__annotations__)
+
+
+def _cell(kind: str, rng: np.random.Generator, side: int) -> np.ndarray:
+    """A disc: large and dark, or small and pale."""
+    ys, xs = np.mgrid[:side, :side] - side / 2 + 0.5
+    radius, colour = (0.38, (90, 50, 140)) if kind == "blast" else (0.2, (190, 150, 200))
+    disc = np.clip(side * radius - np.hypot(xs, ys) + 0.5, 0, 1)[..., None]
+    film = 240 * (1 - disc) + np.array(colour) * disc
+    return np.clip(film + rng.normal(0, 4, film.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Forty crops of two kinds from ten smears, and a configuration."""
+    root = tmp_path_factory.mktemp("crops")
+    (root / "made").mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for i in range(40):
+        kind, mpp = ("blast", "wbc")[i % 2], (0.2, 0.5)[i // 2 % 2]
+        Image.fromarray(_cell(kind, rng, round(20 / mpp))).save(root / f"made/{i:03d}.png")
+        place = {"source": f"s{i // 4}.png", "group": f"g{i // 4}", "cluster": f"c{i // 4}"}
+        numbers = {"x1": 0, "y1": 0, "x2": 10, "y2": 10, "score": 1, "mpp": mpp}
+        rows.append({"crop": f"{i:03d}.png", **place, "label": kind, **numbers})
+    with (root / "made/crops.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, FIELDS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    config = {"task": "classify", "name": "made", "label": "blast", "classes": ["blast", "wbc"], "val_share": 0.3}
+    config |= {
+        "data": [{"path": "made", "licence": "none"}],
+        "epochs": 10,
+        "epoch_samples": 96,
+        "warmup_epochs": 0.5,
+        "lr": 0.003,
+    }
+    (root / "made.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+def _blastdet(folder, *words: str, code: int = 0) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "blastdet", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    text = _blastdet(folder, "train", "made.yaml", "--out", "run")
+    assert "export equals torch within 0.0" in text
+    return folder / "run"
+
+
+def test_it_learns_and_its_card_says_how_to_feed_it(run, folder):
+    card = read_card(run / "weights")
+    assert (card.task, card.classes, card.mpp, card.input.low_pass) == ("classify", ("blast", "wbc"), 0.5, 0.7)
+    assert {metric.metric: metric.value for metric in card.metrics}["accuracy"] == 1.0
+    assert (run / "samples.png").is_file() and (run / "metrics.csv").is_file()
+    model, rng = load_classifier(run / "weights"), np.random.default_rng(1)
+    kinds = ["blast", "wbc"] * 5
+    found = model([_cell(kind, rng, 60) for kind in kinds], [1 / 3] * 10)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert [card.classes[i] for i in found.argmax(axis=1)] == kinds
+
+
+def test_the_same_crop_at_another_resolution_is_the_same_cell(run):
+    """A PBC crop taken down to the resolution of ALL fields must not change its mind."""
+    model, rng = load_classifier(run / "weights"), np.random.default_rng(2)
+    fine = [_cell(kind, rng, 200) for kind in ("blast", "wbc") * 10]
+    coarse = [np.asarray(Image.fromarray(rgb).resize((40, 40), Image.Resampling.BOX)) for rgb in fine]
+    moved = np.abs(model(fine, [0.1] * 20) - model(coarse, [0.5] * 20))[:, 0]
+    assert np.median(moved) < 0.1
+
+
+def test_one_pixel_no_crop_and_a_large_one(run):
+    model = load_classifier(run / "weights")
+    assert model([], []).shape == (0, 2)
+    odd = [np.full((n, n, 3), 200, np.uint8) for n in (1, 2, 500)]
+    assert np.isfinite(model(odd, [0.5, 0.1, 0.5])).all()
+
+
+def test_killed_and_resumed_equals_uninterrupted(run, folder):
+    command = [sys.executable, "-m", "blastdet", "train", "made.yaml", "--out", "again"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
+    deadline = time.monotonic() + 300
+    while not (folder / "again/last.pt.sha256").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    _blastdet(folder, "train", "made.yaml", "--out", "again", "--resume")
+    a, b = (torch.load(folder / name / "last.pt", weights_only=True)["ema"] for name in ("run", "again"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_detector_is_no_classifier_and_the_reverse(run, folder):
+    with pytest.raises(WeightsError, match="to detect found, to classify expected"):
+        load_classifier("default")
+    (folder / "smear.png").write_bytes((folder / "made/000.png").read_bytes())
+    text = _blastdet(folder, "detect", "smear.png", "--weights", "run/weights", "--mpp", "0.2", code=2)
+    assert "to classify found, to detect expected" in text
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ("classes=[blast,erythroblast]", "no crop of ['erythroblast'] to train on"),
+        ("model=nothing", "nothing found, small or a classifier of torchvision expected"),
+        ("model=fasterrcnn_resnet50_fpn", "a classifier of torchvision expected"),
+        ("data.0.path=nowhere", "nowhere"),
+        ("classes=[blast,blast]", "named twice"),
+        ("side=50", "side"),
+    ],
+)
+def test_bad_settings_are_one_line(folder, setting, line):
+    text = _blastdet(folder, "train", "made.yaml", "--out", "bad", "--set", setting, code=2)
+    assert line in text and "Traceback" not in text
+    (folder / "bad/config.yaml").unlink(missing_ok=True)
+
+
+def _row(**changes) -> CropRow:
+    words = dict.fromkeys(("crop", "source", "group", "cluster", "split", "smear_label", "label", "cell_type"), "")
+    numbers = dict.fromkeys(("x1", "y1", "x2", "y2", "score"), 0.0)
+    return CropRow(**{**words, **numbers, "mpp": 0.5, **changes})
+
+
+@pytest.mark.parametrize(
+    ("row", "label"),
+    [
+        (_row(label="wbc", smear_label="pro"), "wbc"),  # what a person said of the cell counts
+        (_row(smear_label="pro"), "blast"),
+        (_row(smear_label="benign"), "wbc"),
+        (_row(label="wbc", cell_type="erythroblast"), "erythroblast"),
+        (_row(label="not a cell", smear_label="pro"), "not a cell"),
+        (_row(), ""),
+    ],
+)
+def test_what_a_crop_teaches(row, label):
+    assert label_of(row, "blast") == label
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("uvwxyz"), st.sampled_from(["", "test"]))))
+def test_a_split_keeps_clusters_and_groups_apart_and_test_crops_out(cells):
+    rows = [_row(crop=str(i), cluster=c, group=g, split=s) for i, (c, g, s) in enumerate(cells)]
+    train, held = split(rows, 0.4, 0)
+    assert not {row.cluster for row in train} & {row.cluster for row in held}
+    assert not {row.group for row in train} & {row.group for row in held}
+    assert all(row.split != "test" for row in (*train, *held))
+
+
+def test_a_published_val_split_is_kept():
+    rows = [_row(crop="1", split="val", group="g"), _row(crop="2", split="train"), _row(crop="3", group="g")]
+    train, held = split(rows, 0.5, 0)
+    assert [row.crop for row in held] == ["1"] and [row.crop for row in train] == ["2"]
+
+
+def test_classes_are_drawn_alike_and_samples_depend_on_nothing_else(folder):
+    config = read_any(folder / "made.yaml", ["epoch_samples=400"])
+    assert isinstance(config, ClassifyConfig)
+    data = load_crops(config, folder)
+    assert {c.name for c in data.train}.isdisjoint(c.name for c in data.val)
+    epoch = CropEpoch(data.train[:15], config, 3)
+    labels = [epoch[i].label for i in range(400)]
+    assert abs(np.mean(labels) - 0.5) < 0.1
+    np.testing.assert_array_equal(epoch[7].rgb, CropEpoch(data.train[:15], config, 3)[7].rgb)
+    assert epoch.names(range(2)) and all(name.startswith("made/") for name in epoch.names(range(2)))
+
+
+@given(n=st.integers(1, 90), side=st.sampled_from([32, 64]))
+def test_a_frame_keeps_the_middle(n, side):
+    rgb = np.zeros((n, n, 3), np.uint8)
+    rgb[n // 2, n // 2] = 255
+    out = framed(rgb, side, 7)
+    assert out.shape == (side, side, 3)
+    ys, xs = np.nonzero((out == 255).all(axis=2))
+    assert len(ys) == 1 and abs(ys[0] - side // 2) <= 1 and abs(xs[0] - side // 2) <= 1
+
+
+@given(n=st.integers(1, 60), mpp=st.floats(0.05, 1.5))
+def test_a_prepared_crop_has_the_size_of_its_um(n, mpp):
+    assert len(prepare(np.zeros((n, n, 3), np.uint8), mpp, 0.5, 0.7)) == max(round(n * mpp / 0.5), 1)
+
+
+BUILDERS = (
+    "alexnet",
+    "googlenet",
+    "resnet50",
+    "vgg16",
+    "densenet121",
+    "mobilenet_v2",
+    "resnet18",
+    "shufflenet_v2_x1_0",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [*BUILDERS, classify.SMALL])
+def test_one_training_step_of_every_network(folder, model):
+    config = read_any(folder / "made.yaml", [f"model={model}", "batch=2"])
+    learner = classify.CropClassifier(model, 2, config.side)
+    state = engine.start(learner, config, torch.device("cpu"))
+    epoch = CropEpoch(load_crops(config, folder).train, config, 0)
+    before = {name: p.detach().clone() for name, p in learner.module.named_parameters()}
+    loss, _ = learner.loss(learner.collate([epoch[0], epoch[1]]), engine.autocast(config, torch.device("cpu")))
+    loss.backward()
+    state.optimizer.step()
+    moved = [name for name, p in learner.module.named_parameters() if not torch.equal(p, before[name])]
+    assert torch.isfinite(loss) and len(moved) > 0.8 * len(before)
+
+
+def test_our_own_network_is_small():
+    network = classify.CropClassifier(classify.SMALL, 3, 64).module
+    assert sum(p.numel() for p in network.parameters()) < 1_000_000
+
+
+def test_a_temperature_calibrates():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 4000)
+    logits = rng.normal(0, 1, (4000, 2)).astype(np.float32)
+    logits[:, 1] += 2 * truth - 1  # log odds that are right as they are
+    odds = (logits[:, 1] - logits[:, 0])[:, None]
+    honest = np.concatenate([np.zeros_like(odds), odds], axis=1)
+    assert classify.temperature(honest, truth) == pytest.approx(1.0, rel=0.1)
+    assert classify.temperature(3 * honest, truth) == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_trained_backbone_starts_faster_rcnn(folder, tmp_path):
+    """``--init`` of the first stage takes what the second learnt from crops."""
+    learner = classify.CropClassifier("mobilenet_v3_large", 2, 64)
+    torch.save({"ema": learner.module.state_dict()}, tmp_path / "best.pt")
+    detector = FasterRcnn("fasterrcnn_mobilenet", 3, 0.3)
+    assert "tensors taken" in take_weights(detector.module, tmp_path / "best.pt")
+    name = "features.0.0.weight"
+    torch.testing.assert_close(detector.module.backbone.body["0"][0].weight, read_tensors(tmp_path / "best.pt")[name])
+
+
+def test_tables_written_by_crops_are_read(folder):
+    assert len(read_table(folder / "made")) == 40
+
+
+def test_a_classifiers_configuration_is_no_detectors(folder):
+    with pytest.raises(ConfigError, match="task: classify found, detect expected"):
+        read_config(folder / "made.yaml")
