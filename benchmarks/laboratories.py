@@ -121,7 +121,7 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
     if not path.is_file():
         from blastdet.formats import read
         from blastdet.pipeline import Options, detect_smear, load_models
-        from blastdet.training.data import without
+        from blastdet.splits import without
 
         dataset = without(read(DATA / "all_fields", "all_fields"), BOXES)
         models = load_models("default")

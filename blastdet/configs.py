@@ -136,8 +136,16 @@ class ClassifyConfig(LoopConfig):
     low_pass: float = Field(default=0.7, ge=0, description="sigma in pixels that evens sharpness out")
     data: tuple[CropsConfig, ...] = Field(min_length=1)
     leave_out: tuple[str, ...] = Field(default=(), description="folders of crops, by name, not to use")
+    fold: tuple[int, int] | None = Field(default=None, description="[k, n]: clusters of fold k of n are left out")
     val_share: float = Field(default=0.15, gt=0, lt=0.9, description="share of clusters to validate on")
     augment: CropAugmentConfig = CropAugmentConfig()
+
+    @field_validator("fold")
+    @classmethod
+    def _one_of_them(cls, value: tuple[int, int] | None) -> tuple[int, int] | None:
+        if value is not None and not 0 <= value[0] < value[1]:
+            raise ValueError(f"{list(value)} found, [k, n] with 0 <= k < n expected")
+        return value
 
     @field_validator("classes")
     @classmethod

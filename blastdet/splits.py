@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -239,6 +240,25 @@ def from_file(dataset: Dataset, path: Path) -> Dataset:
     notes = [f"split: {len(missing)} pictures are not in {path.name}, first {missing[0]}"] if missing else []
     smears = tuple(replace(smear, split=chosen.get(smear.path)) for smear in dataset)
     return replace(dataset, smears=smears, notes=(*dataset.notes, *notes))
+
+
+def without(dataset: Dataset, coco_file: Path) -> Dataset:
+    """A data set without the pictures that a COCO file names, nor any other of their groups.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, or is no COCO.
+    """
+    try:
+        images = json.loads(coco_file.read_text(encoding="utf-8"))["images"]
+        names = {str(image["file_name"]) for image in images}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{coco_file}: a COCO file with images expected ({type(error).__name__}: {error})") from None
+    groups = {smear.group for smear in dataset if dataset.file_name(smear) in names}
+    kept = [s for s in dataset if dataset.file_name(s) not in names and (s.group is None or s.group not in groups)]
+    note = f"{len(dataset) - len(kept)} pictures left out: named by {coco_file.name}, or of a group with one named"
+    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, note))
 
 
 def read_keys(dataset: Dataset, path: Path, column: str) -> dict[Path, str]:

@@ -204,6 +204,9 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
     results[0]["image_id"] = document["images"][0]["id"]
     results[0]["category_id"] = next(c["id"] for c in document["categories"] if c["name"] == "wbc")
     (tmp_path / "found.json").write_text(json.dumps(results))
+    (tmp_path / "boxed.json").write_text(json.dumps({"images": [{"file_name": document["images"][0]["file_name"]}]}))
+    code, text = _run(tmp_path, tmp_path / "none", "--images", tmp_path, "--exclude", tmp_path / "boxed.json")
+    assert code == 0 and "1 pictures left out: named by boxed.json" in text and "crops    0" in text
     words = (
         tmp_path,
         tmp_path / "out",

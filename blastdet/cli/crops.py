@@ -27,6 +27,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--format", default="auto", show_default=True, help="Format of DATA.")
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
 @click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
+@click.option("--exclude", type=_PATH, help="COCO file whose pictures, and what shares a group with them, stay out.")
 @click.option("--corrections", type=_PATH, help="JSON list of corrections to the published labels.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
 @click.option("--device", default="auto", show_default=True, help="Where a model runs: auto, cpu or cuda.")
@@ -61,15 +62,19 @@ def command(**options: Any) -> None:
     from blastdet.cli.evaluate import Asked, read_datasets
     from blastdet.crop_table import RECORD, write_crops
     from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.splits import without
 
-    overwrite, colour, weights, detections = (options.pop(n) for n in ("overwrite", "colour", "weights", "detections"))
+    overwrite, colour, exclude = (options.pop(name) for name in ("overwrite", "colour", "exclude"))
+    weights, detections = options.pop("weights"), options.pop("detections")
     files = (detections,) if detections else ()
     models = (weights,) if weights else ()
     asked = Asked(**options, weights=models, detections=files, other=None, max_dets=500)
     _check(asked)
-    inputs = (asked.data, asked.images, detections, asked.corrections)
+    inputs = (asked.data, asked.images, detections, asked.corrections, exclude)
     check_folder(asked.out, overwrite, RECORD, [path for path in inputs if path])
     dataset = read_datasets(asked)[-1]
+    if exclude:
+        dataset = without(dataset, exclude)
     cells, lines = _cells(dataset, asked)
     with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, colour, step)

@@ -94,7 +94,10 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
         folder = expand(item.path, base)
         if folder.name in config.leave_out:
             continue
-        rows = [row for row in read_table(folder) if label_of(row, config.label) in config.classes]
+        rows = read_table(folder)
+        if config.fold is not None:
+            rows = without_fold(rows, *config.fold)
+        rows = [row for row in rows if label_of(row, config.label) in config.classes]
         mine, held = split(rows, config.val_share, config.seed)
         train += [(folder, row, item.share / max(len(mine), 1)) for row in mine]
         val += [(folder, row, 1.0) for row in held]
@@ -122,6 +125,29 @@ def label_of(row: CropRow, column: str) -> str:
             return "erythroblast"
         return row.label or BY_SMEAR.get(row.smear_label, "")
     return str(getattr(row, column))
+
+
+def folds(rows: Sequence[CropRow], n: int) -> dict[str, int]:
+    """Fold of each cluster: every class of smear is dealt out evenly, the largest clusters first.
+
+    Crops without a cluster are in no fold: they are trained on every time.
+    """
+    size = Counter((row.smear_label, row.cluster) for row in rows if row.cluster)
+    filled: dict[str, list[int]] = {}
+    dealt = {}
+    for (kind, cluster), count in sorted(size.items(), key=lambda item: (-item[1], item[0])):
+        hands = filled.setdefault(kind, [0] * n)
+        fold = hands.index(min(hands))
+        hands[fold] += count
+        dealt[cluster] = fold
+    return dealt
+
+
+def without_fold(rows: Sequence[CropRow], fold: int, n: int) -> list[CropRow]:
+    """Rows that are not of a fold, and share no group with it."""
+    dealt = folds(rows, n)
+    groups = {row.group for row in rows if row.group and dealt.get(row.cluster) == fold}
+    return [row for row in rows if dealt.get(row.cluster) != fold and row.group not in groups]
 
 
 def split(rows: Sequence[CropRow], share: float, seed: int) -> tuple[list[CropRow], list[CropRow]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from blastdet.formats import read
 from blastdet.formats.corrections import apply_corrections
 from blastdet.images import read_image
 from blastdet.ruler import measure
-from blastdet.splits import assign
+from blastdet.splits import assign, without
 from blastdet.training.weak import weak_truth
 from blastdet.types import BLAST, WBC, Dataset, Smear
 
@@ -106,15 +105,6 @@ def with_scale(dataset: Dataset) -> Dataset:
             kept.append(replace(smear, mpp=mpp))
     notes = (f"{lost} pictures left out: no scale, and no red cells to measure it by",) if lost else ()
     return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, *notes))
-
-
-def without(dataset: Dataset, coco_file: Path) -> Dataset:
-    """A data set without the pictures that a COCO file names, nor any other of their groups."""
-    names = {image["file_name"] for image in json.loads(coco_file.read_text(encoding="utf-8"))["images"]}
-    groups = {smear.group for smear in dataset if dataset.file_name(smear) in names}
-    kept = [s for s in dataset if dataset.file_name(s) not in names and (s.group is None or s.group not in groups)]
-    note = f"{len(dataset) - len(kept)} pictures left out: named by {coco_file.name}, or of a group with one named"
-    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, note))
 
 
 def fingerprint(smears: Iterable[Smear]) -> str:

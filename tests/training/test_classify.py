@@ -23,7 +23,7 @@ from blastdet.configs import ClassifyConfig, read_any, read_config
 from blastdet.crop_table import CropRow, read_table
 from blastdet.errors import ConfigError, WeightsError
 from blastdet.training import classify, engine
-from blastdet.training.crops import CropEpoch, label_of, load_crops, split
+from blastdet.training.crops import CropEpoch, folds, label_of, load_crops, split, without_fold
 from blastdet.training.init import read_tensors, take_weights
 from blastdet.training.rcnn import FasterRcnn
 
@@ -177,6 +177,18 @@ def test_a_split_keeps_clusters_and_groups_apart_and_test_crops_out(cells):
     assert not {row.cluster for row in train} & {row.cluster for row in held}
     assert not {row.group for row in train} & {row.group for row in held}
     assert all(row.split != "test" for row in (*train, *held))
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("uvwxyz")), min_size=1), st.integers(2, 5))
+def test_folds_cover_all_and_share_neither_cluster_nor_group(cells, n):
+    rows = [_row(crop=str(i), cluster=c, group=g, smear_label="ab"[c > "d"]) for i, (c, g) in enumerate(cells)]
+    dealt = folds(rows, n)
+    assert set(dealt) == {row.cluster for row in rows}
+    for k in range(n):
+        out = [row for row in rows if dealt[row.cluster] == k]
+        kept = without_fold(rows, k, n)
+        assert {row.cluster for row in kept}.isdisjoint(row.cluster for row in out)
+        assert {row.group for row in kept}.isdisjoint(row.group for row in out)
 
 
 def test_a_published_val_split_is_kept():
