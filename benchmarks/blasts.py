@@ -6,8 +6,8 @@ Crops are cut first where they are missing (detections of weights/default on ALL
 boxes of PBC and BCCD). Then one training for each of five folds of clusters, and one without PBC, one without BCCD. A
 training that is done is not done again.
 
-The label of a cell of ALL fields is that of its field: weak, and hematogones of benign fields are hard for people, too.
-Probes are the same trainings on pictures that cannot show a blast: the cell covered by a disc of one size in a window of
+The label of a cell of ALL fields is that of its field: weak, and hematogones (benign) are hard for people, too.
+Probes are the same trainings on pictures that show no blast: the cell covered by a disc of one size in a window of
 one size; an equal window of the same field without a nucleated cell; and six numbers (mean colour, sharpness) alone.
 What a probe finds is a shortcut, not a cell.
 """
