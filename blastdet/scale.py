@@ -33,9 +33,9 @@ _LOOK_UM = 128  # side of what the detector is shown: some hundred red cells, an
 _LADDER = (0.06, 0.085, 0.12, 0.17, 0.24, 0.34, 0.48)
 _LEAST_SCORE = 0.3
 _BOX_MARGIN = 1.065
-"""Side of a box over the cell it holds. The detector draws boxes as BCCD's annotators did, 1.14 times as wide as the cell's
-edges (seen on synthetic films, whose edges are known). BCCD's scale is defined by such boxes, that of other films by
-edges: the middle is off by 7 % on either."""
+"""Side of a box over the cell it holds. The detector draws boxes as BCCD's annotators did, 1.14 times as wide as the
+edges of the cell (seen on synthetic films, whose edges are known). BCCD's scale is defined by such boxes, that of other
+films by edges: the middle is off by 7 % on either."""
 
 _FEWEST = 3  # red cells that may correct a scale
 _ENOUGH = 8  # red cells that settle it, and that may tell a squeezed picture
