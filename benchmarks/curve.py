@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from laboratories import DATA, REPO, agreed_boxes, measure, train, white_cells
+from laboratories import CONFIG, DATA, REPO, agreed_boxes, measure, train, white_cells, with_synth
 
 FIELD_UM = 51.2
 """Side of a training sample, so that every row sees as much film."""
@@ -24,34 +24,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mpp", type=float, nargs="+", default=[0.3, 0.4, 0.55])
     parser.add_argument("--runs", type=Path, default=REPO / "runs/curve")
+    parser.add_argument("--with-synth", action="store_true", help="train on synthetic films, too")
     asked = parser.parse_args()
-    print("| µm/px | agreement, ALL fields unseen | wbc | rbc | platelet | ms a picture |\n|---|---|---|---|---|---|")
+    rows = {}
     for mpp in asked.mpp:
         run = asked.runs / f"{mpp:g}"
         crop = round(FIELD_UM / mpp / 32) * 32
-        train("all_fields", run, 12, [f"mpp={mpp}", f"crop={crop}"])
+        train(
+            "all_fields",
+            run,
+            12,
+            [f"mpp={mpp}", f"crop={crop}"],
+            with_synth(asked.runs) if asked.with_synth else CONFIG,
+        )
         unseen = white_cells(measure(run, agreed_boxes(asked.runs / "agreed.json")))
-        low, high = unseen["AP50_ci95"]
         with (run / "metrics.csv").open(encoding="utf-8") as stream:
             best = max((row for row in csv.DictReader(stream) if row["fitness"]), key=lambda row: float(row["fitness"]))
         seen = " | ".join(f"{float(best[f'AP50 {name}']):.3f}" for name in ("wbc", "rbc", "platelet"))
-        print(
-            f"| {mpp:g} | {unseen['AP50']:.3f} [{low:.3f}, {high:.3f}] | {seen} | {milliseconds(run):.0f} |", flush=True
-        )
+        low, high = unseen["AP50_ci95"]
+        rows[mpp] = f"{unseen['AP50']:.3f} [{low:.3f}, {high:.3f}] | {seen}"
+    times = milliseconds([asked.runs / f"{mpp:g}" for mpp in rows])
+    print("| µm/px | agreement, ALL fields unseen | wbc | rbc | platelet | ms a picture |\n|---|---|---|---|---|---|")
+    for (mpp, row), time_ms in zip(rows.items(), times, strict=True):
+        print(f"| {mpp:g} | {row} | {time_ms:.0f} |")
 
 
-def milliseconds(run: Path, n: int = 40) -> float:
-    """Median time of one BCCD picture, model loaded."""
+def milliseconds(runs: list[Path], n: int = 40) -> list[float]:
+    """Median time of one BCCD picture for each model, loaded; taken in turns, so that all bear what else is running."""
     from blastdet.formats import read
     from blastdet.pipeline import Options, detect_smear, load_models
 
-    models = load_models(run / "weights", "cpu")
-    times = []
+    loaded = [load_models(run / "weights", "cpu") for run in runs]
+    times: list[list[float]] = [[] for _ in runs]
     for smear in list(read(DATA / "bccd", "bccd"))[:n]:
-        start = time.perf_counter()
-        detect_smear(smear.path, models, Options(mpp=smear.mpp))
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[5:])
+        for models, taken in zip(loaded, times, strict=True):
+            start = time.perf_counter()
+            detect_smear(smear.path, models, Options(mpp=smear.mpp))
+            taken.append(time.perf_counter() - start)
+    return [1000 * statistics.median(taken[5:]) for taken in times]
 
 
 if __name__ == "__main__":

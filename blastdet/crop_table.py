@@ -17,7 +17,6 @@ from blastdet import boxes
 from blastdet.colour import as_seen
 from blastdet.crops import CONTEXT, crop
 from blastdet.errors import FormatError, ImageError, ScaleError
-from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import read_rows, write_text
@@ -140,10 +139,12 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
 
 def _partners(found: Detections, truth: Detections) -> NDArray[np.int64]:
     """Row of the cell that each detection matches, whatever its class; -1 for none."""
-    overlap = boxes.iou_matrix(found.boxes_xyxy, truth.boxes_xyxy).astype(np.float64)
-    rows, columns = best_pairs(overlap >= IOU, overlap)
-    partner = np.full(len(found), -1)
-    partner[rows] = columns
+    overlap = boxes.iou_matrix(found.boxes_xyxy, truth.boxes_xyxy)
+    partner, free = np.full(len(found), -1), np.ones(len(truth), bool)
+    rows, columns = np.nonzero(overlap >= IOU)
+    for i in np.argsort(-overlap[rows, columns], kind="stable"):  # the closest pairs first, each cell once
+        if partner[rows[i]] < 0 and free[columns[i]]:
+            partner[rows[i]], free[columns[i]] = columns[i], False
     return partner
 
 

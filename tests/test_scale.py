@@ -44,14 +44,14 @@ def smear():
 def test_any_magnification(smear, detector, factor):
     rgb = resize(smear, (round(1600 * factor), round(1200 * factor)))
     found = find_scale(Memory(rgb), None, detector)
-    assert found.mpp == pytest.approx((MPP / factor, MPP / factor), rel=0.08)
+    assert found.mpp == pytest.approx((MPP / factor, MPP / factor), rel=0.12)
     assert found.source.startswith("red cells (n=") and not found.weak
 
 
 def test_a_squeezed_picture_is_told_and_measured_on_each_axis(smear, detector):
     rgb = resize(smear, (450, 450))  # from 4:3
     found = find_scale(Memory(rgb), "auto", detector)
-    assert found.mpp == pytest.approx((MPP * 1600 / 450, MPP * 1200 / 450), rel=0.08)
+    assert found.mpp == pytest.approx((MPP * 1600 / 450, MPP * 1200 / 450), rel=0.12)
     assert any("looks squeezed" in line for line in found.warnings)
 
 

@@ -320,3 +320,16 @@ def test_command_refuses_in_one_line(tmp_path: Path, arguments: list[str]) -> No
 def test_command_does_not_put_many_pictures_into_one_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path / "x.png"), "--n", "2"])
     assert isinstance(result.exception, ConfigError)
+
+
+def test_a_folder_of_films_is_a_data_set(tmp_path):
+    from click.testing import CliRunner
+
+    from blastdet import formats
+    from blastdet.cli import cli
+
+    assert (
+        CliRunner().invoke(cli, ["synth", str(tmp_path), "--n", "2", "--size", "96x96", "--mpp", "0.3"]).exit_code == 0
+    )
+    dataset = formats.read(tmp_path)
+    assert len(dataset) == 2 and dataset.smears[0].mpp == (0.3, 0.3)

@@ -93,14 +93,11 @@ def command(**options: Any) -> None:
 
 
 def _check(asked: Asked) -> None:
-    from blastdet.cli._extras import require
     from blastdet.errors import ConfigError
 
     if asked.weights and asked.detections:
         raise ConfigError("--weights and --detections: both found, one at most expected")
-    if asked.weights or asked.detections:
-        require("evaluate", "scipy")
-    elif asked.threshold is not None:
+    if asked.threshold is not None and not (asked.weights or asked.detections):
         raise ConfigError("--threshold: of what? name --weights or --detections")
 
 

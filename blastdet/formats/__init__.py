@@ -44,7 +44,7 @@ WRITERS: dict[str, str] = {
 _SIGNS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     ("bccd", ("Annotations", "BCCD/Annotations")),
     ("yolo", ("data.yaml", "data.yml")),
-    ("coco", ("annotations/*.json", "instances*.json", "*.coco.json", "*/*.coco.json")),
+    ("coco", ("annotations/*.json", "instances*.json", "truth.json", "*.coco.json", "*/*.coco.json")),
     ("geojson", ("*.geojson", "geojson/*/*.geojson")),
     ("all_fields", "blastdet.formats.folders:matches_all_fields"),
     ("pbc", "blastdet.formats.folders:matches_pbc"),

@@ -52,7 +52,8 @@ def read(
     Parameters
     ----------
     path : Path
-        One JSON file, or a folder with ``annotations/*.json``, ``instances*.json`` or ``*/_annotations.coco.json``.
+        One JSON file, or a folder with ``annotations/*.json``, ``instances*.json``, ``truth.json`` (of
+        `blastdet synth`) or ``*/_annotations.coco.json``.
         Pictures are looked for beside the file, above it, and in ``images`` folders there.
     class_map : mapping, optional
         Foreign category name -> ours.
@@ -106,11 +107,11 @@ def _check_distinct(smears: Sequence[Smear], where: Path) -> None:
 
 
 def _documents(folder: Path) -> list[Path]:
-    for pattern in ("annotations/*.json", "instances*.json", "*.coco.json", "*/*.coco.json"):
+    for pattern in ("annotations/*.json", "instances*.json", "truth.json", "*.coco.json", "*/*.coco.json"):
         found = sorted(folder.glob(pattern))
         if found:
             return found
-    raise FormatError(f"{folder}: no annotations/*.json, instances*.json or *.coco.json found")
+    raise FormatError(f"{folder}: no annotations/*.json, instances*.json, truth.json or *.coco.json found")
 
 
 def _lines(value: Any) -> list[str]:

@@ -17,16 +17,14 @@ from torchvision import models
 
 from blastdet.cards import Card, InputSpec, Metric, sha256_of, write_card
 from blastdet.classifiers import framed, load_classifier, prepare
-from blastdet.configs import ClassifyConfig, expand
+from blastdet.configs import ClassifyConfig
 from blastdet.detectors.onnx import to_blob
 from blastdet.errors import BlastdetError, ConfigError
 from blastdet.images import write_image
 from blastdet.training import checkpoints, engine
 from blastdet.training.crops import PAD, Crop, CropEpoch, CropSample, load_crops
-from blastdet.training.drawings import draw_curves
 from blastdet.training.export import WEIGHTS, training_record, versions
-from blastdet.training.init import take_weights
-from blastdet.training.run import Progress, log_events, pick_device, prepare_folder
+from blastdet.training.run import Progress, begin, loop, pick_device, prepare_folder
 from blastdet.training.tracing import write_onnx
 
 SMALL = "small"
@@ -142,30 +140,14 @@ def run_classifier(
     draw_crops(CropEpoch(data.train, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = CropClassifier(config.model, len(config.classes), config.side)
-    if config.init and not resume:
-        progress.say(take_weights(model.module, expand(config.init, base)))
-    state = engine.start(model, config, place)
-    if resume:
-        checkpoints.resume(state, run)
-        progress.say(f"resuming after epoch {state.epoch}")
+    state = begin(model, config, (base, run), place, resume, progress)
     truth = np.array([crop.label for crop in data.val])
 
     def validate(current: engine.State[Any]) -> dict[str, float]:
         with engine.averaged(current) as averaged_model:
             return figures(averaged_model.logits(data.val, config), truth)
 
-    with log_events(run, state.epoch) as write_events:
-
-        def after_epoch(current: engine.State[Any]) -> None:
-            row = current.history[-1]
-            write_events(row)
-            if "fitness" in row:
-                shown = "  ".join(f"{name} {row[name]:.3f}" for name in ("cls_loss", "accuracy", "balanced accuracy"))
-                progress.say(f"epoch {current.epoch}/{config.epochs}  {shown}")
-
-        hooks = engine.Hooks(validate, progress.step, after_epoch)
-        engine.train(state, partial(CropEpoch, data.train, config), config, run, hooks)
-    draw_curves(state.history, run / "curves.png")
+    loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
     checkpoints.load_best(state, run)
     state.model.module.eval()
     logits = state.model.logits(data.val, config)

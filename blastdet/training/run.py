@@ -73,13 +73,7 @@ def run_training(
     val_pictures = _val_pictures(data, config)
     draw_samples(Epoch(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
-    model = build(config)
-    if config.init and not resume:
-        progress.say(take_weights(model.module, expand(config.init, base)))
-    state = engine.start(model, config, place)
-    if resume:
-        checkpoints.resume(state, run)
-        progress.say(f"resuming after epoch {state.epoch}")
+    state = begin(build(config), config, (base, run), place, resume, progress)
     draft = draft_card(config, data, state, place)
 
     def validate(current: engine.State[Any]) -> dict[str, float]:
@@ -87,18 +81,62 @@ def run_training(
             found = predict_pictures(averaged_model, val_pictures, data.val, draft, place)
         return _figures(average_precision(data.val, found))
 
-    with log_events(run, state.epoch) as write_events:
+    loop(state, partial(Epoch, pictures, config), config, run, (validate, progress))
+    return finish(config, data, state, run, progress.say)
+
+
+def begin(
+    model: engine.L,
+    config: LoopConfig,
+    folders: tuple[Path, Path],
+    place: torch.device,
+    resume: bool,
+    progress: Progress,
+) -> engine.State[engine.L]:
+    """A fresh state with the starting weights asked for, or that of the run to be resumed.
+
+    Parameters
+    ----------
+    model, config, place, resume, progress
+    folders : (Path, Path)
+        What paths of the configuration are relative to, and the run folder.
+    """
+    base, run = folders
+    if config.init and not resume:
+        progress.say(take_weights(model.module, expand(config.init, base)))
+    state = engine.start(model, config, place)
+    if resume:
+        checkpoints.resume(state, run)
+        progress.say(f"resuming after epoch {state.epoch}")
+    return state
+
+
+def loop(
+    state: engine.State[Any],
+    samples: Callable[[int], engine.Samples],
+    config: LoopConfig,
+    run: Path,
+    hooks: tuple[Callable[[engine.State[Any]], dict[str, float]], Progress],
+) -> None:
+    """Train, telling after each validation how it goes, with TensorBoard events and curves in the run folder.
+
+    Parameters
+    ----------
+    state, samples, config, run
+        See `engine.train`.
+    hooks : (callable, Progress)
+        Figures of the moving average, and where to tell.
+    """
+    validate, progress = hooks
+    with _events(run, state.epoch) as write_events:
 
         def after_epoch(current: engine.State[Any]) -> None:
             write_events(current.history[-1])
             if "fitness" in current.history[-1]:
                 progress.say(_epoch_line(current, config))
 
-        engine.train(
-            state, partial(Epoch, pictures, config), config, run, engine.Hooks(validate, progress.step, after_epoch)
-        )
+        engine.train(state, samples, config, run, engine.Hooks(validate, progress.step, after_epoch))
     draw_curves(state.history, run / "curves.png")
-    return finish(config, data, state, run, progress.say)
 
 
 def _val_pictures(data: Data, config: TrainConfig) -> list[Picture]:
@@ -148,16 +186,17 @@ def _figures(result: APResult) -> dict[str, float]:
     return {**figures, "fitness": (overall["AP"] + overall["AP50"]) / 2}
 
 
-def _epoch_line(state: engine.State[Any], config: TrainConfig) -> str:
+def _epoch_line(state: engine.State[Any], config: LoopConfig) -> str:
     row = state.history[-1]
     loss = sum(value for name, value in row.items() if name.endswith("loss"))
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in row.items() if name.startswith("AP"))
+    figures = [name for name in row if name.startswith("AP") or "accuracy" in name]
+    shown = "  ".join(f"{name} {row[name]:.3f}" for name in figures)
     left = state.seconds / state.epoch * (config.epochs - state.epoch) / 60
     return f"epoch {state.epoch}/{config.epochs}  loss {loss:.3f}  {shown}  about {left:.0f} min left"
 
 
 @contextmanager
-def log_events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
+def _events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]]:
     """A function that writes a row of the history for TensorBoard; what a killed run wrote too much is struck out."""
     from torch.utils.tensorboard import SummaryWriter
 
