@@ -211,8 +211,6 @@ class Smear:
         Micrometres per pixel along x and y; ``None`` if unknown.
     group : str, optional
         What a split may not tear apart: patient, overlapping fields, near-duplicates.
-    cluster : str, optional
-        Pictures that look alike (class and stain): a stand-in for the slide where the set names none.
     split : str, optional
         ``"train"``, ``"val"`` or ``"test"``.
     label : str, optional
@@ -221,17 +219,19 @@ class Smear:
         The classes annotated completely here; any other class is unknown, never background.
     truth : Detections, optional
         ``None`` if nobody annotated the smear; empty if somebody looked and found nothing.
+    cluster : str, optional
+        Pictures that look alike (class and stain): a stand-in for the slide where the set names none.
     """
 
     path: Path
     size_wh: WidthHeight
     mpp: Scale | None = None
     group: str | None = None
-    cluster: str | None = None
     split: str | None = None
     label: str | None = None
     annotated: tuple[str, ...] = ()
     truth: Detections | None = None
+    cluster: str | None = None
 
 
 @dataclass(frozen=True)
