@@ -24,12 +24,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from sklearn.metrics import roc_auc_score
 
 from blastdet.classifiers import load_classifier, prepare
 from blastdet.colour import as_seen
 from blastdet.configs import ClassifyConfig, read_any
 from blastdet.crop_table import CropRow, read_table
 from blastdet.crops import CONTEXT, crop
+from blastdet.evaluation.intervals import group_weights, percentile_interval
 from blastdet.images import open_smear, read_image, write_image
 from blastdet.training.crops import folds, label_of, load_crops
 
@@ -44,7 +46,6 @@ SETS: dict[str, tuple[str, list[str]]] = {
 """Folder of crops -> its data set, and words for ``blastdet crops``."""
 
 FOLDS = 5
-RESAMPLES = 1000
 WINDOW_UM, DISC_UM = 24.0, 20.0
 SENSITIVITY = 0.95
 PROBES = ("covered", "elsewhere")
@@ -119,7 +120,7 @@ def out_of_fold(config: Path, runs: Path, crops: Path, settings: list[str]) -> d
         ]
         limit = threshold(model, used)
         wanted = np.array([label_of(row, "blast") == "blast" for row in mine])
-        single.append(auroc(found, wanted))
+        single.append(float(roc_auc_score(wanted, found)))
         score.append(found)
         called.append(found >= limit)
         truth.append(wanted)
@@ -138,33 +139,27 @@ def threshold(model, config: ClassifyConfig) -> float:  # type: ignore[no-untype
 
 def pooled(score, called, truth, cluster) -> dict[str, object]:  # type: ignore[no-untyped-def]
     """Figures with 95 % intervals from a bootstrap over clusters."""
-    names, index = np.unique(cluster, return_inverse=True)
-    members = [np.flatnonzero(index == i) for i in range(len(names))]
-    rng = np.random.default_rng(0)
-    draws = [np.concatenate([members[i] for i in rng.integers(0, len(names), len(names))]) for _ in range(RESAMPLES)]
+    _, index = np.unique(cluster, return_inverse=True)
+    weights = [w for w in group_weights(index) if 0 < w[truth].sum() < w.sum()]
     out: dict[str, object] = {}
     for name, figure in FIGURES.items():
-        value = figure(score, called, truth)
-        spread = [figure(score[draw], called[draw], truth[draw]) for draw in draws if 0 < truth[draw].mean() < 1]
-        out[name] = [value, *np.quantile(spread, [0.025, 0.975]).tolist()]
+        spread = percentile_interval([figure(score, called, truth, w) for w in weights], "bootstrap over clusters")
+        out[name] = [figure(score, called, truth, np.ones(len(truth))), spread.low, spread.high]
     return out
 
 
-def auroc(score, truth) -> float:  # type: ignore[no-untyped-def]
-    """Area under the curve of sensitivity against false blasts: by ranks, ties shared (Mann-Whitney)."""
-    from scipy.stats import rankdata
-
-    ranks, n = rankdata(score), truth.sum()
-    return float((ranks[truth].sum() - n * (n + 1) / 2) / (n * (len(truth) - n)))
+def share(what, of, w) -> float:  # type: ignore[no-untyped-def]
+    """Weighted share of `of` that is `what`; no number where there is none."""
+    return float(w[what & of].sum() / w[of].sum()) if w[of].sum() else float("nan")
 
 
 FIGURES = {
-    "AUROC": lambda score, called, truth: auroc(score, truth),
-    "sensitivity": lambda score, called, truth: float(called[truth].mean()),
-    "specificity": lambda score, called, truth: float((~called[~truth]).mean()),
-    "precision": lambda score, called, truth: float(truth[called].mean()) if called.any() else 0.0,
-    "F1": lambda score, called, truth: float(2 * (called & truth).sum() / (called.sum() + truth.sum())),
-    "accuracy": lambda score, called, truth: float((called == truth).mean()),
+    "AUROC": lambda score, called, truth, w: float(roc_auc_score(truth, score, sample_weight=w)),
+    "sensitivity": lambda score, called, truth, w: share(called, truth, w),
+    "specificity": lambda score, called, truth, w: share(~called, ~truth, w),
+    "precision": lambda score, called, truth, w: share(truth, called, w),
+    "F1": lambda score, called, truth, w: float(2 * w[called & truth].sum() / (w[called].sum() + w[truth].sum())),
+    "accuracy": lambda score, called, truth, w: share(called == truth, np.ones(len(truth), bool), w),
 }
 
 

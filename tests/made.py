@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -26,6 +30,17 @@ def picture(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int, i
 def heed_interrupts() -> None:
     """For `preexec_fn`: a shell starts background jobs deaf to SIGINT, and what they start inherits that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def kill_after_an_epoch(folder: Path, run: str, *words: str) -> None:
+    """Start ``blastdet train`` with `words` in `folder`, and kill -9 it as soon as `run` holds a checkpoint."""
+    command = [sys.executable, "-m", "blastdet", "train", *words, "--out", run]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600
+    while not (folder / run / "last.pt.sha256").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def voc_xml(objects: Iterable[tuple[object, ...]], size_wh: tuple[int, int] = SIZE_WH) -> str:

@@ -231,18 +231,13 @@ def _runs(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> tuple
     here, there = _shifted(mask, step)
     same = np.zeros(mask.shape, bool)  # a pixel that goes on the run of the one before
     same[there] = mask[here] & mask[there] & (levels[here] == levels[there])
-    length = np.where(mask, 1, 0)
-    # Pixels in the order of the direction: each adds to its run what the one before has gathered.
+    length = mask.astype(np.int64)  # of the run up to each pixel
     going = same
-    position = mask.astype(np.int64)
-    for _ in range(max(mask.shape)):
-        if not going.any():
-            break
-        position[going] += 1
+    while going.any():  # round n: pixels with n before them in their run
+        length[going] += 1
         onward = np.zeros_like(going)
         onward[there] = going[here]
         going = onward & same
-    length = position
     last = mask.copy()
     last[here] &= ~same[there]
     return levels[last], length[last]

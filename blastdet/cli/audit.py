@@ -41,11 +41,10 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
     Exit codes: 0 done, 1 errors or warnings found with --strict, 2 bad input. Research use only.
     """
     from blastdet.audit import audit_folder
-    from blastdet.errors import ConfigError
-    from blastdet.formats.files import read_text
+    from blastdet.formats.files import check_replaced
 
-    if json_ is not None and json_.exists() and '"findings"' not in read_text(json_):
-        raise ConfigError(f"{json_}: exists and is no report of audit; name another file")
+    if json_ is not None:
+        check_replaced(json_, '"findings"', "report of audit")
     with _Bar() as bar:
         report = audit_folder(data, format_, overlaps=not no_overlaps, progress=bar)
     if json_ is not None:

@@ -53,11 +53,11 @@ def command(
     """
     from blastdet import formats, splits
     from blastdet.errors import ConfigError
-    from blastdet.formats.files import write_text
+    from blastdet.formats.files import check_replaced, write_text
 
     if keys is not None and group_by is None and purge is None:
         raise ConfigError(f"--keys {keys}: none of its columns is named, --group-by or --purge COLUMN expected")
-    _check_target(out)
+    check_replaced(out, "image,split", "split")
     dataset = formats.read(src, format_)
     first = _keys(dataset, keys, group_by)
     second = _keys(dataset, keys, purge) if purge else None
@@ -77,15 +77,6 @@ def command(
         raise SystemExit(1)
     write_text(out, splits.to_csv(dataset))
     click.echo(f"wrote    {out}" + (f", a split with {len(leaks)} leaks" if leaks else ""))
-
-
-def _check_target(out: Path) -> None:
-    """Only what is a split already may be replaced."""
-    from blastdet.errors import ConfigError
-    from blastdet.formats.files import read_text
-
-    if out.exists() and not read_text(out).startswith("image,split"):
-        raise ConfigError(f"{out}: exists and is no split (image,split,...); name another file")
 
 
 def _keys(dataset: Dataset, file: Path | None, column: str | None) -> dict[Path, str]:

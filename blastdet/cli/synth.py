@@ -39,7 +39,7 @@ def command(out: Path, size: str, mpp: float, palette: str, blasts: float, n: in
     Exit codes: 0 done, 2 bad input. Research use only: no patient's blood, no diagnosis.
     """
     from blastdet.errors import ConfigError
-    from blastdet.formats.files import read_text
+    from blastdet.formats.files import check_replaced
     from blastdet.images import IMAGE_SUFFIXES
     from blastdet.synth import configure, varied
 
@@ -48,8 +48,7 @@ def command(out: Path, size: str, mpp: float, palette: str, blasts: float, n: in
     files, truth = _names(out, n, config) if not is_file else ([out], out.with_suffix(".json"))
     if is_file and n > 1:
         raise ConfigError(f"{out}: a picture file found, a folder expected with --n {n}")
-    if truth.exists() and "synthetic smears" not in read_text(truth):
-        raise ConfigError(f"{truth}: exists and is none of synth's; name another place")
+    check_replaced(truth, "synthetic smears", "truth of synth")
     files[0].parent.mkdir(parents=True, exist_ok=True)
     smears = [_render(path, varied(config, seed + i) if vary else config, seed + i) for i, path in enumerate(files)]
     _write_truth(smears, truth)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.errors import FormatError
+from blastdet.errors import ConfigError, FormatError
 from blastdet.types import Dataset, Smear
 
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
@@ -79,6 +79,27 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
         return list(reader)
     except csv.Error as error:
         raise FormatError(f"{path}: not a CSV file ({error})") from None
+
+
+def check_replaced(path: Path, sign: str, what: str) -> None:
+    """Refuse to write over a file that is none of our own kind.
+
+    Parameters
+    ----------
+    path : Path
+        What is about to be written.
+    sign : str
+        Text that every file of the kind holds.
+    what : str
+        Name of the kind.
+
+    Raises
+    ------
+    ConfigError
+        If `path` exists without the sign.
+    """
+    if path.exists() and sign not in read_text(path):
+        raise ConfigError(f"{path}: exists and is no {what}; name another file")
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> None:

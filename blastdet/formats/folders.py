@@ -143,16 +143,17 @@ def read_all_fields(path: Path, *, mpp: Scale | None = ALL_FIELDS_MPP) -> Datase
     if not folders:
         raise FormatError(f"{path}: none of the folders {', '.join(ALL_FIELDS_CLASSES)} found")
     table = path / "clusters.csv"
-    groups, clusters = (_column(table, name) for name in ("group", "cluster")) if table.is_file() else ({}, {})
+    told = table.is_file()
+    groups, clusters = (_column(table, name) for name in ("group", "cluster")) if told else ({}, {})
     smears = []
     for label, folder in folders.items():
         for image in sorted(folder.glob("*.jpg")):
             smear = Smear(image, image_size(image), mpp=mpp, label=label)
-            if groups:
+            if told:
                 name = f"{folder.name}/{image.name}"
                 smear = replace(smear, group=_lookup(groups, name, table), cluster=_lookup(clusters, name, table))
             smears.append(smear)
-    notes = () if groups else ("no clusters.csv: groups of overlapping fields are unknown",)
+    notes = () if told else ("no clusters.csv: groups of overlapping fields are unknown",)
     return Dataset("all_fields", path, tuple(smears), notes=notes)
 
 

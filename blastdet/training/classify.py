@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 
-from blastdet.cards import Card, InputSpec, Metric, sha256_of, write_card
+from blastdet.cards import Card, InputSpec, Metric, Training, sha256_of, write_card
 from blastdet.classifiers import framed, load_classifier, prepare
 from blastdet.configs import ClassifyConfig
 from blastdet.detectors.onnx import to_blob
@@ -28,7 +28,7 @@ from blastdet.training.run import Progress, begin, loop, pick_device, prepare_fo
 from blastdet.training.tracing import write_onnx
 
 SMALL = "small"
-_LIGHT = InputSpec(wh=(64, 64)).model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)})
+_LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 _BATCH = 128
 _PARITY = 1e-4
 _LIMITS = (
@@ -153,7 +153,7 @@ def run_classifier(
     logits = state.model.logits(data.val, config)
     state.model.temperature = temperature(logits, truth)
     draft = _card(config, state, training_record(config, data.sources, place), _metrics(logits, truth, state.model))
-    return _finish(draft, state, data.val, run, progress.say)
+    return _finish(draft, state, (config, data.val), run, progress.say)
 
 
 def figures(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, float]:
@@ -193,7 +193,7 @@ def _metrics(logits: NDArray[np.float32], truth: NDArray[np.int64], model: CropC
     )
 
 
-def _card(config: ClassifyConfig, state: engine.State[Any], training: Any, metrics: tuple[Metric, ...]) -> Card:
+def _card(config: ClassifyConfig, state: engine.State[Any], training: Training, metrics: tuple[Metric, ...]) -> Card:
     training = training.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
     spec = _LIGHT.model_copy(
         update={"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
@@ -214,13 +214,19 @@ def _card(config: ClassifyConfig, state: engine.State[Any], training: Any, metri
     )
 
 
-def _finish(card: Card, state: engine.State[Any], val: Sequence[Crop], run: Path, say: Callable[[str], None]) -> Path:
-    """Export, compare with torch, and give the weights folder its name."""
+def _finish(
+    card: Card,
+    state: engine.State[CropClassifier],
+    seen: tuple[ClassifyConfig, Sequence[Crop]],
+    run: Path,
+    say: Callable[[str], None],
+) -> Path:
+    """Export, compare with torch on validation crops, and give the weights folder its name."""
+    config, val = seen
     folder = run / (WEIGHTS + ".tmp")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     some = list(val[:: max(len(val) // 64, 1)])
-    config = ClassifyConfig.model_validate(card.training.config)
     by_torch = torch.softmax(torch.from_numpy(state.model.logits(some, config) / state.model.temperature), 1).numpy()
     state.model.export(folder / "model.onnx")
     write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}}), folder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,9 +169,9 @@ def _drawn(name: str, seed: int) -> float:
 
 def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> list[tuple[Path, CropRow, float]]:
     """Weights under which every class is drawn as often as any other."""
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for _, row, weight in rows:
-        total[label_of(row, config.label)] += weight  # type: ignore[assignment]  # counts of shares
+        total[label_of(row, config.label)] += weight
     return [(folder, row, weight / total[label_of(row, config.label)]) for folder, row, weight in rows]
 
 

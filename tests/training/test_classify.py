@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from made import kill_after_an_epoch
 from PIL import Image
 
 from blastdet.cards import read_card
@@ -111,14 +110,7 @@ def test_one_pixel_no_crop_and_a_large_one(run):
 
 
 def test_killed_and_resumed_equals_uninterrupted(run, folder):
-    command = [sys.executable, "-m", "blastdet", "train", "made.yaml", "--out", "again"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command, cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, **quiet)
-    deadline = time.monotonic() + 300
-    while not (folder / "again/last.pt.sha256").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_an_epoch(folder, "again", "made.yaml")
     _blastdet(folder, "train", "made.yaml", "--out", "again", "--resume")
     a, b = (torch.load(folder / name / "last.pt", weights_only=True)["ema"] for name in ("run", "again"))
     assert all(torch.equal(a[name], b[name]) for name in a)

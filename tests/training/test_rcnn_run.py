@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from made import kill_after_an_epoch
 
 from blastdet.cards import read_card
 
@@ -34,13 +30,7 @@ def test_card_and_detect_and_evaluate(run, films, blastdet):
 
 
 def test_killed_and_resumed_equals_uninterrupted(run, films, blastdet):
-    command = [sys.executable, "-m", "blastdet", "train", "rcnn.yaml", "--out", "rcnn-killed"]
-    process = subprocess.Popen(command, cwd=films, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600
-    while not (films / "rcnn-killed/last.pt.sha256").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_an_epoch(films, "rcnn-killed", "rcnn.yaml")
     assert "resuming after epoch 1" in blastdet("train", "rcnn.yaml", "--out", "rcnn-killed", "--resume").stdout
     whole, killed = (torch.load(films / n / "last.pt", weights_only=True) for n in ("rcnn", "rcnn-killed"))
     for part in ("model", "ema"):

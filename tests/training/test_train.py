@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import resource
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from made import kill_after_an_epoch
 
 from blastdet.cards import read_card
 from blastdet.configs import read_config
@@ -49,13 +47,7 @@ def test_detect_takes_the_weights(trained, films):
 
 
 def test_killed_and_resumed_equals_uninterrupted(trained, films, _train):
-    command = [sys.executable, "-m", "blastdet", "train", "tiny.yaml", "--out", "killed"]
-    process = subprocess.Popen(command, cwd=films, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 600
-    while not (films / "killed/last.pt.sha256").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_an_epoch(films, "killed", "tiny.yaml")
     run = _train(films, "killed", "--resume")
     assert "resuming after epoch" in run.stdout
     whole, killed = (
