@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs requirements clean
+.PHONY: demo test lint films docs requirements clean
 
 demo: .venv/base  ## install the base package and find the cells of the demo smear
 	$(BIN)/blastdet detect datasets/demo/smear.jpg --out blastdet-out
@@ -14,6 +14,16 @@ lint: .venv/all
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+films: runs/films/fine runs/films/mid runs/films/coarse  ## draw the synthetic films that configs/default.yaml trains on
+
+LOOK := --palette random --vary
+runs/films/fine: | .venv/base
+	$(BIN)/blastdet synth $@ --size 1280x960 --mpp 0.1 --n 100 --seed 11 $(LOOK)
+runs/films/mid: | .venv/base
+	$(BIN)/blastdet synth $@ --size 720x540 --mpp 0.2 --n 120 --seed 12 $(LOOK)
+runs/films/coarse: | .venv/base
+	$(BIN)/blastdet synth $@ --size 480x360 --mpp 0.35 --n 100 --seed 13 $(LOOK)
 
 docs: .venv/all  ## write the generated pages of docs/ again
 	$(BIN)/python docs/generate.py

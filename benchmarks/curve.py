@@ -13,7 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
-from laboratories import CONFIG, DATA, REPO, agreed_boxes, measure, train, white_cells, with_synth
+from laboratories import DATA, REPO, agreed_boxes, measure, train, white_cells
 
 FIELD_UM = 51.2
 """Side of a training sample, so that every row sees as much film."""
@@ -24,19 +24,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mpp", type=float, nargs="+", default=[0.3, 0.4, 0.55])
     parser.add_argument("--runs", type=Path, default=REPO / "runs/curve")
-    parser.add_argument("--with-synth", action="store_true", help="train on synthetic films, too")
     asked = parser.parse_args()
     rows = {}
     for mpp in asked.mpp:
         run = asked.runs / f"{mpp:g}"
         crop = round(FIELD_UM / mpp / 32) * 32
-        train(
-            "all_fields",
-            run,
-            12,
-            [f"mpp={mpp}", f"crop={crop}"],
-            with_synth(asked.runs) if asked.with_synth else CONFIG,
-        )
+        train("all_fields", run, 12, [f"mpp={mpp}", f"crop={crop}"])
         unseen = white_cells(measure(run, agreed_boxes(asked.runs / "agreed.json")))
         with (run / "metrics.csv").open(encoding="utf-8") as stream:
             best = max((row for row in csv.DictReader(stream) if row["fitness"]), key=lambda row: float(row["fitness"]))

@@ -2,9 +2,9 @@
 
     python benchmarks/laboratories.py [--epochs 12] [--runs runs/laboratories] [--only NAME] [--set key=value]
     python benchmarks/laboratories.py --develop all_fields --set mpp=0.4 --set crop=128 --runs runs/coarser
-    python benchmarks/laboratories.py --develop all_fields --with-synth --runs runs/with-synth
 
-Needs the data sets of BLASTDET_DATA. A training that is done is not done again; one that was cut short is resumed.
+Needs the data sets of BLASTDET_DATA and the synthetic films of `make films`. A training that is done is not done again;
+one that was cut short is resumed.
 Prints a table and writes it beside the runs as JSON.
 
 The hand-boxed fields, and all of BCCD and PBC here, are test data: nothing is chosen on them. Choices are made with
@@ -23,13 +23,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data"))
 BOXES = REPO / "datasets/all_fields_boxes.json"
 CONFIG = REPO / "configs/default.yaml"
-FILMS = (("1280x960", 0.1, 100), ("720x540", 0.2, 120), ("480x360", 0.35, 100))  # pixels, µm/px, number
 BAR_XY = (188, 193)  # from here on to the corner the scale bar is printed
 
 LABORATORIES: dict[str, list[str]] = {
@@ -47,16 +45,12 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=REPO / "runs/laboratories")
     parser.add_argument("--only", choices=LABORATORIES, action="append")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
-    parser.add_argument(
-        "--with-synth", action="store_true", help="train on synthetic films, too; they are rendered first"
-    )
     parser.add_argument("--develop", choices=["all_fields"], help="measure agreement with the shipped model instead")
     asked = parser.parse_args()
     names = [asked.develop] if asked.develop else asked.only or list(LABORATORIES)
     rows = []
     for name in names:
-        config = with_synth(asked.runs) if asked.with_synth else CONFIG
-        train(name, asked.runs / name, asked.epochs, asked.settings, config)
+        train(name, asked.runs / name, asked.epochs, asked.settings)
         data = agreed_boxes(asked.runs / "agreed.json") if asked.develop else LABORATORIES[name]
         rows.append({"left_out": name, **white_cells(measure(asked.runs / name, data))})
     what = "AP50-like agreement" if asked.develop else "white-cell AP50"
@@ -68,29 +62,14 @@ def main() -> None:
     (asked.runs / table).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def train(name: str, run: Path, epochs: int, settings: list[str], config: Path = CONFIG) -> None:
+def train(name: str, run: Path, epochs: int, settings: list[str]) -> None:
     """The shipped recipe, shortened, without a laboratory."""
     if (run / "weights/card.json").is_file():
         return
     resume = ["--resume"] if (run / "last.pt").is_file() else []
     short = [f"epochs={epochs}", f"leave_out=[{name}]", f"name=without-{name}", "epoch_samples=960", *settings]
     words = [word for setting in short for word in ("--set", setting)]
-    blastdet("train", str(config), "--out", str(run), *words, *resume)
-
-
-def with_synth(folder: Path) -> Path:
-    """The shipped recipe with three sets of synthetic films, a quarter of all samples; rendered where missing."""
-    content = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
-    for number, (size, mpp, n) in enumerate(FILMS):
-        films = folder / f"films-{mpp:g}"
-        if not films.is_dir():
-            look = ["--seed", str(11 + number), "--palette", "random", "--vary"]
-            blastdet("synth", str(films), "--size", size, "--mpp", str(mpp), "--n", str(n), *look)
-        entry = {"path": str(films.resolve() / "truth.json"), "format": "coco", "split": "grouped", "share": 0.4}
-        content["data"].append({**entry, "validate_on": False, "licence": "AGPL-3.0-or-later"})
-    path = folder / "with-synth.yaml"
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    return path
+    blastdet("train", str(CONFIG), "--out", str(run), *words, *resume)
 
 
 def measure(run: Path, data: list[str]) -> dict:  # type: ignore[type-arg]
