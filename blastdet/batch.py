@@ -12,6 +12,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from blastdet import blasts
 from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
 from blastdet.images import Source, find_images
@@ -213,7 +214,7 @@ class Batch:
         """Write the COCO file, print totals and failures; returns the number of failures."""
         names = [job.name for job in self.jobs]
         if "coco" in self.formats and len(self.failed) < len(self.jobs):
-            path = write_coco(self.journal.entries(names), self.models.card.classes, self.out / COCO_FILE)
+            path = write_coco(self.journal.entries(names), self.models.classes, self.out / COCO_FILE)
             say(f"wrote {path}")
         done = list(self.journal.entries(names)) if len(self.jobs) > 1 else []
         if done:
@@ -256,5 +257,7 @@ def describe(report: SmearReport, name: str, files: Sequence[Path]) -> str:
     for cell_class, number in figures["counts"].items():
         density = number / report.area_mm2
         lines.append(f"  {cell_class:<10}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+    if report.blasts is not None:
+        lines += [f"  {line}" for line in blasts.in_words(report.blasts)]
     lines += [f"  wrote {path}" for path in files]
     return "\n".join(lines)

@@ -50,6 +50,31 @@ class Threshold(_Frozen):
     criterion: str
 
 
+class Unsure(_Frozen):
+    """Where a classifier's answer is not to be relied on."""
+
+    low: float = Field(ge=0, le=1, description="blast probabilities from here on, and below `high`, are unsure")
+    high: float = Field(ge=0, le=1)
+    distance: float = Field(gt=0, description="cells farther than this from all that was learnt are unsure")
+    chosen_on: str
+    criterion: str
+
+
+class Trial(_Frozen):
+    """How the cells of one cluster fared with a model whose training never saw it."""
+
+    blasts: int = Field(ge=0)
+    blasts_called: int = Field(ge=0, description="blasts at or above the operating threshold")
+    others: int = Field(ge=0)
+    others_called: int = Field(ge=0, description="other white cells at or above the operating threshold")
+
+    @model_validator(mode="after")
+    def _parts_of_a_whole(self) -> Trial:
+        if self.blasts_called > self.blasts or self.others_called > self.others:
+            raise ValueError("more cells called blasts than there are")
+        return self
+
+
 class DataSource(_Frozen):
     """A data set a model was trained on."""
 
@@ -96,14 +121,21 @@ class Card(_Frozen):
         default="yolo",
         description="yolo: (n, 4 + classes, anchors), cx cy w h in input px; "
         "boxes: (cells, 4 + classes) of one image, x1 y1 x2 y2 in input px; "
-        "probabilities: (n, classes), calibrated, of n crops of input wh",
+        "probabilities: (n, classes), calibrated, of n crops of input wh; and distance (n,) from what was learnt",
     )
+    sees: Literal["pixels", "hand-made features"] = "pixels"
     files: dict[str, str] = Field(description="file name: sha256")
     mpp: float = Field(gt=0, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")
     input: InputSpec
     thresholds: dict[str, Threshold]
     suppression_iou: float = Field(default=0.5, gt=0, le=1)
-    second_stage: str | None = None
+    second_stage: str | None = Field(
+        default=None, description="weights folder beside this one, or shipped model, that tells blasts from others"
+    )
+    unsure: Unsure | None = None
+    trials: tuple[Trial, ...] = Field(
+        default=(), description="out-of-fold counts by cluster: sensitivity, specificity and how sure they are"
+    )
     training: Training
     metrics: tuple[Metric, ...] = ()
     versions: dict[str, str] = {}
@@ -125,6 +157,8 @@ class Card(_Frozen):
             raise ValueError(f"thresholds for {idle}, which the model does not know")
         if (self.output == "probabilities") != (self.task == "classify"):
             raise ValueError(f"output {self.output} found in a card to {self.task}")
+        if self.second_stage is not None and (self.task != "detect" or "blast" in self.classes):
+            raise ValueError("second_stage: only a detector that does not know blasts has one")
         if not all(self.input.std) or min(self.input.wh) < self.input.stride:
             raise ValueError("input: std other than 0, and wh of a stride or more, expected")
         return self

@@ -126,7 +126,17 @@ class ClassifyConfig(LoopConfig):
     """Everything needed to train a classifier of crops again."""
 
     task: Literal["classify"]
-    model: str = Field(default="small", description="small, or a builder of torchvision: mobilenet_v2, resnet18, ...")
+    model: str = Field(
+        default="small",
+        description="small, or a builder of torchvision: mobilenet_v2, resnet18, ...; "
+        "with features, a key of blastdet.training.shallow.MODELS: svm, random_forest, ...",
+    )
+    features: str = Field(
+        default="",
+        description="what is looked at: pixels (empty), hand-made, or features of a weights folder's network",
+    )
+    pca: int | None = Field(default=None, ge=1, description="with features: keep so many principal components")
+    options: dict[str, Any] = Field(default={}, description="with features: settings of scikit-learn's classifier")
     label: Literal["blast", "cell_type", "smear_label"] = Field(
         description="what is learnt: see blastdet.training.crops"
     )
@@ -139,6 +149,11 @@ class ClassifyConfig(LoopConfig):
     fold: tuple[int, int] | None = Field(default=None, description="[k, n]: clusters of fold k of n are left out")
     val_share: float = Field(default=0.15, gt=0, lt=0.9, description="share of clusters to validate on")
     augment: CropAugmentConfig = CropAugmentConfig()
+
+    @property
+    def sees(self) -> Literal["pixels", "hand-made features"]:
+        """What an exported model gets to see of a crop."""
+        return "hand-made features" if self.features == "hand-made" else "pixels"
 
     @field_validator("fold")
     @classmethod
@@ -172,19 +187,16 @@ def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | Classif
     overrides : sequence of str
         ``key=value`` with a YAML value; ``augment.mosaic=0`` reaches inside, ``data.0.weight=2`` into a list.
 
+    An entry ``extends`` names another file beside this one, whose entries hold where this one has none.
+
     Raises
     ------
     ConfigError
         One line that names the file, the entry, what was found and what was expected.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: {type(content).__name__} found, a mapping of settings expected")
+    content = _content(path)
+    if "extends" in content:
+        content = _extended(content, path)
     for override in overrides:
         _set(content, override)
     kind = ClassifyConfig if content.get("task") == "classify" else TrainConfig
@@ -194,6 +206,24 @@ def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | Classif
         first = error.errors()[0]
         entry = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{path}: {entry}: {first['msg']} ({first['input']!r} found)") from error
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: {type(content).__name__} found, a mapping of settings expected")
+    return content
+
+
+def _extended(content: dict[str, Any], path: Path) -> dict[str, Any]:
+    base = path.parent / str(content["extends"])
+    own = {key: value for key, value in content.items() if key != "extends"}
+    return {**_content(base), **own}
 
 
 def to_yaml(config: LoopConfig) -> str:

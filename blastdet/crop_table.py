@@ -19,7 +19,7 @@ from blastdet.crops import CONTEXT, crop
 from blastdet.errors import FormatError, ImageError, ScaleError
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
-from blastdet.formats.files import read_rows, write_text
+from blastdet.formats.files import read_json, read_rows, write_text
 from blastdet.images import open_smear, write_image
 from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Scale, Smear
 
@@ -264,3 +264,13 @@ def read_table(folder: Path) -> list[CropRow]:
             raise FormatError(f"{path}: line {number}: {words['crop']}: no such crop in {folder}")
         rows.append(CropRow(**words, **numbers))  # type: ignore[arg-type]
     return rows
+
+
+def colour_of(folder: Path) -> str:
+    """The colours that a folder of crops was cut in, as its record says; as they are where it has none."""
+    path = folder / RECORD
+    record = read_json(path) if path.is_file() else {}
+    colour = record.get("colour", "as it is") if isinstance(record, dict) else None
+    if colour not in ("as it is", "canonical"):
+        raise FormatError(f"{path}: colour {colour!r} found, canonical or 'as it is' expected")
+    return str(colour)

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from blastdet import overlay
+from blastdet import blasts, overlay
 from blastdet.formats import geojson, table
-from blastdet.formats.coco_write import categories, to_annotations
+from blastdet.formats.coco_write import UNSURE, categories, to_annotations
 from blastdet.formats.files import write_text
 from blastdet.images import open_smear, write_image
 from blastdet.pipeline import software
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, Detections, SmearReport
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, BlastCount, Detections, SmearReport
 
 FIELD_MM2 = 0.038
 """Area of one field seen through a 100x objective (field number 22), in mm²."""
@@ -36,11 +36,39 @@ def summary(report: SmearReport) -> dict[str, Any]:
     counts = report.counts
     return {
         "counts": counts,
+        **({} if report.blasts is None else {"white_cells": _white_cells(report.blasts)}),
         "area_mm2": round(report.area_mm2, 6),
         "per_mm2": {name: round(number / report.area_mm2, 1) for name, number in counts.items()},
         "per_field_of_0.038_mm2": {
             name: round(number / report.area_mm2 * FIELD_MM2, 2) for name, number in counts.items()
         },
+    }
+
+
+def _white_cells(found: BlastCount) -> dict[str, Any]:
+    """Blasts among the white cells; shares are ``None`` where there is no white cell."""
+    n = found.n
+
+    def share(k: int) -> float | None:
+        return round(k / n, 4) if n else None
+
+    def rounded(sides: tuple[float, float] | None) -> list[float] | None:
+        return None if sides is None or not n else [round(side, 4) for side in sides]
+
+    return {
+        "n": n,
+        "blasts": found.blasts,
+        "others": found.others,
+        "unsure": found.unsure,
+        "erythroblasts": found.erythroblasts,
+        "erythroblasts_per_100": round(100 * found.erythroblasts / n, 1) if n else None,
+        "blast_share": share(found.blasts),
+        "blast_share_ci95_of_sampling_alone": rounded(found.interval),
+        "blast_share_range_with_unsure": [share(found.blasts), share(found.blasts + found.unsure)] if n else None,
+        "called_blasts": found.called,
+        "blast_share_corrected": None if found.corrected is None else round(found.corrected, 4),
+        "blast_share_corrected_ci95": rounded(found.corrected_interval),
+        "in_words": blasts.in_words(found),
     }
 
 
@@ -53,7 +81,7 @@ def to_dict(report: SmearReport, name: str) -> dict[str, Any]:
     name : str
         File name relative to the folder the user gave.
     """
-    cells = report.detections
+    cells, second = report.detections, _second_stage(report.detections)
     width, height = (cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]).T
     return {
         "notice": RESEARCH_USE,
@@ -74,10 +102,24 @@ def to_dict(report: SmearReport, name: str) -> dict[str, Any]:
                 "score": round(float(cells.score[i]), 4),
                 "box_xyxy": [round(float(side), 2) for side in cells.boxes_xyxy[i]],
                 "size_um": [round(float(width[i]) * report.mpp[0], 2), round(float(height[i]) * report.mpp[1], 2)],
+                **second[i],
             }
             for i, cell_name in enumerate(cell_names(len(cells)))
         ],
     }
+
+
+def _second_stage(cells: Detections) -> list[dict[str, Any]]:
+    """What the second stage says of each cell; nothing of cells that it did not look at."""
+    if cells.blast_probability is None or cells.unsure is None or cells.cell_type is None:
+        return [{}] * len(cells)
+    columns = zip(cells.blast_probability.tolist(), cells.unsure.tolist(), cells.cell_type.tolist(), strict=True)
+    return [
+        {"blast_probability": round(blast, 4), "unsure": unsure, **({"cell_type": kind} if kind else {})}
+        if blast == blast  # not NaN
+        else {}
+        for blast, unsure, kind in columns
+    ]
 
 
 def write_smear(report: SmearReport, name: str, stem: Path, formats: Iterable[str]) -> list[Path]:
@@ -132,11 +174,14 @@ def coco_entry(report: SmearReport, name: str) -> dict[str, Any]:
     """Image and annotations of one smear for `write_coco`, down to the lowest score asked for."""
     width, height = report.size_wh
     image = {"file_name": name, "width": width, "height": height, "mpp": list(report.mpp)}
-    return {"image": image, "annotations": [_with_score(row) for row in to_annotations(report.candidates, 0)]}
+    return {"image": image, "annotations": [_as_result(row) for row in to_annotations(report.candidates, 0)]}
 
 
-def _with_score(row: dict[str, Any]) -> dict[str, Any]:
-    return {"score": 1.0, **row}  # the writer leaves scores out where all are 1
+def _as_result(row: dict[str, Any]) -> dict[str, Any]:
+    row = {"score": 1.0, **row}  # the writer leaves scores out where all are 1
+    if row.get("unsure"):
+        row |= {"category_id": UNSURE["id"], "label": CELL_CLASSES[row["category_id"] - 1]}
+    return row
 
 
 def write_coco(entries: Iterable[Mapping[str, Any]], classes: Iterable[str], path: Path) -> Path:
@@ -147,11 +192,13 @@ def write_coco(entries: Iterable[Mapping[str, Any]], classes: Iterable[str], pat
         images.append({"id": number, **entry["image"]})
         for row in entry["annotations"]:
             annotations.append({**row, "id": len(annotations) + 1, "image_id": number})
+    known = set(classes)
+    unsure = [UNSURE] if "blast" in known else []
     document = {
         "info": {"description": "blastdet detections", "notice": RESEARCH_USE},
         "images": images,
         "annotations": annotations,
-        "categories": categories(tuple(name for name in CELL_CLASSES if name in set(classes))),
+        "categories": categories(tuple(name for name in CELL_CLASSES if name in known)) + unsure,
     }
     write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
     return path

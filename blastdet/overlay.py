@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from blastdet.images import Source
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, RGB, SmearReport
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, RGB, Detections, SmearReport
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "blast": (213, 30, 45),
@@ -16,13 +16,18 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Colour of each class, RGB; told apart by colour-blind readers too, and from Giemsa's violet and pink."""
 
+UNSURE_COLOUR = (60, 60, 60)
+"""Colour of white cells that the second stage does not decide on."""
+
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(source: Source, report: SmearReport) -> RGB:
-    """The picture with boxes, a score at each nucleated cell, and a caption with counts and the scale.
+    """The picture with boxes, a figure at each nucleated cell, and a caption with counts and the scale.
+
+    The figure is the blast probability where a second stage looked, and the detector's score elsewhere.
 
     Parameters
     ----------
@@ -39,18 +44,32 @@ def draw(source: Source, report: SmearReport) -> RGB:
     canvas = np.ascontiguousarray(source.read(None, scale))
     height, width = canvas.shape[:2]
     unit = max(width, height) / 1600  # line width 1 and text height 12 px on a picture of 1600
-    order = np.argsort(report.detections.label)[::-1]  # white cells last, on top
-    boxes = report.detections.boxes_xyxy * np.array([*scale, *scale])
+    cells = report.detections
+    order = np.argsort(cells.label)[::-1]  # white cells last, on top
+    boxes = cells.boxes_xyxy * np.array([*scale, *scale])
+    unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
+    names = [CELL_CLASSES[label] for label in cells.label]
+    colours = [UNSURE_COLOUR if unsure[i] else COLOURS[name] for i, name in enumerate(names)]
     for i in order:
-        name = CELL_CLASSES[report.detections.label[i]]
-        _box(canvas, boxes[i], COLOURS[name], _line(name, unit))
+        _box(canvas, boxes[i], colours[i], _line(names[i], unit))
     for i in order:
-        if CELL_CLASSES[report.detections.label[i]] in ("blast", "wbc"):
-            name = CELL_CLASSES[report.detections.label[i]]
-            _tag(canvas, f"{name} {report.detections.score[i]:.2f}", boxes[i], COLOURS[name], unit)
+        if names[i] in ("blast", "wbc"):
+            _tag(canvas, _words(cells, i), boxes[i], colours[i], unit)
     if width < _NARROWEST_CAPTION:
         return canvas
     return np.concatenate([canvas, _caption(report, width, unit)])
+
+
+def _words(cells: Detections, i: int) -> str:
+    """``blast .97``, ``unsure .45``, ``erythroblast .02``, or ``wbc 0.88`` of a detector alone."""
+    name = CELL_CLASSES[cells.label[i]]
+    if cells.blast_probability is None or np.isnan(cells.blast_probability[i]):
+        return f"{name} {cells.score[i]:.2f}"
+    if cells.unsure is not None and cells.unsure[i]:
+        name = "unsure"
+    elif cells.cell_type is not None and cells.cell_type[i]:
+        name = str(cells.cell_type[i])
+    return f"{name} {cells.blast_probability[i]:.2f}".replace(" 0.", " .")
 
 
 def _scale(report: SmearReport) -> tuple[float, float]:
@@ -92,17 +111,27 @@ def _caption(report: SmearReport, width: int, unit: float) -> RGB:
     strip = np.full((2 * row, width, 3), 255, np.uint8)
     x = round(10 * unit)
     bold = max(1, round(1.6 * unit))
-    for name, number in report.counts.items():
-        text = f"{name} {number}"
-        cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, COLOURS[name], bold, cv2.LINE_AA)
+    for text, colour in _counted(report):
+        cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, colour, bold, cv2.LINE_AA)
         x += cv2.getTextSize(text, _FONT, size, bold)[0][0] + round(24 * unit)
     ten_um = round(10 / report.mpp[0] * width / report.size_wh[0])
     right = width - round(10 * unit)
     cv2.rectangle(strip, (right - ten_um, round(row * 0.55)), (right, round(row * 0.7)), (0, 0, 0), -1)
     cv2.putText(strip, "10 um", (right - ten_um, round(row * 0.45)), _FONT, size * 0.8, (0, 0, 0), line, cv2.LINE_AA)
-    small = min(
-        size * 0.8, size * 0.8 * width / max(cv2.getTextSize(RESEARCH_USE, _FONT, size * 0.8, line)[0][0] + 20, 1)
-    )
+    what = "score" if report.blasts is None else "blast probability"
+    text = f"{RESEARCH_USE} Figures in the picture: {what}."
+    fits = width / max(cv2.getTextSize(text, _FONT, size * 0.8, line)[0][0] + 20, 1)
     at = (round(10 * unit), round(row * 1.7))
-    cv2.putText(strip, RESEARCH_USE, at, _FONT, small, (90, 90, 90), line, cv2.LINE_AA)
+    cv2.putText(strip, text, at, _FONT, size * 0.8 * min(fits, 1), (90, 90, 90), line, cv2.LINE_AA)
     return strip
+
+
+def _counted(report: SmearReport) -> list[tuple[str, tuple[int, int, int]]]:
+    """Numbers of the caption, each with its colour; white cells as the second stage sorts them, where there is one."""
+    counts, found = report.counts, report.blasts
+    if found is None:
+        return [(f"{name} {number}", COLOURS[name]) for name, number in counts.items()]
+    sorted_ = [(f"blast {found.blasts}", COLOURS["blast"]), (f"other wbc {found.others}", COLOURS["wbc"])]
+    sorted_ += [(f"unsure {found.unsure}", UNSURE_COLOUR)] if found.unsure else []
+    sorted_ += [(f"erythroblast {found.erythroblasts}", COLOURS["wbc"])] if found.erythroblasts else []
+    return sorted_ + [(f"{name} {n}", COLOURS[name]) for name, n in counts.items() if name not in ("blast", "wbc")]

@@ -1,6 +1,7 @@
 """From a smear to its report: the only place where the stages meet.
 
-picture -> µm/px -> tiles at the card's µm/px -> detector -> stitch -> full-smear pixels -> operating threshold.
+picture -> µm/px -> tiles at the card's µm/px -> detector -> stitch -> full-smear pixels -> operating threshold
+-> crops of white cells -> classifier -> counts.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blastdet import __version__, boxes
+from blastdet import __version__, blasts, boxes
 from blastdet.cards import Card, find_weights, sha256_of
+from blastdet.classifiers import Classifier, load_classifier
 from blastdet.colour import as_seen
 from blastdet.detectors import SCORE_FLOOR, Detector, load_detector
-from blastdet.errors import ConfigError, ScaleError
+from blastdet.errors import ConfigError, ScaleError, WeightsError
 from blastdet.images import Source, open_smear
 from blastdet.scale import ScaleFound, find_scale, scaled_size
 from blastdet.tiles import Tile, place, stitch, tile_grid
@@ -67,6 +69,7 @@ class Models:
 
     detector: Detector
     folder: Path
+    classifier: Classifier | None = None
 
     @property
     def card(self) -> Card:
@@ -77,14 +80,65 @@ class Models:
         """A smear in the colours that the detector was trained on."""
         return as_seen(open_smear(path), self.card.input.colour)
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that both stages tell apart, in the order of `CELL_CLASSES`."""
+        return self.card.classes if self.classifier is None else ("blast", *self.card.classes)
+
+    def thresholds(self, min_score: float = 0.0) -> dict[str, float]:
+        """Score from which a box counts as a cell, for each class: the card's, or `min_score` where that is higher."""
+        found = {name: max(point.value, min_score) for name, point in self.card.thresholds.items()}
+        return {name: found["wbc" if name == "blast" and self.classifier else name] for name in self.classes}
+
     def describe(self) -> dict[str, Any]:
-        """Name, µm/px and file hashes, for reports."""
-        return {"name": self.card.name, "files": dict(self.card.files), "mpp": self.card.mpp}
+        """Name, µm/px and file hashes of every model, for reports."""
+        found = _describe(self.card)
+        return found if self.classifier is None else {**found, "second_stage": _describe(self.classifier.card)}
 
 
-def load_models(weights: str | os.PathLike[str] = "default", device: str = "auto") -> Models:
-    """Models of a weights folder or of a shipped model's name; see `blastdet.detectors.load_detector`."""
-    return Models(load_detector(weights, device), find_weights(weights))
+def _describe(card: Card) -> dict[str, Any]:
+    return {"name": card.name, "files": dict(card.files), "mpp": card.mpp}
+
+
+def load_models(
+    weights: str | os.PathLike[str] = "default", device: str = "auto", *, second_stage: bool = True
+) -> Models:
+    """Models of a weights folder or of a shipped model's name; see `blastdet.detectors.load_detector`.
+
+    Parameters
+    ----------
+    weights : str or path
+    device : str
+    second_stage : bool
+        Whether to load the classifier that the detector's card names. Without it, every nucleated cell is a ``wbc``.
+
+    Raises
+    ------
+    WeightsError
+        If weights are missing or tampered with, or the two stages do not fit together.
+    """
+    folder = find_weights(weights)
+    detector = load_detector(folder, device)
+    name = detector.card.second_stage
+    if name is None or not second_stage:
+        return Models(detector, folder)
+    beside = folder.parent / name
+    classifier = load_classifier(beside if beside.is_dir() else name, device)
+    _check_pair(detector.card, classifier.card, folder)
+    return Models(detector, folder, classifier)
+
+
+def _check_pair(detector: Card, classifier: Card, folder: Path) -> None:
+    """One line if the classifier cannot be the detector's second stage."""
+    what = f"{folder}: second stage {detector.second_stage}"
+    if "blast" not in classifier.classes or "blast" not in classifier.thresholds:
+        raise WeightsError(f"{what}: classes {list(classifier.classes)} found, blast with a threshold expected")
+    if "wbc" not in detector.classes:
+        raise WeightsError(f"{what}: a detector of {list(detector.classes)} found, one that finds wbc expected")
+    if classifier.input.colour != detector.input.colour:
+        raise WeightsError(
+            f"{what}: trained on colours {classifier.input.colour!r}, the detector on {detector.input.colour!r}"
+        )
 
 
 def detect(path: str | os.PathLike[str], weights: str | os.PathLike[str] = "default", **options: Any) -> SmearReport:
@@ -143,8 +197,11 @@ def detect_source(
     if scale.mpp is None:
         raise ScaleError(f"{source.path}: µm/px unknown: {scale.source}; give it with --mpp")
     candidates = find_cells(source, scale.mpp, models.detector, progress)
-    thresholds = operating_thresholds(models.card, options.min_score)
-    floor = min(thresholds.values()) if options.min_score is None else options.min_score
+    thresholds = models.thresholds(options.min_score or 0.0)
+    floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
+    candidates = candidates[candidates.score >= floor]
+    if models.classifier is not None:
+        candidates = blasts.judge(source, candidates, scale.mpp, models.classifier).sorted()
     per_label = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
     detections = candidates[candidates.score >= per_label[candidates.label]]
     warnings = [*scale.warnings, *source.notes]
@@ -156,18 +213,14 @@ def detect_source(
         mpp=scale.mpp,
         mpp_source=scale.source,
         detections=detections,
-        candidates=candidates[candidates.score >= max(floor, SCORE_FLOOR)],
+        candidates=candidates,
         image_sha256=sha256_of(source.path),
         model=models.describe(),
         parameters={**asdict(options), "thresholds": thresholds, "suppression_iou": models.card.suppression_iou},
         seconds=time.perf_counter() - start + scale.seconds,
         warnings=tuple(warnings),
+        blasts=None if models.classifier is None else blasts.count(detections, models.classifier.card),
     )
-
-
-def operating_thresholds(card: Card, min_score: float | None = None) -> dict[str, float]:
-    """Score from which a box counts as a cell, for each class: the card's, or `min_score` where that is higher."""
-    return {name: max(point.value, min_score or 0.0) for name, point in card.thresholds.items()}
 
 
 def find_cells(

@@ -40,6 +40,7 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "origin": (np.str_, ()),
     "cell_type": (np.str_, ()),
     "blast_probability": (np.float32, ()),
+    "unsure": (np.bool_, ()),
 }
 
 
@@ -70,6 +71,8 @@ class Detections:
         A finer type, such as ``"lymphocyte"`` or ``"erythroblast"``; ``""`` where unknown.
     blast_probability : float32 (n,), optional
         NaN where no second stage looked.
+    unsure : bool (n,), optional
+        The second stage does not rely on its answer; `label` still follows the operating threshold.
 
     Raises
     ------
@@ -86,6 +89,7 @@ class Detections:
     origin: NDArray[np.str_] | None
     cell_type: NDArray[np.str_] | None
     blast_probability: NDArray[np.float32] | None
+    unsure: NDArray[np.bool_] | None
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class Detections:
         origin: ArrayLike | None = None,
         cell_type: ArrayLike | None = None,
         blast_probability: ArrayLike | None = None,
+        unsure: ArrayLike | None = None,
     ) -> None:
         n = len(np.asarray(boxes_xyxy))
         given: dict[str, ArrayLike | None] = {
@@ -110,6 +115,7 @@ class Detections:
             "origin": origin,
             "cell_type": cell_type,
             "blast_probability": blast_probability,
+            "unsure": unsure,
         }
         for name, value in given.items():
             object.__setattr__(self, name, None if value is None else _column(name, value, n))
@@ -285,6 +291,42 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class BlastCount:
+    """White cells of one smear as the second stage sorts them, and how far the share of blasts can be trusted.
+
+    Parameters
+    ----------
+    blasts, others, unsure : int
+        White cells; their sum is `n`. Blasts and others are those that the second stage is sure of.
+    called : int
+        White cells at or above the operating threshold, unsure ones included.
+    erythroblasts : int
+        Nucleated red cells: no white cells, not in `n`.
+    interval : (float, float)
+        95 % interval of blasts / n for the sampling of cells alone (Clopper-Pearson); NaN where `n` is 0.
+    corrected : float, optional
+        Share of blasts after Rogan and Gladen, from `called`; ``None`` where the card does not tell the sensitivity
+        and specificity, or there is no white cell.
+    corrected_interval : (float, float), optional
+        95 %, for the sampling of cells and the uncertainty of sensitivity and specificity.
+    """
+
+    blasts: int
+    others: int
+    unsure: int
+    called: int
+    erythroblasts: int
+    interval: tuple[float, float]
+    corrected: float | None = None
+    corrected_interval: tuple[float, float] | None = None
+
+    @property
+    def n(self) -> int:
+        """White cells."""
+        return self.blasts + self.others + self.unsure
+
+
+@dataclass(frozen=True)
 class SmearReport:
     """What was found on one smear, and how.
 
@@ -308,6 +350,8 @@ class SmearReport:
     seconds : float
         Wall time for this smear.
     warnings : tuple of str
+    blasts : BlastCount, optional
+        ``None`` where no second stage took part.
     """
 
     path: Path
@@ -321,6 +365,7 @@ class SmearReport:
     parameters: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
+    blasts: BlastCount | None = None
 
     @property
     def counts(self) -> dict[str, int]:

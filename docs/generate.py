@@ -28,7 +28,7 @@ WIDTH = 100
 HEAD = "<!-- Written by docs/generate.py: change the code or docs/fields.yaml, then run `make docs`. -->\n"
 
 # Objects whose keys are data (classes, file names, packages), not fields.
-OPEN = {"versions", "model.files", "parameters.thresholds", "counts", "per_mm2", "per_field_of_0.038_mm2"}
+OPEN = {"versions", "model.files", "model.second_stage.files", "parameters.thresholds", "counts", "per_mm2", "per_field_of_0.038_mm2"}
 
 
 def pages() -> dict[str, str]:
@@ -99,6 +99,7 @@ def written_fields() -> dict[str, list[str]]:
     """Field names of each output format, read from real files."""
     import numpy as np
 
+    from blastdet.classifiers.fake import FakeClassifier
     from blastdet.detectors.fake import MARKS, FakeDetector
     from blastdet.images import write_image
     from blastdet.outputs import coco_entry, write_coco, write_smear
@@ -107,10 +108,11 @@ def written_fields() -> dict[str, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "smear.png")
         canvas = np.full((96, 96, 3), 255, np.uint8)
-        canvas[30:60, 30:60] = MARKS["wbc"]
+        canvas[10:30, 10:30] = MARKS["wbc"]  # an erythroblast, says the fake classifier
+        canvas[50:80, 50:80] = (0, 60, 255)  # and it is unsure of this one
         write_image(picture, canvas)
         detector = FakeDetector()
-        report = detect_smear(picture, Models(detector, Path(folder)), Options(mpp=(0.5, 0.5)))
+        report = detect_smear(picture, Models(detector, Path(folder), FakeClassifier()), Options(mpp=(0.5, 0.5)))
         report = replace(report, warnings=("for the documentation",))
         files = write_smear(report, "smear.png", Path(folder, "smear"), ("json", "csv", "geojson"))
         by_suffix = {file.suffix: file.read_text(encoding="utf-8") for file in files}
@@ -124,12 +126,12 @@ def written_fields() -> dict[str, list[str]]:
 
 
 def _flat(value: Any, path: str = "") -> Iterator[str]:
-    """Paths of all fields of a JSON document; of a list, those of its first entry."""
+    """Paths of all fields of a JSON document; of a list, those that any entry has."""
     if isinstance(value, dict) and path not in OPEN:
         for key, inner in value.items():
             yield from _flat(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
-        yield from _flat(value[0], f"{path}[]")
+        yield from _flat({key: inner for entry in value for key, inner in entry.items()}, f"{path}[]")
     else:
         yield path
 
@@ -164,7 +166,16 @@ def _models(section: str) -> list[type[BaseModel]]:
             configs.CropsConfig,
             configs.CropAugmentConfig,
         ]
-    return [cards.Card, cards.InputSpec, cards.Threshold, cards.Training, cards.DataSource, cards.Metric]
+    return [
+        cards.Card,
+        cards.InputSpec,
+        cards.Threshold,
+        cards.Unsure,
+        cards.Trial,
+        cards.Training,
+        cards.DataSource,
+        cards.Metric,
+    ]
 
 
 def _type(field: FieldInfo) -> str:

@@ -43,6 +43,24 @@ def kill_after_an_epoch(folder: Path, run: str, *words: str) -> None:
     process.wait()
 
 
+def cell_picture(kind: str, rng: np.random.Generator, side: int) -> np.ndarray:
+    """A disc: large and dark, or small and pale."""
+    ys, xs = np.mgrid[:side, :side] - side / 2 + 0.5
+    radius, colour = (0.38, (90, 50, 140)) if kind == "blast" else (0.2, (190, 150, 200))
+    disc = np.clip(side * radius - np.hypot(xs, ys) + 0.5, 0, 1)[..., None]
+    film = 240 * (1 - disc) + np.array(colour) * disc
+    return np.clip(film + rng.normal(0, 4, film.shape), 0, 255).astype(np.uint8)
+
+
+def run_blastdet(folder: Path, *words: str, code: int = 0) -> str:
+    """What the program says when run in `folder`, its exit code checked."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "blastdet", *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
 def voc_xml(objects: Iterable[tuple[object, ...]], size_wh: tuple[int, int] = SIZE_WH) -> str:
     """A VOC file with objects ``(name, xmin, ymin, xmax, ymax)``."""
     sides = ("xmin", "ymin", "xmax", "ymax")

@@ -34,7 +34,7 @@ LEVELS = [
     }
     | {"recipes", "overlay"},
     {"detectors", "classifiers", "evaluation"},
-    {"scale", "pipeline", "outputs", "journal", "batch", "crop_table"},
+    {"blasts", "scale", "pipeline", "outputs", "journal", "batch", "crop_table"},
     {"training", "robustness"},
     {"review"},
     {"cli"},

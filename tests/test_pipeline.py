@@ -13,7 +13,7 @@ from PIL import Image
 from blastdet.detectors.fake import MARKS, FakeDetector, fake_card
 from blastdet.errors import ConfigError, ScaleError
 from blastdet.outputs import coco_entry, summary, to_dict, write_coco, write_smear
-from blastdet.pipeline import Models, Options, detect_smear, find_cells, operating_thresholds
+from blastdet.pipeline import Models, Options, detect_smear, find_cells
 from blastdet.scale import find_scale
 from blastdet.types import CELL_CLASSES, WBC
 
@@ -128,7 +128,7 @@ def test_min_score_lists_more_but_counts_the_same(smear, models):
     assert len(low.candidates) >= len(low.detections)
     assert 0 < len(high.detections) < len(base.detections)
     assert high.detections.score.min() >= 0.53 and high.candidates.score.min() >= 0.53
-    assert operating_thresholds(models.card, 0.2) == dict.fromkeys(MARKS, 0.5)
+    assert models.thresholds(0.2) == dict.fromkeys(MARKS, 0.5)
 
 
 def test_coco_holds_all_smears_in_order(smear, models, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -17,14 +17,36 @@ from blastdet.images import resize
 from blastdet.types import RGB
 
 
+class Judged(NamedTuple):
+    """What a classifier says of n crops.
+
+    Parameters
+    ----------
+    probability : float32 (n, classes)
+        Calibrated; each row adds up to 1.
+    distance : float32 (n,)
+        From what was learnt, in feature space: about 1 for cells like those; see `blastdet.cards.Unsure`.
+    """
+
+    probability: NDArray[np.float32]
+    distance: NDArray[np.float32]
+
+
+OUTPUTS = Judged._fields
+"""Names of an exported model's outputs."""
+
+FEATURES = "features"
+"""Name of a further output of networks: what their last layer sees; and the input of models that see only such."""
+
+
 class Classifier(Protocol):
     """Says how likely each class is; holds no state that a call changes."""
 
     @property
     def card(self) -> Card: ...
 
-    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> NDArray[np.float32]:
-        """Probabilities float32 (n, classes), each row summing to 1.
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
+        """Probability of each class and distance from what was learnt, for each crop.
 
         Parameters
         ----------

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.cards import Card
-from blastdet.classifiers import framed, prepare
+from blastdet.classifiers import FEATURES, OUTPUTS, Judged, framed, prepare
+from blastdet.classifiers.features import features as hand_made
 from blastdet.detectors.onnx import onnx_session, to_blob
 from blastdet.errors import WeightsError
 from blastdet.types import RGB
@@ -30,23 +31,38 @@ class OnnxClassifier:
         self._session = onnx_session(self._path, device)
         self([np.zeros((8, 8, 3), np.uint8)], [card.mpp])
 
-    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> NDArray[np.float32]:
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
         """See `blastdet.classifiers.Classifier`."""
         card, side = self.card, self.card.input.wh[0]
-        rows = [np.empty((0, len(card.classes)), np.float32)]
+        rows = [Judged(np.empty((0, len(card.classes)), np.float32), np.empty(0, np.float32))]
         for start in range(0, len(crops), BATCH):
             chunk = zip(crops[start : start + BATCH], mpp[start : start + BATCH], strict=True)
             ready = (prepare(rgb, scale, card.mpp, card.input.low_pass) for rgb, scale in chunk)
-            blobs = [to_blob(framed(rgb, side, card.input.pad_value), (side, side), card.input) for rgb in ready]
-            rows.append(self._run(np.stack(blobs)))
-        return np.concatenate(rows)
+            rows.append(self._judge([framed(rgb, side, card.input.pad_value) for rgb in ready]))
+        return Judged(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
-    def _run(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def features(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
+        """What the network's last layer sees (n, f) of crops that are prepared and framed."""
+        found: list[NDArray[np.float32]] = self._run(self._inputs(framed_crops), (FEATURES,))
+        return found[0]
+
+    def _inputs(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
+        if self.card.sees == "hand-made features":
+            return np.stack([hand_made(rgb, self.card.mpp) for rgb in framed_crops])
+        side = self.card.input.wh[0]
+        return np.stack([to_blob(rgb, (side, side), self.card.input) for rgb in framed_crops])
+
+    def _judge(self, framed_crops: Sequence[RGB]) -> Judged:
+        batch = self._inputs(framed_crops)
+        found = self._run(batch, OUTPUTS)
+        expected = [(len(batch), len(self.card.classes)), (len(batch),)]
+        if [part.shape for part in found] != expected:
+            raise WeightsError(f"{self._path}: outputs {[part.shape for part in found]} found, {expected} expected")
+        return Judged(*found)
+
+    def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
-            found = self._session.run(None, {self._session.get_inputs()[0].name: batch})[0]
+            found = self._session.run(list(outputs), {self._session.get_inputs()[0].name: batch})
         except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
             raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
-        expected = (len(batch), len(self.card.classes))
-        if found.shape != expected:
-            raise WeightsError(f"{self._path}: output {found.shape} found, {expected} expected")
-        return np.asarray(found, np.float32)
+        return [np.asarray(part, np.float32) for part in found]

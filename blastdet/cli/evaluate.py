@@ -137,7 +137,8 @@ def from_model(weights: str, dataset: Dataset, asked: Asked) -> Predictions:
     from blastdet.evaluation.summary import Predictions
     from blastdet.pipeline import Options, detect_smear, load_models
 
-    models = load_models(weights, asked.device)
+    annotated = {name for smear in dataset for name in smear.annotated}
+    models = load_models(weights, asked.device, second_stage="blast" in annotated)
     found, scales, sources = [], [], set()
     with file_reporter(len(dataset), models.card.name) as step:
         for smear in dataset:
@@ -147,11 +148,11 @@ def from_model(weights: str, dataset: Dataset, asked: Asked) -> Predictions:
             scales.append(report.mpp)
             sources.add(report.mpp_source)
             step()
-    operating = {name: point.value for name, point in models.card.thresholds.items()}
+    operating = models.thresholds()
     if asked.threshold is not None:
         operating = dict.fromkeys(operating, asked.threshold)
     about = {**models.describe(), "card": models.card.model_dump(mode="json"), "mpp_sources": sorted(sources)}
-    nucleated = "blast" not in models.card.classes and models.card.second_stage is None
+    nucleated = "blast" not in models.classes
     return Predictions(models.card.name, tuple(found), operating, about, tuple(scales), nucleated)
 
 

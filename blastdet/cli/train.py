@@ -43,10 +43,14 @@ def command(
     run = out or Path("runs") / settings.name
     with training_reporter() as step:
         progress = Progress(click.echo, step)
-        if isinstance(settings, ClassifyConfig):
+        if not isinstance(settings, ClassifyConfig):
+            weights = run_training(settings, Path.cwd(), run, device, resume, progress)
+        elif settings.features:
+            from blastdet.training.shallow import run_shallow
+
+            weights = run_shallow(settings, Path.cwd(), run, resume, progress)
+        else:
             from blastdet.training.classify import run_classifier
 
             weights = run_classifier(settings, Path.cwd(), run, device, resume, progress)
-        else:
-            weights = run_training(settings, Path.cwd(), run, device, resume, progress)
     click.echo(f"weights: {weights}")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from blastdet.errors import DependencyError
 from blastdet.evaluation.matching import Floats, Ints
 from blastdet.evaluation.table import ClassMatches, MatchTable, precision_recall
 
@@ -170,10 +169,23 @@ def clopper_pearson(successes: int, n: int) -> Interval:
     """
     if n == 0:
         return Interval(float("nan"), float("nan"), "Clopper-Pearson")
-    try:
-        from scipy.special import betaincinv
-    except ImportError:
-        raise DependencyError("scipy is not installed: in the checkout, pip install -e '.[evaluate]'") from None
-    low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, 0.025))
-    high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 0.975))
+    low = 0.0 if successes == 0 else 1 - _largest_share(n - successes, n)
+    high = 1.0 if successes == n else _largest_share(successes, n)
     return Interval(low, high, "Clopper-Pearson")
+
+
+def _largest_share(successes: int, n: int) -> float:
+    """The share under which so few successes, or fewer, come up in 2.5 % of all samples.
+
+    By bisection on the binomial sum, so that the base installation needs no scipy.
+    """
+    k = np.arange(successes + 1)
+    log_ways = np.concatenate([[0.0], np.cumsum(np.log((n - k[:-1]) / (k[:-1] + 1)))])
+    low, high = successes / n, 1.0
+    while (middle := (low + high) / 2) not in (low, high):
+        log_share = log_ways + k * np.log(middle) + (n - k) * np.log1p(-middle)
+        if np.exp(log_share).sum() > 0.025:
+            low = middle
+        else:
+            high = middle
+    return low

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blastdet.evaluation.matching import Floats, Ints
 from blastdet.evaluation.table import ClassMatches
@@ -58,11 +59,18 @@ def reliability(matches: ClassMatches, bins: int = 10, floor: float = 0.05) -> R
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
     counted = ~matches.ignored[0] & (matches.score >= floor)
-    score, found = matches.score[counted], matches.found[0][counted]
+    return reliability_of(matches.score[counted], matches.found[0][counted], bins=bins)
+
+
+def reliability_of(
+    score: Floats, right: NDArray[np.bool_], weight: Floats | None = None, bins: int = 10
+) -> Reliability:
+    """Calibration of any scores: how often each was right, counted by weight (default: 1 each); see `reliability`."""
+    weight = np.ones(len(score)) if weight is None else weight
     bin_of = np.minimum((score * bins).astype(np.int64), bins - 1)
-    n = np.bincount(bin_of, minlength=bins)
+    total = np.bincount(bin_of, weight, minlength=bins)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean_score = np.bincount(bin_of, score, minlength=bins) / n
-        share = np.bincount(bin_of, found, minlength=bins) / n
-    distance = np.nansum(np.abs(mean_score - share) * n) / max(int(n.sum()), 1) if len(score) else float("nan")
-    return Reliability(mean_score, share, n.astype(np.int64), float(distance))
+        mean_score = np.bincount(bin_of, weight * score, minlength=bins) / total
+        share = np.bincount(bin_of, weight * right, minlength=bins) / total
+        distance = float(np.nansum(np.abs(mean_score - share) * total) / total.sum()) if len(score) else float("nan")
+    return Reliability(mean_score, share, np.bincount(bin_of, minlength=bins).astype(np.int64), distance)

@@ -2,9 +2,10 @@
 
 What COCO has no key for goes into keys of our own, which other programs pass over: ``mpp``, ``group``, ``cluster``,
 ``split``, ``label`` and ``annotated`` of an image; ``origin``, ``cell_type``, ``point_xy``, ``blast_probability``,
-``cell_id`` and ``ignore`` of an annotation. A cell to be ignored is also ``iscrowd``, as evaluators understand it. A
-cell without box (a point) is written with a box of no extent at its point, ``"has_box": false`` and ``iscrowd``:
-valid COCO, and no evaluator counts it. Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet.
+``unsure``, ``cell_id`` and ``ignore`` of an annotation. A cell to be ignored is also ``iscrowd``, as evaluators
+understand it. A cell without box (a point) is written with a box of no extent at its point, ``"has_box": false`` and
+``iscrowd``: valid COCO, and no evaluator counts it. Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet, and in
+results 5 unsure: a white cell that the second stage would not decide on; its key ``label`` says what it would be.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from blastdet.errors import FormatError
-from blastdet.formats.coco_write import KEYS, to_document, write
+from blastdet.formats.coco_write import KEYS, UNSURE, to_document, write
 from blastdet.formats.files import FAULTS, read_json
 from blastdet.formats.naming import label_of
 from blastdet.images import image_size
 from blastdet.splits import SPLITS, names_of
-from blastdet.types import CELL_CLASSES, Dataset, Detections, Scale, Smear
+from blastdet.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Scale, Smear
 
 __all__ = ["read", "read_results", "to_document", "write"]
 
@@ -37,7 +38,9 @@ _UNKNOWN: dict[str, Any] = {
     "origin": "",
     "cell_type": "",
     "blast_probability": math.nan,
+    "unsure": False,
 }
+_UNSURE = -1  # stands for our category "unsure" until the annotation itself says which class it was
 
 
 def read(
@@ -163,6 +166,9 @@ def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str
         if row["id"] in seen:
             raise FormatError(f"{file}: two categories with id {row['id']}: {seen[row['id']]} and {row['name']}")
         seen[row["id"]] = row["name"]
+        if row["name"] == UNSURE["name"] and UNSURE["name"] not in (class_map or {}):
+            labels[row["id"]] = _UNSURE
+            continue
         try:
             labels[row["id"]] = label_of(row["name"], class_map, str(file))
         except FormatError:
@@ -188,7 +194,7 @@ def _read_document(
             rows[row["image_id"]].append(row)
         else:
             dropped.append(f"{file.name}: annotation {row.get('id')} {row['bbox']}: box without area")
-    everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values())))
+    everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values()) - {_UNSURE}))
     smears = []
     for image, entry in zip(entries, document["images"], strict=True):
         picture = _find_picture(image, file, folder)
@@ -282,12 +288,19 @@ def _cells(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source:
         columns["ignore"] = [bool(row.get("iscrowd")) for row in rows]
     if "origin" not in columns and origin:
         columns["origin"] = [origin] * len(rows)
-    label = np.array([labels[row["category_id"]] for row in rows], np.int64)
+    label = np.array([_label(row, labels) for row in rows], np.int64)
     try:
         with np.errstate(over="raise"):
             return Detections(boxes.astype(np.float32), label=label, **columns)
     except FAULTS as error:
         raise FormatError(f"{file}: annotations of image {rows[0]['image_id']}: {error}") from None
+
+
+def _label(row: Mapping[str, Any], labels: Mapping[int, int]) -> int:
+    label = labels[row["category_id"]]
+    if label == _UNSURE:
+        return BLAST if row.get("label") == CELL_CLASSES[BLAST] else WBC
+    return label
 
 
 def read_results(path: Path, dataset: Dataset) -> list[Detections]:
@@ -318,7 +331,7 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
         rows, find, labels = _document_results(_load(path), path, dataset)
     elif isinstance(document, list) and all(isinstance(row, dict) for row in document):
         rows, find = document, _finder(dataset)
-        labels = {i + 1: i for i in range(len(CELL_CLASSES))}
+        labels = {**{i + 1: i for i in range(len(CELL_CLASSES))}, UNSURE["id"]: _UNSURE}
     else:
         raise FormatError(f"{path}: a COCO document or a list of results expected")
     index = {id(smear): i for i, smear in enumerate(dataset)}

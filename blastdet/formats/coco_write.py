@@ -20,8 +20,12 @@ KEYS = {
     "origin": "origin",
     "cell_type": "cell_type",
     "blast_probability": "blast_probability",
+    "unsure": "unsure",
 }
 """Column of `Detections` -> key of a COCO annotation."""
+
+UNSURE: dict[str, Any] = {"id": len(CELL_CLASSES) + 1, "name": "unsure", "supercategory": "cell"}
+"""Category of results whose second stage is unsure; the key ``label`` of such an annotation names our class."""
 
 _PIECE = 4096  # annotations made into text at once
 

@@ -73,6 +73,8 @@ def _feature(cells: Detections, i: int, mpp: Scale | None, name: str) -> dict[st
     metadata = {word: str(values[i]) for word in _WORDS if (values := getattr(cells, word)) is not None}
     if cells.point_xy is not None and not np.isnan(cells.point_xy[i]).any():
         metadata["point_xy"] = " ".join(str(v) for v in cells.point_xy[i])
+    if cells.unsure is not None:
+        metadata["unsure"] = "true" if cells.unsure[i] else "false"
     if cells.ignore is not None:
         metadata["ignore"] = "true" if cells.ignore[i] else "false"
     return {
@@ -174,8 +176,7 @@ def _parse(feature: Any, path: Path, class_map: Mapping[str, str] | None) -> dic
         measured = {item["name"]: item["value"] for item in measured}
     cell: dict[str, Any] = {word: str(metadata[word]) for word in _WORDS if word in metadata}
     cell |= {column: float(measured[words]) for column, words in _NUMBERS.items() if words in measured}
-    if "ignore" in metadata:
-        cell["ignore"] = metadata["ignore"] == "true"
+    cell |= {word: metadata[word] == "true" for word in ("ignore", "unsure") if word in metadata}
     if "point_xy" in metadata:
         cell["point_xy"] = [float(word) for word in metadata["point_xy"].split()]
     if geometry["type"] == "Point":
@@ -192,10 +193,11 @@ def _parse(feature: Any, path: Path, class_map: Mapping[str, str] | None) -> dic
 
 
 def _collect(cells: Sequence[Mapping[str, Any]]) -> Detections:
-    unknown: dict[str, Any] = {"score": 1.0, "blast_probability": math.nan, "point_xy": [math.nan] * 2, "ignore": False}
+    unknown: dict[str, Any] = {"score": 1.0, "blast_probability": math.nan, "point_xy": [math.nan] * 2}
+    unknown |= {"ignore": False, "unsure": False}
     columns = {
         name: [cell.get(name, unknown.get(name, "")) for cell in cells]
-        for name in (*_NUMBERS, *_WORDS, "point_xy", "ignore")
+        for name in (*_NUMBERS, *_WORDS, "point_xy", "ignore", "unsure")
         if any(name in cell for cell in cells)
     }
     boxes = np.array([cell["box"] for cell in cells], np.float32).reshape(-1, 4)

@@ -29,6 +29,7 @@ COLUMNS: tuple[str, ...] = (
     "origin",
     "cell_type",
     "blast_probability",
+    "unsure",
     "ignore",
 )
 FILE_NAME = "cells.csv"
@@ -70,6 +71,7 @@ def rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
             "" if cells.origin is None else str(cells.origin[i]),
             "" if cells.cell_type is None else str(cells.cell_type[i]),
             "" if cells.blast_probability is None else _shortest(cells.blast_probability[i]),
+            "" if cells.unsure is None else int(cells.unsure[i]),
             int(cells.ignore is not None and cells.ignore[i]),
         ]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,26 +15,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision import models
 
-from blastdet.cards import Card, InputSpec, Metric, Training, sha256_of, write_card
-from blastdet.classifiers import framed, load_classifier, prepare
+from blastdet.classifiers import FEATURES, OUTPUTS, framed, prepare
 from blastdet.configs import ClassifyConfig
 from blastdet.detectors.onnx import to_blob
-from blastdet.errors import BlastdetError, ConfigError
+from blastdet.errors import ConfigError
 from blastdet.images import write_image
-from blastdet.training import checkpoints, engine
+from blastdet.training import calibration, checkpoints, engine
 from blastdet.training.crops import PAD, Crop, CropEpoch, CropSample, load_crops
-from blastdet.training.export import WEIGHTS, training_record, versions
+from blastdet.training.export import WEIGHTS, training_record
+from blastdet.training.publish import LIGHT, Tail, publish
 from blastdet.training.run import Progress, begin, loop, pick_device, prepare_folder
 from blastdet.training.tracing import write_onnx
 
 SMALL = "small"
-_LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 _BATCH = 128
-_PARITY = 1e-4
-_LIMITS = (
-    "Research use only; no diagnosis.",
-    "Trained on the crops listed under training; other stains, microscopes and focus lower its figures.",
-)
 
 
 class CropClassifier:
@@ -51,7 +45,8 @@ class CropClassifier:
 
     def __init__(self, model: str, n_classes: int, side: int) -> None:
         self.module: Any = _network(model, n_classes)
-        self.side, self.temperature = side, 1.0
+        self.side = side
+        self.settled: calibration.Settled | None = None
 
     def to(self, device: torch.device) -> CropClassifier:
         """Move to a device, in the memory layout that convolutions are fastest in."""
@@ -61,7 +56,7 @@ class CropClassifier:
     @staticmethod
     def collate(samples: Sequence[CropSample]) -> dict[str, Tensor]:
         """A batch: normalised pixels and labels."""
-        blobs = np.stack([to_blob(sample.rgb, sample.rgb.shape[:2], _LIGHT) for sample in samples])
+        blobs = np.stack([to_blob(sample.rgb, sample.rgb.shape[:2], LIGHT) for sample in samples])
         return {"img": torch.from_numpy(blobs), "label": torch.tensor([sample.label for sample in samples])}
 
     def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
@@ -72,35 +67,51 @@ class CropClassifier:
         return loss, {"cls_loss": float(loss.detach())}
 
     @torch.no_grad()
-    def logits(self, crops: Sequence[Crop], config: ClassifyConfig) -> NDArray[np.float32]:
-        """Raw outputs (n, classes) on crops as they are, by the module in evaluation mode."""
+    def answers(self, crops: Sequence[Crop], config: ClassifyConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """On crops as they are, in evaluation mode: logits (n, classes), and what the last layer sees (n, features)."""
         device = next(self.module.parameters()).device
-        rows = []
+        rows: list[NDArray[np.float32]] = []
+        seen: list[NDArray[np.float32]] = []
+        head = _head(self.module)[1]
+        hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu().numpy()))
         for start in range(0, len(crops), _BATCH):
             ready = [
                 CropSample(framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD), c.label)
                 for c in crops[start : start + _BATCH]
             ]
             rows.append(self.module(self.collate(ready)["img"].to(device)).float().cpu().numpy())
-        return np.concatenate(rows)
+        hook.remove()
+        return np.concatenate(rows), np.concatenate(seen)
 
     def export(self, path: Path) -> None:
-        """Write ONNX of free batch size; its output is calibrated probabilities."""
-        whole = nn.Sequential(self.module.float().eval().cpu(), _Calibrated(self.temperature)).eval()
-        axes = {"images": {0: "batch"}, "probabilities": {0: "batch"}}
-        write_onnx(whole, (2, 3, self.side, self.side), axes, path, "probabilities")
+        """Write ONNX of free batch size: calibrated probabilities, distance from what was learnt, and features."""
+        assert self.settled is not None
+        whole = _Answering(self.module.float().eval().cpu(), self.settled).eval()
+        names = (*OUTPUTS, FEATURES)
+        axes = {name: {0: "batch"} for name in ("images", *names)}
+        write_onnx(whole, (2, 3, self.side, self.side), axes, path, names)
 
 
-class _Calibrated(nn.Module):
-    """Softmax at a temperature: Guo et al. 2017, arXiv:1706.04599."""
+class _Answering(nn.Module):
+    """A network cut before its last layer, so that features are there for all answers."""
 
-    def __init__(self, temperature: float) -> None:
+    def __init__(self, network: nn.Module, settled: calibration.Settled) -> None:
         super().__init__()
-        self.temperature = temperature
+        self.body = copy.deepcopy(network)
+        name, self.head = _head(self.body)
+        self.body.set_submodule(name, nn.Identity())
+        self.tail = Tail(settled)
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Probabilities of logits."""
-        return functional.softmax(logits / self.temperature, dim=1)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Probabilities (n, classes), distance (n,), features (n, f)."""
+        features = self.body(images)
+        return (*self.tail(self.head(features), features), features)
+
+
+def _head(network: nn.Module) -> tuple[str, nn.Linear]:
+    """Name and module of the last layer."""
+    linear = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    return linear[-1]
 
 
 def _network(model: str, n_classes: int) -> nn.Module:
@@ -110,6 +121,8 @@ def _network(model: str, n_classes: int) -> nn.Module:
         raise ConfigError(f"model: {model} found, {SMALL} or a classifier of torchvision expected")
     extra = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
     network: nn.Module = models.get_model(model, weights=None, num_classes=n_classes, **extra)
+    if not any(isinstance(part, nn.Linear) for part in network.modules()):
+        raise ConfigError(f"model: {model} found, a network that ends in a linear layer expected")
     return network
 
 
@@ -145,100 +158,25 @@ def run_classifier(
 
     def validate(current: engine.State[Any]) -> dict[str, float]:
         with engine.averaged(current) as averaged_model:
-            return figures(averaged_model.logits(data.val, config), truth)
+            return calibration.figures(averaged_model.answers(data.val, config)[0], truth)
 
     loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
     checkpoints.load_best(state, run)
     state.model.module.eval()
-    logits = state.model.logits(data.val, config)
-    state.model.temperature = temperature(logits, truth)
-    draft = _card(config, state, training_record(config, data.sources, place), _metrics(logits, truth, state.model))
-    return _finish(draft, state, (config, data.val), run, progress.say)
+    known = _as_many_of_each(data.train)
+    labels = np.array([crop.label for crop in known])
+    answers = state.model.answers(data.val, config)
+    settled = state.model.settled = calibration.settle(answers, truth, (state.model.answers(known, config)[1], labels))
+    record = training_record(config, data.sources, place)
+    record = record.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
+    progress.say(publish(config, data, record, settled, state.model.export, run))
+    return run / WEIGHTS
 
 
-def figures(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, float]:
-    """Accuracy, balanced accuracy and cross-entropy; ``fitness`` is the balanced accuracy less a tenth of the last."""
-    right = logits.argmax(axis=1) == truth
-    balanced = float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
-    loss = _cross_entropy(logits, truth, 1.0)
-    return {
-        "accuracy": float(right.mean()),
-        "balanced accuracy": balanced,
-        "val_loss": loss,
-        "fitness": balanced - loss / 10,
-    }
-
-
-def temperature(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    """The temperature of the lowest cross-entropy, classes counted alike, between 0.05 and 20."""
-    from scipy.optimize import minimize_scalar
-
-    found = minimize_scalar(lambda t: _cross_entropy(logits, truth, float(np.exp(t))), bounds=(-3, 3), method="bounded")
-    return float(np.exp(found.x))
-
-
-def _cross_entropy(logits: NDArray[np.float32], truth: NDArray[np.int64], at: float) -> float:
-    scaled = logits.astype(np.float64) / at
-    scaled -= scaled.max(axis=1, keepdims=True)
-    likelihood = scaled[np.arange(len(truth)), truth] - np.log(np.exp(scaled).sum(axis=1))
-    return float(-np.mean([likelihood[truth == label].mean() for label in np.unique(truth)]))
-
-
-def _metrics(logits: NDArray[np.float32], truth: NDArray[np.int64], model: CropClassifier) -> tuple[Metric, ...]:
-    found = figures(logits / model.temperature, truth)
-    n = len(truth)
-    return tuple(
-        Metric(data="crops", split="val", n_images=n, n_cells=n, metric=name, value=round(found[name], 4))
-        for name in ("accuracy", "balanced accuracy", "val_loss")
-    )
-
-
-def _card(config: ClassifyConfig, state: engine.State[Any], training: Training, metrics: tuple[Metric, ...]) -> Card:
-    training = training.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
-    spec = _LIGHT.model_copy(
-        update={"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
-    )
-    return Card(
-        name=config.name,
-        task="classify",
-        classes=config.classes,
-        output="probabilities",
-        files={},
-        mpp=config.mpp,
-        input=spec,
-        thresholds={},
-        training=training,
-        metrics=metrics,
-        versions=versions(),
-        limits=_LIMITS,
-    )
-
-
-def _finish(
-    card: Card,
-    state: engine.State[CropClassifier],
-    seen: tuple[ClassifyConfig, Sequence[Crop]],
-    run: Path,
-    say: Callable[[str], None],
-) -> Path:
-    """Export, compare with torch on validation crops, and give the weights folder its name."""
-    config, val = seen
-    folder = run / (WEIGHTS + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    some = list(val[:: max(len(val) // 64, 1)])
-    by_torch = torch.softmax(torch.from_numpy(state.model.logits(some, config) / state.model.temperature), 1).numpy()
-    state.model.export(folder / "model.onnx")
-    write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}}), folder)
-    exported = load_classifier(folder, "cpu")([crop.rgb for crop in some], [crop.mpp for crop in some])
-    apart = float(np.abs(exported - by_torch).max())
-    if apart > _PARITY:
-        raise BlastdetError(f"{folder}: export and torch differ by {apart:.5f} in probability; {_PARITY} is allowed")
-    say(f"export equals torch within {apart:.6f} in probability on {len(some)} crops")
-    final = run / WEIGHTS
-    shutil.rmtree(final, ignore_errors=True)
-    folder.rename(final)
-    return final
+def _as_many_of_each(crops: Sequence[Crop], most: int = 1500) -> list[Crop]:
+    """Up to so many crops of each class, evenly taken."""
+    of = {label: [crop for crop in crops if crop.label == label] for label in {crop.label for crop in crops}}
+    return [crop for mine in of.values() for crop in mine[:: -(-len(mine) // most)]]
 
 
 def draw_crops(samples: CropEpoch, path: Path, rows: int = 6, columns: int = 12) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from made import cell_picture, run_blastdet
+from PIL import Image
 
 from blastdet.cli import cli
+from blastdet.crop_table import CropRow
 
 # Two threads on a busy machine were seen to add up in another order: "identical when resumed" is promised for one.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -64,3 +69,39 @@ def trained(films, blastdet):
     run = blastdet("train", "tiny.yaml", "--out", "whole")
     assert "export equals torch within 0.0" in run.stdout
     return films / "whole"
+
+
+@pytest.fixture(scope="session")
+def crops_folder(tmp_path_factory):
+    """Forty crops of two kinds from ten smears, and a configuration."""
+    root = tmp_path_factory.mktemp("crops")
+    (root / "made").mkdir()
+    rng, rows = np.random.default_rng(0), []
+    for i in range(40):
+        kind, mpp = ("blast", "wbc")[i % 2], (0.2, 0.5)[i // 2 % 2]
+        Image.fromarray(cell_picture(kind, rng, round(20 / mpp))).save(root / f"made/{i:03d}.png")
+        place = {"source": f"s{i // 4}.png", "group": f"g{i // 4}", "cluster": f"c{i // 4}"}
+        numbers = {"x1": 0, "y1": 0, "x2": 10, "y2": 10, "score": 1, "mpp": mpp}
+        rows.append({"crop": f"{i:03d}.png", **place, "label": kind, **numbers})
+    with (root / "made/crops.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(CropRow.__annotations__), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    config = {"task": "classify", "name": "made", "label": "blast", "classes": ["blast", "wbc"], "val_share": 0.3}
+    config |= {
+        "data": [{"path": "made", "licence": "none"}],
+        "epochs": 10,
+        "epoch_samples": 96,
+        "warmup_epochs": 0.5,
+        "lr": 0.003,
+    }
+    (root / "made.yaml").write_text(yaml.safe_dump(config))
+    return root
+
+
+@pytest.fixture(scope="session")
+def crops_run(crops_folder):
+    """Run folder of a network trained on them."""
+    text = run_blastdet(crops_folder, "train", "made.yaml", "--out", "run")
+    assert "export equals the model within 0.0" in text
+    return crops_folder / "run"

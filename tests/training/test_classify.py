@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from made import kill_after_an_epoch
+from made import cell_picture, kill_after_an_epoch, run_blastdet
 from PIL import Image
 
 from blastdet.cards import read_card
@@ -26,59 +20,15 @@ from blastdet.training.crops import CropEpoch, folds, label_of, load_crops, spli
 from blastdet.training.init import read_tensors, take_weights
 from blastdet.training.rcnn import FasterRcnn
 
-FIELDS = list(CropRow.__annotations__)
+
+@pytest.fixture
+def folder(crops_folder):
+    return crops_folder
 
 
-def _cell(kind: str, rng: np.random.Generator, side: int) -> np.ndarray:
-    """A disc: large and dark, or small and pale."""
-    ys, xs = np.mgrid[:side, :side] - side / 2 + 0.5
-    radius, colour = (0.38, (90, 50, 140)) if kind == "blast" else (0.2, (190, 150, 200))
-    disc = np.clip(side * radius - np.hypot(xs, ys) + 0.5, 0, 1)[..., None]
-    film = 240 * (1 - disc) + np.array(colour) * disc
-    return np.clip(film + rng.normal(0, 4, film.shape), 0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Forty crops of two kinds from ten smears, and a configuration."""
-    root = tmp_path_factory.mktemp("crops")
-    (root / "made").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for i in range(40):
-        kind, mpp = ("blast", "wbc")[i % 2], (0.2, 0.5)[i // 2 % 2]
-        Image.fromarray(_cell(kind, rng, round(20 / mpp))).save(root / f"made/{i:03d}.png")
-        place = {"source": f"s{i // 4}.png", "group": f"g{i // 4}", "cluster": f"c{i // 4}"}
-        numbers = {"x1": 0, "y1": 0, "x2": 10, "y2": 10, "score": 1, "mpp": mpp}
-        rows.append({"crop": f"{i:03d}.png", **place, "label": kind, **numbers})
-    with (root / "made/crops.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, FIELDS, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    config = {"task": "classify", "name": "made", "label": "blast", "classes": ["blast", "wbc"], "val_share": 0.3}
-    config |= {
-        "data": [{"path": "made", "licence": "none"}],
-        "epochs": 10,
-        "epoch_samples": 96,
-        "warmup_epochs": 0.5,
-        "lr": 0.003,
-    }
-    (root / "made.yaml").write_text(yaml.safe_dump(config))
-    return root
-
-
-def _blastdet(folder, *words: str, code: int = 0) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "blastdet", *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    text = _blastdet(folder, "train", "made.yaml", "--out", "run")
-    assert "export equals torch within 0.0" in text
-    return folder / "run"
+@pytest.fixture
+def run(crops_run):
+    return crops_run
 
 
 def test_it_learns_and_its_card_says_how_to_feed_it(run, folder):
@@ -88,30 +38,45 @@ def test_it_learns_and_its_card_says_how_to_feed_it(run, folder):
     assert (run / "samples.png").is_file() and (run / "metrics.csv").is_file()
     model, rng = load_classifier(run / "weights"), np.random.default_rng(1)
     kinds = ["blast", "wbc"] * 5
-    found = model([_cell(kind, rng, 60) for kind in kinds], [1 / 3] * 10)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
-    assert [card.classes[i] for i in found.argmax(axis=1)] == kinds
+    found = model([cell_picture(kind, rng, 60) for kind in kinds], [1 / 3] * 10)
+    np.testing.assert_allclose(found.probability.sum(axis=1), 1, atol=1e-5)
+    assert [card.classes[i] for i in found.probability.argmax(axis=1)] == kinds
+    assert (found.distance > 0).all()
 
 
-def test_the_same_crop_at_another_resolution_is_the_same_cell(run):
+def test_its_card_tells_where_it_is_sure(run):
+    """Cells apart by far: all blasts are called, no other is, and what is no cell is far from all that was learnt."""
+    card, model, rng = read_card(run / "weights"), load_classifier(run / "weights"), np.random.default_rng(3)
+    assert card.unsure is not None and card.unsure.low <= card.unsure.high
+    kinds = ["blast", "wbc"] * 20
+    blast = model([cell_picture(kind, rng, 60) for kind in kinds], [1 / 3] * 40).probability[:, 0]
+    assert ((blast >= card.thresholds["blast"].value) == [kind == "blast" for kind in kinds]).mean() > 0.9
+    stripes = np.tile(np.array([[0, 255]], np.uint8).repeat(6, axis=1), (60, 5))[..., None].repeat(3, axis=2)
+    strange = model([stripes, 255 - stripes], [0.5, 0.5]).distance
+    assert (strange > card.unsure.distance).all()
+    assert (run / "reliability.png").is_file()
+    assert {"Brier score", "expected calibration error of blast"} <= {metric.metric for metric in card.metrics}
+
+
+def test_the_same_crop_at_another_resolution_is_the_samecell_picture(run):
     """A PBC crop taken down to the resolution of ALL fields must not change its mind."""
     model, rng = load_classifier(run / "weights"), np.random.default_rng(2)
-    fine = [_cell(kind, rng, 200) for kind in ("blast", "wbc") * 10]
+    fine = [cell_picture(kind, rng, 200) for kind in ("blast", "wbc") * 10]
     coarse = [np.asarray(Image.fromarray(rgb).resize((40, 40), Image.Resampling.BOX)) for rgb in fine]
-    moved = np.abs(model(fine, [0.1] * 20) - model(coarse, [0.5] * 20))[:, 0]
+    moved = np.abs(model(fine, [0.1] * 20).probability - model(coarse, [0.5] * 20).probability)[:, 0]
     assert np.median(moved) < 0.1
 
 
 def test_one_pixel_no_crop_and_a_large_one(run):
     model = load_classifier(run / "weights")
-    assert model([], []).shape == (0, 2)
+    assert [part.shape for part in model([], [])] == [(0, 2), (0,)]
     odd = [np.full((n, n, 3), 200, np.uint8) for n in (1, 2, 500)]
-    assert np.isfinite(model(odd, [0.5, 0.1, 0.5])).all()
+    assert all(np.isfinite(part).all() for part in model(odd, [0.5, 0.1, 0.5]))
 
 
 def test_killed_and_resumed_equals_uninterrupted(run, folder):
     kill_after_an_epoch(folder, "again", "made.yaml")
-    _blastdet(folder, "train", "made.yaml", "--out", "again", "--resume")
+    run_blastdet(folder, "train", "made.yaml", "--out", "again", "--resume")
     a, b = (torch.load(folder / name / "last.pt", weights_only=True)["ema"] for name in ("run", "again"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
@@ -120,7 +85,7 @@ def test_a_detector_is_no_classifier_and_the_reverse(run, folder):
     with pytest.raises(WeightsError, match="to detect found, to classify expected"):
         load_classifier("default")
     (folder / "smear.png").write_bytes((folder / "made/000.png").read_bytes())
-    text = _blastdet(folder, "detect", "smear.png", "--weights", "run/weights", "--mpp", "0.2", code=2)
+    text = run_blastdet(folder, "detect", "smear.png", "--weights", "run/weights", "--mpp", "0.2", code=2)
     assert "to classify found, to detect expected" in text
 
 
@@ -133,10 +98,11 @@ def test_a_detector_is_no_classifier_and_the_reverse(run, folder):
         ("data.0.path=nowhere", "nowhere"),
         ("classes=[blast,blast]", "named twice"),
         ("side=50", "side"),
+        ("model=squeezenet1_1", "a network that ends in a linear layer expected"),
     ],
 )
 def test_bad_settings_are_one_line(folder, setting, line):
-    text = _blastdet(folder, "train", "made.yaml", "--out", "bad", "--set", setting, code=2)
+    text = run_blastdet(folder, "train", "made.yaml", "--out", "bad", "--set", setting, code=2)
     assert line in text and "Traceback" not in text
     (folder / "bad/config.yaml").unlink(missing_ok=True)
 

@@ -1,0 +1,167 @@
+"""Second stage: which of the white cells that were found are blasts, and what their share is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blastdet.cards import Card, Trial
+from blastdet.classifiers import Classifier
+from blastdet.crops import crop
+from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
+from blastdet.images import Source
+from blastdet.types import BLAST, CELL_CLASSES, WBC, BlastCount, Detections, Scale
+
+ERYTHROBLAST = "erythroblast"
+ENOUGH = 200
+"""White cells that a differential count by eye takes (ICSH 2015: blasts are counted on 200 cells)."""
+
+_BATCH = 256  # crops held at once
+_RESAMPLES = 2000
+
+
+def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier) -> Detections:
+    """Sort nucleated cells into blasts and others.
+
+    Parameters
+    ----------
+    source : Source
+        The smear, in the colours that the classifier was trained on.
+    cells : Detections
+        In pixels of the smear. Red cells and platelets stay as they are.
+    mpp : (float, float)
+        µm per pixel of the smear along x and y.
+    classifier : Classifier
+
+    Returns
+    -------
+    Detections
+        The same cells in the same order, with ``label`` (blast from the operating threshold on, else wbc),
+        ``blast_probability``, ``unsure`` and ``cell_type`` ("erythroblast", where the classifier says so).
+    """
+    card = classifier.card
+    probability = np.full(len(cells), np.nan, np.float32)
+    unsure = np.zeros(len(cells), bool)
+    label, cell_type = cells.label.copy(), np.full(len(cells), "", dtype=f"<U{len(ERYTHROBLAST)}")
+    nucleated = np.flatnonzero(np.isin(cells.label, (BLAST, WBC)))
+    pitch = max(min(mpp), card.mpp / 2)  # as in training: finer pixels than these are not looked at
+    for start in range(0, len(nucleated), _BATCH):
+        some = nucleated[start : start + _BATCH]
+        crops = [crop(source, tuple(box), mpp, pitch) for box in cells.boxes_xyxy[some].tolist()]
+        found = classifier(crops, [pitch] * len(crops))
+        probability[some] = blast = found.probability[:, card.classes.index("blast")]
+        label[some] = np.where(blast >= card.thresholds["blast"].value, BLAST, WBC)
+        unsure[some] = is_unsure(card, blast, found.distance)
+        if ERYTHROBLAST in card.classes:
+            likeliest = found.probability.argmax(axis=1) == card.classes.index(ERYTHROBLAST)
+            cell_type[some[likeliest & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
+    return cells.with_columns(label=label, blast_probability=probability, unsure=unsure, cell_type=cell_type)
+
+
+def is_unsure(card: Card, blast: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Which blast probabilities (n,), at a distance (n,) from what was learnt, are not to be relied on; bool (n,)."""
+    limits = card.unsure
+    if limits is None:
+        return np.zeros(len(blast), bool)
+    return ((blast >= limits.low) & (blast < limits.high)) | (distance > limits.distance)
+
+
+def count(cells: Detections, card: Card) -> BlastCount:
+    """What the second stage found on one smear; see `BlastCount`.
+
+    Parameters
+    ----------
+    cells : Detections
+        From `judge`, at or above the detector's operating threshold.
+    card : Card
+        Of the classifier.
+    """
+    cells = cells.of("blast", "wbc")
+    assert cells.unsure is not None and cells.cell_type is not None
+    red = cells.cell_type == ERYTHROBLAST
+    called = cells.label == BLAST
+    blasts, unsure = int((called & ~cells.unsure).sum()), int((cells.unsure & ~red).sum())
+    n = len(cells) - int(red.sum())
+    exact = clopper_pearson(blasts, n)
+    corrected, interval = corrected_share(int(called.sum()), n, card.trials)
+    return BlastCount(
+        blasts=blasts,
+        others=n - blasts - unsure,
+        unsure=unsure,
+        called=int(called.sum()),
+        erythroblasts=int(red.sum()),
+        interval=(exact.low, exact.high),
+        corrected=corrected,
+        corrected_interval=interval,
+    )
+
+
+def corrected_share(
+    called: int, n: int, trials: Sequence[Trial], seed: int = 0
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Share of blasts corrected for what the classifier misses and makes up, clipped to [0, 1], with its 95 % interval.
+
+    Source: W. J. Rogan and B. Gladen, Am. J. Epidemiol. 107 (1978) 71-76. The interval is a bootstrap over both the
+    cells of the smear and the clusters on which sensitivity and specificity were measured.
+
+    Parameters
+    ----------
+    called : int
+        Cells at or above the operating threshold.
+    n : int
+        White cells.
+    trials : sequence of Trial
+        Of the card; without them, or without cells, there is no correction.
+    """
+    rows = [[t.blasts_called, t.blasts, t.others_called, t.others] for t in trials]
+    table = np.array(rows, np.float64).reshape(-1, 4)
+    if not n or not (table[:, [1, 3]].sum(axis=0) > 0).all():
+        return None, None
+    point = _rogan_gladen(np.array([called / n]), table.sum(axis=0)[None])[0]
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=_RESAMPLES) @ table
+    spread = percentile_interval(
+        _rogan_gladen(rng.binomial(n, called / n, size=_RESAMPLES) / n, drawn), "bootstrap over cells and clusters"
+    )
+    if np.isnan([point, spread.low]).any():
+        return None, None
+    return float(point), (spread.low, spread.high)
+
+
+def _rogan_gladen(share: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Corrected shares (b,) of apparent ones (b,), by sums (b, 4); NaN where the test tells nothing."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sensitivity, false = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
+        corrected = (share - false) / (sensitivity - false)
+    return np.where(sensitivity > false, np.clip(corrected, 0, 1), np.nan)
+
+
+def in_words(found: BlastCount) -> list[str]:
+    """What is said of a smear's white cells, a line each; never a diagnosis."""
+    n = found.n
+    lines = [
+        f"{n} white cells = {found.blasts} {CELL_CLASSES[BLAST]}s + {found.others} others + {found.unsure} unsure"
+        + (f"; erythroblasts {found.erythroblasts}" if found.erythroblasts else "")
+        + (f" ({100 * found.erythroblasts / n:.1f} per 100 white cells)" if found.erythroblasts and n else "")
+    ]
+    if not n:
+        return lines
+    low, high = found.interval
+    lines.append(
+        f"blasts {found.blasts / n:.1%} of white cells, 95 % interval {low:.1%} to {high:.1%} (sampling error only)"
+    )
+    if found.unsure:
+        lines.append(
+            f"between {found.blasts / n:.1%} and {(found.blasts + found.unsure) / n:.1%} as the unsure turn out"
+        )
+    if found.corrected is not None and found.corrected_interval is not None:
+        low, high = found.corrected_interval
+        lines.append(
+            f"corrected for the model's sensitivity and specificity: {found.corrected:.1%}, {low:.1%} to {high:.1%}"
+        )
+        if low == 0:
+            lines.append("not distinguishable from no blasts with this model")
+    if n < ENOUGH:
+        lines.append(f"fewer than {ENOUGH} white cells counted")
+    return lines

@@ -1,0 +1,152 @@
+"""From a trained classifier of crops to its weights folder: calibrated, described, exported, compared with itself."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blastdet.cards import Card, InputSpec, Metric, Threshold, Training, Unsure, sha256_of, write_card
+from blastdet.classifiers import load_classifier
+from blastdet.configs import ClassifyConfig
+from blastdet.errors import BlastdetError
+from blastdet.training import calibration
+from blastdet.training.calibration import Settled
+from blastdet.training.crops import PAD, CropData
+from blastdet.training.export import WEIGHTS, versions
+
+LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+"""How pixels go into a network; size, grey and sharpness are those of its configuration."""
+
+RELIABILITY = "reliability.png"
+_PARITY = 1e-4
+_LIMITS = (
+    "Research use only; no diagnosis.",
+    "Trained on the crops listed under training; other stains, microscopes and focus lower its figures.",
+)
+
+
+class Tail(nn.Module):
+    """From logits and features to what an exported model answers: see `blastdet.classifiers.Judged`."""
+
+    def __init__(self, settled: Settled) -> None:
+        super().__init__()
+        self.temperature = settled.temperature
+        self.axes, self.means = torch.from_numpy(settled.space.axes), torch.from_numpy(settled.space.means)
+
+    def forward(self, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (n, classes) and distance (n,)."""
+        apart = (features @ self.axes)[:, None] - self.means
+        distance = (apart**2).sum(dim=2).sqrt().min(dim=1).values
+        return functional.softmax(logits / self.temperature, dim=1), distance
+
+
+def publish(
+    config: ClassifyConfig,
+    data: CropData,
+    training: Training,
+    settled: Settled,
+    export: Callable[[Path], None],
+    run: Path,
+) -> str:
+    """Write the weights folder of a run, and the reliability plot where blasts are told from others.
+
+    Parameters
+    ----------
+    config, data
+        What was trained, and on what.
+    training : Training
+        The record for the card.
+    settled : Settled
+        What validation crops tell of the model.
+    export : callable
+        Writes the model as ONNX.
+    run : Path
+
+    Returns
+    -------
+    str
+        How well the export agrees with the model.
+
+    Raises
+    ------
+    BlastdetError
+        If it does not.
+    """
+    folder = run / (WEIGHTS + ".tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    export(folder / "model.onnx")
+    files = {"model.onnx": sha256_of(folder / "model.onnx")}
+    write_card(_card(config, training, data.colour, settled).model_copy(update={"files": files}), folder)
+    rows = slice(None, None, max(len(data.val) // 64, 1))
+    line = _compared(folder, settled, data, rows)
+    if "blast" in config.classes:
+        blast = config.classes.index("blast")
+        curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
+        calibration.draw_reliability(curve, run / RELIABILITY)
+    final = run / WEIGHTS
+    shutil.rmtree(final, ignore_errors=True)
+    folder.rename(final)
+    return line
+
+
+def _compared(folder: Path, settled: Settled, data: CropData, rows: slice) -> str:
+    some = data.val[rows]
+    exported = load_classifier(folder, "cpu")([crop.rgb for crop in some], [crop.mpp for crop in some])
+    apart = float(np.abs(exported.probability - settled.probability[rows]).max())
+    farther = float(np.abs(exported.distance / settled.distance[rows] - 1).max())
+    if apart > _PARITY or farther > 10 * _PARITY:
+        raise BlastdetError(
+            f"{folder}: export and model differ by {apart:.5f} in probability and {farther:.5f} of the distance; "
+            f"{_PARITY} and {10 * _PARITY} are allowed"
+        )
+    return f"export equals the model within {apart:.6f} in probability on {len(some)} crops"
+
+
+def _card(config: ClassifyConfig, training: Training, colour: Any, settled: Settled) -> Card:
+    size = {"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
+    thresholds: dict[str, Threshold] = {}
+    unsure: Unsure | None = None
+    if "blast" in config.classes:
+        blast = config.classes.index("blast")
+        score, is_blast = settled.probability[:, blast], settled.truth == blast
+        thresholds = {"blast": calibration.operating_threshold(score, is_blast)}
+        unsure = calibration.unsure_of(score, is_blast, settled.distance)
+    return Card(
+        name=config.name,
+        task="classify",
+        classes=config.classes,
+        output="probabilities",
+        sees=config.sees,
+        files={},
+        mpp=config.mpp,
+        input=LIGHT.model_copy(update={**size, "colour": colour}),
+        thresholds=thresholds,
+        unsure=unsure,
+        training=training,
+        metrics=_metrics(config, settled),
+        versions=versions(),
+        limits=_LIMITS,
+    )
+
+
+def _metrics(config: ClassifyConfig, settled: Settled) -> tuple[Metric, ...]:
+    found = calibration.figures(np.log(np.maximum(settled.probability, 1e-12)), settled.truth)
+    found["Brier score"] = calibration.brier(settled.probability, settled.truth)
+    if "blast" in config.classes:
+        blast = config.classes.index("blast")
+        curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
+        found["expected calibration error of blast"] = curve.error
+    n = len(settled.truth)
+    return tuple(
+        Metric(data="crops", split="val", n_images=n, n_cells=n, metric=name, value=round(value, 4))
+        for name, value in found.items()
+        if name != "fitness"
+    )
