@@ -43,4 +43,4 @@ class FakeClassifier:
         middles = np.array([rgb[len(rgb) // 2, len(rgb) // 2] for rgb in crops], np.float32).reshape(-1, 3) / 255
         blast, rest, red_cell = middles[:, 0], 1 - middles[:, 0], middles[:, 2]
         probability = np.stack([blast, rest * (1 - red_cell), rest * red_cell], axis=1)
-        return Judged(probability, (middles[:, 1] * 10).astype(np.float32))
+        return Judged(probability.astype(np.float32), (middles[:, 1] * 10).astype(np.float32))
