@@ -55,6 +55,7 @@ def command(
     from blastdet.errors import ConfigError
     from blastdet.formats.files import check_replaced, write_text
 
+    shares = _parse_fractions(fractions)
     if keys is not None and group_by is None and purge is None:
         raise ConfigError(f"--keys {keys}: none of its columns is named, --group-by or --purge COLUMN expected")
     check_replaced(out, "image,split", "split")
@@ -62,7 +63,7 @@ def command(
     first = _keys(dataset, keys, group_by)
     second = _keys(dataset, keys, purge) if purge else None
     if strategy == "grouped":
-        dataset = splits.grouped(dataset, first, seed=seed, fractions=_parse_fractions(fractions))
+        dataset = splits.grouped(dataset, first, seed=seed, fractions=shares)
     else:
         dataset = splits.assign(dataset, strategy)
     if second is not None:

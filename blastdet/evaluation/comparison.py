@@ -12,7 +12,7 @@ import numpy as np
 
 from blastdet.errors import ConfigError
 from blastdet.evaluation.confusion import Confusion
-from blastdet.evaluation.intervals import RESAMPLES, Interval, bootstrap_ap, group_weights, percentile_interval
+from blastdet.evaluation.intervals import RESAMPLES, Interval, bootstrap_ap, group_weights, spread_over_groups
 from blastdet.evaluation.matching import Floats, Ints
 from blastdet.evaluation.summary import FIGURES, Evaluation
 
@@ -59,23 +59,26 @@ def compare(a: Evaluation, b: Evaluation, resamples: int = RESAMPLES) -> list[Di
     if [smear.path for smear in a.dataset] != [smear.path for smear in b.dataset]:
         raise ConfigError(f"{a.title} and {b.title}: different smears found, the same expected")
     weights = group_weights(a.ap.table.group, resamples)
-    method = f"paired bootstrap over {a.ap.table.n_groups} groups, {resamples} resamples"
-    return [*_precision_differences(a, b, weights, method), *_cell_differences(a, b, weights, method)]
+    return [*_precision_differences(a, b, weights), *_cell_differences(a, b, weights)]
 
 
-def _precision_differences(a: Evaluation, b: Evaluation, weights: Ints, method: str) -> list[Difference]:
+def _spread(samples: Floats, of: Evaluation) -> Interval:
+    return spread_over_groups(samples, of.ap.table.n_groups, len(samples), "paired bootstrap")
+
+
+def _precision_differences(a: Evaluation, b: Evaluation, weights: Ints) -> list[Difference]:
     samples_a, samples_b = bootstrap_ap(a.ap.table, weights), bootstrap_ap(b.ap.table, weights)
     differences = []
     for name in [*(n for n in a.ap.classes if n in b.ap.classes and a.ap.n_truth[n]), "all"]:
         key = None if name == "all" else name
         for figure in FIGURES:
-            interval = percentile_interval(samples_b[name][figure] - samples_a[name][figure], method)
+            interval = _spread(samples_b[name][figure] - samples_a[name][figure], a)
             values = a.ap.figures(key)[figure], b.ap.figures(key)[figure]
             differences.append(Difference(name, figure, *values, values[1] - values[0], interval))
     return differences
 
 
-def _cell_differences(a: Evaluation, b: Evaluation, weights: Ints, method: str) -> list[Difference]:
+def _cell_differences(a: Evaluation, b: Evaluation, weights: Ints) -> list[Difference]:
     """At each model's own operating point, class-aware matching."""
     sides = [next(c for c in side.confusions if c.matching == "class-aware") for side in (a, b)]
     differences = []
@@ -83,7 +86,7 @@ def _cell_differences(a: Evaluation, b: Evaluation, weights: Ints, method: str) 
         ratios = [_ratios(side, name, weights) for side in sides]
         for figure in ratios[0]:
             (value_a, samples_a), (value_b, samples_b) = (side[figure] for side in ratios)
-            interval = percentile_interval(samples_b - samples_a, method)
+            interval = _spread(samples_b - samples_a, a)
             differences.append(Difference(name, figure, value_a, value_b, value_b - value_a, interval))
     return differences
 

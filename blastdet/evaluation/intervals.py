@@ -48,6 +48,13 @@ def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Int
     return np.asarray(drawn[:, group], np.int64)
 
 
+def spread_over_groups(samples: ArrayLike, n_groups: int, resamples: int, how: str = "bootstrap") -> Interval:
+    """Interval of bootstrap samples over groups; none where there is but one group, whose resamples are all alike."""
+    if n_groups < 2:
+        return Interval(float("nan"), float("nan"), "none: one group only")
+    return percentile_interval(samples, f"{how} over {n_groups} groups, {resamples} resamples")
+
+
 def percentile_interval(samples: ArrayLike, method: str) -> Interval:
     """2.5th and 97.5th percentile of bootstrap samples; resamples without a value are passed over."""
     known = np.asarray(samples, np.float64)
@@ -88,10 +95,9 @@ def _figures(matches: ClassMatches, weight: Ints) -> tuple[float, float, float, 
 
 def ap_intervals(table: MatchTable, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, dict[str, Interval]]:
     """95 % intervals over groups of every average precision, by class and over ``"all"``."""
-    method = f"bootstrap over {table.n_groups} groups, {resamples} resamples"
     samples = bootstrap_ap(table, group_weights(table.group, resamples, seed))
     return {
-        name: {figure: percentile_interval(values, method) for figure, values in figures.items()}
+        name: {figure: spread_over_groups(values, table.n_groups, resamples) for figure, values in figures.items()}
         for name, figures in samples.items()
     }
 
@@ -118,7 +124,7 @@ def bootstrap_statistic(
     n_groups = len(np.unique(group))
     with np.errstate(invalid="ignore", divide="ignore"):
         values = statistic(sums)
-    return percentile_interval(values, f"bootstrap over {n_groups} groups, {resamples} resamples")
+    return spread_over_groups(values, n_groups, resamples)
 
 
 def ratio_interval(
@@ -144,7 +150,7 @@ def ratio_interval(
     weights = group_weights(group, resamples, seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = (weights @ above) / (weights @ below)
-    return percentile_interval(values, f"bootstrap over {n_groups} groups, {resamples} resamples")
+    return spread_over_groups(values, n_groups, resamples)
 
 
 def wilson(successes: int, n: int) -> Interval:

@@ -277,3 +277,11 @@ def test_slices_split_the_cells() -> None:
     assert by_name["crowded smear"] == (4, 0.75) and by_name["sparse smear"] == (1, 0)
     assert by_name["under 5 µm"] == (3, 0.333) and by_name["10–15 µm"] == (2, 1)
     assert "15 µm and over" not in by_name
+
+
+def test_one_group_has_no_interval():
+    """All resamples of one group are alike: their width of zero would pass for certainty."""
+    columns = {"hits": np.array([3.0, 4.0]), "all": np.array([5.0, 6.0])}
+    found = bootstrap_statistic(columns, lambda sums: sums["hits"] / sums["all"], np.array([0, 0]))
+    assert np.isnan([found.low, found.high]).all() and "one group" in found.method
+    assert np.isnan(ratio_interval([3, 4], [5, 6], np.array([0, 0])).low)
