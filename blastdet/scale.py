@@ -32,11 +32,6 @@ _WINDOW = 2400  # side, in pixels, of what is looked at of a large picture
 _LOOK_UM = 128  # side of what the detector is shown: some hundred red cells, and no more work than that
 _LADDER = (0.06, 0.085, 0.12, 0.17, 0.24, 0.34, 0.48)
 _LEAST_SCORE = 0.3
-_BOX_MARGIN = 1.065
-"""Side of a box over the cell it holds. The detector draws boxes as BCCD's annotators did, 1.14 times as wide as the
-edges of the cell (seen on synthetic films, whose edges are known). BCCD's scale is defined by such boxes, that of other
-films by edges: the middle is off by 7 % on either."""
-
 _FEWEST = 3  # red cells that may correct a scale
 _ENOUGH = 8  # red cells that settle it, and that may tell a squeezed picture
 _SQUEEZED = 1.1
@@ -172,7 +167,7 @@ def _implied(sizes: NDArray[np.float64]) -> Scale:
     width, height = np.median(sizes, axis=0)
     if len(sizes) < _ENOUGH or max(width / height, height / width) < _SQUEEZED:
         width = height = np.sqrt(width * height)
-    return float(_BOX_MARGIN * RED_CELL_UM / width), float(_BOX_MARGIN * RED_CELL_UM / height)
+    return float(RED_CELL_UM / width), float(RED_CELL_UM / height)
 
 
 def _look(rgb: RGB, mpp: Scale, detector: Detector) -> _Look:

@@ -42,7 +42,7 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     return tuple(Path(path) for path in value)
 
 
-@click.command("detect", short_help="find and count the cells of smears")
+@click.command("detect", short_help="find and count the cells of smears, and the blasts among them")
 @click.argument("paths", nargs=-1, required=True, callback=_parse_paths)
 @click.option("--weights", default="default", show_default=True, help="Shipped model's name, or a weights folder.")
 @click.option("--mpp", callback=_parse_mpp, metavar="X[,Y]|auto", help="µm per pixel; default: the file's, else auto.")
@@ -61,7 +61,7 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Skip smears that an equal run in --out has done.")
 def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **options: Any) -> None:
-    """Find every nucleated cell (and red cells and platelets) on smear images, and count them.
+    """Find every nucleated cell (and red cells and platelets) on smear images, count them, and say which are blasts.
 
     PATHS are files, patterns or folders (with all below).
 
@@ -74,6 +74,9 @@ def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **opti
 
     A box counts as a cell from the operating threshold of the weights' card on. A --min-score above that raises it;
     one below it only lets the COCO file list more boxes (0.01 gives the whole precision-recall curve).
+
+    Where the weights name a second stage, each white cell gets a blast probability, and the smear its share of blasts
+    with what is uncertain about it: how few cells were counted, which cells are unsure, and how often the model errs.
 
     Printed: cells of each class, per mm², and per 0.038 mm² (one field through a 100x objective).
 
