@@ -93,6 +93,10 @@ def all_notes(evaluation: Evaluation) -> list[str]:
     notes = [*evaluation.ap.notes]
     if any(part.blast_probability is not None for part in evaluation.predictions.candidates):
         notes.append("blast, wbc: average precision ranks by score x class probability of the second stage")
+    held, n = evaluation.share_coverage
+    if n:
+        what = "the 95 % interval of the blast share (sampling error only)"
+        notes.append(f"{what} holds the truth on {held} of {n} smears")
     if not evaluation.by_size:
         notes.append("µm/px of the data set unknown: no figures by cell size")
     if evaluation.cell_test is not None:
@@ -129,6 +133,7 @@ def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "localisation_and_classification": evaluation.joint,
         "slices": evaluation.slices,
         "counts_per_smear": evaluation.counts,
+        "blast_share_intervals": dict(zip(("hold_the_truth", "smears"), evaluation.share_coverage, strict=True)),
         "image_tests": [_verdict_json(verdicts) for verdicts in evaluation.images],
         "cell_test": _cell_test_json(evaluation),
         "calibration_error": {name: curve.error for name, curve in evaluation.calibration.items()},

@@ -1,4 +1,5 @@
-"""Sensitivity where it is hard: touching cells, cells at the border, small and large ones, crowded smears.
+"""Sensitivity where it is hard: touching cells, cells at the border, small and large ones, crowded smears; and by
+class, cluster or group of the smear, where there are few enough to look at.
 
 A slice is a property of the truth, so that only sensitivity can be sliced: a false detection has no true size.
 """
@@ -24,6 +25,10 @@ BORDER_PX = 1.0
 
 CROWDED = 0.5
 """Smears with more cells than this quantile of all smears are crowded."""
+
+
+MOST = 20
+"""Clusters, groups or classes of smears are told apart if there are no more of them than this."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,11 @@ def _tags(dataset: Dataset) -> dict[str, list[Bools]]:
     for smear in dataset:
         for tag, mask in _tags_of(smear, many):
             tags.setdefault(tag, []).append(mask)
+    for key in ("label", "cluster", "group"):
+        values = [getattr(smear, key) for smear in dataset]
+        for value in sorted({v for v in values if v is not None}) if len(set(values)) <= MOST else []:
+            masks = zip(values, dataset, strict=True)
+            tags[f"{key} {value}"] = [np.full(len(s.truth or ()), v == value) for v, s in masks]
     return tags
 
 

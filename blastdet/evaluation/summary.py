@@ -12,7 +12,7 @@ import numpy as np
 from blastdet.evaluation.allidb import IMAGE_K, CellTest, Verdicts, cell_test, image_test
 from blastdet.evaluation.coco import MAX_DETS, APResult, average_precision, check_against_pycocotools
 from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
-from blastdet.evaluation.counts import Agreement, Froc, agreements, froc
+from blastdet.evaluation.counts import Agreement, Froc, agreements, froc, share_coverage
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ap_intervals
 from blastdet.evaluation.operating import Reliability, Sweep, reliability, sweep
 from blastdet.evaluation.slices import SIZES_UM, Slice, slices
@@ -65,6 +65,7 @@ class Evaluation:
     cells: dict[str, dict[str, list[Figure]]]
     joint: list[Figure]
     counts: list[Agreement]
+    share_coverage: tuple[int, int]
     frocs: dict[str, Froc]
     sweeps: dict[str, Sweep]
     calibration: dict[str, Reliability]
@@ -124,6 +125,7 @@ def evaluate(
         {c.matching: {name: class_figures(c, name, resamples) for name in judged} for c in confusions},
         joint_figures(confusions[0], resamples),
         agreements(dataset, found, thresholds, resamples),
+        share_coverage(dataset, found, thresholds),
         {name: froc(dataset, ap, name) for name in judged if name in ("blast", "wbc")},
         {name: sweep(ap.table.classes[name]) for name in judged},
         {name: reliability(ap.table.classes[name]) for name in judged},

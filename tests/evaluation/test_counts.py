@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from blastdet.evaluation.allidb import cell_test, image_test, match_points
 from blastdet.evaluation.coco import average_precision
 from blastdet.evaluation.confusion import confusion
-from blastdet.evaluation.counts import agreement, bland_altman, concordance, count_cells, coverage, froc
+from blastdet.evaluation.counts import (
+    agreement,
+    bland_altman,
+    concordance,
+    count_cells,
+    coverage,
+    froc,
+    share_coverage,
+)
 from blastdet.evaluation.intervals import (
     bootstrap_statistic,
     clopper_pearson,
@@ -277,6 +285,30 @@ def test_slices_split_the_cells() -> None:
     assert by_name["crowded smear"] == (4, 0.75) and by_name["sparse smear"] == (1, 0)
     assert by_name["under 5 µm"] == (3, 0.333) and by_name["10–15 µm"] == (2, 1)
     assert "15 µm and over" not in by_name
+
+
+def test_smears_of_few_classes_clusters_and_groups_are_told_apart() -> None:
+    boxes = [(0, 0, 40, 40), (100, 100, 140, 140)]
+    data = dataset([cells(boxes)] * 3)
+    smears = [replace(s, cluster=c, label="pre", group=None) for s, c in zip(data, "aab", strict=True)]
+    data = replace(data, smears=tuple(smears))
+    found = [cells([(*box, 0.9) for box in boxes]), cells([(*boxes[0], 0.9)]), Detections.empty()]
+    result = confusion(data, found, ("wbc",), HALF, "class-aware")
+    by_name = {part.slice: (part.n, part.sensitivity) for part in slices(data, result, 50)}
+    assert by_name["cluster a"] == (4, 0.75) and by_name["cluster b"] == (2, 0)
+    assert "label pre" not in by_name  # all of them
+
+
+def test_stated_intervals_are_held_against_the_truth() -> None:
+    """Ten blasts of twenty, found as they are, as none, and by a model that is unsure of them all."""
+    boxes = [(50 * i, 0, 50 * i + 40, 40) for i in range(20)]
+    label = [0] * 10 + [1] * 10
+    data = dataset([cells(boxes).with_columns(label=label)] * 3)
+    right = cells([(*box, 0.9) for box in boxes]).with_columns(label=label)
+    none = right.with_columns(label=[1] * 20)
+    unsure = right.with_columns(unsure=[True] * 20)
+    assert share_coverage(data, [right, none, unsure], {"blast": 0.5, "wbc": 0.5}) == (1, 3)
+    assert share_coverage(dataset([cells(boxes)], annotated=("wbc",)), [right], {"blast": 0.5, "wbc": 0.5}) == (0, 0)
 
 
 def test_one_group_has_no_interval():
