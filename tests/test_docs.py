@@ -158,7 +158,7 @@ def test_notebook_runs(notebook: Path, sandboxes: dict[Path, Path], data_dir: Pa
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code"), "clear the outputs"
-    quiet = "import matplotlib; matplotlib.use('Agg')\n"
+    quiet = "import os, matplotlib; matplotlib.use('Agg'); os.environ['BLASTDET_SMALL'] = '1'\n"
     run = _run([sys.executable, "-c", quiet + code], sandboxes[EXECUTED[0]], data_dir)
     assert run.returncode == 0, run.stderr
 
