@@ -151,3 +151,50 @@ def test_worst_errors_take_turns() -> None:
 
 def test_class_order_is_that_of_the_project() -> None:
     assert CELL_CLASSES[:3] == CLASSES
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2), st.integers(0, 9)), min_size=1, max_size=40))
+def test_the_matrix_is_that_of_supervision_where_boxes_meet_in_pairs(rows: list[tuple[int, int, int]]) -> None:
+    """Cells far apart, each met by one box at most, none to be ignored: there the conventions are the same."""
+    places = [(100 * (i % 7), 100 * (i // 7)) for i in range(len(rows))]
+    true = [(x, y, x + 40, y + 40) for x, y in places]
+    seen = [(place, label, shift) for place, (_, label, shift) in zip(places, rows, strict=True) if label >= 0]
+    found = [(x + 3 * shift, y, x + 3 * shift + 40, y + 40) for (x, y), _, shift in seen]  # the widest ones miss
+    truth, predicted = [row[0] for row in rows], [label for _, label, _ in seen]
+    ours = confusion(dataset([cells(true, truth)]), [cells(found, predicted)], CLASSES, HALF)
+    assert ours.matrix.tolist() == _by_supervision(found, predicted, true, truth).tolist()
+
+
+def test_where_supervision_counts_in_another_way() -> None:
+    """It takes the best pair first, we match as many cells as can be."""
+    true = [(0, 0, 100, 100), (30, 0, 130, 100)]
+    found = [
+        (5, 0, 105, 100),
+        (-25, 0, 75, 100),
+    ]  # one meets both cells, the other only the first
+    ours = confusion(dataset([cells(true, [1, 1])]), [cells(found, [1, 1])], CLASSES, HALF).matrix
+    assert ours[1, 1] == 2
+    assert _by_supervision(found, [1, 1], true, [1, 1])[1, 1] == 1
+    # A smudge is nobody's mistake here; it knows no cells to be ignored and counts the box as false.
+    smudge = cells([(0, 0, 50, 50)], [1], ignore=[True])
+    assert confusion(dataset([smudge]), [cells([(0, 0, 50, 50)], [0])], CLASSES, HALF).matrix.sum() == 0
+    assert _by_supervision([(0, 0, 50, 50)], [0], [], []).sum() == 1
+
+
+def _by_supervision(found: list, predicted: list[int], true: list, truth: list[int]) -> np.ndarray:
+    """Rows are truth and columns predictions, as in ours; the last of either is nothing."""
+    import supervision as sv
+    from supervision.metrics.detection import ConfusionMatrix
+
+    def detections(boxes: list, labels: list[int], **columns: np.ndarray) -> sv.Detections:
+        return sv.Detections(np.array(boxes, float).reshape(-1, 4), class_id=np.array(labels, int), **columns)
+
+    matrix = ConfusionMatrix.from_detections(
+        predictions=[detections(found, predicted, confidence=np.ones(len(found)))],
+        targets=[detections(true, truth)],
+        classes=list(CLASSES),
+        conf_threshold=0.5,
+        iou_threshold=0.5,
+    )
+    return matrix.matrix.astype(int)
