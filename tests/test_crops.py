@@ -239,3 +239,18 @@ def test_the_command_with_a_model(tmp_path):
     assert all(image_size(tmp_path / "out" / row.crop)[0] * row.mpp > 6 for row in rows)
     code, text = _run(*words, "--weights", "default", "--detections", "x.json")
     assert code == 2 and "one at most" in text
+
+
+def test_a_picture_that_the_model_cannot_read_is_named_and_the_others_are_done(tmp_path):
+    shutil.copytree(Path(__file__).parents[1] / "datasets/demo", tmp_path / "demo")
+    document = json.loads((tmp_path / "demo/truth.json").read_text())
+    image = document["images"][0]
+    picture = Path(tmp_path / "demo" / image["file_name"])
+    (picture.parent / "cut.jpg").write_bytes(picture.read_bytes()[:5000])
+    document["images"].append({**image, "id": 99, "file_name": "cut.jpg"})
+    (tmp_path / "demo/truth.json").write_text(json.dumps(document))
+    words = ["crops", str(tmp_path / "demo/truth.json"), str(tmp_path / "out"), "--weights", "default"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 1, done.output
+    assert "failed " in done.output and "cut.jpg" in done.output
+    assert len(read_table(tmp_path / "out")) >= 10

@@ -75,7 +75,8 @@ def command(**options: Any) -> None:
     dataset = read_datasets(asked)[-1]
     if exclude:
         dataset = without(dataset, exclude)
-    cells, lines = _cells(dataset, asked)
+    unread: list[str] = []
+    cells, lines = _cells(dataset, asked, unread)
     with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, colour, step)
     click.echo(f"read     {dataset.name}: {len(dataset)} pictures")
@@ -86,9 +87,9 @@ def command(**options: Any) -> None:
     kinds = Counter(row.label or f"nobody labelled ({row.smear_label or 'no class'})" for row in rows)
     click.echo(f"crops    {len(rows)}: " + (", ".join(f"{name} {n}" for name, n in sorted(kinds.items())) or "none"))
     click.echo(f"wrote    {asked.out}")
-    for line in failed:
+    for line in (*unread, *failed):
         click.echo(f"failed   {line}", err=True)
-    if failed:
+    if unread or failed:
         raise click.exceptions.Exit(1)
 
 
@@ -101,14 +102,14 @@ def _check(asked: Asked) -> None:
         raise ConfigError("--threshold: of what? name --weights or --detections")
 
 
-def _cells(dataset: Dataset, asked: Asked) -> tuple[list[Cells], list[str]]:
+def _cells(dataset: Dataset, asked: Asked, unread: list[str]) -> tuple[list[Cells], list[str]]:
     """Cells of every smear, and lines that say how they were chosen and what was left out."""
     from blastdet.cli.evaluate import predictions_of
     from blastdet.crop_table import found_cells, true_cells
 
     lines = []
     if asked.weights or asked.detections:
-        (predictions,) = predictions_of(asked, dataset)
+        (predictions,) = predictions_of(asked, dataset, unread)
         cells = found_cells(dataset, predictions)
         points = ", ".join(f"{n} {v:g}" for n, v in predictions.thresholds.items() if n in ("blast", "wbc"))
         lines.append(f"scores   from {points}")

@@ -113,10 +113,10 @@ def only_split(dataset: Dataset, split: str, where: Path) -> Dataset:
     return part
 
 
-def predictions_of(asked: Asked, dataset: Dataset) -> list[Predictions]:
-    """All detections to be measured: of files first, then of models."""
+def predictions_of(asked: Asked, dataset: Dataset, failed: list[str] | None = None) -> list[Predictions]:
+    """All detections to be measured: of files first, then of models; `failed` as for `from_model`."""
     files = [from_file(path, dataset, asked.threshold) for path in asked.detections]
-    return files + [from_model(name, dataset, asked) for name in asked.weights]
+    return files + [from_model(name, dataset, asked, failed) for name in asked.weights]
 
 
 def from_file(path: Path, dataset: Dataset, threshold: float | None) -> Predictions:
@@ -131,11 +131,17 @@ def from_file(path: Path, dataset: Dataset, threshold: float | None) -> Predicti
     return Predictions(path.name, found, operating, {"file": path.name, "sha256": sha256_of(path)})
 
 
-def from_model(weights: str, dataset: Dataset, asked: Asked) -> Predictions:
-    """Run a model over every smear of `dataset`."""
+def from_model(weights: str, dataset: Dataset, asked: Asked, failed: list[str] | None = None) -> Predictions:
+    """Run a model over every smear of `dataset`.
+
+    A picture that cannot be read or has no scale is an error, for no figure may pass over it; where a list `failed` is
+    given, it gets a line instead, and nothing is found on that picture.
+    """
     from blastdet.cli._progress import file_reporter
+    from blastdet.errors import BlastdetError
     from blastdet.evaluation.summary import Predictions
     from blastdet.pipeline import Options, detect_smear, load_models
+    from blastdet.types import Detections
 
     annotated = {name for smear in dataset for name in smear.annotated}
     models = load_models(weights, asked.device, second_stage="blast" in annotated)
@@ -143,11 +149,19 @@ def from_model(weights: str, dataset: Dataset, asked: Asked) -> Predictions:
     with file_reporter(len(dataset), models.card.name) as step:
         for smear in dataset:
             mpp = smear.mpp if asked.mpp == "data" else parse_mpp(asked.mpp)
-            report = detect_smear(smear.path, models, Options(mpp=mpp, min_score=0.01))
+            step()
+            try:
+                report = detect_smear(smear.path, models, Options(mpp=mpp, min_score=0.01))
+            except BlastdetError as error:
+                if failed is None:
+                    raise
+                failed.append(str(error))
+                found.append(Detections.empty())
+                scales.append(smear.mpp or (1.0, 1.0))
+                continue
             found.append(report.candidates)
             scales.append(report.mpp)
             sources.add(report.mpp_source)
-            step()
     operating = models.thresholds()
     if asked.threshold is not None:
         operating = dict.fromkeys(operating, asked.threshold)
