@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "export": "export a trained model anew, also in lower precision",
     "evaluate": "measure a model, or anyone's detections",
     "compare": "set two models side by side",
+    "review": "see every error, correct cells, carry corrections back",
     "stress": "measure a model on blurred, restained, mis-scaled pictures",
 }
 """Command -> one line for ``--help``; each is ``blastdet.cli.<name>:command``, imported only when asked for."""

@@ -1,0 +1,162 @@
+"""``blastdet review``: look at errors, correct cells, carry corrections back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blastdet.cli._options import Number
+
+if TYPE_CHECKING:
+    from blastdet.cli.evaluate import Asked
+    from blastdet.types import Dataset
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--data", type=_PATH, help="Data set: a folder, or its JSON or YAML file.")
+@click.option("--format", default="auto", show_default=True, help="Format of the data set.")
+@click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
+@click.option("--weights", help="A shipped model's name or a weights folder.")
+@click.option("--detections", type=_PATH, help="COCO results, as JSON.")
+@click.option("--html", type=_PATH, help="Write the review page into this folder.")
+@click.option("--suggest", type=click.IntRange(1), help="List so many unlabelled smears worth labelling next.")
+@click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
+@click.option("--corrections", type=_PATH, help="corrections.jsonl that is applied to the truth first.")
+@click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
+@click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
+@click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
+@click.pass_context
+def command(context: click.Context, /, **options: Any) -> None:
+    """See every error of a model, correct cells, and carry the corrections back.
+
+    With --html a page is written that needs no server and no network: cells by view (missed, false, confused, likely
+    label errors, ...), each smear with its boxes, which can be relabelled, moved, drawn and deleted. Its button exports
+    corrections.jsonl; `blastdet review export` applies that to the data set.
+
+    \b
+    Examples:
+      blastdet review --data bccd --split val --weights default --html review
+      blastdet review export --data bccd --corrections corrections.jsonl --to coco bccd-corrected
+      blastdet review --data new-fields --weights default --suggest 50
+
+    Exit codes: 0 done, 2 bad input. Research use only.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from blastdet.cli._extras import require
+    from blastdet.cli.evaluate import predictions_of
+    from blastdet.errors import ConfigError
+
+    html, n, corrections = options.pop("html"), options.pop("suggest"), options.pop("corrections")
+    asked = _asked(options)
+    if html is None and n is None:
+        raise ConfigError("--html or --suggest: none found, one expected")
+    if len(asked.weights) + len(asked.detections) != 1:
+        raise ConfigError("--weights or --detections: exactly one expected")
+    require("evaluate", "pycocotools", "scipy")
+    dataset = _corrected(_read(asked), corrections)
+    (predictions,) = predictions_of(asked, dataset)
+    if n is not None:
+        from blastdet.review.suggest import as_lines, suggest
+
+        for line in as_lines(dataset, suggest(dataset, predictions, n)) or ["every smear is labelled"]:
+            click.echo(line)
+    if html is not None:
+        _page(dataset, predictions, html)
+
+
+@command.command("export")
+@click.option("--data", required=True, type=_PATH, help="Data set that was reviewed.")
+@click.option("--corrections", required=True, type=_PATH, multiple=True, help="corrections.jsonl. May be repeated.")
+@click.option(
+    "--to", "kinds", multiple=True, default=("coco",), show_default=True, help="coco or yolo; may be repeated."
+)
+@click.option("--format", default="auto", show_default=True, help="Format of the data set.")
+@click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
+@click.option("--overwrite", is_flag=True, help="Replace a folder that an export wrote.")
+@click.argument("out", type=_PATH)
+def export(
+    data: Path,
+    corrections: tuple[Path, ...],
+    kinds: tuple[str, ...],
+    format: str,  # the option's name
+    images: Path | None,
+    overwrite: bool,
+    out: Path,
+) -> None:
+    """Apply corrections to a data set, and write it to the folder OUT, with corrections.jsonl beside it.
+
+    A cell is known by the sha256 of its picture and the box it had, so that corrections fit the same pictures wherever
+    they lie. Replaying a file twice changes nothing. `blastdet train` takes what is written.
+
+    Exit codes: 0 written, 2 bad input.
+    """
+    from blastdet import formats
+    from blastdet.errors import ConfigError
+    from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.review.corrections import append, read, replay
+
+    if unknown := [kind for kind in kinds if kind not in ("coco", "yolo")]:
+        raise ConfigError(f"--to {unknown[0]}: coco or yolo expected")
+    lines = [line for path in corrections for line in read(path)]
+    check_folder(out, overwrite, "corrections.jsonl", [data, *corrections, *([images] if images else [])])
+    dataset = formats.read(data, format, images=images)
+    before = sum(len(smear.truth or ()) for smear in dataset)
+    dataset, counts = replay(dataset, lines)
+    with new_folder(out) as folder:
+        for kind in dict.fromkeys(kinds):
+            formats.write(dataset, folder, kind)
+        append(folder / "corrections.jsonl", lines)
+    after = sum(len(smear.truth or ()) for smear in dataset)
+    click.echo(f"cells    {before} before review, {after} after")
+    for what, number in sorted(counts.items()):
+        click.echo(f"{number:>8} {what}")
+    click.echo(f"wrote    {out}: {', '.join(dict.fromkeys(kinds))}, corrections.jsonl")
+
+
+def _asked(options: dict[str, Any]) -> Asked:
+    from blastdet.cli.evaluate import Asked
+    from blastdet.errors import ConfigError
+
+    if options["data"] is None:
+        raise ConfigError("--data: none found, a data set expected")
+    weights, detections = options.pop("weights"), options.pop("detections")
+    models = (weights,) if weights else ()
+    files = (detections,) if detections else ()
+    nothing: dict[str, Any] = {"other": None, "corrections": None, "max_dets": 500, "out": Path()}
+    return Asked(**options, **nothing, weights=models, detections=files)
+
+
+def _read(asked: Asked) -> Dataset:
+    from blastdet.cli.evaluate import read_datasets
+
+    return read_datasets(asked)[0]
+
+
+def _corrected(dataset: Dataset, corrections: Path | None) -> Dataset:
+    if corrections is None:
+        return dataset
+    from blastdet.review.corrections import read, replay
+
+    dataset, counts = replay(dataset, read(corrections))
+    click.echo("corrected: " + (", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "nothing"))
+    return dataset
+
+
+def _page(dataset: Dataset, predictions: Any, out: Path) -> None:
+    from blastdet.cli._progress import file_reporter
+    from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.review.cells import VIEWS, cells_of, in_view
+    from blastdet.review.page import write_page
+
+    check_folder(out, True, "data.js", [dataset.root])
+    dataset, cells = cells_of(dataset, predictions)
+    with new_folder(out) as folder, file_reporter(len(dataset), "page") as step:
+        write_page(dataset, cells, predictions, folder, step)
+    for name, view in VIEWS.items():
+        click.echo(f"{len(in_view(cells, name)):>6} {view.title}")
+    click.echo(f"wrote {out / 'index.html'}: open it in a browser")

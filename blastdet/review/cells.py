@@ -1,0 +1,211 @@
+"""Cells as a reviewer sees them: truth and detection paired as `evaluate` pairs them, sorted into views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blastdet import boxes
+from blastdet.evaluation.confusion import Confusion, confusion
+from blastdet.evaluation.inputs import check_predictions, scored_classes
+from blastdet.evaluation.summary import Predictions, as_nucleated
+from blastdet.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections
+
+LOW_IOU = 0.65
+"""Hits that overlap less than this are worth a look: at IoU 0.5 they would be none."""
+
+UNCERTAIN = 0.15
+"""Scores this close to the operating threshold could have gone either way."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell, one detection, or both where they are a pair.
+
+    Parameters
+    ----------
+    smear : int
+        Index in the data set.
+    kind : {"hit", "confused", "missed", "false"}
+        As in `blastdet evaluate`, class-blind matching.
+    truth, found : int
+        Row in the smear's truth and in the model's candidates; -1 where there is none.
+    true_class, found_class : str
+        Empty where there is none.
+    truth_box, found_box : (float, float, float, float) or None
+        In full-smear pixels.
+    iou, score, blast_probability, suspicion : float
+        NaN where there is none. `suspicion`: how sure the model contradicts the label, 0 to 1.
+    unsure : bool
+        The second stage's flag.
+    near : bool
+        The score lies close to its threshold.
+    cell_type : str
+    """
+
+    smear: int
+    kind: str
+    truth: int
+    found: int
+    true_class: str
+    found_class: str
+    truth_box: Box | None
+    found_box: Box | None
+    iou: float
+    score: float
+    blast_probability: float
+    suspicion: float
+    unsure: bool
+    near: bool
+    cell_type: str
+
+    @property
+    def box(self) -> Box:
+        """Where to look."""
+        found = self.truth_box or self.found_box
+        assert found is not None
+        return found
+
+
+@dataclass(frozen=True)
+class View:
+    """Some cells, most telling first."""
+
+    title: str
+    holds: Callable[[Cell], bool]
+    order: Callable[[Cell], float]
+
+
+_NUCLEATED = ("blast", "wbc")
+
+VIEWS: dict[str, View] = {
+    "missed": View(
+        "missed white cells", lambda c: c.kind == "missed" and c.true_class in _NUCLEATED, lambda c: -_size(c)
+    ),
+    "missed_blasts": View(
+        "missed blasts",
+        lambda c: c.true_class == "blast" and c.found_class != "blast",
+        lambda c: -_known(c.suspicion),
+    ),
+    "false": View("false white cells", lambda c: c.kind == "false" and c.found_class in _NUCLEATED, lambda c: -c.score),
+    "false_blasts": View(
+        "false blasts",
+        lambda c: c.found_class == "blast" and c.true_class != "blast",
+        lambda c: -_known(c.blast_probability),
+    ),
+    "confused": View("confused classes", lambda c: c.kind == "confused", lambda c: -c.score),
+    "low_iou": View("hits that overlap little", lambda c: c.kind == "hit" and c.iou < LOW_IOU, lambda c: c.iou),
+    "uncertain": View("uncertain", lambda c: c.unsure or c.near, lambda c: abs(_known(c.blast_probability, 0.5) - 0.5)),
+    "label_errors": View("likely label errors", lambda c: c.suspicion > 0.5, lambda c: -c.suspicion),
+    "other_errors": View(
+        "missed and false red cells and platelets",
+        lambda c: c.kind in ("missed", "false") and (c.true_class or c.found_class) not in _NUCLEATED,
+        lambda c: -_known(c.suspicion),
+    ),
+}
+"""Name of each saved view -> what it shows."""
+
+
+def _known(value: float, instead: float = 0.0) -> float:
+    return instead if value != value else value
+
+
+def _size(cell: Cell) -> float:
+    x1, y1, x2, y2 = cell.box
+    return (x2 - x1) * (y2 - y1)
+
+
+def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[Cell]]:
+    """Pair truth and detections of every smear that somebody annotated.
+
+    Returns
+    -------
+    dataset : Dataset
+        As the model sees it: to a detector of nucleated cells, blasts of the truth are ``wbc``.
+    cells : list of Cell
+        In the order of smears.
+
+    Raises
+    ------
+    BlastdetError
+        If the predictions are not of this data set, or the two have no class in common.
+    """
+    if predictions.nucleated:
+        dataset = as_nucleated(dataset)
+    check_predictions(dataset, predictions.candidates, predictions.name)
+    classes, _ = scored_classes(dataset, predictions.candidates, predictions.name)
+    result = confusion(dataset, predictions.candidates, classes, predictions.thresholds)
+    rows = result.outcomes
+    return dataset, [_cell(dataset, predictions, result, i) for i in range(len(rows.smear))]
+
+
+def _cell(dataset: Dataset, predictions: Predictions, result: Confusion, row: int) -> Cell:
+    rows = result.outcomes
+    smear, t, f = int(rows.smear[row]), int(rows.truth[row]), int(rows.found[row])
+    truth, found = dataset.smears[smear].truth, predictions.candidates[smear]
+    assert truth is not None
+    truth_box = _box(truth, t)
+    found_box = _box(found, f)
+    iou = float("nan")
+    if truth_box is not None and found_box is not None:
+        iou = float(boxes.iou_matrix(np.array([truth_box]), np.array([found_box]))[0, 0])
+    true_class = CELL_CLASSES[rows.truth_label[row]] if t >= 0 else ""
+    found_class = CELL_CLASSES[rows.found_label[row]] if f >= 0 else ""
+    score = float(found.score[f]) if f >= 0 else float("nan")
+    blast = found.blast_probability
+    limit = predictions.thresholds.get(found_class, 2.0)
+    return Cell(
+        smear=smear,
+        kind="false" if t < 0 else "missed" if f < 0 else "hit" if true_class == found_class else "confused",
+        truth=t,
+        found=f,
+        true_class=true_class,
+        found_class=found_class,
+        truth_box=truth_box,
+        found_box=found_box,
+        iou=iou,
+        score=score,
+        blast_probability=float(blast[f]) if f >= 0 and blast is not None else float("nan"),
+        suspicion=_suspicion(truth, found, (t, f)),
+        unsure=bool(f >= 0 and found.unsure is not None and found.unsure[f]),
+        near=bool(f >= 0 and abs(score - limit) < UNCERTAIN),
+        cell_type=str(found.cell_type[f]) if f >= 0 and found.cell_type is not None else "",
+    )
+
+
+def _box(cells: Detections, row: int) -> Box | None:
+    if row < 0 or np.isnan(cells.boxes_xyxy[row]).any():
+        return None
+    x1, y1, x2, y2 = (float(side) for side in cells.boxes_xyxy[row])
+    return x1, y1, x2, y2
+
+
+def _suspicion(truth: Detections, found: Detections, pair: tuple[int, int]) -> float:
+    """How sure the model is that the label is wrong: of another class, not there, or missing."""
+    t, f = pair
+    if t < 0:
+        return _sure(found, f)
+    if f >= 0:
+        return 0.5 * (1 - _sure(found, f)) if truth.label[t] == found.label[f] else _sure(found, f)
+    on_it = boxes.iou_matrix(truth.boxes_xyxy[t : t + 1], found.boxes_xyxy)[0] >= 0.5
+    return 0.5 * (1 - float(found.score[on_it].max(initial=0.0)))
+
+
+def _sure(found: Detections, row: int) -> float:
+    """Score of a detection times the probability of its class, where a second stage gave one."""
+    score, label = float(found.score[row]), found.label[row]
+    blast = float("nan") if found.blast_probability is None else float(found.blast_probability[row])
+    if blast != blast or label not in (BLAST, WBC):
+        return score
+    return score * (blast if label == BLAST else 1 - blast)
+
+
+def in_view(cells: Sequence[Cell], name: str) -> list[Cell]:
+    """Cells of a view, in its order; then by smear and row, so that the order is one."""
+    view = VIEWS[name]
+    chosen = [cell for cell in cells if view.holds(cell)]
+    return sorted(chosen, key=lambda c: (view.order(c), c.smear, c.truth, c.found))

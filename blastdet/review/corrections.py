@@ -1,0 +1,222 @@
+"""Corrections of single cells as an append-only list: one JSON line each, stable across sessions and re-imports.
+
+A cell is named by the sha256 of its picture and the box it had at first, in the truth or as a model drew it. The last
+line about a cell holds. Replaying a file changes nothing that it has changed before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blastdet.cards import sha256_of
+from blastdet.errors import FormatError
+from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
+
+OPERATIONS = ("class", "ignore", "delete", "ok")
+"""What may be said of a cell: its class (and box), that it is not to be counted, that it is none, that it is right."""
+
+_SAME_PX = 0.5
+_HEX = 64
+
+Box = tuple[float, float, float, float]
+Key = tuple[str, Box]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What a person said of one cell.
+
+    Parameters
+    ----------
+    who, when : str
+        Name, and time as ISO 8601.
+    image, image_sha256 : str
+        File name, for people; sha256 of the file, which counts.
+    box_xyxy : (float, float, float, float)
+        The box that the cell had at first; of a cell drawn anew, the box drawn.
+    op : str
+        One of `OPERATIONS`.
+    old_class, new_class : str
+        Empty where there is none.
+    new_box_xyxy : (float, float, float, float), optional
+        Where the person moved the box to.
+    model_sha256 : str
+        Of the model whose detections were looked at; empty if there was none.
+    """
+
+    who: str
+    when: str
+    image: str
+    image_sha256: str
+    box_xyxy: Box
+    op: str
+    old_class: str = ""
+    new_class: str = ""
+    new_box_xyxy: Box | None = None
+    model_sha256: str = ""
+
+    @property
+    def key(self) -> Key:
+        """Which cell it is about."""
+        x1, y1, x2, y2 = (round(side, 1) for side in self.box_xyxy)
+        return self.image_sha256, (x1, y1, x2, y2)
+
+
+def read(path: Path) -> list[Correction]:
+    """All lines of a file, checked.
+
+    Raises
+    ------
+    FormatError
+        One line that names the file, the line, and what is wrong with it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read ({error})") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            found.append(_parsed(line, f"{path}: line {number}"))
+    return found
+
+
+def _parsed(line: str, where: str) -> Correction:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise FormatError(f"{where}: an object expected")
+    if unknown := row.keys() - Correction.__dataclass_fields__.keys():
+        raise FormatError(f"{where}: {sorted(unknown)[0]!r} is no entry of a correction")
+    words = {key: row.get(key, "") for key in Correction.__dataclass_fields__ if not key.endswith("box_xyxy")}
+    if bad := next((key for key, word in words.items() if not isinstance(word, str)), None):
+        raise FormatError(f"{where}: {bad} {words[bad]!r} found, text expected")
+    if words["op"] not in OPERATIONS:
+        raise FormatError(f"{where}: op {words['op']!r} found, one of {', '.join(OPERATIONS)} expected")
+    if words["op"] == "class" and words["new_class"] not in CELL_CLASSES:
+        raise FormatError(f"{where}: new_class {words['new_class']!r} found, one of {', '.join(CELL_CLASSES)} expected")
+    if len(words["image_sha256"]) != _HEX:
+        raise FormatError(f"{where}: image_sha256 {words['image_sha256']!r} found, {_HEX} hexadecimal digits expected")
+    moved = row.get("new_box_xyxy")
+    return Correction(
+        **words,
+        box_xyxy=_checked_box(row.get("box_xyxy"), where),
+        new_box_xyxy=None if moved is None else _checked_box(moved, where),
+    )
+
+
+def _checked_box(box: Any, where: str) -> Box:
+    numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 1e9 for v in box)
+    if not numbers or not (box[2] > box[0] and box[3] > box[1]):
+        raise FormatError(f"{where}: box {box!r} found, x1 < x2 and y1 < y2 expected")
+    return float(box[0]), float(box[1]), float(box[2]), float(box[3])
+
+
+def append(path: Path, corrections: Iterable[Correction]) -> int:
+    """Write what the file does not hold yet at its end, safe on disk before this returns; the number of new lines."""
+    before = read(path) if path.is_file() else []
+    known = {_said(correction) for correction in before}
+    new = [correction for correction in corrections if _said(correction) not in known]
+    if new:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = "".join(json.dumps(asdict(one), ensure_ascii=False, allow_nan=False) + "\n" for one in new)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+    return len(new)
+
+
+def _said(correction: Correction) -> Correction:
+    """The same correction whoever carried it over, and when."""
+    return replace(correction, image="")
+
+
+def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset, Mapping[str, int]]:
+    """Apply corrections to the truth of a data set; doing it twice changes nothing more.
+
+    Returns
+    -------
+    dataset : Dataset
+        Cells that a person settled have origin ``human``. A smear without truth that somebody corrected gets one.
+    counts : mapping
+        How many cells were relabelled, moved, added, set to be ignored, deleted, and confirmed; how many
+        corrections are of pictures that are not here.
+    """
+    last: dict[str, dict[Key, Correction]] = {}
+    for correction in corrections:
+        mine = last.setdefault(correction.image_sha256, {})
+        mine.pop(correction.key, None)
+        mine[correction.key] = correction
+    counts: Counter[str] = Counter()
+    smears = []
+    for smear in dataset:
+        mine = last.pop(sha256_of(smear.path), {}) if last else {}
+        for correction in mine.values():
+            smear = _applied(smear, correction, counts)
+        smears.append(smear)
+    counts["of other pictures"] = sum(len(rest) for rest in last.values())
+    note = "corrected: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
+    notes = (*dataset.notes, note) if sum(counts.values()) else dataset.notes
+    return replace(dataset, smears=tuple(smears), notes=notes), +counts
+
+
+def _applied(smear: Smear, correction: Correction, counts: Counter[str]) -> Smear:
+    truth = smear.truth if smear.truth is not None else Detections.empty()
+    at = _find(truth, correction.box_xyxy)
+    if at < 0 and correction.new_box_xyxy is not None:
+        at = _find(truth, correction.new_box_xyxy)  # moved before
+    if correction.op == "ok":
+        counts["confirmed"] += at >= 0
+        return smear if at < 0 else replace(smear, truth=_with_human(truth, at))
+    if correction.op == "delete":
+        counts["deleted"] += at >= 0
+        return smear if at < 0 else replace(smear, truth=truth[np.arange(len(truth)) != at])
+    if at < 0:
+        if correction.op == "ignore" and not correction.new_class and not correction.old_class:
+            return smear
+        truth, at = _with_new(truth, correction)
+        counts["added"] += 1
+    boxes, label = truth.boxes_xyxy.copy(), truth.label.copy()
+    ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore.copy()
+    if correction.new_box_xyxy is not None:
+        counts["moved"] += bool(np.abs(boxes[at] - correction.new_box_xyxy).max() > _SAME_PX)
+        boxes[at] = correction.new_box_xyxy
+    if correction.op == "ignore":
+        counts["ignored"] += not ignore[at]
+        ignore[at] = True
+    else:
+        wanted = CELL_CLASSES.index(correction.new_class)
+        counts["relabelled"] += int(label[at] != wanted)
+        label[at], ignore[at] = wanted, False
+    changed = truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore)
+    return replace(smear, truth=_with_human(changed, at))
+
+
+def _find(truth: Detections, box: Box) -> int:
+    """Row of the cell with this box, or -1."""
+    apart = np.abs(truth.boxes_xyxy - np.array(box, np.float32)).max(axis=1, initial=0)
+    hit = np.flatnonzero(apart <= _SAME_PX)
+    return int(hit[np.argmin(apart[hit])]) if len(hit) else -1
+
+
+def _with_human(truth: Detections, at: int) -> Detections:
+    origin = np.full(len(truth), "", "<U7") if truth.origin is None else truth.origin.astype("<U7")
+    origin[at] = "human"
+    return truth.with_columns(origin=origin)
+
+
+def _with_new(truth: Detections, correction: Correction) -> tuple[Detections, int]:
+    label = CELL_CLASSES.index(correction.new_class or correction.old_class)
+    new = Detections([correction.box_xyxy], label=[label], origin=["human"])
+    return Detections.concatenate([truth, new]), len(truth)

@@ -1,0 +1,109 @@
+"""A review page that needs no server and no network: a folder of pictures, data and a little JavaScript."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from blastdet.cards import sha256_of
+from blastdet.evaluation.summary import Predictions
+from blastdet.formats.files import write_text
+from blastdet.images import open_smear, write_image
+from blastdet.overlay import COLOURS, UNSURE_COLOUR
+from blastdet.review.cells import VIEWS, Cell, in_view
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset
+
+LONGEST = 1600
+"""Longer side of a picture on the page, in pixels."""
+
+FILES = ("index.html", "style.css", "app.js")
+_HERE = Path(__file__).parent / "static"
+
+
+def write_page(
+    dataset: Dataset,
+    cells: Sequence[Cell],
+    predictions: Predictions,
+    out: Path,
+    progress: Callable[[], None] = lambda: None,
+) -> Path:
+    """Write the page into a folder; returns the file to open.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    cells : sequence of Cell
+        From `review.cells.cells_of`.
+    predictions : Predictions
+    out : Path
+    progress : callable
+        Called once for each smear.
+
+    Raises
+    ------
+    BlastdetError
+        If a picture cannot be read.
+    """
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    errors = Counter(cell.smear for cell in cells if cell.kind != "hit")
+    smears: list[dict[str, Any]] = []
+    for i, smear in enumerate(dataset):
+        file = f"images/{i:05d}.jpg"
+        width, height = smear.size_wh
+        with open_smear(smear.path) as source:
+            scale = min(1.0, LONGEST / max(width, height))
+            write_image(out / file, source.read(None, (max(scale, 1 / width), max(scale, 1 / height))))
+        entry = {"name": dataset.file_name(smear), "file": file, "sha256": sha256_of(smear.path), "errors": errors[i]}
+        smears.append(entry | {"width": width, "height": height, "mpp": list(smear.mpp or (1.0, 1.0))})
+        progress()
+    place = {id(cell): number for number, cell in enumerate(cells)}
+    views = [
+        {"name": n, "title": v.title, "cells": [place[id(c)] for c in in_view(cells, n)]} for n, v in VIEWS.items()
+    ]
+    data = {
+        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} smears, {len(cells)} cells",
+        "notice": RESEARCH_USE,
+        "model_sha256": model_sha256(predictions),
+        "classes": list(CELL_CLASSES),
+        "colours": {
+            name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in (*COLOURS.items(), ("unsure", UNSURE_COLOUR))
+        },
+        "smears": smears,
+        "worst": sorted(range(len(smears)), key=lambda i: (-errors[i], i)),
+        "cells": [_plain(asdict(cell)) for cell in cells],
+        "views": views,
+    }
+    data["id"] = hashlib.sha256("".join(entry["sha256"] for entry in smears).encode()).hexdigest()[:16]
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    write_text(out / "data.js", f"const DATA = {text};\n")
+    for name in FILES:
+        write_text(out / name, (_HERE / name).read_text(encoding="utf-8"))
+    return out / "index.html"
+
+
+def model_sha256(predictions: Predictions) -> str:
+    """One hash for the files of the model, or for the file that the detections come from."""
+    about = predictions.about
+    if "sha256" in about:
+        return str(about["sha256"])
+    files = dict(about.get("files", {})) | dict(about.get("second_stage", {}).get("files", {}))
+    return hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else ""
+
+
+def _hex(rgb: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    def number(value: Any) -> Any:
+        if isinstance(value, float):
+            return None if math.isnan(value) else round(value, 4)
+        return [round(side, 1) for side in value] if isinstance(value, tuple) else value
+
+    return {key: number(value) for key, value in row.items()}

@@ -1,0 +1,352 @@
+"""Review: cells and views, corrections that come back, the page in a real browser, and what to label next."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blastdet import formats
+from blastdet.cards import sha256_of
+from blastdet.cli import cli
+from blastdet.errors import FormatError
+from blastdet.evaluation.confusion import confusion
+from blastdet.evaluation.summary import Predictions
+from blastdet.images import write_image
+from blastdet.review.cells import VIEWS, cells_of, in_view
+from blastdet.review.corrections import Correction, append, read, replay
+from blastdet.review.page import write_page
+from blastdet.review.suggest import suggest
+from blastdet.types import Dataset, Detections, Smear
+
+THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
+
+
+def _grid(n: int) -> np.ndarray:
+    corner = np.array([[60 * (i % 5) + 5, 60 * (i // 5) + 5] for i in range(n)], np.float32)
+    return np.concatenate([corner, corner + 40], axis=1)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Four smears of 20 discs, half of them called blasts; found as they are, except for one error of each kind."""
+    smears, found = [], []
+    boxes = _grid(20)
+    label = np.arange(20) % 2
+    for number in range(4):
+        rgb = np.full((250, 310, 3), 235 - number, np.uint8)
+        for box, k in zip(boxes.astype(int), label, strict=True):
+            cv2.circle(rgb, (box[0] + 20, box[1] + 20), 18, ((120, 40, 130), (160, 120, 200))[k], cv2.FILLED)
+        write_image(tmp_path / f"s{number}.png", rgb)
+        truth = Detections(boxes, label=label)
+        smear = Smear(tmp_path / f"s{number}.png", (310, 250), (0.3, 0.3), annotated=("blast", "wbc"), truth=truth)
+        smears.append(smear)
+        found.append(Detections(boxes, label=label, score=np.full(20, 0.9), blast_probability=1.0 - label * 0.9))
+    found[0] = found[0][1:]  # the first cell, a blast, is missed
+    extra = Detections([[250, 200, 300, 240]], label=[0], score=[0.8], blast_probability=[0.7])
+    found[1] = Detections.concatenate([found[1], extra])
+    wrong = found[2].label.copy()
+    wrong[1] = 0
+    found[2] = found[2].with_columns(label=wrong)
+    moved = found[3].boxes_xyxy.copy()
+    moved[4] += 6
+    found[3] = found[3].with_columns(boxes_xyxy=moved, unsure=np.arange(20) == 7)
+    dataset = Dataset("made", tmp_path, tuple(smears))
+    return dataset, Predictions("model", tuple(found), THRESHOLDS, {"files": {"model.onnx": "ab" * 32}})
+
+
+def test_views_show_each_kind_of_error_and_nothing_else(made):
+    dataset, predictions = made
+    _, cells = cells_of(dataset, predictions)
+    shown = {name: [(c.smear, c.kind) for c in in_view(cells, name)] for name in VIEWS}
+    assert shown["missed"] == shown["missed_blasts"][-1:] == [(0, "missed")]
+    assert shown["false"] == [(1, "false")]
+    assert sorted(shown["false_blasts"]) == [(1, "false"), (2, "confused")]
+    assert shown["confused"] == [(2, "confused")]
+    assert shown["low_iou"] == [(3, "hit")]
+    assert [c.found for c in in_view(cells, "uncertain")] == [7]
+
+
+def test_cells_are_those_that_evaluate_counts(made):
+    dataset, predictions = made
+    _, cells = cells_of(dataset, predictions)
+    matrix = confusion(dataset, predictions.candidates, ("blast", "wbc"), THRESHOLDS).matrix
+    for i, truth in enumerate(("blast", "wbc", "")):
+        for j, found in enumerate(("blast", "wbc", "")):
+            assert matrix[i, j] == sum((c.true_class, c.found_class) == (truth, found) for c in cells)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_swapped_labels_are_among_the_first(made, seed):
+    """Of 5 % of labels that were swapped, at least half are in the first 10 % of the likely label errors."""
+    dataset, predictions = made
+    rng = np.random.default_rng(seed)
+    swapped = set(map(tuple, rng.permutation([(s, t) for s in range(4) for t in range(20)])[:4]))
+    smears = []
+    for s, smear in enumerate(dataset):
+        label = smear.truth.label.copy()
+        for t in range(20):
+            label[t] = 1 - label[t] if (s, t) in swapped else label[t]
+        smears.append(replace(smear, truth=smear.truth.with_columns(label=label)))
+    _, cells = cells_of(replace(dataset, smears=tuple(smears)), predictions)
+    first = sorted(cells, key=lambda c: -c.suspicion)[: len(cells) // 10]
+    assert len({(c.smear, c.truth) for c in first} & swapped) >= 2
+
+
+def _correction(dataset, smear, box, op, **changes):
+    path = dataset.smears[smear].path
+    words = {"who": "A", "when": "2026-01-01T00:00:00Z", "image": path.name, "image_sha256": sha256_of(path)}
+    return Correction(**words, box_xyxy=tuple(float(v) for v in box), op=op, **changes)
+
+
+def test_every_correction_comes_back(made):
+    dataset, _ = made
+    boxes = dataset.smears[0].truth.boxes_xyxy
+    moved = (10.0, 10.0, 52.0, 52.0)
+    lines = [
+        _correction(dataset, 0, boxes[1], "class", old_class="wbc", new_class="blast"),
+        _correction(dataset, 0, boxes[2], "delete", old_class="blast"),
+        _correction(dataset, 0, boxes[3], "ignore", old_class="wbc"),
+        _correction(dataset, 0, boxes[0], "class", old_class="blast", new_class="blast", new_box_xyxy=moved),
+        _correction(dataset, 0, (250, 200, 300, 240), "class", new_class="rbc"),
+        _correction(dataset, 0, boxes[5], "ok", old_class="wbc"),
+        _correction(dataset, 0, (1, 1, 9, 9), "delete"),  # a false detection: nothing to take out
+    ]
+    after, counts = replay(dataset, lines)
+    assert counts == {"relabelled": 1, "deleted": 1, "ignored": 1, "moved": 1, "added": 1, "confirmed": 1}
+    truth = after.smears[0].truth
+    assert len(truth) == 20 and truth.ignore.sum() == 1 and (truth.origin == "human").sum() == 5
+    assert truth.label[np.abs(truth.boxes_xyxy - boxes[1]).max(axis=1) < 1].tolist() == [0]
+    assert truth.label[np.abs(truth.boxes_xyxy - (250, 200, 300, 240)).max(axis=1) < 1].tolist() == [2]
+    assert any(np.array_equal(box, moved) for box in truth.boxes_xyxy)
+    again, _ = replay(after, lines)
+    _same(again, after)
+    assert after.smears[1] is dataset.smears[1]
+
+
+def _same(a: Dataset, b: Dataset) -> None:
+    for one, other in zip(a, b, strict=True):
+        for name in ("boxes_xyxy", "label", "ignore", "origin"):
+            np.testing.assert_array_equal(getattr(one.truth, name), getattr(other.truth, name))
+
+
+OPS = st.sampled_from(["class", "ignore", "delete", "ok"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 24), OPS, st.sampled_from(["blast", "wbc", "rbc"]), st.booleans()), max_size=12)
+)
+def test_replaying_twice_changes_nothing(made_once, said):
+    """Whatever is said of cells that are there, or of boxes that a model drew, in whatever order."""
+    dataset = made_once
+    boxes = [*dataset.smears[0].truth.boxes_xyxy.tolist(), *[[5 + i, 230, 30 + i, 245] for i in range(0, 250, 50)]]
+    lines = []
+    for i, op, name, move in said:
+        to = tuple(side + 3.0 for side in boxes[i]) if move and op == "class" else None
+        lines.append(_correction(dataset, 0, boxes[i], op, new_class=name if op == "class" else "", new_box_xyxy=to))
+    once, _ = replay(dataset, lines)
+    twice, _ = replay(once, lines)
+    _same(twice, once)
+    last, _ = replay(dataset, lines + lines)
+    _same(last, once)
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    write_image(folder / "s.png", np.full((250, 310, 3), 230, np.uint8))
+    truth = Detections(_grid(20), label=np.arange(20) % 2)
+    return Dataset("made", folder, (Smear(folder / "s.png", (310, 250), annotated=("blast", "wbc"), truth=truth),))
+
+
+def test_a_file_grows_and_keeps_what_was_said(made, tmp_path):
+    dataset, _ = made
+    boxes = dataset.smears[0].truth.boxes_xyxy
+    lines = [_correction(dataset, 0, box, "class", new_class="rbc") for box in boxes[:3]]
+    path = tmp_path / "deep/corrections.jsonl"
+    assert append(path, lines[:2]) == 2 and append(path, lines) == 1 and append(path, lines) == 0
+    assert read(path) == lines
+    other = [_correction(dataset, 0, boxes[0], "class", new_class="wbc")]
+    append(path, other)
+    after, _ = replay(dataset, read(path))
+    assert after.smears[0].truth.label[:3].tolist() == [1, 2, 2]  # the last word on a cell counts
+
+
+def test_corrections_of_other_pictures_are_counted(made):
+    dataset, _ = made
+    stranger = replace(_correction(dataset, 0, (0, 0, 9, 9), "delete"), image_sha256="f" * 64)
+    assert replay(dataset, [stranger])[1] == {"of other pictures": 1}
+
+
+GOOD = {"who": "A", "when": "now", "image": "s", "image_sha256": "a" * 64, "box_xyxy": [0, 0, 5, 5], "op": "delete"}
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"op": "burn"}, "op 'burn' found"),
+        ({"op": "class", "new_class": "cat"}, "new_class 'cat' found"),
+        ({"box_xyxy": [0, 0, 0, 5]}, "x1 < x2 and y1 < y2 expected"),
+        ({"box_xyxy": [0, 0, "5", 5]}, "x1 < x2 and y1 < y2 expected"),
+        ({"box_xyxy": [0, 0, float("nan"), 5]}, "expected"),
+        ({"new_box_xyxy": 3}, "expected"),
+        ({"image_sha256": "12"}, "64 hexadecimal digits expected"),
+        ({"who": 3}, "who 3 found, text expected"),
+        ({"colour": "red"}, "'colour' is no entry"),
+    ],
+)
+def test_faulty_lines_are_one_line(change, line, tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n\n" + json.dumps({**GOOD, **change}) + "\n")
+    with pytest.raises(FormatError, match="line 3: ") as caught:
+        read(path)
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[]", "not json", "[" * 100000, "\x00"])
+def test_hostile_files_are_one_line(text, tmp_path):
+    (tmp_path / "c.jsonl").write_text(text)
+    with pytest.raises(FormatError, match="line 1"):
+        read(tmp_path / "c.jsonl")
+
+
+def test_the_command_exports_what_was_corrected(made, tmp_path):
+    dataset, _ = made
+    formats.write(dataset, tmp_path / "set", "coco")
+    placed = formats.read(tmp_path / "set")
+    boxes = placed.smears[0].truth.boxes_xyxy
+    append(tmp_path / "c.jsonl", [_correction(placed, 0, boxes[0], "delete"), _correction(placed, 0, boxes[1], "ok")])
+    words = ["review", "export", "--data", "set", "--corrections", "c.jsonl", "--to", "coco", "--to", "yolo", "out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        done = CliRunner().invoke(cli, words)
+        assert done.exit_code == 0, done.output
+        assert "80 before review, 79 after" in done.output
+        again = CliRunner().invoke(cli, [*words[:-1], "again", "--data", "out"])
+        assert again.exit_code == 0 and "79 before review, 79 after" in again.output, again.output
+        full = CliRunner().invoke(cli, words)
+        assert full.exit_code == 2 and "not empty" in full.output
+    written = formats.read(tmp_path / "out")
+    assert sum(len(smear.truth) for smear in written) == 79
+    assert read(tmp_path / "out/corrections.jsonl") == read(tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "--data: none found"),
+        (["--data", "x"], "--html or --suggest"),
+        (["--data", "x", "--html", "y"], "--weights or --detections: exactly one expected"),
+        (["export", "--data", "x", "--corrections", "c.jsonl", "--to", "voc", "o"], "--to voc: coco or yolo expected"),
+        (["export", "--data", "x", "--corrections", "nowhere.jsonl", "o"], "nowhere.jsonl: cannot be read"),
+    ],
+)
+def test_bad_usage_is_one_line(words, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["review", *words])
+    assert done.exit_code == 2 and line in done.output and len(done.output.strip().splitlines()) == 1, done.output
+
+
+@pytest.fixture
+def page(made, tmp_path, chromium):
+    """The page of the four smears, open in a real browser."""
+    from playwright.sync_api import sync_playwright
+
+    dataset, predictions = made
+    dataset, cells = cells_of(dataset, predictions)
+    file = write_page(dataset, cells, predictions, tmp_path / "page")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        context = browser.new_context(viewport={"width": 1300, "height": 1100}, offline=True)
+        opened = context.new_page()
+        faults: list[str] = []
+        opened.on("pageerror", lambda error: faults.append(str(error)))
+        opened.on("request", lambda request: faults.append(request.url) if "file:" not in request.url else None)
+        opened.goto(file.as_uri())
+        yield opened
+        assert not [fault for fault in faults if not fault.startswith("blob:")]
+        browser.close()
+
+
+def _exported(page, tmp_path: Path) -> list[Correction]:
+    with page.expect_download() as waiting:
+        page.click("#export")
+    waiting.value.save_as(tmp_path / "exported.jsonl")
+    return read(tmp_path / "exported.jsonl")
+
+
+def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
+    dataset, _ = made
+    page.fill("#who", "Reviewer B")
+    page.click("button[data-view=missed]")
+    assert page.locator(".cell").count() == 1 and "missed · label blast" in page.inner_text(".cell")
+    page.click("button[data-view=confused]")
+    page.click(".cell button:text-is('blast')")
+    assert page.locator(".cell.done").count() == 1
+    page.click("button[data-view=false]")
+    page.click(".cell button:text-is('ignore')")
+    page.reload()  # the browser closed midway
+    assert page.inner_text("#count") == "2" and page.input_value("#who") == "Reviewer B"
+    lines = _exported(page, tmp_path)
+    assert {(line.who, line.op, line.new_class) for line in lines} == {
+        ("Reviewer B", "class", "blast"),
+        ("Reviewer B", "ignore", ""),
+    }
+    _, counts = replay(dataset, lines)
+    assert counts["relabelled"] == 1
+
+
+def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_path):
+    dataset, _ = made
+    page.click("button[data-view=missed]")
+    page.click(".cell canvas")
+    frame = page.locator("#boxes").bounding_box()
+    scale = frame["width"] / 310
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return frame["x"] + x * scale, frame["y"] + y * scale
+
+    def drag(start: tuple[float, float], end: tuple[float, float]) -> None:
+        page.mouse.move(*at(*start))
+        page.mouse.down()
+        page.mouse.move(*at(*end), steps=4)
+        page.mouse.up()
+
+    drag((25, 25), (31, 33))  # the first cell, by its middle
+    page.select_option("#draw", "wbc")
+    drag((250, 205), (290, 245))
+    page.mouse.click(*at(85, 25))  # the second cell
+    page.click("#actions button:text-is('delete')")
+    lines = _exported(page, tmp_path)
+    by_op = {(line.op, line.new_box_xyxy is not None): line for line in lines}
+    assert by_op["class", True].new_box_xyxy == pytest.approx((11, 13, 51, 53), abs=1)
+    assert by_op["class", False].box_xyxy == pytest.approx((250, 205, 290, 245), abs=1)
+    after, counts = replay(dataset, lines)
+    assert counts == {"moved": 1, "added": 1, "deleted": 1}
+    assert len(after.smears[0].truth) == 20
+
+
+def test_what_to_label_next_is_doubtful_and_unlike_what_is_there(made):
+    dataset, predictions = made
+    odd = replace(dataset.smears[3], truth=None)
+    write_image(odd.path, np.full((250, 310, 3), 90, np.uint8))
+    plain = replace(dataset.smears[2], truth=None)
+    found = list(predictions.candidates)
+    found[3] = found[3].with_columns(blast_probability=np.full(20, 0.5))
+    dataset = replace(dataset, smears=(*dataset.smears[:2], plain, odd))
+    chosen = suggest(dataset, replace(predictions, candidates=tuple(found)), 5)
+    assert [c.smear for c in chosen] == [3, 2]  # only those that nobody labelled
+    assert "20 of 20 nucleated cells doubtful" in chosen[0].why and "spreads from the nearest" in chosen[0].why
+
+
+def test_corrections_survive_their_own_json(made):
+    dataset, _ = made
+    one = _correction(dataset, 0, (0, 0, 5, 5), "class", new_class="rbc", new_box_xyxy=(1.0, 1.0, 6.0, 6.0))
+    assert json.loads(json.dumps(asdict(one)))["new_box_xyxy"] == [1.0, 1.0, 6.0, 6.0]
