@@ -8,6 +8,7 @@
     ├── ConfigError               a setting that is unknown or out of range
     ├── WeightsError              missing, mismatched or tampered weights
     ├── ScaleError                µm/px unknown, or impossible
+    ├── ReviewError               a review session that cannot be started
     └── DependencyError           an optional package that is not installed
 
 The command line prints the line and exits with 2; a batch goes on with its other files and exits with 1.
@@ -38,6 +39,10 @@ class WeightsError(BlastdetError):
 
 class ScaleError(BlastdetError):
     """A scale (µm/px) that is unknown or impossible."""
+
+
+class ReviewError(BlastdetError):
+    """A review session that cannot be started: no database, a port or a name in use."""
 
 
 class DependencyError(BlastdetError):

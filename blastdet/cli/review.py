@@ -22,8 +22,15 @@ _PATH = click.Path(path_type=Path)
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
 @click.option("--weights", help="A shipped model's name or a weights folder.")
 @click.option("--detections", type=_PATH, help="COCO results, as JSON.")
-@click.option("--html", type=_PATH, help="Write the review page into this folder.")
+@click.option("--html", type=_PATH, help="Write the review page into this folder, instead of a session.")
 @click.option("--suggest", type=click.IntRange(1), help="List so many unlabelled smears worth labelling next.")
+@click.option(
+    "--out", type=_PATH, default="corrections.jsonl", show_default=True, help="Session: corrections go there."
+)
+@click.option("--name", help="Session: its name in FiftyOne's database. [default: made from data and time]")
+@click.option("--port", type=click.IntRange(1024, 65535), default=5151, show_default=True, help="Session: of the App.")
+@click.option("--no-browser", is_flag=True, help="Session: do not open a browser.")
+@click.option("--database-uri", help="Session: a MongoDB of your own, mongodb://...; default: FiftyOne's embedded one.")
 @click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
 @click.option("--corrections", type=_PATH, help="corrections.jsonl that is applied to the truth first.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
@@ -33,12 +40,17 @@ _PATH = click.Path(path_type=Path)
 def command(context: click.Context, /, **options: Any) -> None:
     """See every error of a model, correct cells, and carry the corrections back.
 
-    With --html a page is written that needs no server and no network: cells by view (missed, false, confused, likely
-    label errors, ...), each smear with its boxes, which can be relabelled, moved, drawn and deleted. Its button exports
-    corrections.jsonl; `blastdet review export` applies that to the data set.
+    A session of FiftyOne opens in the browser, on this machine only: smears, truth and detections, and a saved view for
+    each kind of error. Tag cells there with fix:blast, fix:wbc, fix:rbc, fix:platelet, fix:ignore, fix:delete or ok;
+    what you say is written to the file of --out every few seconds. Ctrl-C ends it.
+
+    With --html a page is written instead that needs no server, no database and no network: the same views, and each
+    smear with its boxes, which can be relabelled, moved, drawn and deleted. Its button exports corrections.jsonl.
+    `blastdet review export` applies either file to the data set.
 
     \b
     Examples:
+      blastdet review --data bccd --split val --weights default
       blastdet review --data bccd --split val --weights default --html review
       blastdet review export --data bccd --corrections corrections.jsonl --to coco bccd-corrected
       blastdet review --data new-fields --weights default --suggest 50
@@ -52,12 +64,16 @@ def command(context: click.Context, /, **options: Any) -> None:
     from blastdet.errors import ConfigError
 
     html, n, corrections = options.pop("html"), options.pop("suggest"), options.pop("corrections")
+    session = {key: options.pop(key) for key in ("name", "port", "no_browser", "database_uri")}
     asked = _asked(options)
-    if html is None and n is None:
-        raise ConfigError("--html or --suggest: none found, one expected")
     if len(asked.weights) + len(asked.detections) != 1:
         raise ConfigError("--weights or --detections: exactly one expected")
     require("evaluate", "pycocotools", "scipy")
+    if html is None and n is None:
+        require("review", "fiftyone")
+        from blastdet.review.session import check_port
+
+        check_port(session["port"])
     dataset = _corrected(_read(asked), corrections)
     (predictions,) = predictions_of(asked, dataset)
     if n is not None:
@@ -67,6 +83,8 @@ def command(context: click.Context, /, **options: Any) -> None:
             click.echo(line)
     if html is not None:
         _page(dataset, predictions, html)
+    if html is None and n is None:
+        _session(dataset, predictions, asked, session)
 
 
 @command.command("export")
@@ -127,7 +145,7 @@ def _asked(options: dict[str, Any]) -> Asked:
     weights, detections = options.pop("weights"), options.pop("detections")
     models = (weights,) if weights else ()
     files = (detections,) if detections else ()
-    nothing: dict[str, Any] = {"other": None, "corrections": None, "max_dets": 500, "out": Path()}
+    nothing: dict[str, Any] = {"other": None, "corrections": None, "max_dets": 500}
     return Asked(**options, **nothing, weights=models, detections=files)
 
 
@@ -160,3 +178,33 @@ def _page(dataset: Dataset, predictions: Any, out: Path) -> None:
     for name, view in VIEWS.items():
         click.echo(f"{len(in_view(cells, name)):>6} {view.title}")
     click.echo(f"wrote {out / 'index.html'}: open it in a browser")
+
+
+def _session(dataset: Dataset, predictions: Any, asked: Asked, session: dict[str, Any]) -> None:
+    import datetime
+
+    from blastdet.review.cells import VIEWS, cells_of, in_view
+    from blastdet.review.session import ADDRESS, TAGS, load, started, watch
+
+    dataset, cells = cells_of(dataset, predictions)
+    now = datetime.datetime.now().strftime("%Y-%m-%d %H.%M.%S")  # of the person's own clock
+    name = session["name"] or f"blastdet {dataset.name} {now}"
+    with started(session["database_uri"]) as fiftyone:
+        click.echo(f"loading {len(dataset)} smears, {len(cells)} cells")
+        made = load(fiftyone, name, dataset, cells, predictions)
+        app = fiftyone.launch_app(
+            made, remote=session["no_browser"], address=ADDRESS, port=session["port"], auto=not session["no_browser"]
+        )
+        for key, view in VIEWS.items():
+            click.echo(f"{len(in_view(cells, key)):>6} {view.title}")
+        click.echo(f"{name}: http://{ADDRESS}:{session['port']}/datasets/{made.slug}")
+        click.echo(f"tags: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
+        try:
+            for number in watch(made, asked.out):
+                if number:
+                    click.echo(f"{number} new corrections in {asked.out}")
+        except KeyboardInterrupt:
+            for number in watch(made, asked.out, rounds=1):
+                click.echo(f"{number} new corrections in {asked.out}; the session is over")
+        finally:
+            app.close()

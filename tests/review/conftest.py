@@ -1,0 +1,46 @@
+"""Four smears of discs with one error of each kind, for the page and for FiftyOne."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from blastdet.evaluation.summary import Predictions
+from blastdet.images import write_image
+from blastdet.types import Dataset, Detections, Smear
+
+THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
+
+
+def grid(n: int) -> np.ndarray:
+    corner = np.array([[60 * (i % 5) + 5, 60 * (i // 5) + 5] for i in range(n)], np.float32)
+    return np.concatenate([corner, corner + 40], axis=1)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Four smears of 20 discs, half of them called blasts; found as they are, except for one error of each kind."""
+    smears, found = [], []
+    boxes = grid(20)
+    label = np.arange(20) % 2
+    for number in range(4):
+        rgb = np.full((250, 310, 3), 235 - number, np.uint8)
+        for box, k in zip(boxes.astype(int), label, strict=True):
+            cv2.circle(rgb, (box[0] + 20, box[1] + 20), 18, ((120, 40, 130), (160, 120, 200))[k], cv2.FILLED)
+        write_image(tmp_path / f"s{number}.png", rgb)
+        truth = Detections(boxes, label=label)
+        smear = Smear(tmp_path / f"s{number}.png", (310, 250), (0.3, 0.3), annotated=("blast", "wbc"), truth=truth)
+        smears.append(smear)
+        found.append(Detections(boxes, label=label, score=np.full(20, 0.9), blast_probability=1.0 - label * 0.9))
+    found[0] = found[0][1:]  # the first cell, a blast, is missed
+    extra = Detections([[250, 200, 300, 240]], label=[0], score=[0.8], blast_probability=[0.7])
+    found[1] = Detections.concatenate([found[1], extra])
+    wrong = found[2].label.copy()
+    wrong[1] = 0
+    found[2] = found[2].with_columns(label=wrong)
+    moved = found[3].boxes_xyxy.copy()
+    moved[4] += 6
+    found[3] = found[3].with_columns(boxes_xyxy=moved, unsure=np.arange(20) == 7)
+    dataset = Dataset("made", tmp_path, tuple(smears))
+    return dataset, Predictions("model", tuple(found), THRESHOLDS, {"files": {"model.onnx": "ab" * 32}})

@@ -1,0 +1,187 @@
+"""FiftyOne for real: its MongoDB, its App in a headless Chromium, and what is said there comes back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made import heed_interrupts
+
+from blastdet.errors import ReviewError
+from blastdet.review.cells import VIEWS, cells_of, in_view
+from blastdet.review.corrections import read, replay
+from blastdet.review.session import check_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of FiftyOne's own dependencies
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def fiftyone(tmp_path_factory):
+    """FiftyOne with a database of its own."""
+    from blastdet.review.session import started
+
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of FiftyOne's own dependencies
+        patch.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path_factory.mktemp("mongo")))
+        with started(None) as module:
+            yield module
+
+
+@pytest.fixture
+def loaded(fiftyone, made):
+    from blastdet.review.session import load
+
+    dataset, predictions = made
+    dataset, cells = cells_of(dataset, predictions)
+    reviewed = load(fiftyone, f"test {time.time()}", dataset, cells, predictions)
+    yield reviewed, dataset, cells
+    reviewed.delete()
+
+
+def test_smears_cells_and_views_are_there(loaded):
+    reviewed, _, cells = loaded
+    assert len(reviewed) == 4 and reviewed.count("truth.detections") == 80
+    for name, view in VIEWS.items():
+        expected = len(in_view(cells, name))
+        assert (view.title in reviewed.list_saved_views()) == bool(expected)
+        if expected:
+            shown = reviewed.load_saved_view(view.title)
+            keys = {(s.sha256, tuple(d.key)) for s in shown for f in ("truth", "found") for d in s[f].detections}
+            assert len(keys) == expected, name
+    assert reviewed.load_saved_view("worst smears first").first().errors == 1
+
+
+def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
+    from blastdet.review.session import collect, watch
+
+    reviewed, dataset, _ = loaded
+    sample = reviewed.match({"filepath": {"$regex": "s0"}}).first()
+    labels = sample.truth.detections
+    labels[0].tags.append("fix:ignore")
+    labels[1].label = "rbc"
+    labels[2].tags.append("ok")
+    width, height = 310, 250
+    x, y, w, h = labels[3].bounding_box
+    labels[3].bounding_box = [x + 4 / width, y, w, h]
+    import fiftyone as fo
+
+    labels.append(fo.Detection(label="wbc", bounding_box=[250 / width, 200 / height, 40 / width, 40 / height]))
+    del labels[4]
+    sample.save()
+    other = reviewed.match({"filepath": {"$regex": "s1"}}).first()
+    extra = next(label for label in other.found.detections if label.kind == "false")
+    extra.tags.append("fix:blast")  # a detection that nobody annotated becomes a cell
+    other.save()
+    after, counts = replay(dataset, collect(reviewed, "somebody"))
+    assert counts == {"ignored": 1, "relabelled": 1, "confirmed": 1, "moved": 1, "added": 2, "deleted": 1}
+    assert len(after.smears[0].truth) == 20 and len(after.smears[1].truth) == 21
+    path = tmp_path / "corrections.jsonl"
+    assert list(watch(reviewed, path, rounds=1)) == [7] and len(read(path)) == 7
+    _, again = replay(dataset, read(path))
+    assert again == counts
+
+
+def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
+    from blastdet.review.session import load
+
+    reviewed, dataset, cells = loaded
+    with pytest.raises(ReviewError, match="the database holds a review of this name"):
+        load(fiftyone, reviewed.name, dataset, cells, made[1])
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ReviewError, match="cannot be used"):
+            check_port(taken.getsockname()[1])
+
+
+def test_a_database_that_cannot_be_reached_is_one_line(tmp_path):
+    words = ["review", "--data", str(Path(__file__).parents[2] / "datasets/demo/truth.json"), "--weights", "default"]
+    uri = f"mongodb://127.0.0.1:{_free_port()}/?serverSelectionTimeoutMS=300"
+    command = [sys.executable, "-m", "blastdet", *words, "--no-browser", "--database-uri", uri]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "database cannot be used" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_whole_session_in_a_browser(tmp_path, chromium):
+    """The real process, the real App: a smear with boxes shows, a saved view opens, a tag comes back in the file."""
+    from playwright.sync_api import sync_playwright
+
+    port = _free_port()
+    name = f"demo-{port}"
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
+    environment = {**outside, "FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo")}
+    data = Path(__file__).parents[2] / "datasets/demo/truth.json"
+    words = [
+        "review",
+        "--data",
+        str(data),
+        "--weights",
+        "default",
+        "--no-browser",
+        "--port",
+        str(port),
+        "--name",
+        "demo",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "blastdet", *words],
+        cwd=tmp_path,
+        env=environment,
+        stdout=(tmp_path / "log").open("w"),
+        stderr=subprocess.STDOUT,
+        preexec_fn=heed_interrupts,
+    )
+    try:
+        _until(lambda: "Ctrl-C ends the session" in (tmp_path / "log").read_text(), process)
+        with sync_playwright() as play:
+            browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            page = browser.new_page(viewport={"width": 1400, "height": 900})
+            page.goto(f"http://127.0.0.1:{port}/datasets/{name}", wait_until="domcontentloaded")
+            page.wait_for_selector("text=1 sample", timeout=120_000)
+            assert page.locator("text=found").count() and page.locator("text=truth").count()
+            page.wait_for_timeout(3000)  # the picture and its boxes are painted
+            page.screenshot(path=tmp_path / "app.png")
+            assert np.asarray(_picture(tmp_path / "app.png")).std() > 20
+            browser.close()
+        code = (
+            f"import fiftyone as fo; d = fo.load_dataset('{name}'); s = d.first(); "
+            "s.truth.detections[0].tags.append('fix:delete'); s.save()"
+        )
+        environment["FIFTYONE_DO_NOT_TRACK"] = "true"
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300, capture_output=True)
+        _until(lambda: (tmp_path / "corrections.jsonl").is_file(), process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=120)
+    lines = read(tmp_path / "corrections.jsonl")
+    assert [line.op for line in lines] == ["delete"] and lines[0].who
+    assert "the session is over" in (tmp_path / "log").read_text()
+
+
+def _picture(path: Path):
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("L"))
+
+
+def _until(holds, process, seconds: float = 240) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.5)
