@@ -41,6 +41,7 @@ from blastdet.crop_table import CropRow, read_table
 from blastdet.crops import CONTEXT, crop
 from blastdet.evaluation.intervals import group_weights, percentile_interval
 from blastdet.evaluation.operating import reliability_of
+from blastdet.formats import read
 from blastdet.images import open_smear, read_image, write_image
 from blastdet.training.calibration import class_weights
 from blastdet.training.crops import BY_SMEAR, folds, label_of
@@ -289,7 +290,6 @@ def ship(name: str, runs: Path) -> None:
 
 def hand_boxed() -> None:
     """Counts of blasts on the hand-boxed fields, as `blastdet detect` gives them, against the fields' labels."""
-    from blastdet.formats import read
     from blastdet.pipeline import Options, detect_smear, load_models
 
     models = load_models("default", "cpu")
@@ -315,7 +315,7 @@ def hand_boxed() -> None:
 def probe(kind: str, runs: Path) -> None:
     """Crops of a probe, made where they are missing."""
     for name, (source, _) in SETS.items():
-        variant(CROPS / name, DATA / source, runs / kind / name, kind)
+        variant(CROPS / name, read(DATA / source).root, runs / kind / name, kind)
 
 
 def variant(folder: Path, root: Path, out: Path, kind: str) -> None:
