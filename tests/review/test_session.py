@@ -118,7 +118,7 @@ def test_a_database_that_cannot_be_reached_is_one_line(tmp_path):
 
 
 def test_the_whole_session_in_a_browser(tmp_path, chromium):
-    """The real process, the real database, the real App in a browser; Ctrl-C ends it in order."""
+    """The real process and App: boxes show, a tag set elsewhere comes back in the file, Ctrl-C ends it."""
     from playwright.sync_api import sync_playwright
 
     port = _free_port()
@@ -126,18 +126,8 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
     outside = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
     environment = {**outside, "FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo")}
     data = Path(__file__).parents[2] / "datasets/demo/truth.json"
-    words = [
-        "review",
-        "--data",
-        str(data),
-        "--weights",
-        "default",
-        "--no-browser",
-        "--port",
-        str(port),
-        "--name",
-        "demo",
-    ]
+    words = ["review", "--data", str(data), "--weights", "default"]
+    words += ["--no-browser", "--port", str(port), "--name", name]
     process = subprocess.Popen(
         [sys.executable, "-m", "blastdet", *words],
         cwd=tmp_path,
@@ -158,9 +148,18 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
             page.screenshot(path=tmp_path / "app.png")
             assert np.asarray(_picture(tmp_path / "app.png")).std() > 20
             browser.close()
+        code = (
+            f"import fiftyone as fo; d = fo.load_dataset('{name}'); s = d.first(); "
+            "s.truth.detections[0].tags.append('fix:delete'); s.save()"
+        )
+        environment["FIFTYONE_DO_NOT_TRACK"] = "true"
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300, capture_output=True)
+        _until(lambda: (tmp_path / "corrections.jsonl").is_file(), process)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=120)
+    lines = read(tmp_path / "corrections.jsonl")
+    assert [line.op for line in lines] == ["delete"] and lines[0].who
     assert "the session is over" in (tmp_path / "log").read_text()
 
 
