@@ -103,7 +103,8 @@ def corrected_share(
     """Share of blasts corrected for what the classifier misses and makes up, clipped to [0, 1], with its 95 % interval.
 
     Source: W. J. Rogan and B. Gladen, Am. J. Epidemiol. 107 (1978) 71-76. The interval is a bootstrap over both the
-    cells of the smear and the clusters on which sensitivity and specificity were measured.
+    cells of the smear (drawn from Jeffreys' posterior) and the clusters on which sensitivity and specificity were
+    measured.
 
     Parameters
     ----------
@@ -121,9 +122,8 @@ def corrected_share(
     point = _rogan_gladen(np.array([called / n]), table.sum(axis=0)[None])[0]
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=_RESAMPLES) @ table
-    spread = percentile_interval(
-        _rogan_gladen(rng.binomial(n, called / n, size=_RESAMPLES) / n, drawn), "bootstrap over cells and clusters"
-    )
+    apparent = rng.beta(called + 0.5, n - called + 0.5, size=_RESAMPLES)  # Jeffreys: 0 of n is no certainty of none
+    spread = percentile_interval(_rogan_gladen(apparent, drawn), "bootstrap over cells and clusters")
     if np.isnan([point, spread.low]).any():
         return None, None
     return float(point), (spread.low, spread.high)

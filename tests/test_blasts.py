@@ -139,6 +139,12 @@ def test_the_corrected_share_is_a_share(called, rest):
         assert 0 <= interval[0] <= interval[1] <= 1 and 0 <= point <= 1
 
 
+def test_no_blast_among_few_cells_is_no_certainty_of_none():
+    point, (low, high) = blasts.corrected_share(0, 14, TRIALS)
+    assert point == low == 0 and high < 0.3
+    assert blasts.corrected_share(4, 14, TRIALS)[1][1] > 0.3
+
+
 def test_without_trials_or_with_a_useless_classifier_nothing_is_corrected():
     useless = tuple(Trial(blasts=50, blasts_called=25, others=50, others_called=25) for _ in range(20))
     assert blasts.corrected_share(5, 10, ()) == (None, None)
