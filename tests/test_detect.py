@@ -62,7 +62,7 @@ def test_demo_smear(tmp_path):
     document = json.loads((out / "smear.json").read_text("utf-8"))
     truth = read_coco(REPO / "datasets/demo/truth.json").smears[0].truth
     white = truth[(truth.label <= 1) & (~truth.ignore if truth.ignore is not None else True)]
-    found = np.array([cell["box_xyxy"] for cell in document["cells"] if cell["label"] == "wbc"])
+    found = np.array([cell["box_xyxy"] for cell in document["cells"] if cell["label"] in ("blast", "wbc")])
     overlap = iou_matrix(white.boxes_xyxy, found)
     assert (overlap.max(axis=1) > 0.5).mean() >= 0.9
     assert len(found) <= len(white) + 2
@@ -70,7 +70,13 @@ def test_demo_smear(tmp_path):
     assert document["mpp"][0] == pytest.approx(0.1, rel=0.15)
     card = read_card(find_weights("default"))
     assert document["model"]["files"] == card.files
-    assert document["parameters"]["thresholds"] == {name: point.value for name, point in card.thresholds.items()}
+    thresholds = {name: point.value for name, point in card.thresholds.items()}
+    assert document["parameters"]["thresholds"] == {"blast": thresholds["wbc"], **thresholds}
+    assert document["model"]["second_stage"]["files"] == read_card(find_weights(card.second_stage)).files
+    sorted_ = document["white_cells"]
+    assert sorted_["n"] == sorted_["blasts"] + sorted_["others"] + sorted_["unsure"]
+    assert sorted_["n"] + sorted_["erythroblasts"] == len(found)
+    assert f"{sorted_['n']} white cells = " in run.stdout
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):
@@ -93,8 +99,8 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "b.jpg", "unter/größe µ.png"]
     assert all(image["width"] == 700 and image["mpp"] == [0.1, 0.1] for image in coco["images"])
     counted = [json.loads((out / f"{stem}.json").read_text("utf-8"))["counts"] for stem in ("a", "b", "unter/größe µ")]
-    total = sum(counts["wbc"] for counts in counted)
-    assert f"total of 3 smears: wbc {total}" in run.stdout
+    blasts, others = (sum(counts[name] for counts in counted) for name in ("blast", "wbc"))
+    assert f"total of 3 smears: blast {blasts}, wbc {others}" in run.stdout
     assert len(coco["annotations"]) > sum(sum(counts.values()) for counts in counted)
     assert min(row["score"] for row in coco["annotations"]) < 0.1
 
@@ -296,7 +302,8 @@ def test_python_api(tmp_path):
     import blastdet
 
     report = blastdet.detect(SMEAR, mpp=(0.1, 0.1), min_score=0.01)
-    assert report.counts["wbc"] >= 9 and "blast" not in report.counts
+    assert report.counts["blast"] + report.counts["wbc"] >= 9
+    assert report.blasts.n + report.blasts.erythroblasts == report.counts["blast"] + report.counts["wbc"]
     assert len(report.candidates) > len(report.detections)
 
 
