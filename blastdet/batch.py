@@ -256,7 +256,8 @@ def describe(report: SmearReport, name: str, files: Sequence[Path]) -> str:
     figures = summary(report)
     for cell_class, number in figures["counts"].items():
         density = number / report.area_mm2
-        lines.append(f"  {cell_class:<10}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+        shown = "other wbc" if cell_class == "wbc" and report.blasts is not None else cell_class
+        lines.append(f"  {shown:<10}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
     if report.blasts is not None:
         lines += [f"  {line}" for line in blasts.in_words(report.blasts)]
     lines += [f"  wrote {path}" for path in files]

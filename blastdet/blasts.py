@@ -11,7 +11,7 @@ from blastdet.classifiers import Classifier
 from blastdet.crops import crop
 from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.images import Source
-from blastdet.types import BLAST, CELL_CLASSES, WBC, BlastCount, Detections, Scale
+from blastdet.types import BLAST, WBC, BlastCount, Detections, Scale
 
 ERYTHROBLAST = "erythroblast"
 ENOUGH = 200
@@ -126,6 +126,8 @@ def corrected_share(
     spread = percentile_interval(_rogan_gladen(apparent, drawn), "bootstrap over cells and clusters")
     if np.isnan([point, spread.low]).any():
         return None, None
+    if spread.high == 0:  # clipped throughout: a width of zero would pass for certainty
+        return float(point), None
     return float(point), (spread.low, spread.high)
 
 
@@ -137,11 +139,16 @@ def _rogan_gladen(share: np.ndarray, sums: np.ndarray) -> np.ndarray:
     return np.where(sensitivity > false, np.clip(corrected, 0, 1), np.nan)
 
 
+def _many(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def in_words(found: BlastCount) -> list[str]:
     """What is said of a smear's white cells, a line each; never a diagnosis."""
     n = found.n
     lines = [
-        f"{n} white cells = {found.blasts} {CELL_CLASSES[BLAST]}s + {found.others} others + {found.unsure} unsure"
+        f"{_many(n, 'white cell')} = {_many(found.blasts, 'blast')} + {_many(found.others, 'other')}"
+        + f" + {found.unsure} unsure"
         + (f"; erythroblasts {found.erythroblasts}" if found.erythroblasts else "")
         + (f" ({100 * found.erythroblasts / n:.1f} per 100 white cells)" if found.erythroblasts and n else "")
     ]
@@ -155,7 +162,12 @@ def in_words(found: BlastCount) -> list[str]:
         lines.append(
             f"between {found.blasts / n:.1%} and {(found.blasts + found.unsure) / n:.1%} as the unsure turn out"
         )
-    if found.corrected is not None and found.corrected_interval is not None:
+    if found.corrected is not None and found.corrected_interval is None:
+        lines.append(
+            "corrected: fewer cells are called blasts than this model makes up on average, so no share is given"
+        )
+        lines.append("not distinguishable from no blasts with this model")
+    elif found.corrected is not None and found.corrected_interval is not None:
         low, high = found.corrected_interval
         lines.append(
             f"corrected for the model's sensitivity and specificity: {found.corrected:.1%}, {low:.1%} to {high:.1%}"

@@ -194,9 +194,7 @@ def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | Classif
     ConfigError
         One line that names the file, the entry, what was found and what was expected.
     """
-    content = _content(path)
-    if "extends" in content:
-        content = _extended(content, path)
+    content = _merged(path)
     for override in overrides:
         _set(content, override)
     kind = ClassifyConfig if content.get("task") == "classify" else TrainConfig
@@ -208,11 +206,12 @@ def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | Classif
         raise ConfigError(f"{path}: {entry}: {first['msg']} ({first['input']!r} found)") from error
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    asked = f", which {above[0]} extends" if above else ""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
+        raise ConfigError(f"{path}{asked}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
@@ -220,10 +219,18 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def _extended(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    base = path.parent / str(content["extends"])
-    own = {key: value for key, value in content.items() if key != "extends"}
-    return {**_content(base), **own}
+def _merged(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Entries of a file over those of the file that it extends, if any."""
+    content = _content(path, above)
+    if "extends" not in content:
+        return content
+    name = content.pop("extends")
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise ConfigError(f"{path}: extends: {name!r:.60} found, the name of one file beside it expected")
+    base = path.parent / name
+    if any(base.resolve() == other.resolve() for other in (path, *above)):
+        raise ConfigError(f"{path}: extends: {name} extends this file in turn")
+    return {**_merged(base, (path, *above)), **content}
 
 
 def to_yaml(config: LoopConfig) -> str:

@@ -308,7 +308,8 @@ class BlastCount:
         Share of blasts after Rogan and Gladen, from `called`; ``None`` where the card does not tell the sensitivity
         and specificity, or there is no white cell.
     corrected_interval : (float, float), optional
-        95 %, for the sampling of cells and the uncertainty of sensitivity and specificity.
+        95 %, for the sampling of cells and the uncertainty of sensitivity and specificity. ``None`` with a share of 0
+        where fewer cells are called blasts than the model makes up on average.
     """
 
     blasts: int

@@ -63,7 +63,7 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
     assert (found.n, found.blasts, found.others, found.unsure, found.erythroblasts) == (4, 1, 1, 2, 1)
     assert found.called == 2
     lines = blasts.in_words(found)
-    assert lines[0] == "4 white cells = 1 blasts + 1 others + 2 unsure; erythroblasts 1 (25.0 per 100 white cells)"
+    assert lines[0] == "4 white cells = 1 blast + 1 other + 2 unsure; erythroblasts 1 (25.0 per 100 white cells)"
     assert "25.0% of white cells" in lines[1] and "sampling error only" in lines[1]
     assert "between 25.0% and 75.0%" in lines[2]
     assert lines[-1] == "fewer than 200 white cells counted"
@@ -135,14 +135,19 @@ def test_the_corrected_share_is_a_share(called, rest):
     point, interval = blasts.corrected_share(called, called + rest, TRIALS)
     if called + rest == 0:
         assert point is None and interval is None
+    elif interval is None:
+        assert point == 0
     else:
         assert 0 <= interval[0] <= interval[1] <= 1 and 0 <= point <= 1
 
 
 def test_no_blast_among_few_cells_is_no_certainty_of_none():
-    point, (low, high) = blasts.corrected_share(0, 14, TRIALS)
-    assert point == low == 0 and high < 0.3
-    assert blasts.corrected_share(4, 14, TRIALS)[1][1] > 0.3
+    """A classifier that calls 20 % of the others: none of 14 is fewer than it makes up, none of 2 says nothing."""
+    assert blasts.corrected_share(0, 14, TRIALS) == (0.0, None)
+    words = "\n".join(blasts.in_words(blasts.count(_cells(0, 14), CARD)))
+    assert "fewer cells are called blasts than this model makes up" in words and "not distinguishable" in words
+    point, (low, high) = blasts.corrected_share(0, 2, TRIALS)
+    assert point == low == 0 and high > 0.3
 
 
 def test_without_trials_or_with_a_useless_classifier_nothing_is_corrected():

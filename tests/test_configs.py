@@ -86,3 +86,28 @@ def test_paths_expand_variables(monkeypatch, tmp_path):
     assert expand("datasets/x.json", tmp_path) == tmp_path / "datasets/x.json"
     with pytest.raises(ConfigError, match="environment variable not set"):
         expand("${NOT_SET_ANYWHERE}/x", tmp_path)
+
+
+def test_a_configuration_extends_another_over_two_steps(tmp_path):
+    (tmp_path / "top.yaml").write_text(yaml.safe_dump(MINIMAL))
+    (tmp_path / "mid.yaml").write_text("extends: top.yaml\nepochs: 7\n")
+    (tmp_path / "low.yaml").write_text("extends: mid.yaml\nname: low\n")
+    config = read_config(tmp_path / "low.yaml", ["seed=3"])
+    assert (config.name, config.epochs, config.seed) == ("low", 7, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("extends: self.yaml", "self.yaml extends this file in turn"),
+        ("extends: gone.yaml", "which"),
+        ("extends: [a.yaml]", "the name of one file beside it expected"),
+        ("extends: null", "the name of one file beside it expected"),
+        ('extends: "a\\0b"', "the name of one file beside it expected"),
+    ],
+)
+def test_what_cannot_be_extended_is_one_line(tmp_path, text, line):
+    (tmp_path / "self.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_any(tmp_path / "self.yaml")
+    assert line in str(caught.value) and "self.yaml" in str(caught.value) and "\n" not in str(caught.value)

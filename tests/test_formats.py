@@ -54,7 +54,7 @@ def test_files_are_told_by_suffix_and_the_rest_is_refused(tmp_path: Path) -> Non
     with pytest.raises(FormatError, match="no such file"):
         formats.read(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FormatError, match="no known data set found; name its format with --from"):
+    with pytest.raises(FormatError, match="no known data set found; name its format"):
         formats.read(tmp_path / "empty")
     with pytest.raises(FormatError, match="format 'tiff' cannot be read; known are: auto, bccd"):
         formats.read(tmp_path, "tiff")

@@ -101,8 +101,10 @@ def test_the_command_writes_table_and_curves(films, monkeypatch):
         (["--only", "rain"], "--only rain: one of blur, jpeg, stain, hue, light, mpp expected"),
         (["--mpp", "auto"], "--mpp auto: stress compares with a known scale"),
         (["--split", "train"], "no smear of split 'train' found"),
+        (["--out", "."], "it holds the source"),
     ],
 )
-def test_bad_usage_is_one_line(films, words, line):
+def test_bad_usage_is_one_line(films, words, line, monkeypatch):
+    monkeypatch.chdir(films)
     done = CliRunner().invoke(cli, ["stress", "--data", str(films / "truth.json"), "--out", str(films / "out"), *words])
     assert done.exit_code == 2 and line in done.output and not (films / "out").exists()

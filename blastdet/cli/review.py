@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from blastdet.types import Dataset
 
 _PATH = click.Path(path_type=Path)
+RECORD = "review-export.json"
+"""What `review export` leaves in a folder, so that it knows its own."""
 
 
 @click.group(invoke_without_command=True)
@@ -116,12 +119,14 @@ def export(
     from blastdet import formats
     from blastdet.errors import ConfigError
     from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.formats.files import write_text
     from blastdet.review.corrections import append, read, replay
+    from blastdet.types import RESEARCH_USE
 
     if unknown := [kind for kind in kinds if kind not in ("coco", "yolo")]:
         raise ConfigError(f"--to {unknown[0]}: coco or yolo expected")
     lines = [line for path in corrections for line in read(path)]
-    check_folder(out, overwrite, "corrections.jsonl", [data, *corrections, *([images] if images else [])])
+    check_folder(out, overwrite, RECORD, [data, *corrections, *([images] if images else [])])
     dataset = formats.read(data, format, images=images)
     before = sum(len(smear.truth or ()) for smear in dataset)
     dataset, counts = replay(dataset, lines)
@@ -129,6 +134,8 @@ def export(
         for kind in dict.fromkeys(kinds):
             formats.write(dataset, folder, kind)
         append(folder / "corrections.jsonl", lines)
+        record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
+        write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     after = sum(len(smear.truth or ()) for smear in dataset)
     click.echo(f"cells    {before} before review, {after} after")
     for what, number in sorted(counts.items()):
@@ -169,8 +176,9 @@ def _page(dataset: Dataset, predictions: Any, out: Path) -> None:
     from blastdet.cli._progress import file_reporter
     from blastdet.formats.convert import check_folder, new_folder
     from blastdet.review.cells import VIEWS, cells_of, in_view
-    from blastdet.review.page import write_page
+    from blastdet.review.page import check_page, write_page
 
+    check_page(out)
     check_folder(out, True, "data.js", [dataset.root])
     dataset, cells = cells_of(dataset, predictions)
     with new_folder(out) as folder, file_reporter(len(dataset), "page") as step:

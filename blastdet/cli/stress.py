@@ -45,6 +45,8 @@ def command(only: tuple[str, ...], weights: str, **options: Any) -> None:
     from blastdet.cli._progress import file_reporter
     from blastdet.cli.evaluate import Asked, read_datasets
     from blastdet.errors import ConfigError
+    from blastdet.formats.convert import check_folder
+    from blastdet.formats.files import check_replaced
 
     require("evaluate", "pycocotools", "scipy", "matplotlib")
     from blastdet.pipeline import load_models
@@ -63,7 +65,11 @@ def command(only: tuple[str, ...], weights: str, **options: Any) -> None:
         "threshold": None,
     }
     asked = Asked(**options, **rest, max_dets=500)
+    check_folder(asked.out, True, "stress.json", [path for path in (asked.data, asked.images) if path])
+    check_replaced(asked.out / "stress.csv", "disturbance,level", "stress")
     dataset = read_datasets(asked)[0]
+    if not any(smear.truth is not None and smear.annotated for smear in dataset):
+        raise ConfigError(f"{asked.data}: no smear with annotated classes found, at least one expected")
     annotated = {name for smear in dataset for name in smear.annotated}
     models = load_models(weights, asked.device, second_stage="blast" in annotated)
     with file_reporter(steps(dataset, names), "stress") as step:

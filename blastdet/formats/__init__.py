@@ -28,6 +28,7 @@ READERS: dict[str, str] = {
     "coco": "blastdet.formats.coco:read",
     "yolo": "blastdet.formats.yolo:read",
     "geojson": "blastdet.formats.geojson:read",
+    "pictures": "blastdet.formats.pictures:read",
 }
 """Name of a format -> ``module:function`` that reads it."""
 
@@ -72,7 +73,7 @@ def detect_format(path: Path) -> str:
             return name
     if not path.exists():
         raise FormatError(f"{path}: no such file or folder")
-    raise FormatError(f"{path}: no known data set found; name its format with --from ({', '.join(READERS)})")
+    raise FormatError(f"{path}: no known data set found; name its format ({', '.join(READERS)})")
 
 
 def _fits(folder: Path, sign: tuple[str, ...] | str) -> bool:

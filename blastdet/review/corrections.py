@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,6 @@ OPERATIONS = ("class", "ignore", "delete", "ok")
 """What may be said of a cell: its class (and box), that it is not to be counted, that it is none, that it is right."""
 
 _SAME_PX = 0.5
-_HEX = 64
 
 Box = tuple[float, float, float, float]
 Key = tuple[str, Box]
@@ -79,7 +79,7 @@ def read(path: Path) -> list[Correction]:
         One line that names the file, the line, and what is wrong with it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # names may hold what splitlines breaks at
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read ({error})") from error
     found = []
@@ -97,16 +97,18 @@ def _parsed(line: str, where: str) -> Correction:
     if not isinstance(row, dict):
         raise FormatError(f"{where}: an object expected")
     if unknown := row.keys() - Correction.__dataclass_fields__.keys():
-        raise FormatError(f"{where}: {sorted(unknown)[0]!r} is no entry of a correction")
+        raise FormatError(f"{where}: {sorted(unknown)[0]!r:.60} is no entry of a correction")
     words = {key: row.get(key, "") for key in Correction.__dataclass_fields__ if not key.endswith("box_xyxy")}
     if bad := next((key for key, word in words.items() if not isinstance(word, str)), None):
-        raise FormatError(f"{where}: {bad} {words[bad]!r} found, text expected")
+        raise FormatError(f"{where}: {bad} {words[bad]!r:.60} found, text expected")
     if words["op"] not in OPERATIONS:
-        raise FormatError(f"{where}: op {words['op']!r} found, one of {', '.join(OPERATIONS)} expected")
-    if words["op"] == "class" and words["new_class"] not in CELL_CLASSES:
-        raise FormatError(f"{where}: new_class {words['new_class']!r} found, one of {', '.join(CELL_CLASSES)} expected")
-    if len(words["image_sha256"]) != _HEX:
-        raise FormatError(f"{where}: image_sha256 {words['image_sha256']!r} found, {_HEX} hexadecimal digits expected")
+        raise FormatError(f"{where}: op {words['op']!r:.60} found, one of {', '.join(OPERATIONS)} expected")
+    for key in ("old_class", "new_class"):
+        needed = key == "new_class" and words["op"] == "class"
+        if words[key] not in CELL_CLASSES and (needed or words[key]):
+            raise FormatError(f"{where}: {key} {words[key]!r:.60} found, one of {', '.join(CELL_CLASSES)} expected")
+    if not re.fullmatch(r"[0-9a-f]{64}", words["image_sha256"]):
+        raise FormatError(f"{where}: image_sha256 {words['image_sha256']!r:.60} found, 64 hexadecimal digits expected")
     moved = row.get("new_box_xyxy")
     return Correction(
         **words,
@@ -118,7 +120,7 @@ def _parsed(line: str, where: str) -> Correction:
 def _checked_box(box: Any, where: str) -> Box:
     numbers = isinstance(box, list) and len(box) == 4 and all(type(v) in (int, float) and abs(v) < 1e9 for v in box)
     if not numbers or not (box[2] > box[0] and box[3] > box[1]):
-        raise FormatError(f"{where}: box {box!r} found, x1 < x2 and y1 < y2 expected")
+        raise FormatError(f"{where}: box {box!r:.80} found, x1 < x2 and y1 < y2 expected")
     return float(box[0]), float(box[1]), float(box[2]), float(box[3])
 
 
@@ -172,6 +174,7 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
 
 
 def _applied(smear: Smear, correction: Correction, counts: Counter[str]) -> Smear:
+    _check_on_picture(smear, correction)
     truth = smear.truth if smear.truth is not None else Detections.empty()
     at = _find(truth, correction.box_xyxy)
     if at < 0 and correction.new_box_xyxy is not None:
@@ -201,6 +204,15 @@ def _applied(smear: Smear, correction: Correction, counts: Counter[str]) -> Smea
         label[at], ignore[at] = wanted, False
     changed = truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore)
     return replace(smear, truth=_with_human(changed, at))
+
+
+def _check_on_picture(smear: Smear, correction: Correction) -> None:
+    """Refuse a box that would be written and does not lie on the picture, or has no pixel."""
+    width, height = smear.size_wh
+    x1, y1, x2, y2 = correction.new_box_xyxy or correction.box_xyxy
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1 or x2 - x1 < 1 or y2 - y1 < 1:
+        box = [round(side, 1) for side in (x1, y1, x2, y2)]
+        raise FormatError(f"{correction.image}: box {box} found, one on the picture of {width} x {height} px expected")
 
 
 def _find(truth: Detections, box: Box) -> int:

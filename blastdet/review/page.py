@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blastdet.cards import sha256_of
+from blastdet.errors import FormatError
 from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import write_text
 from blastdet.images import open_smear, write_image
@@ -23,6 +25,7 @@ LONGEST = 1600
 """Longer side of a picture on the page, in pixels."""
 
 FILES = ("index.html", "style.css", "app.js")
+_START = "const DATA = "
 _HERE = Path(__file__).parent / "static"
 
 
@@ -81,10 +84,30 @@ def write_page(
     }
     data["id"] = hashlib.sha256("".join(entry["sha256"] for entry in smears).encode()).hexdigest()[:16]
     text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
-    write_text(out / "data.js", f"const DATA = {text};\n")
+    write_text(out / "data.js", f"{_START}{text};\n")
     for name in FILES:
         write_text(out / name, (_HERE / name).read_text(encoding="utf-8"))
     return out / "index.html"
+
+
+def check_page(out: Path) -> None:
+    """Refuse a folder that holds anything but a page of ours, such as corrections that somebody saved there.
+
+    Raises
+    ------
+    FormatError
+    """
+    if not out.is_dir():
+        return
+    ours = {*FILES, "data.js", "images"}
+    pictures = sorted(out.glob("images/*")) if (out / "images").is_dir() else []
+    strange = [path for path in sorted(out.iterdir()) if path.name not in ours]
+    strange += [path for path in pictures if not re.fullmatch(r"\d{5}\.jpg", path.name)]
+    data = out / "data.js"
+    if not strange and data.is_file() and not data.read_bytes().startswith(_START.encode()):
+        strange = [data]
+    if strange:
+        raise FormatError(f"{strange[0]}: not of a review page, and its folder would be replaced; name another folder")
 
 
 def model_sha256(predictions: Predictions) -> str:

@@ -42,16 +42,16 @@ class Suggestion:
 def suggest(dataset: Dataset, predictions: Predictions, n: int) -> list[Suggestion]:
     """The `n` unlabelled smears with the highest uncertainty times distance, one after another.
 
-    A smear is unlabelled where nobody annotated it. Distance is between mean and spread of colour, sharpness, and
-    number of cells of each class, all in spreads of the set.
+    A smear is unlabelled where nobody annotated it, or no cell is annotated. Distance is between mean and spread of
+    colour, sharpness, and number of cells of each class, all in spreads of the set.
     """
-    open_ = [i for i, smear in enumerate(dataset) if smear.truth is None]
+    open_ = [i for i, smear in enumerate(dataset) if not len(smear.truth or ())]
     doubts = {i: _doubt(predictions, i) for i in open_}
     looks = np.array([_look(smear, predictions.candidates[i]) for i, smear in enumerate(dataset)])
     looks = (looks - looks.mean(axis=0)) / np.maximum(looks.std(axis=0), 1e-9) / np.sqrt(looks.shape[1])
     nearest = np.full(len(dataset), np.inf)
     for i, smear in enumerate(dataset):
-        if smear.truth is not None:
+        if len(smear.truth or ()):
             nearest = np.minimum(nearest, _apart(looks, i))
     chosen: list[Suggestion] = []
     while open_ and len(chosen) < n:

@@ -168,6 +168,9 @@ GOOD = {"who": "A", "when": "now", "image": "s", "image_sha256": "a" * 64, "box_
         ({"box_xyxy": [0, 0, float("nan"), 5]}, "expected"),
         ({"new_box_xyxy": 3}, "expected"),
         ({"image_sha256": "12"}, "64 hexadecimal digits expected"),
+        ({"image_sha256": "A" * 64}, "64 hexadecimal digits expected"),
+        ({"op": "ignore", "new_class": "foo"}, "new_class 'foo' found"),
+        ({"op": "ignore", "old_class": "foo"}, "old_class 'foo' found"),
         ({"who": 3}, "who 3 found, text expected"),
         ({"colour": "red"}, "'colour' is no entry"),
     ],
@@ -187,6 +190,54 @@ def test_hostile_files_are_one_line(text, tmp_path):
         read(tmp_path / "c.jsonl")
 
 
+@pytest.mark.parametrize(
+    "box", [(5000, 5000, 5100, 5100), (-500, -500, -400, -400), (300, 10, 400, 60), (5, 5, 5.2, 60)]
+)
+def test_a_box_off_the_picture_is_one_line_and_nothing_is_written(made, box):
+    dataset, _ = made
+    first = dataset.smears[0].truth.boxes_xyxy[0]
+    for change in ({"box": box}, {"box": first, "new_box_xyxy": tuple(map(float, box))}):
+        line = _correction(dataset, 0, change.pop("box"), "class", new_class="wbc", **change)
+        with pytest.raises(FormatError, match="one on the picture of 310 x 250 px expected"):
+            replay(dataset, [line])
+
+
+def test_lines_from_windows_and_odd_names_are_read(made, tmp_path):
+    dataset, _ = made
+    one = replace(_correction(dataset, 0, (0, 0, 9, 9), "ok"), who="A\u2028B")
+    append(tmp_path / "c.jsonl", [one])
+    text = (tmp_path / "c.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert read(tmp_path / "c.jsonl") == [one]
+
+
+def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
+    """Corrections saved beside the page, or somebody's folder with a file of the same name, are not taken away."""
+    from blastdet.review.page import check_page
+
+    dataset, predictions = made
+    dataset, cells = cells_of(dataset, predictions)
+    write_page(dataset, cells, predictions, tmp_path / "page")
+    check_page(tmp_path / "page")
+    for name, text in (("corrections.jsonl", "mine"), ("images/mine.jpg", "mine"), ("data.js", "const MINE = 1;")):
+        before = (tmp_path / "page" / name).read_text() if name == "data.js" else None
+        (tmp_path / "page" / name).write_text(text)
+        with pytest.raises(FormatError, match=f"{Path(name).name}: not of a review page"):
+            check_page(tmp_path / "page")
+        (tmp_path / "page" / name).unlink() if before is None else (tmp_path / "page" / name).write_text(before)
+    check_page(tmp_path / "page")
+    check_page(tmp_path / "nowhere")
+
+
+def test_pictures_that_nobody_annotated_are_suggested(made, tmp_path):
+    dataset, predictions = made
+    plain = formats.read(dataset.root, "pictures")
+    assert len(plain) == 4 and all(smear.truth is None for smear in plain)
+    assert len(suggest(plain, predictions, 9)) == 4
+    empty = replace(dataset, smears=tuple(replace(s, truth=Detections.empty()) for s in dataset))
+    assert len(suggest(empty, predictions, 9)) == 4
+
+
 def test_the_command_exports_what_was_corrected(made, tmp_path):
     dataset, _ = made
     formats.write(dataset, tmp_path / "set", "coco")
@@ -203,6 +254,11 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
         assert again.exit_code == 0 and "79 before review, 79 after" in again.output, again.output
         full = CliRunner().invoke(cli, words)
         assert full.exit_code == 2 and "not empty" in full.output
+        assert CliRunner().invoke(cli, [*words, "--overwrite"]).exit_code == 0
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine/corrections.jsonl").write_text("")
+        foreign = CliRunner().invoke(cli, [*words[:-1], "mine", "--overwrite"])
+        assert foreign.exit_code == 2 and "does not replace it" in foreign.output
     written = formats.read(tmp_path / "out")
     assert sum(len(smear.truth) for smear in written) == 79
     assert read(tmp_path / "out/corrections.jsonl") == read(tmp_path / "c.jsonl")
