@@ -214,17 +214,6 @@ def test_our_own_network_is_small():
     assert sum(p.numel() for p in network.parameters()) < 1_000_000
 
 
-def test_a_temperature_calibrates():
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 4000)
-    logits = rng.normal(0, 1, (4000, 2)).astype(np.float32)
-    logits[:, 1] += 2 * truth - 1  # log odds that are right as they are
-    odds = (logits[:, 1] - logits[:, 0])[:, None]
-    honest = np.concatenate([np.zeros_like(odds), odds], axis=1)
-    assert classify.temperature(honest, truth) == pytest.approx(1.0, rel=0.1)
-    assert classify.temperature(3 * honest, truth) == pytest.approx(3.0, rel=0.1)
-
-
 def test_a_trained_backbone_starts_faster_rcnn(folder, tmp_path):
     """``--init`` of the first stage takes what the second learnt from crops."""
     learner = classify.CropClassifier("mobilenet_v3_large", 2, 64)
