@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,10 +95,10 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State[engine.Train
 
 
 def training_record(config: LoopConfig, sources: tuple[DataSource, ...], device: torch.device) -> Training:
-    """What a card says of a training before it is finished."""
+    """What a card says of a training before it is finished; no path of the machine goes into it."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     return Training(
-        config=config.model_dump(mode="json"),
+        config=portable(config.model_dump(mode="json"), Path.cwd()),
         seed=config.seed,
         commit=git_commit(),
         data=sources,
@@ -105,6 +106,18 @@ def training_record(config: LoopConfig, sources: tuple[DataSource, ...], device:
         device=f"{name}, precision {engine.precision(config, device)}",
         duration_s=0,
     )
+
+
+def portable(value: Any, base: Path) -> Any:
+    """A configuration without the paths of one machine: relative to `base`, or the last part of what lies elsewhere."""
+    if isinstance(value, dict):
+        return {key: portable(inner, base) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [portable(inner, base) for inner in value]
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    path = Path(value)
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
 
 
 def check_parity(folder: Path, pictures: Sequence[Picture], dataset: Dataset, by_torch: Sequence[Detections]) -> str:
