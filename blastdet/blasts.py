@@ -11,9 +11,8 @@ from blastdet.classifiers import Classifier
 from blastdet.crops import crop
 from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.images import Source
-from blastdet.types import BLAST, WBC, BlastCount, Detections, Scale
+from blastdet.types import BLAST, ERYTHROBLAST, WBC, BlastCount, Detections, Scale
 
-ERYTHROBLAST = "erythroblast"
 ENOUGH = 200
 """White cells that a differential count by eye takes (ICSH 2015: blasts are counted on 200 cells)."""
 
@@ -78,11 +77,10 @@ def count(cells: Detections, card: Card) -> BlastCount:
         Of the classifier.
     """
     cells = cells.of("blast", "wbc")
-    assert cells.unsure is not None and cells.cell_type is not None
-    red = cells.cell_type == ERYTHROBLAST
-    called = cells.label == BLAST
-    blasts, unsure = int((called & ~cells.unsure).sum()), int((cells.unsure & ~red).sum())
-    n = len(cells) - int(red.sum())
+    assert cells.unsure is not None
+    white, called = cells.is_white, cells.label == BLAST
+    blasts, unsure = int((called & ~cells.unsure).sum()), int((cells.unsure & white).sum())
+    n = int(white.sum())
     exact = clopper_pearson(blasts, n)
     corrected, interval = corrected_share(int(called.sum()), n, card.trials)
     return BlastCount(
@@ -90,7 +88,7 @@ def count(cells: Detections, card: Card) -> BlastCount:
         others=n - blasts - unsure,
         unsure=unsure,
         called=int(called.sum()),
-        erythroblasts=int(red.sum()),
+        erythroblasts=len(cells) - n,
         interval=(exact.low, exact.high),
         corrected=corrected,
         corrected_interval=interval,

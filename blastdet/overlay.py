@@ -19,6 +19,11 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 UNSURE_COLOUR = (60, 60, 60)
 """Colour of white cells that the second stage does not decide on."""
 
+HEX: dict[str, str] = {
+    name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in {**COLOURS, "unsure": UNSURE_COLOUR}.items()
+}
+"""The same colours, ``unsure`` among them, as pages and plots name them."""
+
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -6,6 +6,9 @@ units a microscopist knows. Nothing is drawn at random, so that two models see t
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,10 +21,13 @@ from blastdet.errors import ScaleError
 from blastdet.evaluation.coco import average_precision
 from blastdet.evaluation.counts import agreements
 from blastdet.evaluation.intervals import ap_intervals
+from blastdet.evaluation.output import with_interval
 from blastdet.evaluation.summary import as_nucleated, by_class_probability
+from blastdet.formats.files import write_text
 from blastdet.images import read_image, write_image
+from blastdet.overlay import HEX
 from blastdet.pipeline import Models, Options, detect_smear
-from blastdet.types import RGB, Dataset, Detections, Scale, Smear
+from blastdet.types import RESEARCH_USE, RGB, Dataset, Detections, Scale, Smear
 
 _LOWEST_SCORE = 0.01
 _RESAMPLES = 300
@@ -211,3 +217,52 @@ def _measure(dataset: Dataset, found: Sequence[Detections], models: Models) -> d
 def table(rows: Sequence[Row]) -> list[Mapping[str, object]]:
     """Rows as plain mappings, for JSON and CSV; what has no value is ``None``."""
     return [{key: None if value != value else value for key, value in asdict(row).items()} for row in rows]
+
+
+def as_text(rows: Sequence[Row]) -> str:
+    """One line for each disturbance, level and class."""
+    lines = [f"{'disturbance':<12}{'level':>7}  {'class':<9}{'AP50':<24}count error a smear (bias)"]
+    for row in rows:
+        counted = "" if row.count_error != row.count_error else f"{row.count_error:.2f} ({row.count_bias:+.2f})"
+        ap50 = with_interval(row.ap50, row.ap50_low, row.ap50_high)
+        lines.append(f"{row.disturbance:<12}{row.level:>7g}  {row.name:<9}{ap50:<24}{counted}".rstrip())
+    return "\n".join(lines)
+
+
+def write(rows: Sequence[Row], title: str, out: Path) -> list[Path]:
+    """Table as JSON and CSV, and the curves as PNG."""
+    content = table(rows)
+    document = {"notice": RESEARCH_USE, "title": title, "rows": content}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(content[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(content)
+    write_text(out / "stress.json", json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(out / "stress.csv", text.getvalue())
+    draw(rows, title, out / "stress.png")
+    return [out / name for name in ("stress.json", "stress.csv", "stress.png")]
+
+
+def draw(rows: Sequence[Row], title: str, path: Path) -> None:
+    """AP50 over the level of each disturbance, a curve a class with its interval; the dotted line changes nothing."""
+    from matplotlib.figure import Figure
+
+    shown = list(dict.fromkeys(row.disturbance for row in rows))
+    columns = min(len(shown), 3)
+    down = -(-len(shown) // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * down + 0.5), layout="constrained")
+    for place, name in enumerate(shown, 1):
+        axes = figure.add_subplot(down, columns, place)
+        for of in dict.fromkeys(row.name for row in rows if row.name != "all"):
+            mine = [row for row in rows if (row.disturbance, row.name) == (name, of)]
+            levels = [row.level for row in mine]
+            axes.plot(levels, [row.ap50 for row in mine], marker="o", ms=3, color=HEX[of], label=of)
+            axes.fill_between(
+                levels, [r.ap50_low for r in mine], [r.ap50_high for r in mine], color=HEX[of], alpha=0.15, lw=0
+            )
+        axes.axvline(DISTURBANCES[name].none, color="0.5", ls=":", lw=1)
+        axes.set(ylim=(-0.02, 1.02), xlabel=DISTURBANCES[name].what, ylabel="AP50")
+        if place == 1:
+            axes.legend(loc="lower left", fontsize=8, frameon=False)
+    figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)
+    figure.savefig(path, dpi=140)

@@ -18,6 +18,9 @@ CELL_CLASSES: tuple[str, ...] = ("blast", "wbc", "rbc", "platelet")
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
 
+ERYTHROBLAST = "erythroblast"
+"""The `Detections.cell_type` that takes a nucleated cell out of every count of white cells."""
+
 ORIGINS: tuple[str, ...] = ("human", "segment", "fixed", "model")
 """Where a box comes from: drawn by a person, grown by `segment`, a fixed square, or a model."""
 
@@ -157,6 +160,12 @@ class Detections:
     def of(self, *names: str) -> Detections:
         """Only cells of the named classes."""
         return self[np.isin(self.label, [CELL_CLASSES.index(name) for name in names])]
+
+    @property
+    def is_white(self) -> NDArray[np.bool_]:
+        """Which are white cells, bool (n,): blasts and others; an erythroblast has label ``wbc`` and is none."""
+        white = np.isin(self.label, (BLAST, WBC))
+        return white if self.cell_type is None else white & (self.cell_type != ERYTHROBLAST)
 
     def counts(self) -> dict[str, int]:
         """Number of cells of each class, ignored ones left out."""

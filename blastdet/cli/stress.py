@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-
-if TYPE_CHECKING:
-    from blastdet.robustness import Row
 
 _PATH = click.Path(path_type=Path)
 
@@ -50,7 +43,7 @@ def command(only: tuple[str, ...], weights: str, **options: Any) -> None:
 
     require("evaluate", "pycocotools", "scipy", "matplotlib")
     from blastdet.pipeline import load_models
-    from blastdet.robustness import DISTURBANCES, steps, stress
+    from blastdet.robustness import DISTURBANCES, as_text, steps, stress, write
 
     if unknown := [name for name in only if name not in DISTURBANCES]:
         raise ConfigError(f"--only {unknown[0]}: one of {', '.join(DISTURBANCES)} expected")
@@ -77,62 +70,3 @@ def command(only: tuple[str, ...], weights: str, **options: Any) -> None:
     click.echo(as_text(rows))
     for path in write(rows, f"{models.card.name} on {dataset.name}, {asked.split}, {len(dataset)} smears", asked.out):
         click.echo(f"wrote {path}")
-
-
-def as_text(rows: Sequence[Row]) -> str:
-    """One line for each disturbance, level and class."""
-    from blastdet.evaluation.output import with_interval
-
-    lines = [f"{'disturbance':<12}{'level':>7}  {'class':<9}{'AP50':<24}count error a smear (bias)"]
-    for row in rows:
-        counted = "" if row.count_error != row.count_error else f"{row.count_error:.2f} ({row.count_bias:+.2f})"
-        ap50 = with_interval(row.ap50, row.ap50_low, row.ap50_high)
-        lines.append(f"{row.disturbance:<12}{row.level:>7g}  {row.name:<9}{ap50:<24}{counted}".rstrip())
-    return "\n".join(lines)
-
-
-def write(rows: Sequence[Row], title: str, out: Path) -> list[Path]:
-    """Table as JSON and CSV, and the curves as PNG."""
-    from blastdet.formats.files import write_text
-    from blastdet.robustness import table
-    from blastdet.types import RESEARCH_USE
-
-    content = table(rows)
-    document = {"notice": RESEARCH_USE, "title": title, "rows": content}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(content[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(content)
-    write_text(out / "stress.json", json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_text(out / "stress.csv", text.getvalue())
-    draw(rows, title, out / "stress.png")
-    return [out / name for name in ("stress.json", "stress.csv", "stress.png")]
-
-
-def draw(rows: Sequence[Row], title: str, path: Path) -> None:
-    """AP50 over the level of each disturbance, a curve a class with its interval; the dotted line changes nothing."""
-    from matplotlib.figure import Figure
-
-    from blastdet.evaluation.plots import COLOURS
-    from blastdet.robustness import DISTURBANCES
-    from blastdet.types import RESEARCH_USE
-
-    shown = list(dict.fromkeys(row.disturbance for row in rows))
-    columns = min(len(shown), 3)
-    down = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * down + 0.5), layout="constrained")
-    for place, name in enumerate(shown, 1):
-        axes = figure.add_subplot(down, columns, place)
-        for of in dict.fromkeys(row.name for row in rows if row.name != "all"):
-            mine = [row for row in rows if (row.disturbance, row.name) == (name, of)]
-            levels = [row.level for row in mine]
-            axes.plot(levels, [row.ap50 for row in mine], marker="o", ms=3, color=COLOURS[of], label=of)
-            axes.fill_between(
-                levels, [r.ap50_low for r in mine], [r.ap50_high for r in mine], color=COLOURS[of], alpha=0.15, lw=0
-            )
-        axes.axvline(DISTURBANCES[name].none, color="0.5", ls=":", lw=1)
-        axes.set(ylim=(-0.02, 1.02), xlabel=DISTURBANCES[name].what, ylabel="AP50")
-        if place == 1:
-            axes.legend(loc="lower left", fontsize=8, frameon=False)
-    figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)
-    figure.savefig(path, dpi=140)

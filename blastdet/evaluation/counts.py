@@ -12,7 +12,7 @@ from blastdet.evaluation.coco import APResult
 from blastdet.evaluation.inputs import groups_of
 from blastdet.evaluation.intervals import RESAMPLES, Interval, bootstrap_statistic, clopper_pearson
 from blastdet.evaluation.matching import Floats, Ints
-from blastdet.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections
+from blastdet.types import BLAST, CELL_CLASSES, Dataset, Detections
 
 
 @dataclass(frozen=True)
@@ -167,9 +167,7 @@ def share_coverage(
     stated = []
     for part in candidates:
         part = part[part.score >= limit[part.label]]
-        white = np.isin(part.label, (BLAST, WBC))
-        if part.cell_type is not None:
-            white &= part.cell_type != "erythroblast"
+        white = part.is_white
         sure = np.ones(len(part), bool) if part.unsure is None else ~part.unsure
         exact = clopper_pearson(int((white & sure & (part.label == BLAST)).sum()), int(white.sum()))
         stated.append((exact.low, exact.high))
@@ -190,9 +188,7 @@ def _count(part: Detections, name: str) -> float:
         part = part[~part.ignore]
     if name in CELL_CLASSES:
         return float((part.label == CELL_CLASSES.index(name)).sum())
-    white = np.isin(part.label, (BLAST, WBC))
-    if part.cell_type is not None:
-        white &= part.cell_type != "erythroblast"
+    white = part.is_white
     if name == "white cells":
         return float(white.sum())
     return 100 * float((part.label == BLAST).sum()) / float(white.sum()) if white.any() else float("nan")

@@ -19,7 +19,7 @@ from blastdet.evaluation.table import RECALL_POINTS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = {name: "#{:02x}{:02x}{:02x}".format(*colour) for name, colour in overlay.COLOURS.items()}
+COLOURS = overlay.HEX
 """One colour a class, legible on white and on black."""
 
 _INK = "#010203"  # replaced by currentColor

@@ -17,7 +17,7 @@ from blastdet.errors import FormatError
 from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import write_text
 from blastdet.images import open_smear, write_image
-from blastdet.overlay import COLOURS, UNSURE_COLOUR
+from blastdet.overlay import HEX
 from blastdet.review.cells import VIEWS, Cell, in_view
 from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset
 
@@ -74,9 +74,7 @@ def write_page(
         "notice": RESEARCH_USE,
         "model_sha256": model_sha256(predictions),
         "classes": list(CELL_CLASSES),
-        "colours": {
-            name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in (*COLOURS.items(), ("unsure", UNSURE_COLOUR))
-        },
+        "colours": HEX,
         "smears": smears,
         "worst": sorted(range(len(smears)), key=lambda i: (-errors[i], i)),
         "cells": [_plain(asdict(cell)) for cell in cells],
@@ -117,10 +115,6 @@ def model_sha256(predictions: Predictions) -> str:
         return str(about["sha256"])
     files = dict(about.get("files", {})) | dict(about.get("second_stage", {}).get("files", {}))
     return hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else ""
-
-
-def _hex(rgb: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

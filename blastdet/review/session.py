@@ -20,7 +20,7 @@ import numpy as np
 from blastdet.cards import sha256_of
 from blastdet.errors import DependencyError, ReviewError
 from blastdet.evaluation.summary import Predictions
-from blastdet.overlay import COLOURS
+from blastdet.overlay import HEX
 from blastdet.review.cells import VIEWS, Cell, in_view
 from blastdet.review.corrections import Correction, append
 from blastdet.review.page import model_sha256
@@ -185,7 +185,7 @@ def _attributes(cell: Cell) -> dict[str, Any]:
 
 
 def _colours(field: str) -> dict[str, Any]:
-    colours = [{"value": name, "color": "#{:02x}{:02x}{:02x}".format(*rgb)} for name, rgb in COLOURS.items()]
+    colours = [{"value": name, "color": colour} for name, colour in HEX.items()]
     return {"path": field, "colorByAttribute": "label", "valueColors": colours}
 
 

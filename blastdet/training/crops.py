@@ -19,7 +19,7 @@ from blastdet.errors import ConfigError
 from blastdet.images import read_image, resize
 from blastdet.stain import jitter_stain
 from blastdet.training.augment import photometric
-from blastdet.types import RGB
+from blastdet.types import ERYTHROBLAST, RGB
 
 PAD = 240
 """Grey around a crop that does not fill the input: that of empty film in canonical colours."""
@@ -126,8 +126,8 @@ def label_of(row: CropRow, column: str) -> str:
     ``cell_type``, ``smear_label``: that column.
     """
     if column == "blast":
-        if row.cell_type == "erythroblast":
-            return "erythroblast"
+        if row.cell_type == ERYTHROBLAST:
+            return ERYTHROBLAST
         return row.label or BY_SMEAR.get(row.smear_label, "")
     return str(getattr(row, column))
 
