@@ -190,9 +190,10 @@ def _page(dataset: Dataset, predictions: Any, out: Path) -> None:
 
 def _session(dataset: Dataset, predictions: Any, asked: Asked, session: dict[str, Any]) -> None:
     import datetime
+    import time
 
     from blastdet.review.cells import VIEWS, cells_of, in_view
-    from blastdet.review.session import ADDRESS, TAGS, load, started, watch
+    from blastdet.review.session import ADDRESS, EVERY_S, TAGS, Recorder, load, started
 
     dataset, cells = cells_of(dataset, predictions)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H.%M.%S")  # of the person's own clock
@@ -207,12 +208,13 @@ def _session(dataset: Dataset, predictions: Any, asked: Asked, session: dict[str
             click.echo(f"{len(in_view(cells, key)):>6} {view.title}")
         click.echo(f"{name}: http://{ADDRESS}:{session['port']}/datasets/{made.slug}")
         click.echo(f"tags: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
+        recorder = Recorder(made, asked.out)
         try:
-            for number in watch(made, asked.out):
-                if number:
+            while True:
+                if number := recorder.write():
                     click.echo(f"{number} new corrections in {asked.out}")
+                time.sleep(EVERY_S)
         except KeyboardInterrupt:
-            for number in watch(made, asked.out, rounds=1):
-                click.echo(f"{number} new corrections in {asked.out}; the session is over")
+            click.echo(f"{recorder.write()} new corrections in {asked.out}; the session is over")
         finally:
             app.close()

@@ -21,8 +21,9 @@ from blastdet.cards import sha256_of
 from blastdet.errors import FormatError
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
-OPERATIONS = ("class", "ignore", "delete", "ok")
-"""What may be said of a cell: its class (and box), that it is not to be counted, that it is none, that it is right."""
+OPERATIONS = ("class", "ignore", "delete", "ok", "undo")
+"""What may be said of a cell: its class (and box), that it is not to be counted, that it is none, that it is right, and
+that nothing is said of it any more."""
 
 _SAME_PX = 0.5
 
@@ -159,7 +160,8 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
     for correction in corrections:
         mine = last.setdefault(correction.image_sha256, {})
         mine.pop(correction.key, None)
-        mine[correction.key] = correction
+        if correction.op != "undo":
+            mine[correction.key] = correction
     counts: Counter[str] = Counter()
     smears = []
     for smear in dataset:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from getpass import getuser
 from pathlib import Path
@@ -22,7 +22,7 @@ from blastdet.errors import DependencyError, ReviewError
 from blastdet.evaluation.summary import Predictions
 from blastdet.overlay import HEX
 from blastdet.review.cells import VIEWS, Cell, in_view
-from blastdet.review.corrections import Correction, append
+from blastdet.review.corrections import Correction, Key, append, read
 from blastdet.review.page import model_sha256
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
@@ -32,7 +32,9 @@ ADDRESS = "127.0.0.1"
 TAGS = (*(f"fix:{name}" for name in CELL_CLASSES), "fix:ignore", "fix:delete", "ok")
 """Tags that say what to do with a cell."""
 
-_EVERY_S = 3.0
+EVERY_S = 3.0
+"""Time between two looks at what was said."""
+
 _USEFUL = ("errors", "smear_group", "smear_cluster", "smear_label", "mpp")
 _MOVED_PX = 0.75
 
@@ -279,30 +281,41 @@ def _rounded(box: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(side), 1) for side in box)
 
 
-def watch(made: Any, path: Path, rounds: int | None = None) -> Iterator[int]:
-    """Write what is said into a file every few seconds, so that nothing is lost however the session ends.
+class Recorder:
+    """Keeps what is said in a session in a file, so that nothing is lost however the session ends.
 
-    Yields the number of new lines of each round. A correction that is said anew of a cell is a new line; one that was
-    written before is not written again.
+    The file says what was written, and no memory of this process does: an interruption at any moment neither loses a
+    correction nor writes it twice.
+
+    Parameters
+    ----------
+    made
+        FiftyOne's dataset, from `load`.
+    path : Path
+        ``corrections.jsonl``; may hold lines of earlier sessions.
     """
-    who, last = getuser(), None
-    said: dict[Any, Correction] = {}
-    while rounds is None or rounds > 0:
-        changed = made.max("last_modified_at")
-        if changed != last:
-            fresh = []
-            for one in collect(made, who):
-                before = said.get(one.key)
-                if before is None or _content(before) != _content(one):
-                    said[one.key] = one
-                    fresh.append(one)
-            yield append(path, fresh)
-            last = changed
-        else:
-            yield 0
-        rounds = None if rounds is None else rounds - 1
-        if rounds is None or rounds > 0:
-            time.sleep(_EVERY_S)
+
+    def __init__(self, made: Any, path: Path) -> None:
+        self.made, self.path = made, path
+        self.who = getuser()
+        self._seen: Any = None
+        self._said: dict[Key, Correction] = {}
+
+    def write(self) -> int:
+        """Write what was said, changed and taken back since; the number of new lines."""
+        changed = self.made.max("last_modified_at")
+        if changed == self._seen:
+            return 0
+        now = {one.key: one for one in collect(self.made, self.who)}
+        known = {one.key: one for one in read(self.path)} if self.path.is_file() else {}
+        fresh = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        for key in self._said.keys() - now.keys():
+            if known[key].op != "undo":
+                fresh.append(replace(known[key], op="undo", new_class="", new_box_xyxy=None, who=self.who, when=when))
+        number = append(self.path, fresh)
+        self._said, self._seen = now, changed
+        return number
 
 
 def _content(one: Correction) -> tuple[Any, ...]:

@@ -1,7 +1,8 @@
 """The training loop: one for every detector and classifier. It resumes exactly, and stops on a loss that is not finite.
 
 A sample depends on (seed, epoch, index) alone, so a run that was killed goes on from its last whole epoch as if
-nothing had happened: the checkpoint holds weights, moving average, optimiser and history, and no random state.
+nothing had happened: the checkpoint holds weights, moving average, optimiser and history, and no random state. (To the
+bit with the same number of threads: sums are split among them.)
 """
 
 from __future__ import annotations

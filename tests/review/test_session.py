@@ -66,7 +66,7 @@ def test_smears_cells_and_views_are_there(loaded):
 
 
 def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
-    from blastdet.review.session import collect, watch
+    from blastdet.review.session import Recorder, collect
 
     reviewed, dataset, _ = loaded
     sample = reviewed.match({"filepath": {"$regex": "s0"}}).first()
@@ -90,9 +90,17 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     assert counts == {"ignored": 1, "relabelled": 1, "confirmed": 1, "moved": 1, "added": 2, "deleted": 1}
     assert len(after.smears[0].truth) == 20 and len(after.smears[1].truth) == 21
     path = tmp_path / "corrections.jsonl"
-    assert list(watch(reviewed, path, rounds=1)) == [7] and len(read(path)) == 7
+    recorder = Recorder(reviewed, path)
+    assert recorder.write() == 7 and recorder.write() == 0 and len(read(path)) == 7
     _, again = replay(dataset, read(path))
     assert again == counts
+    assert Recorder(reviewed, path).write() == 0  # as after an interruption: the file says what was written
+    sample.reload()
+    sample.truth.detections[0].tags.remove("fix:ignore")
+    sample.save()
+    assert recorder.write() == 1 and read(path)[-1].op == "undo"
+    _, fewer = replay(dataset, read(path))
+    assert fewer == {key: number for key, number in counts.items() if key != "ignored"}
 
 
 def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):

@@ -11,6 +11,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from made import cell_picture, run_blastdet
@@ -19,8 +20,10 @@ from PIL import Image
 from blastdet.cli import cli
 from blastdet.crop_table import CropRow
 
-# Two threads on a busy machine were seen to add up in another order: "identical when resumed" is promised for one.
+# Sums depend on the number of threads. Tests run some commands in this process and some in their own, and want equal
+# bits: one thread for both, whatever was imported before this file.
 os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 SETTINGS = {
     "name": "tiny",
