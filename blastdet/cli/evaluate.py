@@ -37,7 +37,9 @@ class Asked:
 
 
 @click.command()
-@click.option("--data", required=True, type=_PATH, help="Data set: a folder, or its JSON or YAML file.")
+@click.option(
+    "--data", "places", required=True, multiple=True, type=_PATH, help="Folder, JSON or YAML file. May be repeated."
+)
 @click.option("--format", default="auto", show_default=True, help="Format of the data set.")
 @click.option("--split", default="test", show_default=True, help="train, val, test, or all.")
 @click.option("--weights", multiple=True, help="A shipped model's name or a weights folder. May be repeated.")
@@ -50,7 +52,7 @@ class Asked:
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
 @click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
 @click.option("--max-dets", default=500, show_default=True, type=click.IntRange(1), help="Boxes per class and smear.")
-def command(**options: Any) -> None:
+def command(places: tuple[Path, ...], **options: Any) -> None:
     """Measure models, or anyone's detections, on a data set.
 
     Prints average precision (COCO's, compared with pycocotools in every run) with 95 % intervals from a bootstrap
@@ -60,6 +62,7 @@ def command(**options: Any) -> None:
     Examples:
       blastdet evaluate --data bccd --split test --weights default --out report
       blastdet evaluate --data bccd --detections detections.coco.json --out report
+      blastdet evaluate --data bccd --data other/truth.json --split all --weights default --out both
 
     A detections file is a COCO results list or the detections.coco.json of `blastdet detect --format coco
     --min-score 0.01`; its scores should go down to 0.01, or the curves end early.
@@ -69,18 +72,24 @@ def command(**options: Any) -> None:
     from blastdet.cli._extras import require
     from blastdet.errors import ConfigError
 
-    asked = Asked(**options)
-    if not asked.weights and not asked.detections:
+    asked = [Asked(**options, data=place) for place in places]
+    if not asked[0].weights and not asked[0].detections:
         raise ConfigError("--weights or --detections: none found, at least one expected")
+    for name in ("detections", "images", "other", "corrections"):
+        if len(asked) > 1 and options[name]:
+            raise ConfigError(f"--{name}: belongs to one data set, {len(asked)} found")
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.evaluation import output, report, summary
 
-    datasets = read_datasets(asked)
-    everything = predictions_of(asked, datasets[0])
-    evaluations = [summary.evaluate(truth, found, asked.max_dets) for found in everything for truth in datasets]
+    measured = [(one, read_datasets(one)) for one in asked]  # all are read before anything is measured
+    evaluations = []
+    for one, datasets in measured:
+        for found in predictions_of(one, datasets[0]):
+            evaluations += [summary.evaluate(truth, found, one.max_dets) for truth in datasets]
     for evaluation in evaluations:
         click.echo(output.as_text(evaluation) + "\n")
-    for path in [report.write_report(evaluations, asked.out), *output.write_files(evaluations, asked.out)]:
+    out = asked[0].out
+    for path in [report.write_report(evaluations, out), *output.write_files(evaluations, out)]:
         click.echo(f"wrote {path}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -119,6 +120,24 @@ def test_evaluate_a_model(data: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     assert metrics["average_precision"]["rows"][-1]["AP"] == pytest.approx(1)
     assert metrics["model"]["card"]["name"] == "fake"
     assert metrics["thresholds"] == dict.fromkeys(MARKS, 0.5)
+
+
+def test_several_data_sets_are_rows_of_one_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
+    monkeypatch.setattr(pipeline, "load_models", lambda *_, **__: models)
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    places = ("--data", data, "--data", other)
+    result = run("evaluate", *places, "--weights", "fake", "--out", tmp_path / "r", "--mpp", "0.5")
+    assert result.exit_code == 0, result.output
+    rows = [row for row in _rows(tmp_path / "r" / "per_class.csv") if row["class"] == "all"]
+    assert [float(row["AP"]) for row in rows] == pytest.approx([1, 1])
+    page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
+    assert page.count("<h2>fake on ") == 2
+    for option in ("--detections", "--images", "--other", "--corrections"):
+        refused = run("evaluate", *places, "--weights", "fake", option, data, "--out", tmp_path / "r2")
+        assert refused.exit_code == 2 and f"{option}: belongs to one data set, 2 found" in refused.output
+    assert not (tmp_path / "r2").exists()
 
 
 def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
