@@ -41,6 +41,11 @@ class OnnxClassifier:
             rows.append(self._judge([framed(rgb, side, card.input.pad_value) for rgb in ready]))
         return Judged(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
+    @property
+    def has_features(self) -> bool:
+        """Whether it is a network whose last layer can be looked at."""
+        return FEATURES in [output.name for output in self._session.get_outputs()]
+
     def features(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
         """What the network's last layer sees (n, f) of crops that are prepared and framed."""
         found: list[NDArray[np.float32]] = self._run(self._inputs(framed_crops), (FEATURES,))

@@ -12,6 +12,8 @@ from blastdet.cli._options import Number
 
 if TYPE_CHECKING:
     from blastdet.cli.evaluate import Asked
+    from blastdet.evaluation.summary import Predictions
+    from blastdet.review.loading import Reviewed
     from blastdet.types import Dataset
 
 _PATH = click.Path(path_type=Path)
@@ -85,9 +87,9 @@ def command(context: click.Context, /, **options: Any) -> None:
         for line in as_lines(dataset, suggest(dataset, predictions, n)) or ["every smear is labelled"]:
             click.echo(line)
     if html is not None:
-        _page(dataset, predictions, html)
+        _page(_reviewed(dataset, predictions, asked), html)
     if html is None and n is None:
-        _session(dataset, predictions, asked, session)
+        _session(_reviewed(dataset, predictions, asked), asked, session)
 
 
 @command.command("export")
@@ -172,35 +174,54 @@ def _corrected(dataset: Dataset, corrections: Path | None) -> Dataset:
     return dataset
 
 
-def _page(dataset: Dataset, predictions: Any, out: Path) -> None:
+def _reviewed(dataset: Dataset, predictions: Predictions, asked: Asked) -> Reviewed:
+    """Cells by our pairing; where the model has a second stage, with what that sees of them."""
+    from blastdet.cli._progress import file_reporter
+    from blastdet.pipeline import load_models
+    from blastdet.review.cells import cells_of
+    from blastdet.review.embedding import look
+    from blastdet.review.loading import Reviewed
+
+    dataset, cells = cells_of(dataset, predictions)
+    classifier = load_models(asked.weights[0], asked.device).classifier if asked.weights else None
+    if classifier is None:
+        return Reviewed(dataset, cells, predictions)
+    with file_reporter(len(dataset), "second stage") as step:
+        cells, embedding = look(dataset, cells, classifier, step)
+    return Reviewed(dataset, cells, predictions, embedding)
+
+
+def _page(reviewed: Reviewed, out: Path) -> None:
     from blastdet.cli._progress import file_reporter
     from blastdet.formats.convert import check_folder, new_folder
-    from blastdet.review.cells import VIEWS, cells_of, in_view
+    from blastdet.review.cells import VIEWS, in_view
     from blastdet.review.page import check_page, write_page
 
     check_page(out)
-    check_folder(out, True, "data.js", [dataset.root])
-    dataset, cells = cells_of(dataset, predictions)
-    with new_folder(out) as folder, file_reporter(len(dataset), "page") as step:
-        write_page(dataset, cells, predictions, folder, step)
+    check_folder(out, True, "data.js", [reviewed.dataset.root])
+    with new_folder(out) as folder, file_reporter(len(reviewed.dataset), "page") as step:
+        write_page(reviewed.dataset, reviewed.cells, reviewed.predictions, folder, step)
     for name, view in VIEWS.items():
-        click.echo(f"{len(in_view(cells, name)):>6} {view.title}")
+        click.echo(f"{len(in_view(reviewed.cells, name)):>6} {view.title}")
     click.echo(f"wrote {out / 'index.html'}: open it in a browser")
 
 
-def _session(dataset: Dataset, predictions: Any, asked: Asked, session: dict[str, Any]) -> None:
+def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
     import datetime
     import time
 
-    from blastdet.review.cells import VIEWS, cells_of, in_view
-    from blastdet.review.session import ADDRESS, EVERY_S, TAGS, Recorder, load, started
+    from blastdet.cli._progress import file_reporter
+    from blastdet.review.cells import VIEWS, in_view
+    from blastdet.review.loading import load
+    from blastdet.review.session import ADDRESS, EVERY_S, TAGS, Recorder, started
 
-    dataset, cells = cells_of(dataset, predictions)
+    cells, n = reviewed.cells, len(reviewed.dataset)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H.%M.%S")  # of the person's own clock
-    name = session["name"] or f"blastdet {dataset.name} {now}"
+    name = session["name"] or f"blastdet {reviewed.dataset.name} {now}"
     with started(session["database_uri"]) as fiftyone:
-        click.echo(f"loading {len(dataset)} smears, {len(cells)} cells")
-        made = load(fiftyone, name, dataset, cells, predictions)
+        click.echo(f"loading {n} smears, {len(cells)} cells")
+        with file_reporter(n, "loading") as step:
+            made = load(fiftyone, name, reviewed, session["name"] is not None, step)
         app = fiftyone.launch_app(
             made, remote=session["no_browser"], address=ADDRESS, port=session["port"], auto=not session["no_browser"]
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from blastdet.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections
 
 LOW_IOU = 0.65
 """Hits that overlap less than this are worth a look: at IoU 0.5 they would be none."""
+
+TWICE = 0.6
+"""Two boxes of one side that overlap as much are taken for one cell."""
 
 UNCERTAIN = 0.15
 """Scores this close to the operating threshold could have gone either way."""
@@ -45,6 +49,11 @@ class Cell:
     near : bool
         The score lies close to its threshold.
     cell_type : str
+    twice : bool
+        Another cell of the same side, annotated or found, lies on it.
+    novelty : float
+        Distance from what the second stage learnt, over the limit of its card: above 1 it is unlike anything seen. NaN
+        where no second stage looked.
     """
 
     smear: int
@@ -62,6 +71,13 @@ class Cell:
     unsure: bool
     near: bool
     cell_type: str
+    twice: bool = False
+    novelty: float = float("nan")
+
+    @property
+    def name(self) -> str:
+        """Its class: as annotated, or as found where nobody annotated it."""
+        return self.true_class or self.found_class
 
     @property
     def box(self) -> Box:
@@ -80,18 +96,19 @@ class View:
     order: Callable[[Cell], float]
 
 
-_NUCLEATED = ("blast", "wbc")
+NUCLEATED = ("blast", "wbc")
+"""Classes that the second stage looks at."""
 
 VIEWS: dict[str, View] = {
     "missed": View(
-        "missed white cells", lambda c: c.kind == "missed" and c.true_class in _NUCLEATED, lambda c: -_size(c)
+        "missed white cells", lambda c: c.kind == "missed" and c.true_class in NUCLEATED, lambda c: -_size(c)
     ),
     "missed_blasts": View(
         "missed blasts",
         lambda c: c.true_class == "blast" and c.found_class != "blast",
         lambda c: -_known(c.suspicion),
     ),
-    "false": View("false white cells", lambda c: c.kind == "false" and c.found_class in _NUCLEATED, lambda c: -c.score),
+    "false": View("false white cells", lambda c: c.kind == "false" and c.found_class in NUCLEATED, lambda c: -c.score),
     "false_blasts": View(
         "false blasts",
         lambda c: c.found_class == "blast" and c.true_class != "blast",
@@ -101,9 +118,11 @@ VIEWS: dict[str, View] = {
     "low_iou": View("hits that overlap little", lambda c: c.kind == "hit" and c.iou < LOW_IOU, lambda c: c.iou),
     "uncertain": View("uncertain", lambda c: c.unsure or c.near, lambda c: abs(_known(c.blast_probability, 0.5) - 0.5)),
     "label_errors": View("likely label errors", lambda c: c.suspicion > 0.5, lambda c: -c.suspicion),
+    "unlike": View("unlike anything seen", lambda c: c.novelty > 1, lambda c: -c.novelty),
+    "twice": View("annotated or found twice", lambda c: c.twice, lambda c: -_size(c)),
     "other_errors": View(
         "missed and false red cells and platelets",
-        lambda c: c.kind in ("missed", "false") and (c.true_class or c.found_class) not in _NUCLEATED,
+        lambda c: c.kind in ("missed", "false") and c.name not in NUCLEATED,
         lambda c: -_known(c.suspicion),
     ),
 }
@@ -125,7 +144,8 @@ def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[
     Returns
     -------
     dataset : Dataset
-        As the model sees it: to a detector of nucleated cells, blasts of the truth are ``wbc``.
+        As the model sees it: to a detector of nucleated cells, blasts of the truth are ``wbc``. µm/px that the data set
+        does not know are those that the model ran with.
     cells : list of Cell
         In the order of smears.
 
@@ -136,14 +156,41 @@ def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[
     """
     if predictions.nucleated:
         dataset = as_nucleated(dataset)
+    if predictions.mpp is not None:
+        known = zip(dataset, predictions.mpp, strict=True)
+        dataset = replace(dataset, smears=tuple(replace(smear, mpp=smear.mpp or mpp) for smear, mpp in known))
     check_predictions(dataset, predictions.candidates, predictions.name)
     classes, _ = scored_classes(dataset, predictions.candidates, predictions.name)
     result = confusion(dataset, predictions.candidates, classes, predictions.thresholds)
     rows = result.outcomes
-    return dataset, [_cell(dataset, predictions, result, i) for i in range(len(rows.smear))]
+    doubled = _doubled(dataset, predictions)
+    return dataset, [_cell(dataset, predictions, result, i, doubled) for i in range(len(rows.smear))]
 
 
-def _cell(dataset: Dataset, predictions: Predictions, result: Confusion, row: int) -> Cell:
+def _doubled(dataset: Dataset, predictions: Predictions) -> list[tuple[set[int], set[int]]]:
+    """Rows of truth and of detections that lie on another one, for each smear."""
+    limit = np.array([predictions.thresholds.get(name, 2.0) for name in CELL_CLASSES])
+    made = []
+    for smear, found in zip(dataset, predictions.candidates, strict=True):
+        sure = np.flatnonzero(found.score >= limit[found.label])
+        annotated = _on_another(np.empty((0, 4)) if smear.truth is None else smear.truth.boxes_xyxy)
+        made.append((set(annotated), {int(sure[i]) for i in _on_another(found.boxes_xyxy[sure])}))
+    return made
+
+
+def _on_another(boxes_xyxy: np.ndarray[Any, Any]) -> list[int]:
+    i, j = boxes.overlapping_pairs(boxes_xyxy.astype(np.float64))
+    same = boxes.pair_iou(boxes_xyxy[i], boxes_xyxy[j]) >= TWICE
+    return [int(row) for row in np.union1d(i[same], j[same])]
+
+
+def _cell(
+    dataset: Dataset,
+    predictions: Predictions,
+    result: Confusion,
+    row: int,
+    doubled: Sequence[tuple[set[int], set[int]]],
+) -> Cell:
     rows = result.outcomes
     smear, t, f = int(rows.smear[row]), int(rows.truth[row]), int(rows.found[row])
     truth, found = dataset.smears[smear].truth, predictions.candidates[smear]
@@ -173,6 +220,7 @@ def _cell(dataset: Dataset, predictions: Predictions, result: Confusion, row: in
         suspicion=_suspicion(truth, found, (t, f)),
         unsure=bool(f >= 0 and found.unsure is not None and found.unsure[f]),
         near=bool(f >= 0 and abs(score - limit) < UNCERTAIN),
+        twice=t in doubled[smear][0] or f in doubled[smear][1],
         cell_type=str(found.cell_type[f]) if f >= 0 and found.cell_type is not None else "",
     )
 
@@ -209,3 +257,23 @@ def in_view(cells: Sequence[Cell], name: str) -> list[Cell]:
     view = VIEWS[name]
     chosen = [cell for cell in cells if view.holds(cell)]
     return sorted(chosen, key=lambda c: (view.order(c), c.smear, c.truth, c.found))
+
+
+def seen_twice(dataset: Dataset, sha256: Sequence[str]) -> list[int]:
+    """Smears that show the same field as another one, those of one field together.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Its groups say which fields overlap.
+    sha256 : sequence of str
+        Of each smear's file.
+    """
+    found: list[int] = []
+    for values in (sha256, [smear.group for smear in dataset]):
+        together: dict[str, list[int]] = {}
+        for i, value in enumerate(values):
+            if value is not None:
+                together.setdefault(value, []).append(i)
+        found += [i for some in together.values() if len(some) > 1 for i in some]
+    return list(dict.fromkeys(found))

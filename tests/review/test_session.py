@@ -9,15 +9,21 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from made import heed_interrupts
 
+from blastdet.cards import sha256_of
 from blastdet.errors import ReviewError
 from blastdet.review.cells import VIEWS, cells_of, in_view
 from blastdet.review.corrections import read, replay
+from blastdet.review.embedding import Embedding
+from blastdet.review.loading import EVALUATION, MAP, Reviewed, load
 from blastdet.review.session import check_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of FiftyOne's own dependencies
@@ -43,13 +49,14 @@ def fiftyone(tmp_path_factory):
 
 @pytest.fixture
 def loaded(fiftyone, made):
-    from blastdet.review.session import load
-
     dataset, predictions = made
     dataset, cells = cells_of(dataset, predictions)
-    reviewed = load(fiftyone, f"test {time.time()}", dataset, cells, predictions)
+    rows = np.arange(len(cells))
+    features = np.array([[cell.smear, *cell.box] for cell in cells], np.float32)
+    embedding = Embedding(rows, features)
+    reviewed = load(fiftyone, f"test {time.time()}", Reviewed(dataset, cells, predictions, embedding))
     yield reviewed, dataset, cells
-    reviewed.delete()
+    fiftyone.delete_dataset(reviewed.name)
 
 
 def test_smears_cells_and_views_are_there(loaded):
@@ -63,6 +70,56 @@ def test_smears_cells_and_views_are_there(loaded):
             keys = {(s.sha256, tuple(d.key)) for s in shown for f in ("truth", "found") for d in s[f].detections}
             assert len(keys) == expected, name
     assert reviewed.load_saved_view("worst smears first").first().errors == 1
+
+
+def test_cells_are_shown_one_by_one_the_most_telling_first(loaded):
+    reviewed, dataset, cells = loaded
+    for name, view in VIEWS.items():
+        expected = in_view(cells, name)
+        if expected:
+            shown = [(s.sha256, tuple(s.cells.key)) for s in _with_sha(reviewed, f"{view.title}: cells")]
+            sha = [sha256_of(smear.path) for smear in dataset]
+            assert shown[0] == (sha[expected[0].smear], expected[0].box), name
+            assert sorted(shown) == sorted((sha[cell.smear], cell.box) for cell in expected), name
+
+
+def _with_sha(reviewed, name):
+    """Patches of a saved view, with the sha256 of their picture."""
+    sha = dict(zip(*reviewed.values(["id", "sha256"]), strict=True))
+    for patch in reviewed.load_saved_view(name):
+        yield SimpleNamespace(sha256=sha[str(patch.sample_id)], cells=patch.cells)
+
+
+def test_fiftyones_own_evaluation_counts_as_ours_does(loaded):
+    reviewed, _, cells = loaded
+    assert EVALUATION in reviewed.list_evaluations()
+    theirs = reviewed.count_values(f"found.detections.{EVALUATION}")
+    ours = Counter(cell.kind for cell in cells)
+    # Theirs knows no kind "confused": a pair of two classes is a false and a missed cell.
+    assert theirs == {"tp": ours["hit"], "fp": ours["false"] + ours["confused"]}
+    missed = reviewed.count_values(f"truth.detections.{EVALUATION}")["fn"]
+    assert missed == ours["missed"] + ours["confused"]
+
+
+def test_every_cell_has_its_place_on_the_map(loaded):
+    reviewed, _, cells = loaded
+    assert MAP in reviewed.list_brain_runs()
+    found = reviewed.load_brain_results(MAP)
+    assert found.points.shape == (len(cells), 2) and found.config.patches_field == "cells"
+    assert sorted(found.label_ids) == sorted(reviewed.values("cells.detections.id", unwind=True))
+
+
+def test_a_session_of_the_same_name_goes_on(fiftyone, loaded, made):
+    reviewed, dataset, cells = loaded
+    sample = reviewed.first()
+    sample.truth.detections[0].tags.append("ok")
+    sample.save()
+    again = load(fiftyone, reviewed.name, Reviewed(dataset, cells, made[1]))
+    assert again.count_label_tags("truth") == {"ok": 1}
+    again.info = {**again.info, "loaded": False}  # as after a kill while it loaded
+    again.save()
+    anew = load(fiftyone, reviewed.name, Reviewed(dataset, cells, made[1]))
+    assert len(anew) == 4 and anew.count_label_tags("truth") == {} and not anew.list_brain_runs()
 
 
 def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
@@ -104,11 +161,9 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
 
 
 def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
-    from blastdet.review.session import load
-
     reviewed, dataset, cells = loaded
-    with pytest.raises(ReviewError, match="the database holds a review of this name"):
-        load(fiftyone, reviewed.name, dataset, cells, made[1])
+    with pytest.raises(ReviewError, match="the database holds a review of other data or of another model"):
+        load(fiftyone, reviewed.name, Reviewed(dataset, cells, replace(made[1], about={"sha256": "other"})))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
