@@ -131,6 +131,8 @@ def trained(name: str, run: Path, crops: Path, settings: list[str]) -> Path:
         places = [f"data.{i}.path={crops / folder}" for i, folder in enumerate(SETS)]
         if name == "subtype":
             places = places[:1]
+        elif not all((crops / folder).is_dir() for folder in SETS):  # a probe that only fields have room for
+            places = [f"data=[{{path: {crops / 'all_fields'}, licence: none}}]", "classes=[blast,wbc]"]
         network = Path(str(content.get("features", "")).removeprefix("runs/blast-")).parts
         if len(network) > 1:
             below = run.parents[1] / run.parent.name.replace(name, network[0]) / run.name
@@ -322,7 +324,6 @@ def variant(folder: Path, root: Path, out: Path, kind: str) -> None:
     """The same crops, with the cell covered, or from a place in the same picture that holds no nucleated cell."""
     if (out / "crops.csv").is_file():
         return
-    out.mkdir(parents=True, exist_ok=True)
     rows, kept = read_table(folder), []
     by_source: dict[str, list[CropRow]] = {}
     for row in rows:
@@ -339,8 +340,11 @@ def variant(folder: Path, root: Path, out: Path, kind: str) -> None:
                 rgb = crop(source, (*(place - half), *(place + half)), mpp)
                 if kind == "covered":
                     rgb = covered(rgb)
+                out.mkdir(parents=True, exist_ok=True)
                 write_image(out / row.crop, rgb)
                 kept.append(replace(row, mpp=min(mpp)))
+    if not kept:
+        return
     lines = [",".join(kept[0].__dataclass_fields__)]
     lines += [",".join(str(value) for value in vars(row).values()) for row in kept]
     (out / "crops.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -46,8 +46,9 @@ def command(context: click.Context, /, **options: Any) -> None:
     """See every error of a model, correct cells, and carry the corrections back.
 
     A session of FiftyOne opens in the browser, on this machine only: smears, truth and detections, and a saved view for
-    each kind of error. Tag cells there with fix:blast, fix:wbc, fix:rbc, fix:platelet, fix:ignore, fix:delete or ok;
-    what you say is written to the file of --out every few seconds. Ctrl-C ends it.
+    each kind of error, on the smears or cell by cell. Tag cells there with fix:blast, fix:wbc, fix:rbc, fix:platelet,
+    fix:ignore, fix:delete or ok; or open a smear, and draw, move and relabel boxes under Annotate. What you say is
+    written to the file of --out every few seconds. Ctrl-C ends it; the same --name goes on with it.
 
     With --html a page is written instead that needs no server, no database and no network: the same views, and each
     smear with its boxes, which can be relabelled, moved, drawn and deleted. Its button exports corrections.jsonl.
@@ -213,7 +214,7 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
     from blastdet.cli._progress import file_reporter
     from blastdet.review.cells import VIEWS, in_view
     from blastdet.review.loading import load
-    from blastdet.review.session import ADDRESS, EVERY_S, TAGS, Recorder, started
+    from blastdet.review.session import ADDRESS, EVERY_S, TAGS, Recorder, has_browser, started
 
     cells, n = reviewed.cells, len(reviewed.dataset)
     now = datetime.datetime.now().strftime("%Y-%m-%d %H.%M.%S")  # of the person's own clock
@@ -222,12 +223,13 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
         click.echo(f"loading {n} smears, {len(cells)} cells")
         with file_reporter(n, "loading") as step:
             made = load(fiftyone, name, reviewed, session["name"] is not None, step)
-        app = fiftyone.launch_app(
-            made, remote=session["no_browser"], address=ADDRESS, port=session["port"], auto=not session["no_browser"]
-        )
+        shown = not session["no_browser"] and has_browser()
+        app = fiftyone.launch_app(made, remote=not shown, address=ADDRESS, port=session["port"], auto=shown)
         for key, view in VIEWS.items():
             click.echo(f"{len(in_view(cells, key)):>6} {view.title}")
         click.echo(f"{name}: http://{ADDRESS}:{session['port']}/datasets/{made.slug}")
+        if not shown and not session["no_browser"]:
+            click.echo("no browser found here: open that address on this machine, or forward the port")
         click.echo(f"tags: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
         recorder = Recorder(made, asked.out)
         try:

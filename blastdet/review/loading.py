@@ -102,6 +102,7 @@ def load(
         made._sample_collection.insert_many(documents)
     judge.finish()
     _appearance(fiftyone, made)
+    _allow_drawing(made)
     _save_views(made, reviewed)
     if reviewed.embedding is not None:
         _draw_map(made, reviewed)
@@ -274,10 +275,14 @@ def _appearance(fiftyone: Any, made: Any) -> None:
         if name in named:
             named[name].expanded = False
     made.app_config.sidebar_groups = list(groups)
-    active = fiftyone.DatasetAppConfig.default_active_fields(made)
-    active.paths = [path for path in active.paths if path != "cells"]  # every cell would be drawn twice
-    made.app_config.active_fields = active
     made.save()
+
+
+def _allow_drawing(made: Any) -> None:
+    """The App's Annotate tab draws, moves and relabels boxes of the truth, with our classes."""
+    schema = {"type": "detections", "component": "radio", "classes": list(CELL_CLASSES), "attributes": []}
+    made.set_label_schemas({"truth": schema})
+    made.activate_label_schemas("truth")
 
 
 def _save_views(made: Any, reviewed: Reviewed) -> None:

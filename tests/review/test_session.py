@@ -210,20 +210,70 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
             page.wait_for_timeout(3000)  # the picture and its boxes are painted
             page.screenshot(path=tmp_path / "app.png")
             assert np.asarray(_picture(tmp_path / "app.png")).std() > 20
+            for dismiss in page.get_by_text("Dismiss", exact=True).all():
+                dismiss.click()
+            _draw(page)
+            _until(lambda: _said(tmp_path) == 1, process)
+            page.goto(f"http://127.0.0.1:{port}/datasets/{name}?view=uncertain-cells", wait_until="domcontentloaded")
+            _tag_the_first(page, "fix:ignore")
+            _until(lambda: _said(tmp_path) == 2, process)
             browser.close()
-        code = (
-            f"import fiftyone as fo; d = fo.load_dataset('{name}'); s = d.first(); "
-            "s.truth.detections[0].tags.append('fix:delete'); s.save()"
-        )
-        environment["FIFTYONE_DO_NOT_TRACK"] = "true"
-        subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=300, capture_output=True)
-        _until(lambda: (tmp_path / "corrections.jsonl").is_file(), process)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=120)
-    lines = read(tmp_path / "corrections.jsonl")
-    assert [line.op for line in lines] == ["delete"] and lines[0].who
+    drawn, tagged = read(tmp_path / "corrections.jsonl")
+    assert (drawn.op, drawn.old_class, drawn.new_class) == ("class", "", "rbc") and drawn.who
+    assert tagged.op == "ignore" and tagged.box_xyxy != drawn.box_xyxy
     assert "the session is over" in (tmp_path / "log").read_text()
+
+
+def _said(folder):
+    path = folder / "corrections.jsonl"
+    return len(read(path)) if path.is_file() else 0
+
+
+def _draw(page) -> None:
+    """Draw a red cell with the mouse in the App's Annotate tab."""
+    _first_tile(page, open_it=True)
+    page.click("[data-cy=annotate]")
+    page.wait_for_selector("[data-cy=detection-mode]")
+    page.wait_for_timeout(3000)  # the picture is laid out
+    page.click("[data-cy=detection-mode]")
+    page.wait_for_timeout(1000)
+    page.mouse.move(480, 300)
+    page.mouse.down()
+    for x, y in ((520, 340), (560, 380), (600, 420)):
+        page.mouse.move(x, y, steps=4)
+    page.mouse.up()
+    page.locator("[data-cy=root_label_container]").get_by_text("rbc", exact=True).click()
+    page.wait_for_timeout(3000)  # it is saved without a button
+    page.keyboard.press("Escape")
+
+
+def _tag_the_first(page, tag: str) -> None:
+    """Choose the first cell of a view, and tag it."""
+    x, y = _first_tile(page, open_it=False)
+    page.mouse.click(x, y)
+    page.click("[data-cy=action-tag-sample-labels]")
+    page.click("[data-cy=tagger-switch-label]")
+    words = page.locator("[data-cy=tagger-container] input").first
+    words.wait_for()
+    words.fill(tag)
+    words.press("Enter")
+    page.click("text=Apply")
+
+
+def _first_tile(page, open_it: bool):
+    """Open the first tile of the grid, or say where its check box is."""
+    page.wait_for_selector("[data-cy=looker]", state="attached", timeout=120_000)
+    page.wait_for_timeout(5000)  # tiles are laid out
+    tiles = [tile.bounding_box() for tile in page.locator("[data-cy=fo-grid] [data-cy=looker]").all()]
+    first = min((t for t in tiles if t and t["y"] > 100), key=lambda t: (t["y"], t["x"]))
+    page.mouse.move(first["x"] + first["width"] / 2, first["y"] + first["height"] / 2)
+    page.wait_for_timeout(1000)
+    if open_it:
+        page.mouse.click(first["x"] + first["width"] / 2, first["y"] + first["height"] / 2)
+    return first["x"] + 13, first["y"] + 13
 
 
 def _picture(path: Path):

@@ -66,6 +66,7 @@ function words(cell) {
   if (cell.true_class) parts.push("label " + cell.true_class);
   if (cell.found_class) parts.push("found " + cell.found_class + " " + cell.score.toFixed(2));
   if (cell.blast_probability !== null) parts.push("blast " + cell.blast_probability.toFixed(2) + (cell.unsure ? ", unsure" : ""));
+  if (cell.novelty > 1) parts.push("unlike anything seen");
   if (cell.iou !== null) parts.push("IoU " + cell.iou.toFixed(2));
   return parts.join(" · ");
 }
@@ -145,6 +146,12 @@ function smearPicker() {
   select.setAttribute("aria-label", "smears, worst first");
   select.append(new Option("smears, worst first", ""));
   for (const i of DATA.worst) select.append(new Option(DATA.smears[i].name + " (" + DATA.smears[i].errors + " errors)", i));
+  if (DATA.again.length) {
+    const group = document.createElement("optgroup");
+    group.label = "fields seen twice";
+    for (const i of DATA.again) group.append(new Option(DATA.smears[i].name, i));
+    select.append(group);
+  }
   select.onchange = () => { if (select.value !== "") openSmear(Number(select.value), null); };
   return select;
 }
