@@ -1,0 +1,105 @@
+"""A session whose process or whose database is killed loses nothing: real MongoDB of its own, real process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from blastdet.review.corrections import read
+
+pytestmark = pytest.mark.slow
+
+DATA = Path(__file__).parents[2] / "datasets/demo/truth.json"
+TAG = """
+import fiftyone as fo
+sample = fo.load_dataset("kept").first()
+sample.truth.detections[{row}].tags.append("{tag}")
+sample.save()
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+@pytest.fixture
+def mongod(tmp_path):
+    """A MongoDB that no other test shares: its process and its address."""
+    spec = importlib.util.find_spec("fiftyone")
+    assert spec is not None and spec.submodule_search_locations
+    binary = Path(spec.submodule_search_locations[0]) / "db/bin/mongod"
+    (tmp_path / "mongo").mkdir()
+    port = _free_port()
+    words = ["--dbpath", str(tmp_path / "mongo"), "--port", str(port), "--bind_ip", "127.0.0.1"]
+    process = subprocess.Popen([str(binary), *words], stdout=subprocess.DEVNULL)
+    yield process, f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=5000"
+    process.kill()
+    process.wait()
+
+
+def _environment(uri: str) -> dict[str, str]:
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
+    return {**outside, "FIFTYONE_DATABASE_URI": uri, "FIFTYONE_DO_NOT_TRACK": "true"}
+
+
+def _session(folder: Path, uri: str, log: str) -> subprocess.Popen[bytes]:
+    words = ["review", "--data", str(DATA), "--weights", "default", "--no-browser", "--name", "kept"]
+    words += ["--port", str(_free_port()), "--database-uri", uri]
+    command = [sys.executable, "-m", "blastdet", *words]
+    with (folder / log).open("w") as out:
+        return subprocess.Popen(command, cwd=folder, env=_environment(uri), stdout=out, stderr=subprocess.STDOUT)
+
+
+def _wait(holds, process: subprocess.Popen[bytes] | None = None) -> None:
+    end = time.monotonic() + 240
+    while not holds():
+        assert time.monotonic() < end and (process is None or process.poll() is None)
+        time.sleep(0.5)
+
+
+def _tag(uri: str, row: int, tag: str) -> None:
+    code = TAG.format(row=row, tag=tag)
+    subprocess.run([sys.executable, "-c", code], env=_environment(uri), check=True, capture_output=True, timeout=300)
+
+
+def test_a_killed_session_goes_on_and_a_killed_database_is_one_line(mongod, tmp_path):
+    database, uri = mongod
+    file, ready = tmp_path / "corrections.jsonl", "Ctrl-C ends the session"
+    first = _session(tmp_path, uri, "first")
+    _wait(lambda: ready in (tmp_path / "first").read_text(), first)
+    _tag(uri, 0, "fix:ignore")
+    _wait(file.is_file, first)
+    first.kill()
+    first.wait()
+    _tag(uri, 1, "ok")  # said while no session looked
+    second = _session(tmp_path, uri, "second")
+    _wait(lambda: len(read(file)) == 2, second)
+    _wait(lambda: ready in (tmp_path / "second").read_text(), second)
+    database.kill()
+    _wait(lambda: second.poll() is not None)
+    assert second.returncode == 2
+    text = (tmp_path / "second").read_text()
+    assert "database went away" in text and "Traceback" not in text
+    assert [line.op for line in read(file)] == ["ignore", "ok"]
+
+
+def test_a_database_of_a_later_fiftyone_is_one_line(mongod, tmp_path):
+    import pymongo
+
+    _, uri = mongod
+    with pymongo.MongoClient(uri) as client:
+        client["fiftyone"]["config"].insert_one({"version": "99.0.0", "type": "fiftyone"})
+    session = _session(tmp_path, uri, "log")
+    _wait(lambda: session.poll() is not None)
+    text = (tmp_path / "log").read_text()
+    assert session.returncode == 2, text
+    assert "database cannot be used" in text and "99.0" in text and "Traceback" not in text
