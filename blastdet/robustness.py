@@ -244,25 +244,38 @@ def write(rows: Sequence[Row], title: str, out: Path) -> list[Path]:
 
 
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
-    """AP50 over the level of each disturbance, a curve a class with its interval; the dotted line changes nothing."""
+    """AP50 and error of counts over the level of each disturbance, a curve a class; the dotted line changes nothing.
+
+    AP50 with its interval; counts as the mean absolute error of a smear.
+    """
     from matplotlib.figure import Figure
 
     shown = list(dict.fromkeys(row.disturbance for row in rows))
     columns = min(len(shown), 3)
     down = -(-len(shown) // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.9 * down + 0.5), layout="constrained")
-    for place, name in enumerate(shown, 1):
-        axes = figure.add_subplot(down, columns, place)
+    figure = Figure(figsize=(3.6 * columns, 4.6 * down + 0.5), layout="constrained")
+    panels = figure.subplots(2 * down, columns, squeeze=False, height_ratios=[3, 2] * down)
+    for spare in panels.ravel():
+        spare.set_axis_off()
+    for place, name in enumerate(shown):
+        upper, lower = (panels[2 * (place // columns) + k, place % columns] for k in (0, 1))
         for of in dict.fromkeys(row.name for row in rows if row.name != "all"):
             mine = [row for row in rows if (row.disturbance, row.name) == (name, of)]
-            levels = [row.level for row in mine]
-            axes.plot(levels, [row.ap50 for row in mine], marker="o", ms=3, color=HEX[of], label=of)
-            axes.fill_between(
-                levels, [r.ap50_low for r in mine], [r.ap50_high for r in mine], color=HEX[of], alpha=0.15, lw=0
-            )
-        axes.axvline(DISTURBANCES[name].none, color="0.5", ls=":", lw=1)
-        axes.set(ylim=(-0.02, 1.02), xlabel=DISTURBANCES[name].what, ylabel="AP50")
-        if place == 1:
-            axes.legend(loc="lower left", fontsize=8, frameon=False)
+            levels, look = [row.level for row in mine], {"color": HEX[of], "marker": "o", "ms": 3}
+            upper.plot(levels, [row.ap50 for row in mine], label=of, **look)
+            low, high = [row.ap50_low for row in mine], [row.ap50_high for row in mine]
+            upper.fill_between(levels, low, high, color=HEX[of], alpha=0.15, lw=0)
+            lower.plot(levels, [max(row.count_error, _LEAST) for row in mine], **look)
+        upper.set(ylim=(-0.02, 1.02), ylabel="AP50", xticklabels=[])
+        lower.set(yscale="log", ylabel="cells off, a smear", xlabel=DISTURBANCES[name].what)
+        for axes in (upper, lower):
+            axes.set_axis_on()
+            axes.axvline(DISTURBANCES[name].none, color="0.5", ls=":", lw=1)
+        if place == 0:
+            upper.legend(loc="lower left", fontsize=8, frameon=False)
     figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)
     figure.savefig(path, dpi=140)
+
+
+_LEAST = 0.01
+"""Errors of counts below this are drawn at it: the axis is logarithmic."""

@@ -248,6 +248,17 @@ def curve_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     ]
 
 
+def froc_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Free-response curves: sensitivity and false detections at every score."""
+    rows: list[dict[str, Any]] = []
+    for name, curve in evaluation.frocs.items():
+        about = {"model": evaluation.predictions.name, "data": evaluation.dataset.name, "class": name}
+        columns = (curve.score, curve.sensitivity, curve.false_per_field, curve.false_per_100_white)
+        names = ("score", "sensitivity", "false_per_field", "false_per_100_white_cells")
+        rows += [about | dict(zip(names, map(float, values), strict=True)) for values in zip(*columns, strict=True)]
+    return rows
+
+
 def difference_rows(dataset: Dataset, a: str, b: str, differences: Sequence[Difference]) -> list[dict[str, Any]]:
     """Differences of two models as rows."""
     return [
@@ -299,6 +310,7 @@ def write_files(evaluations: Sequence[Evaluation], out: Path) -> list[Path]:
         "figures.csv": [row for evaluation in evaluations for row in figure_rows(evaluation)],
         "confusion.csv": [row for evaluation in evaluations for row in confusion_rows(evaluation)],
         "precision_recall.csv": [row for evaluation in evaluations for row in curve_rows(evaluation)],
+        "froc.csv": [row for evaluation in evaluations for row in froc_rows(evaluation)],
     }
     texts |= {name: as_csv(rows) for name, rows in tables.items()}
     return [write_text(out / name, text) for name, text in texts.items()]

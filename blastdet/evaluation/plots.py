@@ -72,6 +72,10 @@ def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = 
     return text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(name)}" ', 1)
 
 
+FALSE = {"per_field": "per field", "per_100_white": "per 100 white cells"}
+"""Two ways to count false detections in a free-response curve, in words."""
+
+
 def plots(evaluation: Evaluation, number: int) -> list[tuple[str, str]]:
     """Caption and SVG of every curve that the evaluation has; `number` tells evaluations on one page apart."""
     drawn: list[tuple[str, Callable[[Axes], None]]] = [
@@ -82,8 +86,10 @@ def plots(evaluation: Evaluation, number: int) -> list[tuple[str, str]]:
         ),
         ("Are scores probabilities? Share right against score", lambda axes: _calibration(axes, evaluation)),
     ]
-    if evaluation.frocs:
-        drawn.append(("FROC: sensitivity against false detections per field", lambda axes: _froc(axes, evaluation)))
+    for of in ("per_field", "per_100_white") if evaluation.frocs else ():
+        caption = f"FROC: sensitivity against false detections {FALSE[of]}"
+        if not all(np.isnan(getattr(curve, f"false_{of}")).all() for curve in evaluation.frocs.values()):
+            drawn.append((caption, lambda axes, of=of: _froc(axes, evaluation, of)))  # type: ignore[misc]
     judged = {count.name for count in evaluation.counts}
     for name in [n for n in ("white cells", "blast share (%)") if n in judged] or sorted(judged)[:1]:
         caption = f"Bland–Altman, {name} per smear: bias and limits of agreement"
@@ -126,13 +132,14 @@ def _calibration(axes: Axes, evaluation: Evaluation) -> None:
     axes.legend(loc="upper left")
 
 
-def _froc(axes: Axes, evaluation: Evaluation) -> None:
-    top = 1.0
+def _froc(axes: Axes, evaluation: Evaluation, of: str) -> None:
+    top = 1.0 if of == "per_field" else 10.0
     for name, curve in evaluation.frocs.items():
-        axes.step(curve.false_per_field, curve.sensitivity, where="post", color=COLOURS[name], label=name)
+        false = getattr(curve, f"false_{of}")
+        axes.step(false, curve.sensitivity, where="post", color=COLOURS[name], label=name)
         best = curve.sensitivity >= 0.99 * curve.sensitivity.max(initial=0)
-        top = max(top, float(curve.false_per_field[best].min(initial=0)) * 1.5 if best.any() else 0)
-    axes.set(xlim=(0, top), ylim=(0, 1.02), xlabel="false detections per field", ylabel="sensitivity")
+        top = max(top, float(np.nanmin(false[best])) * 1.5 if (best & ~np.isnan(false)).any() else 0)
+    axes.set(xlim=(0, top), ylim=(0, 1.02), xlabel=f"false detections {FALSE[of]}", ylabel="sensitivity")
     axes.legend(loc="lower right")
 
 

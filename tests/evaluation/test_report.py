@@ -96,7 +96,7 @@ def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path])
     assert re.search(r"^wbc +6 +0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", result.output, re.MULTILINE)
     assert "per cell, class-aware matching, IoU ≥ 0.5, score ≥ 0.5" in result.output
     names = {path.name for path in out.iterdir()}
-    tables = {"per_class.csv", "figures.csv", "confusion.csv", "precision_recall.csv"}
+    tables = {"per_class.csv", "figures.csv", "confusion.csv", "precision_recall.csv", "froc.csv"}
     assert names == {"report.html", "metrics.json"} | tables
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["notice"] == RESEARCH_USE
