@@ -192,7 +192,7 @@ def _sample(made: Any, reviewed: Reviewed, index: int, cells: Sequence[Cell], sh
     paired_truth = {cell.truth: cell for cell in cells if cell.truth >= 0}
     paired_found = {cell.found: cell for cell in cells if cell.found >= 0}
     labels = {
-        "truth": _labels(smear, truth, {row: paired_truth.get(row) for row in range(len(truth))}),
+        "truth": _labels(smear, truth, {row: paired_truth.get(row) for row in range(len(truth))}, True),
         "found": _labels(smear, candidates, dict(sorted(paired_found.items()))),
         "cells": [_worth_it(smear, cell) for cell in cells if _is_shown(cell)],
     }
@@ -219,7 +219,9 @@ def _is_shown(cell: Cell) -> bool:
     return cell.name in NUCLEATED or bool(_views_of(cell))
 
 
-def _labels(smear: Smear, cells: Detections, rows: dict[int, Cell | None]) -> list[dict[str, Any]]:
+def _labels(
+    smear: Smear, cells: Detections, rows: dict[int, Cell | None], annotated: bool = False
+) -> list[dict[str, Any]]:
     made = []
     for row, cell in rows.items():
         box = cells.boxes_xyxy[row].astype(float).tolist()
@@ -227,7 +229,9 @@ def _labels(smear: Smear, cells: Detections, rows: dict[int, Cell | None]) -> li
             continue
         name, key = CELL_CLASSES[cells.label[row]], box if cell is None else list(cell.box)
         about = {} if cell is None else _attributes(cell)
-        made.append(_label(smear, box, name, confidence=float(cells.score[row]), key=key, **about))
+        if not annotated:
+            about["confidence"] = float(cells.score[row])
+        made.append(_label(smear, box, name, key=key, **about))
     return made
 
 

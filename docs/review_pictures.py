@@ -1,0 +1,117 @@
+"""Draw the pictures of docs/review.md: a real session and a real page, in a headless Chromium, on films drawn by code.
+
+    python docs/review_pictures.py        (needs the extras review and dev, and a chromium)
+
+Twelve films are drawn, some of them pale or coarse, and reviewed with weights/default. Writes docs/images/review-*.jpg.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+SIZE = {"width": 1280, "height": 800}
+
+
+def main() -> None:
+    """Draw films, look at them both ways."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = ["--n", "12", "--size", "480x360", "--mpp", "0.3", "--seed", "5", "--palette", "random", "--vary"]
+        blastdet(folder, "synth", "films", *words)
+        blastdet(folder, "review", "--data", "films/truth.json", "--weights", "default", "--html", "page")
+        with sync_playwright() as play:
+            chromium = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+            page = browser.new_page(viewport=SIZE)
+            page.goto((folder / "page/index.html").as_uri())
+            page.wait_for_timeout(2000)
+            keep(page, "page")
+            for draw in (grids, embeddings):
+                session(folder, browser, draw)
+            browser.close()
+
+
+def blastdet(folder: Path, *words: str) -> None:
+    """Run the program in a folder."""
+    subprocess.run([sys.executable, "-m", "blastdet", *words], cwd=folder, check=True)
+
+
+def session(folder: Path, browser: Any, draw: Callable[[Any, str], None]) -> None:
+    """Pictures of a FiftyOne session."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port = str(trial.getsockname()[1])
+    words = ["review", "--data", "films/truth.json", "--weights", "default", "--no-browser", "--port", port]
+    command = [sys.executable, "-m", "blastdet", *words, "--name", f"films-{port}"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        while "Ctrl-C" not in (folder / "log").read_text():
+            assert process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.5)
+        address = f"http://127.0.0.1:{port}/datasets/films-{port}?view="
+        draw(browser, address)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=60)
+
+
+def grids(browser: Any, address: str) -> None:
+    """Smears, cells one by one, and a smear under Annotate."""
+    keep(look(browser, f"{address}worst-smears-first"), "smears")
+    keep(look(browser, f"{address}unlike-anything-seen-cells"), "cells")
+    page = look(browser, f"{address}worst-smears-first")
+    page.mouse.click(360, 200)
+    page.wait_for_timeout(4000)
+    page.click("[data-cy=annotate]")
+    page.wait_for_timeout(5000)
+    keep(page, "annotate")
+
+
+def embeddings(browser: Any, address: str) -> None:
+    """The map of cells; in a session of its own, for what is open in one page opens in the next."""
+    page = look(browser, f"{address}worst-smears-first")
+    page.click("[data-cy=new-panel-btn]")
+    page.get_by_text("Embeddings", exact=True).first.click()
+    page.get_by_text("second_stage", exact=True).first.click()
+    page.wait_for_timeout(10_000)
+    keep(page, "map")
+
+
+def look(browser: Any, address: str) -> Any:
+    """Open an address of the App in a page of its own, and wait until it is drawn."""
+    page = browser.new_page(viewport=SIZE)
+    page.goto(address, wait_until="domcontentloaded")
+    page.wait_for_selector("[data-cy=looker]", state="attached", timeout=120_000)
+    page.wait_for_timeout(6000)
+    for advertisement in page.get_by_text("Dismiss", exact=True).all():
+        advertisement.click()
+    page.wait_for_timeout(500)
+    return page
+
+
+def keep(page: Any, name: str) -> None:
+    """Store what the browser shows, and close the page."""
+    path = IMAGES / f"review-{name}.png"
+    page.screenshot(path=path)
+    page.close()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(path.with_suffix(".jpg"), quality=80)
+    path.unlink()
+
+
+if __name__ == "__main__":
+    main()
