@@ -80,6 +80,8 @@ def command(context: click.Context, /, **options: Any) -> None:
         from blastdet.review.session import check_port
 
         check_port(session["port"])
+        if asked.out.is_dir():
+            raise ConfigError(f"--out {asked.out}: a folder found, a file for the corrections expected")
     dataset = _corrected(_read(asked), corrections)
     (predictions,) = predictions_of(asked, dataset)
     if n is not None:

@@ -126,17 +126,26 @@ def _checked_box(box: Any, where: str) -> Box:
 
 
 def append(path: Path, corrections: Iterable[Correction]) -> int:
-    """Write what the file does not hold yet at its end, safe on disk before this returns; the number of new lines."""
+    """Write what the file does not hold yet at its end, safe on disk before this returns; the number of new lines.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read or written.
+    """
     before = read(path) if path.is_file() else []
     known = {_said(correction) for correction in before}
     new = [correction for correction in corrections if _said(correction) not in known]
     if new:
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(asdict(one), ensure_ascii=False, allow_nan=False) + "\n" for one in new)
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise FormatError(f"{path}: cannot be written ({error.strerror or error})") from error
     return len(new)
 
 
@@ -170,7 +179,9 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
             smear = _applied(smear, correction, counts)
         smears.append(smear)
     counts["of other pictures"] = sum(len(rest) for rest in last.values())
-    note = "corrected: " + ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
+    before, after = (sum(len(s.truth or ()) for s in side) for side in (dataset, smears))
+    said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
+    note = f"corrected by review: {before} cells before, {after} after; {said}"
     notes = (*dataset.notes, note) if sum(counts.values()) else dataset.notes
     return replace(dataset, smears=tuple(smears), notes=notes), +counts
 

@@ -13,13 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blastdet import formats
+from blastdet.blasts import judge
 from blastdet.cards import sha256_of
+from blastdet.classifiers import load_classifier
 from blastdet.cli import cli
+from blastdet.colour import as_seen
 from blastdet.errors import FormatError
 from blastdet.evaluation.confusion import confusion
-from blastdet.images import write_image
-from blastdet.review.cells import VIEWS, cells_of, in_view
+from blastdet.evaluation.summary import describe_data
+from blastdet.images import open_smear, write_image
+from blastdet.review.cells import VIEWS, cells_of, in_view, seen_twice
 from blastdet.review.corrections import Correction, append, read, replay
+from blastdet.review.embedding import as_map, look
 from blastdet.review.page import write_page
 from blastdet.review.suggest import suggest
 from blastdet.types import Dataset, Detections, Smear
@@ -262,6 +267,49 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
     written = formats.read(tmp_path / "out")
     assert sum(len(smear.truth) for smear in written) == 79
     assert read(tmp_path / "out/corrections.jsonl") == read(tmp_path / "c.jsonl")
+    # What a report says of its data:
+    assert "corrected by review: 80 cells before, 79 after; 1 confirmed, 1 deleted" in describe_data(written)["notes"]
+
+
+def test_a_folder_for_corrections_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["review", "--data", "x", "--weights", "default", "--out", str(tmp_path), "--port", "5999"]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 2 and "a folder found, a file for the corrections expected" in done.output
+    with pytest.raises(FormatError, match="cannot be written"):
+        append(tmp_path, [Correction("a", "b", "c", "0" * 64, (0, 0, 9, 9), "ok")])
+
+
+def test_cells_and_fields_that_are_there_twice(made):
+    dataset, predictions = made
+    first = dataset.smears[0]
+    again = Detections.concatenate([first.truth, Detections([first.truth.boxes_xyxy[3] + 2], label=[1])])
+    smears = (replace(first, truth=again, group="g"), replace(dataset.smears[1], group="g"), *dataset.smears[2:])
+    dataset, cells = cells_of(replace(dataset, smears=smears), predictions)
+    twice = in_view(cells, "twice")
+    assert sorted(cell.truth for cell in twice) == [3, 20] and {cell.smear for cell in twice} == {0}
+    assert seen_twice(dataset, ["a", "b", "c", "d"]) == [0, 1]
+    assert seen_twice(dataset, ["a", "b", "c", "c"]) == [2, 3, 0, 1]
+
+
+def test_the_second_stage_looks_at_every_nucleated_cell(made):
+    """The shipped classifier, at drawn discs, which are like nothing that it learnt."""
+    dataset, predictions = made
+    dataset, cells = cells_of(dataset, predictions)
+    classifier = load_classifier("blast", "cpu")
+    seen, embedding = look(dataset, cells, classifier)
+    assert [cell.box for cell in seen] == [cell.box for cell in cells]
+    assert sorted(embedding.rows) == list(range(len(cells)))
+    assert embedding.features.shape[1] > 8 and np.isfinite(embedding.features).all()
+    assert all(cell.novelty > 0 for cell in seen)
+    source = open_smear(dataset.smears[cells[0].smear].path)
+    with as_seen(source, classifier.card.input.colour) as smear:
+        found = Detections([cells[0].box], label=[1])
+        judged = judge(smear, found, dataset.smears[cells[0].smear].mpp, classifier)
+    assert bool(judged.unsure[0]) or seen[0].novelty <= 1  # the same limit as in `detect`
+    points, method = as_map(embedding.features)
+    assert points.shape == (len(cells), 2) and method == "t-SNE"
+    np.testing.assert_array_equal(points, as_map(embedding.features)[0])
 
 
 @pytest.mark.parametrize(
