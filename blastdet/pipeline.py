@@ -123,7 +123,10 @@ def load_models(
     if name is None or not second_stage:
         return Models(detector, folder)
     beside = folder.parent / name
-    classifier = load_classifier(beside if beside.is_dir() else name, device)
+    try:
+        classifier = load_classifier(beside if beside.is_dir() else name, device)
+    except WeightsError as error:
+        raise WeightsError(f"{folder}: its card names a second stage: {error}") from error
     _check_pair(detector.card, classifier.card, folder)
     return Models(detector, folder, classifier)
 
