@@ -271,7 +271,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         for axes in (upper, lower):
             axes.set_axis_on()
             axes.axvline(DISTURBANCES[name].none, color="0.5", ls=":", lw=1)
-        if place == 0:
+        if place == 0 and upper.get_legend_handles_labels()[0]:
             upper.legend(loc="lower left", fontsize=8, frameon=False)
     figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)
     figure.savefig(path, dpi=140)

@@ -97,6 +97,12 @@ def plots(evaluation: Evaluation, number: int) -> list[tuple[str, str]]:
     return [(caption, svg(draw, f"{evaluation.title} {number}: {caption}")) for caption, draw in drawn]
 
 
+def _legend(axes: Axes, **words: Any) -> None:
+    """A legend where there is a curve: a data set may have no cells."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(**words)
+
+
 def _unit_square(axes: Axes, x: str, y: str) -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y)
 
@@ -110,7 +116,7 @@ def _precision_recall(axes: Axes, evaluation: Evaluation) -> None:
         if len(at):
             axes.plot(curve.sensitivity[at[-1]], curve.precision[at[-1]], "o", color=COLOURS[name], ms=5)
     _unit_square(axes, "recall", "precision")
-    axes.legend(loc="lower left", title="AP50", title_fontsize=8)
+    _legend(axes, loc="lower left", title="AP50", title_fontsize=8)
 
 
 def _f1(axes: Axes, evaluation: Evaluation) -> None:
@@ -119,7 +125,7 @@ def _f1(axes: Axes, evaluation: Evaluation) -> None:
         if name in evaluation.predictions.thresholds:
             axes.axvline(evaluation.predictions.thresholds[name], color=COLOURS[name], lw=0.8, ls=":")
     _unit_square(axes, "score threshold", "F1")
-    axes.legend(loc="lower left")
+    _legend(axes, loc="lower left")
 
 
 def _calibration(axes: Axes, evaluation: Evaluation) -> None:
@@ -129,7 +135,7 @@ def _calibration(axes: Axes, evaluation: Evaluation) -> None:
         label = f"{name}, error {curve.error:.2f}"
         axes.plot(curve.mean_score[kept], curve.share_right[kept], "o-", ms=3, color=COLOURS[name], label=label)
     _unit_square(axes, "score", "share of right boxes (IoU 0.5)")
-    axes.legend(loc="upper left")
+    _legend(axes, loc="upper left")
 
 
 def _froc(axes: Axes, evaluation: Evaluation, of: str) -> None:
@@ -140,7 +146,7 @@ def _froc(axes: Axes, evaluation: Evaluation, of: str) -> None:
         best = curve.sensitivity >= 0.99 * curve.sensitivity.max(initial=0)
         top = max(top, float(np.nanmin(false[best])) * 1.5 if (best & ~np.isnan(false)).any() else 0)
     axes.set(xlim=(0, top), ylim=(0, 1.02), xlabel=f"false detections {FALSE[of]}", ylabel="sensitivity")
-    axes.legend(loc="lower right")
+    _legend(axes, loc="lower right")
 
 
 def _bland_altman(axes: Axes, evaluation: Evaluation, name: str) -> None:

@@ -100,7 +100,7 @@ def _parsed(line: str, where: str) -> Correction:
     if unknown := row.keys() - Correction.__dataclass_fields__.keys():
         raise FormatError(f"{where}: {sorted(unknown)[0]!r:.60} is no entry of a correction")
     words = {key: row.get(key, "") for key in Correction.__dataclass_fields__ if not key.endswith("box_xyxy")}
-    if bad := next((key for key, word in words.items() if not isinstance(word, str)), None):
+    if bad := next((key for key, word in words.items() if not _is_text(word)), None):
         raise FormatError(f"{where}: {bad} {words[bad]!r:.60} found, text expected")
     if words["op"] not in OPERATIONS:
         raise FormatError(f"{where}: op {words['op']!r:.60} found, one of {', '.join(OPERATIONS)} expected")
@@ -116,6 +116,14 @@ def _parsed(line: str, where: str) -> Correction:
         box_xyxy=_checked_box(row.get("box_xyxy"), where),
         new_box_xyxy=None if moved is None else _checked_box(moved, where),
     )
+
+
+def _is_text(word: Any) -> bool:
+    """Whether a value is a text that can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        return isinstance(word, str) and bool(word.encode() or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def _checked_box(box: Any, where: str) -> Box:
@@ -140,8 +148,9 @@ def append(path: Path, corrections: Iterable[Correction]) -> int:
         text = "".join(json.dumps(asdict(one), ensure_ascii=False, allow_nan=False) + "\n" for one in new)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            open_ended = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")  # by somebody's editor
             with path.open("a", encoding="utf-8") as stream:
-                stream.write(text)
+                stream.write("\n" * open_ended + text)
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
@@ -172,13 +181,12 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
         if correction.op != "undo":
             mine[correction.key] = correction
     counts: Counter[str] = Counter()
-    smears = []
+    smears, here = [], set()
     for smear in dataset:
-        mine = last.pop(sha256_of(smear.path), {}) if last else {}
-        for correction in mine.values():
-            smear = _applied(smear, correction, counts)
-        smears.append(smear)
-    counts["of other pictures"] = sum(len(rest) for rest in last.values())
+        sha256 = sha256_of(smear.path) if last else ""
+        here.add(sha256)
+        smears.append(_applied(smear, list(last.get(sha256, {}).values()), counts))
+    counts["of other pictures"] = sum(len(rest) for sha256, rest in last.items() if sha256 not in here)
     before, after = (sum(len(s.truth or ()) for s in side) for side in (dataset, smears))
     said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
     note = f"corrected by review: {before} cells before, {after} after; {said}"
@@ -186,21 +194,38 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
     return replace(dataset, smears=tuple(smears), notes=notes), +counts
 
 
-def _applied(smear: Smear, correction: Correction, counts: Counter[str]) -> Smear:
-    _check_on_picture(smear, correction)
+def _applied(smear: Smear, corrections: Sequence[Correction], counts: Counter[str]) -> Smear:
+    """A smear with all that was said of it, each correction finding its cell where that was at first."""
+    if not corrections:
+        return smear
     truth = smear.truth if smear.truth is not None else Detections.empty()
-    at = _find(truth, correction.box_xyxy)
-    if at < 0 and correction.new_box_xyxy is not None:
-        at = _find(truth, correction.new_box_xyxy)  # moved before
+    places = []
+    for correction in corrections:
+        _check_on_picture(smear, correction)
+        at = _find(truth, correction.box_xyxy)
+        if at < 0 and correction.new_box_xyxy is not None:
+            at = _find(truth, correction.new_box_xyxy)  # moved before
+        places.append(at)
+    gone: set[int] = set()
+    changed = truth
+    for correction, at in zip(corrections, places, strict=True):
+        if correction.op == "delete":
+            counts["deleted"] += at >= 0 and at not in gone
+            gone |= {at}
+        else:
+            changed = _said_of(changed, at, correction, counts)
+    changed = changed[np.array([row not in gone for row in range(len(changed))], bool)]
+    return smear if smear.truth is None and not len(changed) else replace(smear, truth=changed)
+
+
+def _said_of(truth: Detections, at: int, correction: Correction, counts: Counter[str]) -> Detections:
+    """Cells with what was said of that in row `at`, which is -1 for a cell that is not there yet."""
     if correction.op == "ok":
         counts["confirmed"] += at >= 0
-        return smear if at < 0 else replace(smear, truth=_with_human(truth, at))
-    if correction.op == "delete":
-        counts["deleted"] += at >= 0
-        return smear if at < 0 else replace(smear, truth=truth[np.arange(len(truth)) != at])
+        return truth if at < 0 else _with_human(truth, at)
     if at < 0:
         if correction.op == "ignore" and not correction.new_class and not correction.old_class:
-            return smear
+            return truth
         truth, at = _with_new(truth, correction)
         counts["added"] += 1
     boxes, label = truth.boxes_xyxy.copy(), truth.label.copy()
@@ -215,8 +240,9 @@ def _applied(smear: Smear, correction: Correction, counts: Counter[str]) -> Smea
         wanted = CELL_CLASSES.index(correction.new_class)
         counts["relabelled"] += int(label[at] != wanted)
         label[at], ignore[at] = wanted, False
-    changed = truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore)
-    return replace(smear, truth=_with_human(changed, at))
+    return _with_human(
+        truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore), at
+    )
 
 
 def _check_on_picture(smear: Smear, correction: Correction) -> None:

@@ -195,6 +195,8 @@ def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None
     assert nothing.exit_code == 2 and "--weights or --detections" in nothing.output
     split = run("evaluate", "--data", data, "--split", "val", "--detections", found, "--out", tmp_path)
     assert split.exit_code == 2 and "splits there are: test" in split.output
+    taken = run("evaluate", "--data", data, "--detections", found, "--out", found)
+    assert taken.exit_code == 2 and "a file found, a folder expected" in taken.output
     scale = run("evaluate", "--data", data, "--mpp", "big", "--detections", found, "--out", tmp_path)
     assert scale.exit_code == 2 and "data, auto, X or X,Y expected" in scale.output
 

@@ -177,6 +177,7 @@ GOOD = {"who": "A", "when": "now", "image": "s", "image_sha256": "a" * 64, "box_
         ({"op": "ignore", "new_class": "foo"}, "new_class 'foo' found"),
         ({"op": "ignore", "old_class": "foo"}, "old_class 'foo' found"),
         ({"who": 3}, "who 3 found, text expected"),
+        ({"who": "a\ud800"}, "who 'a\\ud800' found, text expected"),
         ({"colour": "red"}, "'colour' is no entry"),
     ],
 )
@@ -278,6 +279,38 @@ def test_a_folder_for_corrections_is_one_line(tmp_path, monkeypatch):
     assert done.exit_code == 2 and "a folder found, a file for the corrections expected" in done.output
     with pytest.raises(FormatError, match="cannot be written"):
         append(tmp_path, [Correction("a", "b", "c", "0" * 64, (0, 0, 9, 9), "ok")])
+
+
+def test_a_file_without_its_last_line_end_grows(made, tmp_path):
+    boxes = made[0].smears[0].truth.boxes_xyxy
+    path = tmp_path / "c.jsonl"
+    append(path, [_correction(made[0], 0, boxes[0], "ok")])
+    path.write_text(path.read_text().rstrip("\n"))
+    append(path, [_correction(made[0], 0, boxes[1], "ok")])
+    assert len(read(path)) == 2
+
+
+def test_each_copy_of_a_picture_is_corrected(made, tmp_path):
+    dataset, _ = made
+    first = dataset.smears[0]
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(first.path.read_bytes())
+    both = replace(dataset, smears=(first, replace(first, path=copy)))
+    lines = [_correction(dataset, 0, first.truth.boxes_xyxy[0], "delete")]
+    after, counts = replay(both, lines)
+    assert counts == {"deleted": 2} and [len(smear.truth) for smear in after] == [19, 19]
+
+
+@pytest.mark.parametrize("second", ["class", "delete"])
+def test_a_cell_moved_onto_another_is_not_taken_for_it(made, second):
+    dataset, _ = made
+    a, b = dataset.smears[0].truth.boxes_xyxy[:2]
+    moved = _correction(dataset, 0, a, "class", new_class="wbc", new_box_xyxy=tuple(b.tolist()))
+    said = {"new_class": "blast"} if second == "class" else {}
+    after, _ = replay(dataset, [moved, _correction(dataset, 0, b, second, **said)])
+    truth = after.smears[0].truth
+    at_b = truth.label[(np.abs(truth.boxes_xyxy - b) < 1).all(axis=1)].tolist()
+    assert at_b == ([1, 0] if second == "class" else [1])
 
 
 def test_cells_and_fields_that_are_there_twice(made):
