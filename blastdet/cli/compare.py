@@ -63,7 +63,7 @@ def command(a: str, b: str, **options: Any) -> None:
         rows += output.difference_rows(truth, a, b, differences)
         evaluations += pair
     out = asked[0].out
-    written = [report.write_report(evaluations, out, rows), *output.write_files(evaluations, out)]
+    written = [*report.write_report(evaluations, out, rows), *output.write_files(evaluations, out)]
     for path in [*written, output.write_text(out / "comparison.csv", output.as_csv(rows))]:
         click.echo(f"wrote {path}")
 

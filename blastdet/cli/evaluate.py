@@ -56,7 +56,7 @@ def command(places: tuple[Path, ...], **options: Any) -> None:
     """Measure models, or anyone's detections, on a data set.
 
     Prints average precision (COCO's, compared with pycocotools in every run) with 95 % intervals from a bootstrap
-    over groups, and writes report.html, metrics.json and CSV files to the folder of --out.
+    over groups, and writes report.html, its plots, metrics.json and CSV files to the folder of --out.
 
     \b
     Examples:
@@ -90,7 +90,7 @@ def command(places: tuple[Path, ...], **options: Any) -> None:
     for evaluation in evaluations:
         click.echo(output.as_text(evaluation) + "\n")
     out = asked[0].out
-    for path in [report.write_report(evaluations, out), *output.write_files(evaluations, out)]:
+    for path in [*report.write_report(evaluations, out), *output.write_files(evaluations, out)]:
         click.echo(f"wrote {path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,26 @@ from blastdet.evaluation.summary import FIGURES, Evaluation, describe_data
 from blastdet.evaluation.template import PAGE
 from blastdet.types import RESEARCH_USE
 
-
-def write_report(evaluations: Sequence[Evaluation], out: Path, differences: Sequence[dict[str, Any]] = ()) -> Path:
-    """Write ``report.html`` into the folder `out`; returns its path."""
-    return write_text(out / "report.html", render(evaluations, differences))
+Drawn = Sequence[tuple[str, str]]
+"""Caption and SVG of each plot of an evaluation."""
 
 
-def render(evaluations: Sequence[Evaluation], differences: Sequence[dict[str, Any]] = ()) -> str:
+def write_report(
+    evaluations: Sequence[Evaluation], out: Path, differences: Sequence[dict[str, Any]] = ()
+) -> list[Path]:
+    """Write ``report.html`` into the folder `out`, and its plots as SVG below ``plots``; returns both paths."""
+    drawn = [plots(evaluation, i) for i, evaluation in enumerate(evaluations)]
+    page = write_text(out / "report.html", render(evaluations, differences, drawn))
+    for number, some in enumerate(drawn, 1):
+        for caption, text in some:
+            name = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
+            write_text(out / "plots" / f"{number}-{name}.svg", text)
+    return [page, out / "plots"]
+
+
+def render(
+    evaluations: Sequence[Evaluation], differences: Sequence[dict[str, Any]] = (), drawn: Sequence[Drawn] | None = None
+) -> str:
     """The page as HTML text.
 
     Parameters
@@ -34,6 +48,8 @@ def render(evaluations: Sequence[Evaluation], differences: Sequence[dict[str, An
     evaluations : sequence of Evaluation
     differences : sequence of dict
         From `output.difference_rows`, where two models are compared.
+    drawn : sequence, optional
+        Plots of each evaluation, where they are drawn already.
 
     Raises
     ------
@@ -56,7 +72,10 @@ def render(evaluations: Sequence[Evaluation], differences: Sequence[dict[str, An
         title=f"Evaluation: {', '.join(dict.fromkeys(e.predictions.name for e in evaluations))}",
         notice=RESEARCH_USE,
         version=__version__,
-        evaluations=[_section(evaluation, i) for i, evaluation in enumerate(evaluations)],
+        evaluations=[
+            _section(evaluation, plots(evaluation, i) if drawn is None else drawn[i])
+            for i, evaluation in enumerate(evaluations)
+        ],
         differences=[_difference(row) for row in differences],
         how=HOW_MATCHED,
         number=number,
@@ -69,7 +88,7 @@ def _difference(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "value_A": f"{row['value_A']:.3f}", "value_B": f"{row['value_B']:.3f}", "change": change}
 
 
-def _section(evaluation: Evaluation, number: int) -> dict[str, Any]:
+def _section(evaluation: Evaluation, drawn: Drawn) -> dict[str, Any]:
     return {
         "title": evaluation.title,
         "classes": evaluation.ap.classes,
@@ -84,7 +103,7 @@ def _section(evaluation: Evaluation, number: int) -> dict[str, Any]:
         "sizes": _sizes(evaluation),
         "slices": _slices(evaluation),
         "counts": [_count(count) for count in evaluation.counts],
-        "plots": plots(evaluation, number),
+        "plots": drawn,
         "crops": [_labelled(crop) for crop in crops(evaluation)],
         "facts": _facts(evaluation),
     }

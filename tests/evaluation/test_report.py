@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -97,7 +98,10 @@ def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path])
     assert "per cell, class-aware matching, IoU ≥ 0.5, score ≥ 0.5" in result.output
     names = {path.name for path in out.iterdir()}
     tables = {"per_class.csv", "figures.csv", "confusion.csv", "precision_recall.csv", "froc.csv"}
-    assert names == {"report.html", "metrics.json"} | tables
+    assert names == {"report.html", "plots", "metrics.json"} | tables
+    pictures = sorted((out / "plots").iterdir())
+    assert len(pictures) == 6 and pictures[0].name.startswith("1-")
+    assert all(ElementTree.parse(picture).getroot().tag.endswith("svg") for picture in pictures)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["notice"] == RESEARCH_USE
     one = metrics["evaluations"][0]
@@ -236,8 +240,10 @@ def test_page_with_blasts_shows_the_tests_of_allidb(tmp_path: Path) -> None:
 
 def test_page_is_the_same_every_time(data: Path, found: Path, tmp_path: Path, evaluated: tuple[Result, Path]) -> None:
     run("evaluate", "--data", data, "--detections", found, "--out", tmp_path)
-    for path in tmp_path.iterdir():
-        assert path.read_bytes() == (evaluated[1] / path.name).read_bytes()
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 10
+    for path in written:
+        assert path.read_bytes() == (evaluated[1] / path.relative_to(tmp_path)).read_bytes()
 
 
 @pytest.mark.browser
