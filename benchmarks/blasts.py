@@ -324,12 +324,9 @@ def variant(folder: Path, root: Path, out: Path, kind: str) -> None:
     """The same crops, with the cell covered, or from a place in the same picture that holds no nucleated cell."""
     if (out / "crops.csv").is_file():
         return
-    rows, kept = read_table(folder), []
-    by_source: dict[str, list[CropRow]] = {}
-    for row in rows:
-        by_source.setdefault(row.source, []).append(row)
+    kept = []
     rng = np.random.default_rng(0)
-    for name, mine in by_source.items():
+    for name, mine in by_source(read_table(folder)).items():
         with as_seen(open_smear(root / name), "canonical") as source:
             mpp = scale_of(root, mine[0])
             for row in mine:
@@ -349,6 +346,14 @@ def variant(folder: Path, root: Path, out: Path, kind: str) -> None:
     lines += [",".join(str(value) for value in vars(row).values()) for row in kept]
     (out / "crops.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     shutil.copy(folder / "crops.json", out / "crops.json")
+
+
+def by_source(rows: list[CropRow]) -> dict[str, list[CropRow]]:
+    """Rows of each smear."""
+    found: dict[str, list[CropRow]] = {}
+    for row in rows:
+        found.setdefault(row.source, []).append(row)
+    return found
 
 
 def scale_of(root: Path, row: CropRow) -> tuple[float, float]:

@@ -19,6 +19,7 @@ from blasts import (
     FOLDS,
     REPO,
     WINDOW_UM,
+    by_source,
     folds,
     free_place,
     label_of,
@@ -28,12 +29,11 @@ from blasts import (
     read_table,
     scale_of,
 )
+from laboratories import BAR_XY
 
 from blastdet.cards import read_card
 from blastdet.crop_table import CropRow
 from blastdet.crops import window
-
-BAR_XY = (188, 193)
 
 
 def main() -> None:
@@ -41,9 +41,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=REPO / "runs/blasts")
     runs = parser.parse_args().runs
-    elsewhere = windows_elsewhere()
-    tell(runs / "small", CROPS, lambda row: touches(window(box(row), scale(row))))
-    tell(runs / "small-covered", runs / "covered", lambda row: touches(around(middle(row), scale(row))))
+    root = read(DATA / "all_fields").root
+    elsewhere = windows_elsewhere(root)
+    tell(runs / "small", CROPS, lambda r: touches(window((r.x1, r.y1, r.x2, r.y2), scale_of(root, r))))
+    tell(runs / "small-covered", runs / "covered", lambda row: touches(around(middle(row), scale_of(root, row))))
     tell(runs / "small-elsewhere", runs / "elsewhere", lambda row: touches(elsewhere[row.crop]))
 
 
@@ -65,13 +66,10 @@ def tell(run: Path, crops: Path, touching: Callable[[CropRow], bool]) -> None:
     print(f"{run.name}: AUROC {texts[0]} of {len(bar)}; without {bar.sum()} that touch the bar {texts[1]}")
 
 
-def windows_elsewhere() -> dict[str, tuple[float, float, float, float]]:
+def windows_elsewhere(root: Path) -> dict[str, tuple[float, float, float, float]]:
     """Windows of the probe, by crop: drawn once more with its seed."""
-    root, rng, found = read(DATA / "all_fields").root, np.random.default_rng(0), {}
-    by_source: dict[str, list[CropRow]] = {}
-    for row in read_table(CROPS / "all_fields"):
-        by_source.setdefault(row.source, []).append(row)
-    for mine in by_source.values():
+    rng, found = np.random.default_rng(0), {}
+    for mine in by_source(read_table(CROPS / "all_fields")).values():
         mpp = scale_of(root, mine[0])
         for row in mine:
             place = free_place(mine, (224, 224), mpp, rng)
@@ -89,16 +87,6 @@ def around(place: np.ndarray, mpp: tuple[float, float]) -> tuple[float, float, f
         x + WINDOW_UM / 2 / mpp[0],
         y + WINDOW_UM / 2 / mpp[1],
     )
-
-
-def box(row: CropRow) -> tuple[float, float, float, float]:
-    """Box of a cell, in pixels."""
-    return row.x1, row.y1, row.x2, row.y2
-
-
-def scale(row: CropRow) -> tuple[float, float]:
-    """µm/px of ALL fields along x and y."""
-    return row.mpp * 4 / 3, row.mpp
 
 
 def touches(place: tuple[float, float, float, float]) -> bool:

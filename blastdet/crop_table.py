@@ -21,14 +21,12 @@ from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import read_json, read_rows, write_text
 from blastdet.images import open_smear, write_image
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Scale, Smear
+from blastdet.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Scale, Smear
 
 TABLE = "crops.csv"
 RECORD = "crops.json"
 NOT_A_CELL = "not a cell"
 """Label of a detection that no annotated cell matches, where all white cells are annotated."""
-
-_NUCLEATED = ("blast", "wbc")
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def true_cells(dataset: Dataset) -> list[Cells]:
     """
     cells = []
     for smear in dataset:
-        truth = (smear.truth or Detections.empty()).of(*_NUCLEATED)
+        truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
         reasons = {"to be ignored": int(ignored.sum())}
         cells.append(_on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons))
@@ -116,13 +114,12 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
     A detection on a cell to be ignored is left out. One that matches no cell is `NOT_A_CELL` only where all white cells
     are annotated with a box; else nobody said what it is.
     """
-    thresholds = {name: value for name, value in predictions.thresholds.items() if name in _NUCLEATED}
-    limit = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
+    thresholds = {name: value for name, value in predictions.thresholds.items() if name in NUCLEATED}
     scales: Sequence[Scale | None] = predictions.mpp or [smear.mpp for smear in dataset]
     cells = []
     for smear, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
-        found = candidates[candidates.score >= limit[candidates.label]]
-        truth = (smear.truth or Detections.empty()).of(*_NUCLEATED)
+        found = candidates[candidates.reach(thresholds)]
+        truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
         boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
         complete = smear.truth is not None and "wbc" in smear.annotated and bool(boxed.all())
         truth = truth[boxed]

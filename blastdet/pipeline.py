@@ -25,7 +25,7 @@ from blastdet.errors import ConfigError, ScaleError, WeightsError
 from blastdet.images import Source, open_smear
 from blastdet.scale import ScaleFound, find_scale, scaled_size
 from blastdet.tiles import Tile, place, stitch, tile_grid
-from blastdet.types import CELL_CLASSES, RGB, Detections, Scale, SmearReport
+from blastdet.types import RGB, Detections, Scale, SmearReport
 
 LARGEST_CELL_UM = 24.0
 """Tiles overlap by this much, so that the tile that owns a cell sees all of it (a large monocyte: 20 µm)."""
@@ -205,8 +205,7 @@ def detect_source(
     candidates = candidates[candidates.score >= floor]
     if models.classifier is not None:
         candidates = blasts.judge(source, candidates, scale.mpp, models.classifier).sorted()
-    per_label = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
-    detections = candidates[candidates.score >= per_label[candidates.label]]
+    detections = candidates[candidates.reach(thresholds)]
     warnings = [*scale.warnings, *source.notes]
     if "rbc" in thresholds and detections.counts()["rbc"] < scale.n_cells / 2:
         warnings.append("red cells are hardly found under this stain: do not use their count")

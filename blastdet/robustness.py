@@ -243,6 +243,10 @@ def write(rows: Sequence[Row], title: str, out: Path) -> list[Path]:
     return [out / name for name in ("stress.json", "stress.csv", "stress.png")]
 
 
+_LEAST = 0.01
+"""Errors of counts below this are drawn at it: the axis is logarithmic."""
+
+
 def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     """AP50 and error of counts over the level of each disturbance, a curve a class; the dotted line changes nothing.
 
@@ -275,7 +279,3 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
             upper.legend(loc="lower left", fontsize=8, frameon=False)
     figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)
     figure.savefig(path, dpi=140)
-
-
-_LEAST = 0.01
-"""Errors of counts below this are drawn at it: the axis is logarithmic."""

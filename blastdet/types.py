@@ -5,7 +5,7 @@ Boxes are in full-smear pixels, origin top left, half-open ``[x1, x2) x [y1, y2)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ CELL_CLASSES: tuple[str, ...] = ("blast", "wbc", "rbc", "platelet")
 """All classes there are; a ``label`` is an index into this tuple, everywhere."""
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
+
+NUCLEATED: tuple[str, ...] = ("blast", "wbc")
+"""Classes of nucleated cells: those that the second stage looks at."""
 
 ERYTHROBLAST = "erythroblast"
 """The `Detections.cell_type` that takes a nucleated cell out of every count of white cells."""
@@ -166,6 +169,11 @@ class Detections:
         """Which are white cells, bool (n,): blasts and others; an erythroblast has label ``wbc`` and is none."""
         white = np.isin(self.label, (BLAST, WBC))
         return white if self.cell_type is None else white & (self.cell_type != ERYTHROBLAST)
+
+    def reach(self, thresholds: Mapping[str, float]) -> NDArray[np.bool_]:
+        """Which have at least the score that `thresholds` gives for their class, bool (n,); none of a class without."""
+        limit = np.array([thresholds.get(name, np.inf) for name in CELL_CLASSES])
+        return np.asarray(self.score >= limit[self.label], bool)
 
     def counts(self) -> dict[str, int]:
         """Number of cells of each class, ignored ones left out."""

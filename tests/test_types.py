@@ -94,3 +94,9 @@ def test_data_set_views(tmp_path):
     assert [smear.path.name for smear in dataset.of("test")] == ["y.png"]
     assert [dataset.file_name(smear) for smear in dataset] == ["a/x.png", "y.png"]
     assert dataset.file_name(Smear(tmp_path.parent / "z.png", (1, 1))) == "z.png"
+
+
+def test_reach_is_at_or_above_the_threshold_of_the_own_class() -> None:
+    cells = Detections(np.zeros((4, 4)), label=[0, 1, 1, 2], score=[1.0, 0.5, 0.25, 1.0])
+    assert cells.reach({"wbc": 0.5, "blast": 1.0}).tolist() == [True, True, False, False]
+    assert not cells.reach({}).any() and Detections.empty().reach({"wbc": 0.5}).shape == (0,)

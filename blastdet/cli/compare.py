@@ -48,7 +48,9 @@ def command(a: str, b: str, **options: Any) -> None:
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.evaluation import output, report, summary
     from blastdet.evaluation.comparison import compare
+    from blastdet.formats.convert import check_no_file
 
+    check_no_file(options["out"])
     asked = [_as_asked(name, options) for name in (a, b)]
     datasets = read_datasets(asked[0])
     side_a, side_b = (predictions_of(one, datasets[0])[0] for one in asked)

@@ -78,9 +78,11 @@ def command(places: tuple[Path, ...], **options: Any) -> None:
     for name in ("detections", "images", "other", "corrections"):
         if len(asked) > 1 and options[name]:
             raise ConfigError(f"--{name}: belongs to one data set, {len(asked)} found")
-    check_out(asked[0].out)
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.evaluation import output, report, summary
+    from blastdet.formats.convert import check_no_file
+
+    check_no_file(asked[0].out)
 
     measured = [(one, read_datasets(one)) for one in asked]  # all are read before anything is measured
     evaluations = []
@@ -92,14 +94,6 @@ def command(places: tuple[Path, ...], **options: Any) -> None:
     out = asked[0].out
     for path in [*report.write_report(evaluations, out), *output.write_files(evaluations, out)]:
         click.echo(f"wrote {path}")
-
-
-def check_out(out: Path) -> None:
-    """Refuse a file where a folder is to be written, before anything is measured."""
-    from blastdet.errors import ConfigError
-
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: a file found, a folder expected")
 
 
 def read_datasets(asked: Asked) -> list[Dataset]:

@@ -19,7 +19,7 @@ from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.inputs import groups_of
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
 from blastdet.evaluation.matching import Bools, Floats, Ints
-from blastdet.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Scale, Smear
+from blastdet.types import BLAST, WBC, Dataset, Detections, Scale, Smear
 
 SIDE_UM = (5.0, 30.0)
 """Sides a box may have to count as a white cell, µm."""
@@ -175,8 +175,7 @@ def _judge(smear: Smear, found: Detections, thresholds: Mapping[str, float], mpp
     truth = smear.truth[np.isin(smear.truth.label, (BLAST, WBC))]
     if truth.ignore is not None:
         truth = truth[~truth.ignore]
-    limit = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
-    found = found[np.isin(found.label, (BLAST, WBC)) & (found.score >= limit[found.label])]
+    found = found[np.isin(found.label, (BLAST, WBC)) & found.reach(thresholds)]
     usable = _has_size(found.boxes_xyxy.astype(np.float64), mpp)
     points, boxes, several = match_points(_points(truth), found.boxes_xyxy.astype(np.float64), usable)
     called = np.zeros(len(truth), bool)

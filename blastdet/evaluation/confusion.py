@@ -23,7 +23,7 @@ from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.coco import is_scored
 from blastdet.evaluation.inputs import groups_of
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
-from blastdet.evaluation.matching import Bools, Floats, Ints, coco_iou, to_xywh
+from blastdet.evaluation.matching import Bools, Ints, coco_iou, to_xywh
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 Matching = Literal["class-blind", "class-aware"]
@@ -114,9 +114,9 @@ def confusion(
     thresholds : mapping of str to float
         Operating score of each class; a class that is missing there takes no part.
     """
-    limit = np.array([thresholds.get(name, 2.0) if name in classes else 2.0 for name in CELL_CLASSES])
+    limits = {name: value for name, value in thresholds.items() if name in classes}
     parts = [
-        _match_smear(index, smear, found, (limit, iou, matching))
+        _match_smear(index, smear, found, (limits, iou, matching))
         for index, (smear, found) in enumerate(zip(dataset, candidates, strict=True))
         if smear.truth is not None
     ]
@@ -129,14 +129,16 @@ def confusion(
     return Confusion(matching, tuple(classes), iou, dict(thresholds), per_smear, groups_of(dataset), outcomes)
 
 
-def _match_smear(index: int, smear: Smear, candidates: Detections, how: tuple[Floats, float, Matching]) -> Ints:
+def _match_smear(
+    index: int, smear: Smear, candidates: Detections, how: tuple[Mapping[str, float], float, Matching]
+) -> Ints:
     """Rows ``smear, truth, found, truth label, found label`` of one smear."""
     assert smear.truth is not None
-    limit, iou, matching = how
+    thresholds, iou, matching = how
     known = np.array([is_scored(smear, name) for name in CELL_CLASSES])
     ignored = np.zeros(len(smear.truth), bool) if smear.truth.ignore is None else smear.truth.ignore
     cells = np.flatnonzero(~ignored & known[smear.truth.label])
-    found = np.flatnonzero(candidates.score >= limit[candidates.label])
+    found = np.flatnonzero(candidates.reach(thresholds))
     truth_label, found_label = smear.truth.label[cells], candidates.label[found]
     overlap = coco_iou(
         to_xywh(candidates.boxes_xyxy[found]), to_xywh(smear.truth.boxes_xyxy[cells]), np.zeros(len(cells), bool)

@@ -139,8 +139,7 @@ def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: 
     A smear without an annotated class has no true count of it. The share of blasts is in percent of white cells, and
     has no value where there are none.
     """
-    limit = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
-    found = [part[part.score >= limit[part.label]] for part in candidates]
+    found = [part[part.reach(thresholds)] for part in candidates]
     true = [smear.truth if smear.truth is not None else Detections.empty() for smear in dataset]
     names = ("white cells", "blast", "blast share (%)", "rbc", "platelet")
     known = {
@@ -162,11 +161,10 @@ def share_coverage(
     The interval is that of `blastdet detect`: Clopper and Pearson's, of the blasts that the second stage is sure of
     among all white cells. It allows for the sampling of cells alone; what it misses beyond 5 % is the model's doing.
     """
-    limit = np.array([thresholds.get(name, 2.0) for name in CELL_CLASSES])
     true = count_cells(dataset, candidates, thresholds).true["blast share (%)"] / 100
     stated = []
     for part in candidates:
-        part = part[part.score >= limit[part.label]]
+        part = part[part.reach(thresholds)]
         white = part.is_white
         sure = np.ones(len(part), bool) if part.unsure is None else ~part.unsure
         exact = clopper_pearson(int((white & sure & (part.label == BLAST)).sum()), int(white.sum()))

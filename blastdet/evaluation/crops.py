@@ -74,8 +74,7 @@ def _crop(evaluation: Evaluation, error: CellError) -> Crop:
     except ImageError:
         picture = ""
     assert smear.truth is not None
-    limit = np.array([evaluation.predictions.thresholds.get(name, 2.0) for name in CELL_CLASSES])
-    found = candidates[candidates.score >= limit[candidates.label]]
+    found = candidates[candidates.reach(evaluation.predictions.thresholds)]
     return Crop(
         error,
         evaluation.dataset.file_name(smear),

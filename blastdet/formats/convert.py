@@ -185,8 +185,7 @@ def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path
             raise FormatError(f"{source} to {out}: no path that can be followed ({error})") from None
         if held:
             raise FormatError(f"{out}: it holds the source {source}; name another folder")
-    if out.exists() and not out.is_dir():
-        raise FormatError(f"{out}: a file found, a folder expected")
+    check_no_file(out)
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
             raise FormatError(f"{out}: the folder is not empty; give another, or --overwrite")
@@ -194,6 +193,17 @@ def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path
             raise FormatError(
                 f"{out}: no {record} found, so blastdet did not write this folder and does not replace it"
             )
+
+
+def check_no_file(out: Path) -> None:
+    """Refuse a file where a folder is to be written.
+
+    Raises
+    ------
+    FormatError
+    """
+    if out.exists() and not out.is_dir():
+        raise FormatError(f"{out}: a file found, a folder expected")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from blastdet import boxes
 from blastdet.evaluation.confusion import Confusion, confusion
 from blastdet.evaluation.inputs import check_predictions, scored_classes
 from blastdet.evaluation.summary import Predictions, as_nucleated
-from blastdet.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections
+from blastdet.types import BLAST, CELL_CLASSES, NUCLEATED, WBC, Dataset, Detections
 
 LOW_IOU = 0.65
 """Hits that overlap less than this are worth a look: at IoU 0.5 they would be none."""
@@ -96,9 +96,6 @@ class View:
     order: Callable[[Cell], float]
 
 
-NUCLEATED = ("blast", "wbc")
-"""Classes that the second stage looks at."""
-
 VIEWS: dict[str, View] = {
     "missed": View(
         "missed white cells", lambda c: c.kind == "missed" and c.true_class in NUCLEATED, lambda c: -_size(c)
@@ -169,10 +166,9 @@ def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[
 
 def _doubled(dataset: Dataset, predictions: Predictions) -> list[tuple[set[int], set[int]]]:
     """Rows of truth and of detections that lie on another one, for each smear."""
-    limit = np.array([predictions.thresholds.get(name, 2.0) for name in CELL_CLASSES])
     made = []
     for smear, found in zip(dataset, predictions.candidates, strict=True):
-        sure = np.flatnonzero(found.score >= limit[found.label])
+        sure = np.flatnonzero(found.reach(predictions.thresholds))
         annotated = _on_another(np.empty((0, 4)) if smear.truth is None else smear.truth.boxes_xyxy)
         made.append((set(annotated), {int(sure[i]) for i in _on_another(found.boxes_xyxy[sure])}))
     return made
@@ -257,6 +253,14 @@ def in_view(cells: Sequence[Cell], name: str) -> list[Cell]:
     view = VIEWS[name]
     chosen = [cell for cell in cells if view.holds(cell)]
     return sorted(chosen, key=lambda c: (view.order(c), c.smear, c.truth, c.found))
+
+
+def by_smear(dataset: Dataset, cells: Sequence[Cell]) -> list[list[int]]:
+    """Which of the cells lie on each smear."""
+    rows: list[list[int]] = [[] for _ in dataset]
+    for row, cell in enumerate(cells):
+        rows[cell.smear].append(row)
+    return rows
 
 
 def seen_twice(dataset: Dataset, sha256: Sequence[str]) -> list[int]:

@@ -120,10 +120,7 @@ def _parsed(line: str, where: str) -> Correction:
 
 def _is_text(word: Any) -> bool:
     """Whether a value is a text that can be written as UTF-8: half of a surrogate pair cannot."""
-    try:
-        return isinstance(word, str) and bool(word.encode() or True)
-    except UnicodeEncodeError:
-        return False
+    return isinstance(word, str) and not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _checked_box(box: Any, where: str) -> Box:
@@ -240,9 +237,8 @@ def _said_of(truth: Detections, at: int, correction: Correction, counts: Counter
         wanted = CELL_CLASSES.index(correction.new_class)
         counts["relabelled"] += int(label[at] != wanted)
         label[at], ignore[at] = wanted, False
-    return _with_human(
-        truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore), at
-    )
+    changed = truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore)
+    return _with_human(changed, at)
 
 
 def _check_on_picture(smear: Smear, correction: Correction) -> None:

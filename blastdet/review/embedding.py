@@ -13,8 +13,8 @@ from blastdet.classifiers.onnx import OnnxClassifier
 from blastdet.colour import as_seen
 from blastdet.crops import crop
 from blastdet.images import open_smear
-from blastdet.review.cells import NUCLEATED, Cell
-from blastdet.types import RGB, Dataset
+from blastdet.review.cells import Cell, by_smear
+from blastdet.types import NUCLEATED, RGB, Dataset
 
 MOST = 4000
 """Up to so many cells t-SNE draws the map (about 20 s on two cores); beyond, principal components do."""
@@ -59,13 +59,10 @@ def look(
     embedding : Embedding
     """
     made, rows, features = list(cells), [], []
-    by_smear: list[list[int]] = [[] for _ in dataset]
-    for row, cell in enumerate(cells):
-        if cell.name in NUCLEATED:
-            by_smear[cell.smear].append(row)
     limit = classifier.card.unsure.distance if classifier.card.unsure is not None else float("inf")
-    for smear, mine in zip(dataset, by_smear, strict=True):
+    for smear, here in zip(dataset, by_smear(dataset, cells), strict=True):
         progress()
+        mine = [row for row in here if cells[row].name in NUCLEATED]
         if not mine or smear.mpp is None:
             continue
         pitch = max(min(smear.mpp), classifier.card.mpp / 2)

@@ -14,10 +14,10 @@ from blastdet.errors import ReviewError
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.overlay import HEX
-from blastdet.review.cells import NUCLEATED, VIEWS, Cell, View, in_view, seen_twice
+from blastdet.review.cells import VIEWS, Cell, View, by_smear, in_view, seen_twice
 from blastdet.review.embedding import Embedding, as_map
 from blastdet.review.page import model_sha256
-from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Smear
 
 FIELDS = ("truth", "found", "cells")
 """Fields of labels: as annotated, as found, and one label for each cell that a view or the map shows."""
@@ -88,17 +88,15 @@ def load(
     made = fiftyone.Dataset(name, persistent=persistent)
     made.info = about
     _declare(fiftyone, made)
-    by_smear: list[list[Cell]] = [[] for _ in reviewed.dataset]
-    for cell in reviewed.cells:
-        by_smear[cell.smear].append(cell)
-    judge = _Judge(made)
-    for start in range(0, len(by_smear), _BATCH):
+    judge, rows = _Judge(made), by_smear(reviewed.dataset, reviewed.cells)
+    for start in range(0, len(rows), _BATCH):
         documents = []
-        for i in range(start, min(start + _BATCH, len(by_smear))):
-            documents.append(_sample(made, reviewed, i, by_smear[i], about["smears"][i]))
+        for i in range(start, min(start + _BATCH, len(rows))):
+            mine = [reviewed.cells[row] for row in rows[i]]
+            documents.append(_sample(made, reviewed, i, mine, about["smears"][i]))
             judge(fiftyone, documents[-1])
             progress()
-        # As FiftyOne stores samples. Its own objects take 150 ms to make and store a smear of 50 cells, this takes 5.
+        # As FiftyOne stores samples: to make and store its own objects takes many times as long.
         made._sample_collection.insert_many(documents)
     judge.finish()
     _appearance(fiftyone, made)

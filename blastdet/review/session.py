@@ -167,8 +167,8 @@ def _rounded(box: Sequence[float]) -> tuple[float, ...]:
 class Recorder:
     """Keeps what is said in a session in a file, so that nothing is lost however the session ends.
 
-    The file says what was written, and no memory of this process does: an interruption at any moment neither loses a
-    correction nor writes it twice.
+    What was written is read from the file each time: an interruption at any moment neither loses a correction nor
+    writes it twice. Only what is taken back is known from the session itself.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ class Recorder:
         fresh = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]
         when = datetime.now(UTC).isoformat(timespec="seconds")
         for key in self._said.keys() - now.keys():
-            if known[key].op != "undo":
+            if key in known and known[key].op != "undo":  # somebody may have edited the file meanwhile
                 fresh.append(replace(known[key], op="undo", new_class="", new_box_xyxy=None, who=self.who, when=when))
         number = append(self.path, fresh)
         self._said, self._seen = now, changed

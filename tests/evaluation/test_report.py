@@ -144,6 +144,15 @@ def test_several_data_sets_are_rows_of_one_table(data: Path, tmp_path: Path, mon
     assert not (tmp_path / "r2").exists()
 
 
+def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> None:
+    """Warnings are errors in these tests: a plot without curves must not ask for a legend."""
+    empty = [replace(smear, truth=Detections.empty()) for smear in formats.read(data)]
+    nothing = Dataset("empty", data, tuple(empty))
+    found = tuple(Detections([[0, 0, 9, 9]], label=[1], score=[0.9]) for _ in empty)
+    page = render([evaluate(nothing, Predictions("x", found, {"wbc": 0.5}), resamples=5)])
+    assert "Evaluation: x" in page
+
+
 def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
     perfect = tmp_path / "perfect.json"
     perfect.write_text(json.dumps(_document(formats.read(data))))
@@ -199,8 +208,9 @@ def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None
     assert nothing.exit_code == 2 and "--weights or --detections" in nothing.output
     split = run("evaluate", "--data", data, "--split", "val", "--detections", found, "--out", tmp_path)
     assert split.exit_code == 2 and "splits there are: test" in split.output
-    taken = run("evaluate", "--data", data, "--detections", found, "--out", found)
-    assert taken.exit_code == 2 and "a file found, a folder expected" in taken.output
+    for words in (("evaluate", "--detections", found), ("compare", found, found)):
+        taken = run(*words, "--data", data, "--out", found)
+        assert taken.exit_code == 2 and "a file found, a folder expected" in taken.output
     scale = run("evaluate", "--data", data, "--mpp", "big", "--detections", found, "--out", tmp_path)
     assert scale.exit_code == 2 and "data, auto, X or X,Y expected" in scale.output
 
