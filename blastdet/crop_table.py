@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import blastdet
 from blastdet import boxes
 from blastdet.colour import as_seen
-from blastdet.crops import CONTEXT, crop
+from blastdet.crops import CONTEXT, Box, crop, window
 from blastdet.errors import FormatError, ImageError, ScaleError
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
@@ -147,6 +147,24 @@ def _partners(found: Detections, truth: Detections) -> NDArray[np.int64]:
 
 def _names(label: NDArray[np.int64]) -> list[str]:
     return [CELL_CLASSES[i] for i in label]
+
+
+def off_marks(cells: Cells, marks: Sequence[Box]) -> Cells:
+    """Cells whose crops show nothing of burnt-in marks (scale bars, arrows): these may tell what kind of smear it is.
+
+    Parameters
+    ----------
+    cells : Cells
+    marks : sequence of (x1, y1, x2, y2)
+        In pixels of the smear.
+    """
+    shown = np.array([window(tuple(box), cells.mpp) for box in cells.found.boxes_xyxy.tolist()]).reshape(-1, 4)
+    clear = np.ones(len(shown), bool)
+    for x1, y1, x2, y2 in marks:
+        clear &= (shown[:, 0] >= x2) | (shown[:, 2] <= x1) | (shown[:, 1] >= y2) | (shown[:, 3] <= y1)
+    left_out = cells.left_out | ({"with a mark in the crop": int((~clear).sum())} if not clear.all() else {})
+    labels = tuple(label for label, is_clear in zip(cells.labels, clear, strict=True) if is_clear)
+    return Cells(cells.found[clear], labels, cells.mpp, left_out)
 
 
 def _on_picture(

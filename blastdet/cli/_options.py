@@ -17,3 +17,22 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} found, a number expected.", param, ctx)
         return number
+
+
+class Numbers(click.ParamType):
+    """So many finite numbers, comma between them."""
+
+    name = "numbers"
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A tuple of numbers, or a usage error."""
+        try:
+            numbers = tuple(float(word) for word in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != self.count or not all(math.isfinite(number) for number in numbers):
+            self.fail(f"{value} found, {self.count} numbers with commas between them expected.", param, ctx)
+        return numbers

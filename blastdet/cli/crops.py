@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blastdet.cli._options import Number
+from blastdet.cli._options import Number, Numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blastdet.cli.evaluate import Asked
     from blastdet.crop_table import Cells
+    from blastdet.crops import Box
     from blastdet.types import Dataset
 
 _PATH = click.Path(path_type=Path)
@@ -28,6 +31,14 @@ _PATH = click.Path(path_type=Path)
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
 @click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
 @click.option("--exclude", type=_PATH, help="COCO file whose pictures, and what shares a group with them, stay out.")
+@click.option(
+    "--mark",
+    "marks",
+    type=Numbers(4),
+    multiple=True,
+    metavar="X1,Y1,X2,Y2",
+    help="A burnt-in scale bar or arrow, in pixels of every picture: cells whose crop shows it stay out. Repeatable.",
+)
 @click.option("--corrections", type=_PATH, help="JSON list of corrections to the published labels.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
 @click.option("--device", default="auto", show_default=True, help="Where a model runs: auto, cpu or cuda.")
@@ -64,7 +75,7 @@ def command(**options: Any) -> None:
     from blastdet.formats.convert import check_folder, new_folder
     from blastdet.splits import without
 
-    overwrite, colour, exclude = (options.pop(name) for name in ("overwrite", "colour", "exclude"))
+    overwrite, colour, exclude, marks = (options.pop(name) for name in ("overwrite", "colour", "exclude", "marks"))
     weights, detections = options.pop("weights"), options.pop("detections")
     files = (detections,) if detections else ()
     models = (weights,) if weights else ()
@@ -76,7 +87,7 @@ def command(**options: Any) -> None:
     if exclude:
         dataset = without(dataset, exclude)
     unread: list[str] = []
-    cells, lines = _cells(dataset, asked, unread)
+    cells, lines = _cells(dataset, asked, marks, unread)
     with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, colour, step)
     click.echo(f"read     {dataset.name}: {len(dataset)} pictures")
@@ -102,10 +113,10 @@ def _check(asked: Asked) -> None:
         raise ConfigError("--threshold: of what? name --weights or --detections")
 
 
-def _cells(dataset: Dataset, asked: Asked, unread: list[str]) -> tuple[list[Cells], list[str]]:
+def _cells(dataset: Dataset, asked: Asked, marks: Sequence[Box], unread: list[str]) -> tuple[list[Cells], list[str]]:
     """Cells of every smear, and lines that say how they were chosen and what was left out."""
     from blastdet.cli.evaluate import predictions_of
-    from blastdet.crop_table import found_cells, true_cells
+    from blastdet.crop_table import found_cells, off_marks, true_cells
 
     lines = []
     if asked.weights or asked.detections:
@@ -117,6 +128,8 @@ def _cells(dataset: Dataset, asked: Asked, unread: list[str]) -> tuple[list[Cell
         cells = true_cells(measured(dataset) if asked.mpp == "auto" else dataset)
         if all(smear.truth is None for smear in dataset):
             lines.append("note     nobody annotated these pictures; --weights default cuts out what the model finds")
+    if marks:
+        cells = [off_marks(mine, marks) for mine in cells]
     reasons: Counter[str] = Counter()
     for mine in cells:
         reasons.update(mine.left_out)

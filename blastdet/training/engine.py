@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar, cast
 
@@ -136,11 +137,12 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
     BlastdetError
         If the loss is not finite; epoch, batch, parts and pictures are named.
     """
+    batches = _batches(epoch, len(epoch(state.epoch)), state, config)
     while state.epoch < config.epochs:
         started = time.perf_counter()
         # Random numbers inside the model (dropout) restart with each epoch too.
         torch.manual_seed(config.seed * 100_003 + state.epoch)
-        losses = _epoch(state, epoch(state.epoch), config, hooks)
+        losses = _epoch(state, epoch(state.epoch), batches, config, hooks)
         state.epoch += 1
         row = {"epoch": float(state.epoch), "lr": state.optimizer.param_groups[0]["lr"], **losses}
         if state.epoch % config.val_every == 0 or state.epoch == config.epochs:
@@ -159,13 +161,15 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
     return state
 
 
-def _epoch(state: State[Any], samples: Samples, config: LoopConfig, hooks: Hooks) -> dict[str, float]:
+def _epoch(
+    state: State[Any], samples: Samples, batches: Iterator[dict[str, Tensor]], config: LoopConfig, hooks: Hooks
+) -> dict[str, float]:
     module, optimizer, scaler = state.model.module.train(), state.optimizer, state.scaler
     device = next(module.parameters()).device
     total: dict[str, float] = {}
     steps = math.ceil(len(samples) / config.batch)
     known = dict([("AP", row["AP"]) for row in state.history if "AP" in row][-1:])
-    for number, batch in enumerate(_batches(samples, state.model, config, device), start=1):
+    for number, batch in enumerate(islice(batches, steps), start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step, steps)
         loss, parts = state.model.loss(batch, autocast(config, device))
@@ -189,17 +193,42 @@ def _epoch(state: State[Any], samples: Samples, config: LoopConfig, hooks: Hooks
     return {name: value / steps for name, value in total.items()}
 
 
-def _batches(samples: Samples, model: Learner, config: LoopConfig, device: torch.device) -> Iterator[dict[str, Tensor]]:
+def _batches(
+    epoch: Callable[[int], Samples], length: int, state: State[Any], config: LoopConfig
+) -> Iterator[dict[str, Tensor]]:
+    """Batches of all epochs to come, one stream: workers are started once, and work ahead while a model is validated."""
+    device = next(state.model.module.parameters()).device
+    starts = range(0, length, config.batch)
+    coming = [
+        [(number, index) for index in range(start, min(start + config.batch, length))]
+        for number in range(state.epoch, config.epochs)
+        for start in starts
+    ]
     loader: DataLoader[Any] = DataLoader(
-        cast("Dataset[Any]", samples),
-        config.batch,
+        cast("Dataset[Any]", _AllEpochs(epoch)),
+        batch_sampler=coming,
         num_workers=config.workers,
-        collate_fn=model.collate,
+        collate_fn=state.model.collate,
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if config.workers else None,
     )
-    for batch in loader:
-        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    batches = iter(loader)  # now: it draws a random number, and each epoch's are to be the same after --resume
+    return ({name: value.to(device, non_blocking=True) for name, value in batch.items()} for batch in batches)
+
+
+class _AllEpochs:
+    """Samples of every epoch, by (number of the epoch, index)."""
+
+    def __init__(self, epoch: Callable[[int], Samples]) -> None:
+        self.epoch = epoch
+        self.number = -1
+        self.samples: Samples | None = None
+
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        number, index = place
+        if self.samples is None or number != self.number:
+            self.number, self.samples = number, self.epoch(number)
+        return self.samples[index]
 
 
 def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:

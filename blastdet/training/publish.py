@@ -101,7 +101,8 @@ def _compared(folder: Path, settled: Settled, data: CropData, rows: slice) -> st
     some = data.val[rows]
     exported = load_classifier(folder, "cpu")([crop.rgb for crop in some], [crop.mpp for crop in some])
     apart = float(np.abs(exported.probability - settled.probability[rows]).max())
-    farther = float(np.abs(exported.distance / settled.distance[rows] - 1).max())
+    distance = settled.distance[rows]
+    farther = float((np.abs(exported.distance - distance) / np.maximum(distance, 1)).max())  # 1: as cells are
     if apart > _PARITY or farther > 10 * _PARITY:
         raise BlastdetError(
             f"{folder}: export and model differ by {apart:.5f} in probability and {farther:.5f} of the distance; "
