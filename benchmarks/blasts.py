@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,9 @@ DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")).resolve()
 CONFIGS = REPO / "configs/blasts"
 CROPS = REPO / "runs/crops"
 BOXES = REPO / "datasets/all_fields_boxes.json"
+BAR_XY = (188, 193)  # from here on to the corner of ALL fields the scale bar is printed
 SETS: dict[str, tuple[str, list[str]]] = {
-    "all_fields": ("all_fields", ["--exclude", str(BOXES)]),
+    "all_fields": ("all_fields", ["--exclude", str(BOXES), "--mark", f"{BAR_XY[0]},{BAR_XY[1]},224,224"]),
     "pbc": ("pbc_wbc", []),
     "bccd": ("bccd", []),
 }
@@ -158,13 +160,13 @@ def judged(weights: Path, crops: Path, rows: list[CropRow]) -> tuple[np.ndarray,
     return answers["probability"], answers["distance"]
 
 
-def out_of_fold(name: str, runs: Path, crops: Path) -> dict[str, Any]:
+def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
     """Pooled figures on crops of ALL fields, each judged by the model whose training never saw its cluster."""
     rows = [row for row in read_table(crops / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
     dealt = folds(read_table(crops / "all_fields"), FOLDS)
     columns: list[tuple[np.ndarray, ...]] = []
     for k in range(FOLDS):
-        weights = trained(name, runs / f"fold-{k}", crops, [f"fold=[{k},{FOLDS}]"])
+        weights = trained(name, runs / f"fold-{k}", crops, [f"fold=[{k},{FOLDS}]", *settings])
         mine = [row for row in rows if dealt[row.cluster] == k]
         probability, distance = judged(weights, crops / "all_fields", mine)
         card = read_card(weights)
@@ -374,24 +376,26 @@ def covered(rgb: np.ndarray) -> np.ndarray:
 
 
 def free_place(rows, size_wh, mpp, rng):  # type: ignore[no-untyped-def]
-    """A place whose window touches no cell of the table, or None after some tries."""
+    """A place whose window touches no cell of the table and not the scale bar of ALL fields, or None after some tries."""
     margin = np.array([WINDOW_UM / 2 / mpp[0], WINDOW_UM / 2 / mpp[1]])
     for _ in range(60):
         place = rng.uniform(margin, np.maximum(np.array(size_wh) - margin, margin + 1))
         low, high = place - margin, place + margin
+        if tuple(size_wh) == (224, 224) and (high > BAR_XY).all():
+            continue
         if not any(r.x1 < high[0] and r.x2 > low[0] and r.y1 < high[1] and r.y2 > low[1] for r in rows):
             return place
     return None
 
 
-def six_numbers() -> dict[str, object]:
+def six_numbers(crops: Path = CROPS) -> dict[str, object]:
     """Mean colour and sharpness (variance of the Laplacian) of each channel, in a logistic regression."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    rows = [row for row in read_table(CROPS / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
-    x = np.array([_six(prepare(read_image(CROPS / "all_fields" / row.crop), row.mpp, 0.5, 0.7)) for row in rows])
+    rows = [row for row in read_table(crops / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
+    x = np.array([_six(prepare(read_image(crops / "all_fields" / row.crop), row.mpp, 0.5, 0.7)) for row in rows])
     truth = np.array([label_of(row, "blast") == "blast" for row in rows])
     dealt = folds(rows, FOLDS)
     fold = np.array([dealt[row.cluster] for row in rows])
