@@ -376,7 +376,7 @@ def covered(rgb: np.ndarray) -> np.ndarray:
 
 
 def free_place(rows, size_wh, mpp, rng):  # type: ignore[no-untyped-def]
-    """A place whose window touches no cell of the table and not the scale bar of ALL fields, or None after some tries."""
+    """A place whose window touches no cell of the table, nor the scale bar of ALL fields; None after some tries."""
     margin = np.array([WINDOW_UM / 2 / mpp[0], WINDOW_UM / 2 / mpp[1]])
     for _ in range(60):
         place = rng.uniform(margin, np.maximum(np.array(size_wh) - margin, margin + 1))

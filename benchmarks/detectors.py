@@ -1,10 +1,11 @@
 """Train every kind of detector on BCCD alike, measure each on its test side, and print one table.
 
-    python benchmarks/detectors.py [--epochs 100] [--only yolov5n] [--runs runs/detectors] [--device auto]
+    python benchmarks/detectors.py [--epochs 100] [--only yolov5n] [--runs runs/detectors] [--device auto] [--jobs 1]
 
 Settings are those of configs/bccd-yolov5n.yaml; only the model differs, and the learning rate of Faster R-CNN. A
 training that is done is not done again; one that was cut short is resumed. Weights are random at the start. Every call
-evaluates on test once for each detector that was not evaluated before: nothing may be chosen by it.
+evaluates on test once for each detector that was not evaluated before: nothing may be chosen by it. (`--train-only`
+stops before; validation figures are in each run's card.)
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -23,13 +25,16 @@ DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")) / "bccd"
 CONFIG = "configs/bccd-yolov5n.yaml"
 
 DETECTORS: dict[str, tuple[str, list[str]]] = {
-    "yolov5n": ("YOLOv5u-n", []),
-    "yolov5s": ("YOLOv5u-s", []),
-    "yolov4s": ("YOLOv4u-s", []),
-    "yolo26n": ("YOLO26n", []),
-    "fasterrcnn_mobilenet": ("Faster R-CNN, MobileNetV3-FPN", ["lr=0.0005"]),
+    "yolov5n": ("YOLOv5u-n", ["model=yolov5n"]),
+    "yolov5s": ("YOLOv5u-s", ["model=yolov5s"]),
+    "yolov4s": ("YOLOv4u-s", ["model=yolov4s"]),
+    "yolo26n": ("YOLO26n", ["model=yolo26n"]),
+    "fasterrcnn_mobilenet": ("Faster R-CNN, MobileNetV3-FPN", ["model=fasterrcnn_mobilenet", "lr=0.0005"]),
+    "yolov5p2n": ("YOLOv5u-p2n, as shipped", ["model=yolov5p2n"]),
+    "yolov5p2n-seed1": ("the same, seed 1", ["model=yolov5p2n", "seed=1"]),
+    "yolov5p2n-seed2": ("the same, seed 2", ["model=yolov5p2n", "seed=2"]),
 }
-"""Key of `blastdet.training.MODELS` -> name in the table, settings of its own."""
+"""Name of the run -> name in the table, settings of its own."""
 
 CLASSES = ("wbc", "rbc", "platelet")
 
@@ -41,10 +46,15 @@ def main() -> None:
     parser.add_argument("--only", choices=DETECTORS, action="append")
     parser.add_argument("--runs", type=Path, default=REPO / "runs/detectors")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--train-only", action="store_true", help="do not evaluate on test")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
-    for model in asked.only or DETECTORS:
-        train(model, asked.runs.resolve() / model, asked.device, [f"epochs={asked.epochs}", *asked.settings])
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        settings = [f"epochs={asked.epochs}", *asked.settings]
+        list(pool.map(lambda m: train(m, asked.runs.resolve() / m, asked.device, settings), asked.only or DETECTORS))
+    if asked.train_only:
+        return
     done = [model for model in DETECTORS if (asked.runs / model / "weights/card.json").is_file()]
     rows = [measure(model, asked.runs.resolve() / model) for model in done]
     table = as_markdown(rows)
@@ -53,12 +63,12 @@ def main() -> None:
     (asked.runs / "detectors.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def train(model: str, run: Path, device: str, settings: list[str]) -> None:
+def train(name: str, run: Path, device: str, settings: list[str]) -> None:
     """One training, unless it is done; resumed where it was cut short."""
     if (run / "weights/card.json").is_file():
         return
     resume = ["--resume"] if (run / "last.pt").is_file() else []
-    chosen = [f"model={model}", f"name=bccd-{model}", *DETECTORS[model][1], *settings]
+    chosen = [f"name=bccd-{name}", *DETECTORS[name][1], *settings]
     words = [word for setting in chosen for word in ("--set", setting)]
     blastdet("train", CONFIG, "--out", str(run), "--device", device, *words, *resume)
 

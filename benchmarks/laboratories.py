@@ -1,6 +1,7 @@
 """Train without a laboratory, test on it: white-cell AP50 on BCCD, PBC and the hand-boxed ALL fields in turn.
 
     python benchmarks/laboratories.py [--epochs 12] [--runs runs/laboratories] [--only NAME] [--set key=value]
+    python benchmarks/laboratories.py --detector yolov5s --runs runs/laboratories-yolov5s [--device cuda --jobs 3]
     python benchmarks/laboratories.py --develop all_fields --set mpp=0.4 --set crop=128 --runs runs/coarser
 
 Needs the data sets of BLASTDET_DATA and the synthetic films of `make films`. A training that is done is not done again;
@@ -20,9 +21,11 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from detectors import DETECTORS
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data"))
@@ -44,13 +47,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--runs", type=Path, default=REPO / "runs/laboratories")
     parser.add_argument("--only", choices=LABORATORIES, action="append")
+    parser.add_argument("--detector", choices=DETECTORS, default="yolov5p2n", help="see benchmarks/detectors.py")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--develop", choices=["all_fields"], help="measure agreement with the shipped model instead")
     asked = parser.parse_args()
     names = [asked.develop] if asked.develop else asked.only or list(LABORATORIES)
+    settings = [*DETECTORS[asked.detector][1], f"epochs={asked.epochs}", *asked.settings]
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        list(pool.map(lambda name: train(name, asked.runs / name, asked.device, settings), names))
     rows = []
     for name in names:
-        train(name, asked.runs / name, asked.epochs, asked.settings)
         data = agreed_boxes(asked.runs / "agreed.json") if asked.develop else LABORATORIES[name]
         rows.append({"left_out": name, **white_cells(measure(asked.runs / name, data))})
     what = "AP50-like agreement" if asked.develop else "white-cell AP50"
@@ -62,14 +70,14 @@ def main() -> None:
     (asked.runs / table).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def train(name: str, run: Path, epochs: int, settings: list[str]) -> None:
+def train(name: str, run: Path, device: str, settings: list[str]) -> None:
     """The shipped recipe, shortened, without a laboratory."""
     if (run / "weights/card.json").is_file():
         return
     resume = ["--resume"] if (run / "last.pt").is_file() else []
-    short = [f"epochs={epochs}", f"leave_out=[{name}]", f"name=without-{name}", "epoch_samples=960", *settings]
+    short = [f"leave_out=[{name}]", f"name=without-{name}", "epoch_samples=960", *settings]
     words = [word for setting in short for word in ("--set", setting)]
-    blastdet("train", str(CONFIG), "--out", str(run), *words, *resume)
+    blastdet("train", str(CONFIG), "--out", str(run.resolve()), "--device", device, *words, *resume)
 
 
 def measure(run: Path, data: list[str]) -> dict:  # type: ignore[type-arg]

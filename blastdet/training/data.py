@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +80,8 @@ def read_data(item: DataConfig, base: Path) -> Dataset:
     dataset = with_scale(dataset)
     if item.weak:
         unknown = np.array(item.unknown, np.float32).reshape(-1, 4)
-        weak = tuple(weak_truth(smear, item.weak, unknown) for smear in dataset)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            weak = tuple(pool.map(partial(weak_truth, what=item.weak, unknown_xyxy=unknown), dataset))
         dataset = replace(dataset, smears=weak)
     return dataset
 

@@ -44,8 +44,10 @@ def finish(
     device = next(state.model.module.parameters()).device
     draft = draft_card(config, data, state, device)
     pictures = [load_picture(smear, config) for smear in data.val]
+    cpu = torch.device("cpu")  # a GPU rounds float32 convolutions to TF32, which would be taken for a faulty export
+    state.model.to(cpu)
     state.model.module.eval()
-    by_torch = predict_pictures(state.model, pictures, data.val, draft, device)
+    by_torch = predict_pictures(state.model, pictures, data.val, draft, cpu)
     result = average_precision(data.val, by_torch)
     folder = run / (WEIGHTS + ".tmp")
     shutil.rmtree(folder, ignore_errors=True)

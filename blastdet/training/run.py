@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -69,7 +71,8 @@ def run_training(
     for line in data.notes:
         progress.say(line)
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
-    pictures = [load_picture(smear, config, weight) for smear, weight in data.train]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pictures = list(pool.map(lambda drawn: load_picture(drawn[0], config, drawn[1]), data.train))
     val_pictures = _val_pictures(data, config)
     draw_samples(Epoch(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
