@@ -19,7 +19,7 @@ class Number(click.FloatRange):
         return number
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[float, ...]]):
     """So many finite numbers, comma between them."""
 
     name = "numbers"

@@ -196,7 +196,7 @@ def _epoch(
 def _batches(
     epoch: Callable[[int], Samples], length: int, state: State[Any], config: LoopConfig
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches of all epochs to come, one stream: workers are started once, and work ahead while a model is validated."""
+    """Batches of all epochs to come, one stream: workers are started once and work ahead while a model is validated."""
     device = next(state.model.module.parameters()).device
     starts = range(0, length, config.batch)
     coming = [
