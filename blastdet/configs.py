@@ -25,7 +25,8 @@ class DataConfig(_Strict):
     format: str = "auto"
     options: dict[str, Any] = Field(default={}, description="passed to the reader of the format")
     split: str = Field(
-        default="official-disjoint", description="official, official-disjoint, grouped, train or a CSV file"
+        default="official-disjoint",
+        description="official, official-disjoint, grouped, train or a CSV file; auto: as the set is split, else grouped",
     )
     corrections: str | None = Field(default=None, description="JSON file of corrections, applied after reading")
     exclude: str | None = Field(default=None, description="COCO file whose pictures, with their groups, stay out")
@@ -178,14 +179,16 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
     return config
 
 
-def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | ClassifyConfig:
+def read_any(path: Path, overrides: Sequence[str] = (), data: Sequence[Path] = ()) -> TrainConfig | ClassifyConfig:
     """A training configuration from YAML; its ``task`` says of what.
 
     Parameters
     ----------
     path : Path
     overrides : sequence of str
-        ``key=value`` with a YAML value; ``augment.mosaic=0`` reaches inside, ``data.0.weight=2`` into a list.
+        ``key=value`` with a YAML value; ``augment.mosaic=0`` reaches inside, ``data.0.share=2`` into a list.
+    data : sequence of Path
+        Data sets, or folders of crops, in the place of those that the file names; the run is named after the first.
 
     An entry ``extends`` names another file beside this one, whose entries hold where this one has none.
 
@@ -195,6 +198,10 @@ def read_any(path: Path, overrides: Sequence[str] = ()) -> TrainConfig | Classif
         One line that names the file, the entry, what was found and what was expected.
     """
     content = _merged(path)
+    if data:
+        split = {} if content.get("task") == "classify" else {"split": "auto"}
+        content["data"] = [{"path": str(item.resolve()), **split} for item in data]
+        content["name"] = f"{content.get('name', path.stem)}-{data[0].resolve().name}"
     for override in overrides:
         _set(content, override)
     kind = ClassifyConfig if content.get("task") == "classify" else TrainConfig

@@ -37,6 +37,18 @@ def test_overrides_reach_inside(tmp_path):
     assert config.leave_out == ("a", "b")
 
 
+def test_data_of_ones_own_take_the_place_of_what_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = read_any(_write(tmp_path, MINIMAL), ["data.1.share=2"], [Path("mine"), Path("more")])
+    assert [(item.path, item.split, item.share) for item in config.data] == [
+        (str(tmp_path / "mine"), "auto", 1),
+        (str(tmp_path / "more"), "auto", 2),
+    ]
+    assert config.name == f"{MINIMAL['name']}-mine"
+    crops = read_any(REPO / "configs/blasts/small.yaml", (), [Path("crops")])
+    assert [item.path for item in crops.data] == [str(tmp_path / "crops")]
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [

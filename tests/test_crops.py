@@ -18,7 +18,7 @@ from PIL import Image
 
 from blastdet import formats
 from blastdet.cli import cli
-from blastdet.crop_table import NOT_A_CELL, found_cells, read_table, true_cells, write_crops
+from blastdet.crop_table import NOT_A_CELL, Cells, found_cells, off_marks, read_table, true_cells, write_crops
 from blastdet.crops import CONTEXT, crop, window
 from blastdet.errors import FormatError, ScaleError
 from blastdet.evaluation.summary import Predictions
@@ -144,6 +144,33 @@ def test_where_not_all_white_cells_are_boxed_nothing_is_called_no_cell(tmp_path,
     assert one.labels == ("blast", "")
 
 
+def _box(x, y, w, h):
+    return (x, y, min(x + w, 100), min(y + h, 80))
+
+
+boxes = st.builds(_box, st.integers(0, 90), st.integers(0, 70), st.integers(5, 40), st.integers(5, 40))
+
+
+@given(boxes, boxes, st.sampled_from([(0.25, 0.25), (0.5, 0.375)]))
+def test_cells_whose_crop_shows_a_mark_are_left_out_and_no_others(noise, mark, box, mpp):
+    """Oracle: a mark is painted, and the crop looked at. (A row or column may be smoothed away in resampling.)"""
+    film = np.zeros((80, 100, 3), np.uint8)
+    film[mark[1] : mark[3], mark[0] : mark[2]] = 255
+    path = noise.with_name("marked.png")
+    Image.fromarray(film).save(path)
+    with open_smear(path) as source:
+        paint = crop(source, box, mpp).max()
+    kept = off_marks(Cells(Detections([box], score=[0.9]), ("wbc",), mpp, {}), [mark])
+    assert len(kept.found) == len(kept.labels) == 1 - kept.left_out.get("with a mark in the crop", 0)
+    if paint > 128:
+        assert not len(kept.found)
+    x1, y1, x2, y2 = window(box, mpp)
+    if min(x2, mark[2]) - max(x1, mark[0]) > 2 and min(y2, mark[3]) - max(y1, mark[1]) > 2:
+        assert paint > 0 and not len(kept.found)
+    elif not paint:
+        assert len(kept.found) or min(x2, mark[2]) - max(x1, mark[0]) > 0
+
+
 def test_boxes_are_cut_to_the_picture(tmp_path):
     smear = _set(tmp_path).smears[0]
     truth = Detections([[-1e11, -1e11, 1e11, 1e11], [1e6, 1e6, 1e6 + 50, 1e6 + 50], [90, 70, 130, 90]])
@@ -219,6 +246,13 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
     )
     code, text = _run(*words)
     assert code == 2 and "not empty" in text
+    for mark, line in (("1,2,3", "4 numbers with commas between them"), ("9,9,1,1", "x1 < x2"), ("1,2,nan,4", "4 num")):
+        code, text = _run(tmp_path, tmp_path / "marked", "--images", tmp_path, "--mark", mark)
+        assert code == 2 and line in text, text
+    code, text = _run(
+        tmp_path, tmp_path / "marked", "--images", tmp_path, "--mark", "70,0,99,30", "--mark", "0,70,9,79"
+    )
+    assert code == 0 and "crops    1: blast 1" in text and "1 with a mark in the crop" in text, text
     code, text = _run(tmp_path / "images", tmp_path, "--overwrite")
     assert code == 2 and "holds the source" in text
     code, text = _run(*words, "--overwrite")

@@ -80,7 +80,7 @@ def command(**options: Any) -> None:
     files = (detections,) if detections else ()
     models = (weights,) if weights else ()
     asked = Asked(**options, weights=models, detections=files, other=None, max_dets=500)
-    _check(asked)
+    _check(asked, marks)
     inputs = (asked.data, asked.images, detections, asked.corrections, exclude)
     check_folder(asked.out, overwrite, RECORD, [path for path in inputs if path])
     dataset = read_datasets(asked)[-1]
@@ -104,8 +104,12 @@ def command(**options: Any) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: Asked, marks: Sequence[Box]) -> None:
     from blastdet.errors import ConfigError
+
+    for x1, y1, x2, y2 in marks:
+        if x1 >= x2 or y1 >= y2:
+            raise ConfigError(f"--mark {x1:g},{y1:g},{x2:g},{y2:g}: x1 < x2 and y1 < y2 expected")
 
     if asked.weights and asked.detections:
         raise ConfigError("--weights and --detections: both found, one at most expected")

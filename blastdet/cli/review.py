@@ -117,7 +117,7 @@ def export(
     """Apply corrections to a data set, and write it to the folder OUT, with corrections.jsonl beside it.
 
     A cell is known by the sha256 of its picture and the box it had, so that corrections fit the same pictures wherever
-    they lie. Replaying a file twice changes nothing. `blastdet train` takes what is written.
+    they lie. Replaying a file twice changes nothing. `blastdet train --data OUT` takes what is written.
 
     Exit codes: 0 written, 2 bad input.
     """

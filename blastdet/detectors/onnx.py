@@ -97,6 +97,8 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
 
 def onnx_session(path: Path, device: str) -> Any:
     """ONNX Runtime's session of a model; ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU."""
+    # Before the import: since 1.32 that alone writes an id of the machine to disk, and events to be sent.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

@@ -42,7 +42,7 @@ def load_data(config: TrainConfig, base: Path) -> Data:
     for item in config.data:
         if Path(item.path).name in config.leave_out:
             continue
-        dataset = read_data(item, base)
+        dataset, split = read_data(item, base)
         if "blast" not in config.classes:
             dataset = blasts_as_white_cells(dataset)
         mine = [smear for smear in dataset.of("train") if smear.truth is not None]
@@ -53,7 +53,7 @@ def load_data(config: TrainConfig, base: Path) -> Data:
         sources.append(
             DataSource(
                 name=dataset.name,
-                split=f"train of {Path(item.split).name}",
+                split=f"train of {Path(split).name}",
                 fingerprint=fingerprint(mine),
                 licence=item.licence,
                 n_images=len(mine),
@@ -66,24 +66,27 @@ def load_data(config: TrainConfig, base: Path) -> Data:
     return Data(tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(notes))
 
 
-def read_data(item: DataConfig, base: Path) -> Dataset:
-    """One data set of a configuration, corrected, split, and without what it must not show."""
+def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
+    """One data set of a configuration, corrected, split, and without what it must not show; and how it was split."""
     dataset = read(expand(item.path, base), item.format, **item.options)
     if item.corrections:
         dataset = apply_corrections(dataset, expand(item.corrections, base))
     if item.exclude:
         dataset = without(dataset, expand(item.exclude, base))
-    if item.split == "train":
+    split = item.split
+    if split == "auto":
+        split = "official-disjoint" if any(smear.split for smear in dataset) else "grouped"
+    if split == "train":
         dataset = replace(dataset, smears=tuple(replace(smear, split="train") for smear in dataset))
     else:
-        dataset = assign(dataset, str(expand(item.split, base)) if item.split.endswith(".csv") else item.split)
+        dataset = assign(dataset, str(expand(split, base)) if split.endswith(".csv") else split)
     dataset = with_scale(dataset)
     if item.weak:
         unknown = np.array(item.unknown, np.float32).reshape(-1, 4)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             weak = tuple(pool.map(partial(weak_truth, what=item.weak, unknown_xyxy=unknown), dataset))
         dataset = replace(dataset, smears=weak)
-    return dataset
+    return dataset, split
 
 
 def blasts_as_white_cells(dataset: Dataset) -> Dataset:

@@ -12,10 +12,12 @@ import pytest
 import torch
 from made import kill_after_an_epoch
 
-from blastdet.cards import read_card
+from blastdet import formats
+from blastdet.cards import read_card, sha256_of
 from blastdet.configs import read_config
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError, ConfigError
+from blastdet.review.corrections import Correction, append
 from blastdet.training import checkpoints, engine
 from blastdet.training.run import build, pick_device, run_training
 from blastdet.training.samples import Sample
@@ -58,6 +60,33 @@ def test_killed_and_resumed_equals_uninterrupted(trained, films, _train):
             torch.testing.assert_close(killed[part][name], value, rtol=0, atol=0, msg=f"{part} {name}")
     for old, new in zip(whole["history"], killed["history"], strict=True):
         assert {k: v for k, v in old.items() if k != "seconds"} == {k: v for k, v in new.items() if k != "seconds"}
+
+
+def test_what_a_review_exports_trains(films, blastdet):
+    """Corrections are replayed, the data set is written, and its path is all that a training needs."""
+    dataset = formats.read(films / "films/truth.json")
+    smear = dataset.smears[0]
+    words = {
+        "who": "A",
+        "when": "2026-01-01T00:00:00Z",
+        "image": smear.path.name,
+        "image_sha256": sha256_of(smear.path),
+    }
+    gone = Correction(**words, box_xyxy=tuple(smear.truth.boxes_xyxy[0].tolist()), op="delete", old_class="wbc")
+    append(films / "c.jsonl", [gone])
+    told = blastdet("review", "export", "--data", "films/truth.json", "--corrections", "c.jsonl", "corrected")
+    assert "1 deleted" in told.stdout
+    run = blastdet("train", "tiny.yaml", "--data", "corrected", "--out", "of-corrected", "--set", "epochs=1")
+    assert "corrected by review" in run.stdout and "1 deleted" in run.stdout
+    (source,) = read_card(films / "of-corrected/weights").training.data
+    assert source.split in ("train of grouped", "train of official-disjoint") and 0 < source.n_images < 10
+    run = blastdet(
+        "train", "--data", "corrected", "--set", "epoch_samples=4", "--set", "epochs=1", "--set", "workers=0"
+    )
+    card = read_card(films / "runs/default-corrected/weights")
+    assert card.training.config["model"] == "yolov5p2n" and len(card.training.data) == 1
+    run = blastdet("train", code=2)
+    assert "CONFIG or --data expected" in run.stderr
 
 
 def test_a_second_run_does_not_overwrite_the_first(trained, films, _train):
