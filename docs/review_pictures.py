@@ -82,11 +82,14 @@ def grids(browser: Any, address: str) -> None:
 
 
 def embeddings(browser: Any, address: str) -> None:
-    """The map of cells; in a session of its own, for what is open in one page opens in the next."""
+    """The map of cells, coloured by error; in a session of its own, for what is open in one page opens in the next."""
     page = look(browser, f"{address}worst-smears-first")
     page.click("[data-cy=new-panel-btn]")
     page.get_by_text("Embeddings", exact=True).first.click()
     page.get_by_text("second_stage", exact=True).first.click()
+    page.wait_for_timeout(5000)
+    page.get_by_text("Color by").first.click()
+    page.get_by_text("cells.detections.kind", exact=True).first.click()
     page.wait_for_timeout(10_000)
     keep(page, "map")
 

@@ -168,7 +168,7 @@ class Recorder:
     """Keeps what is said in a session in a file, so that nothing is lost however the session ends.
 
     What was written is read from the file each time: an interruption at any moment neither loses a correction nor
-    writes it twice. Only what is taken back is known from the session itself.
+    writes it twice. What may be taken back, in this session or between two, the database keeps.
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ class Recorder:
         self.made, self.path = made, path
         self.who = getuser()
         self._seen: Any = None
-        self._said: dict[Key, Correction] = {}
+        self._said: set[Key] = {(sha256, tuple(box)) for sha256, box in made.info.get("said", [])}
 
     def write(self) -> int:
         """Write what was said, changed and taken back since; the number of new lines.
@@ -211,11 +211,15 @@ class Recorder:
         known = {one.key: one for one in read(self.path)} if self.path.is_file() else {}
         fresh = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        for key in self._said.keys() - now.keys():
+        for key in self._said - now.keys():
             if key in known and known[key].op != "undo":  # somebody may have edited the file meanwhile
                 fresh.append(replace(known[key], op="undo", new_class="", new_box_xyxy=None, who=self.who, when=when))
         number = append(self.path, fresh)
-        self._said, self._seen = now, changed
+        if self._said != now.keys():
+            self._said = set(now)
+            self.made.info["said"] = [[sha256, list(box)] for sha256, box in now]
+            self.made.save()
+        self._seen = changed
         return number
 
 

@@ -156,8 +156,12 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     sample.truth.detections[0].tags.remove("fix:ignore")
     sample.save()
     assert recorder.write() == 1 and read(path)[-1].op == "undo"
+    sample.truth.detections[2].tags.remove("ok")  # while no session runs
+    sample.save()
+    assert Recorder(fo.load_dataset(reviewed.name), path).write() == 1
+    assert read(path)[-1].op == "undo" and Recorder(reviewed, path).write() == 0
     _, fewer = replay(dataset, read(path))
-    assert fewer == {key: number for key, number in counts.items() if key != "ignored"}
+    assert fewer == {key: number for key, number in counts.items() if key not in ("ignored", "confirmed")}
 
 
 def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
