@@ -1,6 +1,7 @@
 """Is this white cell a blast? Out-of-fold figures, false blasts of laboratories left out, shortcut probes, and weights.
 
     python benchmarks/blasts.py [small handmade-svm ...] [--probe] [--left-out] [--subtypes] [--runs runs/blasts]
+    python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt
     python benchmarks/blasts.py small --ship      writes weights/blast and names it in the card of weights/default
     python benchmarks/blasts.py --fields          counts on the hand-boxed fields, with what is shipped
 
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--left-out", action="store_true", help="train without PBC, without BCCD: their false blasts")
     parser.add_argument("--subtypes", action="store_true", help="benign, early, pre, pro: the confusion")
     parser.add_argument("--fields", action="store_true", help="counts on the hand-boxed fields, with what is shipped")
+    parser.add_argument("--init", type=Path, help="starting weights of each, e.g. runs/pbc-types-small/best.pt")
     parser.add_argument("--ship", action="store_true", help="train on all folds and write weights/blast")
     asked = parser.parse_args()
     if asked.fields:
@@ -83,6 +85,10 @@ def main() -> None:
     cut(CROPS)
     rows: dict[str, dict[str, Any]] = {}
     for name in asked.names:
+        if asked.init:
+            settings = [f"init={asked.init.resolve()}"]
+            tell(f"{name}, started", out_of_fold(name, asked.runs / f"{name}-started", CROPS, settings), rows)
+            continue
         found = out_of_fold(name, asked.runs / name, CROPS)
         tell(name, found | cost(asked.runs / name / "fold-0/weights"), rows)
         for kind in PROBES if asked.probe else ():
@@ -98,8 +104,9 @@ def main() -> None:
     if asked.subtypes:
         subtypes(asked.runs / "subtype")
     if rows:
-        asked.runs.mkdir(parents=True, exist_ok=True)
-        (asked.runs / "blasts.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        kept = asked.runs / "blasts.json"
+        before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+        kept.write_text(json.dumps(before | rows, indent=1) + "\n", encoding="utf-8")
 
 
 def cut(crops: Path) -> None:
