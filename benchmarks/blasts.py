@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--left-out", action="store_true", help="train without PBC, without BCCD: their false blasts")
     parser.add_argument("--subtypes", action="store_true", help="benign, early, pre, pro: the confusion")
     parser.add_argument("--fields", action="store_true", help="counts on the hand-boxed fields, with what is shipped")
+    parser.add_argument("--picture", action="store_true", help="three crops of each confusion cell, in RUNS/NAME")
     parser.add_argument("--init", type=Path, help="starting weights of each, e.g. runs/pbc-types-small/best.pt")
     parser.add_argument("--ship", action="store_true", help="train on all folds and write weights/blast")
     asked = parser.parse_args()
@@ -101,6 +102,9 @@ def main() -> None:
             ship(name, asked.runs / name)
     if asked.probe:
         tell("six numbers", six_numbers(), rows)
+    if asked.picture:
+        for name in asked.names:
+            confusion_picture(name, asked.runs / name)
     if asked.subtypes:
         subtypes(asked.runs / "subtype")
     if rows:
@@ -198,6 +202,36 @@ def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()
         "unsure": float(unsure.mean()),
         "accuracy of the sure": float((called == truth)[~unsure].mean()),
     }
+
+
+def confusion_picture(name: str, runs: Path, n: int = 3) -> None:
+    """Crops of ALL fields by the class of their field and by what they are called out of fold, drawn at random."""
+    rows = [row for row in read_table(CROPS / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
+    dealt = folds(read_table(CROPS / "all_fields"), FOLDS)
+    cells: dict[tuple[str, str], list[CropRow]] = {}
+    for k in range(FOLDS):
+        weights = runs / f"fold-{k}/weights"
+        mine, card = [row for row in rows if dealt[row.cluster] == k], read_card(weights)
+        probability, distance = judged(weights, CROPS / "all_fields", mine)
+        blast = probability[:, card.classes.index("blast")]
+        unsure, limit = is_unsure(card, blast, distance), card.thresholds["blast"].value
+        for row, score, doubt in zip(mine, blast, unsure, strict=True):
+            called = "unsure" if doubt else "blast" if score >= limit else "other"
+            cells.setdefault((row.smear_label, called), []).append(row)
+    rng, side, gap = np.random.default_rng(0), 96, 14
+    canvas = np.full((4 * (side + 2 * gap), 3 * (n * side + gap), 3), 255, np.uint8)
+    for i, truth in enumerate(("benign", "early", "pre", "pro")):
+        for j, called in enumerate(("other", "unsure", "blast")):
+            mine = cells.get((truth, called), [])
+            x, y = j * (n * side + gap), i * (side + 2 * gap)
+            words = f"{truth} field, called {called}: {len(mine)}"
+            cv2.putText(canvas, words, (x + 2, y + gap - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+            for at, index in enumerate(rng.permutation(len(mine))[:n]):
+                rgb = read_image(CROPS / "all_fields" / mine[index].crop)
+                place = np.s_[y + gap : y + gap + side, x + at * side : x + (at + 1) * side - 2]
+                canvas[place] = cv2.resize(rgb, (side - 2, side), interpolation=cv2.INTER_CUBIC)
+    write_image(runs / "confusion.png", canvas)
+    print(f"wrote {runs / 'confusion.png'}")
 
 
 def trial(called: np.ndarray, truth: np.ndarray) -> Trial:
