@@ -233,7 +233,7 @@ def find_cells(
     scaled_wh = scaled_size(source.size_wh, mpp, card.mpp, source.path)
     scale_xy = (scaled_wh[0] / source.size_wh[0], scaled_wh[1] / source.size_wh[1])
     overlap = round(LARGEST_CELL_UM / card.mpp)
-    tiles = list(tile_grid(scaled_wh, card.input.wh, overlap))
+    tiles = list(tile_grid(scaled_wh, card.input.wh, overlap, card.input.stride))
     parts: list[Detections] = []
     for batch in _batches(tiles):
         images = [_read(source, tile, scale_xy) for tile in batch]

@@ -7,6 +7,7 @@ overlap of their boxes instead leaves fragments or swallows small neighbours (do
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -40,8 +41,8 @@ class Tile:
         return x2 - x1, y2 - y1
 
 
-def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int) -> Iterator[Tile]:
-    """Tiles that cover a picture, row by row.
+def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int, multiple: int = 1) -> Iterator[Tile]:
+    """Tiles that cover a picture evenly, row by row: as few as can be, and all of the smallest size that does.
 
     Parameters
     ----------
@@ -51,6 +52,8 @@ def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int) -> Itera
         The largest tile; a smaller picture is one tile of its own size.
     overlap : int
         Pixels that neighbours share at least. A cell up to this size is whole in the tile that owns it.
+    multiple : int
+        Sides of tiles are rounded up to a multiple of this where that keeps them within `tile_wh`.
 
     Raises
     ------
@@ -61,17 +64,18 @@ def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int) -> Itera
         raise ConfigError(
             f"tile of {tile_wh[0]} x {tile_wh[1]} px found, more than the overlap of {overlap} px expected"
         )
-    columns = list(_intervals(size_wh[0], tile_wh[0], overlap))
-    for y1, y2, top, bottom in _intervals(size_wh[1], tile_wh[1], overlap):
+    columns = list(_intervals(size_wh[0], tile_wh[0], overlap, multiple))
+    for y1, y2, top, bottom in _intervals(size_wh[1], tile_wh[1], overlap, multiple):
         for x1, x2, left, right in columns:
             yield Tile((x1, y1, x2, y2), (left, top, right, bottom))
 
 
-def _intervals(length: int, tile: int, overlap: int) -> Iterator[tuple[int, int, float, float]]:
-    """Start, stop, and owned stretch of the tiles along one axis; the last tile is pushed back to the edge."""
-    starts = [0]
-    while starts[-1] + tile < length:
-        starts.append(min(starts[-1] + tile - overlap, length - tile))
+def _intervals(length: int, largest: int, overlap: int, multiple: int) -> Iterator[tuple[int, int, float, float]]:
+    """Start, stop, and owned stretch of the tiles along one axis."""
+    n = max(math.ceil((length - overlap) / (largest - overlap)), 1)
+    even = math.ceil((length + (n - 1) * overlap) / n)
+    tile = min(-(-even // multiple) * multiple, largest)
+    starts = [round(i * (length - tile) / (n - 1)) for i in range(n)] if n > 1 else [0]
     stops = [min(start + tile, length) for start in starts]
     for i, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         low = -np.inf if i == 0 else (start + stops[i - 1]) / 2

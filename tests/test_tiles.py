@@ -43,6 +43,22 @@ def test_neighbours_share_at_least_the_overlap(size_wh, side, overlap):
     assert all(left[1] - right[0] >= overlap for left, right in itertools.pairwise(row))
 
 
+@given(st.integers(1, 900), st.integers(2, 10), st.integers(0, 59))
+@settings(max_examples=200, deadline=None)
+def test_as_few_tiles_as_can_be_and_none_larger_than_need_be(length, eights, overlap):
+    """Oracle: put as many tiles of the largest size side by side as it takes, and see what smaller ones would do."""
+    largest = 64 + 8 * eights
+    tiles = list(tile_grid((length, 1), (largest, 99), overlap, 8))
+
+    def reach(side: int, n: int) -> int:
+        return n * side - (n - 1) * overlap
+
+    n = next(n for n in itertools.count(1) if reach(largest, n) >= length)
+    assert len(tiles) == n
+    (side,) = {tile.size_wh[0] for tile in tiles}
+    assert side == length or side == next(s for s in range(8, largest + 1, 8) if s > overlap and reach(s, n) >= length)
+
+
 def _see(cells: Detections, tile: Tile) -> Detections:
     """A perfect detector that looks at one tile: boxes are cut at its edge, what lies outside is not seen."""
     x1, y1, x2, y2 = tile.box_xyxy
