@@ -26,7 +26,7 @@ class DataConfig(_Strict):
     options: dict[str, Any] = Field(default={}, description="passed to the reader of the format")
     split: str = Field(
         default="official-disjoint",
-        description="official, official-disjoint, grouped, train or a CSV file; auto: as the set is split, else grouped",
+        description="official, official-disjoint, grouped, train or a CSV file; auto: as it is split, else grouped",
     )
     corrections: str | None = Field(default=None, description="JSON file of corrections, applied after reading")
     exclude: str | None = Field(default=None, description="COCO file whose pictures, with their groups, stay out")

@@ -59,7 +59,7 @@ def test_the_grid_finds_the_pairs_that_all_with_all_finds(monkeypatch):
     corner = random.uniform(-50, 800, (600, 2))
     xyxy = np.hstack([corner, corner + random.uniform(1, 40, (600, 2))])
     dense = set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
-    monkeypatch.setattr(boxes, "_DENSE_PAIRS", 0)
+    monkeypatch.setattr(boxes, "_FEW", 0)
     sparse = list(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
     assert len(sparse) == len(set(sparse))
     assert set(sparse) == dense and len(dense) > 300
