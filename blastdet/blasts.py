@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
@@ -118,15 +120,23 @@ def corrected_share(
     if not n or not (table[:, [1, 3]].sum(axis=0) > 0).all():
         return None, None
     point = _rogan_gladen(np.array([called / n]), table.sum(axis=0)[None])[0]
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(table), np.full(len(table), 1 / len(table)), size=_RESAMPLES) @ table
-    apparent = rng.beta(called + 0.5, n - called + 0.5, size=_RESAMPLES)  # Jeffreys: 0 of n is no certainty of none
+    drawn, rng = _resamples(tuple(map(tuple, rows)), seed)
+    apparent = copy.deepcopy(rng).beta(
+        called + 0.5, n - called + 0.5, size=_RESAMPLES
+    )  # Jeffreys: 0 of n is no certainty of none
     spread = percentile_interval(_rogan_gladen(apparent, drawn), "bootstrap over cells and clusters")
     if np.isnan([point, spread.low]).any():
         return None, None
     if spread.high == 0:  # clipped throughout: a width of zero would pass for certainty
         return float(point), None
     return float(point), (spread.low, spread.high)
+
+
+@cache
+def _resamples(rows: tuple[tuple[int, ...], ...], seed: int) -> tuple[np.ndarray, np.random.Generator]:
+    """Sums over clusters drawn again and again, the same for each smear; and the random numbers that go on there."""
+    rng, n = np.random.default_rng(seed), len(rows)
+    return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) @ np.array(rows, np.float64), rng
 
 
 def _rogan_gladen(share: np.ndarray, sums: np.ndarray) -> np.ndarray:

@@ -44,6 +44,8 @@ IMAGE_SUFFIXES: frozenset[str] = frozenset(_WRITERS)
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OTHER_HEADS = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"RIFF": "a WebP or RIFF file", b"PK": "a ZIP archive"}
 _JPEG_SIDE = 65500
+_FILTER = Image.Resampling.BILINEAR
+_STRIP_PIXELS = 4_000_000  # of the source, resampled together: bounds memory
 
 
 class Source(Protocol):
@@ -281,12 +283,30 @@ def _resample(window: _Window, limit_wh: WidthHeight, start_xy: Scale, pitch_xy:
         out[:] = _replicated(window, limit_wh, (x, y, x + size_wh[0], y + size_wh[1]))
         return out
     columns = list(_spans(start_xy[0], pitch_xy[0], size_wh[0]))
-    for row in _spans(start_xy[1], pitch_xy[1], size_wh[1]):
-        for column in columns:
-            piece = _replicated(window, limit_wh, (column.left, row.left, column.right, row.right))
-            part = out[row.first : row.stop, column.first : column.stop]
-            part[:] = _scaled(piece, column, row)
+    rows = list(_spans(start_xy[1], pitch_xy[1], size_wh[1]))
+    wide = columns[-1].right - columns[0].left
+    together = max(_STRIP_PIXELS // (wide * max(row.right - row.left for row in rows)), 1)
+    for i in range(0, len(rows), together):
+        _resample_rows(window, limit_wh, columns, rows[i : i + together], out)
     return out
+
+
+def _resample_rows(window: _Window, limit_wh: WidthHeight, columns: list[_Span], rows: list[_Span], out: RGB) -> None:
+    """Some rows of blocks of the result, one axis after the other: each of Pillow's calls does a whole strip.
+
+    Left to itself, Pillow picks the order of the axes by the sizes, and a tile rounds differently.
+    """
+    top, bottom = rows[0].left, rows[-1].right
+    strip = np.empty((bottom - top, out.shape[1], 3), np.uint8)
+    for column in columns:
+        piece = _replicated(window, limit_wh, (column.left, top, column.right, bottom))
+        wide = (column.start, 0, column.end, len(piece))
+        image = Image.fromarray(piece).resize((column.stop - column.first, len(piece)), _FILTER, box=wide)
+        strip[:, column.first : column.stop] = np.asarray(image)
+    for row in rows:
+        image = Image.fromarray(strip[row.left - top : row.right - top])
+        high = (0, row.start, out.shape[1], row.end)
+        out[row.first : row.stop] = np.asarray(image.resize((out.shape[1], row.stop - row.first), _FILTER, box=high))
 
 
 class _Span(NamedTuple):
@@ -298,14 +318,6 @@ class _Span(NamedTuple):
     right: int
     start: float
     end: float
-
-
-def _scaled(piece: RGB, column: _Span, row: _Span) -> RGB:
-    """One axis after the other: left to itself, Pillow picks the order by the sizes, and a tile rounds differently."""
-    w, h = column.stop - column.first, row.stop - row.first
-    wide = (column.start, 0, column.end, len(piece))
-    image = Image.fromarray(piece).resize((w, len(piece)), Image.Resampling.BILINEAR, box=wide)
-    return np.asarray(image.resize((w, h), Image.Resampling.BILINEAR, box=(0, row.start, w, row.end)))
 
 
 def _spans(start: float, pitch: float, count: int) -> Iterator[_Span]:

@@ -41,7 +41,15 @@ def background_colour(rgb: RGB) -> NDArray[np.float32]:
     near = np.abs(light - level) <= 18
     if not near.any():
         return np.asarray(smooth.max(axis=0), np.float32)
-    return np.array([np.median(smooth[near, channel]) for channel in range(3)], np.float32)
+    return np.array([_median_level(smooth[:, channel], near) for channel in range(3)], np.float32)
+
+
+def _median_level(levels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> float:
+    """Median of the chosen levels, from their histogram; as `numpy.median`, several times as fast."""
+    histogram = cv2.calcHist([levels], [0], chosen.view(np.uint8), [256], [0, 256]).ravel()
+    below = np.cumsum(histogram.astype(np.int64))
+    n = int(below[-1])
+    return float(np.searchsorted(below, [(n - 1) // 2, n // 2], "right").mean())
 
 
 def absorbance(rgb: RGB, background: NDArray[np.float32] | None = None) -> Image32:
