@@ -1,0 +1,215 @@
+"""blastdet beside what a user would run otherwise, in one run on one machine: python benchmarks/speed.py [--only ROW]
+
+Peers are installed into an environment of their own (runs/bench/peers, by uv). Their model has the shipped weights: the
+tensors of weights/default/model.onnx in ultralytics' own class, as a .pt file. Each whole process is run ROUNDS times,
+the two sides in turns; medians count. Memory is the largest resident set of the process.
+
+Rows: ``picture`` one of 640 x 480, whole process; ``warm`` a film of 2592 x 1944, models loaded; ``cold`` the same,
+whole process; ``folder`` the 364 pictures of BCCD; ``slide`` a tiled TIFF of a gigapixel (--megapixels for less).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")).resolve()
+RUNS = REPO / "runs/bench"
+PEERS = RUNS / "peers"
+SCRIPTS = Path(__file__).parent / "peers"
+MODEL = RUNS / "shipped.pt"
+BCCD_MPP, FILM_MPP, MODEL_MPP = 0.0714, 0.1, 0.3
+PACKAGES = ("sahi", "ultralytics", "torch", "torchvision", "opencv-python", "tifffile", "imagecodecs", "zarr")
+
+
+def main() -> None:
+    """Measure, print, keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=ROWS, action="append")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--megapixels", type=int, default=1000)
+    asked = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    install()
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row for name in asked.only or ROWS for row in ROWS[name](Path(folder), asked)]
+    kept = RUNS / "speed.json"
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
+    kept.write_text(json.dumps(before | {row["work"]: row for row in rows}, indent=1) + "\n", encoding="utf-8")
+    print("| work | blastdet | peer | ratio |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row['work']} | {told(row['ours'])} | {row['peer']}: {told(row['theirs'])} | {row['ratio']:.1f} |")
+
+
+def install() -> None:
+    """Environment and model of the peers, made once."""
+    if not (PEERS / "bin/python").exists():
+        from importlib.metadata import PackageNotFoundError, version
+
+        pins = []
+        for name in PACKAGES:
+            try:
+                pins.append(f"{name}=={version(name)}")
+            except PackageNotFoundError:
+                pins.append(name)
+        uv = [str(Path(sys.executable).with_name("uv"))]
+        subprocess.run([*uv, "venv", "--quiet", str(PEERS)], check=True)
+        environment = os.environ | {"VIRTUAL_ENV": str(PEERS)}
+        subprocess.run([*uv, "pip", "install", "--quiet", *pins], check=True, env=environment)
+    if not MODEL.is_file():
+        export_for_peers()
+
+
+def export_for_peers() -> None:
+    """The shipped detector as ultralytics saves its own."""
+    import onnx
+    import torch
+    from onnx import numpy_helper
+
+    from blastdet.configs import read_config
+    from blastdet.training.run import build
+
+    module = build(read_config(REPO / "configs/default.yaml")).module.eval().fuse()
+    graph = onnx.load(REPO / "weights/default/model.onnx").graph
+    module.load_state_dict(
+        {part.name: torch.from_numpy(numpy_helper.to_array(part).copy()) for part in graph.initializer}
+    )
+    module.names = {0: "wbc", 1: "rbc", 2: "platelet"}
+    torch.save({"model": module, "train_args": {"imgsz": 640, "task": "detect"}, "ema": None, "epoch": -1}, MODEL)
+
+
+def picture(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """One picture, from the shell."""
+    path = sorted((DATA / "bccd").rglob("*.jpg"))[0]
+    return [in_turns("one picture of 640 x 480, whole process", ours(path, BCCD_MPP), yolo(path), folder, asked.rounds)]
+
+
+def cold(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """One film, from the shell."""
+    path = film(folder)
+    theirs = "SAHI", [str(PEERS / "bin/python"), str(SCRIPTS / "warm_sahi.py"), str(MODEL), str(path), "1"]
+    return [in_turns("film of 2592 x 1944, whole process", ours(path, FILM_MPP), theirs, folder, asked.rounds)]
+
+
+def batch(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """A folder of pictures, from the shell."""
+    pictures = folder / "bccd"
+    pictures.mkdir()
+    for path in (DATA / "bccd").rglob("*.jpg"):
+        shutil.copy(path, pictures)
+    rounds = max(asked.rounds // 2, 1)
+    return [
+        in_turns("364 pictures of 640 x 480, whole process", ours(pictures, BCCD_MPP), yolo(pictures), folder, rounds)
+    ]
+
+
+def slide(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """A tiled TIFF, from the shell."""
+    path, side = RUNS / f"slide-{asked.megapixels}.tif", round(1000 * asked.megapixels**0.5)
+    if not path.is_file():
+        words = ["synth", str(path), "--size", f"{side}x{side}", "--mpp", "0.25", "--seed", "4"]
+        subprocess.run([sys.executable, "-m", "blastdet", *words], check=True)
+    script = [str(PEERS / "bin/python"), str(SCRIPTS / "loop_tiff.py"), str(MODEL), str(path), f"{0.25 / MODEL_MPP}"]
+    what = f"tiled TIFF of {side} x {side}, whole process"
+    return [in_turns(what, ours(path, 0.25, "json"), ("tifffile and ultralytics", script), folder, 1)]
+
+
+def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """One film, models loaded."""
+    from blastdet.pipeline import Options, detect_smear, load_models
+
+    path, models, rows = film(folder), load_models("default", "cpu"), []
+    for name, scale in (("SAHI", []), ("SAHI on reduced pixels", [f"{FILM_MPP / MODEL_MPP}"])):
+        script = [
+            str(PEERS / "bin/python"),
+            str(SCRIPTS / "warm_sahi.py"),
+            str(MODEL),
+            str(path),
+            str(asked.rounds + 3),
+        ]
+        theirs, _, memory = child([*script, *scale], folder)
+        told = json.loads(theirs.splitlines()[-1])
+        times = []
+        for _ in range(asked.rounds + 3):
+            start = time.perf_counter()
+            detect_smear(path, models, Options(mpp=(FILM_MPP, FILM_MPP)))
+            times.append(time.perf_counter() - start)
+        mine, peer = statistics.median(times[3:]), statistics.median(told["ms"][3:]) / 1000
+        row = {"work": f"film of 2592 x 1944, models loaded; {name}", "peer": name, "ratio": peer / mine}
+        rows.append(row | {"ours": {"s": mine}, "theirs": {"s": peer, "MB": memory}})
+    return rows
+
+
+ROWS: dict[str, Callable[[Path, argparse.Namespace], list[dict[str, Any]]]] = {
+    "picture": picture,
+    "warm": warm,
+    "cold": cold,
+    "folder": batch,
+    "slide": slide,
+}
+
+
+def film(folder: Path) -> Path:
+    """A film drawn by code."""
+    path = folder / "film.jpg"
+    if not path.is_file():
+        words = ["synth", str(path), "--size", "2592x1944", "--mpp", f"{FILM_MPP}", "--seed", "3"]
+        subprocess.run([sys.executable, "-m", "blastdet", *words], check=True, stdout=subprocess.DEVNULL)
+    return path
+
+
+def ours(path: Path, mpp: float, formats: str = "json,csv,overlay") -> list[str]:
+    """Our command, but for its output folder."""
+    return [sys.executable, "-m", "blastdet", "detect", str(path), "--mpp", f"{mpp}", "--format", formats, "--out"]
+
+
+def yolo(path: Path) -> tuple[str, list[str]]:
+    """The peer's command, with the picture it draws."""
+    return "yolo predict", [str(PEERS / "bin/yolo"), "predict", f"model={MODEL}", f"source={path}", "device=cpu"]
+
+
+def in_turns(work: str, mine: list[str], peer: tuple[str, list[str]], folder: Path, rounds: int) -> dict[str, Any]:
+    """Medians of whole processes of both sides."""
+    times: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
+    for i in range(rounds):
+        for side, words in (("ours", [*mine, str(folder / f"out-{i}")]), ("theirs", peer[1])):
+            times[side].append(child(words, folder)[1:])
+        shutil.rmtree(folder / f"out-{i}")
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+    medians = {side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in times.items()}
+    found = {side: {"s": s, "MB": memory} for side, (s, memory) in medians.items()}
+    return {"work": work, "peer": peer[0], **found, "ratio": medians["theirs"][0] / medians["ours"][0]}
+
+
+def child(words: Sequence[str], folder: Path) -> tuple[str, float, float]:
+    """What a process prints, its seconds, and the most memory it held, in MB."""
+    environment = os.environ | {"YOLO_CONFIG_DIR": str(RUNS), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    command = [sys.executable, str(SCRIPTS / "peak.py"), *words]
+    run = subprocess.run(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if run.returncode:
+        raise SystemExit(f"{' '.join(words)}: {run.stdout[-2000:]}")
+    printed, last = run.stdout.rstrip().rsplit("\n", 1) if "\n" in run.stdout.rstrip() else ("", run.stdout)
+    seconds, peak = map(float, last.split())
+    return printed, seconds, peak / 1024
+
+
+def told(side: dict[str, float]) -> str:
+    """Seconds and memory of one side."""
+    return f"{side['s']:.2f} s" + (f", {side['MB']:.0f} MB" if "MB" in side else "")
+
+
+if __name__ == "__main__":
+    main()
