@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Protocol
 
 from blastdet.cards import Card, find_weights, read_card
@@ -13,12 +12,6 @@ from blastdet.types import RGB, Detections
 
 SCORE_FLOOR = 0.01
 """Lowest score a detector reports; the operating threshold of the card is applied later, in the pipeline."""
-
-DETECTORS = {
-    "onnx": "blastdet.detectors.onnx:OnnxDetector",
-    "openvino": "blastdet.detectors.openvino:OpenVinoDetector",
-}
-"""Card format to class; resolved on use, so that a runtime is imported only when a card asks for it."""
 
 
 class Detector(Protocol):
@@ -53,6 +46,6 @@ def load_detector(weights: str | os.PathLike[str], device: str = "auto") -> Dete
     card = read_card(folder)
     if card.task != "detect":
         raise WeightsError(f"{folder}: weights to {card.task} found, to detect expected")
-    module, name = DETECTORS[card.format].split(":")
-    detector: Detector = getattr(import_module(module), name)(card, folder, device)
-    return detector
+    from blastdet.detectors.onnx import OnnxDetector
+
+    return OnnxDetector(card, folder, device)

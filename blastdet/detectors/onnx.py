@@ -1,9 +1,10 @@
-"""Detectors exported to ONNX, run by ONNX Runtime on the CPU or through CUDA."""
+"""Detectors exported to ONNX or to OpenVINO's format, run by OpenVINO or ONNX Runtime."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,72 +13,110 @@ from numpy.typing import NDArray
 
 from blastdet.cards import Card, InputSpec
 from blastdet.detectors.decode import Raw, decode
+from blastdet.detectors.openvino import OpenVinoModel, cpu_count
 from blastdet.errors import ConfigError, DependencyError, WeightsError
 from blastdet.types import RGB, Detections
 
 Blob = NDArray[np.float32]
-"""Pixels as a model takes them, float32 (n, 3, height, width) or one image of it."""
+"""Pixels as a model takes them, float32 (3, height, width)."""
+
+
+Compute = Callable[[Sequence[Blob]], list[Raw]]
+"""What runs a model: images (3, height, width), of any sizes, to the first output of each."""
+
+_CUDA = "CUDAExecutionProvider"
+_SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 class OnnxDetector:
-    """A detector that ONNX Runtime runs.
+    """A detector exported to ONNX or to OpenVINO's format.
+
+    On a CPU, OpenVINO runs it where that is installed, for it is twice as fast (docs/decisions/0016-speed.md); else
+    ONNX Runtime does. ONNX Runtime also runs it through CUDA, and models that were quantised for it or put boxes out.
 
     Parameters
     ----------
     card : Card
     folder : Path
-        Where the card's ``.onnx`` file lies.
+        Where the card's file lies.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU.
     """
 
-    suffix = ".onnx"
-
     def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
         self.card = card
-        models = [name for name in card.files if name.endswith(self.suffix)]
+        suffix = _SUFFIX[card.format]
+        models = [name for name in card.files if name.endswith(suffix)]
         if len(models) != 1:
-            raise WeightsError(f"{folder}: {len(models)} {self.suffix} files named by the card, 1 expected")
+            raise WeightsError(f"{folder}: {len(models)} {suffix} files named by the card, 1 expected")
         self._path = folder / models[0]
         self._compute = self._load(self._path, device)
         side = card.input.stride * 2
-        self._run(np.zeros((1, 3, side, side), np.float32))
+        self._run([np.zeros((3, side, side), np.float32)])
 
-    def _load(self, path: Path, device: str) -> Callable[[Blob], Raw]:
-        """A function from a batch to the model's first output."""
-        session = onnx_session(path, device)
-        inputs = session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
-        return lambda batch: session.run(None, {inputs[0].name: batch})[0]
+    def _load(self, path: Path, device: str) -> Compute:
+        if self.card.format == "openvino" and device not in ("auto", "cpu"):
+            raise ConfigError(f"device: {device} found, auto or cpu expected of a model in OpenVINO's format")
+        if self.card.format == "openvino" or self._openvino_is_faster(device):
+            return OpenVinoModel(path, self.card.precision)
+        return OnnxRuntimeModel(path, device, batched=self.card.output == "yolo")
+
+    def _openvino_is_faster(self, device: str) -> bool:
+        plain = self.card.output == "yolo" and self.card.precision != "int8"
+        return plain and not wants_cuda(device) and find_spec("openvino") is not None
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
-        """Cells of each image; see `Detector`. Images that share a padded size run as one batch."""
-        found: list[Detections] = [Detections.empty()] * len(images)
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, image in enumerate(images):
-            by_size.setdefault(padded_size(image.shape[:2], self.card.input.stride), []).append(index)
-        for size, indices in by_size.items():
-            batch = np.stack([to_blob(images[i], size, self.card.input) for i in indices])
-            for i, prediction in zip(indices, self._run(batch), strict=True):
-                found[i] = decode(prediction, images[i].shape[:2], self.card)
-        return found
+        """Cells of each image; see `Detector`."""
+        spec = self.card.input
+        blobs = [to_blob(image, padded_size(image.shape[:2], spec.stride), spec) for image in images]
+        raws = self._run(blobs)
+        return [decode(raw, image.shape[:2], self.card) for raw, image in zip(raws, images, strict=True)]
 
-    def _run(self, batch: Blob) -> Sequence[Raw]:
-        """The raw output of each image of a batch (n, 3, height, width); see `Card.output`."""
-        if self.card.output == "yolo":
-            return list(self._run_once(batch, len(batch)))
-        return [self._run_once(batch[i : i + 1], 1) for i in range(len(batch))]  # as many cells as it finds
-
-    def _run_once(self, batch: Blob, n: int) -> Raw:
+    def _run(self, blobs: Sequence[Blob]) -> list[Raw]:
+        """The raw output of each image; see `Card.output`."""
         try:
-            raw = self._compute(batch)
+            raws = self._compute(blobs)
         except Exception as error:  # runtimes raise bare Exceptions of their own C++ types
             raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
         k = 4 + len(self.card.classes)
-        found, expected = (raw.shape[:2], (n, k)) if self.card.output == "yolo" else (raw.shape[1:], (k,))
-        if raw.ndim != (3 if self.card.output == "yolo" else 2) or found != expected:
-            raise WeightsError(f"{self._path}: output {raw.shape} found, {self.card.output} of {k} values expected")
+        for raw in raws:
+            if raw.ndim != 2 or raw.shape[0 if self.card.output == "yolo" else 1] != k:
+                raise WeightsError(f"{self._path}: output {raw.shape} found, {self.card.output} of {k} values expected")
+        return raws
+
+
+class OnnxRuntimeModel:
+    """A model that ONNX Runtime runs; see `Compute`.
+
+    Parameters
+    ----------
+    path : Path
+    device : str
+    batched : bool
+        Whether images of one size may go through together; else the model puts out as many rows as it finds cells.
+    """
+
+    def __init__(self, path: Path, device: str, batched: bool) -> None:
+        self._session, self._batched = onnx_session(path, device), batched
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
+        self._name = inputs[0].name
+
+    def __call__(self, blobs: Sequence[Blob]) -> list[Raw]:
+        """The first output of each image (3, height, width)."""
+        if not self._batched:
+            return [self._run(blob[None]) for blob in blobs]
+        found: dict[int, Raw] = {}
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, blob in enumerate(blobs):
+            by_size.setdefault(blob.shape, []).append(index)
+        for indices in by_size.values():
+            found |= zip(indices, self._run(np.stack([blobs[i] for i in indices])), strict=True)
+        return [found[i] for i in range(len(blobs))]
+
+    def _run(self, batch: NDArray[np.float32]) -> Raw:
+        raw: Raw = self._session.run(None, {self._name: batch})[0]
         return raw
 
 
@@ -97,23 +136,37 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
 
 def onnx_session(path: Path, device: str) -> Any:
     """ONNX Runtime's session of a model; ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU."""
+    onnxruntime, cuda = _onnxruntime(), wants_cuda(device)
+    if cuda and _CUDA not in (available := onnxruntime.get_available_providers()):
+        raise DependencyError(f"device {device}: onnxruntime-gpu expected, only {available} found")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cpu_count()
+    on_cuda = (_CUDA, {"device_id": int(device.partition(":")[2] or 0)})
+    providers = [on_cuda, "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
+        raise WeightsError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+
+
+def wants_cuda(device: str) -> bool:
+    """Whether a model shall run through CUDA: asked for, or ``auto`` where ONNX Runtime was built with it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind of device.
+    """
+    if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
+        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
+    return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
+
+
+def _onnxruntime() -> Any:
     # Before the import: since 1.32 that alone writes an id of the machine to disk, and events to be sent.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(3)
-    available = onnxruntime.get_available_providers()
-    if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
-        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
-    wants_cuda = device.startswith("cuda") or (device == "auto" and "CUDAExecutionProvider" in available)
-    if wants_cuda and "CUDAExecutionProvider" not in available:
-        raise DependencyError(f"device {device}: onnxruntime-gpu expected, only {available} found")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-    cuda = ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)})
-    providers = [cuda, "CPUExecutionProvider"] if wants_cuda else ["CPUExecutionProvider"]
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
-        raise WeightsError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+    return onnxruntime

@@ -1,31 +1,79 @@
-"""Detectors exported for OpenVINO, run on the CPU in the precision that their card names."""
+"""OpenVINO on the CPU: several tiles at once, a core or more for each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from blastdet.detectors.decode import Raw
-from blastdet.detectors.onnx import Blob, OnnxDetector
-from blastdet.errors import ConfigError, DependencyError, WeightsError
+from blastdet.errors import DependencyError, WeightsError
+
+_STREAMS = 4  # tiles at once at most; cores beyond that share them
 
 
-class OpenVinoDetector(OnnxDetector):
-    """A detector that OpenVINO runs; see `OnnxDetector`."""
+class OpenVinoModel:
+    """A model in ONNX or OpenVINO's own format; see `blastdet.detectors.onnx.Compute`.
 
-    suffix = ".xml"
+    Parameters
+    ----------
+    path : Path
+    precision : str
+        ``"bf16"``: computed so where the processor can; else f32.
 
-    def _load(self, path: Path, device: str) -> Callable[[Blob], Raw]:
-        if device not in ("auto", "cpu"):
-            raise ConfigError(f"device: {device} found, auto or cpu expected of a model in OpenVINO's format")
+    Raises
+    ------
+    DependencyError
+        If OpenVINO is not installed.
+    WeightsError
+        If it cannot load the model.
+    """
+
+    def __init__(self, path: Path, precision: str) -> None:
         try:
             import openvino
         except ImportError as error:
             raise DependencyError(f"{path}: openvino is not installed; pip install openvino") from error
-        # Without the hint it takes bf16 wherever the processor can, and scores differ between machines.
-        hint = {"INFERENCE_PRECISION_HINT": "bf16" if self.card.precision == "bf16" else "f32"}
+        cores = cpu_count()
+        settings = {
+            # Without the hint it takes bf16 wherever the processor can, and scores differ between machines.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "NUM_STREAMS": str(min(cores, _STREAMS)),
+            "INFERENCE_NUM_THREADS": str(cores),
+        }
         try:
-            compiled = openvino.Core().compile_model(path, "CPU", hint)
+            model = openvino.Core().compile_model(_read(openvino, path), "CPU", settings)
+            self._queue: Any = openvino.AsyncInferQueue(model)
         except Exception as error:  # it raises bare RuntimeErrors of its own C++ types
-            raise WeightsError(f"{path}: OpenVINO cannot load it ({str(error).splitlines()[0]})") from error
-        return lambda batch: compiled(batch)[0]
+            raise WeightsError(f"{path}: OpenVINO cannot load it ({str(error).splitlines()[-1]})") from error
+        if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
+            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
+        self._queue.set_callback(_keep)
+
+    def __call__(self, blobs: Sequence[Any]) -> list[Raw]:
+        """The first output of each image (3, height, width)."""
+        found: list[Raw | None] = [None] * len(blobs)
+        for index, blob in enumerate(blobs):
+            self._queue.start_async({0: blob[None]}, (found, index))
+        self._queue.wait_all()
+        return [raw for raw in found if raw is not None]
+
+
+def _read(openvino: Any, path: Path) -> Any:
+    if path.suffix != ".onnx":
+        return openvino.Core().read_model(path)
+    from openvino.frontend import FrontEndManager  # left to itself, OpenVINO tries one format after the other, aloud
+
+    reader = FrontEndManager().load_by_framework("onnx")
+    return reader.convert(reader.load(str(path)))
+
+
+def _keep(request: Any, place: tuple[list[Raw | None], int]) -> None:
+    found, index = place
+    found[index] = request.get_output_tensor(0).data[0].copy()
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
