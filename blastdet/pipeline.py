@@ -261,7 +261,10 @@ def _batches(tiles: list[Tile]) -> Iterator[list[Tile]]:
 
 def software() -> dict[str, str]:
     """Versions of what computes the boxes, for reports."""
-    from importlib.metadata import version
+    from importlib.metadata import distribution
+    from importlib.util import find_spec
 
-    names = ("numpy", "onnxruntime", "opencv-python-headless", "pillow")
-    return {"blastdet": __version__, **{name: version(name) for name in names}}
+    names = ["numpy", "onnxruntime", "opencv-python-headless", "pillow"]
+    if find_spec("openvino"):  # then it runs the detector on a CPU
+        names.append("openvino")
+    return {"blastdet": __version__, **{name: distribution(name).version for name in names}}

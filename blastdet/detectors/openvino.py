@@ -43,12 +43,12 @@ class OpenVinoModel:
             "INFERENCE_NUM_THREADS": str(cores),
         }
         try:
-            model = openvino.Core().compile_model(_read(openvino, path), "CPU", settings)
-            self._queue: Any = openvino.AsyncInferQueue(model)
+            model = _read(path)
+            if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
+                raise ValueError("one float input (n, 3, height, width) expected")
+            self._queue: Any = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", settings))
         except Exception as error:  # it raises bare RuntimeErrors of its own C++ types
             raise WeightsError(f"{path}: OpenVINO cannot load it ({str(error).splitlines()[-1]})") from error
-        if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
-            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
         self._queue.set_callback(_keep)
 
     def __call__(self, blobs: Sequence[Any]) -> list[Raw]:
@@ -60,12 +60,10 @@ class OpenVinoModel:
         return [raw for raw in found if raw is not None]
 
 
-def _read(openvino: Any, path: Path) -> Any:
-    if path.suffix != ".onnx":
-        return openvino.Core().read_model(path)
+def _read(path: Path) -> Any:
     from openvino.frontend import FrontEndManager  # left to itself, OpenVINO tries one format after the other, aloud
 
-    reader = FrontEndManager().load_by_framework("onnx")
+    reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
     return reader.convert(reader.load(str(path)))
 
 
