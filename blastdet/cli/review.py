@@ -77,11 +77,15 @@ def command(context: click.Context, /, **options: Any) -> None:
     require("evaluate", "pycocotools", "scipy")
     if html is None and n is None:
         require("review", "fiftyone")
-        from blastdet.review.session import check_port
+        from blastdet.review.corrections import read
+        from blastdet.review.session import check_port, check_uri
 
         check_port(session["port"])
+        check_uri(session["database_uri"])
         if asked.out.is_dir():
             raise ConfigError(f"--out {asked.out}: a folder found, a file for the corrections expected")
+        if asked.out.is_file():
+            read(asked.out)  # it goes on there: what is no list of corrections is told before anything is computed
     dataset = _corrected(_read(asked), corrections)
     (predictions,) = predictions_of(asked, dataset)
     if n is not None:
@@ -125,26 +129,29 @@ def export(
     from blastdet.errors import ConfigError
     from blastdet.formats.convert import check_folder, new_folder
     from blastdet.formats.files import write_text
-    from blastdet.review.corrections import append, read, replay
+    from blastdet.review.corrections import append, merged, n_cells, read, replay
     from blastdet.types import RESEARCH_USE
 
     if unknown := [kind for kind in kinds if kind not in ("coco", "yolo")]:
         raise ConfigError(f"--to {unknown[0]}: coco or yolo expected")
-    lines = [line for path in corrections for line in read(path)]
+    lines, disagree = merged([read(path) for path in corrections])
     check_folder(out, overwrite, RECORD, [data, *corrections, *([images] if images else [])])
     dataset = formats.read(data, format, images=images)
-    before = sum(len(smear.truth or ()) for smear in dataset)
+    before = sum(n_cells(smear.truth) for smear in dataset)
     dataset, counts = replay(dataset, lines)
     with new_folder(out) as folder:
         for kind in dict.fromkeys(kinds):
             formats.write(dataset, folder, kind)
+        write_text(folder / "corrections.jsonl", "")
         append(folder / "corrections.jsonl", lines)
         record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
         write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    after = sum(len(smear.truth or ()) for smear in dataset)
+    after = sum(n_cells(smear.truth) for smear in dataset)
     click.echo(f"cells    {before} before review, {after} after")
     for what, number in sorted(counts.items()):
         click.echo(f"{number:>8} {what}")
+    if disagree:
+        click.echo(f"{disagree:>8} cells of which the files say different things: what was said last holds")
     click.echo(f"wrote    {out}: {', '.join(dict.fromkeys(kinds))}, corrections.jsonl")
 
 
@@ -215,6 +222,7 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
 
     from blastdet.cli._progress import file_reporter
     from blastdet.review.cells import VIEWS, in_view
+    from blastdet.review.corrections import read
     from blastdet.review.loading import load
     from blastdet.review.session import ADDRESS, EVERY_S, TAGS, Recorder, has_browser, started
 
@@ -232,12 +240,18 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
         click.echo(f"{name}: http://{ADDRESS}:{session['port']}/datasets/{made.slug}")
         if not shown and not session["no_browser"]:
             click.echo("no browser found here: open that address on this machine, or forward the port")
-        click.echo(f"tags: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
-        recorder = Recorder(made, asked.out)
+        if asked.out.is_file():
+            click.echo(f"{len(read(asked.out))} corrections so far in {asked.out}")
+        click.echo(f"tags of labels: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
+        recorder, told = Recorder(made, asked.out), list[str]()
         try:
             while True:
                 if number := recorder.write():
-                    click.echo(f"{number} new corrections in {asked.out}")
+                    click.echo(f"{number} new correction{'s' * (number > 1)} in {asked.out}")
+                for line in recorder.warnings:
+                    if line not in told:
+                        click.echo(line, err=True)
+                told = recorder.warnings
                 time.sleep(EVERY_S)
         except KeyboardInterrupt:
             click.echo(f"{recorder.write()} new corrections in {asked.out}; the session is over")

@@ -48,6 +48,9 @@ class Cell:
         The second stage's flag.
     near : bool
         The score lies close to its threshold.
+    margin : float
+        How far the score lies from its threshold, or the blast probability from a half where that is less; NaN where
+        nothing was found.
     cell_type : str
     twice : bool
         Another cell of the same side, annotated or found, lies on it.
@@ -70,6 +73,7 @@ class Cell:
     suspicion: float
     unsure: bool
     near: bool
+    margin: float
     cell_type: str
     twice: bool = False
     novelty: float = float("nan")
@@ -113,8 +117,13 @@ VIEWS: dict[str, View] = {
     ),
     "confused": View("confused classes", lambda c: c.kind == "confused", lambda c: -c.score),
     "low_iou": View("hits that overlap little", lambda c: c.kind == "hit" and c.iou < LOW_IOU, lambda c: c.iou),
-    "uncertain": View("uncertain", lambda c: c.unsure or c.near, lambda c: abs(_known(c.blast_probability, 0.5) - 0.5)),
-    "label_errors": View("likely label errors", lambda c: c.suspicion > 0.5, lambda c: -c.suspicion),
+    "uncertain": View("uncertain", lambda c: c.unsure or c.near, lambda c: c.margin),
+    "label_errors": View(
+        "likely label errors",
+        # Where the second stage is out of its depth, it is no witness against the label.
+        lambda c: c.suspicion > 0.5 and not (c.kind == "confused" and (c.unsure or c.novelty > 1)),
+        lambda c: -c.suspicion,
+    ),
     "unlike": View("unlike anything seen", lambda c: c.novelty > 1, lambda c: -c.novelty),
     "twice": View("annotated or found twice", lambda c: c.twice, lambda c: -_size(c)),
     "other_errors": View(
@@ -200,6 +209,7 @@ def _cell(
     found_class = CELL_CLASSES[rows.found_label[row]] if f >= 0 else ""
     score = float(found.score[f]) if f >= 0 else float("nan")
     blast = found.blast_probability
+    probability = float(blast[f]) if f >= 0 and blast is not None else float("nan")
     limit = predictions.thresholds.get(found_class, 2.0)
     return Cell(
         smear=smear,
@@ -212,10 +222,11 @@ def _cell(
         found_box=found_box,
         iou=iou,
         score=score,
-        blast_probability=float(blast[f]) if f >= 0 and blast is not None else float("nan"),
+        blast_probability=probability,
         suspicion=_suspicion(truth, found, (t, f)),
         unsure=bool(f >= 0 and found.unsure is not None and found.unsure[f]),
         near=bool(f >= 0 and abs(score - limit) < UNCERTAIN),
+        margin=float(np.nanmin([abs(score - limit), abs(probability - 0.5)])) if f >= 0 else float("nan"),
         twice=t in doubled[smear][0] or f in doubled[smear][1],
         cell_type=str(found.cell_type[f]) if f >= 0 and found.cell_type is not None else "",
     )

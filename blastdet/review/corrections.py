@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,38 @@ def read(path: Path) -> list[Correction]:
         if line.strip():
             found.append(_parsed(line, f"{path}: line {number}"))
     return found
+
+
+def merged(files: Sequence[Sequence[Correction]]) -> tuple[list[Correction], int]:
+    """Lines of several files in the order in which they were said, and on how many cells the files disagree.
+
+    Lines of one file stay in their order, which counts there.
+    """
+    if len(files) == 1:
+        return list(files[0]), 0
+    ends = [{one.key: one for one in lines} for lines in files]
+    keys = {key for end in ends for key in end}
+    disagree = sum(
+        len({(e[key].op, e[key].new_class, e[key].new_box_xyxy) for e in ends if key in e}) > 1 for key in keys
+    )
+    timed = []
+    for lines in files:
+        latest = _LONG_AGO
+        for one in lines:
+            latest = max(latest, _time(one.when))
+            timed.append((latest, one))
+    return [one for _, one in sorted(timed, key=lambda pair: pair[0])], disagree
+
+
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+def _time(when: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(when)
+    except ValueError:
+        return _LONG_AGO
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _parsed(line: str, where: str) -> Correction:
@@ -168,23 +201,23 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
     dataset : Dataset
         Cells that a person settled have origin ``human``. A smear without truth that somebody corrected gets one.
     counts : mapping
-        How many cells were relabelled, moved, added, set to be ignored, deleted, and confirmed; how many
-        corrections are of pictures that are not here.
+        How many cells were relabelled, moved, added, set to be ignored or counted again, deleted, and confirmed; how
+        many corrections are of pictures that are not here.
     """
-    last: dict[str, dict[Key, Correction]] = {}
+    last: dict[str, list[Correction]] = {}
     for correction in corrections:
-        mine = last.setdefault(correction.image_sha256, {})
-        mine.pop(correction.key, None)
+        mine = last.setdefault(correction.image_sha256, [])
+        mine[:] = [one for one in mine if _apart(one.box_xyxy, correction.box_xyxy) > _SAME_PX]
         if correction.op != "undo":
-            mine[correction.key] = correction
+            mine.append(correction)
     counts: Counter[str] = Counter()
     smears, here = [], set()
     for smear in dataset:
         sha256 = sha256_of(smear.path) if last else ""
         here.add(sha256)
-        smears.append(_applied(smear, list(last.get(sha256, {}).values()), counts))
+        smears.append(_applied(smear, last.get(sha256, []), counts))
     counts["of other pictures"] = sum(len(rest) for sha256, rest in last.items() if sha256 not in here)
-    before, after = (sum(len(s.truth or ()) for s in side) for side in (dataset, smears))
+    before, after = (sum(n_cells(s.truth) for s in side) for side in (dataset, smears))
     said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
     note = f"corrected by review: {before} cells before, {after} after; {said}"
     notes = (*dataset.notes, note) if sum(counts.values()) else dataset.notes
@@ -196,12 +229,13 @@ def _applied(smear: Smear, corrections: Sequence[Correction], counts: Counter[st
     if not corrections:
         return smear
     truth = smear.truth if smear.truth is not None else Detections.empty()
+    at_first = [_find(truth, one.box_xyxy) for one in corrections]
     places = []
-    for correction in corrections:
+    for correction, at in zip(corrections, at_first, strict=True):
         _check_on_picture(smear, correction)
-        at = _find(truth, correction.box_xyxy)
-        if at < 0 and correction.new_box_xyxy is not None:
-            at = _find(truth, correction.new_box_xyxy)  # moved before
+        if at < 0 and correction.new_box_xyxy is not None:  # moved before, unless that cell is spoken of itself
+            again = _find(truth, correction.new_box_xyxy)
+            at = -1 if again in at_first else again
         places.append(at)
     gone: set[int] = set()
     changed = truth
@@ -217,7 +251,7 @@ def _applied(smear: Smear, corrections: Sequence[Correction], counts: Counter[st
 
 def _said_of(truth: Detections, at: int, correction: Correction, counts: Counter[str]) -> Detections:
     """Cells with what was said of that in row `at`, which is -1 for a cell that is not there yet."""
-    if correction.op == "ok":
+    if correction.op == "ok" and (at < 0 or correction.new_box_xyxy is None):
         counts["confirmed"] += at >= 0
         return truth if at < 0 else _with_human(truth, at)
     if at < 0:
@@ -233,11 +267,15 @@ def _said_of(truth: Detections, at: int, correction: Correction, counts: Counter
     if correction.op == "ignore":
         counts["ignored"] += not ignore[at]
         ignore[at] = True
-    else:
+    elif correction.op == "class":
         wanted = CELL_CLASSES.index(correction.new_class)
         counts["relabelled"] += int(label[at] != wanted)
+        counts["counted again"] += bool(ignore[at])
         label[at], ignore[at] = wanted, False
-    changed = truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore if ignore.any() else truth.ignore)
+    if truth.ignore is None and not ignore.any():
+        changed = truth.with_columns(boxes_xyxy=boxes, label=label)
+    else:
+        changed = truth.with_columns(boxes_xyxy=boxes, label=label, ignore=ignore)
     return _with_human(changed, at)
 
 
@@ -248,6 +286,17 @@ def _check_on_picture(smear: Smear, correction: Correction) -> None:
     if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1 or x2 - x1 < 1 or y2 - y1 < 1:
         box = [round(side, 1) for side in (x1, y1, x2, y2)]
         raise FormatError(f"{correction.image}: box {box} found, one on the picture of {width} x {height} px expected")
+
+
+def n_cells(truth: Detections | None) -> int:
+    """Cells that count: those to be ignored do not."""
+    if truth is None:
+        return 0
+    return len(truth) if truth.ignore is None else int((~truth.ignore).sum())
+
+
+def _apart(a: Box, b: Box) -> float:
+    return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
 def _find(truth: Detections, box: Box) -> int:

@@ -28,6 +28,10 @@ EVALUATION = "fiftyone"
 MAP = "second_stage"
 """Key of the map of cells that the Embeddings panel shows."""
 
+IGNORED = "ignored"
+"""How a region of the truth that is not to be counted is labelled."""
+
+_GREY = "#9a9aa5"
 _SHOWN = ("errors", "smear_group", "smear_cluster", "smear_label", "mpp")
 _BATCH = 200
 
@@ -122,6 +126,7 @@ def _declare(fiftyone: Any, made: Any) -> None:
     made.add_sample_field("errors", fiftyone.IntField)
     made.add_sample_field("mpp", fiftyone.ListField, subfield=fiftyone.FloatField)
     made.add_sample_field("keys_at_start", fiftyone.ListField)
+    made.add_sample_field("classes_at_start", fiftyone.ListField)
     for field in FIELDS:
         made.add_sample_field(field, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Detections)
         inside = f"{field}.detections"
@@ -209,6 +214,7 @@ def _sample(made: Any, reviewed: Reviewed, index: int, cells: Sequence[Cell], sh
         "errors": sum(cell.kind != "hit" for cell in cells),
         "sha256": sha256,
         "keys_at_start": [label["key"] for label in labels["truth"]],
+        "classes_at_start": [label["was"] if label["was"] != IGNORED else "" for label in labels["truth"]],
         **{field: {"_cls": "Detections", "detections": some} for field, some in labels.items()},
     }
 
@@ -226,6 +232,8 @@ def _labels(
         if any(side != side for side in box):
             continue
         name, key = CELL_CLASSES[cells.label[row]], box if cell is None else list(cell.box)
+        if annotated and cells.ignore is not None and cells.ignore[row]:
+            name = IGNORED
         about = {} if cell is None else _attributes(cell)
         if not annotated:
             about["confidence"] = float(cells.score[row])
@@ -264,8 +272,11 @@ def _attributes(cell: Cell) -> dict[str, Any]:
 
 def _appearance(fiftyone: Any, made: Any) -> None:
     """Our colours; fields that tell a reviewer something are open in the sidebar, the rest is folded away."""
-    colours = [{"value": name, "color": colour} for name, colour in HEX.items()]
-    fields = [{"path": field, "colorByAttribute": "label", "valueColors": colours} for field in FIELDS]
+    fields = []
+    for field in FIELDS:
+        shown = {name: _paler(colour) if field == "found" else colour for name, colour in HEX.items()}
+        colours = [{"value": name, "color": colour} for name, colour in {**shown, IGNORED: _GREY}.items()]
+        fields.append({"path": field, "colorByAttribute": "label", "valueColors": colours})
     made.app_config.color_scheme = fiftyone.ColorScheme(color_by="value", fields=fields)
     groups = fiftyone.DatasetAppConfig.default_sidebar_groups(made)
     named = {group.name: group for group in groups}
@@ -278,6 +289,11 @@ def _appearance(fiftyone: Any, made: Any) -> None:
             named[name].expanded = False
     made.app_config.sidebar_groups = list(groups)
     made.save()
+
+
+def _paler(colour: str) -> str:
+    """The colour of a class for boxes of a model, half way to white, so that they can be told from annotated ones."""
+    return "#" + "".join(f"{(int(colour[i : i + 2], 16) + 255) // 2:02x}" for i in (1, 3, 5))
 
 
 def _allow_drawing(made: Any) -> None:

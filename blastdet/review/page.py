@@ -12,14 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from blastdet.cards import sha256_of
 from blastdet.errors import FormatError
 from blastdet.evaluation.summary import Predictions
 from blastdet.formats.files import write_text
 from blastdet.images import open_smear, write_image
 from blastdet.overlay import HEX
-from blastdet.review.cells import VIEWS, Cell, in_view, seen_twice
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset
+from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, seen_twice
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections
 
 LONGEST = 1600
 """Longer side of a picture on the page, in pixels."""
@@ -63,6 +65,7 @@ def write_page(
             scale = min(1.0, LONGEST / max(width, height))
             write_image(out / file, source.read(None, (max(scale, 1 / width), max(scale, 1 / height))))
         entry = {"name": dataset.file_name(smear), "file": file, "sha256": sha256_of(smear.path), "errors": errors[i]}
+        entry["ignored"] = _ignored(smear.truth)
         smears.append(entry | {"width": width, "height": height, "mpp": list(smear.mpp or (1.0, 1.0))})
         progress()
     place = {id(cell): number for number, cell in enumerate(cells)}
@@ -70,11 +73,12 @@ def write_page(
         {"name": n, "title": v.title, "cells": [place[id(c)] for c in in_view(cells, n)]} for n, v in VIEWS.items()
     ]
     data = {
-        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} smears, {len(cells)} cells",
+        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} smears, {len(cells)} cells annotated or found",
         "notice": RESEARCH_USE,
         "model_sha256": model_sha256(predictions),
         "classes": list(CELL_CLASSES),
         "colours": HEX,
+        "low_iou": LOW_IOU,
         "smears": smears,
         "worst": sorted(range(len(smears)), key=lambda i: (-errors[i], i)),
         "again": seen_twice(dataset, [entry["sha256"] for entry in smears]),
@@ -116,6 +120,15 @@ def model_sha256(predictions: Predictions) -> str:
         return str(about["sha256"])
     files = dict(about.get("files", {})) | dict(about.get("second_stage", {}).get("files", {}))
     return hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else ""
+
+
+def _ignored(truth: Detections | None) -> list[tuple[list[float], str]]:
+    """Boxes of the truth that are not to be counted, with their class."""
+    if truth is None or truth.ignore is None:
+        return []
+    rows = np.flatnonzero(truth.ignore & ~np.isnan(truth.boxes_xyxy).any(axis=1))
+    sides = truth.boxes_xyxy[rows].astype(float).round(1).tolist()
+    return [(box, CELL_CLASSES[label]) for box, label in zip(sides, truth.label[rows], strict=True)]
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

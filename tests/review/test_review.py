@@ -23,7 +23,7 @@ from blastdet.evaluation.confusion import confusion
 from blastdet.evaluation.summary import describe_data
 from blastdet.images import open_smear, write_image
 from blastdet.review.cells import VIEWS, cells_of, in_view, seen_twice
-from blastdet.review.corrections import Correction, append, read, replay
+from blastdet.review.corrections import Correction, append, merged, read, replay
 from blastdet.review.embedding import as_map, look
 from blastdet.review.page import write_page
 from blastdet.review.suggest import suggest
@@ -152,6 +152,46 @@ def test_a_file_grows_and_keeps_what_was_said(made, tmp_path):
     append(path, other)
     after, _ = replay(dataset, read(path))
     assert after.smears[0].truth.label[:3].tolist() == [1, 2, 2]  # the last word on a cell counts
+
+
+def test_a_cell_moved_to_where_another_was_deleted_is_not_deleted_by_replaying(made):
+    dataset, _ = made
+    boxes = dataset.smears[0].truth.boxes_xyxy
+    there = tuple(float(v) for v in boxes[1])
+    lines = [
+        _correction(dataset, 0, boxes[0], "class", old_class="blast", new_class="blast", new_box_xyxy=there),
+        _correction(dataset, 0, boxes[1], "delete", old_class="wbc"),
+    ]
+    after, counts = replay(dataset, lines)
+    assert counts == {"moved": 1, "deleted": 1} and len(after.smears[0].truth) == 19
+
+
+def test_the_last_line_holds_though_the_box_was_written_a_little_differently(made):
+    dataset, _ = made
+    boxes = dataset.smears[0].truth.boxes_xyxy
+    lines = [
+        _correction(dataset, 0, boxes[0] + 0.3, "delete", old_class="blast"),
+        _correction(dataset, 0, boxes[0], "class", old_class="blast", new_class="wbc"),
+        _correction(dataset, 0, (250, 200, 300, 240), "class", new_class="rbc"),
+        _correction(dataset, 0, (250.2, 200.2, 300.2, 240.2), "class", new_class="wbc"),
+    ]
+    after, counts = replay(dataset, lines)
+    assert counts == {"relabelled": 1, "added": 1} and len(after.smears[0].truth) == 21
+    _same(replay(after, lines)[0], after)
+
+
+def test_of_several_files_what_was_said_last_holds(made):
+    dataset, _ = made
+    box = dataset.smears[0].truth.boxes_xyxy[0]
+    early = replace(_correction(dataset, 0, box, "ok", old_class="blast"), when="2026-01-01T10:00:00.500Z")
+    late = replace(
+        _correction(dataset, 0, box, "class", old_class="blast", new_class="wbc"), when="2026-01-01T12:00:00+01:00"
+    )
+    for files in ([[early], [late]], [[late], [early]]):
+        lines, disagree = merged(files)
+        assert lines == [early, late] and disagree == 1
+    odd = replace(early, when="yesterday")
+    assert merged([[late, odd], [early]]) == ([early, late, odd], 0)  # a file's own order counts, whatever its clock
 
 
 def test_corrections_of_other_pictures_are_counted(made):
@@ -404,10 +444,14 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     lines = _exported(page, tmp_path)
     assert {(line.who, line.op, line.new_class) for line in lines} == {
         ("Reviewer B", "class", "blast"),
-        ("Reviewer B", "ignore", ""),
+        ("Reviewer B", "ignore", "blast"),  # nobody annotated it: a region that is not to be counted, of that class
     }
-    _, counts = replay(dataset, lines)
-    assert counts["relabelled"] == 1
+    after, counts = replay(dataset, lines)
+    assert counts == {"relabelled": 1, "added": 1, "ignored": 1}
+    assert after.smears[1].truth.ignore.sum() == 1
+    page.click("button[data-view=confused]")
+    page.click(".cell button:text-is('undo')")
+    assert page.inner_text("#count") == "1"
 
 
 def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_path):
@@ -438,6 +482,46 @@ def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_
     after, counts = replay(dataset, lines)
     assert counts == {"moved": 1, "added": 1, "deleted": 1}
     assert len(after.smears[0].truth) == 20
+    drag((85, 25), (95, 35))  # what is deleted stays where it is, and deleted
+    assert page.inner_text("#chosen") == "deleted" and _exported(page, tmp_path) == lines
+    page.click("#actions button:text-is('undo')")
+    drag((85, 25), (91, 25))
+    page.click("#actions button:text-is('wbc')")  # a click on the class that it has keeps the move
+    (moved,) = (line for line in _exported(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
+    assert (moved.op, moved.new_class) == ("class", "wbc") and moved.new_box_xyxy == pytest.approx(
+        (71, 5, 111, 45), abs=1
+    )
+    page.click("#actions button:text-is('ok')")  # right where it is now
+    assert replay(dataset, _exported(page, tmp_path))[1]["moved"] == 2
+    page.click("#actions button:text-is('ignore')")
+    drag((91, 25), (91, 31))
+    (ignored,) = (line for line in _exported(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
+    assert (ignored.op, ignored.new_class, ignored.old_class) == ("ignore", "", "wbc")
+    assert ignored.new_box_xyxy == pytest.approx((71, 11, 111, 51), abs=1)
+    assert page.inner_text("#chosen") == "to be ignored"
+
+
+def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, chromium):
+    from playwright.sync_api import sync_playwright
+
+    dataset, predictions = made
+    ignore = np.arange(20) == 1
+    smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
+    dataset, cells = cells_of(replace(dataset, smears=tuple(smears)), predictions)
+    file = write_page(dataset, cells, predictions, tmp_path / "page")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page(viewport={"width": 1300, "height": 1100})
+        opened.goto(file.as_uri())
+        opened.click("button[data-view=missed]")
+        opened.click(".cell canvas")
+        assert opened.locator("#boxes rect.ignored").count() == 1
+        opened.locator("#boxes rect.ignored").click()
+        assert opened.inner_text("#chosen") == "to be ignored"
+        opened.click("#actions button:text-is('wbc')")
+        after, counts = replay(dataset, _exported(opened, tmp_path))
+        browser.close()
+    assert not after.smears[0].truth.ignore.any() and counts == {"counted again": 1}
 
 
 def test_what_to_label_next_is_doubtful_and_unlike_what_is_there(made):

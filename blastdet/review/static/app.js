@@ -20,8 +20,13 @@ function save() {
   byId("saved").textContent = said.size ? "kept in this browser; export before you close it for good" : "";
 }
 
-function say(smear, box, op, changes) {
+/* What is said of a cell: its class, box and operation, one statement a cell. `name` is the class it has on the page. */
+function say(smear, box, op, { old = "", name = "", moved = null }) {
   const before = said.get(keyOf(smear, box)) || {};
+  const to = op === "delete" ? null : moved || before.new_box_xyxy || null;
+  if (op === "ok" && to) op = "class"; // where it is now is right: that is a move
+  // An ignored detection becomes a region that is not to be counted, and needs a class; a cell that is annotated has one.
+  const keeps = op === "class" || (op === "ignore" && !old);
   said.set(keyOf(smear, box), {
     who: byId("who").value.trim(),
     when: new Date().toISOString(),
@@ -29,9 +34,9 @@ function say(smear, box, op, changes) {
     image_sha256: DATA.smears[smear].sha256,
     box_xyxy: box,
     op,
-    old_class: changes.old_class || "",
-    new_class: changes.new_class || before.new_class || "",
-    new_box_xyxy: changes.new_box_xyxy || before.new_box_xyxy || null,
+    old_class: old,
+    new_class: keeps ? name : "",
+    new_box_xyxy: to,
     model_sha256: DATA.model_sha256,
   });
   save();
@@ -41,23 +46,24 @@ function lines() {
   return [...said.values()].map((one) => JSON.stringify({ ...one, who: one.who || byId("who").value.trim() }) + "\n").join("");
 }
 
-function choices(smear, box, old, done) {
+function choices(smear, cell, done) {
   const row = document.createElement("span");
   row.className = "fix";
-  const now = said.get(keyOf(smear, box));
-  for (const name of [...DATA.classes, "ignore", "delete", "ok"]) {
+  const now = said.get(keyOf(smear, cell.box));
+  const add = (word, pressed, press) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = name;
-    const op = DATA.classes.includes(name) ? "class" : name;
-    button.setAttribute("aria-pressed", String(Boolean(now && now.op === op && (op !== "class" || now.new_class === name))));
-    button.onclick = () => {
-      if (button.getAttribute("aria-pressed") === "true") { said.delete(keyOf(smear, box)); save(); }
-      else say(smear, box, op, { old_class: old, new_class: op === "class" ? name : "" });
-      done();
-    };
+    button.textContent = word;
+    if (pressed !== null) button.setAttribute("aria-pressed", String(pressed));
+    button.onclick = () => { press(); done(); };
     row.append(button);
+  };
+  for (const word of [...DATA.classes, "ignore", "delete", "ok"]) {
+    const op = DATA.classes.includes(word) ? "class" : word;
+    const pressed = Boolean(now && now.op === op && (op !== "class" || now.new_class === word));
+    add(word, pressed, () => say(smear, cell.box, op, { old: cell.old, name: op === "class" ? word : cell.name }));
   }
+  if (now) add("undo", null, () => { said.delete(keyOf(smear, cell.box)); save(); });
   return row;
 }
 
@@ -108,8 +114,9 @@ async function paint(canvas, cell) {
 
 function card(cell) {
   const box = cell.truth_box || cell.found_box;
+  const now = said.get(keyOf(cell.smear, box));
   const made = document.createElement("article");
-  made.className = "cell" + (said.has(keyOf(cell.smear, box)) ? " done" : "");
+  made.className = "cell" + (now ? " done" : "");
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 220;
   canvas.onclick = () => openSmear(cell.smear, box);
@@ -118,7 +125,8 @@ function card(cell) {
   text.textContent = words(cell);
   const name = document.createElement("p");
   name.textContent = DATA.smears[cell.smear].name;
-  made.append(canvas, text, name, choices(cell.smear, box, cell.true_class, () => made.replaceWith(card(cell))));
+  const about = { box, old: cell.true_class, name: (now && now.new_class) || cell.true_class || cell.found_class };
+  made.append(canvas, text, name, choices(cell.smear, about, () => made.replaceWith(card(cell))));
   return made;
 }
 
@@ -169,20 +177,24 @@ function openSmear(smear, box) {
   draw();
 }
 
-/* Boxes of a smear: each with the box that names it, where it is now, its class and where it comes from. */
+/* Boxes of a smear: each with the box that names it, where it is now, its class, how it is shown, and what it was. */
 function boxesOf(smear) {
   const out = new Map();
+  for (const [box, name] of DATA.smears[smear].ignored) out.set(keyOf(smear, box), { box, at: box, name, shown: "to be ignored", old: name, from: "ignored" });
   for (const cell of DATA.cells) {
     if (cell.smear !== smear) continue;
-    if (cell.truth_box) out.set(keyOf(smear, cell.truth_box), { box: cell.truth_box, at: cell.truth_box, name: cell.true_class, old: cell.true_class, from: "truth" });
-    else if (cell.found_box) out.set(keyOf(smear, cell.found_box), { box: cell.found_box, at: cell.found_box, name: cell.found_class, old: "", from: "found" });
+    const box = cell.truth_box || cell.found_box, name = cell.true_class || cell.found_class;
+    const apart = cell.truth_box && cell.found_box && (cell.kind !== "hit" || cell.iou < DATA.low_iou);
+    const pair = apart ? { box: cell.found_box, name: cell.found_class } : null;
+    out.set(keyOf(smear, box), { box, at: box, name, shown: name, old: cell.true_class, from: cell.truth_box ? "truth" : "found", pair });
   }
   for (const one of said.values()) {
     if (one.image_sha256 !== DATA.smears[smear].sha256) continue;
     const key = keyOf(smear, one.box_xyxy);
-    const before = out.get(key) || { box: one.box_xyxy, old: "" };
-    if (one.op === "delete") out.set(key, { ...before, at: before.at || one.box_xyxy, name: "deleted", from: "corrected" });
-    else out.set(key, { ...before, at: one.new_box_xyxy || one.box_xyxy, name: one.new_class || before.name || one.op, from: "corrected" });
+    const before = out.get(key) || { box: one.box_xyxy, at: one.box_xyxy, old: "" };
+    const name = one.new_class || before.name;
+    const shown = { delete: "deleted", ignore: "to be ignored" }[one.op] || name;
+    out.set(key, { ...before, at: one.new_box_xyxy || one.box_xyxy, name, shown, op: one.op, from: "corrected" });
   }
   return [...out.values()];
 }
@@ -194,15 +206,18 @@ function draw() {
   svg.setAttribute("preserveAspectRatio", "none");
   const all = boxesOf(here);
   const isChosen = (b) => chosen !== null && keyOf(here, b.box) === keyOf(here, chosen);
-  const rects = all.map((b) => rect(b.at, b.from + (isChosen(b) ? " chosen" : ""), colourOf(b.name), (event) => grab(event, b, false)));
+  const rects = all.filter((b) => b.pair).map((b) => rect(b.pair.box, "found pair", colourOf(b.pair.name), null));
+  rects.push(...all.map((b) => rect(b.at, b.from + (isChosen(b) ? " chosen" : ""), colourOf(b.shown), (event) => grab(event, b, false))));
   const mine = all.find(isChosen);
-  byId("chosen").textContent = mine ? (mine.name || "?") : "";
+  byId("chosen").textContent = mine ? mine.shown : "";
   byId("actions").replaceChildren();
   if (mine) {
-    byId("actions").append(choices(here, mine.box, mine.old, draw));
-    const side = Math.max(smear.width, smear.height) / 90;
-    const corner = [mine.at[2] - side / 2, mine.at[3] - side / 2, mine.at[2] + side / 2, mine.at[3] + side / 2];
-    rects.push(rect(corner, "handle", "#000", (event) => grab(event, mine, true)));
+    byId("actions").append(choices(here, mine, draw));
+    if (mine.op !== "delete") {
+      const side = Math.max(smear.width, smear.height) / 90;
+      const corner = [mine.at[2] - side / 2, mine.at[3] - side / 2, mine.at[2] + side / 2, mine.at[3] + side / 2];
+      rects.push(rect(corner, "handle", "#000", (event) => grab(event, mine, true)));
+    }
   }
   svg.replaceChildren(...rects);
 }
@@ -243,13 +258,15 @@ function within(box) {
 function grab(event, b, resize) {
   if (byId("draw").value) return;
   chosen = b.box;
+  if (b.op === "delete") { event.stopPropagation(); draw(); return; }
   let to = null;
   follow(event, (dx, dy) => {
     const [x1, y1, x2, y2] = b.at;
     const next = within(resize ? [x1, y1, Math.max(x2 + dx, x1 + 1), Math.max(y2 + dy, y1 + 1)] : [x1 + dx, y1 + dy, x2 + dx, y2 + dy]);
     if (Math.abs(dx) + Math.abs(dy) > 1 && next[2] - next[0] >= 1 && next[3] - next[1] >= 1) to = next;
   }, () => {
-    if (to) say(here, b.box, "class", { old_class: b.old, new_class: DATA.classes.includes(b.name) ? b.name : DATA.classes[0], new_box_xyxy: to });
+    const ignored = b.op === "ignore" || (!b.op && b.from === "ignored");
+    if (to) say(here, b.box, ignored ? "ignore" : "class", { old: b.old, name: b.name, moved: to });
     draw();
   });
 }
@@ -262,7 +279,7 @@ byId("boxes").onpointerdown = (event) => {
   follow(event, (dx, dy, now) => {
     to = within([Math.min(start[0], now[0]), Math.min(start[1], now[1]), Math.max(start[0], now[0]), Math.max(start[1], now[1])]);
   }, () => {
-    if (to && to[2] - to[0] >= 2 && to[3] - to[1] >= 2) { say(here, to, "class", { new_class: name }); chosen = to; }
+    if (to && to[2] - to[0] >= 2 && to[3] - to[1] >= 2) { say(here, to, "class", { name }); chosen = to; }
     byId("draw").value = "";
     draw();
   });
@@ -283,5 +300,11 @@ byId("export").onclick = () => {
 for (const name of DATA.classes) byId("draw").append(new Option(name, name));
 byId("title").textContent = DATA.title;
 byId("notice").textContent = DATA.notice;
+byId("legend").append("Solid: annotated. Dashed: found by the model. ", ...DATA.classes.map((name) => {
+  const word = document.createElement("b");
+  word.textContent = name + " ";
+  word.style.color = colourOf(name);
+  return word;
+}));
 save();
 list();
