@@ -168,7 +168,7 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     recorder.write()
     assert any("fix:neutrophil on 1 cells says nothing" in line for line in recorder.warnings)
     assert "1 cells have more than one tag of these; the first of each counts" in recorder.warnings
-    labels[5].tags.clear()
+    labels[5].tags = []
     sample.save()
     assert recorder.write() == 1 and recorder.warnings == []
     _, fewer = replay(dataset, read(path))
