@@ -83,6 +83,7 @@ class DataSource(_Frozen):
     fingerprint: str = Field(description="sha256 over image hashes and boxes of the smears used")
     licence: str
     n_images: int = 0
+    notes: tuple[str, ...] = Field(default=(), description="what a review changed")
 
 
 class Training(_Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,8 +201,9 @@ def read_any(path: Path, overrides: Sequence[str] = (), data: Sequence[Path] = (
     content = _merged(path)
     if data:
         split = {} if content.get("task") == "classify" else {"split": "auto"}
-        content["data"] = [{"path": str(item.resolve()), **split} for item in data]
-        content["name"] = f"{content.get('name', path.stem)}-{data[0].resolve().name}"
+        places = [os.path.abspath(item) for item in data]  # noqa: PTH100 - resolve() stumbles over loops of links
+        content["data"] = [{"path": place, **split} for place in places]
+        content["name"] = f"{content.get('name', path.stem)}-{Path(places[0]).name}"
     for override in overrides:
         _set(content, override)
     kind = ClassifyConfig if content.get("task") == "classify" else TrainConfig
@@ -210,6 +212,9 @@ def read_any(path: Path, overrides: Sequence[str] = (), data: Sequence[Path] = (
     except ValidationError as error:
         first = error.errors()[0]
         entry = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            near = get_close_matches(entry, kind.model_fields, 1)
+            raise ConfigError(f"{path}: {entry}: no such entry" + f", did you mean {near[0]}?" * bool(near)) from error
         raise ConfigError(f"{path}: {entry}: {first['msg']} ({first['input']!r} found)") from error
 
 
@@ -255,6 +260,8 @@ def expand(path: str, base: Path) -> Path:
     ConfigError
         If a variable is not set.
     """
+    if Path(path).exists():  # a name may hold a $
+        return base / path
     os.environ.setdefault("BLASTDET_DATA", str(base / ".." / "shared" / "data"))
     expanded = os.path.expandvars(path)
     if "$" in expanded:

@@ -59,7 +59,7 @@ def command(context: click.Context, /, **options: Any) -> None:
       blastdet review --data bccd --split val --weights default
       blastdet review --data bccd --split val --weights default --html review
       blastdet review export --data bccd --corrections corrections.jsonl --to coco bccd-corrected
-      blastdet review --data new-fields --weights default --suggest 50
+      blastdet review --data new-fields --format pictures --weights default --suggest 50
 
     Exit codes: 0 done, 2 bad input. Research use only.
     """
@@ -136,6 +136,9 @@ def export(
         raise ConfigError(f"--to {unknown[0]}: coco or yolo expected")
     lines, disagree = merged([read(path) for path in corrections])
     check_folder(out, overwrite, RECORD, [data, *corrections, *([images] if images else [])])
+    there = out / "corrections.jsonl"
+    if overwrite and there.is_file() and (lost := set(read(there)) - set(lines)):
+        raise ConfigError(f"{there}: holds {len(lost)} corrections that were not given; add --corrections {there}")
     dataset = formats.read(data, format, images=images)
     before = sum(n_cells(smear.truth) for smear in dataset)
     dataset, counts = replay(dataset, lines)

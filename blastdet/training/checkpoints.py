@@ -34,14 +34,17 @@ def save_state(path: Path, state: State[Any]) -> None:
         },
         "history": state.history,
     }
-    save(path, content)
-    digest = path.with_name(path.name + ".sha256")
-    digest.with_name(digest.name + ".tmp").write_text(sha256_of(path) + "\n", encoding="utf-8")
+    digest = _digest(path)
+    save(path, content, digest.with_name(digest.name + ".tmp"))
     digest.with_name(digest.name + ".tmp").replace(digest)
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save`, whole or not at all.
+def _digest(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> None:
+    """`torch.save`, whole or not at all; before it takes its place, its sha256 is in the file `digest`.
 
     Raises
     ------
@@ -51,6 +54,8 @@ def save(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         torch.save(content, temporary)
+        if digest is not None:
+            digest.write_text(sha256_of(temporary) + "\n", encoding="utf-8")
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         temporary.unlink(missing_ok=True)
@@ -65,20 +70,25 @@ def resume(state: State[Any], run: Path) -> State[Any]:
     ConfigError
         If there is none, or its bytes are not the ones that were written.
     """
-    path, digest = run / LAST, run / (LAST + ".sha256")
-    if not path.is_file() or not digest.is_file():
+    path = run / LAST
+    digests = [_digest(path), _digest(path).with_suffix(".sha256.tmp")]  # killed between the two: the second one holds
+    known = {one.read_text(encoding="utf-8", errors="replace").strip() for one in digests if one.is_file()}
+    if not path.is_file() or not known:
         raise ConfigError(f"{path}: no checkpoint to resume from")
-    if sha256_of(path) != digest.read_text(encoding="utf-8").strip():
-        raise ConfigError(f"{path}: damaged (sha256 differs from {digest.name}); train anew without --resume")
+    if sha256_of(path) not in known:
+        raise ConfigError(f"{path}: damaged (sha256 differs from {digests[0].name}); train anew with another --out")
     device = next(state.model.module.parameters()).device
-    content = torch.load(path, map_location=device, weights_only=True)
-    state.model.module.load_state_dict(content["model"])
-    state.ema = content["ema"]
-    state.optimizer.load_state_dict(content["optimizer"])
-    state.scaler.load_state_dict(content.get("scaler", {}))
-    for name, value in content["numbers"].items():
-        setattr(state, name, value)
-    state.history = content["history"]
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        state.model.module.load_state_dict(content["model"])
+        state.ema = content["ema"]
+        state.optimizer.load_state_dict(content["optimizer"])
+        state.scaler.load_state_dict(content.get("scaler", {}))
+        for name, value in content["numbers"].items():
+            setattr(state, name, value)
+        state.history = content["history"]
+    except Exception as error:  # torch raises whatever a strange archive leads to
+        raise ConfigError(f"{path}: no checkpoint of this model ({str(error).splitlines()[0][:120]})") from error
     return state
 
 

@@ -23,8 +23,9 @@ from blastdet.images import write_image
 from blastdet.training import calibration, checkpoints, engine
 from blastdet.training.crops import PAD, Crop, CropEpoch, CropSample, load_crops
 from blastdet.training.export import WEIGHTS, training_record
+from blastdet.training.folder import check_run, start_run
 from blastdet.training.publish import LIGHT, Tail, publish
-from blastdet.training.run import Progress, begin, loop, pick_device, prepare_folder
+from blastdet.training.run import Progress, begin, loop, pick_device
 from blastdet.training.tracing import write_onnx
 
 SMALL = "small"
@@ -145,11 +146,12 @@ def run_classifier(
     progress: Progress = Progress(),  # noqa: B008  # frozen
 ) -> Path:
     """Train, calibrate, export and describe a classifier of crops; parameters and errors as `run.run_training`."""
-    prepare_folder(config, run, resume)
+    check_run(config, run, resume)
     place = pick_device(device)
     data = load_crops(config, base)
     for line in data.notes:
         progress.say(line)
+    start_run(config, run, data.sources)
     draw_crops(CropEpoch(data.train, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     model = CropClassifier(config.model, len(config.classes), config.side)

@@ -32,13 +32,14 @@ class Data:
     val: Dataset
     sources: tuple[DataSource, ...]
     notes: tuple[str, ...]
+    n_test: int = 0
 
 
 def load_data(config: TrainConfig, base: Path) -> Data:
     """Read and split the data sets of a configuration; a set's share is spread evenly over its pictures."""
     train: list[tuple[Smear, float]] = []
     val: list[Smear] = []
-    sources, notes, root = [], [], base
+    sources, notes, root, n_test = [], [], base, 0
     for item in config.data:
         if Path(item.path).name in config.leave_out:
             continue
@@ -57,13 +58,28 @@ def load_data(config: TrainConfig, base: Path) -> Data:
                 fingerprint=fingerprint(mine),
                 licence=item.licence,
                 n_images=len(mine),
+                notes=tuple(line for line in dataset.notes if line.startswith("corrected by review")),
             )
         )
         notes += [f"{dataset.name}: {line}" for line in (*dataset.dropped, *dataset.notes)]
+        n_test += len(dataset.of("test"))
         root = dataset.root if len(config.data) == 1 else base
     if not val:
-        raise ConfigError("data: no annotated picture in any val split, which chooses epoch and thresholds")
-    return Data(tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(notes))
+        why = "; ".join(line for line in notes if "split" in line)
+        raise ConfigError(
+            "data: no annotated picture in any val split, which chooses epoch and thresholds" + f" ({why})" * bool(why)
+        )
+    if len(sources) > 1:
+        _check_leaks([smear for smear, _ in train], val)
+    return Data(tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(notes), n_test)
+
+
+def _check_leaks(train: Iterable[Smear], val: Iterable[Smear]) -> None:
+    """Refuse data sets that hold the same picture, one to train on and another to validate on."""
+    seen = {sha256_of(smear.path): smear.path for smear in train}
+    for smear in val:
+        if (other := seen.get(sha256_of(smear.path))) is not None:
+            raise ConfigError(f"data: {other} is trained on, and the same picture, {smear.path}, validated on")
 
 
 def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:

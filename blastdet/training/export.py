@@ -58,7 +58,7 @@ def finish(
         for name, n in result.n_truth.items()
         for value in [round(result.figures(name)["AP50"], 4)]
     )
-    unseen = Threshold(value=0.5, chosen_on="nothing", criterion="no truth on the validation split")
+    unseen = Threshold(value=0.5, chosen_on="nothing", criterion="no truth, or no detection, on the validation split")
     card = draft.model_copy(
         update={
             "files": {"model.onnx": sha256_of(folder / "model.onnx")},

@@ -19,7 +19,8 @@ from blastdet.evaluation.coco import average_precision
 from blastdet.training import checkpoints, engine
 from blastdet.training.data import load_data
 from blastdet.training.export import WEIGHTS, finish
-from blastdet.training.run import CONFIG, build
+from blastdet.training.folder import CONFIG, check_sources
+from blastdet.training.run import build
 from blastdet.training.samples import Picture, load_picture
 from blastdet.types import Dataset, Detections
 
@@ -52,6 +53,7 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
         raise ConfigError("--precision bf16: ONNX Runtime computes it on no CPU; use --to openvino")
     config = read_config(run / CONFIG)
     data = load_data(config, base)
+    check_sources(run, data.sources)
     if (to, precision) == ("onnx", "f32") or not (run / WEIGHTS / "card.json").is_file():
         state = engine.start(build(config), config, torch.device("cpu"))
         checkpoints.resume(state, run)

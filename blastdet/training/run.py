@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from blastdet.configs import LoopConfig, TrainConfig, expand, to_yaml
+from blastdet.configs import LoopConfig, TrainConfig, expand
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.training import MODELS, checkpoints, engine
@@ -22,11 +22,9 @@ from blastdet.training.data import Data, load_data
 from blastdet.training.drawings import draw_curves, draw_samples
 from blastdet.training.epoch import Epoch
 from blastdet.training.export import draft_card, finish, predict_pictures
+from blastdet.training.folder import EVENTS, check_run, start_run
 from blastdet.training.init import take_weights
 from blastdet.training.samples import Picture, load_picture
-
-CONFIG = "config.yaml"
-EVENTS = "events"
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,8 @@ def run_training(
     base : Path
         Folder that paths in the configuration are relative to.
     run : Path
-        Run folder: ``config.yaml``, ``samples.png``, ``metrics.csv``, ``curves.png``, ``examples.jpg``, ``events/`` for
-        TensorBoard, checkpoints, ``weights/``.
+        Run folder: ``config.yaml``, ``sources.json``, ``samples.png``, ``metrics.csv``, ``curves.png``,
+        ``examples.jpg``, ``events/`` for TensorBoard, checkpoints, ``weights/``.
     device : {"auto", "cpu", "cuda", "cuda:N"}
     resume : bool
         Go on from the last whole epoch of `run`.
@@ -65,15 +63,17 @@ def run_training(
     BlastdetError
         One line: a faulty configuration, missing data, a run folder in the way, a loss that is not finite.
     """
-    prepare_folder(config, run, resume)
+    check_run(config, run, resume)
     place = pick_device(device)
     data = load_data(config, base)
     for line in data.notes:
         progress.say(line)
-    progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}, device {place}")
+    kept = f" ({data.n_test} kept for testing)" if data.n_test else ""
+    progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}{kept}, device {place}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         pictures = list(pool.map(lambda drawn: load_picture(drawn[0], config, drawn[1]), data.train))
     val_pictures = _val_pictures(data, config)
+    start_run(config, run, data.sources)
     draw_samples(Epoch(pictures, config, 0), run / "samples.png")
     torch.manual_seed(config.seed)
     state = begin(build(config), config, (base, run), place, resume, progress)
@@ -215,20 +215,3 @@ def _events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]
         yield write
     finally:
         writer.close()
-
-
-def prepare_folder(config: LoopConfig, run: Path, resume: bool) -> None:
-    """Make the run folder and write its configuration.
-
-    Raises
-    ------
-    ConfigError
-        If a run lies there already, or the one to be resumed has another configuration.
-    """
-    path = run / CONFIG
-    if resume and path.is_file() and path.read_text(encoding="utf-8") != to_yaml(config):
-        raise ConfigError(f"{path}: differs from the configuration given; a run is resumed with its own")
-    if not resume and (run / checkpoints.LAST).exists():
-        raise ConfigError(f"{run}: holds a run already; use --resume, or another --out")
-    run.mkdir(parents=True, exist_ok=True)
-    path.write_text(to_yaml(config), encoding="utf-8")

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from blastdet.configs import read_config
+from blastdet.configs import read_any
 from blastdet.errors import BlastdetError
 
 _COLUMNS = ("name", "model", "data", "epochs", "AP", "AP50", "time", "state")
@@ -50,13 +50,13 @@ def summarise(run: Path, folder: Path) -> RunSummary:
     """What config.yaml, metrics.csv and the weights of a run folder tell."""
     name, nan = run.relative_to(folder).as_posix(), float("nan")
     try:
-        config = read_config(run / "config.yaml")
+        config = read_any(run / "config.yaml")
         rows = _rows(run / "metrics.csv")
-        judged = [row for row in rows if "AP" in row and "fitness" in row]
-        best = max(judged, key=lambda row: row["fitness"], default={"AP": nan, "AP50": nan})
+        judged = [row for row in rows if "fitness" in row]
+        best = max(judged, key=lambda row: row["fitness"], default={})
         seconds = rows[-1]["seconds"] if rows else 0.0
-        figures = best["AP"], best["AP50"]
-    except (BlastdetError, KeyError, ValueError, OSError) as error:
+        figures = best.get("AP", nan), best.get("AP50", nan)  # a classifier has none
+    except (BlastdetError, KeyError, ValueError, TypeError, OSError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {reason}")
     done = len(rows)

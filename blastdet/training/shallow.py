@@ -27,8 +27,9 @@ from blastdet.errors import ConfigError, WeightsError
 from blastdet.training import calibration
 from blastdet.training.crops import PAD, CropEpoch, load_crops
 from blastdet.training.export import WEIGHTS, training_record
+from blastdet.training.folder import check_run, start_run
 from blastdet.training.publish import Tail, publish
-from blastdet.training.run import Progress, pick_device, prepare_folder
+from blastdet.training.run import Progress, pick_device
 from blastdet.training.tracing import OPSET, join, write_onnx
 from blastdet.types import RGB
 
@@ -117,12 +118,13 @@ def run_shallow(
     """
     if config.model not in MODELS:
         raise ConfigError(f"model: {config.model} found, with features one of {list(MODELS)} expected")
-    prepare_folder(config, run, resume)
+    check_run(config, run, resume)
     started = time.perf_counter()
     features, network = _features(config, base)
     data = load_crops(config, base)
     for line in data.notes:
         progress.say(line)
+    start_run(config, run, data.sources)
     seen, labels = _draws(config, CropEpoch(data.train, config, 0), features, progress)
     model = _fit(config, seen, labels)
     held = [framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD) for c in data.val]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,59 @@ def test_a_second_run_does_not_overwrite_the_first(trained, films, _train):
 def test_resume_wants_the_same_configuration(trained, films, _train):
     run = _train(films, "whole", "--resume", "--set", "lr=0.5", code=2)
     assert "differs from the configuration given" in run.stderr
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "metrics.csv", "weights/mine.txt"])
+def test_a_folder_of_somebody_is_left_as_it_is(trained, films, tmp_path, _train, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    run = _train(films, tmp_path, code=2)
+    assert "in the way of a new run" in run.stderr
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
+
+
+def test_a_training_that_cannot_start_leaves_nothing(films, tmp_path, _train):
+    _train(films, tmp_path / "run", "--set", "data.0.path=nowhere", code=2)
+    _train(films, tmp_path / "run", "--resume", code=2)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "file").write_text("")
+    assert "a file found, a folder for the run expected" in _train(films, tmp_path / "file", code=2).stderr
+
+
+def _copy_of(trained, folder):
+    for name in ("last.pt", "last.pt.sha256", "best.pt", "config.yaml", "sources.json"):
+        (folder / name).write_bytes((trained / name).read_bytes())
+
+
+def test_killed_between_checkpoint_and_its_sha256(trained, films, tmp_path, _train):
+    _copy_of(trained, tmp_path)
+    (tmp_path / "last.pt.sha256").rename(tmp_path / "last.pt.sha256.tmp")
+    (tmp_path / "last.pt.sha256").write_text("0" * 64)
+    assert "resuming after epoch 3" in _train(films, tmp_path, "--resume").stdout
+
+
+def test_data_that_changed_are_not_resumed_with(trained, films, tmp_path, _train):
+    _copy_of(trained, tmp_path)
+    path = tmp_path / "sources.json"
+    path.write_text(path.read_text().replace(json.loads(path.read_text())["films"], "0" * 64))
+    assert "films: its pictures or labels have changed" in _train(films, tmp_path, "--resume", code=2).stderr
+
+
+def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path, _train):
+    dataset = formats.read(films / "films/truth.json")
+    sides = [replace(s, split="val" if i < 3 else "train") for i, s in enumerate(dataset)]
+    turned = [replace(s, split="train" if i < 3 else "val") for i, s in enumerate(dataset)]
+    for name, smears in (("a", sides), ("b", turned)):
+        formats.write(replace(dataset, smears=tuple(smears)), tmp_path / name, "coco")
+    words = ["--data", str(tmp_path / "a"), "--data", str(tmp_path / "b")]
+    assert "and the same picture" in _train(films, tmp_path / "run", *words, code=2).stderr
+
+
+def test_a_checkpoint_of_something_else_is_one_line(trained, films, tmp_path, _train):
+    _copy_of(trained, tmp_path)
+    torch.save({"other": 1}, tmp_path / "last.pt")
+    (tmp_path / "last.pt.sha256").write_text(sha256_of(tmp_path / "last.pt"))
+    assert "last.pt: no checkpoint of this model" in _train(films, tmp_path, "--resume", code=2).stderr
 
 
 def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
