@@ -55,7 +55,7 @@ def test_data_of_ones_own_take_the_place_of_what_is_named(tmp_path, monkeypatch)
         ({"epochs": 0}, "epochs: Input should be greater than or equal to 1"),
         ({"classes": ["wbc", "dog"]}, "classes: Value error, .'dog'. found"),
         ({"crop": 100}, "crop: Value error, 100 found, a multiple of 32 expected"),
-        ({"flavour": 1}, "flavour: Extra inputs"),
+        ({"flavour": 1}, "flavour: no such entry"),
         ({"data": []}, "data: Tuple should have at least 1 item"),
         ({"mpp": -0.1}, "mpp: Input should be greater than 0"),
         ({"augment": {"mosaic": 2}}, "augment.mosaic: Input should be less"),
