@@ -1,10 +1,13 @@
-"""Progress: a bar on a terminal, nothing between plain lines elsewhere."""
+"""Progress: a bar on a terminal; elsewhere a plain line now and then where files take long."""
 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_EVERY_S = 15.0
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def training_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]
 def file_reporter(total: int, what: str) -> Iterator[Callable[[], None]]:
     """A callable to be called once per file done."""
     if not sys.stderr.isatty() or total < 2:
-        yield lambda: None
+        yield _lines(total, what)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -45,6 +48,20 @@ def file_reporter(total: int, what: str) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
+
+
+def _lines(total: int, what: str) -> Callable[[], None]:
+    """Writes a line to stderr when so many seconds have passed since the last one."""
+    done, last = 0, time.monotonic()
+
+    def step() -> None:
+        nonlocal done, last
+        done += 1
+        if time.monotonic() - last > _EVERY_S and done < total:
+            last = time.monotonic()
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+    return step
 
 
 @contextmanager

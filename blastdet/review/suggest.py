@@ -97,7 +97,11 @@ def _look(smear: Smear, found: Detections) -> list[float]:
 
 def _why(doubt: tuple[float, int, int], distance: float) -> str:
     mean, doubtful, n = doubt
-    cells = f"{doubtful} of {n} nucleated cells doubtful (mean {mean:.2f})" if n else "no nucleated cell found"
+    cells = (
+        f"{doubtful} of {n} nucleated cells doubtful (on average {mean:.0%} in doubt)"
+        if n
+        else "no nucleated cell found"
+    )
     if np.isinf(distance):
         return f"{cells}; the first of its set"
     return f"{cells}; {distance:.1f} spreads from the nearest smear that is labelled or listed above"
