@@ -1,11 +1,13 @@
-"""Many smears, one after another: names, files written, failures listed, resumed where a run was cut short."""
+"""Many smears: names, files written, failures listed, several at a time, resumed where a run was cut short."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from glob import has_magic
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -37,6 +39,8 @@ class Outcome:
 
     line: str
     failed: bool = False
+    entry: dict[str, Any] | None = None
+    """For the journal, where there is something to note."""
 
 
 def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
@@ -103,6 +107,8 @@ class Batch:
         See `blastdet.pipeline`.
     resume : bool
         Skip smears that the journal in `out` lists for equal settings.
+    at_once : int
+        Smears that are worked on at a time, each by a thread. Memory depends on it; results, and their order, do not.
 
     Raises
     ------
@@ -121,7 +127,9 @@ class Batch:
         mpp: Scale | Literal["auto"] | None = None,
         min_score: float | None = None,
         resume: bool = False,
+        at_once: int = 1,
     ) -> None:
+        self.at_once = at_once
         self.jobs, self.out, self.formats = jobs, out, tuple(formats)
         self.options = Options(mpp, min_score)
         self.models = load_models(weights, device)
@@ -130,14 +138,32 @@ class Batch:
         self.journal = Journal(out, settings, resume)
         self.resume = resume
         self.failed: list[str] = []
-        self._postponed: list[Job] = []
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
         self._full_names = max(stems.values(), default=0) > 1
         self._check_names()
 
     def __iter__(self) -> Iterator[Outcome]:
-        yield from filter(None, (self._try(self._first, job) for job in self.jobs))
-        yield from filter(None, (self._try(self._second, job) for job in self._postponed))
+        postponed: list[Job] = []
+        for job, outcome in in_order(partial(self._try, self._first), self.jobs, self.at_once):
+            if outcome is None:
+                postponed.append(job)
+            else:
+                yield self._noted(job, outcome)
+        for job, outcome in in_order(partial(self._try, self._second), postponed, self.at_once):
+            assert outcome is not None
+            yield self._noted(job, outcome)
+
+    def _noted(self, job: Job, outcome: Outcome) -> Outcome:
+        """Put a smear into the journal once its files are written, or among the failures."""
+        if outcome.entry is not None:
+            try:
+                self.journal.add(outcome.entry)
+            except OSError as error:
+                line = f"{job.name}: results cannot be written to {self.out} ({error.strerror})"
+                outcome = Outcome(f"failed: {line}", failed=True)
+        if outcome.failed:
+            self.failed.append(outcome.line.removeprefix("failed: "))
+        return outcome
 
     def _try(self, step: Callable[[Job], Outcome | None], job: Job) -> Outcome | None:
         try:
@@ -146,7 +172,6 @@ class Batch:
             line = " ".join(str(error).split())
         except Exception as error:  # noqa: BLE001  # one picture's surprise must not cost the others
             line = f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}"
-        self.failed.append(line)
         return Outcome(f"failed: {line}", failed=True)
 
     def stem(self, job: Job) -> Path:
@@ -181,7 +206,6 @@ class Batch:
         with self.models.open(job.path) as source:
             scale = find_scale(source, self.options.mpp, self.models.detector)
             if scale.weak and len(self.jobs) > 1:
-                self._postponed.append(job)
                 return None
             return self._run(job, source, scale)
 
@@ -205,10 +229,10 @@ class Batch:
             files = write_smear(report, job.name, self.stem(job), self.formats)
             entry = coco_entry(report, job.name) if "coco" in self.formats else {}
             measured = scale.source.startswith("red cells (") and not scale.weak
-            self.journal.add(_entry(report, job.name, entry) | {"mpp_measured": measured})
         except OSError as error:
             raise BlastdetError(f"{job.name}: results cannot be written to {self.out} ({error.strerror})") from error
-        return Outcome(describe(report, job.name, files))
+        note = _entry(report, job.name, entry) | {"mpp_measured": measured}
+        return Outcome(describe(report, job.name, files), entry=note)
 
     def finish(self, say: Callable[[str], None]) -> int:
         """Write the COCO file, print totals and failures; returns the number of failures."""
@@ -229,6 +253,27 @@ class Batch:
             for line in self.failed:
                 say(f"  {line}")
         return len(self.failed)
+
+
+def in_order(
+    do: Callable[[Job], Outcome | None], jobs: Sequence[Job], at_once: int
+) -> Iterator[tuple[Job, Outcome | None]]:
+    """What becomes of each job, in their order, some of them done at a time; few are begun before they are needed."""
+    if at_once == 1 or len(jobs) == 1:
+        yield from ((job, do(job)) for job in jobs)
+        return
+    with ThreadPoolExecutor(at_once) as pool:
+        begun: deque[tuple[Job, Future[Outcome | None]]] = deque()
+        try:
+            for job in jobs:
+                begun.append((job, pool.submit(do, job)))
+                if len(begun) > at_once:
+                    first, result = begun.popleft()
+                    yield first, result.result()
+            for first, result in begun:
+                yield first, result.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _entry(report: SmearReport, name: str, coco: dict[str, Any]) -> dict[str, Any]:

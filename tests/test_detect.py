@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,6 +104,25 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
     assert f"total of 3 smears: blast {blasts}, wbc {others}" in run.stdout
     assert len(coco["annotations"]) > sum(sum(counts.values()) for counts in counted)
     assert min(row["score"] for row in coco["annotations"]) < 0.1
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_several_at_a_time_give_equal_results_in_equal_order(tmp_path, crops, broken):
+    """Files, journal and lines, but for the seconds they took; with a broken picture among them, too."""
+    pictures = tmp_path / "pictures"
+    shutil.copytree(crops, pictures)
+    if broken:
+        (pictures / "b0.png").write_bytes(b"no picture")
+    said = {}
+    for jobs in (1, 3):
+        out = tmp_path / f"out{jobs}"
+        run = _run("detect", pictures, "--mpp", "0.1", "--out", out, "--jobs", jobs, cwd=tmp_path, code=int(broken))
+        files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.suffix in (".csv", ".jpg")}
+        journal = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
+        names = [line.get("name") for line in journal]
+        heads = [line.split(",")[0] for line in run.stdout.splitlines() if " px, " in line]
+        said[jobs] = (files, names, heads, [line for line in run.stderr.splitlines() if "failed" in line])
+    assert said[1] == said[3] and len(said[1][1]) == 4  # the settings, and three smears
 
 
 def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):

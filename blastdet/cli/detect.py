@@ -60,6 +60,7 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
 @click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see below.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Skip smears that an equal run in --out has done.")
+@click.option("--jobs", "at_once", type=click.IntRange(1), help="Smears at a time. [default: cores, 4 at most]")
 def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **options: Any) -> None:
     """Find every nucleated cell (and red cells and platelets) on smear images, count them, and say which are blasts.
 
@@ -84,7 +85,9 @@ def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **opti
     """
     from blastdet.batch import Batch, find_jobs
     from blastdet.cli._progress import file_reporter
+    from blastdet.detectors.openvino import cpu_count
 
+    options["at_once"] = options["at_once"] or min(cpu_count(), 4)
     jobs = find_jobs(paths, out)
     batch = Batch(jobs, out, formats, **options)
     with file_reporter(len(jobs), "smears") as done:

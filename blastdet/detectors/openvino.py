@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from blastdet.detectors.decode import Raw
@@ -46,18 +48,44 @@ class OpenVinoModel:
             model = _read(path)
             if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
                 raise ValueError("one float input (n, 3, height, width) expected")
-            self._queue: Any = openvino.AsyncInferQueue(openvino.Core().compile_model(model, "CPU", settings))
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            self._free: SimpleQueue[Any] = SimpleQueue()  # requests, each with memory of its own
+            for _ in range(min(cores, _STREAMS)):
+                self._free.put(compiled.create_infer_request())
         except Exception as error:  # it raises bare RuntimeErrors of its own C++ types
             raise WeightsError(f"{path}: OpenVINO cannot load it ({str(error).splitlines()[-1]})") from error
-        self._queue.set_callback(_keep)
 
     def __call__(self, blobs: Sequence[Any]) -> list[Raw]:
-        """The first output of each image (3, height, width)."""
+        """The first output of each image (3, height, width); may be called from several threads."""
         found: list[Raw | None] = [None] * len(blobs)
-        for index, blob in enumerate(blobs):
-            self._queue.start_async({0: blob[None]}, (found, index))
-        self._queue.wait_all()
+        under_way: deque[tuple[int, Any]] = deque()
+        try:
+            for index, blob in enumerate(blobs):
+                request = self._borrow(under_way, found)
+                under_way.append((index, request))
+                request.start_async({0: blob[None]})
+            while under_way:
+                self._finish(under_way, found)
+        finally:
+            for _, request in under_way:  # after an error
+                self._free.put(request)
         return [raw for raw in found if raw is not None]
+
+    def _borrow(self, under_way: deque[tuple[int, Any]], found: list[Raw | None]) -> Any:
+        """A free request; a thread that holds some never waits for those of others, or two would wait for each other."""
+        while under_way:
+            try:
+                return self._free.get_nowait()
+            except Empty:
+                self._finish(under_way, found)
+        return self._free.get()
+
+    def _finish(self, under_way: deque[tuple[int, Any]], found: list[Raw | None]) -> None:
+        index, request = under_way[0]
+        request.wait()
+        found[index] = request.get_output_tensor(0).data[0].copy()
+        under_way.popleft()
+        self._free.put(request)
 
 
 def _read(path: Path) -> Any:
@@ -65,11 +93,6 @@ def _read(path: Path) -> Any:
 
     reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
     return reader.convert(reader.load(str(path)))
-
-
-def _keep(request: Any, place: tuple[list[Raw | None], int]) -> None:
-    found, index = place
-    found[index] = request.get_output_tensor(0).data[0].copy()
 
 
 def cpu_count() -> int:
