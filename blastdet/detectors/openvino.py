@@ -72,7 +72,7 @@ class OpenVinoModel:
         return [raw for raw in found if raw is not None]
 
     def _borrow(self, under_way: deque[tuple[int, Any]], found: list[Raw | None]) -> Any:
-        """A free request; a thread that holds some never waits for those of others, or two would wait for each other."""
+        """A free request. A thread that holds some waits for none of others', or two would wait for each other."""
         while under_way:
             try:
                 return self._free.get_nowait()
