@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from blastdet.cli._options import Number
 
@@ -64,6 +65,10 @@ def command(context: click.Context, /, **options: Any) -> None:
     Exit codes: 0 done, 2 bad input. Research use only.
     """
     if context.invoked_subcommand is not None:
+        given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            raise click.UsageError(f"{option} before {context.invoked_subcommand}: its own options come behind it")
         return
     from blastdet.cli._extras import require
     from blastdet.cli.evaluate import predictions_of

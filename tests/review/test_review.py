@@ -393,10 +393,17 @@ def test_the_second_stage_looks_at_every_nucleated_cell(made):
         (["--data", "x", "--html", "y"], "--weights or --detections: exactly one expected"),
         (["export", "--data", "x", "--corrections", "c.jsonl", "--to", "voc", "o"], "--to voc: coco or yolo expected"),
         (["export", "--data", "x", "--corrections", "nowhere.jsonl", "o"], "nowhere.jsonl: cannot be read"),
+        (["--data", "x", "export", "--data", "x", "--corrections", "c.jsonl", "o"], "--data before export: its own"),
+        (
+            ["--data", "x", "--weights", "default", "--database-uri", "foo"],
+            "--database-uri foo: an address that starts",
+        ),
+        (["--data", "x", "--weights", "default", "--out", "test.py"], "test.py: line 1: not JSON"),
     ],
 )
 def test_bad_usage_is_one_line(words, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "test.py").write_text("print()\n")
     done = CliRunner().invoke(cli, ["review", *words])
     assert done.exit_code == 2 and line in done.output and len(done.output.strip().splitlines()) == 1, done.output
 
