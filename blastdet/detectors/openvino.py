@@ -53,7 +53,8 @@ class OpenVinoModel:
             for _ in range(min(cores, _STREAMS)):
                 self._free.put(compiled.create_infer_request())
         except Exception as error:  # it raises bare RuntimeErrors of its own C++ types
-            raise WeightsError(f"{path}: OpenVINO cannot load it ({str(error).splitlines()[-1]})") from error
+            why = (str(error).splitlines() or [type(error).__name__])[-1]
+            raise WeightsError(f"{path}: OpenVINO cannot load it ({why})") from error
 
     def __call__(self, blobs: Sequence[Any]) -> list[Raw]:
         """The first output of each image (3, height, width); may be called from several threads."""

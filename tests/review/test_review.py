@@ -164,6 +164,9 @@ def test_a_cell_moved_to_where_another_was_deleted_is_not_deleted_by_replaying(m
     ]
     after, counts = replay(dataset, lines)
     assert counts == {"moved": 1, "deleted": 1} and len(after.smears[0].truth) == 19
+    again = replay(after, lines)[0].smears[0].truth.sorted()
+    np.testing.assert_array_equal(again.boxes_xyxy, after.smears[0].truth.sorted().boxes_xyxy)
+    np.testing.assert_array_equal(again.label, after.smears[0].truth.sorted().label)
 
 
 def test_the_last_line_holds_though_the_box_was_written_a_little_differently(made):
