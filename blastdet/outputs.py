@@ -92,7 +92,7 @@ def to_dict(report: SmearReport, name: str) -> dict[str, Any]:
         "mpp_source": report.mpp_source,
         "warnings": list(report.warnings),
         "model": report.model,
-        "versions": software(),
+        "versions": dict(software()),
         "parameters": report.parameters,
         **summary(report),
         "cells": [
