@@ -159,8 +159,7 @@ class Batch:
             try:
                 self.journal.add(outcome.entry)
             except OSError as error:
-                line = f"{job.name}: results cannot be written to {self.out} ({error.strerror})"
-                outcome = Outcome(f"failed: {line}", failed=True)
+                outcome = Outcome(f"failed: {self._cannot_write(job, error)}", failed=True)
         if outcome.failed:
             self.failed.append(outcome.line.removeprefix("failed: "))
         return outcome
@@ -230,9 +229,12 @@ class Batch:
             entry = coco_entry(report, job.name) if "coco" in self.formats else {}
             measured = scale.source.startswith("red cells (") and not scale.weak
         except OSError as error:
-            raise BlastdetError(f"{job.name}: results cannot be written to {self.out} ({error.strerror})") from error
+            raise BlastdetError(self._cannot_write(job, error)) from error
         note = _entry(report, job.name, entry) | {"mpp_measured": measured}
         return Outcome(describe(report, job.name, files), entry=note)
+
+    def _cannot_write(self, job: Job, error: OSError) -> str:
+        return f"{job.name}: results cannot be written to {self.out} ({error.strerror})"
 
     def finish(self, say: Callable[[str], None]) -> int:
         """Write the COCO file, print totals and failures; returns the number of failures."""

@@ -121,9 +121,8 @@ def corrected_share(
         return None, None
     point = _rogan_gladen(np.array([called / n]), table.sum(axis=0)[None])[0]
     drawn, rng = _resamples(tuple(map(tuple, rows)), seed)
-    apparent = copy.deepcopy(rng).beta(
-        called + 0.5, n - called + 0.5, size=_RESAMPLES
-    )  # Jeffreys: 0 of n is no certainty of none
+    # Jeffreys: 0 of n is no certainty of none.
+    apparent = copy.deepcopy(rng).beta(called + 0.5, n - called + 0.5, size=_RESAMPLES)
     spread = percentile_interval(_rogan_gladen(apparent, drawn), "bootstrap over cells and clusters")
     if np.isnan([point, spread.low]).any():
         return None, None

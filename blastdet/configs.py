@@ -260,7 +260,7 @@ def expand(path: str, base: Path) -> Path:
     ConfigError
         If a variable is not set.
     """
-    if Path(path).exists():  # a name may hold a $
+    if (base / path).exists():  # a name may hold a $
         return base / path
     os.environ.setdefault("BLASTDET_DATA", str(base / ".." / "shared" / "data"))
     expanded = os.path.expandvars(path)

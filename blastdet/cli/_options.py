@@ -19,7 +19,7 @@ class Number(click.FloatRange):
         return number
 
 
-class Numbers(click.ParamType[tuple[float, ...]]):
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
     """So many finite numbers, comma between them."""
 
     name = "numbers"

@@ -85,7 +85,7 @@ def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **opti
     """
     from blastdet.batch import Batch, find_jobs
     from blastdet.cli._progress import file_reporter
-    from blastdet.detectors.openvino import cpu_count
+    from blastdet.detectors import cpu_count
 
     options["at_once"] = options["at_once"] or min(cpu_count(), 4)
     jobs = find_jobs(paths, out)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.cards import Card, InputSpec
+from blastdet.detectors import cpu_count
 from blastdet.detectors.decode import Raw, decode
-from blastdet.detectors.openvino import OpenVinoModel, cpu_count
+from blastdet.detectors.openvino import OpenVinoModel
 from blastdet.errors import ConfigError, DependencyError, WeightsError
 from blastdet.types import RGB, Detections
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from blastdet.detectors import cpu_count
 from blastdet.detectors.decode import Raw
 from blastdet.errors import DependencyError, WeightsError
 
@@ -94,8 +94,3 @@ def _read(path: Path) -> Any:
 
     reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
     return reader.convert(reader.load(str(path)))
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

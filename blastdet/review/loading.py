@@ -32,6 +32,7 @@ IGNORED = "ignored"
 """How a region of the truth that is not to be counted is labelled."""
 
 _GREY = "#9a9aa5"
+_LAYOUT = 2  # of the fields below; a session that was begun with others cannot go on
 _SHOWN = ("errors", "smear_group", "smear_cluster", "smear_label", "mpp")
 _BATCH = 200
 
@@ -81,11 +82,14 @@ def load(
         If another dataset of this name exists.
     """
     about: dict[str, Any] = {"model_sha256": model_sha256(reviewed.predictions), "model": reviewed.predictions.name}
+    about["layout"] = _LAYOUT
     about["smears"] = [sha256_of(smear.path) for smear in reviewed.dataset]
     if fiftyone.dataset_exists(name):
         there = fiftyone.load_dataset(name)
         if {key: there.info.get(key) for key in about} != about:
-            raise ReviewError(f"--name {name}: the database holds a review of other data or of another model")
+            raise ReviewError(
+                f"--name {name}: the database holds a review of other data or of another model, or of an older blastdet"
+            )
         if there.info.get("loaded"):
             return there
         there.delete()  # by a session that was killed while it loaded

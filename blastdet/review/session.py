@@ -135,11 +135,12 @@ def _said_of(sample: Any, who: str, model: str) -> list[Correction]:
             moved = annotated and key is not None and _apart(box, key) > _MOVED_PX
             if change is None and not moved:
                 continue
-            op, new = change or ("class", label.label)
+            is_class = label.label in CELL_CLASSES  # else a region to be ignored, which stays one wherever it is moved
+            op, new = change or (("class", str(label.label)) if is_class else ("ignore", ""))
             was = label.get_attribute_value("was", None)
             old = str(was) if annotated and was in CELL_CLASSES else ""
             if op == "ok" and moved:  # right where it is now
-                op, new = "class", str(label.label)
+                op, new = ("class", str(label.label)) if is_class else ("ignore", "")
             if op == "ignore" and not annotated:  # a detection becomes a region that is not to be counted
                 new = str(label.label)
             lines.append(

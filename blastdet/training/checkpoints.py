@@ -34,13 +34,14 @@ def save_state(path: Path, state: State[Any]) -> None:
         },
         "history": state.history,
     }
-    digest = _digest(path)
-    save(path, content, digest.with_name(digest.name + ".tmp"))
-    digest.with_name(digest.name + ".tmp").replace(digest)
+    digest, coming = _digests(path)
+    save(path, content, coming)
+    coming.replace(digest)
 
 
-def _digest(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
+def _digests(path: Path) -> tuple[Path, Path]:
+    """File with the sha256 of a checkpoint, and the one that holds it until the checkpoint is in its place."""
+    return path.with_name(f"{path.name}.sha256"), path.with_name(f"{path.name}.sha256.tmp")
 
 
 def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> None:
@@ -71,7 +72,7 @@ def resume(state: State[Any], run: Path) -> State[Any]:
         If there is none, or its bytes are not the ones that were written.
     """
     path = run / LAST
-    digests = [_digest(path), _digest(path).with_suffix(".sha256.tmp")]  # killed between the two: the second one holds
+    digests = _digests(path)  # killed between the two: the second one holds
     known = {one.read_text(encoding="utf-8", errors="replace").strip() for one in digests if one.is_file()}
     if not path.is_file() or not known:
         raise ConfigError(f"{path}: no checkpoint to resume from")

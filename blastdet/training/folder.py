@@ -50,7 +50,7 @@ def start_run(config: LoopConfig, run: Path, sources: Sequence[DataSource]) -> N
     check_sources(run, sources)
     run.mkdir(parents=True, exist_ok=True)
     (run / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    content = {source.name: source.fingerprint for source in sources}
+    content = [{"name": source.name, "fingerprint": source.fingerprint} for source in sources]
     (run / SOURCES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
@@ -65,9 +65,9 @@ def check_sources(run: Path, sources: Sequence[DataSource]) -> None:
     if not (path.is_file() and (run / checkpoints.LAST).is_file()):
         return
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        before = {row["fingerprint"] for row in json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     for source in sources:
-        if before.get(source.name) != source.fingerprint:
+        if source.fingerprint not in before:
             raise ConfigError(f"{source.name}: its pictures or labels have changed since {run} was started; train anew")

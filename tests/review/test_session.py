@@ -175,6 +175,29 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     assert fewer == {key: number for key, number in counts.items() if key not in ("ignored", "confirmed")}
 
 
+def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_path):
+    from blastdet.review.session import Recorder
+
+    dataset, predictions = made
+    ignore = np.arange(20) == 2
+    smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
+    dataset, cells = cells_of(replace(dataset, smears=tuple(smears)), predictions)
+    reviewed = load(fiftyone, f"ignored {time.time()}", Reviewed(dataset, cells, predictions))
+    sample = reviewed.first()
+    (region,) = (label for label in sample.truth.detections if label.label == "ignored")
+    x, y, w, h = region.bounding_box
+    region.bounding_box = [x + 5 / 310, y, w, h]
+    region.tags.append("ok")
+    sample.save()
+    recorder = Recorder(reviewed, tmp_path / "c.jsonl")
+    assert recorder.write() == 1 and recorder.write() == 0
+    (line,) = read(tmp_path / "c.jsonl")
+    assert (line.op, line.old_class, line.new_class) == ("ignore", "", "") and line.new_box_xyxy is not None
+    after, counts = replay(dataset, [line])
+    assert counts == {"moved": 1} and sum(s.truth.ignore.sum() for s in after) == 4
+    fiftyone.delete_dataset(reviewed.name)
+
+
 def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
     reviewed, dataset, cells = loaded
     with pytest.raises(ReviewError, match="the database holds a review of other data or of another model"):

@@ -133,9 +133,11 @@ def test_killed_between_checkpoint_and_its_sha256(trained, films, tmp_path, _tra
 def test_data_that_changed_are_not_resumed_with(trained, films, tmp_path, _train):
     _copy_of(trained, tmp_path)
     path = tmp_path / "sources.json"
-    ((name, fingerprint),) = json.loads(path.read_text()).items()
-    path.write_text(path.read_text().replace(fingerprint, "0" * 64))
-    assert f"{name}: its pictures or labels have changed" in _train(films, tmp_path, "--resume", code=2).stderr
+    (source,) = json.loads(path.read_text())
+    path.write_text(path.read_text().replace(source["fingerprint"], "0" * 64))
+    assert (
+        f"{source['name']}: its pictures or labels have changed" in _train(films, tmp_path, "--resume", code=2).stderr
+    )
 
 
 def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path, _train):
