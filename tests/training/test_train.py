@@ -15,12 +15,13 @@ import torch
 from made import kill_after_an_epoch
 
 from blastdet import formats
-from blastdet.cards import read_card, sha256_of
+from blastdet.cards import DataSource, read_card, sha256_of
 from blastdet.configs import read_config
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError, ConfigError
 from blastdet.review.corrections import Correction, append
 from blastdet.training import checkpoints, engine
+from blastdet.training.folder import start_run
 from blastdet.training.run import build, pick_device, run_training
 from blastdet.training.samples import Sample
 from blastdet.training.yolo import Yolo
@@ -138,6 +139,17 @@ def test_data_that_changed_are_not_resumed_with(trained, films, tmp_path, _train
     assert (
         f"{source['name']}: its pictures or labels have changed" in _train(films, tmp_path, "--resume", code=2).stderr
     )
+
+
+def test_data_sets_of_one_name_are_told_apart(tmp_path):
+    """As the three sets of films that configs/default.yaml trains on."""
+    films = [DataSource(name="films", split="train", fingerprint=c * 64, licence="") for c in "ab"]
+    config = read_config(REPO / "configs/default.yaml")
+    start_run(config, tmp_path, films)
+    (tmp_path / "last.pt").write_bytes(b"")
+    start_run(config, tmp_path, films)
+    with pytest.raises(ConfigError, match="films: its pictures or labels have changed"):
+        start_run(config, tmp_path, [films[0], films[0].model_copy(update={"fingerprint": "c" * 64})])
 
 
 def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path, _train):
