@@ -139,13 +139,13 @@ def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
             str(asked.rounds + 3),
         ]
         theirs, _, memory = child([*script, *scale], folder)
-        told = json.loads(theirs.splitlines()[-1])
+        seen = json.loads(theirs.splitlines()[-1])
         times = []
         for _ in range(asked.rounds + 3):
             start = time.perf_counter()
             detect_smear(path, models, Options(mpp=(FILM_MPP, FILM_MPP)))
             times.append(time.perf_counter() - start)
-        mine, peer = statistics.median(times[3:]), statistics.median(told["ms"][3:]) / 1000
+        mine, peer = statistics.median(times[3:]), statistics.median(seen["ms"][3:]) / 1000
         row = {"work": f"film of 2592 x 1944, models loaded; {name}", "peer": name, "ratio": peer / mine}
         rows.append(row | {"ours": {"s": mine}, "theirs": {"s": peer, "MB": memory}})
     return rows
