@@ -30,6 +30,10 @@ DETECTORS: dict[str, tuple[str, list[str]]] = {
     "yolov4s": ("YOLOv4u-s", ["model=yolov4s"]),
     "yolo26n": ("YOLO26n", ["model=yolo26n"]),
     "fasterrcnn_mobilenet": ("Faster R-CNN, MobileNetV3-FPN", ["model=fasterrcnn_mobilenet", "lr=0.0005"]),
+    "fasterrcnn_mobilenet-types": (
+        "the same, backbone begun with the cell types of PBC",
+        ["model=fasterrcnn_mobilenet", "lr=0.0005", f"init={REPO / 'runs/pbc-types/best.pt'}"],
+    ),
     "yolov5p2n": ("YOLOv5u-p2n, as shipped", ["model=yolov5p2n"]),
     "yolov5p2n-seed1": ("the same, seed 1", ["model=yolov5p2n", "seed=1"]),
     "yolov5p2n-seed2": ("the same, seed 2", ["model=yolov5p2n", "seed=2"]),

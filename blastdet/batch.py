@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from glob import has_magic
@@ -17,9 +16,10 @@ import numpy as np
 from blastdet import blasts
 from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
-from blastdet.images import Source, find_images
+from blastdet.images import Source, find_images, open_smear
 from blastdet.journal import Journal
 from blastdet.outputs import COCO_FILE, FIELD_MM2, SUFFIXES, coco_entry, summary, write_coco, write_smear
+from blastdet.parallel import in_order
 from blastdet.pipeline import Options, detect_source, load_models
 from blastdet.scale import ScaleFound, find_scale
 from blastdet.types import Scale, SmearReport
@@ -202,16 +202,18 @@ class Batch:
         """Do a smear, unless its scale is in doubt and other pictures may tell it: then later."""
         if skipped := self._skip(job):
             return skipped
-        with self.models.open(job.path) as source:
+        with open_smear(job.path) as picture:
+            source = self.models.see(picture)
             scale = find_scale(source, self.options.mpp, self.models.detector)
             if scale.weak and len(self.jobs) > 1:
                 return None
-            return self._run(job, source, scale)
+            return self._write(job, detect_source(source, scale, self.models, self.options), scale, picture)
 
     def _second(self, job: Job) -> Outcome:
-        with self.models.open(job.path) as source:
+        with open_smear(job.path) as picture:
+            source = self.models.see(picture)
             scale = self._consensus(source.size_wh) or find_scale(source, self.options.mpp, self.models.detector)
-            return self._run(job, source, scale)
+            return self._write(job, detect_source(source, scale, self.models, self.options), scale, picture)
 
     def _consensus(self, size_wh: tuple[int, int]) -> ScaleFound | None:
         """Median scale of the run's pictures of this size that many red cells measured: one camera, one objective."""
@@ -222,10 +224,9 @@ class Batch:
         x, y = np.median(np.array(measured), axis=0).tolist()
         return ScaleFound((x, y), f"red cells of {len(measured)} other pictures of this size")
 
-    def _run(self, job: Job, source: Source, scale: ScaleFound) -> Outcome:
-        report = detect_source(source, scale, self.models, self.options)
+    def _write(self, job: Job, report: SmearReport, scale: ScaleFound, picture: Source) -> Outcome:
         try:
-            files = write_smear(report, job.name, self.stem(job), self.formats)
+            files = write_smear(report, job.name, self.stem(job), self.formats, picture)
             entry = coco_entry(report, job.name) if "coco" in self.formats else {}
             measured = scale.source.startswith("red cells (") and not scale.weak
         except OSError as error:
@@ -255,27 +256,6 @@ class Batch:
             for line in self.failed:
                 say(f"  {line}")
         return len(self.failed)
-
-
-def in_order(
-    do: Callable[[Job], Outcome | None], jobs: Sequence[Job], at_once: int
-) -> Iterator[tuple[Job, Outcome | None]]:
-    """What becomes of each job, in their order, some of them done at a time; few are begun before they are needed."""
-    if at_once == 1 or len(jobs) == 1:
-        yield from ((job, do(job)) for job in jobs)
-        return
-    with ThreadPoolExecutor(at_once) as pool:
-        begun: deque[tuple[Job, Future[Outcome | None]]] = deque()
-        try:
-            for job in jobs:
-                begun.append((job, pool.submit(do, job)))
-                if len(begun) > at_once:
-                    first, result = begun.popleft()
-                    yield first, result.result()
-            for first, result in begun:
-                yield first, result.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def _entry(report: SmearReport, name: str, coco: dict[str, Any]) -> dict[str, Any]:

@@ -7,18 +7,20 @@ from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blastdet.cards import Card, Trial
-from blastdet.classifiers import Classifier
+from blastdet.classifiers import Classifier, Judged
 from blastdet.crops import crop
 from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.images import Source
+from blastdet.parallel import in_order, workers
 from blastdet.types import BLAST, ERYTHROBLAST, WBC, BlastCount, Detections, Scale
 
 ENOUGH = 200
 """White cells that a differential count by eye takes (ICSH 2015: blasts are counted on 200 cells)."""
 
-_BATCH = 256  # crops held at once
+_BATCH = 64  # crops held at once by each thread
 _RESAMPLES = 2000
 
 
@@ -47,10 +49,13 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
     label, cell_type = cells.label.copy(), np.full(len(cells), "", dtype=f"<U{len(ERYTHROBLAST)}")
     nucleated = np.flatnonzero(np.isin(cells.label, (BLAST, WBC)))
     pitch = max(min(mpp), card.mpp / 2)  # as in training: finer pixels than these are not looked at
-    for start in range(0, len(nucleated), _BATCH):
-        some = nucleated[start : start + _BATCH]
+
+    def look(some: NDArray[np.int64]) -> Judged:
         crops = [crop(source, tuple(box), mpp, pitch) for box in cells.boxes_xyxy[some].tolist()]
-        found = classifier(crops, [pitch] * len(crops))
+        return classifier(crops, [pitch] * len(crops))
+
+    batches = [nucleated[start : start + _BATCH] for start in range(0, len(nucleated), _BATCH)]
+    for some, found in in_order(look, batches, workers()):
         probability[some] = blast = found.probability[:, card.classes.index("blast")]
         label[some] = np.where(blast >= card.thresholds["blast"].value, BLAST, WBC)
         unsure[some] = is_unsure(card, blast, found.distance)

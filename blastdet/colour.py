@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.images import Source
-from blastdet.segment import absorbance, background_colour, densities, first_mode, mean_density
+from blastdet.segment import background_colour, densities, first_mode
 from blastdet.types import RGB
 
 FILM = 240.0
@@ -70,23 +70,27 @@ def apply(rgb: RGB, colours: NDArray[np.uint8]) -> RGB:
 def table(rgb: RGB) -> NDArray[np.uint8]:
     """Canonical level of each level of each channel, uint8 (256, 3); without red cells only the light is evened."""
     film = background_colour(rgb)
-    shown = (FILM + 8) * np.exp(-densities(film) * _factor(absorbance(rgb, film))) - 8
+    shown = (FILM + 8) * np.exp(-densities(film) * _factor(rgb, densities(film))) - 8
     return np.asarray(np.clip(np.rint(shown), 0, 255), np.uint8)
 
 
-def _factor(density: NDArray[np.float32]) -> NDArray[np.float32]:
-    total = mean_density(density)
+def _factor(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What to multiply the optical density of each channel by; `density` is that of each level (256, 3)."""
+    # Channel by channel, each in one piece: several times as fast as numpy with the channels side by side.
+    levels = [np.ascontiguousarray(rgb[..., channel]).ravel() for channel in range(3)]
+    red, green, blue = (density[:, channel][level] for channel, level in enumerate(levels))
+    total = (red + green + blue) / np.float32(3)
     stained = total > max(_STAINED * float(np.percentile(total, 95)), 0.04)
     one = np.ones(3, np.float32)
     if stained.mean() < _LEAST:
         return one
-    cells, amount = density[stained], total[stained]
-    hue = (cells[:, 0] / 2 + cells[:, 1] - cells[:, 2]) / amount
+    where = np.flatnonzero(stained)
+    hue = (red[where] / 2 + green[where] - blue[where]) / total[where]
     # Of all that is stained, red cells are the least purple.
-    red = np.abs(hue - first_mode(hue)) < _SAME_HUE
-    if red.sum() < _LEAST * total.size:
+    cells = where[np.abs(hue - first_mode(hue)) < _SAME_HUE]
+    if len(cells) < _LEAST * total.size:
         return one
-    found = np.median(cells[red], axis=0)
+    found = np.array([np.median(density[:, channel][level[cells]]) for channel, level in enumerate(levels)])
     # Noise on a channel that hardly absorbs must not be blown up.
     return np.asarray(np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS), np.float32)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -352,7 +353,11 @@ def _replicated(window: _Window, limit_wh: WidthHeight, box: tuple[int, int, int
     ax, bx, pad_x = _clipped(x0, x1, limit_wh[0])
     ay, by, pad_y = _clipped(y0, y1, limit_wh[1])
     inside = window(ax, ay, bx, by)
-    return np.pad(inside, (pad_y, pad_x, (0, 0)), mode="edge") if any(pad_x + pad_y) else inside
+    if not any(pad_x + pad_y):
+        return inside
+    return np.asarray(
+        cv2.copyMakeBorder(inside, *pad_y, *pad_x, cv2.BORDER_REPLICATE), np.uint8
+    )  # np.pad: 10 x as long
 
 
 def _clipped(start: int, stop: int, limit: int) -> tuple[int, int, tuple[int, int]]:

@@ -6,18 +6,19 @@ of the machine), so that equal input gives equal bytes.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from blastdet import blasts, overlay
 from blastdet.formats import geojson, table
 from blastdet.formats.coco_write import UNSURE, categories, to_annotations
 from blastdet.formats.files import write_text
-from blastdet.images import open_smear, write_image
+from blastdet.images import Source, open_smear, write_image
 from blastdet.pipeline import software
 from blastdet.types import CELL_CLASSES, RESEARCH_USE, BlastCount, Detections, SmearReport
 
@@ -29,6 +30,9 @@ SUFFIXES: dict[str, str] = {"json": ".json", "csv": ".csv", "geojson": ".geojson
 
 COCO_FILE = "detections.coco.json"
 FORMATS: tuple[str, ...] = (*SUFFIXES, "coco")
+
+_INDENTED = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
+_DENSE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 def summary(report: SmearReport) -> dict[str, Any]:
@@ -81,8 +85,10 @@ def to_dict(report: SmearReport, name: str) -> dict[str, Any]:
     name : str
         File name relative to the folder the user gave.
     """
-    cells, second = report.detections, _second_stage(report.detections)
-    width, height = (cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]).T
+    return {**_head(report, name), "cells": list(_cells(report))}
+
+
+def _head(report: SmearReport, name: str) -> dict[str, Any]:
     return {
         "notice": RESEARCH_USE,
         "file": name,
@@ -95,34 +101,37 @@ def to_dict(report: SmearReport, name: str) -> dict[str, Any]:
         "versions": dict(software()),
         "parameters": report.parameters,
         **summary(report),
-        "cells": [
-            {
-                "id": cell_name,
-                "label": CELL_CLASSES[cells.label[i]],
-                "score": round(float(cells.score[i]), 4),
-                "box_xyxy": [round(float(side), 2) for side in cells.boxes_xyxy[i]],
-                "size_um": [round(float(width[i]) * report.mpp[0], 2), round(float(height[i]) * report.mpp[1], 2)],
-                **second[i],
-            }
-            for i, cell_name in enumerate(cell_names(len(cells)))
-        ],
     }
 
 
-def _second_stage(cells: Detections) -> list[dict[str, Any]]:
-    """What the second stage says of each cell; nothing of cells that it did not look at."""
+def _cells(report: SmearReport) -> Iterator[dict[str, Any]]:
+    cells = report.detections
+    width, height = (cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]).T
+    for i, cell_name in enumerate(cell_names(len(cells))):
+        yield {
+            "id": cell_name,
+            "label": CELL_CLASSES[cells.label[i]],
+            "score": round(float(cells.score[i]), 4),
+            "box_xyxy": [round(float(side), 2) for side in cells.boxes_xyxy[i]],
+            "size_um": [round(float(width[i]) * report.mpp[0], 2), round(float(height[i]) * report.mpp[1], 2)],
+            **_second_stage(cells, i),
+        }
+
+
+def _second_stage(cells: Detections, i: int) -> dict[str, Any]:
+    """What the second stage says of a cell; nothing of one that it did not look at."""
     if cells.blast_probability is None or cells.unsure is None or cells.cell_type is None:
-        return [{}] * len(cells)
-    columns = zip(cells.blast_probability.tolist(), cells.unsure.tolist(), cells.cell_type.tolist(), strict=True)
-    return [
-        {"blast_probability": round(blast, 4), "unsure": unsure, **({"cell_type": kind} if kind else {})}
-        if blast == blast  # not NaN
-        else {}
-        for blast, unsure, kind in columns
-    ]
+        return {}
+    if np.isnan(blast := float(cells.blast_probability[i])):
+        return {}
+    kind = str(cells.cell_type[i])
+    found = {"blast_probability": round(blast, 4), "unsure": bool(cells.unsure[i])}
+    return {**found, "cell_type": kind} if kind else found
 
 
-def write_smear(report: SmearReport, name: str, stem: Path, formats: Iterable[str]) -> list[Path]:
+def write_smear(
+    report: SmearReport, name: str, stem: Path, formats: Iterable[str], source: Source | None = None
+) -> list[Path]:
     """Write the files of one smear; returns their paths.
 
     Parameters
@@ -134,22 +143,33 @@ def write_smear(report: SmearReport, name: str, stem: Path, formats: Iterable[st
         Path of the files without their suffix.
     formats : iterable of str
         Some of `FORMATS`; ``coco`` is written for the whole run, by `write_coco`.
+    source : Source, optional
+        The picture in its own colours, where it is open.
     """
     stem.parent.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in (kind for kind in SUFFIXES if kind in set(formats)):
         path = stem.with_name(stem.name + SUFFIXES[kind])
         if kind == "json":
-            write_text(path, json.dumps(to_dict(report, name), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            write_text(path, _json(report, name))
         elif kind == "overlay":
-            with open_smear(report.path) as source:
-                write_image(path, overlay.draw(source, report))
+            with nullcontext(source) if source is not None else open_smear(report.path) as picture:
+                write_image(path, overlay.draw(picture, report))
         elif kind == "geojson":
             geojson.write_cells(path, _named(report), report.mpp)
         else:
             write_text(path, _csv(report, name))
         written.append(path)
     return written
+
+
+def _json(report: SmearReport, name: str) -> Iterator[str]:
+    """`to_dict` piece by piece, a line for each cell: indenting all is done in Python, slower than the detector."""
+    head = _INDENTED.encode({**_head(report, name), "cells": []})
+    yield head.removesuffix("]\n}")
+    for i, cell in enumerate(_cells(report)):
+        yield (",\n  " if i else "\n  ") + _DENSE.encode(cell)
+    yield "\n ]\n}\n" if len(report.detections) else "]\n}\n"
 
 
 def cell_names(n: int) -> list[str]:
@@ -162,12 +182,10 @@ def _named(report: SmearReport) -> Detections:
     return report.detections.with_columns(id=names, origin=["model"] * len(names))
 
 
-def _csv(report: SmearReport, name: str) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table.COLUMNS)
-    writer.writerows([name, "", *row] for row in table.rows(_named(report), report.mpp))
-    return text.getvalue()
+def _csv(report: SmearReport, name: str) -> Iterator[str]:
+    yield table.line(table.COLUMNS)
+    for row in table.rows(_named(report), report.mpp):
+        yield table.line([name, "", *row])
 
 
 def coco_entry(report: SmearReport, name: str) -> dict[str, Any]:

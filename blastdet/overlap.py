@@ -7,7 +7,6 @@ registered at twice that scale. Pictures of one set are taken to have one magnif
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.images import image_size, read_image
+from blastdet.parallel import cpu_count
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -114,7 +114,7 @@ def find_overlaps(
     """
     if len(paths) < 2:
         return []
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cpu_count()
     factor = _coarse_factor(paths)
     with ThreadPoolExecutor(workers) as pool:
         pictures = list(_told(progress, "reading", pool.map(lambda p: _reduced(p, 2 * factor), paths), len(paths)))

@@ -46,7 +46,7 @@ def draw(source: Source, report: SmearReport) -> RGB:
         Square pixels; the longer side between 900 and 4200 pixels where the picture allows.
     """
     scale = _scale(report)
-    canvas = np.ascontiguousarray(source.read(None, scale))
+    canvas = _canvas(source, scale)
     height, width = canvas.shape[:2]
     unit = max(width, height) / 1600  # line width 1 and text height 12 px on a picture of 1600
     cells = report.detections
@@ -63,6 +63,15 @@ def draw(source: Source, report: SmearReport) -> RGB:
     if width < _NARROWEST_CAPTION:
         return canvas
     return np.concatenate([canvas, _caption(report, width, unit)])
+
+
+def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
+    """The picture at a scale; what is enlarged needs no filter against aliasing, and OpenCV is ten times as fast."""
+    if min(scale) < 1.0:
+        return np.ascontiguousarray(source.read(None, scale))
+    width, height = source.size_wh
+    size = round(width * scale[0]), round(height * scale[1])
+    return np.asarray(cv2.resize(source.read(), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _words(cells: Detections, i: int) -> str:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from blastdet.colour import as_seen
 from blastdet.detectors import SCORE_FLOOR, Detector, load_detector
 from blastdet.errors import ConfigError, ScaleError, WeightsError
 from blastdet.images import Source, open_smear
+from blastdet.parallel import in_order, workers
 from blastdet.scale import ScaleFound, find_scale, scaled_size
 from blastdet.tiles import Tile, place, stitch, tile_grid
 from blastdet.types import RGB, Detections, Scale, SmearReport
@@ -36,7 +36,7 @@ SMALLEST_SIDE_UM = 1.0
 """Boxes narrower than this are slivers of cells beyond the edge of the picture; the smallest platelet is 1.5 µm."""
 
 BATCH = 8
-"""Tiles that a detector gets at once; bounds memory."""
+"""Tiles of a large smear that a detector gets at once; bounds memory."""
 
 _SLACK_PX = 2.0
 
@@ -78,9 +78,9 @@ class Models:
         """Card of the detector."""
         return self.detector.card
 
-    def open(self, path: Path) -> Source:
+    def see(self, picture: Source) -> Source:
         """A smear in the colours that the detector was trained on."""
-        return as_seen(open_smear(path), self.card.input.colour)
+        return as_seen(picture, self.card.input.colour)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -185,7 +185,8 @@ def detect_smear(
     BlastdetError
         See `detect`.
     """
-    with models.open(path) as source:
+    with open_smear(path) as picture:
+        source = models.see(picture)
         scale = find_scale(source, options.mpp, models.detector)
         return detect_source(source, scale, models, options, progress)
 
@@ -236,10 +237,14 @@ def find_cells(
     scale_xy = (scaled_wh[0] / source.size_wh[0], scaled_wh[1] / source.size_wh[1])
     overlap = round(LARGEST_CELL_UM / card.mpp)
     tiles = list(tile_grid(scaled_wh, card.input.wh, overlap, card.input.stride))
-    parts: list[Detections] = []
-    for batch in _batches(tiles):
+
+    def look(batch: list[Tile]) -> list[Detections]:
         images = [_read(source, tile, scale_xy) for tile in batch]
-        parts += [place(cells, tile, _SLACK_PX) for cells, tile in zip(detector(images), batch, strict=True)]
+        return [place(cells, tile, _SLACK_PX) for cells, tile in zip(detector(images), batch, strict=True)]
+
+    parts: list[Detections] = []
+    for _, found in in_order(look, _batches(tiles), workers()):  # one reads while another computes
+        parts += found
         if progress is not None:
             progress(len(parts), len(tiles))
     cells = stitch(parts, card.suppression_iou)
@@ -255,10 +260,10 @@ def _read(source: Source, tile: Tile, scale_xy: tuple[float, float]) -> RGB:
     return source.read(box, scale_xy)
 
 
-def _batches(tiles: list[Tile]) -> Iterator[list[Tile]]:
-    rest = iter(tiles)
-    while batch := list(islice(rest, BATCH)):
-        yield batch
+def _batches(tiles: list[Tile]) -> list[list[Tile]]:
+    """Tiles that go together; those of a small smear one by one, for every core to have some."""
+    size = BATCH if len(tiles) > 4 * BATCH else 1
+    return [tiles[i : i + size] for i in range(0, len(tiles), size)]
 
 
 @cache  # reading them took a quarter of the time of a small picture

@@ -33,15 +33,17 @@ _REACH_UM = 6.5  # cytoplasm further than this from every nucleus pixel belongs 
 def background_colour(rgb: RGB) -> NDArray[np.float32]:
     """Colour of the empty film, float32 (3,): the brightest mode of the picture that is not a mere highlight."""
     smooth = cv2.GaussianBlur(rgb, (0, 0), 1.0).reshape(-1, 3)
-    light = smooth[:, 0].astype(np.int16) + smooth[:, 1] + smooth[:, 2]
-    histogram = np.convolve(np.bincount(light // 6, minlength=128), [1, 2, 3, 2, 1], "same")
+    channels = [np.ascontiguousarray(smooth[:, channel]) for channel in range(3)]
+    light = channels[0].astype(np.int16) + channels[1] + channels[2]
+    histogram = np.bincount(light, minlength=6 * 128).reshape(128, 6).sum(axis=1)
+    histogram = np.convolve(histogram, [1, 2, 3, 2, 1], "same")
     padded = np.pad(histogram, 1)
     mode = (histogram >= padded[:-2]) & (histogram >= padded[2:]) & (histogram > 0.15 * histogram.max())
     level = 6 * int(np.flatnonzero(mode)[-1]) + 3
     near = np.abs(light - level) <= 18
     if not near.any():
         return np.asarray(smooth.max(axis=0), np.float32)
-    return np.array([_median_level(smooth[:, channel], near) for channel in range(3)], np.float32)
+    return np.array([_median_level(channel, near) for channel in channels], np.float32)
 
 
 def _median_level(levels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> float:

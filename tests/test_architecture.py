@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "blastdet"
 LEVELS = [
     {"errors"},
     {"types"},
-    {"boxes", "configs"},
+    {"boxes", "configs", "parallel"},
     {"images", "images_pillow", "images_tiff", "stain"},
     {"segment", "discs", "tiles", "splits", "crops", "overlap"},
     {

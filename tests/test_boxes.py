@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,11 +39,13 @@ def test_iou_is_that_of_the_definition(a, b):
     np.testing.assert_allclose(boxes.iou_matrix(a, b), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("many", [0, 1000], ids=["large sets", "small sets"])
 @given(st.lists(st.tuples(BOX, st.integers(1, 4)), max_size=30), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 @settings(deadline=None)
-def test_suppression_is_the_greedy_one(rows, iou):
+def test_suppression_is_the_greedy_one(many, rows, iou):
     xyxy, score = [row[0] for row in rows], [row[1] / 4 for row in rows]
-    assert boxes.suppress(xyxy, score, iou).tolist() == _naive_suppress(xyxy, score, iou)
+    with patch.object(boxes, "_MANY", many):
+        assert boxes.suppress(xyxy, score, iou).tolist() == _naive_suppress(xyxy, score, iou)
 
 
 @given(st.lists(st.tuples(BOX, st.integers(1, 4)), min_size=1, max_size=30, unique=True), st.randoms())
@@ -60,6 +65,7 @@ def test_the_grid_finds_the_pairs_that_all_with_all_finds(monkeypatch):
     xyxy = np.hstack([corner, corner + random.uniform(1, 40, (600, 2))])
     dense = set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
     monkeypatch.setattr(boxes, "_FEW", 0)
+    monkeypatch.setattr(boxes, "_TOGETHER", 70)
     sparse = list(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
     assert len(sparse) == len(set(sparse))
     assert set(sparse) == dense and len(dense) > 300

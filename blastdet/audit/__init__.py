@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from blastdet.errors import BlastdetError, FormatError
 from blastdet.formats.naming import label_of
 from blastdet.images import read_image
 from blastdet.overlap import Progress, connected, find_near_duplicates, find_overlaps
+from blastdet.parallel import cpu_count
 from blastdet.types import CELL_CLASSES, RBC, RESEARCH_USE, Dataset, Detections, Smear, WidthHeight
 
 _RED_CELL_UM = 7.5
@@ -157,7 +157,7 @@ def _look(
     """Decode every picture: size of those that can be, reason for those that cannot."""
     sizes: dict[Path, WidthHeight] = {}
     broken: dict[Path, str] = {}
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(workers or cpu_count()) as pool:
         for done, (path, answer) in enumerate(zip(paths, pool.map(_decode, paths), strict=True), 1):
             if isinstance(answer, str):
                 broken[path] = answer

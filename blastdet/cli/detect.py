@@ -85,9 +85,9 @@ def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **opti
     """
     from blastdet.batch import Batch, find_jobs
     from blastdet.cli._progress import file_reporter
-    from blastdet.detectors import cpu_count
+    from blastdet.parallel import workers
 
-    options["at_once"] = options["at_once"] or min(cpu_count(), 4)
+    options["at_once"] = options["at_once"] or workers()
     jobs = find_jobs(paths, out)
     batch = Batch(jobs, out, formats, **options)
     with file_reporter(len(jobs), "smears") as done:

@@ -49,8 +49,3 @@ def load_detector(weights: str | os.PathLike[str], device: str = "auto") -> Dete
     from blastdet.detectors.onnx import OnnxDetector
 
     return OnnxDetector(card, folder, device)
-
-
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

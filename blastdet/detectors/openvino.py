@@ -8,9 +8,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from blastdet.detectors import cpu_count
 from blastdet.detectors.decode import Raw
 from blastdet.errors import DependencyError, WeightsError
+from blastdet.parallel import cpu_count
 
 _STREAMS = 4  # tiles at once at most; cores beyond that share them
 

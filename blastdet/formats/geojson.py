@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,16 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
 
 def write_cells(path: Path, cells: Detections, mpp: Scale | None = None) -> None:
     """Write the cells of one picture as one GeoJSON file."""
-    document = feature_collection(cells, mpp, name=path.stem)
-    write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _pieces(cells, mpp, path.stem))
+
+
+def _pieces(cells: Detections, mpp: Scale | None, name: str) -> Iterator[str]:
+    """`feature_collection`, a line for each cell."""
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    yield encode(feature_collection(Detections.empty(), name=name)).removesuffix("]}")
+    for i in range(len(cells)):
+        yield (",\n" if i else "\n") + encode(_feature(cells, i, mpp, name))
+    yield "]}\n"
 
 
 def feature_collection(cells: Detections, mpp: Scale | None = None, name: str = "") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,22 @@ FILE_NAME = "cells.csv"
 
 def write(dataset: Dataset, path: Path) -> Dataset:
     """Write ``cells.csv`` into the folder `path`; returns `dataset` as it is."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(COLUMNS)
+    write_text(Path(path) / FILE_NAME, _lines(dataset))
+    return dataset
+
+
+def _lines(dataset: Dataset) -> Iterator[str]:
+    yield line(COLUMNS)
     for smear in dataset:
         for row in rows(smear.truth or Detections.empty(), smear.mpp):
-            table.writerow([dataset.file_name(smear), smear.split or "", *row])
-    write_text(Path(path) / FILE_NAME, text.getvalue())
-    return dataset
+            yield line([dataset.file_name(smear), smear.split or "", *row])
+
+
+def line(fields: Iterable[Any]) -> str:
+    """A row of a CSV file, quoted where it has to be."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue()
 
 
 def rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from blastdet.errors import ConfigError
 from blastdet.formats import read
 from blastdet.formats.corrections import apply_corrections
 from blastdet.images import read_image
+from blastdet.parallel import cpu_count
 from blastdet.ruler import measure
 from blastdet.splits import assign, without
 from blastdet.training.weak import weak_truth
@@ -99,7 +99,7 @@ def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
     dataset = with_scale(dataset)
     if item.weak:
         unknown = np.array(item.unknown, np.float32).reshape(-1, 4)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cpu_count()) as pool:
             weak = tuple(pool.map(partial(weak_truth, what=item.weak, unknown_xyxy=unknown), dataset))
         dataset = replace(dataset, smears=weak)
     return dataset, split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import torch
 from blastdet.configs import LoopConfig, TrainConfig, expand
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
+from blastdet.parallel import cpu_count
 from blastdet.training import MODELS, checkpoints, engine
 from blastdet.training.data import Data, load_data
 from blastdet.training.drawings import draw_curves, draw_samples
@@ -70,7 +70,7 @@ def run_training(
         progress.say(line)
     kept = f" ({data.n_test} kept for testing)" if data.n_test else ""
     progress.say(f"training on {len(data.train)} pictures, validating on {len(data.val)}{kept}, device {place}")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         pictures = list(pool.map(lambda drawn: load_picture(drawn[0], config, drawn[1]), data.train))
     val_pictures = _val_pictures(data, config)
     start_run(config, run, data.sources)
