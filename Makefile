@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint films docs requirements clean
+.PHONY: demo test lint films bench docs requirements clean
 
 demo: .venv/base  ## install the base package and find the cells of the demo smear
 	$(BIN)/blastdet detect datasets/demo/smear.jpg --out blastdet-out
@@ -24,6 +24,13 @@ runs/films/mid: | .venv/base
 	$(BIN)/blastdet synth $@ --size 720x540 --mpp 0.2 --n 120 --seed 12 $(LOOK)
 runs/films/coarse: | .venv/base
 	$(BIN)/blastdet synth $@ --size 480x360 --mpp 0.35 --n 100 --seed 13 $(LOOK)
+
+bench: .venv/all  ## measure against peers (runs/bench; needs BLASTDET_DATA, and an hour)
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/tiling.py
+	$(BIN)/python benchmarks/linearity.py
+	$(BIN)/python benchmarks/evaluate.py
+	$(BIN)/python benchmarks/review.py
 
 docs: .venv/all  ## write the generated pages of docs/ again
 	$(BIN)/python docs/generate.py

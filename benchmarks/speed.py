@@ -5,7 +5,9 @@ tensors of weights/default/model.onnx in ultralytics' own class, as a .pt file. 
 the two sides in turns; medians count. Memory is the largest resident set of the process.
 
 Rows: ``picture`` one of 640 x 480, whole process; ``warm`` a film of 2592 x 1944, models loaded; ``cold`` the same,
-whole process; ``folder`` the 364 pictures of BCCD; ``slide`` a tiled TIFF of a gigapixel (--megapixels for less).
+whole process; ``folder`` the 364 pictures of BCCD; ``slide`` a tiled TIFF of a gigapixel at 0.1 µm/px and one of a
+tenth at 0.25 (--megapixels for less); ``convert`` BCCD to YOLO; ``audit`` BCCD. (Average precision beside pycocotools:
+evaluate.py.)
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ SCRIPTS = Path(__file__).parent / "peers"
 MODEL = RUNS / "shipped.pt"
 BCCD_MPP, FILM_MPP, MODEL_MPP = 0.0714, 0.1, 0.3
 PACKAGES = ("sahi", "ultralytics", "torch", "torchvision", "opencv-python", "tifffile", "imagecodecs", "zarr")
+PACKAGES += ("supervision", "cleanvision")
 
 
 def main() -> None:
@@ -54,7 +57,8 @@ def main() -> None:
 
 def install() -> None:
     """Environment and model of the peers, made once."""
-    if not (PEERS / "bin/python").exists():
+    installed = PEERS / "installed.json"
+    if not installed.is_file() or json.loads(installed.read_text(encoding="utf-8")) != list(PACKAGES):
         from importlib.metadata import PackageNotFoundError, version
 
         pins = []
@@ -64,9 +68,10 @@ def install() -> None:
             except PackageNotFoundError:
                 pins.append(name)
         uv = [str(Path(sys.executable).with_name("uv"))]
-        subprocess.run([*uv, "venv", "--quiet", str(PEERS)], check=True)
+        subprocess.run([*uv, "venv", "--quiet", "--clear", str(PEERS)], check=True)
         environment = os.environ | {"VIRTUAL_ENV": str(PEERS)}
         subprocess.run([*uv, "pip", "install", "--quiet", *pins], check=True, env=environment)
+        installed.write_text(json.dumps(PACKAGES), encoding="utf-8")
     if not MODEL.is_file():
         export_for_peers()
 
@@ -116,13 +121,42 @@ def batch(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 def slide(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """A tiled TIFF, from the shell."""
-    path, side = RUNS / f"slide-{asked.megapixels}.tif", round(1000 * asked.megapixels**0.5)
+    rows = []
+    for megapixels, mpp in ((asked.megapixels, FILM_MPP), (asked.megapixels / 10, 0.25)):
+        path, side = tiff(megapixels, mpp)
+        loop = [str(PEERS / "bin/python"), str(SCRIPTS / "loop_tiff.py"), str(MODEL), str(path), f"{mpp / MODEL_MPP}"]
+        what = f"tiled TIFF of {side} x {side} at {mpp} µm/px, whole process"
+        row = in_turns(what, ours(path, mpp, "json"), ("tifffile and ultralytics", loop), folder, 1)
+        rows.append(row | {"megapixels_per_s": side**2 / 1e6 / row["ours"]["s"]})
+    return rows
+
+
+def tiff(megapixels: float, mpp: float) -> tuple[Path, int]:
+    """A tiled TIFF drawn by code, kept for the next time, and its side in pixels."""
+    path, side = RUNS / f"slide-{megapixels:g}-{mpp}.tif", int(1000 * megapixels**0.5)
     if not path.is_file():
-        words = ["synth", str(path), "--size", f"{side}x{side}", "--mpp", "0.25", "--seed", "4"]
+        words = ["synth", str(path), "--size", f"{side}x{side}", "--mpp", f"{mpp}", "--seed", "4"]
         subprocess.run([sys.executable, "-m", "blastdet", *words], check=True)
-    script = [str(PEERS / "bin/python"), str(SCRIPTS / "loop_tiff.py"), str(MODEL), str(path), f"{0.25 / MODEL_MPP}"]
-    what = f"tiled TIFF of {side} x {side}, whole process"
-    return [in_turns(what, ours(path, 0.25, "json"), ("tifffile and ultralytics", script), folder, 1)]
+    return path, side
+
+
+def convert(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Pascal VOC to YOLO. FiftyOne is that of our own environment, for its MongoDB comes as a package of its own."""
+    data = DATA / "bccd/BCCD"
+    mine = [sys.executable, "-m", "blastdet", "convert", str(DATA / "bccd"), "--to", "yolo"]
+    rows = []
+    for name, python in (("supervision", str(PEERS / "bin/python")), ("fiftyone", sys.executable)):
+        script = str(SCRIPTS / f"convert_{name}.py")
+        theirs = [python, script, str(data / "JPEGImages"), str(data / "Annotations"), str(folder / "runs")]
+        rows.append(in_turns("BCCD to YOLO, whole process", mine, (name, theirs), folder, asked.rounds))
+    return rows
+
+
+def audit(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """Faults of a data set. The peer looks at single pictures and at whole copies; ours compares fields, and boxes."""
+    mine = [sys.executable, "-m", "blastdet", "audit", str(DATA / "bccd"), "--json"]
+    theirs = [str(PEERS / "bin/python"), str(SCRIPTS / "audit_cleanvision.py"), str(DATA / "bccd/BCCD/JPEGImages")]
+    return [in_turns("audit of BCCD, whole process", mine, ("CleanVision", theirs), folder, 1)]
 
 
 def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
@@ -157,6 +191,8 @@ ROWS: dict[str, Callable[[Path, argparse.Namespace], list[dict[str, Any]]]] = {
     "cold": cold,
     "folder": batch,
     "slide": slide,
+    "convert": convert,
+    "audit": audit,
 }
 
 
@@ -185,7 +221,7 @@ def in_turns(work: str, mine: list[str], peer: tuple[str, list[str]], folder: Pa
     for i in range(rounds):
         for side, words in (("ours", [*mine, str(folder / f"out-{i}")]), ("theirs", peer[1])):
             times[side].append(child(words, folder)[1:])
-        shutil.rmtree(folder / f"out-{i}")
+        shutil.rmtree(folder / f"out-{i}", ignore_errors=True)
         shutil.rmtree(folder / "runs", ignore_errors=True)
     medians = {side: [statistics.median(column) for column in zip(*rows, strict=True)] for side, rows in times.items()}
     found = {side: {"s": s, "MB": memory} for side, (s, memory) in medians.items()}
@@ -195,6 +231,7 @@ def in_turns(work: str, mine: list[str], peer: tuple[str, list[str]], folder: Pa
 def child(words: Sequence[str], folder: Path) -> tuple[str, float, float]:
     """What a process prints, its seconds, and the most memory it held, in MB."""
     environment = os.environ | {"YOLO_CONFIG_DIR": str(RUNS), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    environment |= {"FIFTYONE_DO_NOT_TRACK": "true", "FIFTYONE_DATABASE_DIR": str(folder / "mongo")}
     command = [sys.executable, str(SCRIPTS / "peak.py"), *words]
     run = subprocess.run(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False

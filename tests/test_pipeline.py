@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from blastdet import pipeline
 from blastdet.detectors.fake import MARKS, FakeDetector, fake_card
 from blastdet.errors import ConfigError, ScaleError
 from blastdet.outputs import coco_entry, summary, to_dict, write_coco, write_smear
@@ -66,6 +67,17 @@ def test_tiled_equals_whole(rgb, width, height):
     np.testing.assert_array_equal(tiled.score, whole.score)
 
 
+def test_the_number_of_threads_does_not_show(monkeypatch):
+    cells = [(x, y, 9, 9, "rbc") for x in range(0, 2000, 20) for y in range(0, 1600, 20)]
+    found = []
+    for number in (1, 4):
+        monkeypatch.setattr(pipeline, "workers", lambda number=number: number)
+        detector = FakeDetector(fake_card(0.5, (256, 256)))  # more tiles than go one by one
+        found.append(find_cells(_Memory(_paint((2000, 1600), cells)), (0.5, 0.5), detector))
+    np.testing.assert_array_equal(found[0].boxes_xyxy, found[1].boxes_xyxy)
+    assert len(found[0]) == len(cells)
+
+
 @pytest.fixture
 def models(tmp_path):
     return Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path)
@@ -105,6 +117,7 @@ def test_the_same_bytes_on_every_run(smear, models, tmp_path):
         assert [file.name for file in files] == ["smear.json", "smear.csv", "smear.geojson", "smear.overlay.jpg"]
         texts.append([file.read_bytes() for file in files])
     assert texts[0] == texts[1]
+    assert json.loads(texts[0][0]) == json.loads(json.dumps(to_dict(report, "smear.png")))
     assert not list(tmp_path.rglob("*.tmp*"))
 
 
@@ -184,4 +197,6 @@ def test_tiny_pictures(tmp_path, models, size):
     Image.new("RGB", size, (0, 0, 255)).save(path)
     report = detect_smear(path, models, Options(mpp=(0.3, 0.3)))
     assert (report.detections.label == WBC).all()
-    write_smear(report, "tiny.png", tmp_path / "out", ["json", "overlay"])
+    write_smear(report, "tiny.png", tmp_path / "out", ["json", "geojson", "overlay"])
+    assert json.loads((tmp_path / "out.json").read_bytes()) == json.loads(json.dumps(to_dict(report, "tiny.png")))
+    assert len(json.loads((tmp_path / "out.geojson").read_bytes())["features"]) == len(report.detections)

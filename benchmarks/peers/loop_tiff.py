@@ -21,5 +21,6 @@ with tifffile.TiffFile(slide) as file:
             piece = cv2.resize(
                 pixels[y : y + step, x : x + step], None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA
             )
-            n += len(model.predict(cv2.cvtColor(piece, cv2.COLOR_RGB2BGR), verbose=False)[0].boxes)
+            bgr = cv2.cvtColor(piece, cv2.COLOR_RGB2BGR)
+            n += len(model.predict(bgr, imgsz=max(bgr.shape[:2]), max_det=3000, verbose=False)[0].boxes)
 print(n)

@@ -15,7 +15,7 @@ from blastdet.detectors.onnx import onnx_session, to_blob
 from blastdet.errors import WeightsError
 from blastdet.types import RGB
 
-BATCH = 64
+BATCH = 32
 """Crops that run at once; bounds memory."""
 
 

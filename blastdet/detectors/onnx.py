@@ -146,6 +146,7 @@ def onnx_session(path: Path, device: str) -> Any:
         raise DependencyError(f"device {device}: onnxruntime-gpu expected, only {available} found")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cpu_count()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
     on_cuda = (_CUDA, {"device_id": int(device.partition(":")[2] or 0)})
     providers = [on_cuda, "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
     try:
