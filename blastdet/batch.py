@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from glob import has_magic
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
 from blastdet.images import Source, find_images, open_smear
 from blastdet.journal import Journal
-from blastdet.outputs import COCO_FILE, FIELD_MM2, SUFFIXES, coco_entry, summary, write_coco, write_smear
+from blastdet.outputs import COCO_FILE, FIELD_MM2, FORMATS, SUFFIXES, coco_entry, summary, write_coco, write_smear
 from blastdet.parallel import in_order
-from blastdet.pipeline import Options, detect_source, load_models
+from blastdet.pipeline import Models, Options, detect_source
 from blastdet.scale import ScaleFound, find_scale
-from blastdet.types import Scale, SmearReport
+from blastdet.types import SmearReport
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ class Batch:
     jobs : sequence of Job
     out : Path
         Output folder; made if it does not exist.
+    models : Models
+    options : Options
     formats : sequence of str
         See `blastdet.outputs.FORMATS`.
-    weights, device, mpp, min_score
-        See `blastdet.pipeline`.
     resume : bool
         Skip smears that the journal in `out` lists for equal settings.
     at_once : int
@@ -113,26 +113,22 @@ class Batch:
     Raises
     ------
     BlastdetError
-        If the weights or the output folder are no good.
+        If the output folder is no good.
     """
 
     def __init__(
         self,
         jobs: Sequence[Job],
         out: Path,
-        formats: Sequence[str],
+        models: Models,
+        options: Options,
         *,
-        weights: str = "default",
-        device: str = "auto",
-        mpp: Scale | Literal["auto"] | None = None,
-        min_score: float | None = None,
+        formats: Sequence[str] = FORMATS,
         resume: bool = False,
         at_once: int = 1,
     ) -> None:
-        self.at_once = at_once
-        self.jobs, self.out, self.formats = jobs, out, tuple(formats)
-        self.options = Options(mpp, min_score)
-        self.models = load_models(weights, device)
+        self.jobs, self.out, self.formats, self.at_once = jobs, out, tuple(formats), at_once
+        self.models, self.options = models, options
         self._lock = _locked(out)
         settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
         self.journal = Journal(out, settings, resume)

@@ -227,10 +227,8 @@ def test_stages_that_do_not_fit_are_one_line(detector, classifier, line, tmp_pat
 
 def test_a_batch_writes_what_both_stages_found(report, tmp_path):
     models, _ = report
-    batch = Batch(
-        [Job(tmp_path / "field.png", "field.png")], tmp_path / "out", ("json", "csv", "coco", "geojson"), mpp=(0.5, 0.5)
-    )
-    batch.models = models
+    jobs, kinds = [Job(tmp_path / "field.png", "field.png")], ("json", "csv", "coco", "geojson")
+    batch = Batch(jobs, tmp_path / "out", models, Options(mpp=(0.5, 0.5)), formats=kinds)
     assert not any(outcome.failed for outcome in batch)
     batch._lock.close()
     table = (tmp_path / "out/field.csv").read_text().splitlines()

@@ -204,9 +204,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
         (folder / f"{i:02}.png").write_bytes((crops / "a.png").read_bytes())
     words = ["detect", str(folder), "--mpp", DEMO_MPP, "--format", "json,csv,coco"]
     process = subprocess.Popen([*PROGRAM, *words, "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "killed/02.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    deadline, journal = time.monotonic() + 60, tmp_path / "killed/run.jsonl"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 2) and time.monotonic() < deadline:
+        time.sleep(0.01)  # until its head and two smears are noted
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     for path in (tmp_path / "killed").glob("*.json"):

@@ -61,7 +61,15 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Skip smears that an equal run in --out has done.")
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Smears at a time. [default: cores, 4 at most]")
-def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **options: Any) -> None:
+def command(
+    paths: tuple[Path, ...],
+    out: Path,
+    weights: str,
+    device: str,
+    mpp: Scale | Literal["auto"] | None,
+    min_score: float | None,
+    **settings: Any,
+) -> None:
     """Find every nucleated cell (and red cells and platelets) on smear images, count them, and say which are blasts.
 
     PATHS are files, patterns or folders (with all below).
@@ -86,10 +94,11 @@ def command(paths: tuple[Path, ...], out: Path, formats: tuple[str, ...], **opti
     from blastdet.batch import Batch, find_jobs
     from blastdet.cli._progress import file_reporter
     from blastdet.parallel import workers
+    from blastdet.pipeline import Options, load_models
 
-    options["at_once"] = options["at_once"] or workers()
+    settings["at_once"] = settings["at_once"] or workers()
     jobs = find_jobs(paths, out)
-    batch = Batch(jobs, out, formats, **options)
+    batch = Batch(jobs, out, load_models(weights, device), Options(mpp, min_score), **settings)
     with file_reporter(len(jobs), "smears") as done:
         for outcome in batch:
             _say(outcome)
