@@ -1,8 +1,8 @@
 """Time and memory of `blastdet detect` over area and over the number of files: python benchmarks/linearity.py
 
 Whole processes. Area: tiled TIFF drawn by code at 0.1 µm/px, 0.3 to 1,000 megapixels. Files: pictures of BCCD, 1 to
-1,000 (copies beyond 364), default formats. Prints the slope of each curve in doubly logarithmic axes over its upper
-half (1: linear), writes docs/images/linearity.png and runs/bench/linearity.json.
+1,000 (copies beyond 364), default formats. Prints a straight line through each curve and how far the points are from it
+at most; writes docs/images/linearity.png and runs/bench/linearity.json.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def main() -> None:
     for what, points in curves.items():
         for n, seconds, memory in points:
             print(f"| {what} | {n:g} | {seconds:.2f} | {memory:.0f} |")
-        print(f"slope over the upper half, {what}: {slope(points):.2f}")
+        start, each, off = line(points)
+        print(f"{what}: {start:.2f} s and {each:.4f} s each; no point is further than {off:.0%} from that line")
     draw(curves)
 
 
@@ -64,10 +65,11 @@ def measured(command: list[str], folder: Path) -> tuple[float, float]:
     return seconds, memory
 
 
-def slope(points: list[tuple[float, float, float]]) -> float:
-    """Exponent of the growth of time over the larger half of the points."""
-    n, seconds, _ = np.log(np.array(points[len(points) // 2 :])).T
-    return float(np.polyfit(n, seconds, 1)[0])
+def line(points: list[tuple[float, float, float]]) -> tuple[float, float, float]:
+    """Seconds of the start, seconds for each unit, and the largest relative deviation from that straight line."""
+    n, seconds, _ = np.array(points).T
+    each, start = np.polyfit(n, seconds, 1, w=1 / seconds)
+    return float(start), float(each), float(np.abs((start + each * n) / seconds - 1).max())
 
 
 def draw(curves: dict[str, list[tuple[float, float, float]]]) -> None:
@@ -81,7 +83,10 @@ def draw(curves: dict[str, list[tuple[float, float, float]]]) -> None:
     for column, (what, points) in enumerate(curves.items()):
         n, seconds, memory = np.array(points).T
         axes[0, column].loglog(n, seconds, "o-", color="#005ac8", label="measured")
-        axes[0, column].loglog(n, seconds[-1] * n / n[-1], ":", color="#808080", label="proportional")
+        start, each, _ = line(points)
+        label = f"{start:.2g} s + {1000 * each:.0f} ms each"
+        axes[0, column].loglog(n, start + each * n, ":", color="#808080", label=label)
+        axes[0, column].legend()
         axes[1, column].semilogx(n, memory, "o-", color="#005ac8")
         axes[1, column].set_xlabel(what)
         axes[1, column].set_ylim(0, 1.15 * max(memory.max(), 1000))
@@ -91,7 +96,6 @@ def draw(curves: dict[str, list[tuple[float, float, float]]]) -> None:
     axes[1, 0].set_ylabel("largest resident set, MB")
     axes[0, 0].set_title("one tiled TIFF at 0.1 µm/px")
     axes[0, 1].set_title("pictures of 640 x 480")
-    axes[0, 0].legend()
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=110)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from blastdet import blasts
+from blastdet.images import open_smear
 from blastdet.pipeline import Options, detect_smear, load_models
 
 MPP = (0.1, 0.1)
@@ -37,7 +38,8 @@ def main(n: int = 60, rounds: int = 9) -> None:
             start = time.perf_counter()
             detect_smear(path, first, Options(mpp=MPP))
             between = time.perf_counter()
-            with first.open(path) as source:
+            with open_smear(path) as picture:
+                source = first.see(picture)
                 source.read(None, (0.01, 0.01))  # decoded once for both stages in a run
                 opened = time.perf_counter()
                 blasts.judge(source, cells, MPP, both.classifier)

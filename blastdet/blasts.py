@@ -20,7 +20,7 @@ from blastdet.types import BLAST, ERYTHROBLAST, WBC, BlastCount, Detections, Sca
 ENOUGH = 200
 """White cells that a differential count by eye takes (ICSH 2015: blasts are counted on 200 cells)."""
 
-_BATCH = 64  # crops held at once by each thread
+_BATCH = 32  # crops held at once by each thread
 _RESAMPLES = 2000
 
 

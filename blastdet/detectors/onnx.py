@@ -33,7 +33,7 @@ _SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 class OnnxDetector:
     """A detector exported to ONNX or to OpenVINO's format.
 
-    On a CPU, OpenVINO runs it where that is installed, for it is twice as fast (docs/decisions/0016-speed.md); else
+    On a CPU, OpenVINO runs it where that is installed, for it is faster (docs/decisions/0016-speed.md); else
     ONNX Runtime does. ONNX Runtime also runs it through CUDA, and models that were quantised for it or put boxes out.
 
     Parameters
