@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,7 @@ import numpy as np
 import yaml
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from blastdet.blasts import is_unsure
-from blastdet.cards import Trial, read_card, write_card
+from blastdet.cards import Calibration, Threshold, Trial, Unsure, read_card, write_card
 from blastdet.classifiers import load_classifier, prepare
 from blastdet.colour import as_seen
 from blastdet.crop_table import CropRow, read_table
@@ -45,7 +44,7 @@ from blastdet.evaluation.intervals import group_weights, percentile_interval
 from blastdet.evaluation.operating import reliability_of
 from blastdet.formats import read
 from blastdet.images import open_smear, read_image, write_image
-from blastdet.training.calibration import class_weights
+from blastdet.training.calibration import class_weights, operating_threshold, platt, unsure_of
 from blastdet.training.crops import BY_SMEAR, folds, label_of
 
 REPO = Path(__file__).resolve().parents[1]
@@ -184,37 +183,86 @@ def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()
         blast = probability[:, card.classes.index("blast")]
         truth = np.array([label_of(row, "blast") == "blast" for row in mine])
         cluster = np.array([row.cluster for row in mine])
-        unsure = is_unsure(card, blast, distance)
-        columns.append((blast, blast >= card.thresholds["blast"].value, truth, unsure, cluster))
-    score, called, truth, unsure, cluster = (np.concatenate(column) for column in zip(*columns, strict=True))
-    trials = [trial(called[cluster == one], truth[cluster == one]) for one in np.unique(cluster)]
-    (runs / "trials.json").write_text(json.dumps([one.model_dump() for one in trials], indent=1) + "\n")
+        assert card.unsure is not None
+        columns.append((blast, truth, cluster, distance > card.unsure.distance, np.full(len(mine), k)))
+    raw, truth, cluster, far, fold = (np.concatenate(column) for column in zip(*columns, strict=True))
+    score, called, unsure = cross_fitted(raw, truth, fold)
+    unsure |= far
+    trials = tuple(trial(called[cluster == one], truth[cluster == one]) for one in np.unique(cluster))
+    settled = Settled(*settle(raw, truth), trials)
+    settled.write(runs / "settled.json")
     weight = class_weights(truth.astype(np.int64))
-    curve = reliability_of(score, truth, weight)
     return {
         "cells": len(truth),
         "clusters": len(trials),
         **pooled(score, called, truth, cluster),
-        "AUROC of folds": tuple(float(roc_auc_score(column[2], column[0])) for column in columns),
+        "AUROC of folds": tuple(float(roc_auc_score(column[1], column[0])) for column in columns),
         "specificity at sensitivity 0.95": float((score[~truth] < np.quantile(score[truth], 0.05)).mean()),
-        "calibration error": curve.error,
+        "calibration error": reliability_of(score, truth, weight).error,
+        "before": reliability_of(raw, truth, weight).error,
         "Brier": float(weight @ (score - truth) ** 2),
+        "before it": float(weight @ (raw - truth) ** 2),
         "unsure": float(unsure.mean()),
         "accuracy of the sure": float((called == truth)[~unsure].mean()),
     }
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What out-of-fold answers say of a kind of model: how to read it, and how often it errs, by cluster."""
+
+    calibration: Calibration
+    threshold: Threshold
+    unsure: Unsure
+    trials: tuple[Trial, ...]
+
+    def write(self, path: Path) -> None:
+        """Keep it beside the runs."""
+        parts = {name: getattr(self, name).model_dump() for name in ("calibration", "threshold", "unsure")}
+        content = {**parts, "trials": [one.model_dump() for one in self.trials]}
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Settled:
+        """What `write` wrote."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        trials = tuple(Trial(**one) for one in content["trials"])
+        kinds = (Calibration(**content["calibration"]), Threshold(**content["threshold"]), Unsure(**content["unsure"]))
+        return cls(*kinds, trials)
+
+
+def settle(raw: np.ndarray, truth: np.ndarray) -> tuple[Calibration, Threshold, Unsure]:
+    """Calibration, operating threshold and unsure band by out-of-fold blast probabilities (n,)."""
+    where = f"{len(raw)} crops of ALL fields out of fold, by clusters"
+    calibration = platt(raw, truth, where)
+    score = calibration.apply(raw)
+    return calibration, operating_threshold(score, truth, where), unsure_of(score, truth, np.ones(len(raw)), where)
+
+
+def cross_fitted(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Calibrated, called, unsure (n,): each fold by what `settle` makes of the other folds."""
+    score, called, unsure = np.empty(len(raw)), np.empty(len(raw), bool), np.empty(len(raw), bool)
+    for k in np.unique(fold):
+        calibration, threshold, band = settle(raw[fold != k], truth[fold != k])
+        mine = score[fold == k] = calibration.apply(raw[fold == k])
+        called[fold == k] = mine >= threshold.value
+        unsure[fold == k] = (mine >= band.low) & (mine < band.high)
+    return score, called, unsure
+
+
 def confusion_picture(name: str, runs: Path, n: int = 3) -> None:
     """Crops of ALL fields by the class of their field and by what they are called out of fold, drawn at random."""
+    settled = Settled.read(runs / "settled.json")
     rows = [row for row in read_table(CROPS / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
     dealt = folds(read_table(CROPS / "all_fields"), FOLDS)
     cells: dict[tuple[str, str], list[CropRow]] = {}
     for k in range(FOLDS):
         weights = runs / f"fold-{k}/weights"
         mine, card = [row for row in rows if dealt[row.cluster] == k], read_card(weights)
-        probability, distance = judged(weights, CROPS / "all_fields", mine)
-        blast = probability[:, card.classes.index("blast")]
-        unsure, limit = is_unsure(card, blast, distance), card.thresholds["blast"].value
+        probability, _ = judged(weights, CROPS / "all_fields", mine)
+        blast = settled.calibration.apply(probability[:, card.classes.index("blast")])
+        unsure = (blast >= settled.unsure.low) & (blast < settled.unsure.high)
+        limit = settled.threshold.value
         for row, score, doubt in zip(mine, blast, unsure, strict=True):
             called = "unsure" if doubt else "blast" if score >= limit else "other"
             cells.setdefault((row.smear_label, called), []).append(row)
@@ -283,13 +331,21 @@ FIGURES = {
 
 
 def false_blasts(left: str, name: str, run: Path) -> None:
-    """Of each cell type of a laboratory left out of training: how many are called blasts, of how many."""
-    weights = trained(name, run, CROPS, [f"leave_out=[{left}]", *LEFT[left]])
+    """Of each cell type of a laboratory left out of training: how many are called blasts, of how many.
+
+    Calibration and threshold are those of five folds that the laboratory was left out of as well.
+    """
+    settings = [f"leave_out=[{left}]", *LEFT[left]]
+    weights = trained(name, run, CROPS, settings)
+    out_of_fold(name, run.with_name(f"{run.name}-folds"), CROPS, settings)
+    settled = Settled.read(run.with_name(f"{run.name}-folds") / "settled.json")
     card = read_card(weights)
     rows = [row for row in read_table(CROPS / left) if row.label == "wbc"]
     probability, distance = judged(weights, CROPS / left, rows)
-    blast = probability[:, card.classes.index("blast")]
-    called, unsure = blast >= card.thresholds["blast"].value, is_unsure(card, blast, distance)
+    assert card.unsure is not None
+    blast = settled.calibration.apply(probability[:, card.classes.index("blast")])
+    called = blast >= settled.threshold.value
+    unsure = (blast >= settled.unsure.low) & (blast < settled.unsure.high) | (distance > card.unsure.distance)
     for kind in sorted({row.cell_type for row in rows}):
         mine = np.array([row.cell_type == kind for row in rows])
         n, wrong, sure = int(mine.sum()), int((called & mine).sum()), int((called & ~unsure & mine).sum())
@@ -321,13 +377,20 @@ def ship(name: str, runs: Path) -> None:
     target = REPO / "weights/blast"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(weights, target)
-    trials = tuple(Trial(**row) for row in json.loads((runs / "trials.json").read_text(encoding="utf-8")))
+    settled = Settled.read(runs / "settled.json")
     limits = (
         "Labels of ALL fields are those of whole fields; hematogones (benign) are hard for people, too.",
         "All blasts it learnt come from one laboratory.",
     )
     card = read_card(target)
-    write_card(card.model_copy(update={"trials": trials, "limits": (*card.limits, *limits)}), target)
+    assert card.unsure is not None
+    found = {
+        "calibration": settled.calibration,
+        "thresholds": {"blast": settled.threshold},
+        "unsure": settled.unsure.model_copy(update={"distance": card.unsure.distance}),
+        "trials": settled.trials,
+    }
+    write_card(card.model_copy(update={**found, "limits": (*card.limits, *limits)}), target)
     detector = REPO / "weights/default"
     write_card(read_card(detector).model_copy(update={"second_stage": "blast"}), detector)
     print(f"wrote {target}")

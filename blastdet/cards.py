@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blastdet.errors import WeightsError
@@ -58,6 +60,22 @@ class Unsure(_Frozen):
     distance: float = Field(gt=0, description="cells farther than this from all that was learnt are unsure")
     chosen_on: str
     criterion: str
+
+
+class Calibration(_Frozen):
+    """What turns a model's blast probability into that of stains it never saw: on the logit, slope and offset.
+
+    Source: J. Platt, "Probabilistic outputs for support vector machines", 1999; fitted to out-of-fold answers.
+    """
+
+    slope: float = Field(gt=0, allow_inf_nan=False)
+    offset: float = Field(allow_inf_nan=False)
+    chosen_on: str
+
+    def apply(self, probability: ArrayLike) -> NDArray[np.float64]:
+        """Blast probabilities as the model gives them, to blast probabilities."""
+        given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
+        return np.asarray(1 / (1 + np.exp(-(self.slope * np.log(given / (1 - given)) + self.offset))))
 
 
 class Trial(_Frozen):
@@ -133,6 +151,9 @@ class Card(_Frozen):
     second_stage: str | None = Field(
         default=None, description="weights folder beside this one, or shipped model, that tells blasts from others"
     )
+    calibration: Calibration | None = Field(
+        default=None, description="of the blast probability once more, on clusters left out of training"
+    )
     unsure: Unsure | None = None
     trials: tuple[Trial, ...] = Field(
         default=(), description="out-of-fold counts by cluster: sensitivity, specificity and how sure they are"
@@ -158,6 +179,8 @@ class Card(_Frozen):
             raise ValueError(f"thresholds for {idle}, which the model does not know")
         if (self.output == "probabilities") != (self.task == "classify"):
             raise ValueError(f"output {self.output} found in a card to {self.task}")
+        if self.calibration is not None and "blast" not in self.classes:
+            raise ValueError("calibration: of a blast probability, which the model does not give")
         if self.second_stage is not None and (self.task != "detect" or "blast" in self.classes):
             raise ValueError("second_stage: only a detector that does not know blasts has one")
         if not all(self.input.std) or min(self.input.wh) < self.input.stride:

@@ -63,7 +63,7 @@ class OnnxClassifier:
         expected = [(len(batch), len(self.card.classes)), (len(batch),)]
         if [part.shape for part in found] != expected:
             raise WeightsError(f"{self._path}: outputs {[part.shape for part in found]} found, {expected} expected")
-        return Judged(*found)
+        return Judged(_calibrated(found[0], self.card), found[1])
 
     def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
@@ -71,3 +71,16 @@ class OnnxClassifier:
         except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
             raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
         return [np.asarray(part, np.float32) for part in found]
+
+
+def _calibrated(probability: NDArray[np.float32], card: Card) -> NDArray[np.float32]:
+    """Probabilities (n, classes), the blast's as the card calibrates it; the others share what is left as before."""
+    if card.calibration is None:
+        return probability
+    blast = card.classes.index("blast")
+    wanted = card.calibration.apply(probability[:, blast])
+    others = np.maximum(probability.astype(np.float64), 1e-12)  # a blast of probability 1 leaves nothing to share
+    others[:, blast] = 0
+    found = others * ((1 - wanted) / others.sum(axis=1))[:, None]
+    found[:, blast] = wanted
+    return np.asarray(found, np.float32)

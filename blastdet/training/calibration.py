@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.cards import Threshold, Unsure
+from blastdet.cards import Calibration, Threshold, Unsure
 from blastdet.evaluation.operating import Reliability, reliability_of
 
 SENSITIVITY = 0.95
@@ -84,17 +84,43 @@ def blast_reliability(probability: Floats, is_blast: NDArray[np.bool_]) -> Relia
     return reliability_of(probability, is_blast, class_weights(is_blast.astype(np.int64)))
 
 
-def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_]) -> Threshold:
-    """The highest blast probability that keeps `SENSITIVITY` of the validation blasts."""
+def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calibration:
+    """Slope and offset of the lowest cross-entropy, blasts weighing as much as all others.
+
+    Parameters
+    ----------
+    probability : (n,)
+        Blast probabilities of cells whose clusters the model that gave them never saw.
+    is_blast : bool (n,)
+    where : str
+        What the cells are, for the card.
+    """
+    from scipy.optimize import minimize
+
+    given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
+    logit, sign = np.log(given / (1 - given)), np.where(is_blast, -1.0, 1.0)
+    weight = class_weights(is_blast.astype(np.int64))
+
+    def cross_entropy(x: Floats) -> float:
+        return float(weight @ np.logaddexp(0, sign * (np.exp(x[0]) * logit + x[1])))
+
+    slope, offset = minimize(cross_entropy, [0.0, 0.0]).x
+    return Calibration(slope=float(np.exp(slope)), offset=float(offset), chosen_on=where)
+
+
+def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_], where: str = "validation crops") -> Threshold:
+    """The highest blast probability that keeps `SENSITIVITY` of the blasts; `where` says of what, for the card."""
     value = float(np.quantile(probability[is_blast], 1 - SENSITIVITY, method="lower"))
     return Threshold(
         value=value,
-        chosen_on=f"validation crops, {int(is_blast.sum())} blasts",
+        chosen_on=f"{where}, {int(is_blast.sum())} blasts",
         criterion=f"highest threshold that keeps {SENSITIVITY:.0%} of blasts",
     )
 
 
-def unsure_of(probability: Floats, is_blast: NDArray[np.bool_], distance: Floats) -> Unsure:
+def unsure_of(
+    probability: Floats, is_blast: NDArray[np.bool_], distance: Floats, where: str = "validation crops"
+) -> Unsure:
     """The band of blast probabilities, and the distance, from which on an answer is unsure.
 
     The band lies between the probability that few blasts fall below and the one that few other cells reach. Where
@@ -106,7 +132,7 @@ def unsure_of(probability: Floats, is_blast: NDArray[np.bool_], distance: Floats
         low=low,
         high=max(low, high),
         distance=float(np.quantile(distance, 1 - FAR)),
-        chosen_on=f"validation crops, {int(is_blast.sum())} blasts, {int((~is_blast).sum())} others",
+        chosen_on=f"{where}, {int(is_blast.sum())} blasts, {int((~is_blast).sum())} others",
         criterion=f"{TAIL:.1%} of blasts lie below the band, {TAIL:.1%} of others above; "
         f"{FAR:.0%} of cells are farther than the distance",
     )

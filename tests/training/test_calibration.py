@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss
 
 from blastdet.training import calibration
@@ -47,6 +48,21 @@ def test_probabilities_that_are_right_have_no_calibration_error_and_bold_ones_do
     blast = rng.random(40000) < p
     assert calibration.blast_reliability(p, blast).error < 0.02
     assert calibration.blast_reliability(np.where(p > 0.5, 1.0, 0.0), blast).error > 0.2
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 50), st.floats(0.3, 2), st.floats(-3, 3))
+def test_slope_and_offset_are_those_of_logistic_regression(seed, slope, offset):
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(0, 2, 600)
+    blast = rng.random(600) < 1 / (1 + np.exp(-(slope * logit + offset)))
+    blast[:2], blast[2:4] = True, False
+    raw = 1 / (1 + np.exp(-logit))
+    found = calibration.platt(raw, blast, "cells drawn at random")
+    oracle = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    oracle.fit(logit[:, None], blast, sample_weight=600 * calibration.class_weights(blast.astype(int)))
+    if oracle.coef_[0, 0] > 0.01:  # ours never turns the order of cells around
+        np.testing.assert_allclose(found.apply(raw), oracle.predict_proba(logit[:, None])[:, 1], atol=2e-3)
 
 
 @given(st.integers(0, 100), st.integers(5, 300))

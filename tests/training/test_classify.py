@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from made import cell_picture, kill_after_an_epoch, run_blastdet
 from PIL import Image
 
-from blastdet.cards import read_card
+from blastdet.cards import Calibration, read_card, write_card
 from blastdet.classifiers import framed, load_classifier, prepare
 from blastdet.configs import ClassifyConfig, read_any, read_config
 from blastdet.crop_table import CropRow, read_table
@@ -56,6 +58,20 @@ def test_its_card_tells_where_it_is_sure(run):
     assert (strange > card.unsure.distance).all()
     assert (run / "reliability.png").is_file()
     assert {"Brier score", "expected calibration error of blast"} <= {metric.metric for metric in card.metrics}
+
+
+def test_a_card_may_calibrate_once_more(run, tmp_path):
+    weights = shutil.copytree(run / "weights", tmp_path / "weights")
+    rng = np.random.default_rng(4)
+    crops = [cell_picture(kind, rng, 60) for kind in ("blast", "wbc") * 5]
+    before = load_classifier(weights)(crops, [1 / 3] * 10)
+    again = Calibration(slope=0.5, offset=-1.0, chosen_on="a test")
+    write_card(read_card(weights).model_copy(update={"calibration": again}), weights)
+    after = load_classifier(weights)(crops, [1 / 3] * 10)
+    np.testing.assert_allclose(after.probability[:, 0], again.apply(before.probability[:, 0]), atol=1e-6)
+    np.testing.assert_allclose(after.probability.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_array_equal(after.distance, before.distance)
+    assert (np.argsort(after.probability[:, 0]) == np.argsort(before.probability[:, 0])).all()
 
 
 def test_the_same_crop_at_another_resolution_is_the_samecell_picture(run):
