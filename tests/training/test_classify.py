@@ -71,7 +71,6 @@ def test_a_card_may_calibrate_once_more(run, tmp_path):
     np.testing.assert_allclose(after.probability[:, 0], again.apply(before.probability[:, 0]), atol=1e-6)
     np.testing.assert_allclose(after.probability.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(after.distance, before.distance)
-    assert (np.argsort(after.probability[:, 0]) == np.argsort(before.probability[:, 0])).all()
 
 
 def test_the_same_crop_at_another_resolution_is_the_samecell_picture(run):
