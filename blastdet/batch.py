@@ -133,7 +133,8 @@ class Batch:
         settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
         self.journal = Journal(out, settings, resume)
         self.resume = resume
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}
+        """Name of a smear: why it failed."""
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
         self._full_names = max(stems.values(), default=0) > 1
         self._check_names()
@@ -157,16 +158,20 @@ class Batch:
             except OSError as error:
                 outcome = Outcome(f"failed: {self._cannot_write(job, error)}", failed=True)
         if outcome.failed:
-            self.failed.append(outcome.line.removeprefix("failed: "))
+            self.failed[job.name] = outcome.line.removeprefix("failed: ")
         return outcome
 
     def _try(self, step: Callable[[Job], Outcome | None], job: Job) -> Outcome | None:
         try:
+            job.name.encode()
             return step(job)
+        except UnicodeEncodeError:
+            line = f"{job.name!a}: a name that is not UTF-8; rename it"
         except BlastdetError as error:
             line = " ".join(str(error).split())
+            line = line if job.name in line else f"{job.name}: {line}"
         except Exception as error:  # noqa: BLE001  # one picture's surprise must not cost the others
-            line = f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}"
+            line = f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
         return Outcome(f"failed: {line}", failed=True)
 
     def stem(self, job: Job) -> Path:
@@ -235,7 +240,7 @@ class Batch:
 
     def finish(self, say: Callable[[str], None]) -> int:
         """Write the COCO file, print totals and failures; returns the number of failures."""
-        names = [job.name for job in self.jobs]
+        names = [job.name for job in self.jobs if job.name not in self.failed]
         if "coco" in self.formats and len(self.failed) < len(self.jobs):
             path = write_coco(self.journal.entries(names), self.models.classes, self.out / COCO_FILE)
             say(f"wrote {path}")
@@ -249,7 +254,7 @@ class Batch:
             say(f"total of {len(done)} smears: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
         if self.failed and len(self.jobs) > 1:
             say(f"{len(self.failed)} of {len(self.jobs)} failed:")
-            for line in self.failed:
+            for line in self.failed.values():
                 say(f"  {line}")
         return len(self.failed)
 

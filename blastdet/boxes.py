@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 _FEW = 100
 # Up to this many, OpenCV's plain loop over all boxes kept is faster still (10 times at 4,000 with 400 kept).
 _MANY = 5_000
+_LARGE = 4  # times the median side: few boxes are, and they are compared with all
 _TOGETHER = 1 << 16  # boxes whose neighbours are looked at together: bounds memory
 
 
@@ -91,7 +92,21 @@ def _touching(boxes: Floats) -> Iterator[NDArray[np.int64]]:
 
 def _grid_pairs(boxes: Floats) -> Iterator[NDArray[np.int64]]:
     """Every pair of boxes in the same field of a grid or in two that touch, as `_touching`."""
-    mesh = max(float((boxes[:, 2:] - boxes[:, :2]).max()), 1.0)
+    side = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    large = side > _LARGE * np.median(side)
+    if large.sum() > len(boxes) // 100:
+        large[:] = False
+    every = np.arange(len(boxes))
+    for k in np.flatnonzero(large):  # a wide mesh for the sake of a few would compare all with all
+        other = every[~large | (every > k)]
+        yield np.stack([np.minimum(k, other), np.maximum(k, other)])
+    usual = np.flatnonzero(~large)
+    for pairs in _mesh_pairs(boxes[usual], max(float(side[usual].max()), 1.0)):
+        yield usual[pairs]
+
+
+def _mesh_pairs(boxes: Floats, mesh: float) -> Iterator[NDArray[np.int64]]:
+    """As `_grid_pairs`, of boxes that are no larger than the mesh."""
     cell = np.floor((boxes[:, :2] + boxes[:, 2:]) / 2 / mesh).astype(np.int64)
     cell -= cell.min(axis=0) - 1
     row_length = int(cell[:, 0].max()) + 2
@@ -118,7 +133,7 @@ def suppress(boxes_xyxy: ArrayLike, score: ArrayLike, iou: float) -> NDArray[np.
     boxes_xyxy : (n, 4)
     score : (n,)
     iou : float
-        A box goes if it overlaps a better one by more than this. Equal scores are settled by position
+        A box goes if it overlaps a better one by more than this (to a millionth). Equal scores are settled by position
         (y1, x1, y2, x2), so that the result does not depend on the order of the input.
 
     Returns
@@ -128,17 +143,21 @@ def suppress(boxes_xyxy: ArrayLike, score: ArrayLike, iou: float) -> NDArray[np.
     """
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
     rank = np.lexsort((boxes[:, 2], boxes[:, 3], boxes[:, 0], boxes[:, 1], -np.asarray(score, np.float64)))
-    return rank[_suppress_few(boxes[rank], iou) if len(boxes) <= _MANY else _suppress_many(boxes[rank], iou)]
+    ranked = boxes[rank]
+    alive = ~((area(ranked) > 0) & np.isfinite(ranked).all(axis=1))  # what overlaps nothing stays
+    solid = np.flatnonzero(~alive)
+    alive[solid] = (_suppress_few if len(solid) <= _MANY else _suppress_many)(ranked[solid], iou)
+    return rank[alive]
 
 
 def _suppress_few(ranked: Floats, iou: float) -> NDArray[np.bool_]:
-    """Which of the boxes stay, best first; a box without area stays, for nothing overlaps it."""
-    alive = area(ranked) <= 0
-    solid = np.flatnonzero(~alive)
-    xywh = np.concatenate([ranked[solid, :2], ranked[solid, 2:] - ranked[solid, :2]], axis=1)
-    equal = np.ones(len(solid))  # among equal scores the earlier box is the better one
-    kept = cv2.dnn.NMSBoxes(xywh, equal, 0.0, iou)  # type: ignore[arg-type]  # it takes arrays
-    alive[solid[np.asarray(kept, np.int64)]] = True
+    """Which of the boxes stay, best first."""
+    alive = np.zeros(len(ranked), bool)
+    xywh = np.concatenate([ranked[:, :2], ranked[:, 2:] - ranked[:, :2]], axis=1)
+    equal = np.ones(len(ranked))  # among equal scores the earlier box is the better one
+    # It computes in float32: an overlap of just so much would sometimes count as more.
+    kept = cv2.dnn.NMSBoxes(xywh, equal, 0.0, iou + 1e-6)  # type: ignore[arg-type]  # it takes arrays
+    alive[np.asarray(kept, np.int64)] = True
     return alive
 
 

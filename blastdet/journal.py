@@ -6,6 +6,7 @@ The first line says what the run was asked; a journal of another model or other 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,13 +54,27 @@ class Journal:
         return self._done.get(name) == image_sha256
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Note that a smear is done; its files are written by now."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        """Note that a smear is done; its files are written by now.
+
+        Raises
+        ------
+        OSError
+            If it cannot be noted, or somebody took the journal away; what was noted before stays as it is.
+        """
+        with self.path.open("r+b") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            try:
+                stream.write(json.dumps(entry).encode() + b"\n")
+                stream.flush()
+            except OSError:
+                stream.truncate(end)  # half a line would swallow the next one
+                raise
         self._done[entry["name"]] = entry["image_sha256"]
 
     def entries(self, names: list[str]) -> Iterator[dict[str, Any]]:
         """What was noted of the smears with these names, in the order of the names, the latest note of each."""
+        if not self.path.is_file():
+            return
         offsets: dict[str, int] = {}
         with self.path.open("rb") as stream:
             stream.readline()
@@ -85,5 +100,10 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -48,6 +48,29 @@ def test_suppression_is_the_greedy_one(many, rows, iou):
         assert boxes.suppress(xyxy, score, iou).tolist() == _naive_suppress(xyxy, score, iou)
 
 
+@pytest.mark.parametrize("many", [0, 1000], ids=["large sets", "small sets"])
+def test_an_overlap_of_just_so_much_stays_and_what_is_no_box_overlaps_nothing(many, monkeypatch):
+    monkeypatch.setattr(boxes, "_MANY", many)
+    for n in range(2, 60):
+        for k in range(1, n):
+            assert len(boxes.suppress([[0, 0, n, 1], [0, 0, k, 1]], [0.9, 0.8], k / n)) == 2
+            assert len(boxes.suppress([[0, 0, n, 1], [0, 0, k, 1]], [0.9, 0.8], 0.999 * k / n)) == 1
+    odd = [[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [3, 3, 3, 9], [0, 0, 5, 5], [0, 0, 5, 5]]
+    assert sorted(boxes.suppress(odd, [0.5] * 5, 0.5)) == [0, 1, 2, 3]
+
+
+def test_a_few_large_boxes_cost_little(monkeypatch):
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 6000, (6000, 2))
+    xyxy = np.hstack([corner, corner + random.uniform(20, 30, (6000, 2))])
+    xyxy[[7, 4000]] = [[100, 100, 4100, 4100], [2000, 0, 2500, 6000]]
+    pairs = sum(pair.shape[1] for pair in boxes._grid_pairs(xyxy))
+    assert pairs < 6000 * 40  # all with all: 18 million
+    found = set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
+    monkeypatch.setattr(boxes, "_FEW", 10_000)
+    assert found == set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
+
+
 @given(st.lists(st.tuples(BOX, st.integers(1, 4)), min_size=1, max_size=30, unique=True), st.randoms())
 @settings(deadline=None)
 def test_suppression_does_not_depend_on_the_order_of_its_input(rows, random):

@@ -333,3 +333,95 @@ def test_scale_given_by_hand(tmp_path, mpp):
     document = json.loads((tmp_path / "blastdet-out/smear.json").read_text("utf-8"))
     sides = [float(side) for side in mpp.split(",")]
     assert document["mpp"] == [sides[0], sides[-1]] and document["mpp_source"] == "given"
+
+
+def test_a_picture_that_fails_on_resume_is_no_longer_counted(tmp_path, crops):
+    folder = tmp_path / "three"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        shutil.copy(crops / "a.png", folder / name)
+    words = ["detect", folder, "--mpp", DEMO_MPP, "--format", "json,coco", "--out", "out"]
+    _run(*words, cwd=tmp_path)
+    whole = (folder / "b.png").read_bytes()
+    (folder / "b.png").write_bytes(whole[:2000])
+    again = _run(*words, "--resume", cwd=tmp_path, code=1)
+    assert "total of 2 smears" in again.stdout and "1 of 3 failed" in again.stdout
+    listed = json.loads((tmp_path / "out/detections.coco.json").read_bytes())["images"]
+    assert [image["file_name"] for image in listed] == ["a.png", "c.png"]
+
+
+def test_a_name_that_is_not_utf8_fails_alone(tmp_path, crops):
+    folder = tmp_path / "names"
+    folder.mkdir()
+    for name in (b"a.png", b"b\xff.png", b"c.png"):
+        shutil.copy(crops / "a.png", os.fsdecode(os.fsencode(folder) + b"/" + name))
+    for kind in ("overlay", "coco"):
+        words = ["detect", "names", "--mpp", DEMO_MPP, "--format", kind, "--out", kind]
+        run = _run(*words, cwd=tmp_path, code=1)
+        assert "not UTF-8" in run.stderr and "total of 2 smears" in run.stdout
+    assert {path.name for path in (tmp_path / "overlay").glob("*.jpg")} == {"a.overlay.jpg", "c.overlay.jpg"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a limit on the size of files")
+def test_a_disk_that_is_full_for_the_journal_costs_no_smear_that_was_noted(tmp_path, crops):
+    """A limit on the size of files stands in for the disk: the journal, which holds all boxes, meets it first."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(8):
+        shutil.copy(crops / "a.png", folder / f"{i}.png")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); import runpy, signal; "
+    limit += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); runpy.run_module('blastdet', run_name='__main__')"
+    words = ["detect", "many", "--mpp", DEMO_MPP, "--format", "json,coco", "--min-score", "0", "--out", "out"]
+    run = subprocess.run(
+        [sys.executable, "-c", limit, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert run.returncode in (1, 2) and "Traceback" not in run.stderr, run.stderr
+    lines = (tmp_path / "out/run.jsonl").read_text().splitlines()
+    assert 1 < len(lines) < 9 and all(isinstance(json.loads(line), dict) for line in lines)
+    again = _run(*words, "--resume", cwd=tmp_path)
+    assert again.stdout.count("skipped") == len(lines) - 1
+    assert len(json.loads((tmp_path / "out/detections.coco.json").read_bytes())["images"]) == 8
+
+
+def test_a_journal_that_is_taken_away_is_told(tmp_path, crops):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(12):
+        shutil.copy(crops / "a.png", folder / f"{i:02}.png")
+    words = ["detect", "many", "--mpp", DEMO_MPP, "--format", "json", "--out", "out", "--jobs", "1"]
+    process = subprocess.Popen(
+        [*PROGRAM, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out/02.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (tmp_path / "out/run.jsonl").unlink()
+    printed, complaints = process.communicate(timeout=60)
+    assert process.returncode == 1 and "cannot be written" in complaints and "Traceback" not in complaints
+    assert "of 12 failed" in printed
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_end_it_leaves_no_half_file_and_does_not_finish_first(tmp_path, which):
+    """Two slides at a time: what is under way stops between tiles."""
+    for name in ("one", "two", "three"):
+        draw = ["synth", f"slides/{name}.tif", "--size", "4000x4000", "--mpp", "0.2", "--seed", "1"]
+        if name == "one":
+            _run(*draw, cwd=tmp_path)
+        else:
+            shutil.copy(tmp_path / "slides/one.tif", tmp_path / f"slides/{name}.tif")
+    words = ["detect", "slides", "--mpp", "0.2", "--format", "json,geojson", "--jobs", "2", "--out", "out"]
+    process = subprocess.Popen(
+        [*PROGRAM, *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=heed_interrupts,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out/run.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(1)
+    os.kill(process.pid, which)
+    assert process.wait(timeout=120) == (143 if which == signal.SIGTERM else 130)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".lock", "run.jsonl"}

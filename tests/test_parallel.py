@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from blastdet.errors import BlastdetError
 from blastdet.parallel import in_order
 
 
@@ -45,3 +46,28 @@ def test_an_error_reaches_the_caller_after_the_results_before_it():
     assert [next(results)[1], next(results)[1]] == [0, 1]
     with pytest.raises(ValueError, match="third"):
         next(results)
+
+
+def test_what_runs_inside_stops_when_the_outer_work_ends():
+    begun, hold = [], threading.Event()
+
+    def inner(n):
+        begun.append(n)
+        hold.wait(0.05)
+
+    def outer(n):
+        return [result for _, result in in_order(inner, range(200), 2)] if n else None
+
+    results = in_order(outer, range(3), 2)
+    next(results)  # the first is done, two others have 200 pieces each
+    results.close()
+    assert len(begun) < 100
+
+
+def test_a_thread_that_cannot_start_is_one_line(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(BlastdetError, match="--jobs"):
+        list(in_order(abs, range(3), 2))

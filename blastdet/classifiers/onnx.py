@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blastdet.cards import Card
 from blastdet.classifiers import FEATURES, OUTPUTS, Judged, framed, prepare
 from blastdet.classifiers.features import features as hand_made
-from blastdet.detectors.onnx import onnx_session, to_blob
+from blastdet.detectors.onnx import last_line, onnx_session, to_blob
 from blastdet.errors import WeightsError
 from blastdet.types import RGB
 
@@ -69,7 +69,7 @@ class OnnxClassifier:
         try:
             found = self._session.run(list(outputs), {self._session.get_inputs()[0].name: batch})
         except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
-            raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
+            raise WeightsError(f"{self._path}: cannot be run ({last_line(error)})") from error
         return [np.asarray(part, np.float32) for part in found]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -62,6 +64,8 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             click.echo("interrupted; what is done is whole, and --resume (detect, train) goes on from there", err=True)
             ctx.exit(130)
+        except MemoryError as error:
+            raise click.ClickException("out of memory; fewer at a time (--jobs), or smaller pictures") from error
         except BlastdetError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except BrokenPipeError:  # the reader of our output has gone; click ends quietly
@@ -97,4 +101,12 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the ``blastdet`` program."""
+    for name in ("SIGTERM", "SIGHUP"):  # leave as after Ctrl-C: nothing half-written stays behind
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
+            signal.signal(number, _leave)
     cli()
+
+
+def _leave(number: int, frame: object) -> None:
+    sys.exit(128 + number)

@@ -79,7 +79,7 @@ class OnnxDetector:
         try:
             raws = self._compute(blobs)
         except Exception as error:  # runtimes raise bare Exceptions of their own C++ types
-            raise WeightsError(f"{self._path}: cannot be run ({str(error).splitlines()[0]})") from error
+            raise WeightsError(f"{self._path}: cannot be run ({last_line(error)})") from error
         k = 4 + len(self.card.classes)
         for raw in raws:
             if raw.ndim != 2 or raw.shape[0 if self.card.output == "yolo" else 1] != k:
@@ -152,7 +152,7 @@ def onnx_session(path: Path, device: str) -> Any:
     try:
         return onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
-        raise WeightsError(f"{path}: ONNX Runtime cannot load it ({str(error).splitlines()[0]})") from error
+        raise WeightsError(f"{path}: ONNX Runtime cannot load it ({last_line(error)})") from error
 
 
 def wants_cuda(device: str) -> bool:
@@ -166,6 +166,12 @@ def wants_cuda(device: str) -> bool:
     if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
         raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
     return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
+
+
+def last_line(error: Exception) -> str:
+    """What a runtime complains of; before it stands the line of its source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def _onnxruntime() -> Any:

@@ -50,8 +50,10 @@ def _lines(dataset: Dataset) -> Iterator[str]:
 
 def line(fields: Iterable[Any]) -> str:
     """A row of a CSV file, quoted where it has to be."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
+    text, row = io.StringIO(), list(fields)
+    # The module quotes a bare carriage return only where it ends its own lines with one.
+    bare = any("\r" in str(field) for field in row)
+    csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL).writerow(row)
     return text.getvalue()
 
 
