@@ -25,7 +25,7 @@ runs/films/mid: | .venv/base
 runs/films/coarse: | .venv/base
 	$(BIN)/blastdet synth $@ --size 480x360 --mpp 0.35 --n 100 --seed 13 $(LOOK)
 
-bench: .venv/all  ## measure against peers (runs/bench; needs BLASTDET_DATA, and an hour)
+bench: .venv/all  ## measure against peers, which are installed to runs/bench (needs BLASTDET_DATA, 8 GB, an idle hour)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/tiling.py
 	$(BIN)/python benchmarks/linearity.py

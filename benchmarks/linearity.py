@@ -2,7 +2,7 @@
 
 Whole processes. Area: tiled TIFF drawn by code at 0.1 µm/px, 0.3 to 1,000 megapixels. Files: pictures of BCCD, 1 to
 1,000 (copies beyond 364), default formats. Prints a straight line through each curve and how far the points are from it
-at most; writes docs/images/linearity.png and runs/bench/linearity.json.
+at most; writes runs/bench/linearity.png and .json. Needs BCCD (BLASTDET_DATA/bccd); draws slides first (10 minutes).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from speed import BCCD_MPP, DATA, FILM_MPP, REPO, RUNS, child, ours, tiff
+from speed import BCCD_MPP, DATA, FILM_MPP, RUNS, child, ours, tiff
 
-PLOT = REPO / "docs/images/linearity.png"
+PLOT = RUNS / "linearity.png"
 
 
 def main() -> None:
@@ -96,7 +96,6 @@ def draw(curves: dict[str, list[tuple[float, float, float]]]) -> None:
     axes[1, 0].set_ylabel("largest resident set, MB")
     axes[0, 0].set_title("one tiled TIFF at 0.1 µm/px")
     axes[0, 1].set_title("pictures of 640 x 480")
-    PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=110)
 
 

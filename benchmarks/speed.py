@@ -1,8 +1,10 @@
 """blastdet beside what a user would run otherwise, in one run on one machine: python benchmarks/speed.py [--only ROW]
 
 Peers are installed into an environment of their own (runs/bench/peers, by uv). Their model has the shipped weights: the
-tensors of weights/default/model.onnx in ultralytics' own class, as a .pt file. Each whole process is run ROUNDS times,
-the two sides in turns; medians count. Memory is the largest resident set of the process.
+tensors of weights/default/model.onnx in ultralytics' own class, as a .pt file. Each whole process is run ROUNDS times
+(folder, slides and audit once), the two sides in turns; medians count. Memory is the process's largest resident set.
+
+Needs BCCD (BLASTDET_DATA/bccd), a network for the peers' 7 GB the first time, 1 GB for slides, and an hour in all.
 
 Rows: ``picture`` one of 640 x 480, whole process; ``warm`` a film of 2592 x 1944, models loaded; ``cold`` the same,
 whole process; ``folder`` the 364 pictures of BCCD; ``slide`` a tiled TIFF of a gigapixel at 0.1 µm/px and one of a
@@ -40,7 +42,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, action="append")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--megapixels", type=int, default=1000)
     asked = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ Pictures: the test side of BCCD in mosaics of 4 x 4 (the seams cut no labelled c
 films of 2592 x 1944. SAHI gets each picture at the model's µm/px, slices of 512 pixels and 0.2 overlap, ultralytics'
 own class around the shipped weights (see speed.py, which also installs it).
 
-BCCD test is looked at: nothing may be chosen by it.
+Needs BCCD (BLASTDET_DATA/bccd). BCCD test is looked at: nothing may be chosen by it.
 """
 
 from __future__ import annotations

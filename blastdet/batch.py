@@ -248,10 +248,15 @@ class Batch:
         if done:
             total: Counter[str] = Counter()
             for entry in done:
-                total.update(entry["counts"])
+                total.update(entry["sorted_counts"])
             area = sum(entry["area_mm2"] for entry in done)
-            counts = ", ".join(f"{name} {total[name]}" for name in done[0]["counts"])
+            counts = ", ".join(f"{name} {number}" for name, number in total.items())
             say(f"total of {len(done)} smears: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
+            if self.models.classifier is not None:
+                say("taken together, as if they were fields of one smear:")
+                found = blasts.total([entry["white_cells"] for entry in done], self.models.classifier.card)
+                for line in blasts.in_words(found):
+                    say(f"  {line}")
         if self.failed and len(self.jobs) > 1:
             say(f"{len(self.failed)} of {len(self.jobs)} failed:")
             for line in self.failed.values():
@@ -267,6 +272,8 @@ def _entry(report: SmearReport, name: str, coco: dict[str, Any]) -> dict[str, An
         "size_wh": list(report.size_wh),
         "mpp": list(report.mpp),
         "counts": figures["counts"],
+        "sorted_counts": report.sorted_counts,
+        "white_cells": None if (found := report.blasts) is None else found.parts,
         "area_mm2": figures["area_mm2"],
         "seconds": round(report.seconds, 3),
         **coco,
@@ -280,12 +287,10 @@ def describe(report: SmearReport, name: str, files: Sequence[Path]) -> str:
     scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
     lines = [f"{name}: {width} x {height} px, {scale} µm/px ({report.mpp_source}), {report.seconds:.2f} s"]
     lines += [f"  note: {warning}" for warning in report.warnings]
-    lines.append(f"  {'class':<10}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}")
-    figures = summary(report)
-    for cell_class, number in figures["counts"].items():
+    lines.append(f"  {'class':<13}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}")
+    for cell_class, number in report.sorted_counts.items():
         density = number / report.area_mm2
-        shown = "other wbc" if cell_class == "wbc" and report.blasts is not None else cell_class
-        lines.append(f"  {shown:<10}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+        lines.append(f"  {cell_class:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
     if report.blasts is not None:
         lines += [f"  {line}" for line in blasts.in_words(report.blasts)]
     lines += [f"  wrote {path}" for path in files]

@@ -22,6 +22,7 @@ ENOUGH = 200
 
 _BATCH = 32  # crops held at once by each thread
 _RESAMPLES = 2000
+_FEW = 10  # white cells; of fewer, most may be unsure by chance
 
 
 def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier) -> Detections:
@@ -88,17 +89,33 @@ def count(cells: Detections, card: Card) -> BlastCount:
     white, called = cells.is_white, cells.label == BLAST
     blasts, unsure = int((called & ~cells.unsure).sum()), int((cells.unsure & white).sum())
     n = int(white.sum())
+    return total([(blasts, n - blasts - unsure, unsure, int(called.sum()), len(cells) - n)], card)
+
+
+def total(fields: Sequence[tuple[int, int, int, int, int]], card: Card) -> BlastCount:
+    """What fields of one smear tell together, by `BlastCount.parts` of each."""
+    blasts, others, unsure, called, erythroblasts = (sum(column) for column in zip(*fields, strict=True))
+    n = blasts + others + unsure
     exact = clopper_pearson(blasts, n)
-    corrected, interval = corrected_share(int(called.sum()), n, card.trials)
+    corrected, interval = corrected_share(called, n, card.trials)
     return BlastCount(
         blasts=blasts,
-        others=n - blasts - unsure,
+        others=others,
         unsure=unsure,
-        called=int(called.sum()),
-        erythroblasts=len(cells) - n,
+        called=called,
+        erythroblasts=erythroblasts,
         interval=(exact.low, exact.high),
         corrected=corrected,
         corrected_interval=interval,
+    )
+
+
+def warning(found: BlastCount) -> str | None:
+    """What to say of a smear whose cells the second stage does not know."""
+    if found.n < _FEW or 2 * found.unsure <= found.n:
+        return None
+    return (
+        f"{found.unsure} of {found.n} white cells are unsure, as on a stain never seen before: use no share of blasts"
     )
 
 
@@ -182,7 +199,8 @@ def in_words(found: BlastCount) -> list[str]:
     elif found.corrected is not None and found.corrected_interval is not None:
         low, high = found.corrected_interval
         lines.append(
-            f"corrected for the model's sensitivity and specificity: {found.corrected:.1%}, {low:.1%} to {high:.1%}"
+            f"corrected for the model's sensitivity and specificity, from {found.called} at or above its threshold: "
+            f"{found.corrected:.1%}, {low:.1%} to {high:.1%}"
         )
         if low == 0:
             lines.append("not distinguishable from no blasts with this model")

@@ -42,7 +42,7 @@ class Journal:
             if lines[:1] != [json.loads(json.dumps(head))]:
                 raise ConfigError(f"{self.path}: of a run with another model or other settings; leave out --resume")
             for number, entry in enumerate(lines[1:], start=2):
-                if not isinstance(entry, dict) or not {"name", "image_sha256", "counts"} <= entry.keys():
+                if not isinstance(entry, dict) or not {"name", "image_sha256", "sorted_counts"} <= entry.keys():
                     raise ConfigError(f"{self.path}: line {number} is none of ours; leave out --resume")
                 self._done[str(entry["name"])] = str(entry["image_sha256"])
             _keep(self.path, [head, *lines[1:]])

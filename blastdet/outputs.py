@@ -70,7 +70,9 @@ def _white_cells(found: BlastCount) -> dict[str, Any]:
         "blast_share_ci95_of_sampling_alone": rounded(found.interval),
         "blast_share_range_with_unsure": [share(found.blasts), share(found.blasts + found.unsure)] if n else None,
         "called_blasts": found.called,
-        "blast_share_corrected": None if found.corrected is None else round(found.corrected, 4),
+        "blast_share_corrected": None
+        if found.corrected is None or found.corrected_interval is None
+        else round(found.corrected, 4),
         "blast_share_corrected_ci95": rounded(found.corrected_interval),
         "in_words": blasts.in_words(found),
     }

@@ -26,6 +26,7 @@ HEX: dict[str, str] = {
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
+_TAGGED = 40  # pixels of a typical white cell from which there is room for a figure
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -57,9 +58,10 @@ def draw(source: Source, report: SmearReport) -> RGB:
     colours = [UNSURE_COLOUR if unsure[i] else COLOURS[name] for i, name in enumerate(names)]
     for i in order:
         _box(canvas, boxes[i], colours[i], _line(names[i], unit))
-    for i in order:
-        if names[i] in ("blast", "wbc"):
-            _tag(canvas, _words(cells, i), boxes[i], colours[i], unit)
+    white = [i for i in order if names[i] in ("blast", "wbc")]
+    typical = float(np.median((boxes[white, 2:] - boxes[white, :2]).max(axis=1))) if white else 0.0
+    for i in white if typical >= _TAGGED else ():  # a tag must not cover the cell
+        _tag(canvas, _words(cells, i), boxes[i], colours[i], min(unit, typical / _TAGGED))
     if width < _NARROWEST_CAPTION:
         return canvas
     return np.concatenate([canvas, _caption(report, width, unit)])
@@ -131,7 +133,9 @@ def _caption(report: SmearReport, width: int, unit: float) -> RGB:
     ten_um = round(10 / report.mpp[0] * width / report.size_wh[0])
     right = width - round(10 * unit)
     cv2.rectangle(strip, (right - ten_um, round(row * 0.55)), (right, round(row * 0.7)), (0, 0, 0), -1)
-    cv2.putText(strip, "10 um", (right - ten_um, round(row * 0.45)), _FONT, size * 0.8, (0, 0, 0), line, cv2.LINE_AA)
+    words = cv2.getTextSize("10 um", _FONT, size * 0.8, line)[0][0]
+    at = right - max(ten_um, words), round(row * 0.45)
+    cv2.putText(strip, "10 um", at, _FONT, size * 0.8, (0, 0, 0), line, cv2.LINE_AA)
     what = "score" if report.blasts is None else "blast probability"
     text = f"{RESEARCH_USE} Figures in the picture: {what}."
     fits = width / max(cv2.getTextSize(text, _FONT, size * 0.8, line)[0][0] + 20, 1)
@@ -142,10 +146,5 @@ def _caption(report: SmearReport, width: int, unit: float) -> RGB:
 
 def _counted(report: SmearReport) -> list[tuple[str, tuple[int, int, int]]]:
     """Numbers of the caption, each with its colour; white cells as the second stage sorts them, where there is one."""
-    counts, found = report.counts, report.blasts
-    if found is None:
-        return [(f"{name} {number}", COLOURS[name]) for name, number in counts.items()]
-    sorted_ = [(f"blast {found.blasts}", COLOURS["blast"]), (f"other wbc {found.others}", COLOURS["wbc"])]
-    sorted_ += [(f"unsure {found.unsure}", UNSURE_COLOUR)] if found.unsure else []
-    sorted_ += [(f"erythroblast {found.erythroblasts}", COLOURS["wbc"])] if found.erythroblasts else []
-    return sorted_ + [(f"{name} {n}", COLOURS[name]) for name, n in counts.items() if name not in ("blast", "wbc")]
+    colours = {**COLOURS, "unsure": UNSURE_COLOUR}
+    return [(f"{name} {n}", colours.get(name, COLOURS["wbc"])) for name, n in report.sorted_counts.items()]

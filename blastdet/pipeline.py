@@ -209,7 +209,10 @@ def detect_source(
     if models.classifier is not None:
         candidates = blasts.judge(source, candidates, scale.mpp, models.classifier).sorted()
     detections = candidates[candidates.reach(thresholds)]
+    found = None if models.classifier is None else blasts.count(detections, models.classifier.card)
     warnings = [*scale.warnings, *source.notes]
+    if found is not None and (line := blasts.warning(found)):
+        warnings.append(line)
     if "rbc" in thresholds and detections.counts()["rbc"] < scale.n_cells / 2:
         warnings.append("red cells are hardly found under this stain: do not use their count")
     return SmearReport(
@@ -224,7 +227,7 @@ def detect_source(
         parameters={**asdict(options), "thresholds": thresholds, "suppression_iou": models.card.suppression_iou},
         seconds=time.perf_counter() - start + scale.seconds,
         warnings=tuple(warnings),
-        blasts=None if models.classifier is None else blasts.count(detections, models.classifier.card),
+        blasts=found,
     )
 
 

@@ -343,6 +343,11 @@ class BlastCount:
         """White cells."""
         return self.blasts + self.others + self.unsure
 
+    @property
+    def parts(self) -> tuple[int, int, int, int, int]:
+        """Blasts, others, unsure, called, erythroblasts."""
+        return self.blasts, self.others, self.unsure, self.called, self.erythroblasts
+
 
 @dataclass(frozen=True)
 class SmearReport:
@@ -390,6 +395,16 @@ class SmearReport:
         """Number of cells of each class that the model knows; one that it does not know is not listed with 0."""
         known = self.parameters.get("thresholds", {})
         return {name: number for name, number in self.detections.counts().items() if name in known}
+
+    @property
+    def sorted_counts(self) -> dict[str, int]:
+        """As `counts`, but white cells as the second stage sorts them, where there is one: unsure ones apart."""
+        found = self.blasts
+        if found is None:
+            return self.counts
+        white = {"blast": found.blasts, "other wbc": found.others, "unsure": found.unsure}
+        rare = {"erythroblast": found.erythroblasts} if found.erythroblasts else {}
+        return {**white, **rare, **{k: n for k, n in self.counts.items() if k not in ("blast", "wbc")}}
 
     @property
     def area_mm2(self) -> float:

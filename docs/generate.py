@@ -172,6 +172,7 @@ def _models(section: str) -> list[type[BaseModel]]:
         cards.InputSpec,
         cards.Threshold,
         cards.Unsure,
+        cards.Calibration,
         cards.Trial,
         cards.Training,
         cards.DataSource,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from blastdet import blasts, overlay
 from blastdet.batch import Batch, Job, describe
@@ -233,3 +234,21 @@ def test_a_batch_writes_what_both_stages_found(report, tmp_path):
     batch._lock.close()
     table = (tmp_path / "out/field.csv").read_text().splitlines()
     assert "blast_probability,unsure" in table[0]
+
+
+def test_fields_taken_together_are_the_sums_and_a_strange_stain_is_told():
+    parts = [(3, 10, 1, 4, 1), (0, 4, 2, 1, 0)]
+    found = blasts.total(parts, CARD)
+    assert found.parts == (3, 14, 3, 5, 1) and found.n == 20
+    assert found.interval == pytest.approx(tuple(binomtest(3, 20).proportion_ci(method="exact")))
+    assert blasts.warning(found) is None
+    assert "15 of 20" in (blasts.warning(blasts.total([(0, 5, 15, 1, 0)], CARD)) or "")
+    assert blasts.warning(blasts.total([(0, 0, 2, 1, 0)], CARD)) is None  # of so few, chance
+
+
+def test_the_table_counts_as_the_sentences_do(report):
+    _, found = report
+    assert found.blasts is not None
+    assert list(found.sorted_counts)[:3] == ["blast", "other wbc", "unsure"]
+    assert sum(found.sorted_counts.values()) == sum(found.counts.values())
+    assert found.sorted_counts["blast"] == found.blasts.blasts

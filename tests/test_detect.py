@@ -99,10 +99,14 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
     coco = json.loads((out / "detections.coco.json").read_text("utf-8"))
     assert [image["file_name"] for image in coco["images"]] == ["a.png", "b.jpg", "unter/größe µ.png"]
     assert all(image["width"] == 700 and image["mpp"] == [0.1, 0.1] for image in coco["images"])
-    counted = [json.loads((out / f"{stem}.json").read_text("utf-8"))["counts"] for stem in ("a", "b", "unter/größe µ")]
-    blasts, others = (sum(counts[name] for counts in counted) for name in ("blast", "wbc"))
-    assert f"total of 3 smears: blast {blasts}, wbc {others}" in run.stdout
-    assert len(coco["annotations"]) > sum(sum(counts.values()) for counts in counted)
+    counted = [json.loads((out / f"{stem}.json").read_text("utf-8")) for stem in ("a", "b", "unter/größe µ")]
+    blasts, others, unsure = (
+        sum(document["white_cells"][name] for document in counted) for name in ("blasts", "others", "unsure")
+    )
+    assert f"total of 3 smears: blast {blasts}, other wbc {others}, unsure {unsure}" in run.stdout
+    together = run.stdout[run.stdout.index("taken together") :]
+    assert f"{blasts + others + unsure} white cells = " in together
+    assert len(coco["annotations"]) > sum(len(document["cells"]) for document in counted)
     assert min(row["score"] for row in coco["annotations"]) < 0.1
 
 
