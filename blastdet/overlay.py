@@ -56,12 +56,13 @@ def draw(source: Source, report: SmearReport) -> RGB:
     unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
     names = [CELL_CLASSES[label] for label in cells.label]
     colours = [UNSURE_COLOUR if unsure[i] else COLOURS[name] for i, name in enumerate(names)]
-    for i in order:
-        _box(canvas, boxes[i], colours[i], _line(names[i], unit))
     white = [i for i in order if names[i] in ("blast", "wbc")]
     typical = float(np.median((boxes[white, 2:] - boxes[white, :2]).max(axis=1))) if white else 0.0
-    for i in white if typical >= _TAGGED else ():  # a tag must not cover the cell
-        _tag(canvas, _words(cells, i), boxes[i], colours[i], min(unit, typical / _TAGGED))
+    thin = min(unit, typical / _TAGGED) if white else unit  # lines and tags must not hide the cells
+    for i in order:
+        _box(canvas, boxes[i], colours[i], _line(names[i], thin))
+    for i in white if typical >= _TAGGED else ():
+        _tag(canvas, _words(cells, i), boxes[i], colours[i], thin)
     if width < _NARROWEST_CAPTION:
         return canvas
     return np.concatenate([canvas, _caption(report, width, unit)])
