@@ -46,6 +46,7 @@ _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OTHER_HEADS = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"RIFF": "a WebP or RIFF file", b"PK": "a ZIP archive"}
 _JPEG_SIDE = 65500
 _FILTER = Image.Resampling.BILINEAR
+_SPARE = 1.5  # how much finer than asked for a picture is decoded at least
 _STRIP_PIXELS = 4_000_000  # of the source, resampled together: bounds memory
 
 
@@ -90,6 +91,8 @@ class _Pixels(Protocol):
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB: ...
 
+    def reduced(self, most: float) -> tuple[int, _Window]: ...
+
     def close(self) -> None: ...
 
 
@@ -111,7 +114,10 @@ class _Picture:
                 f"{self.path}: {size_wh[0]} x {size_wh[1]} pixels asked for at once, "
                 f"expected at most {MAX_PIXELS // 10**6} megapixels: read it in boxes or at a smaller scale"
             )
-        return _resample(self._pixels.window, self.size_wh, (x1, y1), (1 / sx, 1 / sy), size_wh)
+        factor, window = self._pixels.reduced(min(1 / sx, 1 / sy) / _SPARE)
+        limit_wh = -(-self.size_wh[0] // factor), -(-self.size_wh[1] // factor)
+        pitch_xy = (1 / sx / factor, 1 / sy / factor)
+        return _resample(window, limit_wh, (x1 / factor, y1 / factor), pitch_xy, size_wh)
 
     def close(self) -> None:
         self._pixels.close()

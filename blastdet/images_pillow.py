@@ -10,6 +10,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from blastdet.types import RGB, Scale, WidthHeight
 
 MAX_PIXELS = 400_000_000
 """Most pixels that are ever decoded at once."""
+
+_LARGE = 8_000_000  # pixels; below, a picture is decoded in little time, and as JPEG and PNG it looks the same
 
 BROKEN = (
     OSError,
@@ -82,10 +85,12 @@ class PillowPixels:
     def __init__(self, path: Path, plugin: type[ImageFile.ImageFile]) -> None:
         self._path, self._plugin = path, plugin
         self._rgb: RGB | None = None
+        self._small: dict[int, RGB] = {}
         self._lock = threading.Lock()
         try:
             with path.open("rb") as file:
-                self.size_wh = _shown_size(self._header(file))
+                image = self._header(file)
+                self.size_wh, self._turned = _shown_size(image), _orientation(image) != 1
         except BROKEN as error:
             raise ImageError(f"{path}: a damaged header found ({one_line(error)}), expected a picture") from error
         w, h = self.size_wh
@@ -100,15 +105,18 @@ class PillowPixels:
             warnings.simplefilter("ignore")
             return self._plugin(file)
 
-    def _decode(self) -> RGB:
+    def _decode(self, factor: int = 1) -> RGB:
+        size_wh = -(-self.size_wh[0] // factor), -(-self.size_wh[1] // factor)
         try:
             with self._path.open("rb") as file:
                 image = self._header(file)
+                if factor > 1:
+                    image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
                 rgb = np.ascontiguousarray(orient(_to_rgb(image), _orientation(image)))
         except BROKEN as error:
             raise ImageError(f"{self._path}: truncated or damaged data found ({one_line(error)})") from error
-        if rgb.shape[1::-1] != self.size_wh:
-            raise ImageError(f"{self._path}: {rgb.shape[1::-1]} pixels found, expected {self.size_wh} as in its header")
+        if rgb.shape[1::-1] != size_wh:
+            raise ImageError(f"{self._path}: {rgb.shape[1::-1]} pixels found, expected {size_wh} as in its header")
         return rgb
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
@@ -117,8 +125,28 @@ class PillowPixels:
                 self._rgb = self._decode()
         return self._rgb[y0:y1, x0:x1]
 
+    def reduced(self, most: float) -> tuple[int, Callable[[int, int, int, int], RGB]]:
+        """A factor of 1, 2, 4 or 8, `most` at most, and windows of the picture reduced by it.
+
+        A large JPEG is decoded at that size straight away, in a fraction of the time and memory. Not one that is to be
+        turned or mirrored: its last pixels, which stand for less than `factor` of the picture, would come first.
+        """
+        factor = max((k for k in (2, 4, 8) if k <= most), default=1)
+        width, height = self.size_wh
+        if factor == 1 or self._plugin is not JpegImagePlugin.JpegImageFile or self._turned or width * height < _LARGE:
+            return 1, self.window
+
+        def window(x0: int, y0: int, x1: int, y1: int) -> RGB:
+            with self._lock:
+                if factor not in self._small:
+                    self._small[factor] = self._decode(factor)
+            return self._small[factor][y0:y1, x0:x1]
+
+        return factor, window
+
     def close(self) -> None:
         self._rgb = None
+        self._small.clear()
 
 
 def _to_rgb(image: Image.Image) -> RGB:

@@ -15,6 +15,7 @@ import logging
 import math
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,10 @@ class TiffPixels:
         length = self.path.stat().st_size
         if end > length:
             raise ImageError(f"{self.path}: {length} bytes found, expected {end} (truncated TIFF)")
+
+    def reduced(self, most: float) -> tuple[int, Callable[[int, int, int, int], RGB]]:
+        """No TIFF is decoded at a smaller size: see `PillowPixels.reduced`."""
+        return 1, self.window
 
     def close(self) -> None:
         """Close the file and forget the decoded segments."""

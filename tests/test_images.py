@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from blastdet import images_pillow
 from blastdet.errors import ImageError
 from blastdet.images import IMAGE_SUFFIXES, _spans, find_images, image_size, open_smear, read_image, resize, write_image
 from blastdet.types import RGB
@@ -667,3 +668,63 @@ def test_find_images(tree: Path) -> None:
 def test_a_path_that_stands_for_nothing(tree: Path, name: str) -> None:
     with pytest.raises(ImageError):
         find_images([tree / "a.png", tree / name])
+
+
+@pytest.fixture
+def large(monkeypatch, tmp_path):
+    """A JPEG that counts as large, of a size that no power of two divides, and its pixels."""
+    monkeypatch.setattr(images_pillow, "_LARGE", 1000)
+    y, x = np.mgrid[:211, :301]
+    rgb = np.stack([128 + 100 * np.sin(x / 9), 128 + 100 * np.cos(y / 7), 128 + 90 * np.sin((x + y) / 11)], axis=2)
+    path = tmp_path / "large.jpg"
+    Image.fromarray(rgb.astype(np.uint8)).save(path, quality=95, subsampling=0)
+    return path, np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.33, 0.2, 0.13, 0.05])
+def test_a_large_jpeg_decoded_at_a_smaller_size_looks_as_if_reduced_afterwards(large, scale):
+    path, rgb = large
+    with open_smear(path) as source:
+        found = source.read(None, (scale, scale))
+        assert source._pixels._small or scale > 0.33  # it was, where the scale allows
+    Image.fromarray(rgb).save(path.with_suffix(".png"))
+    with open_smear(path.with_suffix(".png")) as source:
+        expected = source.read(None, (scale, scale))
+    inner = np.s_[1:-1, 1:-1]
+    assert np.abs(found[inner].astype(int) - expected[inner]).mean() < 2
+    assert np.abs(found[inner].astype(int) - expected[inner]).max() < 16
+
+
+def test_tiles_of_a_large_jpeg_are_cut_from_one_picture(large):
+    path, _ = large
+    scale = (0.21, 0.17)
+    with open_smear(path) as source:
+        whole = source.read(None, scale)
+        for x, y in ((0, 0), (10, 5), (31, 17)):
+            box = (x / scale[0], y / scale[1], (x + 20) / scale[0], (y + 12) / scale[1])
+            np.testing.assert_array_equal(source.read(box, scale), whole[y : y + 12, x : x + 20])
+
+
+def test_a_large_jpeg_that_is_turned_is_decoded_whole(large, tmp_path):
+    path, _ = large
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[274] = 6
+        image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    with open_smear(tmp_path / "turned.jpg") as source:
+        source.read(None, (0.1, 0.1))
+        assert not source._pixels._small
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_large_jpegs_of_other_colours(large, tmp_path, mode):
+    path, _ = large
+    with Image.open(path) as image:
+        image.convert(mode).save(tmp_path / "other.jpg", quality=95)
+    with open_smear(tmp_path / "other.jpg") as source:
+        small, whole = source.read(None, (0.2, 0.2)), source.read()
+        assert list(source._pixels._small) == [2]
+    Image.fromarray(whole).save(tmp_path / "other.png")
+    with open_smear(tmp_path / "other.png") as source:
+        expected = source.read(None, (0.2, 0.2))
+    assert np.abs(small[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]).mean() < 2
