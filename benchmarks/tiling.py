@@ -39,12 +39,15 @@ def main() -> None:
         "BCCD test, mosaics": (mosaics(RUNS / "mosaics"), BCCD_MPP),
         "synthetic films": (films(RUNS / "films", asked.films), FILM_MPP),
     }
+    kept: dict[str, Any] = {}
     print("| pictures | cells | blastdet | SAHI | seconds of SAHI |\n|---|---|---|---|---|")
     for name, (truth, mpp) in sets.items():
         mine, (theirs, seconds) = ours(truth, mpp), sahi(truth, mpp)
         rows = white_cells(truth, mine, theirs)
+        kept[name] = {"blastdet": rows[0], "sahi": rows[1], "sahi_seconds": seconds}
         figures = [f"{row['AP50']:.3f} [{row['AP50_low']:.3f}, {row['AP50_high']:.3f}]" for row in rows]
         print(f"| {name} | {rows[0]['n_truth']} | {' | '.join(figures)} | {seconds:.0f} |")
+    (RUNS / "tiling.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def mosaics(folder: Path) -> Path:
