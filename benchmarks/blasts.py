@@ -26,13 +26,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import yaml
+from pydantic import BaseModel
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from blastdet.cards import Calibration, Threshold, Trial, Unsure, read_card, write_card
@@ -189,8 +190,8 @@ def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()
     score, called, unsure = cross_fitted(raw, truth, fold)
     unsure |= far
     trials = tuple(trial(called[cluster == one], truth[cluster == one]) for one in np.unique(cluster))
-    settled = Settled(*settle(raw, truth), trials)
-    settled.write(runs / "settled.json")
+    settled = settle(raw, truth).model_copy(update={"trials": trials})
+    (runs / "settled.json").write_text(settled.model_dump_json(indent=1) + "\n", encoding="utf-8")
     weight = class_weights(truth.astype(np.int64))
     return {
         "cells": len(truth),
@@ -207,52 +208,49 @@ def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()
     }
 
 
-@dataclass(frozen=True)
-class Settled:
+class Settled(BaseModel):
     """What out-of-fold answers say of a kind of model: how to read it, and how often it errs, by cluster."""
 
     calibration: Calibration
     threshold: Threshold
     unsure: Unsure
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = ()
 
-    def write(self, path: Path) -> None:
-        """Keep it beside the runs."""
-        parts = {name: getattr(self, name).model_dump() for name in ("calibration", "threshold", "unsure")}
-        content = {**parts, "trials": [one.model_dump() for one in self.trials]}
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    def judge(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Calibrated, called a blast, in the unsure band (n,), by blast probabilities as a model gives them."""
+        score = self.calibration.apply(raw)
+        return score, score >= self.threshold.value, self.unsure.covers(score, np.zeros(len(raw)))
 
     @classmethod
-    def read(cls, path: Path) -> Settled:
-        """What `write` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        trials = tuple(Trial(**one) for one in content["trials"])
-        kinds = (Calibration(**content["calibration"]), Threshold(**content["threshold"]), Unsure(**content["unsure"]))
-        return cls(*kinds, trials)
+    def of(cls, runs: Path) -> Settled:
+        """What `out_of_fold` kept beside the runs."""
+        return cls.model_validate_json((runs / "settled.json").read_text(encoding="utf-8"))
 
 
-def settle(raw: np.ndarray, truth: np.ndarray) -> tuple[Calibration, Threshold, Unsure]:
+def settle(raw: np.ndarray, truth: np.ndarray) -> Settled:
     """Calibration, operating threshold and unsure band by out-of-fold blast probabilities (n,)."""
     where = f"{len(raw)} crops of ALL fields out of fold, by clusters"
     calibration = platt(raw, truth, where)
     score = calibration.apply(raw)
-    return calibration, operating_threshold(score, truth, where), unsure_of(score, truth, np.ones(len(raw)), where)
+    return Settled(
+        calibration=calibration,
+        threshold=operating_threshold(score, truth, where),
+        unsure=unsure_of(score, truth, np.ones(len(raw)), where),
+    )
 
 
 def cross_fitted(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Calibrated, called, unsure (n,): each fold by what `settle` makes of the other folds."""
     score, called, unsure = np.empty(len(raw)), np.empty(len(raw), bool), np.empty(len(raw), bool)
     for k in np.unique(fold):
-        calibration, threshold, band = settle(raw[fold != k], truth[fold != k])
-        mine = score[fold == k] = calibration.apply(raw[fold == k])
-        called[fold == k] = mine >= threshold.value
-        unsure[fold == k] = (mine >= band.low) & (mine < band.high)
+        mine = fold == k
+        score[mine], called[mine], unsure[mine] = settle(raw[~mine], truth[~mine]).judge(raw[mine])
     return score, called, unsure
 
 
 def confusion_picture(name: str, runs: Path, n: int = 3) -> None:
     """Crops of ALL fields by the class of their field and by what they are called out of fold, drawn at random."""
-    settled = Settled.read(runs / "settled.json")
+    settled = Settled.of(runs)
     rows = [row for row in read_table(CROPS / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
     dealt = folds(read_table(CROPS / "all_fields"), FOLDS)
     cells: dict[tuple[str, str], list[CropRow]] = {}
@@ -260,12 +258,10 @@ def confusion_picture(name: str, runs: Path, n: int = 3) -> None:
         weights = runs / f"fold-{k}/weights"
         mine, card = [row for row in rows if dealt[row.cluster] == k], read_card(weights)
         probability, _ = judged(weights, CROPS / "all_fields", mine)
-        blast = settled.calibration.apply(probability[:, card.classes.index("blast")])
-        unsure = (blast >= settled.unsure.low) & (blast < settled.unsure.high)
-        limit = settled.threshold.value
-        for row, score, doubt in zip(mine, blast, unsure, strict=True):
-            called = "unsure" if doubt else "blast" if score >= limit else "other"
-            cells.setdefault((row.smear_label, called), []).append(row)
+        _, called, unsure = settled.judge(probability[:, card.classes.index("blast")])
+        for row, blast, doubt in zip(mine, called, unsure, strict=True):
+            answer = "unsure" if doubt else "blast" if blast else "other"
+            cells.setdefault((row.smear_label, answer), []).append(row)
     rng, side, gap = np.random.default_rng(0), 96, 14
     canvas = np.full((4 * (side + 2 * gap), 3 * (n * side + gap), 3), 255, np.uint8)
     for i, truth in enumerate(("benign", "early", "pre", "pro")):
@@ -338,14 +334,13 @@ def false_blasts(left: str, name: str, run: Path) -> None:
     settings = [f"leave_out=[{left}]", *LEFT[left]]
     weights = trained(name, run, CROPS, settings)
     out_of_fold(name, run.with_name(f"{run.name}-folds"), CROPS, settings)
-    settled = Settled.read(run.with_name(f"{run.name}-folds") / "settled.json")
+    settled = Settled.of(run.with_name(f"{run.name}-folds"))
     card = read_card(weights)
     rows = [row for row in read_table(CROPS / left) if row.label == "wbc"]
     probability, distance = judged(weights, CROPS / left, rows)
     assert card.unsure is not None
-    blast = settled.calibration.apply(probability[:, card.classes.index("blast")])
-    called = blast >= settled.threshold.value
-    unsure = (blast >= settled.unsure.low) & (blast < settled.unsure.high) | (distance > card.unsure.distance)
+    _, called, unsure = settled.judge(probability[:, card.classes.index("blast")])
+    unsure |= distance > card.unsure.distance
     for kind in sorted({row.cell_type for row in rows}):
         mine = np.array([row.cell_type == kind for row in rows])
         n, wrong, sure = int(mine.sum()), int((called & mine).sum()), int((called & ~unsure & mine).sum())
@@ -377,7 +372,7 @@ def ship(name: str, runs: Path) -> None:
     target = REPO / "weights/blast"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(weights, target)
-    settled = Settled.read(runs / "settled.json")
+    settled = Settled.of(runs)
     limits = (
         "Labels of ALL fields are those of whole fields; hematogones (benign) are hard for people, too.",
         "All blasts it learnt come from one laboratory.",

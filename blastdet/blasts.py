@@ -59,19 +59,12 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
     for some, found in in_order(look, batches, workers()):
         probability[some] = blast = found.probability[:, card.classes.index("blast")]
         label[some] = np.where(blast >= card.thresholds["blast"].value, BLAST, WBC)
-        unsure[some] = is_unsure(card, blast, found.distance)
+        if card.unsure is not None:
+            unsure[some] = card.unsure.covers(blast, found.distance)
         if ERYTHROBLAST in card.classes:
             likeliest = found.probability.argmax(axis=1) == card.classes.index(ERYTHROBLAST)
             cell_type[some[likeliest & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
     return cells.with_columns(label=label, blast_probability=probability, unsure=unsure, cell_type=cell_type)
-
-
-def is_unsure(card: Card, blast: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Which blast probabilities (n,), at a distance (n,) from what was learnt, are not to be relied on; bool (n,)."""
-    limits = card.unsure
-    if limits is None:
-        return np.zeros(len(blast), bool)
-    return ((blast >= limits.low) & (blast < limits.high)) | (distance > limits.distance)
 
 
 def count(cells: Detections, card: Card) -> BlastCount:

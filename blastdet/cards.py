@@ -61,6 +61,11 @@ class Unsure(_Frozen):
     chosen_on: str
     criterion: str
 
+    def covers(self, blast: ArrayLike, distance: ArrayLike) -> NDArray[np.bool_]:
+        """Which cells, by their blast probability and distance (n,), are unsure; bool (n,)."""
+        given = np.asarray(blast)
+        return ((given >= self.low) & (given < self.high)) | (np.asarray(distance) > self.distance)
+
 
 class Calibration(_Frozen):
     """What turns a model's blast probability into that of stains it never saw: on the logit, slope and offset.

@@ -53,3 +53,9 @@ def one_line(error: BaseException) -> str:
     """What an exception says, in one line of at most 160 characters."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:160] or type(error).__name__
+
+
+def last_line(error: BaseException) -> str:
+    """What a runtime in C++ complains of: before it stands the line of its own source."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

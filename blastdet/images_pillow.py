@@ -20,6 +20,9 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from blastdet.errors import ImageError, one_line
 from blastdet.types import RGB, Scale, WidthHeight
 
+Window = Callable[[int, int, int, int], RGB]
+"""Pixels [x0, x1) x [y0, y1) of a picture, by x0, y0, x1, y1."""
+
 MAX_PIXELS = 400_000_000
 """Most pixels that are ever decoded at once."""
 
@@ -125,7 +128,7 @@ class PillowPixels:
                 self._rgb = self._decode()
         return self._rgb[y0:y1, x0:x1]
 
-    def reduced(self, most: float) -> tuple[int, Callable[[int, int, int, int], RGB]]:
+    def reduced(self, most: float) -> tuple[int, Window]:
         """A factor of 1, 2, 4 or 8, `most` at most, and windows of the picture reduced by it.
 
         A large JPEG is decoded at that size straight away, in a fraction of the time and memory. Not one that is to be

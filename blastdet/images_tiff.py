@@ -15,7 +15,6 @@ import logging
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from blastdet.errors import ImageError, one_line
-from blastdet.images_pillow import BROKEN, MAX_PIXELS, ORIENTATIONS, on_white, orient
+from blastdet.images_pillow import BROKEN, MAX_PIXELS, ORIENTATIONS, Window, on_white, orient
 from blastdet.types import RGB, Scale, WidthHeight
 
 _CACHE_BYTES = 128 * 2**20  # a row of 640-px tiles of a 30,000-px slide stored in strips is 60 MB
@@ -207,7 +206,7 @@ class TiffPixels:
         if end > length:
             raise ImageError(f"{self.path}: {length} bytes found, expected {end} (truncated TIFF)")
 
-    def reduced(self, most: float) -> tuple[int, Callable[[int, int, int, int], RGB]]:
+    def reduced(self, most: float) -> tuple[int, Window]:
         """No TIFF is decoded at a smaller size: see `PillowPixels.reduced`."""
         return 1, self.window
 

@@ -16,7 +16,7 @@ LEVELS = [
     {"errors"},
     {"types"},
     {"boxes", "configs", "parallel"},
-    {"images", "images_pillow", "images_tiff", "stain"},
+    {"images", "images_pillow", "images_tiff", "resampling", "stain"},
     {"segment", "discs", "tiles", "splits", "crops", "overlap"},
     {
         "ruler",

@@ -20,7 +20,8 @@ from PIL import Image
 
 from blastdet import images_pillow
 from blastdet.errors import ImageError
-from blastdet.images import IMAGE_SUFFIXES, _spans, find_images, image_size, open_smear, read_image, resize, write_image
+from blastdet.images import IMAGE_SUFFIXES, find_images, image_size, open_smear, read_image, resize, write_image
+from blastdet.resampling import spans as grid_spans
 from blastdet.types import RGB
 
 
@@ -291,7 +292,7 @@ def test_halves_of_a_fractional_box(sources: dict[str, Path], scale: tuple[float
 @settings(max_examples=200, deadline=None)
 @given(start=st.floats(-1e5, 1e5), pitch=st.floats(0.01, 300), count=st.integers(1, 1000))
 def test_spans_follow_the_grid(start: float, pitch: float, count: int) -> None:
-    spans = list(_spans(start, pitch, count))
+    spans = list(grid_spans(start, pitch, count))
     assert [s.first for s in spans] == [0, *(s.stop for s in spans[:-1])]
     assert spans[-1].stop == count
     for span in spans:

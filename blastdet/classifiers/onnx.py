@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from blastdet.cards import Card
 from blastdet.classifiers import FEATURES, OUTPUTS, Judged, framed, prepare
 from blastdet.classifiers.features import features as hand_made
-from blastdet.detectors.onnx import last_line, onnx_session, to_blob
-from blastdet.errors import WeightsError
+from blastdet.detectors.onnx import onnx_session, to_blob
+from blastdet.errors import WeightsError, last_line
 from blastdet.types import RGB
 
 BATCH = 32

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from blastdet.cards import Card, InputSpec
 from blastdet.detectors.decode import Raw, decode
 from blastdet.detectors.openvino import OpenVinoModel
-from blastdet.errors import ConfigError, DependencyError, WeightsError
+from blastdet.errors import ConfigError, DependencyError, WeightsError, last_line
 from blastdet.parallel import cpu_count
 from blastdet.types import RGB, Detections
 
@@ -166,12 +166,6 @@ def wants_cuda(device: str) -> bool:
     if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
         raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
     return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
-
-
-def last_line(error: Exception) -> str:
-    """What a runtime complains of; before it stands the line of its source."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _onnxruntime() -> Any:

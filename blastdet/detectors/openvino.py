@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from blastdet.detectors.decode import Raw
-from blastdet.errors import DependencyError, WeightsError
+from blastdet.errors import DependencyError, WeightsError, last_line
 from blastdet.parallel import cpu_count
 
 _STREAMS = 4  # tiles at once at most; cores beyond that share them
@@ -53,8 +53,7 @@ class OpenVinoModel:
             for _ in range(min(cores, _STREAMS)):
                 self._free.put(compiled.create_infer_request())
         except Exception as error:  # it raises bare RuntimeErrors of its own C++ types
-            why = (str(error).splitlines() or [type(error).__name__])[-1]
-            raise WeightsError(f"{path}: OpenVINO cannot load it ({why})") from error
+            raise WeightsError(f"{path}: OpenVINO cannot load it ({last_line(error)})") from error
 
     def __call__(self, blobs: Sequence[Any]) -> list[Raw]:
         """The first output of each image (3, height, width); may be called from several threads."""
