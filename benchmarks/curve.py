@@ -13,6 +13,7 @@ import statistics
 import time
 from pathlib import Path
 
+from detectors import figure
 from laboratories import DATA, REPO, agreed_boxes, measure, train, white_cells
 
 FIELD_UM = 51.2
@@ -34,8 +35,7 @@ def main() -> None:
         with (run / "metrics.csv").open(encoding="utf-8") as stream:
             best = max((row for row in csv.DictReader(stream) if row["fitness"]), key=lambda row: float(row["fitness"]))
         seen = " | ".join(f"{float(best[f'AP50 {name}']):.3f}" for name in ("wbc", "rbc", "platelet"))
-        low, high = unseen["AP50_ci95"]
-        rows[mpp] = f"{unseen['AP50']:.3f} [{low:.3f}, {high:.3f}] | {seen}"
+        rows[mpp] = f"{figure(unseen, 'AP50')} | {seen}"
     times = milliseconds([asked.runs / f"{mpp:g}" for mpp in rows])
     print("| µm/px | agreement, ALL fields unseen | wbc | rbc | platelet | ms a picture |\n|---|---|---|---|---|---|")
     for (mpp, row), time_ms in zip(rows.items(), times, strict=True):

@@ -1,11 +1,11 @@
 """Train without a laboratory, test on it: white-cell AP50 on BCCD, PBC and the hand-boxed ALL fields in turn.
 
     python benchmarks/laboratories.py [--epochs 12] [--runs runs/laboratories] [--only NAME] [--set key=value]
-    python benchmarks/laboratories.py --detector yolov5s --runs runs/laboratories-yolov5s [--device cuda --jobs 3]
+    python benchmarks/laboratories.py --detector yolov5n --detector yolov5s --set mpp=0.4 --set crop=128 [--jobs 2]
     python benchmarks/laboratories.py --develop all_fields --set mpp=0.4 --set crop=128 --runs runs/coarser
 
 Needs the data sets of BLASTDET_DATA and the synthetic films of `make films`. A training that is done is not done again;
-one that was cut short is resumed.
+one that was cut short is resumed; one that was measured keeps its figures. Runs lie in RUNS/DETECTOR/LEFT_OUT.
 Prints a table and writes it beside the runs as JSON.
 
 The hand-boxed fields, and all of BCCD and PBC here, are test data: nothing is chosen on them. Choices are made with
@@ -17,6 +17,7 @@ models, not average precision against people, and is never called so.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
@@ -25,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from detectors import DETECTORS
+from detectors import DETECTORS, figure
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data"))
@@ -47,25 +48,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--runs", type=Path, default=REPO / "runs/laboratories")
     parser.add_argument("--only", choices=LABORATORIES, action="append")
-    parser.add_argument("--detector", choices=DETECTORS, default="yolov5p2n", help="see benchmarks/detectors.py")
+    parser.add_argument("--detector", choices=DETECTORS, action="append", help="see benchmarks/detectors.py; yolov5p2n")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--develop", choices=["all_fields"], help="measure agreement with the shipped model instead")
     asked = parser.parse_args()
-    names = [asked.develop] if asked.develop else asked.only or list(LABORATORIES)
-    settings = [*DETECTORS[asked.detector][1], f"epochs={asked.epochs}", *asked.settings]
+    measured_with = {asked.develop: agreed_boxes(asked.runs / "agreed.json")} if asked.develop else LABORATORIES
+    names = [name for name in measured_with if name in (asked.only or measured_with)]
+
+    def row(of: tuple[str, str]) -> dict[str, object]:
+        detector, name = of
+        run = asked.runs / detector / name
+        train(name, run, asked.device, [*DETECTORS[detector][1], f"epochs={asked.epochs}", *asked.settings])
+        return {"detector": detector, "left_out": name, **white_cells(measure(run, measured_with[name]))}
+
     with ThreadPoolExecutor(asked.jobs) as pool:
-        list(pool.map(lambda name: train(name, asked.runs / name, asked.device, settings), names))
-    rows = []
-    for name in names:
-        data = agreed_boxes(asked.runs / "agreed.json") if asked.develop else LABORATORIES[name]
-        rows.append({"left_out": name, **white_cells(measure(asked.runs / name, data))})
+        rows = list(pool.map(row, itertools.product(asked.detector or ["yolov5p2n"], names)))
     what = "AP50-like agreement" if asked.develop else "white-cell AP50"
-    print(f"{'left out':<12}{'smears':>8}{'cells':>8}  {what} [95 % interval]")
-    for row in rows:
-        low, high = row["AP50_ci95"]
-        print(f"{row['left_out']:<12}{row['smears']:>8}{row['cells']:>8}  {row['AP50']:.3f} [{low:.3f}, {high:.3f}]")
+    print(f"| detector | left out | smears | cells | {what} |\n|---|---|---|---|---|")
+    for entry in rows:
+        cells = [DETECTORS[str(entry["detector"])][0], *(str(entry[k]) for k in ("left_out", "smears", "cells"))]
+        print(f"| {' | '.join([*cells, figure(entry, 'AP50')])} |")
     table = "agreement.json" if asked.develop else "laboratories.json"
     (asked.runs / table).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -83,7 +87,8 @@ def train(name: str, run: Path, device: str, settings: list[str]) -> None:
 def measure(run: Path, data: list[str]) -> dict:  # type: ignore[type-arg]
     """What `blastdet evaluate` writes of the run's model."""
     report = run / "report"
-    blastdet("evaluate", *data, "--weights", str(run / "weights"), "--out", str(report))
+    if not (report / "metrics.json").is_file():
+        blastdet("evaluate", *data, "--weights", str(run / "weights"), "--out", str(report))
     return json.loads((report / "metrics.json").read_text(encoding="utf-8"))
 
 
@@ -91,13 +96,8 @@ def white_cells(figures: dict) -> dict[str, object]:  # type: ignore[type-arg]
     """Smears, cells and AP50 of the class wbc."""
     evaluation = figures["evaluations"][0]
     row = next(row for row in evaluation["average_precision"]["rows"] if row["class"] == "wbc")
-    interval = [row["AP50_low"], row["AP50_high"]]
-    return {
-        "smears": evaluation["data"]["n_smears"],
-        "cells": row["n_truth"],
-        "AP50": row["AP50"],
-        "AP50_ci95": interval,
-    }
+    found = {name: row[name] for name in ("AP50", "AP50_low", "AP50_high")}
+    return {"smears": evaluation["data"]["n_smears"], "cells": row["n_truth"], **found}
 
 
 def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[str]:
