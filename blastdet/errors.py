@@ -16,6 +16,8 @@ The command line prints the line and exits with 2; a batch goes on with its othe
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BlastdetError(Exception):
     """Base of all errors a user can cause; its text is one line fit to print."""
@@ -59,3 +61,14 @@ def last_line(error: BaseException) -> str:
     """What a runtime in C++ complains of: before it stands the line of its own source."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def differing(before: Any, now: Any, name: str = "") -> list[str]:
+    """Where two trees of settings differ: ``data.0.share`` and the like; ``[]`` where they are equal."""
+    if all(isinstance(tree, list) and all(isinstance(one, dict) for one in tree) for tree in (before, now)):
+        before, now = (dict(enumerate(tree)) for tree in (before, now))
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [name or "all of it"]
+    keys = [*before, *(key for key in now if key not in before)]
+    found = [differing(before.get(key), now.get(key), f"{name}.{key}" if name else str(key)) for key in keys]
+    return [one for part in found for one in part]

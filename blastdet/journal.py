@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blastdet.errors import ConfigError
+from blastdet.errors import ConfigError, differing
 
 JOURNAL = "run.jsonl"
 
@@ -36,11 +36,12 @@ class Journal:
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
         self.path = folder / JOURNAL
         self._done: dict[str, str] = {}
-        head = {"settings": settings}
+        head = json.loads(json.dumps({"settings": settings}))
         if resume and self.path.is_file():
             lines = list(_whole_lines(self.path))
-            if lines[:1] != [json.loads(json.dumps(head))]:
-                raise ConfigError(f"{self.path}: of a run with another model or other settings; leave out --resume")
+            if other := differing(lines[0] if lines else None, head):
+                what = ", ".join(key.removeprefix("settings.") for key in other)
+                raise ConfigError(f"{self.path}: another model or other settings before ({what}); leave out --resume")
             for number, entry in enumerate(lines[1:], start=2):
                 if not isinstance(entry, dict) or not {"name", "image_sha256", "sorted_counts"} <= entry.keys():
                     raise ConfigError(f"{self.path}: line {number} is none of ours; leave out --resume")

@@ -198,7 +198,7 @@ def test_resume_skips_what_is_done(tmp_path, crops):
     assert run.stdout.count("done before, skipped") == 3
     assert (tmp_path / "blastdet-out/detections.coco.json").read_bytes() == before
     other = _run(*words[:2], "--mpp", "0.2", "--format", "json,coco", "--resume", cwd=tmp_path, code=2)
-    assert "another model or other settings" in other.stderr
+    assert "another model or other settings before (options.mpp)" in other.stderr
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):

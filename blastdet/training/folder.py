@@ -6,9 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from blastdet.cards import DataSource
 from blastdet.configs import LoopConfig, to_yaml
-from blastdet.errors import ConfigError
+from blastdet.errors import ConfigError, differing, one_line
 from blastdet.training import checkpoints
 
 CONFIG, SOURCES, EVENTS = "config.yaml", "sources.json", "events"
@@ -29,8 +31,13 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
     if resume:
         if not path.is_file():
             raise ConfigError(f"{path}: no run to resume")
-        if path.read_text(encoding="utf-8", errors="replace") != to_yaml(config):
-            raise ConfigError(f"{path}: differs from the configuration given; a run is resumed with its own")
+        try:
+            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (ValueError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
+        if other := differing(before, config.model_dump(mode="json")):
+            what = ", ".join(other)
+            raise ConfigError(f"{path}: differs from the configuration given in {what}; a run is resumed with its own")
         return
     if (run / checkpoints.LAST).exists():
         raise ConfigError(f"{run}: holds a run already; use --resume, or another --out")

@@ -99,7 +99,7 @@ def test_a_second_run_does_not_overwrite_the_first(trained, films, _train):
 
 def test_resume_wants_the_same_configuration(trained, films, _train):
     run = _train(films, "whole", "--resume", "--set", "lr=0.5", code=2)
-    assert "differs from the configuration given" in run.stderr
+    assert "differs from the configuration given in lr;" in run.stderr
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "metrics.csv", "weights/mine.txt"])
