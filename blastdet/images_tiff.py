@@ -35,6 +35,7 @@ _MICROMETRES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.
 _RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # samples per photometric interpretation
 _JPEG = {6, 7, 34892, 33007}  # compressions whose decoder answers in RGB
+_NEW_JPEG, _JPEG_END = 7, b"\xff\xd9"
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,8 @@ class TiffPixels:
             handle = self._file.filehandle
             handle.seek(offset)
             data = handle.read(count)  # at once: tifffile's properties move the position in the file
+            if page.compression == _NEW_JPEG and _JPEG_END not in data:  # its decoder makes up the rest, in grey
+                raise ImageError(f"{self.path}: strip or tile {number} cut short found, expected a whole JPEG stream")
             planes.append(page.decode(data, number, **tables)[0][0])
         samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         return self._samples.to_rgb(samples, jpeg=page.compression in _JPEG)

@@ -515,6 +515,21 @@ def test_truncated(tmp_path: Path, kind: str, options: dict[str, object], part: 
     assert "\n" not in str(caught.value)
 
 
+def test_a_jpeg_tile_cut_short_is_not_grey_film(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture(96, 96), photometric="rgb", tile=(32, 32), compression="jpeg")
+    with tifffile.TiffFile(path) as file:
+        offset, count = (values[4] for values in (file.pages.first.dataoffsets, file.pages.first.databytecounts))
+    assert read_image(path).shape == (96, 96, 3)
+    with path.open("r+b") as stream:
+        stream.seek(offset + count // 2)
+        stream.write(bytes(count - count // 2))
+    with open_smear(path) as source:
+        assert source.read((0, 0, 32, 32)).shape == (32, 32, 3)
+        with pytest.raises(ImageError, match="tile 4 cut short"):
+            source.read((40, 40, 50, 50))
+
+
 def test_places_without_a_picture(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
