@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from blastdet.errors import BlastdetError
+from blastdet.errors import BlastdetError, ConfigError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,6 +21,17 @@ _MOST = 4
 def cpu_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_device(device: str) -> None:
+    """Refuse a word that names no kind of device; whether there is one is for the runtime to say.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
+        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
 
 
 def workers() -> int:

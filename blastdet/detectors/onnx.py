@@ -16,7 +16,7 @@ from blastdet.cards import Card, InputSpec
 from blastdet.detectors.decode import Raw, decode
 from blastdet.detectors.openvino import OpenVinoModel
 from blastdet.errors import ConfigError, DependencyError, WeightsError, last_line
-from blastdet.parallel import cpu_count
+from blastdet.parallel import check_device, cpu_count
 from blastdet.types import RGB, Detections
 
 Blob = NDArray[np.float32]
@@ -163,8 +163,7 @@ def wants_cuda(device: str) -> bool:
     ConfigError
         If there is no such kind of device.
     """
-    if device not in ("auto", "cpu") and device.partition(":")[0] != "cuda":
-        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
+    check_device(device)
     return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
 
 

@@ -16,7 +16,7 @@ import torch
 from blastdet.configs import LoopConfig, TrainConfig, expand
 from blastdet.errors import ConfigError
 from blastdet.evaluation.coco import APResult, average_precision
-from blastdet.parallel import cpu_count
+from blastdet.parallel import check_device, cpu_count
 from blastdet.training import MODELS, checkpoints, engine
 from blastdet.training.data import Data, load_data
 from blastdet.training.drawings import draw_curves, draw_samples
@@ -171,15 +171,15 @@ def pick_device(device: str) -> torch.device:
     Raises
     ------
     ConfigError
-        If CUDA is asked for and there is none.
+        If there is no such kind of device, no CUDA, or no card of that number.
     """
+    check_device(device)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"device {device}: no CUDA device found; use --device cpu")
-    if device != "cpu" and not device.startswith("cuda"):
-        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
-    return torch.device(device)
+    place, cards = torch.device(device), torch.cuda.device_count()
+    if place.type == "cuda" and (place.index or 0) >= cards:
+        raise ConfigError(f"device {device}: {cards or 'no'} CUDA device{'s' * (cards > 1)} found; use --device cpu")
+    return place
 
 
 def _figures(result: APResult) -> dict[str, float]:

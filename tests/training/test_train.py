@@ -271,10 +271,15 @@ def test_the_export_takes_any_batch_and_size(trained):
         np.testing.assert_allclose(alone.boxes_xyxy, expected.boxes_xyxy, atol=1e-3)
 
 
-def test_devices():
+def test_devices(monkeypatch):
     assert pick_device("cpu").type == "cpu"
-    with pytest.raises(ConfigError, match="auto, cpu, cuda or cuda:N expected"):
-        pick_device("tpu")
+    for word in ("tpu", "cuda:", "cuda:x", "cuda0", "cpu:1"):
+        with pytest.raises(ConfigError, match=f"{word} found, auto, cpu, cuda or cuda:N expected"):
+            pick_device(word)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # no card can be had here
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ConfigError, match="2 CUDA devices found"):
+        pick_device("cuda:2")
 
 
 def test_learning_rate_warms_up_and_falls():
