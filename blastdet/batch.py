@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from glob import has_magic
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from blastdet import blasts
 from blastdet.cards import sha256_of
 from blastdet.errors import BlastdetError
+from blastdet.folders import locked
 from blastdet.images import Source, find_images, open_smear
 from blastdet.journal import Journal
 from blastdet.outputs import COCO_FILE, FIELD_MM2, FORMATS, SUFFIXES, coco_entry, summary, write_coco, write_smear
@@ -72,27 +73,6 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*parts[:first])
 
 
-def _locked(out: Path) -> IO[bytes]:
-    """Make the output folder and take its lock, which the system gives back when the program ends, however it ends."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BlastdetError(f"{out}: cannot be made a folder ({error.strerror})") from error
-    try:
-        lock = (out / ".lock").open("wb")
-    except OSError as error:
-        raise BlastdetError(f"{out}: cannot be written to ({error.strerror})") from error
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system: no lock
-        return lock
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise BlastdetError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
-    return lock
-
-
 class Batch:
     """Run all jobs; iterate to get an `Outcome` for each.
 
@@ -129,7 +109,7 @@ class Batch:
     ) -> None:
         self.jobs, self.out, self.formats, self.at_once = jobs, out, tuple(formats), at_once
         self.models, self.options = models, options
-        self._lock = _locked(out)
+        self._lock = locked(out)
         settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
         self.journal = Journal(out, settings, resume)
         self.resume = resume

@@ -6,17 +6,27 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from blastdet.errors import ConfigError
 from blastdet.types import CELL_CLASSES
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _range_of_scale(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0.1 <= value[0] <= value[1] <= 10:
+        raise ValueError(f"{list(value)} found, [smallest, largest] within 0.1 to 10 expected")
+    return value
+
+
+_ScaleRange = Annotated[tuple[float, float], AfterValidator(_range_of_scale)]
+_SMALLEST_TILE = 96
 
 
 class DataConfig(_Strict):
@@ -37,14 +47,23 @@ class DataConfig(_Strict):
     validate_on: bool = Field(default=True, description="whether its val split counts for choosing the best epoch")
     licence: str = ""
 
+    @field_validator("options")
+    @classmethod
+    def _for_a_reader(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if taken := [name for name in ("path", "format") if name in value]:
+            raise ValueError(f"{taken} found, which are entries of their own")
+        if not isinstance(value.get("images", ""), str):
+            raise ValueError("images: a path expected")
+        return value
+
 
 class AugmentConfig(_Strict):
     """How pictures are varied in training. Each is a strength or a probability; 0 turns it off."""
 
     mosaic: float = Field(default=0.8, ge=0, le=1, description="share of samples put together from four pictures")
-    scale: tuple[float, float] = Field(default=(0.75, 1.33), description="range of enlargement, log-uniform")
+    scale: _ScaleRange = Field(default=(0.75, 1.33), description="range of enlargement, log-uniform")
     squeeze: float = Field(default=0.1, ge=0, lt=1, description="largest difference of enlargement along x and y")
-    stain: float = Field(default=0.5, ge=0, description="stain jitter in optical density, 1 = other laboratories")
+    stain: float = Field(default=0.5, ge=0, le=5, description="stain jitter in optical density, 1 = other laboratories")
     paste: float = Field(default=0.0, ge=0, le=1, description="share of samples with white cells of others pasted in")
     pile: float = Field(default=0.0, ge=0, le=1, description="share of samples with a pile of red cells pasted in")
     photometric: float = Field(default=0.5, ge=0, le=1, description="chance of blur, JPEG, noise, light, each")
@@ -53,7 +72,7 @@ class AugmentConfig(_Strict):
 class LoopConfig(_Strict):
     """What the training loop needs to know, whatever it trains."""
 
-    name: str
+    name: str = Field(min_length=1, pattern=r"^[^\x00/]+$")
     init: str | None = Field(
         default=None, description="file of starting weights: safetensors, or a state dict of torch"
     )
@@ -69,7 +88,7 @@ class LoopConfig(_Strict):
     )
     patience: int = Field(default=0, ge=0, description="epochs without a better figure before stopping; 0: never")
     val_every: int = Field(default=1, ge=1)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=1, ge=0)
 
 
@@ -83,7 +102,7 @@ class TrainConfig(LoopConfig):
     leave_out: tuple[str, ...] = Field(default=(), description="data sets, by the name of their folder, not to use")
     model: str = Field(default="yolov5n", description="key of blastdet.training.MODELS")
     classes: tuple[str, ...] = ("wbc", "rbc", "platelet")
-    mpp: float = Field(gt=0, description="µm/px of the model: every picture is resampled to it")
+    mpp: float = Field(gt=0.01, le=5, description="µm/px of the model: every picture is resampled to it")
     colour: Literal["as it is", "canonical"] = Field(default="as it is", description="how pixels are shown: see cards")
     crop: int = Field(default=256, ge=64, description="side of a training sample in pixels")
     tile_wh: tuple[int, int] = Field(default=(640, 640), description="largest tile at detection")
@@ -98,6 +117,13 @@ class TrainConfig(LoopConfig):
         if unknown or not value:
             raise ValueError(f"{unknown or 'no class'} found, some of {list(CELL_CLASSES)} expected")
         return tuple(name for name in CELL_CLASSES if name in value)
+
+    @field_validator("tile_wh")
+    @classmethod
+    def _holds_a_cell(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < _SMALLEST_TILE:
+            raise ValueError(f"{list(value)} found, at least {_SMALLEST_TILE} each expected")
+        return value
 
     @field_validator("crop")
     @classmethod
@@ -118,9 +144,9 @@ class CropsConfig(_Strict):
 class CropAugmentConfig(_Strict):
     """How crops are varied in training. Each is a strength or a probability; 0 turns it off."""
 
-    scale: tuple[float, float] = Field(default=(0.85, 1.18), description="range of enlargement, log-uniform")
+    scale: _ScaleRange = Field(default=(0.85, 1.18), description="range of enlargement, log-uniform")
     shift: float = Field(default=0.06, ge=0, lt=0.5, description="largest shift, as part of the side")
-    stain: float = Field(default=0.4, ge=0, description="stain jitter in optical density, 1 = other laboratories")
+    stain: float = Field(default=0.4, ge=0, le=5, description="stain jitter in optical density, 1 = other laboratories")
     photometric: float = Field(default=0.6, ge=0, le=1, description="chance of blur, JPEG, noise, light, each")
 
 
@@ -143,9 +169,9 @@ class ClassifyConfig(LoopConfig):
         description="what is learnt: see blastdet.training.crops"
     )
     classes: tuple[str, ...] = Field(min_length=2, description="outputs; crops of any other class are left out")
-    mpp: float = Field(default=0.5, gt=0, description="µm/px that every crop is brought to")
+    mpp: float = Field(default=0.5, gt=0.01, le=5, description="µm/px that every crop is brought to")
     side: int = Field(default=64, ge=32, multiple_of=32, description="side of the input in pixels")
-    low_pass: float = Field(default=0.7, ge=0, description="sigma in pixels that evens sharpness out")
+    low_pass: float = Field(default=0.7, ge=0, le=10, description="sigma in pixels that evens sharpness out")
     data: tuple[CropsConfig, ...] = Field(min_length=1)
     leave_out: tuple[str, ...] = Field(default=(), description="folders of crops, by name, not to use")
     fold: tuple[int, int] | None = Field(default=None, description="[k, n]: clusters of fold k of n are left out")
@@ -156,6 +182,12 @@ class ClassifyConfig(LoopConfig):
     def sees(self) -> Literal["pixels", "hand-made features"]:
         """What an exported model gets to see of a crop."""
         return "hand-made features" if self.features == "hand-made" else "pixels"
+
+    @model_validator(mode="after")
+    def _of_features(self) -> ClassifyConfig:
+        if not self.features and (self.options or self.pca):
+            raise ValueError("options and pca are for classifiers of features: name some, e.g. features: hand-made")
+        return self
 
     @field_validator("fold")
     @classmethod
@@ -214,8 +246,10 @@ def read_any(path: Path, overrides: Sequence[str] = (), data: Sequence[Path] = (
         entry = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             near = get_close_matches(entry, kind.model_fields, 1)
-            raise ConfigError(f"{path}: {entry}: no such entry" + f", did you mean {near[0]}?" * bool(near)) from error
-        raise ConfigError(f"{path}: {entry}: {first['msg']} ({first['input']!r} found)") from error
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{path}: {entry}: no such entry{hint}") from error
+        found = f" ({first['input']!r:.80} found)" if entry else ""
+        raise ConfigError(f"{path}: {entry or 'it'}: {first['msg']}{found}") from error
 
 
 def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -224,7 +258,7 @@ def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}{asked}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: {type(content).__name__} found, a mapping of settings expected")
@@ -243,6 +277,11 @@ def _merged(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if any(base.resolve() == other.resolve() for other in (path, *above)):
         raise ConfigError(f"{path}: extends: {name} extends this file in turn")
     return {**_merged(base, (path, *above)), **content}
+
+
+def waited_long(epoch: int, best_epoch: int, config: LoopConfig) -> bool:
+    """Whether so many epochs have brought nothing better that a training stops early."""
+    return bool(config.patience) and epoch - best_epoch >= config.patience
 
 
 def to_yaml(config: LoopConfig) -> str:

@@ -59,7 +59,7 @@ def assign(
     if strategy not in STRATEGIES:
         return from_file(dataset, Path(strategy))
     if all(smear.split is None for smear in dataset):
-        raise FormatError(f"{dataset.root}: no official split found; use --split grouped or a CSV file (image,split)")
+        raise FormatError(f"{dataset.root}: no official split found; split it grouped, or by a CSV file (image,split)")
     if strategy == "official-disjoint":
         return purge(dataset, group_keys(dataset), protected=("test",))
     return dataset

@@ -20,7 +20,7 @@ from blastdet.errors import WeightsError
 from blastdet.formats import read
 from blastdet.images import open_smear
 from blastdet.pipeline import load_models
-from blastdet.training.export import portable
+from blastdet.training.record import portable
 
 COARSE = (0.5, 0.375)
 """µm/px of ALL fields along x and y, the coarsest pictures that the classifier learnt from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -101,12 +102,15 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the ``blastdet`` program."""
+    ours = os.getpid()
+
+    def leave(number: int, frame: object) -> None:
+        if os.getpid() == ours:  # a process that loads data has it, too
+            os.write(2, b"terminated; what is done is whole, and --resume (detect, train) goes on from there\n")
+        sys.exit(128 + number)
+
     for name in ("SIGTERM", "SIGHUP"):  # leave as after Ctrl-C: nothing half-written stays behind
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
-            signal.signal(number, _leave)
+            signal.signal(number, leave)
     cli()
-
-
-def _leave(number: int, frame: object) -> None:
-    sys.exit(128 + number)

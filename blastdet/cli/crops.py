@@ -72,7 +72,8 @@ def command(**options: Any) -> None:
     from blastdet.cli._progress import file_reporter
     from blastdet.cli.evaluate import Asked, read_datasets
     from blastdet.crop_table import RECORD, write_crops
-    from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.folders import new_folder
+    from blastdet.formats.convert import check_folder
     from blastdet.splits import without
 
     overwrite, colour, exclude, marks = (options.pop(name) for name in ("overwrite", "colour", "exclude", "marks"))

@@ -132,7 +132,8 @@ def export(
     """
     from blastdet import formats
     from blastdet.errors import ConfigError
-    from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.folders import new_folder
+    from blastdet.formats.convert import check_folder
     from blastdet.formats.files import write_text
     from blastdet.review.corrections import append, merged, n_cells, read, replay
     from blastdet.types import RESEARCH_USE
@@ -211,7 +212,8 @@ def _reviewed(dataset: Dataset, predictions: Predictions, asked: Asked) -> Revie
 
 def _page(reviewed: Reviewed, out: Path) -> None:
     from blastdet.cli._progress import file_reporter
-    from blastdet.formats.convert import check_folder, new_folder
+    from blastdet.folders import new_folder
+    from blastdet.formats.convert import check_folder
     from blastdet.review.cells import VIEWS, in_view
     from blastdet.review.page import check_page, write_page
 

@@ -16,8 +16,8 @@ def command(folder: Path) -> None:
     blastdet runs
     blastdet runs runs/laboratories
 
-    Epochs are those done of those asked for; AP and AP50 are the best epoch's on validation; the state is finished,
-    unfinished (running, or killed: --resume goes on) or unreadable.
+    Epochs are those done of those asked for; AP and AP50 are the best epoch's on validation; the state is started (no
+    epoch is whole yet), unfinished (running, or killed: --resume goes on), finished or unreadable.
 
     Exit codes: 0 listed, 2 no run found.
     """

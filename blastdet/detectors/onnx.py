@@ -43,10 +43,12 @@ class OnnxDetector:
         Where the card's file lies.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU.
+    openvino : bool
+        Whether OpenVINO may run a model in ONNX.
     """
 
-    def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
-        self.card = card
+    def __init__(self, card: Card, folder: Path, device: str = "auto", openvino: bool = True) -> None:
+        self.card, self._may_openvino = card, openvino
         suffix = _SUFFIX[card.format]
         models = [name for name in card.files if name.endswith(suffix)]
         if len(models) != 1:
@@ -64,18 +66,20 @@ class OnnxDetector:
         return OnnxRuntimeModel(path, device, batched=self.card.output == "yolo")
 
     def _openvino_is_faster(self, device: str) -> bool:
-        plain = self.card.output == "yolo" and self.card.precision != "int8"
+        plain = self._may_openvino and self.card.output == "yolo" and self.card.precision != "int8"
         return plain and not wants_cuda(device) and find_spec("openvino") is not None
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
         """Cells of each image; see `Detector`."""
-        spec = self.card.input
-        blobs = [to_blob(image, padded_size(image.shape[:2], spec.stride), spec) for image in images]
-        raws = self._run(blobs)
+        raws = self.raw(images)
         return [decode(raw, image.shape[:2], self.card) for raw, image in zip(raws, images, strict=True)]
 
+    def raw(self, images: Sequence[RGB]) -> list[Raw]:
+        """The raw output of each image, before it is decoded; see `Card.output`."""
+        spec = self.card.input
+        return self._run([to_blob(image, padded_size(image.shape[:2], spec.stride), spec) for image in images])
+
     def _run(self, blobs: Sequence[Blob]) -> list[Raw]:
-        """The raw output of each image; see `Card.output`."""
         try:
             raws = self._compute(blobs)
         except Exception as error:  # runtimes raise bare Exceptions of their own C++ types

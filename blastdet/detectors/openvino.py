@@ -83,7 +83,8 @@ class OpenVinoModel:
     def _finish(self, under_way: deque[tuple[int, Any]], found: list[Raw | None]) -> None:
         index, request = under_way[0]
         request.wait()
-        found[index] = request.get_output_tensor(0).data[0].copy()
+        output = request.get_output_tensor(0).data
+        found[index] = (output[0] if output.ndim == 3 else output).copy()  # boxes of one image come without a batch
         under_way.popleft()
         self._free.put(request)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import numpy as np
 import blastdet
 from blastdet import formats, splits
 from blastdet.errors import FormatError
+from blastdet.folders import new_folder
 from blastdet.formats.corrections import apply_corrections
 from blastdet.formats.draw import Progress, draw_boxes
 from blastdet.formats.files import place_images, write_text
@@ -204,30 +202,3 @@ def check_no_file(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise FormatError(f"{out}: a file found, a folder expected")
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name, and its place, once all went well, and vanishes if not.
-
-    Raises
-    ------
-    FormatError
-        If it cannot be written. Whether `out` may be replaced is for `check_folder` to say.
-    """
-    out = out.resolve()  # "." has no name to build another from
-    folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        if out.exists():
-            old = out.with_name(f"{out.name}.old-{os.getpid()}")
-            out.rename(old)
-            folder.rename(out)
-            shutil.rmtree(old)
-        else:
-            folder.rename(out)
-    except OSError as error:
-        raise FormatError(f"{out}: cannot be written ({error.strerror or error})") from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -35,7 +35,10 @@ def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
     if ours is None:
         mapped = f" and the mapped {', '.join(given)}" if given else ""
         expected = f"{', '.join(CELL_CLASSES)}{mapped} expected"
-        raise FormatError(f"{where}: class {name!r} found, {expected}; say what it is with --map {name}=...")
+        raise FormatError(
+            f"{where}: class {name!r} found, {expected}; say what it is with --map {name}=... (in a "
+            f"configuration: options: {{class_map: {{{name}: wbc}}}})"
+        )
     return CELL_CLASSES.index(ours)
 
 

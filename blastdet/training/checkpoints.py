@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blastdet.cards import sha256_of
-from blastdet.errors import BlastdetError, ConfigError
+from blastdet.errors import BlastdetError, ConfigError, one_line
 
 if TYPE_CHECKING:
     from blastdet.training.engine import State
@@ -31,6 +32,7 @@ def save_state(path: Path, state: State[Any]) -> None:
             "best": state.best,
             "best_epoch": state.best_epoch,
             "seconds": state.seconds,
+            "best_sha256": state.best_sha256,
         },
         "history": state.history,
     }
@@ -60,7 +62,10 @@ def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> Non
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         temporary.unlink(missing_ok=True)
-        raise BlastdetError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from error
+        free = shutil.disk_usage(path.parent).free / 2**20
+        raise BlastdetError(
+            f"{path}: cannot be written ({one_line(error)}; {free:.0f} MB free on that disk)"
+        ) from error
 
 
 def resume(state: State[Any], run: Path) -> State[Any]:
@@ -74,8 +79,10 @@ def resume(state: State[Any], run: Path) -> State[Any]:
     path = run / LAST
     digests = _digests(path)  # killed between the two: the second one holds
     known = {one.read_text(encoding="utf-8", errors="replace").strip() for one in digests if one.is_file()}
-    if not path.is_file() or not known:
-        raise ConfigError(f"{path}: no checkpoint to resume from")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no checkpoint found; `blastdet train --resume` trains from the start")
+    if not known:
+        raise ConfigError(f"{digests[0]}: missing, so that nobody can tell whether {path.name} is whole; train anew")
     if sha256_of(path) not in known:
         raise ConfigError(f"{path}: damaged (sha256 differs from {digests[0].name}); train anew with another --out")
     device = next(state.model.module.parameters()).device
@@ -99,10 +106,12 @@ def load_best(state: State[Any], run: Path) -> State[Any]:
     Raises
     ------
     ConfigError
-        If ``best.pt`` is missing or damaged.
+        If ``best.pt`` is missing, damaged, or not the one that belongs to ``last.pt``.
     """
     device = next(state.model.module.parameters()).device
     try:
+        if state.best_sha256 and sha256_of(run / BEST) != state.best_sha256:
+            raise ValueError(f"not the best epoch that {LAST} knows; `blastdet train --resume` may mend it")
         content = torch.load(run / BEST, map_location=device, weights_only=True)
         state.model.module.load_state_dict(content["ema"])
     except Exception as error:  # torch raises whatever a broken archive leads to

@@ -18,13 +18,13 @@ from torchvision import models
 from blastdet.classifiers import FEATURES, OUTPUTS, framed, prepare
 from blastdet.configs import ClassifyConfig
 from blastdet.detectors.onnx import to_blob
-from blastdet.errors import ConfigError
+from blastdet.errors import ConfigError, last_line
 from blastdet.images import write_image
 from blastdet.training import calibration, checkpoints, engine
 from blastdet.training.crops import PAD, Crop, CropEpoch, CropSample, load_crops
-from blastdet.training.export import WEIGHTS, training_record
-from blastdet.training.folder import check_run, start_run
+from blastdet.training.folder import WEIGHTS, check_run, started
 from blastdet.training.publish import LIGHT, Tail, publish
+from blastdet.training.record import training_record
 from blastdet.training.run import Progress, begin, loop, pick_device
 from blastdet.training.tracing import write_onnx
 
@@ -46,6 +46,11 @@ class CropClassifier:
 
     def __init__(self, model: str, n_classes: int, side: int) -> None:
         self.module: Any = _network(model, n_classes)
+        try:
+            with torch.no_grad():
+                self.module.eval()(torch.zeros(1, 3, side, side))
+        except RuntimeError as error:
+            raise ConfigError(f"side: {side} found, larger pictures expected by {model} ({last_line(error)})") from None
         self.side = side
         self.settled: calibration.Settled | None = None
 
@@ -115,11 +120,21 @@ def _head(network: nn.Module) -> tuple[str, nn.Linear]:
     return linear[-1]
 
 
+def check_network(model: str) -> None:
+    """Refuse a network that there is not.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if model != SMALL and model not in models.list_models(module=models):  # not its submodules': detectors, videos
+        raise ConfigError(f"model: {model} found, {SMALL} or a classifier of torchvision expected")
+
+
 def _network(model: str, n_classes: int) -> nn.Module:
+    check_network(model)
     if model == SMALL:
         return _small(n_classes)
-    if model not in models.list_models(module=models):  # not those of its submodules: detectors, videos
-        raise ConfigError(f"model: {model} found, {SMALL} or a classifier of torchvision expected")
     extra = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
     network: nn.Module = models.get_model(model, weights=None, num_classes=n_classes, **extra)
     if not any(isinstance(part, nn.Linear) for part in network.modules()):
@@ -147,31 +162,32 @@ def run_classifier(
 ) -> Path:
     """Train, calibrate, export and describe a classifier of crops; parameters and errors as `run.run_training`."""
     check_run(config, run, resume)
+    check_network(config.model)
     place = pick_device(device)
     data = load_crops(config, base)
     for line in data.notes:
         progress.say(line)
-    start_run(config, run, data.sources)
-    draw_crops(CropEpoch(data.train, config, 0), run / "samples.png")
-    torch.manual_seed(config.seed)
-    model = CropClassifier(config.model, len(config.classes), config.side)
-    state = begin(model, config, (base, run), place, resume, progress)
-    truth = np.array([crop.label for crop in data.val])
+    with started(config, run, data.seen, place, resume):
+        draw_crops(CropEpoch(data.train, config, 0), run / "samples.png")
+        torch.manual_seed(config.seed)
+        model = CropClassifier(config.model, len(config.classes), config.side)
+        state = begin(model, config, (base, run), place, resume, progress)
+        truth = np.array([crop.label for crop in data.val])
 
-    def validate(current: engine.State[Any]) -> dict[str, float]:
-        with engine.averaged(current) as averaged_model:
-            return calibration.figures(averaged_model.answers(data.val, config)[0], truth)
+        def validate(current: engine.State[Any]) -> dict[str, float]:
+            with engine.averaged(current) as averaged_model:
+                return calibration.figures(averaged_model.answers(data.val, config)[0], truth)
 
-    loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
-    checkpoints.load_best(state, run)
-    state.model.module.eval()
-    known = _as_many_of_each(data.train)
-    labels = np.array([crop.label for crop in known])
-    answers = state.model.answers(data.val, config)
-    settled = state.model.settled = calibration.settle(answers, truth, (state.model.answers(known, config)[1], labels))
-    record = training_record(config, data.sources, place)
-    record = record.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
-    progress.say(publish(config, data, record, settled, state.model.export, run))
+        loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
+        checkpoints.load_best(state, run)
+        state.model.module.eval()
+        known = _as_many_of_each(data.train)
+        labels = np.array([crop.label for crop in known])
+        seen = state.model.answers(known, config)[1], labels
+        settled = state.model.settled = calibration.settle(state.model.answers(data.val, config), truth, seen)
+        record = training_record(config, data.sources, run)
+        record = record.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
+        progress.say(publish(config, data, record, settled, state.model.export, run))
     return run / WEIGHTS
 
 

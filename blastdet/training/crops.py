@@ -76,6 +76,11 @@ class CropData:
     notes: tuple[str, ...]
     colour: str
 
+    @property
+    def seen(self) -> tuple[dict[str, str], ...]:
+        """Name and fingerprint of each folder: its table is all there is to know."""
+        return tuple({"name": source.name, "fingerprint": source.fingerprint} for source in self.sources)
+
 
 def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     """Read, label and split the crops of a configuration.

@@ -26,11 +26,16 @@ from blastdet.types import BLAST, WBC, Dataset, Smear
 
 @dataclass(frozen=True)
 class Data:
-    """What a training sees: smears to train on with their weight, and a data set to validate on."""
+    """What a training sees: smears to train on with their weight, and a data set to validate on.
+
+    ``seen`` fingerprints all of each source, the validation side and the scale too; a source's own ``fingerprint`` is
+    that of what is trained on.
+    """
 
     train: tuple[tuple[Smear, float], ...]
     val: Dataset
     sources: tuple[DataSource, ...]
+    seen: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     n_test: int = 0
 
@@ -39,7 +44,7 @@ def load_data(config: TrainConfig, base: Path) -> Data:
     """Read and split the data sets of a configuration; a set's share is spread evenly over its pictures."""
     train: list[tuple[Smear, float]] = []
     val: list[Smear] = []
-    sources, notes, root, n_test = [], [], base, 0
+    sources, seen, notes, root, n_test = [], [], [], base, 0
     for item in config.data:
         if Path(item.path).name in config.leave_out:
             continue
@@ -50,7 +55,9 @@ def load_data(config: TrainConfig, base: Path) -> Data:
         if not mine:
             raise ConfigError(f"{item.path}: no annotated picture in its train split")
         train += [(smear, item.share / len(mine)) for smear in mine]
-        val += [smear for smear in dataset.of("val") if smear.truth is not None and item.validate_on]
+        held = [smear for smear in dataset.of("val") if smear.truth is not None and item.validate_on]
+        val += held
+        seen.append({"name": dataset.name, "fingerprint": fingerprint([*mine, *held], whole=True)})
         sources.append(
             DataSource(
                 name=dataset.name,
@@ -71,7 +78,9 @@ def load_data(config: TrainConfig, base: Path) -> Data:
         )
     if len(sources) > 1:
         _check_leaks([smear for smear, _ in train], val)
-    return Data(tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(notes), n_test)
+    return Data(
+        tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(seen), tuple(notes), n_test
+    )
 
 
 def _check_leaks(train: Iterable[Smear], val: Iterable[Smear]) -> None:
@@ -130,13 +139,21 @@ def with_scale(dataset: Dataset) -> Dataset:
     return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, *notes))
 
 
-def fingerprint(smears: Iterable[Smear]) -> str:
-    """sha256 over the bytes of images and annotations, whatever their order or folder."""
+def fingerprint(smears: Iterable[Smear], whole: bool = False) -> str:
+    """sha256 over the bytes of images and annotations, whatever their order or folder.
+
+    Boxes and labels are the annotations; with `whole` also what is ignored, which classes are annotated, the scale and
+    the side of the split.
+    """
     digests = []
     for smear in smears:
         digest = hashlib.sha256(bytes.fromhex(sha256_of(smear.path)))
         if smear.truth is not None:
             cells = smear.truth.sorted()
             digest.update(cells.boxes_xyxy.tobytes() + cells.label.tobytes())
+            if whole and cells.ignore is not None:
+                digest.update(cells.ignore.tobytes())
+        if whole:
+            digest.update(repr((smear.mpp, smear.annotated, smear.split)).encode())
         digests.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from blastdet.cards import Card
-from blastdet.configs import LoopConfig
+from blastdet.cards import Card, sha256_of
+from blastdet.configs import LoopConfig, waited_long
+from blastdet.detectors.decode import Raw
 from blastdet.errors import BlastdetError
 from blastdet.training.checkpoints import BEST, LAST, METRICS, save, save_state, write_history
-from blastdet.types import RGB, Detections
+from blastdet.types import RGB
 
 _CLIP = 10.0
 
@@ -55,8 +56,8 @@ class Trainable(Learner, Protocol):
 
     output: Literal["yolo", "boxes"]
 
-    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
-        """Cells of images, decoded as the exported model's output will be."""
+    def raw(self, image: RGB, card: Card, device: torch.device) -> Raw:
+        """What the exported model will put out of one image, before it is decoded."""
         ...
 
 
@@ -87,6 +88,7 @@ class State(Generic[L]):
     step: int = 0
     best: float = -1.0
     best_epoch: int = 0
+    best_sha256: str = ""
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -138,7 +140,7 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         If the loss is not finite; epoch, batch, parts and pictures are named.
     """
     batches = _batches(epoch, len(epoch(state.epoch)), state, config)
-    while state.epoch < config.epochs:
+    while state.epoch < config.epochs and not waited_long(state.epoch, state.best_epoch, config):
         started = time.perf_counter()
         # Random numbers inside the model (dropout) restart with each epoch too.
         torch.manual_seed(config.seed * 100_003 + state.epoch)
@@ -153,11 +155,10 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         if row.get("fitness", -1.0) > state.best:
             state.best, state.best_epoch = row["fitness"], state.epoch
             save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
+            state.best_sha256 = sha256_of(run / BEST)
         save_state(run / LAST, state)
         write_history(run / METRICS, state.history)
         hooks.epoch(state)
-        if config.patience and state.epoch - state.best_epoch >= config.patience:
-            break
     return state
 
 

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from blastdet import __version__, boxes
-from blastdet.cards import Card, DataSource, InputSpec, Metric, Threshold, Training, sha256_of, write_card
-from blastdet.configs import LoopConfig, TrainConfig
-from blastdet.detectors import load_detector
+from blastdet import boxes
+from blastdet.cards import Card, InputSpec, Metric, Threshold, read_card, sha256_of, write_card
+from blastdet.configs import TrainConfig
+from blastdet.detectors.decode import Raw, decode
+from blastdet.detectors.onnx import OnnxDetector
 from blastdet.errors import BlastdetError
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.evaluation.operating import sweep
 from blastdet.training import checkpoints, engine
 from blastdet.training.data import Data
 from blastdet.training.drawings import draw_examples
+from blastdet.training.folder import WEIGHTS, new_weights
+from blastdet.training.record import training_record, versions_of
 from blastdet.training.samples import Picture, load_picture
 from blastdet.types import Dataset, Detections
 
-WEIGHTS = "weights"
 _F1_TOLERANCE = 0.005
 _TIES = 0.02  # share of cells
+_CLEAR = 0.1  # cells that score less are not compared
+PARITY = 32  # pictures that are
 _LIMITS = (
     "Research use only; no diagnosis.",
     "Trained on the data sets listed under training; other stains, microscopes and focus lower its figures.",
@@ -41,45 +41,44 @@ def finish(
 ) -> Path:
     """Export the best epoch, check it against torch, choose thresholds, write the card."""
     checkpoints.load_best(state, run)
-    device = next(state.model.module.parameters()).device
-    draft = draft_card(config, data, state, device)
+    draft = draft_card(config, data, state, run)
     pictures = [load_picture(smear, config) for smear in data.val]
-    cpu = torch.device("cpu")  # a GPU rounds float32 convolutions to TF32, which would be taken for a faulty export
-    state.model.to(cpu)
-    state.model.module.eval()
-    by_torch = predict_pictures(state.model, pictures, data.val, draft, cpu)
+    raws = raw_on_cpu(state, pictures, draft)
+    by_torch = cells_of(raws, pictures, data.val, draft)
     result = average_precision(data.val, by_torch)
-    folder = run / (WEIGHTS + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    state.model.export(folder / "model.onnx")
     metrics = tuple(
         Metric(data=data.val.name, split="val", n_images=len(data.val), n_cells=n, metric=f"AP50 {name}", value=value)
         for name, n in result.n_truth.items()
         for value in [round(result.figures(name)["AP50"], 4)]
     )
     unseen = Threshold(value=0.5, chosen_on="nothing", criterion="no truth, or no detection, on the validation split")
+    took = {"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)}
     card = draft.model_copy(
         update={
-            "files": {"model.onnx": sha256_of(folder / "model.onnx")},
             "thresholds": {**dict.fromkeys(config.classes, unseen), **best_thresholds(result)},
             "metrics": metrics,
-            "training": draft.training.model_copy(
-                update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)}
-            ),
+            "training": draft.training.model_copy(update=took),
         }
     )
-    write_card(card, folder)
-    say(check_parity(folder, pictures[:32], data.val, by_torch[:32]))
+    with new_weights(run) as folder:
+        state.model.export(folder / "model.onnx")
+        card = card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}})
+        write_card(card, folder)
+        say(check_parity(folder, pictures[:PARITY], raws[:PARITY]))
     points = {name: point.value for name, point in card.thresholds.items()}
     draw_examples(pictures, data.val, by_torch, points, run / "examples.jpg")
-    final = run / WEIGHTS
-    shutil.rmtree(final, ignore_errors=True)
-    folder.rename(final)
-    return final
+    return run / WEIGHTS
 
 
-def draft_card(config: TrainConfig, data: Data, state: engine.State[engine.Trainable], device: torch.device) -> Card:
+def raw_on_cpu(state: engine.State[engine.Trainable], pictures: Sequence[Picture], card: Card) -> list[Raw]:
+    """What an export is held to: a GPU rounds float32 convolutions to TF32, which would be taken for a faulty one."""
+    cpu = torch.device("cpu")
+    state.model.to(cpu)
+    state.model.module.eval()
+    return raw_outputs(state.model, pictures, card, cpu)
+
+
+def draft_card(config: TrainConfig, data: Data, state: engine.State[engine.Trainable], run: Path) -> Card:
     """The card of a run before it is finished: no files, no figures, thresholds of 0.5."""
     point = Threshold(value=0.5, chosen_on="", criterion="draft")
     return Card(
@@ -91,76 +90,65 @@ def draft_card(config: TrainConfig, data: Data, state: engine.State[engine.Train
         mpp=config.mpp,
         input=InputSpec(wh=config.tile_wh, colour=config.colour),
         thresholds=dict.fromkeys(config.classes, point),
-        training=training_record(config, data.sources, device),
-        versions=versions(),
+        training=training_record(config, data.sources, run),
+        versions=versions_of(run),
         limits=_LIMITS,
     )
 
 
-def training_record(config: LoopConfig, sources: tuple[DataSource, ...], device: torch.device) -> Training:
-    """What a card says of a training before it is finished; no path of the machine goes into it."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    return Training(
-        config=portable(config.model_dump(mode="json"), Path.cwd()),
-        seed=config.seed,
-        commit=git_commit(),
-        data=sources,
-        epochs=config.epochs,
-        device=f"{name}, precision {engine.precision(config, device)}",
-        duration_s=0,
-    )
-
-
-def portable(value: Any, base: Path) -> Any:
-    """A configuration without the paths of one machine: relative to `base`, or the last part of what lies elsewhere."""
-    if isinstance(value, dict):
-        return {key: portable(inner, base) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [portable(inner, base) for inner in value]
-    if not isinstance(value, str) or not Path(value).is_absolute():
-        return value
-    path = Path(value)
-    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.name
-
-
-def check_parity(folder: Path, pictures: Sequence[Picture], dataset: Dataset, by_torch: Sequence[Detections]) -> str:
+def check_parity(folder: Path, pictures: Sequence[Picture], by_torch: Sequence[Raw]) -> str:
     """Compare the exported model with torch on real pictures; one line that says how far they are apart.
+
+    An ONNX file is run by all that may run it here: ONNX Runtime, and OpenVINO where that is installed. Of a YOLO the
+    answers at every anchor are compared; of Faster R-CNN, which suppresses proposals inside, the cells above 0.1.
 
     Raises
     ------
     BlastdetError
-        If the export misses a cell above 0.1, or boxes or scores differ by more than 0.5 px or 0.001. Of a model that
-        suppresses proposals inside, 2 % of the cells may differ more: the last digit decides ties there.
+        If boxes or scores differ by more than 0.5 px or 0.001, or one of the two finds a cell that the other does not.
+        Of Faster R-CNN, 2 % of the cells may: the last digit decides ties of proposals.
     """
-    detector = load_detector(folder, "cpu")
-    shifts: list[tuple[float, float]] = []
-    for picture, smear, cells in zip(pictures, dataset, by_torch, strict=False):
-        height, width = picture.rgb.shape[:2]
-        factor = (width / smear.size_wh[0], height / smear.size_wh[1])
-        expected = cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor))[cells.score > 0.1]
-        complaint = f"{folder}: the exported model misses cells that torch finds on {picture.name}"
-        shifts += _shifts(expected, detector([picture.rgb])[0], complaint)
-    allowed = math.ceil(_TIES * len(shifts)) if detector.card.output == "boxes" else 0
-    off = [shift for shift in shifts if shift[0] > 0.5 or shift[1] > 1e-3]
-    near = shifts if len(off) > allowed else [shift for shift in shifts if shift not in off]
-    box, score = np.array(near).reshape(-1, 2).max(axis=0, initial=0)
+    card = read_card(folder)
+    by = [OnnxDetector(card, folder, "cpu", openvino) for openvino in (True, False)[: 1 + (card.format == "onnx")]]
+    shifts: list[NDArray[np.float64]] = [np.empty((0, 2))]
+    for picture, expected in zip(pictures, by_torch, strict=True):
+        hw = picture.rgb.shape[:2]
+        for (found,) in (runtime.raw([picture.rgb]) for runtime in by):
+            if card.output == "yolo":
+                shifts.append(_apart(expected, found))
+            else:
+                sides = decode(expected, hw, card), decode(found, hw, card)
+                shifts += [_shifts(*sides), _shifts(*sides[::-1])]
+    each = np.concatenate(shifts)
+    off = (each[:, 0] > 0.5) | (each[:, 1] > 1e-3)
+    what = "answers" if card.output == "yolo" else "cells"
+    if off.sum() > (math.ceil(_TIES * len(off)) if card.output == "boxes" else 0):
+        box, score = each.max(axis=0)
+        line = f"differ by {box:.3f} px and {score:.5f} in score, {off.sum()} of {len(off)} {what} too much"
+        raise BlastdetError(f"{folder}: export and torch {line}; 0.5 px and 0.001 are allowed")
+    if not len(off):
+        return f"export not compared with torch: neither finds a cell above {_CLEAR} on {len(pictures)} pictures"
+    box, score = each[~off].max(axis=0)
     line = f"export equals torch within {box:.3f} px and {score:.5f} in score on {len(pictures)} pictures"
-    if len(off) > allowed:
-        raise BlastdetError(f"{folder}: {line}; 0.5 px and 0.001 are allowed")
-    return line + (f" ({len(off)} of {len(shifts)} cells apart: ties of proposals)" if off else "")
+    return line + (f" ({off.sum()} of {len(off)} {what} apart: ties of proposals)" if off.any() else "")
 
 
-def _shifts(expected: Detections, found: Detections, complaint: str) -> list[tuple[float, float]]:
-    """Largest shift of a side and change of score of each cell that torch finds, as the export finds it."""
-    if not len(expected):
-        return []
-    overlap = boxes.iou_matrix(expected.boxes_xyxy, found.boxes_xyxy)
-    if not len(found) or overlap.max(axis=1).min() < 0.5:
-        raise BlastdetError(complaint)
-    partner = overlap.argmax(axis=1)
-    shift = np.abs(expected.boxes_xyxy - found.boxes_xyxy[partner]).max(axis=1)
-    change = np.abs(expected.score - found.score[partner])
-    return list(zip(shift.tolist(), change.tolist(), strict=True))
+def _apart(expected: Raw, found: Raw) -> NDArray[np.float64]:
+    """Largest shift of a side and change of score at each anchor of a YOLO, (anchors, 2)."""
+    if expected.shape != found.shape:
+        return np.full((1, 2), np.inf)
+    centre, size = (np.abs(expected[i : i + 2] - found[i : i + 2]).max(axis=0) for i in (0, 2))
+    return np.stack([centre + size / 2, np.abs(expected[4:] - found[4:]).max(axis=0)], axis=1).astype(np.float64)
+
+
+def _shifts(expected: Detections, found: Detections) -> NDArray[np.float64]:
+    """Largest shift of a side and change of score of each clear cell of one side, as the other finds it, (n, 2)."""
+    clear = expected[expected.score > _CLEAR]
+    if not len(clear) or not len(found):
+        return np.full((len(clear), 2), np.inf)
+    partner = boxes.iou_matrix(clear.boxes_xyxy, found.boxes_xyxy).argmax(axis=1)
+    shift = np.abs(clear.boxes_xyxy - found.boxes_xyxy[partner]).max(axis=1)
+    return np.stack([shift, np.abs(clear.score - found.score[partner])], axis=1).astype(np.float64)
 
 
 def best_thresholds(result: APResult) -> dict[str, Threshold]:
@@ -181,37 +169,17 @@ def best_thresholds(result: APResult) -> dict[str, Threshold]:
     return points
 
 
-def predict_pictures(
-    model: engine.Trainable, pictures: Sequence[Picture], dataset: Dataset, card: Card, device: torch.device
-) -> list[Detections]:
-    """Cells of pictures at the model's µm/px, moved to the pixels of the smears they come from."""
+def raw_outputs(model: engine.Trainable, pictures: Sequence[Picture], card: Card, device: torch.device) -> list[Raw]:
+    """What a model puts out of pictures at its µm/px, before it is decoded."""
+    return [model.raw(picture.rgb, card, device) for picture in pictures]
+
+
+def cells_of(raws: Sequence[Raw], pictures: Sequence[Picture], dataset: Dataset, card: Card) -> list[Detections]:
+    """Cells of raw outputs, moved to the pixels of the smears that the pictures come from."""
     results = []
-    for picture, smear, cells in zip(
-        pictures, dataset, model.predict([picture.rgb for picture in pictures], card, device), strict=True
-    ):
+    for raw, picture, smear in zip(raws, pictures, dataset, strict=True):
         height, width = picture.rgb.shape[:2]
+        cells = decode(raw, (height, width), card)
         factor = (smear.size_wh[0] / width, smear.size_wh[1] / height)
         results.append(cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor)))
     return results
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that shapes a training."""
-    names = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless", "onnx", "onnxruntime")
-    return {"blastdet": __version__, **{name: metadata.version(name) for name in names}}
-
-
-def git_commit() -> str:
-    """Commit of the code, with ``+changes`` where it was edited since; empty outside a checkout.
-
-    A machine that has the code without its history is told by ``BLASTDET_COMMIT``.
-    """
-    folder = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        run = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
-        return run.stdout.strip() if run.returncode == 0 else ""
-
-    if not shutil.which("git") or not (folder / ".git").exists():
-        return os.environ.get("BLASTDET_COMMIT", "")
-    return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")

@@ -1,20 +1,28 @@
-"""A run folder: what may lie there before a training starts, and what a start leaves."""
+"""A run folder: what may lie there before a training starts, what a start leaves, and who may write."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import yaml
 
-from blastdet.cards import DataSource
 from blastdet.configs import LoopConfig, to_yaml
 from blastdet.errors import ConfigError, differing, one_line
+from blastdet.folders import locked, new_folder
+from blastdet.formats.files import write_text
 from blastdet.training import checkpoints
+from blastdet.training.record import RECORD, note_start
 
-CONFIG, SOURCES, EVENTS = "config.yaml", "sources.json", "events"
-_OF_A_START = (CONFIG, SOURCES, "samples.png", EVENTS)  # what a run that was cut short before its first epoch leaves
+CONFIG, SOURCES, EVENTS, WEIGHTS = "config.yaml", "sources.json", "events", "weights"
+_OF_A_START = (CONFIG, SOURCES, RECORD, "samples.png", EVENTS, checkpoints.BEST)
+
+Seen = Sequence[Mapping[str, str]]
+"""``name`` and ``fingerprint`` of each data set: of all that a training and its validation see of it."""
 
 
 def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
@@ -24,7 +32,10 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
     ------
     ConfigError
         If anything lies there that training would replace, or the run to be resumed has another configuration.
+    UnicodeEncodeError
+        If a path is not UTF-8: the card at the end could not tell it.
     """
+    f"{run} {config.model_dump(mode='json')}".encode()
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run}: a file found, a folder for the run expected")
     path = run / CONFIG
@@ -33,7 +44,7 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
             raise ConfigError(f"{path}: no run to resume")
         try:
             before = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
         if other := differing(before, config.model_dump(mode="json")):
             what = ", ".join(other)
@@ -41,27 +52,35 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
         return
     if (run / checkpoints.LAST).exists():
         raise ConfigError(f"{run}: holds a run already; use --resume, or another --out")
-    strange = [one for one in sorted(run.iterdir()) if one.name not in _OF_A_START] if run.is_dir() else []
+    strange = [one for one in sorted(run.iterdir()) if not _of_a_start(one.name)] if run.is_dir() else []
     if strange:
         raise ConfigError(f"{strange[0]}: in the way of a new run; name another --out")
 
 
-def start_run(config: LoopConfig, run: Path, sources: Sequence[DataSource]) -> None:
-    """Make the run folder with its configuration and the fingerprints of its data; for one that is resumed, compare.
+def _of_a_start(name: str) -> bool:
+    """Whether a run that was cut short before the end of its first epoch leaves such a file."""
+    return name in _OF_A_START or name.startswith(".") or name.endswith((".tmp", ".sha256"))
+
+
+@contextmanager
+def started(config: LoopConfig, run: Path, seen: Seen, place: torch.device, resume: bool) -> Iterator[None]:
+    """A run folder for the block alone, with its configuration, the fingerprints of its data and what trains.
 
     Raises
     ------
     ConfigError
-        If the data of the run to be resumed have changed.
+        As `check_run`; if another program is writing there, or the data of the run to be resumed have changed.
     """
-    check_sources(run, sources)
-    run.mkdir(parents=True, exist_ok=True)
-    (run / CONFIG).write_text(to_yaml(config), encoding="utf-8")
-    content = [{"name": source.name, "fingerprint": source.fingerprint} for source in sources]
-    (run / SOURCES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    check_sources(run, seen)
+    with locked(run):
+        check_run(config, run, resume)  # again: another run may have ended since
+        write_text(run / CONFIG, to_yaml(config))
+        write_text(run / SOURCES, json.dumps([dict(row) for row in seen], indent=1) + "\n")
+        note_start(config, run, place)
+        yield
 
 
-def check_sources(run: Path, sources: Sequence[DataSource]) -> None:
+def check_sources(run: Path, seen: Seen) -> None:
     """Refuse data that are not those that a run was started with, or else its card would tell what is not so.
 
     Raises
@@ -69,12 +88,22 @@ def check_sources(run: Path, sources: Sequence[DataSource]) -> None:
     ConfigError
     """
     path = run / SOURCES
-    if not (path.is_file() and (run / checkpoints.LAST).is_file()):
+    if not (run / checkpoints.LAST).is_file():
         return
     try:
         before = {row["fingerprint"] for row in json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    for source in sources:
-        if source.fingerprint not in before:
-            raise ConfigError(f"{source.name}: its pictures or labels have changed since {run} was started; train anew")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
+    for row in seen:
+        if row["fingerprint"] not in before:
+            raise ConfigError(f"{row['name']}: its pictures or labels have changed since {run} was started; train anew")
+
+
+@contextmanager
+def new_weights(run: Path, name: str = WEIGHTS) -> Iterator[Path]:
+    """A folder that becomes the weights folder `name` of a run once all went well; what killed runs left goes."""
+    stale = [*run.glob(f"{name}.tmp*"), *(run.glob(f"{name}.old*") if (run / name).is_dir() else ())]
+    for left in stale:
+        shutil.rmtree(left, ignore_errors=True)
+    with new_folder(run / name) as folder:
+        yield folder

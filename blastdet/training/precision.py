@@ -14,12 +14,13 @@ from blastdet.cards import Card, read_card, sha256_of, write_card
 from blastdet.configs import TrainConfig, read_config
 from blastdet.detectors import load_detector
 from blastdet.detectors.onnx import padded_size, to_blob
-from blastdet.errors import ConfigError
+from blastdet.errors import BlastdetError, ConfigError, last_line
 from blastdet.evaluation.coco import average_precision
+from blastdet.folders import locked
 from blastdet.training import checkpoints, engine
-from blastdet.training.data import load_data
-from blastdet.training.export import WEIGHTS, finish
-from blastdet.training.folder import CONFIG, check_sources
+from blastdet.training.data import Data, load_data
+from blastdet.training.export import PARITY, check_parity, finish, raw_on_cpu
+from blastdet.training.folder import CONFIG, WEIGHTS, check_sources, new_weights
 from blastdet.training.run import build
 from blastdet.training.samples import Picture, load_picture
 from blastdet.types import Dataset, Detections
@@ -53,33 +54,49 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
         raise ConfigError("--precision bf16: ONNX Runtime computes it on no CPU; use --to openvino")
     config = read_config(run / CONFIG)
     data = load_data(config, base)
-    check_sources(run, data.sources)
-    if (to, precision) == ("onnx", "f32") or not (run / WEIGHTS / "card.json").is_file():
+    check_sources(run, data.seen)
+    with locked(run):
         state = engine.start(build(config), config, torch.device("cpu"))
         checkpoints.resume(state, run)
-        finish(config, data, state, run, say)
-    if (to, precision) == ("onnx", "f32"):
-        return run / WEIGHTS
-    whole = read_card(run / WEIGHTS)
-    folder = run / f"{WEIGHTS}-{to}-{precision}.tmp"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    source = run / WEIGHTS / "model.onnx"
-    if precision == "int8":
-        shown = [load_picture(smear, config) for smear, _ in data.train[:_CALIBRATION]]
-        quantise(source, folder / "model.onnx", shown, whole)
-        source = folder / "model.onnx"
-    elif to == "onnx":
-        shutil.copy(source, folder)
-    if to == "openvino":
-        _to_openvino(source, folder)
+        if (to, precision) == ("onnx", "f32") or not _is_of(run / WEIGHTS, state):
+            finish(config, data, state, run, say)
+        if (to, precision) == ("onnx", "f32"):
+            return run / WEIGHTS
+        name = f"{WEIGHTS}-{to}-{precision}"
+        with new_weights(run, name) as folder:
+            _convert(run / WEIGHTS, folder, (to, precision), data, config)
+            if precision == "f32":
+                checkpoints.load_best(state, run)
+                pictures = [load_picture(smear, config) for smear in data.val.smears[:PARITY]]
+                say(check_parity(folder, pictures, raw_on_cpu(state, pictures, read_card(folder))))
+            say(compare(run / WEIGHTS, folder, data.val, config))
+    return run / name
+
+
+def _is_of(weights: Path, state: engine.State[Any]) -> bool:
+    """Whether a weights folder is that of the best epoch so far: it may be of a run that went on."""
+    return (weights / "card.json").is_file() and read_card(weights).training.epochs == state.best_epoch
+
+
+def _convert(whole: Path, folder: Path, wanted: tuple[str, str], data: Data, config: TrainConfig) -> None:
+    """Model and card of a weights folder in another form; see `export_run`."""
+    (to, precision), card, source = wanted, read_card(whole), whole / "model.onnx"
+    try:
+        if precision == "int8":
+            shown = [load_picture(smear, config) for smear, _ in data.train[:_CALIBRATION]]
+            quantise(source, folder / "model.onnx", shown, card)
+            source = folder / "model.onnx"
+        if to == "openvino":
+            _to_openvino(source, folder)
+    except BlastdetError:
+        raise
+    except Exception as error:  # the converters raise what they like, on a full disk too
+        free = shutil.disk_usage(folder).free / 2**20
+        said = last_line(error)
+        raise BlastdetError(f"{folder}: cannot be written ({said[:120]}; {free:.0f} MB free on that disk)") from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    changes = {"name": f"{whole.name}-{to}-{precision}", "format": to, "precision": precision, "files": files}
-    write_card(Card.model_validate({**whole.model_dump(), **changes, "metrics": ()}), folder)
-    say(compare(run / WEIGHTS, folder, data.val, config))
-    final = folder.with_suffix("")
-    shutil.rmtree(final, ignore_errors=True)
-    return folder.rename(final)
+    changes = {"name": f"{card.name}-{to}-{precision}", "format": to, "precision": precision, "files": files}
+    write_card(Card.model_validate({**card.model_dump(), **changes, "metrics": ()}), folder)
 
 
 def quantise(source: Path, target: Path, pictures: Sequence[Picture], card: Card) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from blastdet.errors import BlastdetError
 from blastdet.training import calibration
 from blastdet.training.calibration import Settled
 from blastdet.training.crops import PAD, CropData
-from blastdet.training.export import WEIGHTS, versions
+from blastdet.training.folder import new_weights
+from blastdet.training.record import versions_of
 
 LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 """How pixels go into a network; size, grey and sharpness are those of its configuration."""
@@ -79,21 +79,16 @@ def publish(
     BlastdetError
         If it does not.
     """
-    folder = run / (WEIGHTS + ".tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    export(folder / "model.onnx")
-    files = {"model.onnx": sha256_of(folder / "model.onnx")}
-    write_card(_card(config, training, data.colour, settled).model_copy(update={"files": files}), folder)
+    card = _card(config, training, data.colour, settled).model_copy(update={"versions": versions_of(run)})
     rows = slice(None, None, max(len(data.val) // 64, 1))
-    line = _compared(folder, settled, data, rows)
+    with new_weights(run) as folder:
+        export(folder / "model.onnx")
+        write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}}), folder)
+        line = _compared(folder, settled, data, rows)
     if "blast" in config.classes:
         blast = config.classes.index("blast")
         curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
         calibration.draw_reliability(curve, run / RELIABILITY)
-    final = run / WEIGHTS
-    shutil.rmtree(final, ignore_errors=True)
-    folder.rename(final)
     return line
 
 
@@ -133,7 +128,6 @@ def _card(config: ClassifyConfig, training: Training, colour: Any, settled: Sett
         unsure=unsure,
         training=training,
         metrics=_metrics(config, settled),
-        versions=versions(),
         limits=_LIMITS,
     )
 

@@ -23,10 +23,10 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from blastdet.cards import Card
-from blastdet.detectors.decode import decode_boxes
+from blastdet.detectors.decode import Raw
 from blastdet.training.samples import KNOWN_STRIDE, Sample
 from blastdet.training.tracing import as_batch, write_onnx
-from blastdet.types import RGB, Detections
+from blastdet.types import RGB
 
 ANCHORS_UM = ((2.2, 3.5), (5.5, 8.0), (11.0, 16.0))
 """Sides of the anchors at strides 8, 16 and 32: platelets (2-4 µm), red cells (6-8), white cells (8-20)."""
@@ -84,12 +84,9 @@ class FasterRcnn:
         return torch.stack(list(parts.values())).sum(), {name: float(value.detach()) for name, value in parts.items()}
 
     @torch.no_grad()
-    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
-        """What an exported model would find on each image: same blobs, same decoding."""
-        found = []
-        for image in images:
-            batch = as_batch(image, card, device)
-            found.append(decode_boxes(self.module(batch).float().cpu().numpy(), image.shape[:2], card))
+    def raw(self, image: RGB, card: Card, device: torch.device) -> Raw:
+        """What the exported model would put out of one image, before it is decoded."""
+        found: Raw = self.module(as_batch(image, card, device)).float().cpu().numpy()
         return found
 
     def export(self, path: Path) -> None:

@@ -21,8 +21,8 @@ from blastdet.training import MODELS, checkpoints, engine
 from blastdet.training.data import Data, load_data
 from blastdet.training.drawings import draw_curves, draw_samples
 from blastdet.training.epoch import Epoch
-from blastdet.training.export import draft_card, finish, predict_pictures
-from blastdet.training.folder import EVENTS, check_run, start_run
+from blastdet.training.export import cells_of, draft_card, finish, raw_outputs
+from blastdet.training.folder import EVENTS, check_run, started
 from blastdet.training.init import take_weights
 from blastdet.training.samples import Picture, load_picture
 
@@ -64,6 +64,7 @@ def run_training(
         One line: a faulty configuration, missing data, a run folder in the way, a loss that is not finite.
     """
     check_run(config, run, resume)
+    check_model(config.model)
     place = pick_device(device)
     data = load_data(config, base)
     for line in data.notes:
@@ -73,19 +74,20 @@ def run_training(
     with ThreadPoolExecutor(cpu_count()) as pool:
         pictures = list(pool.map(lambda drawn: load_picture(drawn[0], config, drawn[1]), data.train))
     val_pictures = _val_pictures(data, config)
-    start_run(config, run, data.sources)
-    draw_samples(Epoch(pictures, config, 0), run / "samples.png")
-    torch.manual_seed(config.seed)
-    state = begin(build(config), config, (base, run), place, resume, progress)
-    draft = draft_card(config, data, state, place)
+    with started(config, run, data.seen, place, resume):
+        draw_samples(Epoch(pictures, config, 0), run / "samples.png")
+        torch.manual_seed(config.seed)
+        state = begin(build(config), config, (base, run), place, resume, progress)
+        draft = draft_card(config, data, state, run)
 
-    def validate(current: engine.State[Any]) -> dict[str, float]:
-        with engine.averaged(current) as averaged_model:
-            found = predict_pictures(averaged_model, val_pictures, data.val, draft, place)
-        return _figures(average_precision(data.val, found))
+        def validate(current: engine.State[Any]) -> dict[str, float]:
+            with engine.averaged(current) as averaged_model:
+                raws = raw_outputs(averaged_model, val_pictures, draft, place)
+            found = cells_of(raws, val_pictures, data.val, draft)
+            return _figures(average_precision(data.val, found))
 
-    loop(state, partial(Epoch, pictures, config), config, run, (validate, progress))
-    return finish(config, data, state, run, progress.say)
+        loop(state, partial(Epoch, pictures, config), config, run, (validate, progress))
+        return finish(config, data, state, run, progress.say)
 
 
 def begin(
@@ -96,7 +98,7 @@ def begin(
     resume: bool,
     progress: Progress,
 ) -> engine.State[engine.L]:
-    """A fresh state with the starting weights asked for, or that of the run to be resumed.
+    """A fresh state with the starting weights asked for, or that of the run to be resumed, if an epoch of it is whole.
 
     Parameters
     ----------
@@ -105,10 +107,13 @@ def begin(
         What paths of the configuration are relative to, and the run folder.
     """
     base, run = folders
-    if config.init and not resume:
+    go_on = resume and (run / checkpoints.LAST).exists()
+    if resume and not go_on:
+        progress.say("no epoch was whole yet: training from the start")
+    if config.init and not go_on:
         progress.say(take_weights(model.module, expand(config.init, base)))
     state = engine.start(model, config, place)
-    if resume:
+    if go_on:
         checkpoints.resume(state, run)
         progress.say(f"resuming after epoch {state.epoch}")
     return state
@@ -151,18 +156,23 @@ def _val_pictures(data: Data, config: TrainConfig) -> list[Picture]:
 
 
 def build(config: TrainConfig) -> engine.Trainable:
-    """The untrained detector that a configuration names.
+    """The untrained detector that a configuration names."""
+    check_model(config.model)
+    module, name = MODELS[config.model].split(":")
+    model: engine.Trainable = getattr(import_module(module), name)(config.model, len(config.classes), config.mpp)
+    return model
+
+
+def check_model(name: str) -> None:
+    """Refuse a detector that there is not.
 
     Raises
     ------
     ConfigError
         If the name is not one of `blastdet.training.MODELS`.
     """
-    if config.model not in MODELS:
-        raise ConfigError(f"model: {config.model} found, one of {list(MODELS)} expected")
-    module, name = MODELS[config.model].split(":")
-    model: engine.Trainable = getattr(import_module(module), name)(config.model, len(config.classes), config.mpp)
-    return model
+    if name not in MODELS:
+        raise ConfigError(f"model: {name} found, one of {list(MODELS)} expected")
 
 
 def pick_device(device: str) -> torch.device:

@@ -6,8 +6,8 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from blastdet.configs import read_any
-from blastdet.errors import BlastdetError
+from blastdet.configs import ClassifyConfig, read_any, waited_long
+from blastdet.errors import BlastdetError, one_line
 
 _COLUMNS = ("name", "model", "data", "epochs", "AP", "AP50", "time", "state")
 
@@ -29,6 +29,7 @@ class RunSummary:
         """The row as text."""
         figures = ("–" if value != value else f"{value:.3f}" for value in (self.ap, self.ap50))
         minutes = f"{self.seconds / 60:.0f} min" if self.seconds < 6000 else f"{self.seconds / 3600:.1f} h"
+        minutes = "–" if self.seconds != self.seconds else minutes
         return (self.name, self.model, self.data, self.epochs, *figures, minutes, self.state)
 
 
@@ -56,14 +57,16 @@ def summarise(run: Path, folder: Path) -> RunSummary:
         best = max(judged, key=lambda row: row["fitness"], default={})
         seconds = rows[-1]["seconds"] if rows else 0.0
         figures = best.get("AP", nan), best.get("AP50", nan)  # a classifier has none
-    except (BlastdetError, KeyError, ValueError, TypeError, OSError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {reason}")
+    except (BlastdetError, KeyError, ValueError, TypeError, OSError, csv.Error) as error:
+        return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {one_line(error)}")
     done = len(rows)
-    finished = (run / "weights" / "card.json").is_file()
+    shallow = isinstance(config, ClassifyConfig) and bool(config.features)  # fitted at once, without epochs
+    whole = shallow or done >= config.epochs or waited_long(done, int(best.get("epoch", 0)), config)
+    finished = whole and (run / "weights" / "card.json").is_file()  # an unfinished run may have been exported
     state = "finished" if finished else "started" if not done else "unfinished"
     data = "+".join(dict.fromkeys(Path(item.path).name for item in config.data))
-    return RunSummary(name, config.model, data, f"{done}/{config.epochs}", *figures, seconds, state)
+    epochs = "–" if shallow else f"{done}/{config.epochs}"
+    return RunSummary(name, config.model, data, epochs, *figures, seconds, state)
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

@@ -23,12 +23,12 @@ from blastdet.classifiers.features import FEATURES as HAND_MADE
 from blastdet.classifiers.features import features as hand_made
 from blastdet.classifiers.onnx import OnnxClassifier
 from blastdet.configs import ClassifyConfig, expand
-from blastdet.errors import ConfigError, WeightsError
+from blastdet.errors import ConfigError, WeightsError, one_line
 from blastdet.training import calibration
 from blastdet.training.crops import PAD, CropEpoch, load_crops
-from blastdet.training.export import WEIGHTS, training_record
-from blastdet.training.folder import check_run, start_run
+from blastdet.training.folder import WEIGHTS, check_run, started
 from blastdet.training.publish import Tail, publish
+from blastdet.training.record import training_record
 from blastdet.training.run import Progress, pick_device
 from blastdet.training.tracing import OPSET, join, write_onnx
 from blastdet.types import RGB
@@ -119,23 +119,23 @@ def run_shallow(
     if config.model not in MODELS:
         raise ConfigError(f"model: {config.model} found, with features one of {list(MODELS)} expected")
     check_run(config, run, resume)
-    started = time.perf_counter()
+    begun = time.perf_counter()
     features, network = _features(config, base)
     data = load_crops(config, base)
     for line in data.notes:
         progress.say(line)
-    start_run(config, run, data.sources)
-    seen, labels = _draws(config, CropEpoch(data.train, config, 0), features, progress)
-    model = _fit(config, seen, labels)
-    held = [framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD) for c in data.val]
-    val, truth = features(held), np.array([crop.label for crop in data.val])
-    logits = np.log(np.maximum(model.predict_proba(val), _FLOOR)).astype(np.float32)
-    settled = calibration.settle((logits, val), truth, (seen, labels))
-    record = training_record(config, data.sources, pick_device("cpu"))
-    record = record.model_copy(update={"epochs": 1, "duration_s": round(time.perf_counter() - started, 1)})
-    progress.say(publish(config, data, record, settled, partial(_export, model, settled, network), run))
-    if network is None:
-        draw_importance(model, val, truth, run / "importance.png")
+    with started(config, run, data.seen, pick_device("cpu"), resume):
+        seen, labels = _draws(config, CropEpoch(data.train, config, 0), features, progress)
+        model = _fit(config, seen, labels)
+        held = [framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD) for c in data.val]
+        val, truth = features(held), np.array([crop.label for crop in data.val])
+        logits = np.log(np.maximum(_judge(config, model, val), _FLOOR)).astype(np.float32)
+        settled = calibration.settle((logits, val), truth, (seen, labels))
+        record = training_record(config, data.sources, run)
+        record = record.model_copy(update={"epochs": 1, "duration_s": round(time.perf_counter() - begun, 1)})
+        progress.say(publish(config, data, record, settled, partial(_export, model, settled, network), run))
+        if network is None:
+            draw_importance(model, val, truth, run / "importance.png")
     return run / WEIGHTS
 
 
@@ -186,7 +186,19 @@ def _fit(config: ClassifyConfig, seen: NDArray[np.float32], labels: NDArray[np.i
         steps = [PCA(config.pca, random_state=config.seed)] if config.pca else []
         return make_pipeline(StandardScaler(), *steps, model).fit(seen, labels)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model: {config.model} with options {config.options}, pca {config.pca}: {error}") from error
+        raise _unfit(config, error) from error
+
+
+def _judge(config: ClassifyConfig, model: Any, val: NDArray[np.float32]) -> NDArray[np.float64]:
+    try:
+        found: NDArray[np.float64] = model.predict_proba(val)
+    except ValueError as error:  # fewer crops than neighbours
+        raise _unfit(config, error) from error
+    return found
+
+
+def _unfit(config: ClassifyConfig, error: Exception) -> ConfigError:
+    return ConfigError(f"model: {config.model} with options {config.options}, pca {config.pca}: {one_line(error)}")
 
 
 class _ShallowTail(nn.Module):

@@ -17,10 +17,10 @@ import yaml
 from torch import Tensor, nn
 
 from blastdet.cards import Card, shipped
-from blastdet.detectors.decode import decode_yolo
+from blastdet.detectors.decode import Raw
 from blastdet.training.samples import Sample
 from blastdet.training.tracing import as_batch, write_onnx
-from blastdet.types import RGB, Detections
+from blastdet.types import RGB
 
 # Before ultralytics is imported: no installs, no network, no settings of its own in the user's home.
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -89,12 +89,9 @@ class Yolo:
         return total.sum() / len(images), {name: float(value) for name, value in parts.items()}
 
     @torch.no_grad()
-    def predict(self, images: Sequence[RGB], card: Card, device: torch.device) -> list[Detections]:
-        """What an exported model would find on each image: same blobs, same decoding."""
-        found = []
-        for image in images:
-            batch = as_batch(image, card, device)
-            found.append(decode_yolo(self.module(batch)[0][0].float().cpu().numpy(), image.shape[:2], card))
+    def raw(self, image: RGB, card: Card, device: torch.device) -> Raw:
+        """What the exported model would put out of one image, before it is decoded."""
+        found: Raw = self.module(as_batch(image, card, device))[0][0].float().cpu().numpy()
         return found
 
     def export(self, path: Path) -> None:

@@ -6,18 +6,25 @@ import importlib.util
 import shutil
 
 import pytest
+import torch
 import yaml
 
-from blastdet.cards import read_card
+from blastdet.cards import read_card, sha256_of, write_card
+from blastdet.configs import read_config
 from blastdet.errors import BlastdetError
+from blastdet.training import checkpoints, engine, precision
+from blastdet.training.data import load_data
+from blastdet.training.export import check_parity, raw_on_cpu
+from blastdet.training.run import build
 from blastdet.training.runs import as_table, find_runs
+from blastdet.training.samples import load_picture
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
 def test_f32_is_made_again_and_compared(trained, blastdet):
     before = read_card(trained / "weights")
-    assert "export equals torch within 0.0" in blastdet("export", "whole").stdout
+    assert "weights: whole/weights" in blastdet("export", "whole").stdout
     after = read_card(trained / "weights")
     assert after.files == before.files and after.thresholds == before.thresholds
 
@@ -45,6 +52,53 @@ def test_what_cannot_be_exported_is_one_line(trained, films, blastdet):
         assert line in error and len(error.strip().splitlines()) == 1
 
 
+def test_parity_sees_every_difference(trained, films, tmp_path):
+    """A model made to find something, exported, and held against altered answers of torch."""
+    config = read_config(trained / "config.yaml")
+    data, cpu = load_data(config, films), torch.device("cpu")
+    state = checkpoints.load_best(engine.start(build(config), config, cpu), trained)
+    for branch in state.model.module.model[-1].cv3:
+        branch[-1].bias.data += 8
+    card = read_card(trained / "weights")
+    pictures = [load_picture(smear, config) for smear in data.val]
+    raws = raw_on_cpu(state, pictures, card)
+    assert all(raw[4:].max() > 0.5 for raw in raws)
+    state.model.export(tmp_path / "model.onnx")
+    write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(tmp_path / "model.onnx")}}), tmp_path)
+    assert "export equals torch within 0.0" in check_parity(tmp_path, pictures, raws)
+    for row, change in ((0, 0.6), (1, -0.6), (2, 1.2), (3, 1.2), (4, 0.01), (6, -0.01)):
+        other = raws[1].copy()
+        other[row, 17] += change
+        with pytest.raises(BlastdetError, match=r"export and torch differ by .* [12] of \d+ answers"):
+            check_parity(tmp_path, pictures, [raws[0], other])
+    with pytest.raises(BlastdetError, match="export and torch differ by inf px"):
+        check_parity(tmp_path, pictures, [raws[0][:, 1:], raws[1]])
+
+
+def test_an_export_is_of_the_best_epoch_so_far(trained, films, blastdet, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    card = read_card(trained / "weights")
+    early = card.model_copy(update={"training": card.training.model_copy(update={"epochs": 99})})
+    write_card(early, tmp_path / "run/weights")
+    blastdet("export", tmp_path / "run", "--precision", "int8")
+    for name in ("weights", "weights-onnx-int8"):
+        told = read_card(tmp_path / "run" / name).training
+        assert told.epochs == card.training.epochs and told.device == card.training.device
+
+
+def test_an_export_on_a_full_disk_is_one_line(trained, blastdet, tmp_path, monkeypatch):
+    shutil.copytree(trained, tmp_path / "run")
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+
+    def full(*words, **settings):
+        raise RuntimeError("a line of C++\nbasic_ios::clear: iostream error")
+
+    monkeypatch.setattr(precision, "quantise", full)  # a full disk would be the machine's
+    error = blastdet("export", tmp_path / "run", "--precision", "int8", code=2).stderr
+    assert "cannot be written (basic_ios::clear: iostream error; " in error and " MB free" in error
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
 @pytest.mark.skipif(not OPENVINO, reason="openvino is not installed")
 @pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
 def test_openvino(precision, trained, blastdet):
@@ -54,7 +108,7 @@ def test_openvino(precision, trained, blastdet):
 
 
 def test_a_damaged_best_epoch_is_one_line(trained, films, blastdet, tmp_path):
-    for name in ("last.pt", "last.pt.sha256", "config.yaml"):
+    for name in ("last.pt", "last.pt.sha256", "config.yaml", "sources.json"):
         shutil.copy(trained / name, tmp_path)
     (tmp_path / "best.pt").write_bytes((trained / "best.pt").read_bytes()[:1000])
     error = blastdet("export", tmp_path, code=2).stderr

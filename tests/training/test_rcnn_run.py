@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -49,3 +50,13 @@ def test_int8(run, blastdet):
     blastdet(
         "detect", "films/smear_0000.jpg", "--weights", "rcnn/weights-onnx-int8", "--mpp", "0.25", "--out", "found8"
     )
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
+def test_openvino(precision, run, films, blastdet):
+    out = blastdet("export", "rcnn", "--to", "openvino", "--precision", precision).stdout
+    assert "all AP50" in out and ("export equals torch within 0.0" in out) == (precision == "f32")
+    words = ["--weights", f"rcnn/weights-openvino-{precision}", "--mpp", "0.25", "--out", f"found-{precision}"]
+    blastdet("detect", "films/smear_0000.jpg", *words)
+    assert json.loads((films / f"found-{precision}/smear_0000.json").read_text())["model"]["name"].startswith("rcnn")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +18,16 @@ import torch
 from made import kill_after_an_epoch
 
 from blastdet import formats
-from blastdet.cards import DataSource, read_card, sha256_of
+from blastdet.cards import read_card, sha256_of
 from blastdet.configs import read_config
 from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError, ConfigError
 from blastdet.review.corrections import Correction, append
-from blastdet.training import checkpoints, engine
-from blastdet.training.folder import start_run
+from blastdet.training import checkpoints, engine, record
+from blastdet.training.data import fingerprint
+from blastdet.training.folder import started
 from blastdet.training.run import build, pick_device, run_training
+from blastdet.training.runs import summarise
 from blastdet.training.samples import Sample
 from blastdet.training.yolo import Yolo
 
@@ -143,13 +148,94 @@ def test_data_that_changed_are_not_resumed_with(trained, films, tmp_path, _train
 
 def test_data_sets_of_one_name_are_told_apart(tmp_path):
     """As the three sets of films that configs/default.yaml trains on."""
-    films = [DataSource(name="films", split="train", fingerprint=c * 64, licence="") for c in "ab"]
-    config = read_config(REPO / "configs/default.yaml")
-    start_run(config, tmp_path, films)
-    (tmp_path / "last.pt").write_bytes(b"")
-    start_run(config, tmp_path, films)
-    with pytest.raises(ConfigError, match="films: its pictures or labels have changed"):
-        start_run(config, tmp_path, [films[0], films[0].model_copy(update={"fingerprint": "c" * 64})])
+    films = [{"name": "films", "fingerprint": c * 64} for c in "ab"]
+    config, cpu = read_config(REPO / "configs/default.yaml"), torch.device("cpu")
+    with started(config, tmp_path, films, cpu, resume=False):
+        (tmp_path / "last.pt").write_bytes(b"")
+    with started(config, tmp_path, films, cpu, resume=True):
+        pass
+    changed = [films[0], {"name": "films", "fingerprint": "c" * 64}]
+    with (
+        pytest.raises(ConfigError, match="films: its pictures or labels have changed"),
+        started(config, tmp_path, changed, cpu, resume=True),
+    ):
+        pass
+
+
+def test_all_that_shapes_a_training_is_in_what_it_has_seen(films):
+    dataset = formats.read(films / "films/truth.json")
+    one, *others = (replace(smear, split="train") for smear in dataset)
+    cells = one.truth.with_columns(ignore=np.arange(len(one.truth)) == 0)
+    changed = [
+        {"mpp": (0.3, 0.3)},
+        {"annotated": ("wbc",)},
+        {"split": "val"},
+        {"truth": cells},
+        {"truth": one.truth[1:]},
+        {"path": others[0].path},
+    ]
+    prints = {fingerprint([replace(one, **change), *others], whole=True) for change in ({}, *changed)}
+    assert len(prints) == len(changed) + 1
+    assert fingerprint([*others, one], whole=True) in prints  # whatever the order
+    assert fingerprint([replace(one, mpp=(0.3, 0.3))]) == fingerprint([one])
+
+
+def test_a_run_started_twice_tells_both_machines(tmp_path, monkeypatch):
+    config, cpu = read_config(REPO / "configs/default.yaml"), torch.device("cpu")
+    for commit in ("a" * 40, "a" * 40, "b" * 40):
+        monkeypatch.setattr(record, "git_commit", lambda commit=commit: commit)
+        record.note_start(config, tmp_path, cpu)
+    told = record.training_record(config, (), tmp_path)
+    assert told.commit == f"{'a' * 40}, then {'b' * 40}" and told.device.startswith("cpu, ")
+    assert ", then" not in told.device and record.versions_of(tmp_path)["torch"] == metadata.version("torch")
+    (tmp_path / "record.json").write_text('{"commit": 1}')
+    with pytest.raises(ConfigError, match=r"record\.json: no record of a run found"):
+        record.versions_of(tmp_path)
+
+
+@pytest.mark.parametrize("left", [(), ("best.pt",), ("best.pt.tmp",), ("best.pt", "last.pt.tmp", "last.pt.sha256.tmp")])
+def test_killed_in_the_first_epoch(left, trained, films, tmp_path, _train):
+    (tmp_path / "run").mkdir()
+    shutil.copy(trained / "config.yaml", tmp_path / "run")
+    for name in left:
+        (tmp_path / "run" / name).write_bytes(b"half")
+    shutil.copytree(tmp_path / "run", tmp_path / "again")
+    _train(films, tmp_path / "again", "--set", "epochs=1")
+    told = _train(films, tmp_path / "run", "--resume").stdout
+    assert "no epoch was whole yet: training from the start" in told
+    for name in ("best.pt", "last.pt"):
+        run, whole = (torch.load(folder / name, weights_only=True)["ema"] for folder in (tmp_path / "run", trained))
+        assert all(torch.equal(run[key], whole[key]) for key in whole)
+
+
+def test_a_run_that_stopped_early_is_done(films, tmp_path, _train):
+    words = ("--set", "patience=1", "--set", "epochs=6", "--set", "epoch_samples=4")
+    _train(films, tmp_path, *words)
+    before = (tmp_path / "metrics.csv").read_text()
+    assert len(before.splitlines()) == 2 + 1  # nothing is found: the second epoch is no better than the first
+    assert summarise(tmp_path, tmp_path.parent).state == "finished"
+    _train(films, tmp_path, *words, "--resume")
+    assert (tmp_path / "metrics.csv").read_text() == before
+
+
+def test_two_trainings_of_one_folder(films, tmp_path, _train):
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "another run is writing there" in _train(films, tmp_path, code=2).stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_best_epoch_of_another_run_is_not_shipped(trained, films, tmp_path, _train):
+    _copy_of(trained, tmp_path)
+    content = torch.load(tmp_path / "best.pt", weights_only=True)
+    torch.save(content | {"epoch": 99}, tmp_path / "best.pt")
+    assert "best.pt: missing or damaged (not the best" in _train(films, tmp_path, "--resume", code=2).stderr
+
+
+def test_a_name_that_is_not_utf8_is_told_before_the_training(films, _train):
+    run = _train(films, "r\udcff", code=2)
+    assert "a name that is not UTF-8; rename it" in run.stderr and not Path(films / "r\udcff").exists()
 
 
 def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path, _train):
@@ -170,7 +256,7 @@ def test_a_checkpoint_of_something_else_is_one_line(trained, films, tmp_path, _t
 
 
 def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
-    for name in ("last.pt", "last.pt.sha256", "config.yaml"):
+    for name in ("last.pt", "last.pt.sha256", "config.yaml", "sources.json"):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     content = bytearray((tmp_path / "last.pt").read_bytes())
     content[len(content) // 2] ^= 1
@@ -186,6 +272,17 @@ def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
         (["--set", "model=yolov99"], "model: yolov99 found, one of"),
         (["--device", "cuda:9"], "device cuda:9: no CUDA device found"),
         (["--set", "leave_out=[truth.json]"], "no annotated picture in any val split"),
+        (["--set", "foo=1"], "foo: no such entry"),
+        (["--set", "epohcs=1"], "epohcs: no such entry, did you mean epochs?"),
+        (["--set", "seed=-1"], "seed: Input should be greater than or equal to 0"),
+        (["--set", "mpp=.inf"], "mpp: Input should be a finite number"),
+        (["--set", "mpp=1000"], "mpp: Input should be less than or equal to 5"),
+        (["--set", "tile_wh=[10,10]"], "tile_wh: Value error, [10, 10] found, at least 96 each expected"),
+        (["--set", "augment.scale=[2,1]"], "augment.scale: Value error, [2.0, 1.0] found"),
+        (["--set", "augment.scale=[0,1]"], "augment.scale: Value error, [0.0, 1.0] found"),
+        (["--set", "data.0.options={path: 3}"], "['path'] found, which are entries of their own"),
+        (["--set", "data.0.options={images: 3}"], "images: a path expected"),
+        (["--set", 'name="a\\0b"'], "name: String should match pattern"),
     ],
 )
 def test_bad_input_is_one_line(films, tmp_path, words, line, _train):

@@ -1,0 +1,69 @@
+"""Output folders: whole or not at all, and one writer at a time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from blastdet.errors import BlastdetError, one_line
+
+LOCK = ".lock"
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name, and its place, once all went well, and vanishes if not.
+
+    Raises
+    ------
+    BlastdetError
+        If it cannot be written. Whether `out` may be replaced is for the caller to say.
+    """
+    out = out.resolve()  # "." has no name to build another from
+    folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")
+    try:
+        folder.mkdir(parents=True)
+        yield folder
+        if out.exists():
+            old = out.with_name(f"{out.name}.old-{os.getpid()}")
+            out.rename(old)
+            folder.rename(out)
+            shutil.rmtree(old)
+        else:
+            folder.rename(out)
+    except OSError as error:
+        raise BlastdetError(f"{out}: cannot be written ({one_line(error)})") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def locked(out: Path) -> IO[bytes]:
+    """Make a folder and take its lock, which the system gives back when the program ends, however it ends.
+
+    Raises
+    ------
+    BlastdetError
+        If the folder cannot be written to, or another program holds its lock.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BlastdetError(f"{out}: cannot be made a folder ({error.strerror})") from error
+    try:
+        lock = (out / LOCK).open("wb")
+    except OSError as error:
+        raise BlastdetError(f"{out}: cannot be written to ({error.strerror})") from error
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system: no lock
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise BlastdetError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+    return lock
