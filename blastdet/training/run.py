@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from blastdet.configs import LoopConfig, TrainConfig, expand
-from blastdet.errors import ConfigError
+from blastdet.errors import BlastdetError, ConfigError, one_line
 from blastdet.evaluation.coco import APResult, average_precision
 from blastdet.parallel import check_device, cpu_count
 from blastdet.training import MODELS, checkpoints, engine
@@ -213,15 +214,25 @@ def _events(run: Path, done: int) -> Iterator[Callable[[dict[str, float]], None]
     """A function that writes a row of the history for TensorBoard; what a killed run wrote too much is struck out."""
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(run / EVENTS), purge_step=done + 1)
-
     def write(row: dict[str, float]) -> None:
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name.replace(" ", "/"), value, int(row["epoch"]))
-        writer.flush()
+        try:
+            for name, value in row.items():
+                if name != "epoch":
+                    writer.add_scalar(name.replace(" ", "/"), value, int(row["epoch"]))
+            writer.flush()
+        except OSError as error:
+            raise BlastdetError(f"{run / EVENTS}: cannot be written ({one_line(error)})") from error
 
+    # Its thread meets a full disk first, and hands the error on to whoever writes next.
+    loud, threading.excepthook = threading.excepthook, lambda met: None if _is_os_error(met) else loud(met)
+    writer = SummaryWriter(str(run / EVENTS), purge_step=done + 1)
     try:
         yield write
     finally:
-        writer.close()
+        with suppress(OSError):  # all that was written is flushed
+            writer.close()
+        threading.excepthook = loud
+
+
+def _is_os_error(met: threading.ExceptHookArgs) -> bool:
+    return isinstance(met.exc_value, OSError)

@@ -24,6 +24,7 @@ from blastdet.detectors import load_detector
 from blastdet.errors import BlastdetError, ConfigError
 from blastdet.review.corrections import Correction, append
 from blastdet.training import checkpoints, engine, record
+from blastdet.training import run as run_module
 from blastdet.training.data import fingerprint
 from blastdet.training.folder import started
 from blastdet.training.run import build, pick_device, run_training
@@ -313,6 +314,18 @@ def test_a_full_disk_loses_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
     assert path.read_bytes() == before and [entry.name for entry in tmp_path.iterdir()] == ["x.pt"]
+
+
+def test_events_on_a_full_disk_are_one_line(tmp_path, capfd):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        with pytest.raises(BlastdetError, match="events: cannot be written"), run_module._events(tmp_path, 0) as write:
+            for epoch in range(1, 200):
+                write({"epoch": float(epoch), "loss": 1.0, "AP50 wbc": 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_scaler_of_fp16_is_in_the_checkpoint(films, tmp_path):
