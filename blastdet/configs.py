@@ -91,6 +91,10 @@ class LoopConfig(_Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=1, ge=0)
 
+    def waited_long(self, epoch: int, best_epoch: int) -> bool:
+        """Whether so many epochs have brought nothing better that a training stops early."""
+        return bool(self.patience) and epoch - best_epoch >= self.patience
+
 
 class TrainConfig(LoopConfig):
     """Everything needed to train a detector again.
@@ -277,11 +281,6 @@ def _merged(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if any(base.resolve() == other.resolve() for other in (path, *above)):
         raise ConfigError(f"{path}: extends: {name} extends this file in turn")
     return {**_merged(base, (path, *above)), **content}
-
-
-def waited_long(epoch: int, best_epoch: int, config: LoopConfig) -> bool:
-    """Whether so many epochs have brought nothing better that a training stops early."""
-    return bool(config.patience) and epoch - best_epoch >= config.patience
 
 
 def to_yaml(config: LoopConfig) -> str:

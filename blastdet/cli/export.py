@@ -25,8 +25,9 @@ def command(run: Path, to: str, precision: str) -> None:
     blastdet detect smear.jpg --weights runs/tiny/weights-onnx-int8
 
     f32 is compared with torch on validation pictures, in all runtimes that may run it, and refused if a box is off by
-    more than 0.5 px or a score by more than 0.001. For bf16 and int8 the change of average precision on validation is printed; int8 is calibrated on
-    training pictures. The data sets of the run must be where its config.yaml says. bf16 needs OpenVINO.
+    more than 0.5 px or a score by more than 0.001. For bf16 and int8 the change of average precision on validation is
+    printed; int8 is calibrated on training pictures. The data sets of the run must be where its config.yaml says.
+    bf16 needs OpenVINO.
 
     Exit codes: 0 exported, 2 bad input, a missing package, an export that differs from torch.
     """

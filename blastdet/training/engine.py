@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from blastdet.cards import Card, sha256_of
-from blastdet.configs import LoopConfig, waited_long
+from blastdet.configs import LoopConfig
 from blastdet.detectors.decode import Raw
 from blastdet.errors import BlastdetError
 from blastdet.training.checkpoints import BEST, LAST, METRICS, save, save_state, write_history
@@ -140,7 +140,7 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         If the loss is not finite; epoch, batch, parts and pictures are named.
     """
     batches = _batches(epoch, len(epoch(state.epoch)), state, config)
-    while state.epoch < config.epochs and not waited_long(state.epoch, state.best_epoch, config):
+    while state.epoch < config.epochs and not config.waited_long(state.epoch, state.best_epoch):
         started = time.perf_counter()
         # Random numbers inside the model (dropout) restart with each epoch too.
         torch.manual_seed(config.seed * 100_003 + state.epoch)

@@ -120,7 +120,7 @@ def check_parity(folder: Path, pictures: Sequence[Picture], by_torch: Sequence[R
                 sides = decode(expected, hw, card), decode(found, hw, card)
                 shifts += [_shifts(*sides), _shifts(*sides[::-1])]
     each = np.concatenate(shifts)
-    off = (each[:, 0] > 0.5) | (each[:, 1] > 1e-3)
+    off = ~((each[:, 0] <= 0.5) & (each[:, 1] <= 1e-3))  # what is no number, too
     what = "answers" if card.output == "yolo" else "cells"
     if off.sum() > (math.ceil(_TIES * len(off)) if card.output == "boxes" else 0):
         box, score = each.max(axis=0)

@@ -35,7 +35,7 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
     UnicodeEncodeError
         If a path is not UTF-8: the card at the end could not tell it.
     """
-    f"{run} {config.model_dump(mode='json')}".encode()
+    json.dumps([str(run), config.model_dump(mode="json")], ensure_ascii=False).encode()
     if run.exists() and not run.is_dir():
         raise ConfigError(f"{run}: a file found, a folder for the run expected")
     path = run / CONFIG

@@ -56,8 +56,7 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
     data = load_data(config, base)
     check_sources(run, data.seen)
     with locked(run):
-        state = engine.start(build(config), config, torch.device("cpu"))
-        checkpoints.resume(state, run)
+        state = _last(config, run)
         if (to, precision) == ("onnx", "f32") or not _is_of(run / WEIGHTS, state):
             finish(config, data, state, run, say)
         if (to, precision) == ("onnx", "f32"):
@@ -66,11 +65,15 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
         with new_weights(run, name) as folder:
             _convert(run / WEIGHTS, folder, (to, precision), data, config)
             if precision == "f32":
-                checkpoints.load_best(state, run)
+                state = checkpoints.load_best(_last(config, run), run)  # anew: an export changes the module for good
                 pictures = [load_picture(smear, config) for smear in data.val.smears[:PARITY]]
                 say(check_parity(folder, pictures, raw_on_cpu(state, pictures, read_card(folder))))
             say(compare(run / WEIGHTS, folder, data.val, config))
     return run / name
+
+
+def _last(config: TrainConfig, run: Path) -> engine.State[engine.Trainable]:
+    return checkpoints.resume(engine.start(build(config), config, torch.device("cpu")), run)
 
 
 def _is_of(weights: Path, state: engine.State[Any]) -> bool:

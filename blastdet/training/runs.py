@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from blastdet.configs import ClassifyConfig, read_any, waited_long
+from blastdet.configs import ClassifyConfig, read_any
 from blastdet.errors import BlastdetError, one_line
 
 _COLUMNS = ("name", "model", "data", "epochs", "AP", "AP50", "time", "state")
@@ -61,7 +61,7 @@ def summarise(run: Path, folder: Path) -> RunSummary:
         return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {one_line(error)}")
     done = len(rows)
     shallow = isinstance(config, ClassifyConfig) and bool(config.features)  # fitted at once, without epochs
-    whole = shallow or done >= config.epochs or waited_long(done, int(best.get("epoch", 0)), config)
+    whole = shallow or done >= config.epochs or config.waited_long(done, int(best.get("epoch", 0)))
     finished = whole and (run / "weights" / "card.json").is_file()  # an unfinished run may have been exported
     state = "finished" if finished else "started" if not done else "unfinished"
     data = "+".join(dict.fromkeys(Path(item.path).name for item in config.data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -71,6 +72,9 @@ def test_parity_sees_every_difference(trained, films, tmp_path):
         other[row, 17] += change
         with pytest.raises(BlastdetError, match=r"export and torch differ by .* [12] of \d+ answers"):
             check_parity(tmp_path, pictures, [raws[0], other])
+    other[0, 17] = np.nan
+    with pytest.raises(BlastdetError, match="export and torch differ by nan px"):
+        check_parity(tmp_path, pictures, [raws[0], other])
     with pytest.raises(BlastdetError, match="export and torch differ by inf px"):
         check_parity(tmp_path, pictures, [raws[0][:, 1:], raws[1]])
 
@@ -80,8 +84,9 @@ def test_an_export_is_of_the_best_epoch_so_far(trained, films, blastdet, tmp_pat
     card = read_card(trained / "weights")
     early = card.model_copy(update={"training": card.training.model_copy(update={"epochs": 99})})
     write_card(early, tmp_path / "run/weights")
-    blastdet("export", tmp_path / "run", "--precision", "int8")
-    for name in ("weights", "weights-onnx-int8"):
+    words = ("--to", "openvino") if OPENVINO else ("--precision", "int8")
+    blastdet("export", tmp_path / "run", *words)
+    for name in ("weights", "weights-openvino-f32" if OPENVINO else "weights-onnx-int8"):
         told = read_card(tmp_path / "run" / name).training
         assert told.epochs == card.training.epochs and told.device == card.training.device
 

@@ -235,8 +235,9 @@ def test_a_best_epoch_of_another_run_is_not_shipped(trained, films, tmp_path, _t
 
 
 def test_a_name_that_is_not_utf8_is_told_before_the_training(films, _train):
-    run = _train(films, "r\udcff", code=2)
-    assert "a name that is not UTF-8; rename it" in run.stderr and not Path(films / "r\udcff").exists()
+    for out, *words in (("r\udcff",), ("run8", "--data", "f\udcff/truth.json")):
+        run = _train(films, out, *words, code=2)
+        assert "a name that is not UTF-8; rename it" in run.stderr and not Path(films / out).exists()
 
 
 def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path, _train):
