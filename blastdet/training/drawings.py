@@ -17,6 +17,7 @@ from blastdet.types import CELL_CLASSES, RGB, Dataset, Detections
 
 _EXAMPLES = 6
 _EXAMPLE_SIDE = 480  # pixels of the longer side
+_HEADLINE = 24
 
 
 def draw_samples(samples: Epoch, path: Path, rows: int = 3, columns: int = 6) -> None:
@@ -89,7 +90,24 @@ def draw_examples(
     sheet = np.full((len(rows), height, width, 3), 255, np.uint8)
     for place, row in zip(sheet, rows, strict=True):
         place[: row.shape[0], : row.shape[1]] = row
-    write_image(path, sheet.reshape(-1, width, 3))
+    known = [name for name in CELL_CLASSES if name in thresholds]
+    write_image(path, np.concatenate([_headline(width, known), sheet.reshape(-1, width, 3)]))
+
+
+def _headline(width: int, classes: Sequence[str]) -> RGB:
+    """What the halves of a sheet show, and the colours of the classes."""
+    canvas = np.full((_HEADLINE, width, 3), 255, np.uint8)
+    _write(canvas, "found, at the operating thresholds", width // 2 + 4, (0, 0, 0))
+    x = 4 + _write(canvas, "truth: ", 4, (0, 0, 0))
+    for name in classes:
+        x += _write(canvas, f"{name} ", x, COLOURS[name])
+    return canvas
+
+
+def _write(canvas: RGB, words: str, x: int, colour: tuple[int, int, int]) -> int:
+    """Write words and tell their width."""
+    cv2.putText(canvas, words, (x, _HEADLINE - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
+    return int(cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0])
 
 
 def _example(rgb: RGB, cells: Detections, size_wh: tuple[int, int]) -> RGB:
