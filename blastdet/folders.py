@@ -14,6 +14,12 @@ from blastdet.errors import BlastdetError, one_line
 LOCK = ".lock"
 
 
+def not_written(path: Path, said: str) -> BlastdetError:
+    """The error for what a library could not write: it may not say that the disk is full."""
+    free = shutil.disk_usage(path.parent).free / 2**20
+    return BlastdetError(f"{path}: cannot be written ({said[:120]}; {free:.0f} MB free on that disk)")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its name, and its place, once all went well, and vanishes if not.

@@ -28,6 +28,8 @@ COMMANDS: dict[str, str] = {
 }
 """Command -> one line for ``--help``; each is ``blastdet.cli.<name>:command``, imported only when asked for."""
 
+_GOES_ON = "what is done is whole, and --resume (detect, train) goes on from there"
+
 EPILOG = """\b
 Exit codes: 0 all done, 1 some files failed (or findings with --strict), 2 bad input or usage.
 Research use only: blastdet locates and counts cells, it never states a diagnosis."""
@@ -63,7 +65,7 @@ class _Commands(click.Group):
         except click.UsageError as error:
             raise _one_line(error) from error
         except KeyboardInterrupt:
-            click.echo("interrupted; what is done is whole, and --resume (detect, train) goes on from there", err=True)
+            click.echo(f"interrupted; {_GOES_ON}", err=True)
             ctx.exit(130)
         except MemoryError as error:
             raise click.ClickException("out of memory; fewer at a time (--jobs), or smaller pictures") from error
@@ -106,7 +108,7 @@ def main() -> None:
 
     def leave(number: int, frame: object) -> None:
         if os.getpid() == ours:  # a process that loads data has it, too
-            os.write(2, b"terminated; what is done is whole, and --resume (detect, train) goes on from there\n")
+            os.write(2, f"terminated; {_GOES_ON}\n".encode())
         sys.exit(128 + number)
 
     for name in ("SIGTERM", "SIGHUP"):  # leave as after Ctrl-C: nothing half-written stays behind

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from blastdet.cards import sha256_of
-from blastdet.errors import BlastdetError, ConfigError, one_line
+from blastdet.errors import ConfigError, one_line
+from blastdet.folders import not_written
 
 if TYPE_CHECKING:
     from blastdet.training.engine import State
@@ -62,10 +62,7 @@ def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> Non
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(path.parent).free / 2**20
-        raise BlastdetError(
-            f"{path}: cannot be written ({one_line(error)}; {free:.0f} MB free on that disk)"
-        ) from error
+        raise not_written(path, one_line(error)) from error
 
 
 def resume(state: State[Any], run: Path) -> State[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from blastdet.detectors import load_detector
 from blastdet.detectors.onnx import padded_size, to_blob
 from blastdet.errors import BlastdetError, ConfigError, last_line
 from blastdet.evaluation.coco import average_precision
-from blastdet.folders import locked
+from blastdet.folders import locked, not_written
 from blastdet.training import checkpoints, engine
 from blastdet.training.data import Data, load_data
 from blastdet.training.export import PARITY, check_parity, finish, raw_on_cpu
@@ -94,9 +93,7 @@ def _convert(whole: Path, folder: Path, wanted: tuple[str, str], data: Data, con
     except BlastdetError:
         raise
     except Exception as error:  # the converters raise what they like, on a full disk too
-        free = shutil.disk_usage(folder).free / 2**20
-        said = last_line(error)
-        raise BlastdetError(f"{folder}: cannot be written ({said[:120]}; {free:.0f} MB free on that disk)") from error
+        raise not_written(folder, last_line(error)) from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     changes = {"name": f"{card.name}-{to}-{precision}", "format": to, "precision": precision, "files": files}
     write_card(Card.model_validate({**card.model_dump(), **changes, "metrics": ()}), folder)

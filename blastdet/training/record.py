@@ -68,10 +68,11 @@ def _starts(run: Path) -> list[dict[str, Any]]:
         return []
     try:
         starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        for start in starts:
-            assert start.keys() == {"commit", "device", "versions"}
-    except (ValueError, AttributeError, TypeError, AssertionError):
-        raise ConfigError(f"{path}: no record of a run found") from None
+        whole = all(start.keys() == {"commit", "device", "versions"} for start in starts)
+    except (ValueError, AttributeError, TypeError):
+        whole = False
+    if not whole:
+        raise ConfigError(f"{path}: no record of a run found")
     return starts
 
 
