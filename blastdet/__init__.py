@@ -13,7 +13,7 @@ _PUBLIC = {
     "Dataset": "blastdet.types",
     "Detections": "blastdet.types",
     "Smear": "blastdet.types",
-    "SmearReport": "blastdet.types",
+    "SmearReport": "blastdet.reports",
     "detect": "blastdet.pipeline",
     "load_detector": "blastdet.detectors",
     "open_smear": "blastdet.images",

@@ -22,8 +22,8 @@ from blastdet.journal import Journal
 from blastdet.outputs import COCO_FILE, FIELD_MM2, FORMATS, SUFFIXES, coco_entry, summary, write_coco, write_smear
 from blastdet.parallel import in_order
 from blastdet.pipeline import Models, Options, detect_source
+from blastdet.reports import SmearReport
 from blastdet.scale import ScaleFound, find_scale
-from blastdet.types import SmearReport
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from blastdet.crops import crop
 from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.images import Source
 from blastdet.parallel import in_order, workers
-from blastdet.types import BLAST, ERYTHROBLAST, WBC, BlastCount, Detections, Scale
+from blastdet.reports import BlastCount
+from blastdet.types import BLAST, ERYTHROBLAST, WBC, Detections, Scale
 
 ENOUGH = 200
 """White cells that a differential count by eye takes (ICSH 2015: blasts are counted on 200 cells)."""

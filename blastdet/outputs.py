@@ -20,7 +20,8 @@ from blastdet.formats.coco_write import UNSURE, categories, to_annotations
 from blastdet.formats.files import write_text
 from blastdet.images import Source, open_smear, write_image
 from blastdet.pipeline import software
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, BlastCount, Detections, SmearReport
+from blastdet.reports import BlastCount, SmearReport
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, Detections
 
 FIELD_MM2 = 0.038
 """Area of one field seen through a 100x objective (field number 22), in mm²."""

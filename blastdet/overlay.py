@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 
 from blastdet.images import Source
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, RGB, Detections, SmearReport
+from blastdet.reports import SmearReport
+from blastdet.types import CELL_CLASSES, RESEARCH_USE, RGB, Detections
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "blast": (213, 30, 45),

@@ -25,9 +25,10 @@ from blastdet.detectors import SCORE_FLOOR, Detector, load_detector
 from blastdet.errors import ConfigError, ScaleError, WeightsError
 from blastdet.images import Source, open_smear
 from blastdet.parallel import in_order, workers
+from blastdet.reports import SmearReport
 from blastdet.scale import ScaleFound, find_scale, scaled_size
 from blastdet.tiles import Tile, place, stitch, tile_grid
-from blastdet.types import RGB, Detections, Scale, SmearReport
+from blastdet.types import RGB, Detections, Scale
 
 LARGEST_CELL_UM = 24.0
 """Tiles overlap by this much, so that the tile that owns a cell sees all of it (a large monocyte: 20 µm)."""

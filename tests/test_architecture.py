@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "blastdet"
 LEVELS = [
     {"errors"},
     {"types"},
-    {"boxes", "configs", "folders", "parallel"},
+    {"boxes", "configs", "folders", "parallel", "reports"},
     {"images", "images_pillow", "images_tiff", "resampling", "stain"},
     {"segment", "discs", "tiles", "splits", "crops", "overlap"},
     {

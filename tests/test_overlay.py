@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from blastdet.overlay import COLOURS, draw
-from blastdet.types import Detections, SmearReport
+from blastdet.reports import SmearReport
+from blastdet.types import Detections
 
 
 class _Plain:
