@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blastdet.errors import WeightsError
+from blastdet.folders import write_text
 from blastdet.types import CELL_CLASSES, RESEARCH_USE
 
 CARD = "card.json"
@@ -251,13 +252,8 @@ def read_card(folder: Path) -> Card:
 
 def write_card(card: Card, folder: Path) -> Path:
     """Write ``card.json`` (whole or not at all) and return its path."""
-    path = folder / CARD
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(
-        json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    temporary.replace(path)
-    return path
+    text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    return write_text(folder / CARD, text + "\n")
 
 
 def sha256_of(path: Path) -> str:

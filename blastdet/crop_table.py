@@ -19,7 +19,8 @@ from blastdet.crops import CONTEXT, Box, crop, window
 from blastdet.errors import FormatError, ImageError, ScaleError
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
-from blastdet.formats.files import read_json, read_rows, write_text
+from blastdet.folders import write_text
+from blastdet.formats.files import read_json, read_rows
 from blastdet.images import open_smear, write_image
 from blastdet.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Scale, Smear
 

@@ -1,10 +1,11 @@
-"""Output folders: whole or not at all, and one writer at a time."""
+"""Output files and folders: whole or not at all, and one writer at a time."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,32 @@ def not_written(path: Path, said: str) -> BlastdetError:
     """The error for what a library could not write: it may not say that the disk is full."""
     free = shutil.disk_usage(path.parent).free / 2**20
     return BlastdetError(f"{path}: cannot be written ({said[:120]}; {free:.0f} MB free on that disk)")
+
+
+def write_text(path: Path, text: str | Iterable[str]) -> Path:
+    """Write a text file, whole or piece by piece, under a temporary name, then rename it: nobody ever sees half.
+
+    Returns
+    -------
+    Path
+        `path`, its folder made where it was missing.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; what was there stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.writelines([text] if isinstance(text, str) else text)
+        temporary.chmod(0o644)  # mkstemp makes it private
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blastdet.errors import ConfigError, differing
+from blastdet.folders import write_text
 
 JOURNAL = "run.jsonl"
 
@@ -100,11 +101,7 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, (json.dumps(line) + "\n" for line in lines))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from blastdet import blasts, overlay
+from blastdet.folders import write_text
 from blastdet.formats import geojson, table
 from blastdet.formats.coco_write import UNSURE, categories, to_annotations
-from blastdet.formats.files import write_text
 from blastdet.images import Source, open_smear, write_image
 from blastdet.pipeline import software
 from blastdet.reports import BlastCount, SmearReport

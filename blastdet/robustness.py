@@ -23,7 +23,7 @@ from blastdet.evaluation.counts import agreements
 from blastdet.evaluation.intervals import ap_intervals
 from blastdet.evaluation.output import with_interval
 from blastdet.evaluation.summary import as_nucleated, by_class_probability
-from blastdet.formats.files import write_text
+from blastdet.folders import write_text
 from blastdet.images import read_image, write_image
 from blastdet.overlay import HEX
 from blastdet.pipeline import Models, Options, detect_smear

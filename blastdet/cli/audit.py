@@ -50,7 +50,7 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
     if json_ is not None:
         import json
 
-        from blastdet.formats.files import write_text
+        from blastdet.folders import write_text
 
         write_text(json_, json.dumps(report.to_dict(), indent=2, ensure_ascii=False) + "\n")
     if sys.stdout.isatty():

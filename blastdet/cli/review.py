@@ -132,9 +132,8 @@ def export(
     """
     from blastdet import formats
     from blastdet.errors import ConfigError
-    from blastdet.folders import new_folder
+    from blastdet.folders import new_folder, write_text
     from blastdet.formats.convert import check_folder
-    from blastdet.formats.files import write_text
     from blastdet.review.corrections import append, merged, n_cells, read, replay
     from blastdet.types import RESEARCH_USE
 

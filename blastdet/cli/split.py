@@ -53,7 +53,8 @@ def command(
     """
     from blastdet import formats, splits
     from blastdet.errors import ConfigError
-    from blastdet.formats.files import check_replaced, write_text
+    from blastdet.folders import write_text
+    from blastdet.formats.files import check_replaced
 
     shares = _parse_fractions(fractions)
     if keys is not None and group_by is None and purge is None:

@@ -89,8 +89,8 @@ def _render(path: Path, config: SynthConfig, seed: int) -> Smear:
 
 
 def _write_truth(smears: list[Smear], path: Path) -> None:
+    from blastdet.folders import write_text
     from blastdet.formats.coco_write import document_pieces
-    from blastdet.formats.files import write_text
     from blastdet.types import Dataset
 
     dataset = Dataset("synthetic smears", path.parent, tuple(smears), notes=("rendered by blastdet synth",))

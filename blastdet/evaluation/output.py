@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from blastdet import __version__
+from blastdet import __version__, folders
 from blastdet.errors import BlastdetError
 from blastdet.evaluation.allidb import Verdicts
 from blastdet.evaluation.comparison import Difference
@@ -317,15 +317,8 @@ def write_files(evaluations: Sequence[Evaluation], out: Path) -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
+    """Write a file whole or not at all, or say in one line why not."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
+        return folders.write_text(path, text)
     except OSError as error:
         raise BlastdetError(f"{path}: cannot be written ({error.strerror or error})") from None
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
-    return path

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.formats.files import folder_of, place_images, splits_of, to_json, write_text
+from blastdet.folders import write_text
+from blastdet.formats.files import folder_of, place_images, splits_of, to_json
 from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
 
 KEYS = {

@@ -14,10 +14,10 @@ import numpy as np
 import blastdet
 from blastdet import formats, splits
 from blastdet.errors import FormatError
-from blastdet.folders import new_folder
+from blastdet.folders import new_folder, write_text
 from blastdet.formats.corrections import apply_corrections
 from blastdet.formats.draw import Progress, draw_boxes
-from blastdet.formats.files import place_images, write_text
+from blastdet.formats.files import place_images
 from blastdet.formats.resample import resample
 from blastdet.types import CELL_CLASSES, ORIGINS, RESEARCH_USE, Dataset
 

@@ -1,16 +1,14 @@
-"""What all formats share: text written whole or not at all, and pictures put in their place."""
+"""What all formats share: files read whatever wrote them, and pictures put in their place."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,20 +98,6 @@ def check_replaced(path: Path, sign: str, what: str) -> None:
     """
     if path.exists() and sign not in read_text(path):
         raise ConfigError(f"{path}: exists and is no {what}; name another file")
-
-
-def write_text(path: Path, text: str | Iterable[str]) -> None:
-    """Write a text file, whole or piece by piece, under a temporary name, then rename it: nobody ever sees half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines([text] if isinstance(text, str) else text)
-        temporary.chmod(0o644)  # mkstemp makes it private
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_json(column: NDArray[Any]) -> list[Any]:

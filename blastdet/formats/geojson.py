@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from blastdet.errors import FormatError
-from blastdet.formats.files import FAULTS, folder_of, place_images, read_json, write_text
+from blastdet.folders import write_text
+from blastdet.formats.files import FAULTS, folder_of, place_images, read_json
 from blastdet.formats.naming import label_of
 from blastdet.images import IMAGE_SUFFIXES, image_size
 from blastdet.overlay import COLOURS

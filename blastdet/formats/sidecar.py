@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from blastdet import boxes
 from blastdet.errors import FormatError
-from blastdet.formats.files import FAULTS, SPLITS, read_json, to_json, write_text
+from blastdet.folders import write_text
+from blastdet.formats.files import FAULTS, SPLITS, read_json, to_json
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 FILE_NAME = "blastdet.json"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from blastdet.formats.files import write_text
+from blastdet.folders import write_text
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Scale
 
 COLUMNS: tuple[str, ...] = (

@@ -16,8 +16,9 @@ import yaml
 
 from blastdet import boxes
 from blastdet.errors import FormatError
+from blastdet.folders import write_text
 from blastdet.formats import sidecar
-from blastdet.formats.files import place_images, read_text, splits_of, write_text
+from blastdet.formats.files import place_images, read_text, splits_of
 from blastdet.formats.naming import label_of
 from blastdet.images import image_size
 from blastdet.types import CELL_CLASSES, Dataset, Detections, Scale, Smear

@@ -17,7 +17,7 @@ import numpy as np
 from blastdet.cards import sha256_of
 from blastdet.errors import FormatError
 from blastdet.evaluation.summary import Predictions
-from blastdet.formats.files import write_text
+from blastdet.folders import write_text
 from blastdet.images import open_smear, write_image
 from blastdet.overlay import HEX
 from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, seen_twice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import torch
 
 from blastdet.cards import sha256_of
 from blastdet.errors import ConfigError, one_line
-from blastdet.folders import not_written
+from blastdet.folders import not_written, write_text
 
 if TYPE_CHECKING:
     from blastdet.training.engine import State
@@ -120,9 +121,8 @@ def load_best(state: State[Any], run: Path) -> State[Any]:
 def write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
     """``metrics.csv``: one row an epoch."""
     names = list(dict.fromkeys(name for row in history for name in row))
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(history)
-    temporary.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names)
+    writer.writeheader()
+    writer.writerows(history)
+    write_text(path, text.getvalue())

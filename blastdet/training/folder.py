@@ -13,8 +13,7 @@ import yaml
 
 from blastdet.configs import LoopConfig, to_yaml
 from blastdet.errors import ConfigError, differing, one_line
-from blastdet.folders import locked, new_folder
-from blastdet.formats.files import write_text
+from blastdet.folders import locked, new_folder, write_text
 from blastdet.training import checkpoints
 from blastdet.training.record import RECORD, note_start
 

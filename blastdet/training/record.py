@@ -16,7 +16,7 @@ from blastdet import __version__
 from blastdet.cards import DataSource, Training
 from blastdet.configs import LoopConfig
 from blastdet.errors import ConfigError
-from blastdet.formats.files import write_text
+from blastdet.folders import write_text
 from blastdet.training import engine
 
 RECORD = "record.json"
