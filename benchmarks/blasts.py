@@ -26,7 +26,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +37,12 @@ from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from blastdet.cards import Calibration, Threshold, Trial, Unsure, read_card, write_card
 from blastdet.classifiers import load_classifier, prepare
-from blastdet.colour import as_seen
 from blastdet.crop_table import CropRow, read_table
-from blastdet.crops import CONTEXT, crop
 from blastdet.evaluation.intervals import group_weights, percentile_interval
 from blastdet.evaluation.operating import reliability_of
 from blastdet.formats import read
-from blastdet.images import open_smear, read_image, write_image
+from blastdet.images import read_image, write_image
+from blastdet.probes import PROBES
 from blastdet.training.calibration import class_weights, operating_threshold, platt, unsure_of
 from blastdet.training.crops import BY_SMEAR, folds, label_of
 
@@ -62,8 +60,6 @@ SETS: dict[str, tuple[str, list[str]]] = {
 """Folder of crops -> its data set, and words for ``blastdet crops``."""
 
 FOLDS = 5
-WINDOW_UM, DISC_UM = 24.0, 20.0
-PROBES = ("covered", "elsewhere")
 LEFT = {"pbc": ["classes=[blast,wbc]"], "bccd": []}  # without PBC nobody shows erythroblasts
 
 
@@ -113,12 +109,13 @@ def main() -> None:
         kept.write_text(json.dumps(before | rows, indent=1) + "\n", encoding="utf-8")
 
 
-def cut(crops: Path) -> None:
-    """White cells of every data set, as the shipped detector finds them."""
-    for name, (source, words) in SETS.items():
+def cut(crops: Path, how: Sequence[str] = (), names: Sequence[str] = tuple(SETS)) -> None:
+    """White cells of data sets, as the shipped detector finds them, or a probe's windows in their place."""
+    for name in names:
+        source, words = SETS[name]
         if not (crops / name / "crops.csv").is_file():
-            how = ["--weights", "default", "--colour", "canonical", *words]
-            blastdet("crops", str(DATA / source), str(crops / name), *how)
+            always = ["--weights", "default", "--colour", "canonical"]
+            blastdet("crops", str(DATA / source), str(crops / name), *always, *words, *how)
 
 
 def tell(name: str, row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
@@ -416,75 +413,8 @@ def hand_boxed() -> None:
 
 
 def probe(kind: str, runs: Path) -> None:
-    """Crops of a probe, made where they are missing."""
-    for name, (source, _) in SETS.items():
-        variant(CROPS / name, read(DATA / source).root, runs / kind / name, kind)
-
-
-def variant(folder: Path, root: Path, out: Path, kind: str) -> None:
-    """The same crops, with the cell covered, or from a place in the same picture that holds no nucleated cell."""
-    if (out / "crops.csv").is_file():
-        return
-    kept = []
-    rng = np.random.default_rng(0)
-    for name, mine in by_source(read_table(folder)).items():
-        with as_seen(open_smear(root / name), "canonical") as source:
-            mpp = scale_of(root, mine[0])
-            for row in mine:
-                place = middle(row) if kind == "covered" else free_place(mine, source.size_wh, mpp, rng)
-                if place is None:
-                    continue
-                half = np.array([WINDOW_UM / CONTEXT / 2 / mpp[0], WINDOW_UM / CONTEXT / 2 / mpp[1]])
-                rgb = crop(source, (*(place - half), *(place + half)), mpp)
-                if kind == "covered":
-                    rgb = covered(rgb)
-                out.mkdir(parents=True, exist_ok=True)
-                write_image(out / row.crop, rgb)
-                kept.append(replace(row, mpp=min(mpp)))
-    if not kept:
-        return
-    lines = [",".join(kept[0].__dataclass_fields__)]
-    lines += [",".join(str(value) for value in vars(row).values()) for row in kept]
-    (out / "crops.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shutil.copy(folder / "crops.json", out / "crops.json")
-
-
-def by_source(rows: list[CropRow]) -> dict[str, list[CropRow]]:
-    """Rows of each smear."""
-    found: dict[str, list[CropRow]] = {}
-    for row in rows:
-        found.setdefault(row.source, []).append(row)
-    return found
-
-
-def scale_of(root: Path, row: CropRow) -> tuple[float, float]:
-    """µm/px along x and y; ALL fields are squeezed."""
-    return (row.mpp * 4 / 3, row.mpp) if root.name == "all_fields" else (row.mpp, row.mpp)
-
-
-def middle(row: CropRow) -> np.ndarray:
-    """Middle of a box, (x, y)."""
-    return np.array([(row.x1 + row.x2) / 2, (row.y1 + row.y2) / 2])
-
-
-def covered(rgb: np.ndarray) -> np.ndarray:
-    """A disc of one size over the middle."""
-    side = len(rgb)
-    radius = round(side * DISC_UM / WINDOW_UM / 2)
-    return cv2.circle(rgb.copy(), (side // 2, side // 2), radius, (128, 128, 128), cv2.FILLED)
-
-
-def free_place(rows, size_wh, mpp, rng):  # type: ignore[no-untyped-def]
-    """A place whose window touches no cell of the table, nor the scale bar of ALL fields; None after some tries."""
-    margin = np.array([WINDOW_UM / 2 / mpp[0], WINDOW_UM / 2 / mpp[1]])
-    for _ in range(60):
-        place = rng.uniform(margin, np.maximum(np.array(size_wh) - margin, margin + 1))
-        low, high = place - margin, place + margin
-        if tuple(size_wh) == (224, 224) and (high > BAR_XY).all():
-            continue
-        if not any(r.x1 < high[0] and r.x2 > low[0] and r.y1 < high[1] and r.y2 > low[1] for r in rows):
-            return place
-    return None
+    """Crops of a probe, made where they are missing; elsewhere, pictures of PBC and BCCD have no room for a window."""
+    cut(runs / kind, ["--probe", kind], list(SETS) if kind == "covered" else ["all_fields"])
 
 
 def six_numbers(crops: Path = CROPS) -> dict[str, object]:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 import blastdet
 from blastdet import boxes
 from blastdet.colour import as_seen
-from blastdet.crops import CONTEXT, Box, crop, window
+from blastdet.crops import CONTEXT, Box, window
 from blastdet.errors import FormatError, ImageError, ScaleError
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.folders import write_text
 from blastdet.formats.files import read_json, read_rows
 from blastdet.images import open_smear, write_image
+from blastdet.probes import PROBES, crop_of, windows
 from blastdet.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Scale, Smear
 
 TABLE = "crops.csv"
@@ -48,7 +49,7 @@ class CropRow:
         ``"blast"``, ``"wbc"``, `NOT_A_CELL`, or empty: nobody said.
     cell_type : str
     x1, y1, x2, y2 : float
-        Box in pixels of the smear.
+        Box in pixels of the smear; of a probe, the window that was cut out, less its rim.
     score : float
         That of the detector; 1 for boxes of the truth.
     mpp : float
@@ -72,6 +73,22 @@ class CropRow:
 
 
 @dataclass(frozen=True)
+class Cut:
+    """How crops are cut.
+
+    Parameters
+    ----------
+    colour : {"as it is", "canonical"}
+        Canonical colours need the whole smear, so that they cannot be had from a crop later.
+    probe : str
+        The shortcut probe, one of `probes.PROBES`; empty: the cells themselves.
+    """
+
+    colour: str = "as it is"
+    probe: str = ""
+
+
+@dataclass(frozen=True)
 class Cells:
     """Cells of one smear to be cut out.
 
@@ -84,12 +101,21 @@ class Cells:
     mpp : (float, float)
     left_out : dict of str to int
         Why cells are not among them, and how many.
+    nucleated : (m, 4)
+        Boxes of all nucleated cells that anybody found or annotated there, those left out among them.
     """
 
     found: Detections
     labels: tuple[str, ...]
     mpp: Scale
     left_out: dict[str, int]
+    nucleated: NDArray[np.float32]
+
+    def only(self, keep: NDArray[np.bool_], why: str) -> Cells:
+        """Some of them, the others left out for a reason."""
+        left_out = self.left_out | ({why: int((~keep).sum())} if not keep.all() else {})
+        labels = tuple(label for label, is_kept in zip(self.labels, keep, strict=True) if is_kept)
+        return replace(self, found=self.found[keep], labels=labels, left_out=left_out)
 
 
 def true_cells(dataset: Dataset) -> list[Cells]:
@@ -105,7 +131,8 @@ def true_cells(dataset: Dataset) -> list[Cells]:
         truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
         reasons = {"to be ignored": int(ignored.sum())}
-        cells.append(_on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons))
+        kept = _on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons)
+        cells.append(replace(kept, nucleated=truth.boxes_xyxy))
     return cells
 
 
@@ -119,19 +146,20 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
     scales: Sequence[Scale | None] = predictions.mpp or [smear.mpp for smear in dataset]
     cells = []
     for smear, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
-        found = candidates[candidates.reach(thresholds)]
+        reached = candidates[candidates.reach(thresholds)]
         truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
         boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
         complete = smear.truth is not None and "wbc" in smear.annotated and bool(boxed.all())
         truth = truth[boxed]
-        partner = _partners(found, truth)
+        partner = _partners(reached, truth)
         ignored = np.zeros(len(truth) + 1, bool)  # the last entry serves those without a partner
         ignored[:-1] = False if truth.ignore is None else truth.ignore
         keep = ~ignored[partner]
         names = np.array([*_names(truth.label), NOT_A_CELL if complete else ""])
         types = np.array([*(truth.cell_type if truth.cell_type is not None else [""] * len(truth)), ""])
-        found, partner = found[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
-        cells.append(_on_picture(smear, mpp, found, names[partner].tolist(), {"to be ignored": int((~keep).sum())}))
+        found, partner = reached[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
+        kept = _on_picture(smear, mpp, found, names[partner].tolist(), {"to be ignored": int((~keep).sum())})
+        cells.append(replace(kept, nucleated=np.concatenate([reached.boxes_xyxy, truth.boxes_xyxy])))
     return cells
 
 
@@ -163,9 +191,15 @@ def off_marks(cells: Cells, marks: Sequence[Box]) -> Cells:
     clear = np.ones(len(shown), bool)
     for x1, y1, x2, y2 in marks:
         clear &= (shown[:, 0] >= x2) | (shown[:, 2] <= x1) | (shown[:, 1] >= y2) | (shown[:, 3] <= y1)
-    left_out = cells.left_out | ({"with a mark in the crop": int((~clear).sum())} if not clear.all() else {})
-    labels = tuple(label for label, is_clear in zip(cells.labels, clear, strict=True) if is_clear)
-    return Cells(cells.found[clear], labels, cells.mpp, left_out)
+    return cells.only(clear, "with a mark in the crop")
+
+
+def probed(smear: Smear, cells: Cells, probe: str, marks: Sequence[Box] = ()) -> Cells:
+    """Windows in the place of cells, for a shortcut probe (see `probes.windows`); cells without one are left out."""
+    taken = np.array(marks, np.float32).reshape(-1, 4)
+    found = windows(probe, cells.found.boxes_xyxy, (smear.size_wh, cells.mpp), cells.nucleated, taken)
+    placed = replace(cells, found=cells.found.with_columns(boxes_xyxy=found))
+    return placed.only(np.asarray(~np.isnan(found).any(axis=1)), "without a window to cut out")
 
 
 def _on_picture(
@@ -180,14 +214,15 @@ def _on_picture(
     reasons |= {"without a box": int(pointed.sum()), "off the picture": int((~keep & ~pointed).sum())}
     kept = cells.with_columns(boxes_xyxy=xyxy)[keep]
     chosen = tuple(label for label, is_kept in zip(labels, keep, strict=True) if is_kept)
-    return Cells(kept, chosen, mpp or (1.0, 1.0), {why: n for why, n in reasons.items() if n})
+    left_out = {why: n for why, n in reasons.items() if n}
+    return Cells(kept, chosen, mpp or (1.0, 1.0), left_out, cells.boxes_xyxy)
 
 
 def write_crops(
     dataset: Dataset,
     cells: Sequence[Cells],
     folder: Path,
-    colour: str = "as it is",
+    how: Cut = Cut(),
     progress: Callable[[], None] = lambda: None,
 ) -> tuple[list[CropRow], list[str]]:
     """Cut all cells out, at the resolution of their smears, into a folder that is there and empty.
@@ -199,8 +234,8 @@ def write_crops(
         One for each smear.
     folder : Path
         Gets the crops as PNG, `TABLE` and `RECORD`.
-    colour : {"as it is", "canonical"}
-        Canonical colours need the whole smear, so that they cannot be had from a crop later.
+    how : Cut
+        With a probe, `cells` are its windows (see `probed`).
     progress : callable
         Called once a smear.
 
@@ -214,7 +249,7 @@ def write_crops(
     failed = []
     for smear, mine in zip(dataset, cells, strict=True):
         try:
-            rows += list(_write_smear(dataset, smear, mine, folder, (colour, len(rows))))
+            rows += list(_write_smear(dataset, smear, mine, folder / f"{len(rows):06d}", how))
         except ImageError as error:
             failed.append(str(error))
         progress()
@@ -224,21 +259,21 @@ def write_crops(
     writer.writerows(asdict(row) for row in rows)
     write_text(folder / TABLE, table.getvalue())
     record = {"notice": RESEARCH_USE, "blastdet": blastdet.__version__, "dataset": dataset.name, "crops": len(rows)}
-    record |= {"context": CONTEXT, "colour": colour, "failed": failed}
+    record |= {"context": CONTEXT, **asdict(how), "failed": failed}
     write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return rows, failed
 
 
-def _write_smear(dataset: Dataset, smear: Smear, cells: Cells, folder: Path, how: tuple[str, int]) -> Iterator[CropRow]:
-    """Crops of one smear in a colour, numbered from `how`'s second."""
-    found, (colour, start) = cells.found, how
+def _write_smear(dataset: Dataset, smear: Smear, cells: Cells, first: Path, how: Cut) -> Iterator[CropRow]:
+    """Crops of one smear, numbered from the name of the first."""
+    found = cells.found
     if not len(found):
         return
     types = found.cell_type if found.cell_type is not None else [""] * len(found)
-    with as_seen(open_smear(smear.path), colour) as source:
+    with as_seen(open_smear(smear.path), how.colour) as source:
         for i, box in enumerate(found.boxes_xyxy.tolist()):
-            name = f"{start + i:06d}.png"
-            write_image(folder / name, crop(source, tuple(box), cells.mpp))
+            name = f"{int(first.name) + i:06d}.png"
+            write_image(first.with_name(name), crop_of(how.probe, source, tuple(box), cells.mpp))
             x1, y1, x2, y2 = (round(v, 2) for v in box)
             yield CropRow(
                 crop=name,
@@ -282,11 +317,21 @@ def read_table(folder: Path) -> list[CropRow]:
     return rows
 
 
-def colour_of(folder: Path) -> str:
-    """The colours that a folder of crops was cut in, as its record says; as they are where it has none."""
+def cut_of(folder: Path) -> Cut:
+    """How a folder of crops was cut, as its record says; cells as they are where it has none.
+
+    Raises
+    ------
+    FormatError
+        If the record names another colour or probe.
+    """
     path = folder / RECORD
     record = read_json(path) if path.is_file() else {}
-    colour = record.get("colour", "as it is") if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        raise FormatError(f"{path}: a record of blastdet crops expected")
+    colour, probe = record.get("colour", "as it is"), record.get("probe", "")
     if colour not in ("as it is", "canonical"):
         raise FormatError(f"{path}: colour {colour!r} found, canonical or 'as it is' expected")
-    return str(colour)
+    if probe not in ("", *PROBES):
+        raise FormatError(f"{path}: probe {probe!r} found, one of {', '.join(PROBES)} or none expected")
+    return Cut(str(colour), str(probe))

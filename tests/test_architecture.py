@@ -17,7 +17,7 @@ LEVELS = [
     {"types"},
     {"boxes", "configs", "folders", "parallel", "reports"},
     {"images", "images_pillow", "images_tiff", "resampling", "stain"},
-    {"segment", "discs", "tiles", "splits", "crops", "overlap"},
+    {"segment", "discs", "tiles", "splits", "crops", "probes", "overlap"},
     {
         "ruler",
         "colour",

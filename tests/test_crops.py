@@ -160,7 +160,7 @@ def test_cells_whose_crop_shows_a_mark_are_left_out_and_no_others(noise, mark, b
     Image.fromarray(film).save(path)
     with open_smear(path) as source:
         paint = crop(source, box, mpp).max()
-    kept = off_marks(Cells(Detections([box], score=[0.9]), ("wbc",), mpp, {}), [mark])
+    kept = off_marks(Cells(Detections([box], score=[0.9]), ("wbc",), mpp, {}, np.empty((0, 4))), [mark])
     assert len(kept.found) == len(kept.labels) == 1 - kept.left_out.get("with a mark in the crop", 0)
     if paint > 128:
         assert not len(kept.found)

@@ -50,6 +50,11 @@ _PATH = click.Path(path_type=Path)
     show_default=True,
     help="canonical: film and red cells of each smear brought to fixed colours first.",
 )
+@click.option(
+    "--probe",
+    type=click.Choice(["covered", "elsewhere"]),
+    help="Windows that show no cell, with the labels of the cells: what a classifier tells from them is a shortcut.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier run of crops wrote it.")
 def command(**options: Any) -> None:
     """Cut the white cells of DATA out into the folder OUT.
@@ -62,21 +67,27 @@ def command(**options: Any) -> None:
     label of the annotated cell it matches (IoU 0.5); "not a cell" where all white cells are annotated with boxes and
     none matches; else no label. A picture that cannot be read is named, and the others are done.
 
+    A classifier may know a smear by its stain, its film or its sharpness. --probe shows it: train the same
+    configuration on windows of 24 µm with the cell under a grey disc of 20 µm (covered), or without any nucleated cell
+    (elsewhere: one in the same smear for each of its cells), and compare "AUROC of blast" in the cards.
+
     \b
     Examples:
       blastdet crops bccd crops/bccd --split train
       blastdet crops all_fields crops/all_fields --weights default --colour canonical
+      blastdet crops all_fields probe/all_fields --weights default --colour canonical --probe elsewhere
 
     Exit codes: 0 done, 1 some pictures cannot be read, 2 bad input. Research use only.
     """
     from blastdet.cli._progress import file_reporter
     from blastdet.cli.evaluate import Asked, read_datasets
-    from blastdet.crop_table import RECORD, write_crops
+    from blastdet.crop_table import RECORD, Cut, write_crops
     from blastdet.folders import new_folder
     from blastdet.formats.convert import check_folder
     from blastdet.splits import without
 
-    overwrite, colour, exclude, marks = (options.pop(name) for name in ("overwrite", "colour", "exclude", "marks"))
+    overwrite, exclude, marks = (options.pop(name) for name in ("overwrite", "exclude", "marks"))
+    how = Cut(options.pop("colour"), options.pop("probe") or "")
     weights, detections = options.pop("weights"), options.pop("detections")
     files = (detections,) if detections else ()
     models = (weights,) if weights else ()
@@ -88,9 +99,9 @@ def command(**options: Any) -> None:
     if exclude:
         dataset = without(dataset, exclude)
     unread: list[str] = []
-    cells, lines = _cells(dataset, asked, marks, unread)
+    cells, lines = _cells(dataset, asked, marks, how.probe, unread)
     with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
-        rows, failed = write_crops(dataset, cells, folder, colour, step)
+        rows, failed = write_crops(dataset, cells, folder, how, step)
     click.echo(f"read     {dataset.name}: {len(dataset)} pictures")
     for line in (*(f"dropped  {line}" for line in dataset.dropped), *(f"note     {line}" for line in dataset.notes)):
         click.echo(line)
@@ -118,10 +129,12 @@ def _check(asked: Asked, marks: Sequence[Box]) -> None:
         raise ConfigError("--threshold: of what? name --weights or --detections")
 
 
-def _cells(dataset: Dataset, asked: Asked, marks: Sequence[Box], unread: list[str]) -> tuple[list[Cells], list[str]]:
-    """Cells of every smear, and lines that say how they were chosen and what was left out."""
+def _cells(
+    dataset: Dataset, asked: Asked, marks: Sequence[Box], probe: str, unread: list[str]
+) -> tuple[list[Cells], list[str]]:
+    """Cells of every smear off marks, or the windows of a probe, and lines that say how they were chosen."""
     from blastdet.cli.evaluate import predictions_of
-    from blastdet.crop_table import found_cells, off_marks, true_cells
+    from blastdet.crop_table import found_cells, off_marks, probed, true_cells
 
     lines = []
     if asked.weights or asked.detections:
@@ -133,8 +146,9 @@ def _cells(dataset: Dataset, asked: Asked, marks: Sequence[Box], unread: list[st
         cells = true_cells(measured(dataset) if asked.mpp == "auto" else dataset)
         if all(smear.truth is None for smear in dataset):
             lines.append("note     nobody annotated these pictures; --weights default cuts out what the model finds")
-    if marks:
-        cells = [off_marks(mine, marks) for mine in cells]
+    cells = [off_marks(mine, marks) for mine in cells]
+    if probe:
+        cells = [probed(smear, mine, probe, marks) for smear, mine in zip(dataset, cells, strict=True)]
     reasons: Counter[str] = Counter()
     for mine in cells:
         reasons.update(mine.left_out)

@@ -84,6 +84,13 @@ def blast_reliability(probability: Floats, is_blast: NDArray[np.bool_]) -> Relia
     return reliability_of(probability, is_blast, class_weights(is_blast.astype(np.int64)))
 
 
+def auroc(probability: Floats, is_blast: NDArray[np.bool_]) -> float:
+    """Share of pairs of a blast and another cell (both there) in which the blast has the higher probability (n,)."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(is_blast, probability))
+
+
 def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calibration:
     """Slope and offset of the lowest cross-entropy, blasts weighing as much as all others.
 
@@ -144,12 +151,15 @@ class Space:
 
     Parameters
     ----------
+    centre : float32 (features,)
+        Taken off the features first: what varies little about a large number would be lost to rounding.
     means : float32 (classes, m)
-        In whitened axes.
+        In whitened axes, about the centre.
     axes : float32 (features, m)
         Turns features into axes along which cells of a class scatter alike.
     """
 
+    centre: NDArray[np.float32]
     means: NDArray[np.float32]
     axes: NDArray[np.float32]
 
@@ -167,11 +177,12 @@ class Space:
         widest = slice(max(len(values) - _DIMENSIONS, 0), None)
         spread = np.sqrt(values[widest] + 1e-3 * max(values.mean(), 1e-12))
         axes = vectors[:, widest] / scale[:, None] / spread / np.sqrt(len(spread))
-        return cls((means @ axes).astype(np.float32), axes.astype(np.float32))
+        centre = means.mean(axis=0).astype(np.float32)
+        return cls(centre, ((means - centre) @ axes).astype(np.float32), axes.astype(np.float32))
 
     def distance(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Distance (n,) of features (n, f) from the nearest class; about 1 for cells like those that were learnt."""
-        apart = (features @ self.axes)[:, None] - self.means
+        apart = ((features - self.centre) @ self.axes)[:, None] - self.means
         return np.asarray(np.sqrt((apart**2).sum(axis=2)).min(axis=1), np.float32)
 
 

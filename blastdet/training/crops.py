@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blastdet.cards import DataSource, sha256_of
 from blastdet.classifiers import framed, prepare
 from blastdet.configs import ClassifyConfig, expand
-from blastdet.crop_table import TABLE, CropRow, colour_of, read_table
+from blastdet.crop_table import TABLE, CropRow, Cut, cut_of, read_table
 from blastdet.errors import ConfigError
 from blastdet.images import read_image, resize
 from blastdet.stain import jitter_stain
@@ -74,7 +74,7 @@ class CropData:
     val: tuple[Crop, ...]
     sources: tuple[DataSource, ...]
     notes: tuple[str, ...]
-    colour: str
+    cut: Cut
 
     @property
     def seen(self) -> tuple[dict[str, str], ...]:
@@ -91,7 +91,7 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     Raises
     ------
     ConfigError
-        If a class has no crop to train or to validate on, or folders were cut in different colours.
+        If a class has no crop to train or to validate on, or folders were not cut alike.
     """
     train: list[tuple[Path, CropRow, float]] = []
     val: list[tuple[Path, CropRow, float]] = []
@@ -117,11 +117,12 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
         count = Counter(label_of(row, config.label) for _, row, _ in side)
         if missing := [name for name in config.classes if not count[name]]:
             raise ConfigError(f"data: no crop of {missing} to {what} on")
-    colours = {colour_of(folder) for folder, *_ in train}
-    if len(colours) > 1:
-        raise ConfigError(f"data: crops in colours {sorted(colours)} found, one of them expected: cut them alike")
+    cuts = {cut_of(folder) for folder, *_ in train}
+    if len(cuts) > 1:
+        ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))
+        raise ConfigError(f"data: crops cut in different ways found ({ways}): cut them alike")
     crops = _load(_balanced(train, config), config), _load(val, config)
-    return CropData(*crops, tuple(sources), tuple(notes), colours.pop())
+    return CropData(*crops, tuple(sources), tuple(notes), cuts.pop())
 
 
 def label_of(row: CropRow, column: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from torch.nn import functional
 from blastdet.cards import Card, InputSpec, Metric, Threshold, Training, Unsure, sha256_of, write_card
 from blastdet.classifiers import load_classifier
 from blastdet.configs import ClassifyConfig
+from blastdet.crop_table import Cut
 from blastdet.errors import BlastdetError
 from blastdet.training import calibration
 from blastdet.training.calibration import Settled
@@ -30,6 +30,7 @@ _LIMITS = (
     "Research use only; no diagnosis.",
     "Trained on the crops listed under training; other stains, microscopes and focus lower its figures.",
 )
+_PROBE = "Trained on a shortcut probe ({}): its crops show no cell, and what it tells apart is no blast."
 
 
 class Tail(nn.Module):
@@ -38,11 +39,12 @@ class Tail(nn.Module):
     def __init__(self, settled: Settled) -> None:
         super().__init__()
         self.temperature = settled.temperature
-        self.axes, self.means = torch.from_numpy(settled.space.axes), torch.from_numpy(settled.space.means)
+        space = settled.space
+        self.centre, self.axes, self.means = map(torch.from_numpy, (space.centre, space.axes, space.means))
 
     def forward(self, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (n, classes) and distance (n,)."""
-        apart = (features @ self.axes)[:, None] - self.means
+        apart = ((features - self.centre) @ self.axes)[:, None] - self.means
         distance = (apart**2).sum(dim=2).sqrt().min(dim=1).values
         return functional.softmax(logits / self.temperature, dim=1), distance
 
@@ -79,7 +81,7 @@ def publish(
     BlastdetError
         If it does not.
     """
-    card = _card(config, training, data.colour, settled).model_copy(update={"versions": versions_of(run)})
+    card = _card(config, training, data.cut, settled).model_copy(update={"versions": versions_of(run)})
     rows = slice(None, None, max(len(data.val) // 64, 1))
     with new_weights(run) as folder:
         export(folder / "model.onnx")
@@ -106,7 +108,7 @@ def _compared(folder: Path, settled: Settled, data: CropData, rows: slice) -> st
     return f"export equals the model within {apart:.6f} in probability on {len(some)} crops"
 
 
-def _card(config: ClassifyConfig, training: Training, colour: Any, settled: Settled) -> Card:
+def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled) -> Card:
     size = {"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
     thresholds: dict[str, Threshold] = {}
     unsure: Unsure | None = None
@@ -123,12 +125,12 @@ def _card(config: ClassifyConfig, training: Training, colour: Any, settled: Sett
         sees=config.sees,
         files={},
         mpp=config.mpp,
-        input=LIGHT.model_copy(update={**size, "colour": colour}),
+        input=LIGHT.model_copy(update={**size, "colour": cut.colour}),
         thresholds=thresholds,
         unsure=unsure,
         training=training,
         metrics=_metrics(config, settled),
-        limits=_LIMITS,
+        limits=(*_LIMITS, *([_PROBE.format(cut.probe)] if cut.probe else [])),
     )
 
 
@@ -139,6 +141,8 @@ def _metrics(config: ClassifyConfig, settled: Settled) -> tuple[Metric, ...]:
         blast = config.classes.index("blast")
         curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
         found["expected calibration error of blast"] = curve.error
+        if len(config.classes) > 1:
+            found["AUROC of blast"] = calibration.auroc(settled.probability[:, blast], settled.truth == blast)
     n = len(settled.truth)
     return tuple(
         Metric(data="crops", split="val", n_images=n, n_cells=n, metric=name, value=round(value, 4))

@@ -122,6 +122,21 @@ def test_bad_settings_are_one_line(folder, setting, line):
     (folder / "bad/config.yaml").unlink(missing_ok=True)
 
 
+def test_a_model_of_a_shortcut_probe_says_so_and_is_not_mixed_with_cells(folder):
+    shutil.copytree(folder / "made", folder / "probe")
+    (folder / "probe/crops.json").write_text('{"probe": "covered"}')
+    words = ("train", "made.yaml", "--set", "epochs=1", "--out")
+    text = run_blastdet(folder, *words, "mixed", "--data", "made", "--data", "probe", code=2)
+    assert "crops cut in different ways found (colour 'as it is', probe covered; colour 'as it is', probe none)" in text
+    run_blastdet(folder, *words, "probed", "--data", "probe")
+    card = read_card(folder / "probed/weights")
+    assert "Trained on a shortcut probe (covered)" in card.limits[-1]
+    assert 0 <= {metric.metric: metric.value for metric in card.metrics}["AUROC of blast"] <= 1
+    (folder / "probe/crops.json").write_text('{"probe": "none such"}')
+    text = run_blastdet(folder, *words, "bad", "--data", "probe", code=2)
+    assert "probe 'none such' found, one of covered, elsewhere or none expected" in text
+
+
 def _row(**changes) -> CropRow:
     words = dict.fromkeys(("crop", "source", "group", "cluster", "split", "smear_label", "label", "cell_type"), "")
     numbers = dict.fromkeys(("x1", "y1", "x2", "y2", "score"), 0.0)

@@ -1,0 +1,115 @@
+"""Shortcut probes: windows of one size that show no cell, wherever the cells lie."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from blastdet import formats
+from blastdet.cli import cli
+from blastdet.crop_table import read_table
+from blastdet.crops import crop, window
+from blastdet.images import image_size, open_smear, read_image
+from blastdet.probes import DISC_UM, PROBES, WINDOW_UM, crop_of, windows
+from blastdet.types import BLAST, WBC, Dataset, Detections, Smear
+
+SIZE = (240, 180)
+
+
+def _box(x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
+    return x, y, min(x + w, SIZE[0]), min(y + h, SIZE[1])
+
+
+boxes = st.lists(
+    st.builds(_box, st.integers(0, 230), st.integers(0, 170), st.integers(5, 60), st.integers(5, 60)), max_size=4
+)
+scales = st.sampled_from([(0.2, 0.2), (0.5, 0.375), (0.3, 0.3)])
+NONE = np.empty((0, 4), np.float32)
+
+
+def _array(rows: list[tuple[int, int, int, int]]) -> np.ndarray:
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+@given(cells=boxes, marks=boxes, mpp=scales)
+def test_windows_elsewhere_show_neither_a_cell_nor_a_mark(tmp_path_factory, cells, marks, mpp):
+    """Oracle: cells and marks are painted, and the crops looked at."""
+    film = np.zeros((*SIZE[::-1], 3), np.uint8)
+    for x1, y1, x2, y2 in cells + marks:
+        film[y1:y2, x1:x2] = 255
+    path = tmp_path_factory.getbasetemp() / "film.png"
+    Image.fromarray(film).save(path)
+    found = windows("elsewhere", _array(cells), (SIZE, mpp), _array(cells), _array(marks))
+    with open_smear(path) as source:
+        for box in found[~np.isnan(found).any(axis=1)].tolist():
+            x1, y1, x2, y2 = window(tuple(box), mpp)
+            assert min(x1, y1) > -0.01 and x2 < SIZE[0] + 0.01 and y2 < SIZE[1] + 0.01
+            rgb = crop_of("elsewhere", source, tuple(box), mpp)
+            assert len(rgb) == pytest.approx(WINDOW_UM / min(mpp), abs=1)
+            assert rgb[2:-2, 2:-2].max() == 0  # half a pixel of the rim may reach out
+    again = windows("elsewhere", _array(cells), (SIZE, mpp), _array(cells), _array(marks))
+    np.testing.assert_array_equal(found, again)
+
+
+def test_a_place_is_found_on_empty_film_and_none_where_none_is_free():
+    cell = _array([(100, 80, 120, 100)])
+    assert not np.isnan(windows("elsewhere", cell, (SIZE, (0.3, 0.3)), cell, NONE)).any()
+    everywhere = _array([(0, 0, *SIZE)])
+    assert np.isnan(windows("elsewhere", cell, (SIZE, (0.3, 0.3)), everywhere, NONE)).all()
+    assert np.isnan(windows("elsewhere", cell, (SIZE, (0.1, 0.1)), cell, NONE)).all()  # a picture of 24 x 18 µm
+
+
+@given(cells=boxes, marks=boxes, mpp=scales)
+def test_a_covered_cell_is_in_the_middle_and_shows_no_mark(cells, marks, mpp):
+    found = windows("covered", _array(cells), (SIZE, mpp), _array(cells), _array(marks))
+    for cell, box in zip(_array(cells), found, strict=True):
+        middle, half = (cell[:2] + cell[2:]) / 2, WINDOW_UM / 2 / np.array(mpp)
+        clear = all((m[:2] >= middle + half).any() or (m[2:] <= middle - half).any() for m in _array(marks))
+        assert np.isnan(box).any() == (not clear)
+        if clear:
+            np.testing.assert_allclose(
+                window(tuple(box.tolist()), mpp), [*(middle - half), *(middle + half)], atol=1e-3
+            )
+
+
+@pytest.mark.parametrize("mpp", [(0.2, 0.2), (0.5, 0.375)])
+def test_nothing_of_what_the_disc_covers_is_seen(tmp_path, mpp):
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    ys, xs = np.mgrid[: SIZE[1], : SIZE[0]] + 0.5
+    covered = ((xs - 120) * mpp[0]) ** 2 + ((ys - 90) * mpp[1]) ** 2 < (DISC_UM / 2 - 2 * max(mpp)) ** 2
+    other = np.where(covered[..., None], 255 - noise, noise)
+    shown = []
+    for name, film in (("a", noise), ("b", other)):
+        Image.fromarray(film).save(tmp_path / f"{name}.png")
+        cell = _array([(100, 70, 140, 110)])
+        (box,) = windows("covered", cell, (SIZE, mpp), cell, NONE).tolist()
+        with open_smear(tmp_path / f"{name}.png") as source:
+            shown.append(crop_of("covered", source, tuple(box), mpp))
+            np.testing.assert_array_equal(crop_of("", source, tuple(box), mpp), crop(source, tuple(box), mpp))
+    np.testing.assert_array_equal(*shown)
+    assert 0.4 < (shown[0] != 128).any(axis=2).mean() < 0.5  # 1 - pi/4 (20/24)²
+
+
+def test_the_command_cuts_windows_and_says_so_in_its_record(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    truth = Detections([[20, 20, 60, 60], [30, 100, 60, 130]], label=[BLAST, WBC], cell_type=["", "monocyte"])
+    smear = Smear(tmp_path / "a.png", SIZE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25), split="train")
+    formats.write(Dataset("made", tmp_path, (smear,)), tmp_path, "coco")
+    for probe in PROBES:
+        words = [tmp_path, tmp_path / probe, "--images", tmp_path, "--probe", probe, "--mark", "230,170,240,180"]
+        done = CliRunner().invoke(cli, ["crops", *map(str, words)])
+        assert done.exit_code == 0 and "crops    2: blast 1, wbc 1" in done.output, done.output
+        rows = read_table(tmp_path / probe)
+        assert [row.cell_type for row in rows] == ["", "monocyte"]
+        assert {image_size(tmp_path / probe / row.crop) for row in rows} == {(96, 96)}
+        assert json.loads((tmp_path / probe / "crops.json").read_text())["probe"] == probe
+    assert (read_image(tmp_path / "covered" / rows[0].crop)[48, 48] == 128).all()
+    done = CliRunner().invoke(cli, ["crops", *map(str, words[:-1]), "100,0,240,180", "--overwrite"])
+    assert done.exit_code == 0 and "left out 2 without a window to cut out" in done.output, done.output
