@@ -42,18 +42,22 @@ def windows(
     Returns
     -------
     (n, 4)
-        NaN where there is no such window, or `_TRIES` draws found no free place. The same cells give the same windows.
+        NaN where there is no such window, `_TRIES` draws found no free place, or the picture is smaller than a window.
+        The same cells give the same windows.
     """
     size_wh, mpp = picture
     half = WINDOW_UM / 2 / np.array(mpp)
     rng = np.random.default_rng(np.frombuffer(boxes_xyxy.astype("<f4").tobytes(), np.uint32))
     found = np.full((len(boxes_xyxy), 4), np.nan, np.float32)
+    size = np.array(size_wh, np.float64)
+    if (size < 2 * half).any():
+        return found  # nothing but reflections would be added
     for row, box in zip(found, boxes_xyxy.reshape(-1, 2, 2).astype(np.float64), strict=True):
         if probe == "covered":
             middle = box.mean(axis=0)
             place = middle if _is_free(middle, half, marks) else None
         else:
-            place = _free_place(np.array(size_wh, np.float64), half, np.concatenate([cells, marks]), rng)
+            place = _free_place(size, half, np.concatenate([cells, marks]), rng)
         if place is not None:
             row[:2], row[2:] = place - half / CONTEXT, place + half / CONTEXT
     return found
@@ -67,8 +71,6 @@ def _free_place(
     size: NDArray[np.float64], half: NDArray[np.float64], taken: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float64] | None:
     """Middle of a window that lies on the picture and touches nothing of `taken`."""
-    if (size < 2 * half).any():
-        return None
     draws = (rng.uniform(half, size - half) for _ in range(_TRIES))
     return next((middle for middle in draws if _is_free(middle, half, taken)), None)
 

@@ -62,7 +62,8 @@ def test_a_place_is_found_on_empty_film_and_none_where_none_is_free():
     assert not np.isnan(windows("elsewhere", cell, (SIZE, (0.3, 0.3)), cell, NONE)).any()
     everywhere = _array([(0, 0, *SIZE)])
     assert np.isnan(windows("elsewhere", cell, (SIZE, (0.3, 0.3)), everywhere, NONE)).all()
-    assert np.isnan(windows("elsewhere", cell, (SIZE, (0.1, 0.1)), cell, NONE)).all()  # a picture of 24 x 18 µm
+    for probe in PROBES:
+        assert np.isnan(windows(probe, cell, (SIZE, (0.1, 0.1)), cell, NONE)).all()  # a picture of 24 x 18 µm
 
 
 @given(cells=boxes, marks=boxes, mpp=scales)
