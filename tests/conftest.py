@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made import picture
 
 REPO = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
@@ -33,6 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason in missing.items():
             if marker in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 0.png, 1.png and 2.png, for `made.datasets`."""
+    root = tmp_path_factory.mktemp("pictures")
+    for i in range(3):
+        picture(root / f"{i}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

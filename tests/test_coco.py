@@ -31,14 +31,6 @@ def document(tmp_path: Path, name: str = "instances_train2017.json", **parts: An
     return path
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    for i in range(3):
-        picture(root / f"{i}.png")
-    return root
-
-
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_there_and_back_loses_nothing(pictures: Path, data: st.DataObject) -> None:

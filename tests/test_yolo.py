@@ -27,14 +27,6 @@ def foreign(root: Path, label: str | None = "0 0.5 0.5 0.25 0.5\n", **data: obje
     return root
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    for i in range(3):
-        picture(root / f"{i}.png")
-    return root
-
-
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_there_and_back_loses_nothing(pictures: Path, data: st.DataObject) -> None:
