@@ -1,7 +1,7 @@
 """Is this white cell a blast? Out-of-fold figures, false blasts of laboratories left out, shortcut probes, and weights.
 
     python benchmarks/blasts.py [small handmade-svm ...] [--probe] [--left-out] [--subtypes] [--runs runs/blasts]
-    python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt
+    python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt [--probe] [--ship]
     python benchmarks/blasts.py small --ship      writes weights/blast and names it in the card of weights/default
     python benchmarks/blasts.py --fields          counts on the hand-boxed fields, with what is shipped
 
@@ -76,31 +76,32 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="starting weights of each, e.g. runs/pbc-types-small/best.pt")
     parser.add_argument("--ship", action="store_true", help="train on all folds and write weights/blast")
     asked = parser.parse_args()
+    if asked.init and asked.left_out:
+        parser.error("--left-out: without --init, whose weights may have seen the laboratory that is left out")
     if asked.fields:
         hand_boxed()
         return
     cut(CROPS)
     rows: dict[str, dict[str, Any]] = {}
+    settings = [f"init={asked.init.resolve()}"] if asked.init else []
     for name in asked.names:
-        if asked.init:
-            settings = [f"init={asked.init.resolve()}"]
-            tell(f"{name}, started", out_of_fold(name, asked.runs / f"{name}-started", CROPS, settings), rows)
-            continue
-        found = out_of_fold(name, asked.runs / name, CROPS)
-        tell(name, found | cost(asked.runs / name / "fold-0/weights"), rows)
+        runs = asked.runs / (f"{name}-started" if asked.init else name)
+        found = out_of_fold(name, runs, CROPS, settings)
+        tell(runs.name, found | cost(runs / "fold-0/weights"), rows)
         for kind in PROBES if asked.probe else ():
             probe(kind, asked.runs)
-            tell(f"{name}, {kind}", out_of_fold(name, asked.runs / f"{name}-{kind}", asked.runs / kind), rows)
+            row = out_of_fold(name, asked.runs / f"{runs.name}-{kind}", asked.runs / kind, settings)
+            tell(f"{runs.name}, {kind}", row, rows)
         if asked.left_out:
             for left in LEFT:
                 false_blasts(left, name, asked.runs / f"{name}-without-{left}")
         if asked.ship:
-            ship(name, asked.runs / name)
+            ship(name, runs, settings)
     if asked.probe:
         tell("six numbers", six_numbers(), rows)
     if asked.picture:
         for name in asked.names:
-            confusion_picture(name, asked.runs / name)
+            confusion_picture(asked.runs / (f"{name}-started" if asked.init else name))
     if asked.subtypes:
         subtypes(asked.runs / "subtype")
     if rows:
@@ -245,7 +246,7 @@ def cross_fitted(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> tuple[
     return score, called, unsure
 
 
-def confusion_picture(name: str, runs: Path, n: int = 3) -> None:
+def confusion_picture(runs: Path, n: int = 3) -> None:
     """Crops of ALL fields by the class of their field and by what they are called out of fold, drawn at random."""
     settled = Settled.of(runs)
     rows = [row for row in read_table(CROPS / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
@@ -363,9 +364,9 @@ def subtypes(runs: Path) -> None:
         print(f"{name:<26}" + "".join(f"{number:>8}" for number in line))
 
 
-def ship(name: str, runs: Path) -> None:
+def ship(name: str, runs: Path, settings: Sequence[str]) -> None:
     """Train on all folds; write weights/blast with the out-of-fold counts, and name it in the detector's card."""
-    weights = trained(name, runs / "all", CROPS, ["name=blast"])
+    weights = trained(name, runs / "all", CROPS, ["name=blast", *settings])
     target = REPO / "weights/blast"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(weights, target)
