@@ -21,14 +21,18 @@ from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.folders import write_text
 from blastdet.formats.files import read_json, read_rows
-from blastdet.images import open_smear, write_image
+from blastdet.images import open_smear, read_image, write_image
 from blastdet.probes import PROBES, crop_of, windows
+from blastdet.segment import segment_cells
 from blastdet.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Scale, Smear
 
 TABLE = "crops.csv"
 RECORD = "crops.json"
 NOT_A_CELL = "not a cell"
 """Label of a detection that no annotated cell matches, where all white cells are annotated."""
+
+_PERHAPS = 0.1
+"""What a detector scores so may be a cell: too little to cut it out, too much to call the place free of cells."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ class Cells:
     left_out : dict of str to int
         Why cells are not among them, and how many.
     nucleated : (m, 4)
-        Boxes of all nucleated cells that anybody found or annotated there, those left out among them.
+        Boxes of all that may be nucleated cells: annotated, found, or half found, those left out among them.
     """
 
     found: Detections
@@ -159,7 +163,9 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
         types = np.array([*(truth.cell_type if truth.cell_type is not None else [""] * len(truth)), ""])
         found, partner = reached[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
         kept = _on_picture(smear, mpp, found, names[partner].tolist(), {"to be ignored": int((~keep).sum())})
-        cells.append(replace(kept, nucleated=np.concatenate([reached.boxes_xyxy, truth.boxes_xyxy])))
+        maybe = candidates.of(*NUCLEATED)
+        maybe = maybe[maybe.score >= _PERHAPS]
+        cells.append(replace(kept, nucleated=np.concatenate([reached.boxes_xyxy, maybe.boxes_xyxy, truth.boxes_xyxy])))
     return cells
 
 
@@ -195,9 +201,20 @@ def off_marks(cells: Cells, marks: Sequence[Box]) -> Cells:
 
 
 def probed(smear: Smear, cells: Cells, probe: str, marks: Sequence[Box] = ()) -> Cells:
-    """Windows in the place of cells, for a shortcut probe (see `probes.windows`); cells without one are left out."""
-    taken = np.array(marks, np.float32).reshape(-1, 4)
-    found = windows(probe, cells.found.boxes_xyxy, (smear.size_wh, cells.mpp), cells.nucleated, taken)
+    """Windows in the place of cells, for a shortcut probe (see `probes.windows`); cells without one are left out.
+
+    Elsewhere, what is coloured like a nucleus (smudges, cells that the detector misses) is no free place either.
+
+    Raises
+    ------
+    ImageError
+        If the smear cannot be read.
+    """
+    taken, nucleated = np.array(marks, np.float32).reshape(-1, 4), cells.nucleated
+    if probe == "elsewhere" and len(cells.found):
+        nuclei = segment_cells(read_image(smear.path), cells.mpp)
+        nucleated = np.concatenate([nucleated, nuclei.boxes_xyxy])
+    found = windows(probe, cells.found.boxes_xyxy, (smear.size_wh, cells.mpp), nucleated, taken)
     placed = replace(cells, found=cells.found.with_columns(boxes_xyxy=found))
     return placed.only(np.asarray(~np.isnan(found).any(axis=1)), "without a window to cut out")
 

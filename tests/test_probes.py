@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -20,6 +21,7 @@ from blastdet.probes import DISC_UM, PROBES, WINDOW_UM, crop_of, windows
 from blastdet.types import BLAST, WBC, Dataset, Detections, Smear
 
 SIZE = (240, 180)
+WIDE = (480, 240)
 
 
 def _box(x: int, y: int, w: int, h: int) -> tuple[int, int, int, int]:
@@ -97,20 +99,50 @@ def test_nothing_of_what_the_disc_covers_is_seen(tmp_path, mpp):
     assert 0.4 < (shown[0] != 128).any(axis=2).mean() < 0.5  # 1 - pi/4 (20/24)²
 
 
-def test_the_command_cuts_windows_and_says_so_in_its_record(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.png")
+def _film(path, *cells):
+    """A film with red cells, and nuclei in boxes."""
+    rgb = np.full((*WIDE[::-1], 3), (240, 228, 220), np.uint8)
+    for x in range(10, WIDE[0], 45):
+        cv2.circle(rgb, (x, 165), 14, (205, 170, 165), cv2.FILLED, cv2.LINE_AA)
+    for x1, y1, x2, y2 in cells:
+        middle, axes = ((x1 + x2) // 2, (y1 + y2) // 2), ((x2 - x1) // 2, (y2 - y1) // 2)
+        cv2.ellipse(rgb, middle, axes, 0, 0, 360, (95, 55, 135), cv2.FILLED, cv2.LINE_AA)
+    Image.fromarray(rgb).save(path)
+
+
+def _run(*words):
+    done = CliRunner().invoke(cli, ["crops", *map(str, words)])
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A smear with a blast, a monocyte and a nucleus that nobody annotated."""
+    _film(tmp_path / "a.png", (20, 20, 60, 60), (30, 100, 60, 130), (170, 20, 210, 60))
     truth = Detections([[20, 20, 60, 60], [30, 100, 60, 130]], label=[BLAST, WBC], cell_type=["", "monocyte"])
-    smear = Smear(tmp_path / "a.png", SIZE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25), split="train")
+    smear = Smear(tmp_path / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25), split="train")
     formats.write(Dataset("made", tmp_path, (smear,)), tmp_path, "coco")
+    return tmp_path
+
+
+def test_the_command_cuts_windows_and_says_so_in_its_record(folder):
     for probe in PROBES:
-        words = [tmp_path, tmp_path / probe, "--images", tmp_path, "--probe", probe, "--mark", "230,170,240,180"]
-        done = CliRunner().invoke(cli, ["crops", *map(str, words)])
-        assert done.exit_code == 0 and "crops    2: blast 1, wbc 1" in done.output, done.output
-        rows = read_table(tmp_path / probe)
+        words = [folder, folder / probe, "--images", folder, "--probe", probe, "--mark", "470,230,480,240"]
+        code, text = _run(*words)
+        assert code == 0 and "crops    2: blast 1, wbc 1" in text, text
+        rows = read_table(folder / probe)
         assert [row.cell_type for row in rows] == ["", "monocyte"]
-        assert {image_size(tmp_path / probe / row.crop) for row in rows} == {(96, 96)}
-        assert json.loads((tmp_path / probe / "crops.json").read_text())["probe"] == probe
-    assert (read_image(tmp_path / "covered" / rows[0].crop)[48, 48] == 128).all()
-    done = CliRunner().invoke(cli, ["crops", *map(str, words[:-1]), "100,0,240,180", "--overwrite"])
-    assert done.exit_code == 0 and "left out 2 without a window to cut out" in done.output, done.output
+        assert {image_size(folder / probe / row.crop) for row in rows} == {(96, 96)}
+        assert json.loads((folder / probe / "crops.json").read_text())["probe"] == probe
+    for row in rows:  # the last probe's: elsewhere
+        assert read_image(folder / "elsewhere" / row.crop).min() > 140  # not the nucleus that nobody annotated, either
+    assert (read_image(folder / "covered" / rows[0].crop)[48, 48] == 128).all()
+    code, text = _run(*words[:-1], "90,0,480,240", "--overwrite")
+    assert code == 0 and "left out 2 without a window to cut out" in text, text
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_leaves_no_half_a_folder(folder):
+    picture = folder / "images/train/a.png"
+    picture.write_bytes(picture.read_bytes()[:-500])
+    code, text = _run(folder, folder / "out", "--probe", "elsewhere")
+    assert code == 1 and "a.png" in text and "crops    0: none" in text and "Traceback" not in text, text

@@ -12,7 +12,7 @@ import click
 from blastdet.cli._options import Number, Numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from blastdet.cli.evaluate import Asked
     from blastdet.crop_table import Cells
@@ -134,7 +134,7 @@ def _cells(
 ) -> tuple[list[Cells], list[str]]:
     """Cells of every smear off marks, or the windows of a probe, and lines that say how they were chosen."""
     from blastdet.cli.evaluate import predictions_of
-    from blastdet.crop_table import found_cells, off_marks, probed, true_cells
+    from blastdet.crop_table import found_cells, off_marks, true_cells
 
     lines = []
     if asked.weights or asked.detections:
@@ -148,13 +148,28 @@ def _cells(
             lines.append("note     nobody annotated these pictures; --weights default cuts out what the model finds")
     cells = [off_marks(mine, marks) for mine in cells]
     if probe:
-        cells = [probed(smear, mine, probe, marks) for smear, mine in zip(dataset, cells, strict=True)]
+        cells = list(_probed(dataset, cells, probe, marks))
     reasons: Counter[str] = Counter()
     for mine in cells:
         reasons.update(mine.left_out)
     if reasons:
         lines.append("left out " + ", ".join(f"{n} {why}" for why, n in reasons.items()))
     return cells, lines
+
+
+def _probed(dataset: Dataset, cells: Sequence[Cells], probe: str, marks: Sequence[Box]) -> Iterator[Cells]:
+    """A probe's windows; a smear that cannot be read keeps its cells, and is named when they are cut out."""
+    from blastdet.cli._progress import file_reporter
+    from blastdet.crop_table import probed
+    from blastdet.errors import ImageError
+
+    with file_reporter(len(dataset), "placing windows") as step:
+        for smear, mine in zip(dataset, cells, strict=True):
+            try:
+                yield probed(smear, mine, probe, marks)
+            except ImageError:
+                yield mine
+            step()
 
 
 def measured(dataset: Dataset) -> Dataset:
