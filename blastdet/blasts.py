@@ -43,7 +43,8 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
     -------
     Detections
         The same cells in the same order, with ``label`` (blast from the operating threshold on, else wbc),
-        ``blast_probability``, ``unsure`` and ``cell_type`` ("erythroblast", where the classifier says so).
+        ``blast_probability``, ``unsure`` and ``cell_type``: "erythroblast" where that is the likeliest, and reaches the
+        card's threshold for it.
     """
     card = classifier.card
     probability = np.full(len(cells), np.nan, np.float32)
@@ -63,8 +64,11 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
         if card.unsure is not None:
             unsure[some] = card.unsure.covers(blast, found.distance)
         if ERYTHROBLAST in card.classes:
-            likeliest = found.probability.argmax(axis=1) == card.classes.index(ERYTHROBLAST)
-            cell_type[some[likeliest & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
+            column = card.classes.index(ERYTHROBLAST)
+            known = found.probability.argmax(axis=1) == column
+            if (point := card.thresholds.get(ERYTHROBLAST)) is not None:  # what leaves the white cells must be sure
+                known &= found.probability[:, column] >= point.value
+            cell_type[some[known & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
     return cells.with_columns(label=label, blast_probability=probability, unsure=unsure, cell_type=cell_type)
 
 
@@ -195,6 +199,7 @@ def in_words(found: BlastCount) -> list[str]:
         lines.append(
             f"corrected for the model's sensitivity and specificity, from {found.called} at or above its threshold: "
             f"{found.corrected:.1%}, {low:.1%} to {high:.1%}"
+            + (" (more are called blasts than it finds of blasts on average)" if found.corrected == 1 else "")
         )
         if low == 0:
             lines.append("not distinguishable from no blasts with this model")

@@ -96,7 +96,12 @@ class Models:
     def describe(self) -> dict[str, Any]:
         """Name, µm/px and file hashes of every model, for reports."""
         found = _describe(self.card)
-        return found if self.classifier is None else {**found, "second_stage": _describe(self.classifier.card)}
+        if self.classifier is None:
+            return found
+        card = self.classifier.card
+        points = {name: point.value for name, point in card.thresholds.items()}
+        band = None if card.unsure is None else [card.unsure.low, card.unsure.high]
+        return {**found, "second_stage": {**_describe(card), "thresholds": points, "unsure": band}}
 
 
 def _describe(card: Card) -> dict[str, Any]:
@@ -139,6 +144,8 @@ def _check_pair(detector: Card, classifier: Card, folder: Path) -> None:
     what = f"{folder}: second stage {detector.second_stage}"
     if "blast" not in classifier.classes or "blast" not in classifier.thresholds:
         raise WeightsError(f"{what}: classes {list(classifier.classes)} found, blast with a threshold expected")
+    if classifier.probe:
+        raise WeightsError(f"{what}: trained on the shortcut probe {classifier.probe!r}, whose crops show no cell")
     if "wbc" not in detector.classes:
         raise WeightsError(f"{what}: a detector of {list(detector.classes)} found, one that finds wbc expected")
     if classifier.input.colour != detector.input.colour:

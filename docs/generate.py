@@ -28,7 +28,7 @@ WIDTH = 100
 HEAD = "<!-- Written by docs/generate.py: change the code or docs/fields.yaml, then run `make docs`. -->\n"
 
 # Objects whose keys are data (classes, file names, packages), not fields.
-OPEN = {"versions", "model.files", "model.second_stage.files", "parameters.thresholds"}
+OPEN = {"versions", "model.files", "model.second_stage.files", "model.second_stage.thresholds", "parameters.thresholds"}
 OPEN |= {"counts", "per_mm2", "per_field_of_0.038_mm2"}
 
 

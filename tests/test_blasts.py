@@ -59,6 +59,16 @@ def test_labels_follow_the_threshold_and_unsure_is_apart(judged):
     assert np.isnan(judged.blast_probability[5])
 
 
+@pytest.mark.parametrize(("limit", "name"), [(0.9, "erythroblast"), (0.95, "")])
+def test_only_a_cell_that_is_surely_an_erythroblast_leaves_the_white_cells(limit, name, tmp_path):
+    path, boxes = _smear(tmp_path, [(10, 0, 240)])  # 0.904
+    point = CARD.thresholds["blast"].model_copy(update={"value": limit})
+    card = CARD.model_copy(update={"thresholds": {**CARD.thresholds, "erythroblast": point}})
+    with open_smear(path) as source:
+        judged = blasts.judge(source, Detections(boxes, label=[WBC], score=[0.9]), (0.5, 0.5), FakeClassifier(card))
+    assert judged.cell_type.tolist() == [name] and blasts.count(judged, card).n == (0 if name else 1)
+
+
 def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
     found = blasts.count(judged, CARD)
     assert (found.n, found.blasts, found.others, found.unsure, found.erythroblasts) == (4, 1, 1, 2, 1)
@@ -185,7 +195,8 @@ def report(tmp_path):
 def test_the_run_tells_of_both_stages(report):
     models, found = report
     assert models.classes[0] == "blast" and found.blasts is not None
-    assert found.model["second_stage"]["name"] == "fake"
+    second = found.model["second_stage"]
+    assert (second["name"], second["thresholds"], second["unsure"]) == ("fake", {"blast": 0.5}, [0.4, 0.6])
     assert found.blasts.n + found.blasts.erythroblasts == found.counts["blast"] + found.counts["wbc"] == 2
     document = to_dict(found, "field.png")
     assert document["white_cells"]["n"] == found.blasts.n
@@ -219,6 +230,7 @@ def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report
         ({}, {"thresholds": {}}, "blast with a threshold expected"),
         ({}, {"input": CARD.input.model_copy(update={"colour": "canonical"})}, "trained on colours 'canonical'"),
         ({"classes": ("rbc",)}, {}, "one that finds wbc expected"),
+        ({}, {"probe": "covered"}, "trained on the shortcut probe 'covered', whose crops show no cell"),
     ],
 )
 def test_stages_that_do_not_fit_are_one_line(detector, classifier, line, tmp_path):

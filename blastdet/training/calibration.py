@@ -17,6 +17,9 @@ from blastdet.evaluation.operating import Reliability, reliability_of
 SENSITIVITY = 0.95
 """The operating threshold is the highest that keeps so many validation blasts."""
 
+FALSE_ERYTHROBLASTS = 0.01
+"""Share of validation's other white cells that may be taken for erythroblasts, which leave every denominator."""
+
 TAIL = 0.025
 """Share of blasts below the unsure band, and of other cells above it, on validation."""
 
@@ -122,6 +125,16 @@ def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_], where:
         value=value,
         chosen_on=f"{where}, {int(is_blast.sum())} blasts",
         criterion=f"highest threshold that keeps {SENSITIVITY:.0%} of blasts",
+    )
+
+
+def erythroblast_threshold(probability: Floats, is_other: NDArray[np.bool_]) -> Threshold:
+    """The lowest erythroblast probability (n,) above all but `FALSE_ERYTHROBLASTS` of other white cells, bool (n,)."""
+    value = float(np.quantile(probability[is_other], 1 - FALSE_ERYTHROBLASTS, method="higher"))
+    return Threshold(
+        value=min(np.nextafter(value, 1), 1.0),
+        chosen_on=f"validation crops, {int(is_other.sum())} other white cells",
+        criterion=f"lowest threshold that {FALSE_ERYTHROBLASTS:.0%} of other white cells reach at most",
     )
 
 

@@ -20,6 +20,7 @@ from blastdet.training.calibration import Settled
 from blastdet.training.crops import PAD, CropData
 from blastdet.training.folder import new_weights
 from blastdet.training.record import versions_of
+from blastdet.types import ERYTHROBLAST
 
 LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 """How pixels go into a network; size, grey and sharpness are those of its configuration."""
@@ -117,6 +118,10 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled
         score, is_blast = settled.probability[:, blast], settled.truth == blast
         thresholds = {"blast": calibration.operating_threshold(score, is_blast)}
         unsure = calibration.unsure_of(score, is_blast, settled.distance)
+        if {"wbc", ERYTHROBLAST} <= set(config.classes):
+            nucleated = settled.probability[:, config.classes.index(ERYTHROBLAST)]
+            is_other = settled.truth == config.classes.index("wbc")
+            thresholds[ERYTHROBLAST] = calibration.erythroblast_threshold(nucleated, is_other)
     return Card(
         name=config.name,
         task="classify",
@@ -130,6 +135,7 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled
         unsure=unsure,
         training=training,
         metrics=_metrics(config, settled),
+        probe=cut.probe,
         limits=(*_LIMITS, *([_PROBE.format(cut.probe)] if cut.probe else [])),
     )
 

@@ -87,6 +87,17 @@ def test_outside_the_unsure_band_few_are_wrong(seed):
     assert apart.low == apart.high
 
 
+@pytest.mark.parametrize("n", [1, 50, 99, 1000])
+def test_few_other_cells_are_taken_for_erythroblasts_and_no_lower_threshold_keeps_to_that(n):
+    rng = np.random.default_rng(n)
+    other, p = rng.random(2 * n) < 0.5, rng.random(2 * n).round(3)
+    other[0] = True
+    at = calibration.erythroblast_threshold(p, other).value
+    assert (p[other] >= at).mean() <= calibration.FALSE_ERYTHROBLASTS
+    lower = p[other & (p < at)].max(initial=0)
+    assert (p[other] >= lower).mean() > calibration.FALSE_ERYTHROBLASTS
+
+
 def test_distance_is_that_of_mahalanobis_where_all_axes_are_kept():
     rng = np.random.default_rng(3)
     label = np.arange(600) % 2
