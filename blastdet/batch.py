@@ -237,6 +237,8 @@ class Batch:
                 found = blasts.total([entry["white_cells"] for entry in done], self.models.classifier.card)
                 for line in blasts.in_words(found):
                     say(f"  {line}")
+                if warning := blasts.warning(found):
+                    say(f"  note: {warning}")
         if self.failed and len(self.jobs) > 1:
             say(f"{len(self.failed)} of {len(self.jobs)} failed:")
             for line in self.failed.values():

@@ -164,7 +164,7 @@ class Card(_Frozen):
     trials: tuple[Trial, ...] = Field(
         default=(), description="out-of-fold counts by cluster: sensitivity, specificity and how sure they are"
     )
-    probe: str = Field(default="", description="the shortcut probe that its crops were cut for; empty: they show cells")
+    probe: str = Field(default="", description="the shortcut probe that its crops were cut for; empty: none")
     training: Training
     metrics: tuple[Metric, ...] = ()
     versions: dict[str, str] = {}

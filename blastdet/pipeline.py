@@ -145,7 +145,7 @@ def _check_pair(detector: Card, classifier: Card, folder: Path) -> None:
     if "blast" not in classifier.classes or "blast" not in classifier.thresholds:
         raise WeightsError(f"{what}: classes {list(classifier.classes)} found, blast with a threshold expected")
     if classifier.probe:
-        raise WeightsError(f"{what}: trained on the shortcut probe {classifier.probe!r}, whose crops show no cell")
+        raise WeightsError(f"{what}: trained on the shortcut probe {classifier.probe!r}, where no cell is seen")
     if "wbc" not in detector.classes:
         raise WeightsError(f"{what}: a detector of {list(detector.classes)} found, one that finds wbc expected")
     if classifier.input.colour != detector.input.colour:

@@ -1,4 +1,4 @@
-"""Shortcut probes: crops with the same labels that show no cell. What a classifier tells from them is a shortcut."""
+"""Shortcut probes: crops with the same labels that do not show the cell. What a classifier tells by them is no cell."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from blastdet.images import Source
 from blastdet.types import RGB, Scale
 
 PROBES = ("covered", "elsewhere")
-"""The cell under a disc of one size, in a window of one size; an equal window of the same smear without any cell."""
+"""The cell under a disc of one size, in a window of one size, where other cells may show; an equal window of the same
+smear without any nucleated cell."""
 
 WINDOW_UM, DISC_UM = 24.0, 20.0
 _GREY = (128, 128, 128)

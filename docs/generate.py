@@ -101,6 +101,7 @@ def written_fields() -> dict[str, list[str]]:
     import numpy as np
 
     from blastdet.classifiers.fake import FakeClassifier
+    from blastdet.crop_table import CropRow
     from blastdet.detectors.fake import MARKS, FakeDetector
     from blastdet.images import write_image
     from blastdet.outputs import coco_entry, write_coco, write_smear
@@ -123,6 +124,7 @@ def written_fields() -> dict[str, list[str]]:
             "csv": next(csv.reader(by_suffix[".csv"].splitlines())),
             "coco": list(_flat(json.loads(coco.read_text(encoding="utf-8")))),
             "geojson": list(_flat(json.loads(by_suffix[".geojson"]))),
+            "crops": list(CropRow.__dataclass_fields__),
         }
 
 

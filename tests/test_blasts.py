@@ -230,12 +230,30 @@ def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report
         ({}, {"thresholds": {}}, "blast with a threshold expected"),
         ({}, {"input": CARD.input.model_copy(update={"colour": "canonical"})}, "trained on colours 'canonical'"),
         ({"classes": ("rbc",)}, {}, "one that finds wbc expected"),
-        ({}, {"probe": "covered"}, "trained on the shortcut probe 'covered', whose crops show no cell"),
+        ({}, {"probe": "covered"}, "trained on the shortcut probe 'covered', where no cell is seen"),
     ],
 )
 def test_stages_that_do_not_fit_are_one_line(detector, classifier, line, tmp_path):
     with pytest.raises(WeightsError, match=line):
         _check_pair(fake_card(0.5).model_copy(update=detector), CARD.model_copy(update=classifier), tmp_path)
+
+
+@pytest.mark.parametrize(("fields", "told"), [(3, False), (4, True)])
+def test_many_unsure_cells_are_told_of_a_folder_too(fields, told, tmp_path):
+    """Each field has three white cells: too few to tell anything by itself."""
+    rgb = np.full((100, 300, 3), 255, np.uint8)
+    for x in (50, 150, 250):
+        cv2.circle(rgb, (x, 50), 12, (0, 60, 255), cv2.FILLED)  # far from all that was learnt
+    names = [f"{i}.png" for i in range(fields)]
+    for name in names:
+        write_image(tmp_path / name, rgb)
+    models, said = Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier()), []
+    jobs = [Job(tmp_path / name, name) for name in names]
+    batch = Batch(jobs, tmp_path / "out", models, Options(mpp=(0.5, 0.5)), formats=["json"])
+    assert not any(outcome.failed for outcome in batch)
+    batch.finish(said.append)
+    batch._lock.close()
+    assert ("unsure, as on a stain never seen before" in "".join(said)) == told, said
 
 
 def test_a_batch_writes_what_both_stages_found(report, tmp_path):

@@ -53,7 +53,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--probe",
     type=click.Choice(["covered", "elsewhere"]),
-    help="Windows that show no cell, with the labels of the cells: what a classifier tells from them is a shortcut.",
+    help="Windows without the cell, under its label: what a classifier tells from them is a shortcut.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier run of crops wrote it.")
 def command(**options: Any) -> None:
@@ -68,8 +68,9 @@ def command(**options: Any) -> None:
     none matches; else no label. A picture that cannot be read is named, and the others are done.
 
     A classifier may know a smear by its stain, its film or its sharpness. --probe shows it: train the same
-    configuration on windows of 24 µm with the cell under a grey disc of 20 µm (covered), or without any nucleated cell
-    (elsewhere: one in the same smear for each of its cells), and compare "AUROC of blast" in the cards.
+    configuration on windows of 24 µm with the cell under a grey disc of 20 µm (covered; cells around it still show), or
+    without any nucleated cell (elsewhere: one in the same smear for each of its cells), and compare "AUROC of blast" in
+    the cards.
 
     \b
     Examples:

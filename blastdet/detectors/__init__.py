@@ -45,7 +45,8 @@ def load_detector(weights: str | os.PathLike[str], device: str = "auto") -> Dete
     folder = find_weights(weights)
     card = read_card(folder)
     if card.task != "detect":
-        raise WeightsError(f"{folder}: weights to {card.task} found, to detect expected")
+        hint = "; a classifier is the second_stage in the card of a detector" if card.task == "classify" else ""
+        raise WeightsError(f"{folder}: weights to {card.task} found, to detect expected{hint}")
     from blastdet.detectors.onnx import OnnxDetector
 
     return OnnxDetector(card, folder, device)

@@ -73,6 +73,8 @@ def detect_format(path: Path) -> str:
             return name
     if not path.exists():
         raise FormatError(f"{path}: no such file or folder")
+    if (path / "crops.csv").is_file():
+        raise FormatError(f"{path}: crops of cells found; they train a classifier, whose configuration must be named")
     raise FormatError(f"{path}: no known data set found; name its format ({', '.join(READERS)})")
 
 

@@ -21,6 +21,7 @@ from blastdet.stain import jitter_stain
 from blastdet.training.augment import photometric
 from blastdet.types import ERYTHROBLAST, RGB
 
+_FEW = 50
 PAD = 240
 """Grey around a crop that does not fill the input: that of empty film in canonical colours."""
 
@@ -116,7 +117,11 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     for side, what in ((train, "train"), (val, "validate")):
         count = Counter(label_of(row, config.label) for _, row, _ in side)
         if missing := [name for name in config.classes if not count[name]]:
-            raise ConfigError(f"data: no crop of {missing} to {what} on")
+            rest = [name for name in config.classes if count[name]]
+            raise ConfigError(f"data: no crop of {missing} to {what} on; without: --set 'classes=[{','.join(rest)}]'")
+    if few := {name: n for name, n in Counter(label_of(row, config.label) for _, row, _ in val).items() if n < _FEW}:
+        words = ", ".join(f"{n} {name}" for name, n in few.items())
+        notes.append(f"few crops to validate on ({words}): thresholds and figures in the card will say little")
     cuts = {cut_of(folder) for folder, *_ in train}
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))

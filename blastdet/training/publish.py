@@ -31,7 +31,7 @@ _LIMITS = (
     "Research use only; no diagnosis.",
     "Trained on the crops listed under training; other stains, microscopes and focus lower its figures.",
 )
-_PROBE = "Trained on a shortcut probe ({}): its crops show no cell, and what it tells apart is no blast."
+_PROBE = "Trained on a shortcut probe ({}): its crops do not show the cell, and what it tells apart is no blast."
 
 
 class Tail(nn.Module):
