@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,19 +27,27 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_STEEP = 700.0  # exp of more is no float
+
+
 class InputSpec(_Frozen):
     """How pixels go into the model: ``(pixel / 255 - mean) / std``."""
 
     wh: tuple[int, int] = Field(description="largest tile, in pixels at the card's µm/px")
     stride: int = Field(default=32, gt=0, description="width and height are padded to a multiple of this")
     pad_value: int = Field(default=114, ge=0, le=255)
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mean: tuple[_Finite, _Finite, _Finite] = (0.0, 0.0, 0.0)
+    std: tuple[_Finite, _Finite, _Finite] = (1.0, 1.0, 1.0)
     colour: Literal["as it is", "canonical"] = Field(
         default="as it is", description="canonical: film and red cells brought to fixed colours first"
     )
     low_pass: float = Field(
-        default=0, ge=0, allow_inf_nan=False, description="sigma in pixels of the Gaussian that evens sharpness out"
+        default=0,
+        ge=0,
+        le=10,
+        allow_inf_nan=False,
+        description="sigma in pixels of the Gaussian that evens sharpness out",
     )
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
@@ -58,9 +66,17 @@ class Unsure(_Frozen):
 
     low: float = Field(ge=0, le=1, description="blast probabilities from here on, and below `high`, are unsure")
     high: float = Field(ge=0, le=1)
-    distance: float = Field(gt=0, description="cells farther than this from all that was learnt are unsure")
+    distance: float = Field(
+        gt=0, allow_inf_nan=False, description="cells farther than this from all that was learnt are unsure"
+    )
     chosen_on: str
     criterion: str
+
+    @model_validator(mode="after")
+    def _a_band(self) -> Unsure:
+        if self.low > self.high:
+            raise ValueError(f"unsure from {self.low} to {self.high}: no band")
+        return self
 
     def covers(self, blast: ArrayLike, distance: ArrayLike) -> NDArray[np.bool_]:
         """Which cells, by their blast probability and distance (n,), are unsure; bool (n,)."""
@@ -74,22 +90,23 @@ class Calibration(_Frozen):
     Source: J. Platt, "Probabilistic outputs for support vector machines", 1999; fitted to out-of-fold answers.
     """
 
-    slope: float = Field(gt=0, allow_inf_nan=False)
+    slope: float = Field(gt=0, le=1e6, allow_inf_nan=False)
     offset: float = Field(allow_inf_nan=False)
     chosen_on: str
 
     def apply(self, probability: ArrayLike) -> NDArray[np.float64]:
         """Blast probabilities as the model gives them, to blast probabilities."""
         given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
-        return np.asarray(1 / (1 + np.exp(-(self.slope * np.log(given / (1 - given)) + self.offset))))
+        logit = np.clip(self.slope * np.log(given / (1 - given)) + self.offset, -_STEEP, _STEEP)
+        return np.asarray(1 / (1 + np.exp(-logit)))
 
 
 class Trial(_Frozen):
     """How the cells of one cluster fared with a model whose training never saw it."""
 
-    blasts: int = Field(ge=0)
+    blasts: int = Field(ge=0, le=10**12)
     blasts_called: int = Field(ge=0, description="blasts at or above the operating threshold")
-    others: int = Field(ge=0)
+    others: int = Field(ge=0, le=10**12)
     others_called: int = Field(ge=0, description="other white cells at or above the operating threshold")
 
     @model_validator(mode="after")
@@ -150,7 +167,7 @@ class Card(_Frozen):
     )
     sees: Literal["pixels", "hand-made features"] = "pixels"
     files: dict[str, str] = Field(description="file name: sha256")
-    mpp: float = Field(gt=0, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")
+    mpp: float = Field(ge=0.01, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")
     input: InputSpec
     thresholds: dict[str, Threshold]
     suppression_iou: float = Field(default=0.5, gt=0, le=1)
@@ -190,7 +207,7 @@ class Card(_Frozen):
             raise ValueError("calibration: of a blast probability, which the model does not give")
         if self.second_stage is not None and (self.task != "detect" or "blast" in self.classes):
             raise ValueError("second_stage: only a detector that does not know blasts has one")
-        if not all(self.input.std) or min(self.input.wh) < self.input.stride:
+        if min(map(abs, self.input.std)) < 1e-6 or min(self.input.wh) < self.input.stride:
             raise ValueError("input: std other than 0, and wh of a stride or more, expected")
         return self
 

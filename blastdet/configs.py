@@ -141,7 +141,7 @@ class CropsConfig(_Strict):
     """One folder of crops of a classifier's training: see ``blastdet crops``."""
 
     path: str = Field(description="folder with crops.csv; variables are expanded")
-    share: float = Field(default=1.0, gt=0, description="how often it is drawn, relative to the other sets")
+    share: float = Field(default=1.0, ge=1e-6, le=1e6, description="how often it is drawn, relative to the other sets")
     licence: str = ""
 
 
@@ -191,6 +191,8 @@ class ClassifyConfig(LoopConfig):
     def _of_features(self) -> ClassifyConfig:
         if not self.features and (self.options or self.pca):
             raise ValueError("options and pca are for classifiers of features: name some, e.g. features: hand-made")
+        if self.features and self.init:
+            raise ValueError("init: is for networks; a classifier of features has no weights to begin with")
         return self
 
     @field_validator("fold")

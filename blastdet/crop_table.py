@@ -20,7 +20,7 @@ from blastdet.errors import FormatError, ImageError, ScaleError
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.summary import Predictions
 from blastdet.folders import write_text
-from blastdet.formats.files import read_json, read_rows
+from blastdet.formats.files import SPLITS, read_json, read_rows
 from blastdet.images import open_smear, read_image, write_image
 from blastdet.probes import PROBES, crop_of, windows
 from blastdet.segment import segment_cells
@@ -31,6 +31,7 @@ RECORD = "crops.json"
 NOT_A_CELL = "not a cell"
 """Label of a detection that no annotated cell matches, where all white cells are annotated."""
 
+_LARGEST_UM = 24.0
 _PERHAPS = 0.1
 """What a detector scores so may be a cell: too little to cut it out, too much to call the place free of cells."""
 
@@ -136,7 +137,7 @@ def true_cells(dataset: Dataset) -> list[Cells]:
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
         reasons = {"to be ignored": int(ignored.sum())}
         kept = _on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons)
-        cells.append(replace(kept, nucleated=truth.boxes_xyxy))
+        cells.append(replace(kept, nucleated=_places(truth, smear.mpp)))
     return cells
 
 
@@ -152,6 +153,7 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
     for smear, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
         reached = candidates[candidates.reach(thresholds)]
         truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
+        annotated = _places(truth, mpp)
         boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
         complete = smear.truth is not None and "wbc" in smear.annotated and bool(boxed.all())
         truth = truth[boxed]
@@ -165,7 +167,7 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
         kept = _on_picture(smear, mpp, found, names[partner].tolist(), {"to be ignored": int((~keep).sum())})
         maybe = candidates.of(*NUCLEATED)
         maybe = maybe[maybe.score >= _PERHAPS]
-        cells.append(replace(kept, nucleated=np.concatenate([reached.boxes_xyxy, maybe.boxes_xyxy, truth.boxes_xyxy])))
+        cells.append(replace(kept, nucleated=np.concatenate([reached.boxes_xyxy, maybe.boxes_xyxy, annotated])))
     return cells
 
 
@@ -178,6 +180,15 @@ def _partners(found: Detections, truth: Detections) -> NDArray[np.int64]:
         if partner[rows[i]] < 0 and free[columns[i]]:
             partner[rows[i]], free[columns[i]] = columns[i], False
     return partner
+
+
+def _places(truth: Detections, mpp: Scale | None) -> NDArray[np.float32]:
+    """Boxes (n, 4) of annotated cells; of those that were only pointed at, a square that no cell reaches beyond."""
+    if truth.point_xy is None or mpp is None:
+        return truth.boxes_xyxy
+    half = _LARGEST_UM / 2 / np.array(mpp, np.float32)
+    around = np.concatenate([truth.point_xy - half, truth.point_xy + half], axis=1)
+    return np.where(np.isnan(truth.boxes_xyxy), around, truth.boxes_xyxy)
 
 
 def _names(label: NDArray[np.int64]) -> list[str]:
@@ -316,20 +327,26 @@ def read_table(folder: Path) -> list[CropRow]:
     Raises
     ------
     FormatError
-        If there is none, a column is missing, a number is none, or a crop is missing.
+        If there is none, a column is missing, a number is none, a split unknown, or a crop missing or named twice.
     """
     path = folder / TABLE
     rows = []
+    there = {entry.name for entry in folder.iterdir() if entry.is_file()} if folder.is_dir() else set()
     for number, row in enumerate(read_rows(path, *(f.name for f in fields(CropRow))), start=2):
         try:
             numbers = {f.name: float(row[f.name]) for f in fields(CropRow) if f.type == "float"}
         except ValueError as error:
             raise FormatError(f"{path}: line {number}: {error}") from None
         words = {f.name: row[f.name] for f in fields(CropRow) if f.type == "str"}
-        if not 0 < numbers["mpp"] < 100:
-            raise FormatError(f"{path}: line {number}: mpp {numbers['mpp']} found, µm per pixel expected")
-        if Path(words["crop"]).name != words["crop"] or not (folder / words["crop"]).is_file():
-            raise FormatError(f"{path}: line {number}: {words['crop']}: no such crop in {folder}")
+        if not np.isfinite(list(numbers.values())).all():
+            raise FormatError(f"{path}: line {number}: numbers expected in x1, y1, x2, y2, score and mpp")
+        if not 0.001 <= numbers["mpp"] < 100:
+            raise FormatError(f"{path}: line {number}: mpp {numbers['mpp']} found, 0.001 to 100 µm per pixel expected")
+        if words["split"] not in ("", *SPLITS):
+            raise FormatError(f"{path}: line {number}: split {words['split']!r} found, train, val or test expected")
+        if Path(words["crop"]).name != words["crop"] or words["crop"] not in there:
+            raise FormatError(f"{path}: line {number}: {words['crop'][:80]}: no such crop in {folder}")
+        there.remove(words["crop"])  # a second time it would be counted twice
         rows.append(CropRow(**words, **numbers))  # type: ignore[arg-type]
     return rows
 

@@ -17,6 +17,7 @@ smear without any nucleated cell."""
 WINDOW_UM, DISC_UM = 24.0, 20.0
 _GREY = (128, 128, 128)
 _TRIES = 60
+_LEAST_PX = 16
 
 
 def windows(
@@ -43,7 +44,8 @@ def windows(
     Returns
     -------
     (n, 4)
-        NaN where there is no such window, `_TRIES` draws found no free place, or the picture is smaller than a window.
+        NaN where there is no such window, `_TRIES` draws found no free place, or the picture is smaller than a window,
+        or a window than 16 pixels.
         The same cells give the same windows.
     """
     size_wh, mpp = picture
@@ -51,8 +53,8 @@ def windows(
     rng = np.random.default_rng(np.frombuffer(boxes_xyxy.astype("<f4").tobytes(), np.uint32))
     found = np.full((len(boxes_xyxy), 4), np.nan, np.float32)
     size = np.array(size_wh, np.float64)
-    if (size < 2 * half).any():
-        return found  # nothing but reflections would be added
+    if (size < 2 * half).any() or 2 * half.max() < _LEAST_PX:
+        return found  # reflections would be shown, or next to nothing
     for row, box in zip(found, boxes_xyxy.reshape(-1, 2, 2).astype(np.float64), strict=True):
         if probe == "covered":
             middle = box.mean(axis=0)

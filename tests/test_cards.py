@@ -43,7 +43,7 @@ def test_missing_file(folder):
     [
         ({"classes": ["wbc", "tumour"]}, "classes .'tumour'. found"),
         ({"thresholds": {}}, "no threshold for"),
-        ({"mpp": -1}, "mpp: Input should be greater than 0"),
+        ({"mpp": -1}, "mpp: Input should be greater than or equal to 0.01"),
         ({"files": {"../../etc/passwd": "0"}}, "missing, although"),
         ({"surprise": 1}, "surprise: Extra inputs"),
     ],

@@ -288,3 +288,20 @@ def test_a_picture_that_the_model_cannot_read_is_named_and_the_others_are_done(t
     assert done.exit_code == 1, done.output
     assert "failed " in done.output and "cut.jpg" in done.output
     assert len(read_table(tmp_path / "out")) >= 10
+
+
+def test_where_the_scale_is_measured_what_tells_none_is_named_and_the_others_are_done(tmp_path):
+    shutil.copytree(Path(__file__).parents[1] / "datasets/demo", tmp_path / "demo")
+    document = json.loads((tmp_path / "demo/truth.json").read_text())
+    image = document["images"][0]
+    picture = Path(tmp_path / "demo" / image["file_name"])
+    (picture.parent / "cut.jpg").write_bytes(picture.read_bytes()[:5000])
+    Image.fromarray(np.full((300, 300, 3), 230, np.uint8)).save(picture.parent / "empty.png")
+    document["images"] += [
+        {**image, "id": 98, "file_name": "cut.jpg"},
+        {**image, "id": 99, "file_name": "empty.png", "width": 300, "height": 300},
+    ]
+    (tmp_path / "demo/truth.json").write_text(json.dumps(document))
+    code, text = _run(tmp_path / "demo/truth.json", tmp_path / "out", "--mpp", "auto")
+    assert code == 1 and "cut.jpg" in text and "empty.png: too few red cells to measure by" in text, text
+    assert {0.09 < row.mpp < 0.11 for row in read_table(tmp_path / "out")} == {True}

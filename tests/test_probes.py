@@ -14,8 +14,9 @@ from PIL import Image
 
 from blastdet import formats
 from blastdet.cli import cli
-from blastdet.crop_table import read_table
+from blastdet.crop_table import found_cells, read_table, true_cells
 from blastdet.crops import crop, window
+from blastdet.evaluation.summary import Predictions
 from blastdet.images import image_size, open_smear, read_image
 from blastdet.probes import DISC_UM, PROBES, WINDOW_UM, crop_of, windows
 from blastdet.types import BLAST, WBC, Dataset, Detections, Smear
@@ -146,3 +147,20 @@ def test_a_picture_that_cannot_be_read_is_named_and_leaves_no_half_a_folder(fold
     picture.write_bytes(picture.read_bytes()[:-500])
     code, text = _run(folder, folder / "out", "--probe", "elsewhere")
     assert code == 1 and "a.png" in text and "crops    0: none" in text and "Traceback" not in text, text
+
+
+def test_cells_that_were_only_pointed_at_are_no_free_place(folder):
+    """The third nucleus gets a point and no box, and the picture nothing that its colour tells."""
+    middles = np.array([[np.nan, np.nan], [190, 40]], np.float32)
+    truth = Detections([[20, 20, 60, 60], [np.nan] * 4], label=[BLAST, WBC], point_xy=middles)
+    smear = Smear(folder / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25))
+    (cells,) = true_cells(Dataset("made", folder, (smear,)))
+    np.testing.assert_array_equal(cells.nucleated, [[20, 20, 60, 60], [190 - 48, 40 - 48, 190 + 48, 40 + 48]])
+    found = Detections([[20, 20, 60, 60]], score=[0.9])
+    (cells,) = found_cells(Dataset("made", folder, (smear,)), Predictions("made", (found,), {"wbc": 0.5}))
+    assert [190 - 48, 40 - 48, 190 + 48, 40 + 48] in cells.nucleated.tolist()
+
+
+def test_a_mark_outside_of_every_picture_is_a_slip(folder):
+    code, text = _run(folder, folder / "out", "--mark", "5000,5000,5100,5100")
+    assert code == 2 and "--mark 5000,5000,5100,5100: outside of every picture" in text

@@ -63,6 +63,8 @@ class OnnxClassifier:
         expected = [(len(batch), len(self.card.classes)), (len(batch),)]
         if [part.shape for part in found] != expected:
             raise WeightsError(f"{self._path}: outputs {[part.shape for part in found]} found, {expected} expected")
+        if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # NaN, too
+            raise WeightsError(f"{self._path}: answers that are no probabilities found; is its card's input right?")
         return Judged(_calibrated(found[0], self.card), found[1])
 
     def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:

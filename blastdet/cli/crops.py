@@ -99,7 +99,10 @@ def command(**options: Any) -> None:
     dataset = read_datasets(asked)[-1]
     if exclude:
         dataset = without(dataset, exclude)
+    _check_marks(dataset, marks)
     unread: list[str] = []
+    if asked.mpp == "auto" and not asked.weights:
+        dataset = _measured(dataset, unread)
     cells, lines = _cells(dataset, asked, marks, how.probe, unread)
     with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, how, step)
@@ -144,8 +147,8 @@ def _cells(
         points = ", ".join(f"{n} {v:g}" for n, v in predictions.thresholds.items() if n in ("blast", "wbc"))
         lines.append(f"scores   from {points}")
     else:
-        cells = true_cells(measured(dataset) if asked.mpp == "auto" else dataset)
-        if all(smear.truth is None for smear in dataset):
+        cells = true_cells(dataset)
+        if len(dataset) and all(smear.truth is None for smear in dataset):
             lines.append("note     nobody annotated these pictures; --weights default cuts out what the model finds")
     cells = [off_marks(mine, marks) for mine in cells]
     if probe:
@@ -173,9 +176,32 @@ def _probed(dataset: Dataset, cells: Sequence[Cells], probe: str, marks: Sequenc
             step()
 
 
-def measured(dataset: Dataset) -> Dataset:
-    """Smears with the µm/px that their red cells tell; what tells none is left without."""
+def _measured(dataset: Dataset, unread: list[str]) -> Dataset:
+    """Smears with the µm/px that their red cells tell; the others are left out, and named in `unread`."""
+    from blastdet.cli._progress import file_reporter
+    from blastdet.errors import ImageError
     from blastdet.images import read_image
     from blastdet.ruler import measure
 
-    return replace(dataset, smears=tuple(replace(s, mpp=measure(read_image(s.path)).mpp) for s in dataset))
+    smears = []
+    with file_reporter(len(dataset), "measuring") as step:
+        for smear in dataset:
+            try:
+                found = measure(read_image(smear.path))
+                if found.mpp is None:
+                    unread.append(f"{smear.path}: too few red cells to measure by; give --mpp")
+                else:
+                    smears.append(replace(smear, mpp=found.mpp))
+            except ImageError as error:
+                unread.append(str(error))
+            step()
+    return replace(dataset, smears=tuple(smears))
+
+
+def _check_marks(dataset: Dataset, marks: Sequence[Box]) -> None:
+    """A mark that touches no picture is a slip, and would leave in what is to stay out."""
+    from blastdet.errors import ConfigError
+
+    for x1, y1, x2, y2 in marks:
+        if len(dataset) and not any(x1 < w and y1 < h and x2 > 0 and y2 > 0 for w, h in (s.size_wh for s in dataset)):
+            raise ConfigError(f"--mark {x1:g},{y1:g},{x2:g},{y2:g}: outside of every picture")

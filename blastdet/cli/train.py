@@ -65,7 +65,7 @@ def command(
         elif settings.features:
             from blastdet.training.shallow import run_shallow
 
-            weights = run_shallow(settings, Path.cwd(), run, resume, progress)
+            weights = run_shallow(settings, Path.cwd(), run, device, resume, progress)
         else:
             from blastdet.training.classify import run_classifier
 

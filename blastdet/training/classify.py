@@ -49,8 +49,8 @@ class CropClassifier:
         try:
             with torch.no_grad():
                 self.module.eval()(torch.zeros(1, 3, side, side))
-        except RuntimeError as error:
-            raise ConfigError(f"side: {side} found, larger pictures expected by {model} ({last_line(error)})") from None
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(f"side: {side} found, another expected by {model} ({last_line(error)})") from None
         self.side = side
         self.settled: calibration.Settled | None = None
 

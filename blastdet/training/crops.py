@@ -22,6 +22,7 @@ from blastdet.training.augment import photometric
 from blastdet.types import ERYTHROBLAST, RGB
 
 _FEW = 50
+_LARGEST_UM = 500.0
 PAD = 240
 """Grey around a crop that does not fill the input: that of empty film in canonical colours."""
 
@@ -97,13 +98,16 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     train: list[tuple[Path, CropRow, float]] = []
     val: list[tuple[Path, CropRow, float]] = []
     sources, notes = [], []
+    folded = config.fold is None
+    _distinct([expand(item.path, base) for item in config.data])
     for item in config.data:
         folder = expand(item.path, base)
         if folder.name in config.leave_out:
             continue
         rows = read_table(folder)
         if config.fold is not None:
-            rows = without_fold(rows, *config.fold)
+            whole, rows = len(rows), without_fold(rows, *config.fold)
+            folded |= len(rows) < whole
         rows = [row for row in rows if label_of(row, config.label) in config.classes]
         mine, held = split(rows, config.val_share, config.seed)
         train += [(folder, row, item.share / max(len(mine), 1)) for row in mine]
@@ -114,6 +118,8 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
         )
         sources.append(source)
         notes.append(f"{folder.name}: {len(mine)} crops to train, {len(held)} to validate on")
+    if not folded:
+        raise ConfigError(f"fold: {list(config.fold or ())}: no cluster of crops is in that fold, so none is left out")
     for side, what in ((train, "train"), (val, "validate")):
         count = Counter(label_of(row, config.label) for _, row, _ in side)
         if missing := [name for name in config.classes if not count[name]]:
@@ -122,12 +128,19 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     if few := {name: n for name, n in Counter(label_of(row, config.label) for _, row, _ in val).items() if n < _FEW}:
         words = ", ".join(f"{n} {name}" for name, n in few.items())
         notes.append(f"few crops to validate on ({words}): thresholds and figures in the card will say little")
-    cuts = {cut_of(folder) for folder, *_ in train}
+    cuts = {cut_of(folder) for folder, *_ in (*train, *val)}
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))
         raise ConfigError(f"data: crops cut in different ways found ({ways}): cut them alike")
     crops = _load(_balanced(train, config), config), _load(val, config)
     return CropData(*crops, tuple(sources), tuple(notes), cuts.pop())
+
+
+def _distinct(folders: Sequence[Path]) -> None:
+    """Folders are told apart by their names; and crops that come twice would count twice."""
+    for name, n in Counter(folder.name for folder in folders).items():
+        if n > 1:
+            raise ConfigError(f"data: {n} folders named {name} found, each name once expected")
 
 
 def label_of(row: CropRow, column: str) -> str:
@@ -196,6 +209,9 @@ def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -
     crops = []
     for folder, row, weight in rows:
         rgb, mpp = read_image(folder / row.crop), row.mpp
+        if rgb.shape[0] != rgb.shape[1] or len(rgb) * mpp > _LARGEST_UM:
+            size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels of {mpp:g} µm"
+            raise ConfigError(f"{folder / row.crop}: {size} found, a square of {_LARGEST_UM:g} µm at most expected")
         if mpp < finest:
             side = max(round(len(rgb) * mpp / finest), 1)
             rgb, mpp = resize(rgb, (side, side)), mpp * len(rgb) / side

@@ -86,7 +86,7 @@ class State(Generic[L]):
     scaler: torch.amp.GradScaler
     epoch: int = 0
     step: int = 0
-    best: float = -1.0
+    best: float = -math.inf
     best_epoch: int = 0
     best_sha256: str = ""
     seconds: float = 0.0
@@ -152,7 +152,9 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         state.seconds += time.perf_counter() - started
         row["seconds"] = state.seconds
         state.history.append(row)
-        if row.get("fitness", -1.0) > state.best:
+        if not math.isfinite(row.get("fitness", 0.0)):
+            raise BlastdetError(f"training: what it learnt in epoch {state.epoch} gives no finite figures; lower lr")
+        if row.get("fitness", -math.inf) > state.best:
             state.best, state.best_epoch = row["fitness"], state.epoch
             save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
             state.best_sha256 = sha256_of(run / BEST)
@@ -168,15 +170,15 @@ def _epoch(
     module, optimizer, scaler = state.model.module.train(), state.optimizer, state.scaler
     device = next(module.parameters()).device
     total: dict[str, float] = {}
-    steps = math.ceil(len(samples) / config.batch)
+    parts_of = _parts(len(samples), config.batch)
+    steps = len(parts_of)
     known = dict([("AP", row["AP"]) for row in state.history if "AP" in row][-1:])
     for number, batch in enumerate(islice(batches, steps), start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step, steps)
         loss, parts = state.model.loss(batch, autocast(config, device))
         if not torch.isfinite(loss):
-            first = (number - 1) * config.batch
-            names = ", ".join(samples.names(range(first, min(first + config.batch, len(samples)))))
+            names = ", ".join(samples.names(parts_of[number - 1]))
             where = f"epoch {state.epoch + 1}, batch {number}"
             raise BlastdetError(f"training: loss {loss.item()} in {where}: {parts}; its pictures: {names}")
         optimizer.zero_grad(set_to_none=True)
@@ -199,11 +201,10 @@ def _batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Batches of all epochs to come, one stream: workers are started once and work ahead while a model is validated."""
     device = next(state.model.module.parameters()).device
-    starts = range(0, length, config.batch)
     coming = [
-        [(number, index) for index in range(start, min(start + config.batch, length))]
+        [(number, index) for index in some]
         for number in range(state.epoch, config.epochs)
-        for start in starts
+        for some in _parts(length, config.batch)
     ]
     loader: DataLoader[Any] = DataLoader(
         cast("Dataset[Any]", _AllEpochs(epoch)),
@@ -215,6 +216,14 @@ def _batches(
     )
     batches = iter(loader)  # now: it draws a random number, and each epoch's are to be the same after --resume
     return ({name: value.to(device, non_blocking=True) for name, value in batch.items()} for batch in batches)
+
+
+def _parts(length: int, batch: int) -> list[range]:
+    """Samples of an epoch, batch by batch; a last one alone, of which no variance can be had, joins those before it."""
+    starts = list(range(0, length, batch))
+    if len(starts) > 1 and length - starts[-1] == 1:
+        starts.pop()
+    return [range(start, stop) for start, stop in zip(starts, [*starts[1:], length], strict=True)]
 
 
 class _AllEpochs:

@@ -202,7 +202,7 @@ def _figures(result: APResult) -> dict[str, float]:
 
 def _epoch_line(state: engine.State[Any], config: LoopConfig) -> str:
     row = state.history[-1]
-    loss = sum(value for name, value in row.items() if name.endswith("loss"))
+    loss = sum(value for name, value in row.items() if name.endswith("loss") and name != "val_loss")
     figures = [name for name in row if name.startswith("AP") or "accuracy" in name]
     shown = "  ".join(f"{name} {row[name]:.3f}" for name in figures)
     left = state.seconds / state.epoch * (config.epochs - state.epoch) / 60

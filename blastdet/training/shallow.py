@@ -6,6 +6,7 @@ Everything ends up in one ONNX file (skl2onnx, joined with the network where the
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from blastdet.classifiers.features import features as hand_made
 from blastdet.classifiers.onnx import OnnxClassifier
 from blastdet.configs import ClassifyConfig, expand
 from blastdet.errors import ConfigError, WeightsError, one_line
+from blastdet.parallel import check_device
 from blastdet.training import calibration
 from blastdet.training.crops import PAD, CropEpoch, load_crops
 from blastdet.training.folder import WEIGHTS, check_run, started
@@ -109,23 +111,29 @@ def run_shallow(
     config: ClassifyConfig,
     base: Path,
     run: Path,
+    device: str = "auto",
     resume: bool = False,
     progress: Progress = Progress(),  # noqa: B008
 ) -> Path:
-    """Fit, calibrate, export and describe; parameters and errors as `run.run_training`.
+    """Fit (on the CPU), calibrate, export and describe; parameters and errors as `run.run_training`.
 
     Fitting takes seconds to minutes and is done from the start again where it was cut short.
     """
     if config.model not in MODELS:
         raise ConfigError(f"model: {config.model} found, with features one of {list(MODELS)} expected")
+    check_device(device)
     check_run(config, run, resume)
     begun = time.perf_counter()
-    features, network = _features(config, base)
     data = load_crops(config, base)
+    features, network = _features(config, base, data.cut.colour)
     for line in data.notes:
         progress.say(line)
     with started(config, run, data.seen, pick_device("cpu"), resume):
         seen, labels = _draws(config, CropEpoch(data.train, config, 0), features, progress)
+        if missing := [name for k, name in enumerate(config.classes) if (labels == k).sum() < 2]:
+            raise ConfigError(
+                f"epoch_samples: {config.epoch_samples} found, more expected: hardly any of {missing} drawn"
+            )
         model = _fit(config, seen, labels)
         held = [framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD) for c in data.val]
         val, truth = features(held), np.array([crop.label for crop in data.val])
@@ -133,20 +141,21 @@ def run_shallow(
         settled = calibration.settle((logits, val), truth, (seen, labels))
         record = training_record(config, data.sources, run)
         record = record.model_copy(update={"epochs": 1, "duration_s": round(time.perf_counter() - begun, 1)})
-        progress.say(publish(config, data, record, settled, partial(_export, model, settled, network), run))
+        export = partial(_export, config, model, settled, network)
+        progress.say(publish(config, data, record, settled, export, run))
         if network is None:
             draw_importance(model, val, truth, run / "importance.png")
     return run / WEIGHTS
 
 
-def _features(config: ClassifyConfig, base: Path) -> tuple[Features, onnx.ModelProto | None]:
+def _features(config: ClassifyConfig, base: Path, colour: str) -> tuple[Features, onnx.ModelProto | None]:
     """How features are computed, and the network that does so, cut behind them."""
     if config.features == "hand-made":
         return lambda crops: np.stack([hand_made(rgb, config.mpp) for rgb in crops]), None
     given = expand(config.features, base)
     folder = find_weights(given if given.is_dir() else config.features)
     card = read_card(folder)
-    _check(config, card, folder)
+    _check(config, colour, card, folder)
     classifier = OnnxClassifier(card, folder, "cpu")
     whole = onnx.load(folder / next(name for name in card.files if name.endswith(".onnx")))
     if FEATURES not in [output.name for output in whole.graph.output]:
@@ -154,13 +163,13 @@ def _features(config: ClassifyConfig, base: Path) -> tuple[Features, onnx.ModelP
     return classifier.features, onnx.utils.Extractor(whole).extract_model(["images"], [FEATURES])
 
 
-def _check(config: ClassifyConfig, card: Card, folder: Path) -> None:
+def _check(config: ClassifyConfig, colour: str, card: Card, folder: Path) -> None:
     if card.task != "classify" or card.sees != "pixels":
         raise ConfigError(f"features: {folder}: the weights of a network that classifies crops expected")
-    wanted = (config.mpp, config.side, config.low_pass)
-    found = (card.mpp, card.input.wh[0], card.input.low_pass)
+    wanted = (config.mpp, config.side, config.low_pass, colour)
+    found = (card.mpp, card.input.wh[0], card.input.low_pass, card.input.colour)
     if wanted != found:
-        raise ConfigError(f"mpp, side, low_pass: {wanted} found, those of {folder} expected: {found}")
+        raise ConfigError(f"mpp, side, low_pass, colour: {wanted} found, those of {folder} expected: {found}")
 
 
 def _draws(
@@ -185,14 +194,14 @@ def _fit(config: ClassifyConfig, seen: NDArray[np.float32], labels: NDArray[np.i
         model = MODELS[config.model](config.seed, **config.options)
         steps = [PCA(config.pca, random_state=config.seed)] if config.pca else []
         return make_pipeline(StandardScaler(), *steps, model).fit(seen, labels)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise _unfit(config, error) from error
 
 
 def _judge(config: ClassifyConfig, model: Any, val: NDArray[np.float32]) -> NDArray[np.float64]:
     try:
         found: NDArray[np.float64] = model.predict_proba(val)
-    except ValueError as error:  # fewer crops than neighbours
+    except (ValueError, ArithmeticError) as error:  # fewer crops than neighbours, voters without weight
         raise _unfit(config, error) from error
     return found
 
@@ -214,12 +223,19 @@ class _ShallowTail(nn.Module):
         return found
 
 
-def _export(model: Any, settled: calibration.Settled, network: onnx.ModelProto | None, path: Path) -> None:
+def _export(
+    config: ClassifyConfig, model: Any, settled: calibration.Settled, network: onnx.ModelProto | None, path: Path
+) -> None:
     """One ONNX file: the network if there is one, scikit-learn's model, and the calibrated answers."""
     from skl2onnx import to_onnx
 
     classes, width = settled.probability.shape[1], settled.space.axes.shape[0]
-    middle = to_onnx(model, np.zeros((1, width), np.float32), options={"zipmap": False}, target_opset=OPSET)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what skl2onnx reads of scikit-learn is its concern
+            middle = to_onnx(model, np.zeros((1, width), np.float32), options={"zipmap": False}, target_opset=OPSET)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise _unfit(config, error) from error
     shapes = {"raw": (2, classes), FEATURES: (2, width)}
     write_onnx(_ShallowTail(settled), shapes, {name: {0: "batch"} for name in (*shapes, *OUTPUTS)}, path, OUTPUTS)
     renamed = {middle.graph.input[0].name: FEATURES, "probabilities": "raw"}

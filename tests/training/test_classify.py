@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from made import cell_picture, kill_after_an_epoch, run_blastdet
@@ -16,7 +19,7 @@ from blastdet.cards import Calibration, read_card, write_card
 from blastdet.classifiers import framed, load_classifier, prepare
 from blastdet.configs import ClassifyConfig, read_any, read_config
 from blastdet.crop_table import CropRow, read_table
-from blastdet.errors import ConfigError, WeightsError
+from blastdet.errors import ConfigError, FormatError, WeightsError
 from blastdet.training import classify, engine
 from blastdet.training.crops import CropEpoch, folds, label_of, load_crops, split, without_fold
 from blastdet.training.init import read_tensors, take_weights
@@ -114,6 +117,10 @@ def test_a_detector_is_no_classifier_and_the_reverse(run, folder):
         ("classes=[blast,blast]", "named twice"),
         ("side=50", "side"),
         ("model=squeezenet1_1", "a network that ends in a linear layer expected"),
+        ("model=vit_b_16", "side: 64 found, another expected by vit_b_16"),
+        ("fold=[50,1000]", "no cluster of crops is in that fold"),
+        ("data=[{path: made},{path: made}]", "2 folders named made found"),
+        ("data.0.share=5e-324", "share"),
     ],
 )
 def test_bad_settings_are_one_line(folder, setting, line):
@@ -135,6 +142,80 @@ def test_a_model_of_a_shortcut_probe_says_so_and_is_not_mixed_with_cells(folder)
     (folder / "probe/crops.json").write_text('{"probe": "none such"}')
     text = run_blastdet(folder, *words, "bad", "--data", "probe", code=2)
     assert "probe 'none such' found, one of covered, elsewhere or none expected" in text
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "line"),
+    [
+        ("split", "Test", "line 2: split 'Test' found, train, val or test expected"),
+        ("mpp", "1e-9", "line 2: mpp 1e-09 found, 0.001 to 100 µm per pixel expected"),
+        ("score", "nan", "line 2: numbers expected"),
+        ("crop", "001.png", "line 3: 001.png: no such crop"),  # named twice
+        ("crop", "x" * 300, "no such crop"),
+        ("mpp", "99", "a square of 500 µm at most expected"),
+    ],
+)
+def test_a_table_that_tells_nonsense_is_one_line(folder, column, value, line):
+    shutil.copytree(folder / "made", folder / "odd", dirs_exist_ok=True)
+    rows = list(csv.DictReader((folder / "made/crops.csv").read_text().splitlines()))
+    rows[0][column] = value
+    with (folder / "odd/crops.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    config = read_config_of(folder, data=[{"path": "odd"}])
+    with pytest.raises((ConfigError, FormatError), match=re.escape(line)):
+        load_crops(config, folder)
+
+
+def read_config_of(folder, **changes):
+    """The fixture's configuration, changed."""
+    given = yaml.safe_load((folder / "made.yaml").read_text()) | changes
+    return ClassifyConfig.model_validate(given)
+
+
+def test_folders_that_only_validate_are_cut_alike_too(folder):
+    shutil.copytree(folder / "made", folder / "held", dirs_exist_ok=True)
+    text = (folder / "held/crops.csv").read_text().splitlines()
+    column = text[0].split(",").index("split")
+    rows = [line.split(",") for line in text]
+    lines = [rows[0]] + [[*row[:column], "val", *row[column + 1 :]] for row in rows[1:]]
+    (folder / "held/crops.csv").write_text("\n".join(",".join(row) for row in lines) + "\n")
+    (folder / "held/crops.json").write_text('{"colour": "canonical"}')
+    with pytest.raises(ConfigError, match="cut in different ways"):
+        load_crops(read_config_of(folder, data=[{"path": "made"}, {"path": "held"}]), folder)
+
+
+def test_few_crops_to_validate_on_are_told(folder):
+    notes = load_crops(read_config_of(folder), folder).notes
+    assert any("few crops to validate on (" in line and "blast" in line for line in notes)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch", "sizes"), [(17, 16, [17]), (33, 16, [16, 17]), (32, 16, [16, 16]), (1, 16, [1])]
+)
+def test_no_sample_is_alone_in_the_last_batch(length, batch, sizes):
+    parts = engine._parts(length, batch)
+    assert [len(part) for part in parts] == sizes
+    assert [i for part in parts for i in part] == list(range(length))
+
+
+def test_a_training_that_diverges_says_so(folder):
+    words = ("--set", "epochs=1", "--set", "lr=1e6", "--set", "warmup_epochs=0", "--set", "ema=0")
+    text = run_blastdet(folder, "train", "made.yaml", "--out", "wild", *words, code=2)
+    assert "lower lr" in text or "training: loss nan" in text, text
+
+
+def test_answers_that_are_no_probabilities_are_one_line(run, tmp_path):
+    folder = shutil.copytree(run / "weights", tmp_path / "odd")
+    card = read_card(folder)
+    write_card(card.model_copy(update={"input": card.input.model_copy(update={"mean": (float("nan"),) * 3})}), folder)
+    with pytest.raises(WeightsError, match="mean"):
+        load_classifier(folder)
+    model = load_classifier(run / "weights")
+    model._run = lambda batch, outputs: [np.full((len(batch), 2), np.nan, np.float32), np.ones(len(batch), np.float32)]
+    with pytest.raises(WeightsError, match="answers that are no probabilities"):
+        model([np.zeros((20, 20, 3), np.uint8)], [0.5])
 
 
 def _row(**changes) -> CropRow:
