@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.cards import Card, Trial
-from blastdet.classifiers import Classifier, Judged
+from blastdet.classifiers import Classifier, Judged, red_among_others
 from blastdet.crops import crop
 from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.images import Source
@@ -43,8 +43,8 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
     -------
     Detections
         The same cells in the same order, with ``label`` (blast from the operating threshold on, else wbc),
-        ``blast_probability``, ``unsure`` and ``cell_type``: "erythroblast" where that is the likeliest, and reaches the
-        card's threshold for it.
+        ``blast_probability``, ``unsure`` and ``cell_type``: "erythroblast" for no blast that reaches the card's
+        threshold for it, for such a cell leaves the white cells.
     """
     card = classifier.card
     probability = np.full(len(cells), np.nan, np.float32)
@@ -64,11 +64,9 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
         if card.unsure is not None:
             unsure[some] = card.unsure.covers(blast, found.distance)
         if ERYTHROBLAST in card.classes:
-            column = card.classes.index(ERYTHROBLAST)
-            known = found.probability.argmax(axis=1) == column
-            if (point := card.thresholds.get(ERYTHROBLAST)) is not None:  # what leaves the white cells must be sure
-                known &= found.probability[:, column] >= point.value
-            cell_type[some[known & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
+            point = card.thresholds.get(ERYTHROBLAST)
+            sure = red_among_others(found.probability, card.classes) >= (0.5 if point is None else point.value)
+            cell_type[some[sure & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
     return cells.with_columns(label=label, blast_probability=probability, unsure=unsure, cell_type=cell_type)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -56,6 +56,20 @@ class Classifier(Protocol):
             µm per pixel of each.
         """
         ...
+
+
+def red_among_others(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
+    """Probability (n,) of an erythroblast if it is no blast: the same before and after the blast's is calibrated.
+
+    Parameters
+    ----------
+    probability : (n, classes)
+    classes : sequence of str
+        With ``blast`` and ``erythroblast``.
+    """
+    given = probability.astype(np.float64)
+    rest = np.maximum(1 - given[:, list(classes).index("blast")], 1e-9)
+    return np.minimum(given[:, list(classes).index("erythroblast")] / rest, 1.0)
 
 
 def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blastdet.cards import Card, InputSpec, Metric, Threshold, Training, Unsure, sha256_of, write_card
-from blastdet.classifiers import load_classifier
+from blastdet.classifiers import load_classifier, red_among_others
 from blastdet.configs import ClassifyConfig
 from blastdet.crop_table import Cut
 from blastdet.errors import BlastdetError
@@ -119,9 +119,9 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled
         thresholds = {"blast": calibration.operating_threshold(score, is_blast)}
         unsure = calibration.unsure_of(score, is_blast, settled.distance)
         if {"wbc", ERYTHROBLAST} <= set(config.classes):
-            nucleated = settled.probability[:, config.classes.index(ERYTHROBLAST)]
+            red = red_among_others(settled.probability, config.classes)
             is_other = settled.truth == config.classes.index("wbc")
-            thresholds[ERYTHROBLAST] = calibration.erythroblast_threshold(nucleated, is_other)
+            thresholds[ERYTHROBLAST] = calibration.erythroblast_threshold(red, is_other)
     return Card(
         name=config.name,
         task="classify",
