@@ -4,6 +4,7 @@
     python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt [--probe] [--ship]
     python benchmarks/blasts.py small --ship      writes weights/blast and names it in the card of weights/default
     python benchmarks/blasts.py --fields          counts on the hand-boxed fields, with what is shipped
+    python benchmarks/blasts.py --erythroblasts   who is taken for one among PBC's validation crops
 
 Crops are cut first where they are missing: white cells as weights/default finds them on ALL fields (without the
 hand-boxed ones), PBC and BCCD. Names are those of configs/blasts. Each is trained five times, every time without one
@@ -36,7 +37,8 @@ from pydantic import BaseModel
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
 from blastdet.cards import Calibration, Metric, Threshold, Trial, Unsure, read_card, write_card
-from blastdet.classifiers import load_classifier, prepare
+from blastdet.classifiers import load_classifier, prepare, red_among_others
+from blastdet.configs import ClassifyConfig, read_any
 from blastdet.crop_table import CropRow, read_table
 from blastdet.evaluation.intervals import group_weights, percentile_interval
 from blastdet.evaluation.operating import reliability_of
@@ -44,7 +46,7 @@ from blastdet.formats import read
 from blastdet.images import read_image, write_image
 from blastdet.probes import PROBES
 from blastdet.training.calibration import class_weights, operating_threshold, platt, unsure_of
-from blastdet.training.crops import BY_SMEAR, folds, label_of
+from blastdet.training.crops import BY_SMEAR, folds, label_of, split
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")).resolve()
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("--left-out", action="store_true", help="train without PBC, without BCCD: their false blasts")
     parser.add_argument("--subtypes", action="store_true", help="benign, early, pre, pro: the confusion")
     parser.add_argument("--fields", action="store_true", help="counts on the hand-boxed fields, with what is shipped")
+    parser.add_argument("--erythroblasts", action="store_true", help="who is taken for one, with what is shipped")
     parser.add_argument("--picture", action="store_true", help="three crops of each confusion cell, in RUNS/NAME")
     parser.add_argument("--init", type=Path, help="starting weights of each, e.g. runs/pbc-types-small/best.pt")
     parser.add_argument("--ship", action="store_true", help="train on all folds and write weights/blast")
@@ -82,6 +85,8 @@ def main() -> None:
         hand_boxed()
         return
     cut(CROPS)
+    if asked.erythroblasts:
+        erythroblasts()
     rows: dict[str, dict[str, Any]] = {}
     settings = [f"init={asked.init.resolve()}"] if asked.init else []
     for name in asked.names:
@@ -427,6 +432,21 @@ def hand_boxed() -> None:
     bias, spread = float(np.mean(errors)), float(np.std(errors, ddof=1))
     low, high = bias - 1.96 * spread, bias + 1.96 * spread
     print(f"called blasts a field less the label's (Bland-Altman): bias {bias:+.2f}, limits {low:+.2f} to {high:+.2f}")
+
+
+def erythroblasts() -> None:
+    """Of each cell type of PBC's validation crops: how many the shipped weights take for erythroblasts."""
+    config = read_any(CONFIGS / "small.yaml")
+    assert isinstance(config, ClassifyConfig)
+    _, rows = split([row for row in read_table(CROPS / "pbc") if row.label == "wbc"], config.val_share, config.seed)
+    model = load_classifier("blast", "cpu")
+    card = model.card
+    found = model([read_image(CROPS / "pbc" / row.crop) for row in rows], [row.mpp for row in rows]).probability
+    red = red_among_others(found, card.classes) >= card.thresholds["erythroblast"].value
+    red &= found[:, card.classes.index("blast")] < card.thresholds["blast"].value
+    for kind in sorted({row.cell_type for row in rows}):
+        mine = np.array([row.cell_type == kind for row in rows])
+        print(f"{kind:<22}{red[mine].sum():>4} of {mine.sum():>3} taken for erythroblasts")
 
 
 def probe(kind: str, runs: Path) -> None:
