@@ -378,7 +378,7 @@ def ship(name: str, runs: Path, settings: Sequence[str], found: dict[str, Any]) 
     settled = Settled.of(runs)
     limits = (
         "Labels of ALL fields are those of whole fields; hematogones (benign) are hard for people, too.",
-        "All blasts it learnt come from one laboratory, and film without any cell tells its classes nearly as well.",
+        "All blasts it learnt come from one laboratory, and film without any cell tells much of its classes, too.",
         "Figures of its validation crops flatter: few clusters, and its best epoch was chosen on them.",
     )
     out_of_folds = tuple(
