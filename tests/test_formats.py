@@ -125,14 +125,6 @@ def test_pictures_are_copied_byte_for_byte_or_linked(tmp_path: Path) -> None:
         files.place_images(dataset, tmp_path / "again")
 
 
-def test_a_failed_write_leaves_the_old_text_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        files.write_text(tmp_path / "a.txt", "new \ud800")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
-
-
 def test_unreadable_text(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="cannot be read"):
         files.read_text(tmp_path / "none")

@@ -30,6 +30,14 @@ def test_a_file_that_fails_half_way_leaves_the_one_before(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
+def test_text_that_no_file_can_hold_leaves_the_one_before(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "before")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "after \ud800")
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
 def test_a_folder_in_the_place_of_a_file_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(IsADirectoryError):

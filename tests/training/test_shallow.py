@@ -56,11 +56,14 @@ def test_hand_made_features_need_no_network(name, pca, crops_folder):
         (["features=hand-made", "model=svm", "options={nonsense: 1}"], "with options {'nonsense': 1}"),
         (["features=nowhere", "model=svm"], "nowhere: no card.json found"),
         (["features=default", "model=svm"], "the weights of a network that classifies crops expected"),
-        (["features=run/weights", "model=svm", "mpp=0.4"], "mpp, side, low_pass: (0.4, 64, 0.7) found"),
+        (["features=run/weights", "model=svm", "mpp=0.4"], "low_pass, colour: (0.4, 64, 0.7, 'as it is') found"),
+        (["features=hand-made", "model=random_forest", "epoch_samples=1"], "epoch_samples: 1 found, more expected"),
+        (["features=hand-made", "model=k_nearest", "options={metric: chebyshev}"], "model: k_nearest with options"),
+        (["features=hand-made", "model=lda", "init=last.pt"], "init: is for networks"),
         (["features=hand-made", "model=lda", "pca=500"], "pca 500"),
     ],
 )
 def test_bad_settings_are_one_line(setting, line, crops_folder, crops_run):
     words = [word for one in setting for word in ("--set", one)]
-    text = run_blastdet(crops_folder, "train", "made.yaml", "--out", "bad", *words, *SETTINGS, code=2)
+    text = run_blastdet(crops_folder, "train", "made.yaml", "--out", "bad", *SETTINGS, *words, code=2)
     assert line in text and "Traceback" not in text
