@@ -32,6 +32,8 @@ NOT_A_CELL = "not a cell"
 """Label of a detection that no annotated cell matches, where all white cells are annotated."""
 
 _LARGEST_UM = 24.0
+"""No cell is wider."""
+
 _PERHAPS = 0.1
 """What a detector scores so may be a cell: too little to cut it out, too much to call the place free of cells."""
 
@@ -136,8 +138,8 @@ def true_cells(dataset: Dataset) -> list[Cells]:
         truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
         reasons = {"to be ignored": int(ignored.sum())}
-        kept = _on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons)
-        cells.append(replace(kept, nucleated=_places(truth, smear.mpp)))
+        places = _places(truth, smear.mpp)
+        cells.append(_on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons, places))
     return cells
 
 
@@ -148,26 +150,25 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
     are annotated with a box; else nobody said what it is.
     """
     thresholds = {name: value for name, value in predictions.thresholds.items() if name in NUCLEATED}
+    perhaps = {name: min(value, _PERHAPS) for name, value in thresholds.items()}
     scales: Sequence[Scale | None] = predictions.mpp or [smear.mpp for smear in dataset]
     cells = []
     for smear, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
-        reached = candidates[candidates.reach(thresholds)]
+        found = candidates[candidates.reach(thresholds)]
         truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
-        annotated = _places(truth, mpp)
+        places = np.concatenate([candidates[candidates.reach(perhaps)].boxes_xyxy, _places(truth, mpp)])
         boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
         complete = smear.truth is not None and "wbc" in smear.annotated and bool(boxed.all())
         truth = truth[boxed]
-        partner = _partners(reached, truth)
+        partner = _partners(found, truth)
         ignored = np.zeros(len(truth) + 1, bool)  # the last entry serves those without a partner
         ignored[:-1] = False if truth.ignore is None else truth.ignore
         keep = ~ignored[partner]
         names = np.array([*_names(truth.label), NOT_A_CELL if complete else ""])
         types = np.array([*(truth.cell_type if truth.cell_type is not None else [""] * len(truth)), ""])
-        found, partner = reached[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
-        kept = _on_picture(smear, mpp, found, names[partner].tolist(), {"to be ignored": int((~keep).sum())})
-        maybe = candidates.of(*NUCLEATED)
-        maybe = maybe[maybe.score >= _PERHAPS]
-        cells.append(replace(kept, nucleated=np.concatenate([reached.boxes_xyxy, maybe.boxes_xyxy, annotated])))
+        found, partner = found[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
+        reasons = {"to be ignored": int((~keep).sum())}
+        cells.append(_on_picture(smear, mpp, found, names[partner].tolist(), reasons, places))
     return cells
 
 
@@ -231,7 +232,12 @@ def probed(smear: Smear, cells: Cells, probe: str, marks: Sequence[Box] = ()) ->
 
 
 def _on_picture(
-    smear: Smear, mpp: Scale | None, cells: Detections, labels: Sequence[str], reasons: dict[str, int]
+    smear: Smear,
+    mpp: Scale | None,
+    cells: Detections,
+    labels: Sequence[str],
+    reasons: dict[str, int],
+    nucleated: NDArray[np.float32],
 ) -> Cells:
     """Cells cut to the picture; those without a box there are left out."""
     xyxy = boxes.clip(cells.boxes_xyxy, smear.size_wh)
@@ -242,8 +248,7 @@ def _on_picture(
     reasons |= {"without a box": int(pointed.sum()), "off the picture": int((~keep & ~pointed).sum())}
     kept = cells.with_columns(boxes_xyxy=xyxy)[keep]
     chosen = tuple(label for label, is_kept in zip(labels, keep, strict=True) if is_kept)
-    left_out = {why: n for why, n in reasons.items() if n}
-    return Cells(kept, chosen, mpp or (1.0, 1.0), left_out, cells.boxes_xyxy)
+    return Cells(kept, chosen, mpp or (1.0, 1.0), {why: n for why, n in reasons.items() if n}, nucleated)
 
 
 def write_crops(
@@ -277,7 +282,7 @@ def write_crops(
     failed = []
     for smear, mine in zip(dataset, cells, strict=True):
         try:
-            rows += list(_write_smear(dataset, smear, mine, folder / f"{len(rows):06d}", how))
+            rows += list(_write_smear(dataset, smear, mine, how, (folder, len(rows))))
         except ImageError as error:
             failed.append(str(error))
         progress()
@@ -292,16 +297,16 @@ def write_crops(
     return rows, failed
 
 
-def _write_smear(dataset: Dataset, smear: Smear, cells: Cells, first: Path, how: Cut) -> Iterator[CropRow]:
-    """Crops of one smear, numbered from the name of the first."""
-    found = cells.found
+def _write_smear(dataset: Dataset, smear: Smear, cells: Cells, how: Cut, place: tuple[Path, int]) -> Iterator[CropRow]:
+    """Crops of one smear, into a folder, numbered from there on."""
+    found, (folder, start) = cells.found, place
     if not len(found):
         return
     types = found.cell_type if found.cell_type is not None else [""] * len(found)
     with as_seen(open_smear(smear.path), how.colour) as source:
         for i, box in enumerate(found.boxes_xyxy.tolist()):
-            name = f"{int(first.name) + i:06d}.png"
-            write_image(first.with_name(name), crop_of(how.probe, source, tuple(box), cells.mpp))
+            name = f"{start + i:06d}.png"
+            write_image(folder / name, crop_of(how.probe, source, tuple(box), cells.mpp))
             x1, y1, x2, y2 = (round(v, 2) for v in box)
             yield CropRow(
                 crop=name,
@@ -344,7 +349,7 @@ def read_table(folder: Path) -> list[CropRow]:
             raise FormatError(f"{path}: line {number}: mpp {numbers['mpp']} found, 0.001 to 100 µm per pixel expected")
         if words["split"] not in ("", *SPLITS):
             raise FormatError(f"{path}: line {number}: split {words['split']!r} found, train, val or test expected")
-        if Path(words["crop"]).name != words["crop"] or words["crop"] not in there:
+        if words["crop"] not in there:
             raise FormatError(f"{path}: line {number}: {words['crop'][:80]}: no such crop in {folder}")
         there.remove(words["crop"])  # a second time it would be counted twice
         rows.append(CropRow(**words, **numbers))  # type: ignore[arg-type]

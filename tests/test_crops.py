@@ -275,33 +275,29 @@ def test_the_command_with_a_model(tmp_path):
     assert code == 2 and "one at most" in text
 
 
-def test_a_picture_that_the_model_cannot_read_is_named_and_the_others_are_done(tmp_path):
-    shutil.copytree(Path(__file__).parents[1] / "datasets/demo", tmp_path / "demo")
-    document = json.loads((tmp_path / "demo/truth.json").read_text())
+def _demo(folder: Path, *more: str) -> Path:
+    """The demo set with more pictures in its annotations, the first of them cut short; returns these."""
+    shutil.copytree(Path(__file__).parents[1] / "datasets/demo", folder / "demo")
+    truth = folder / "demo/truth.json"
+    document = json.loads(truth.read_text())
     image = document["images"][0]
-    picture = Path(tmp_path / "demo" / image["file_name"])
-    (picture.parent / "cut.jpg").write_bytes(picture.read_bytes()[:5000])
-    document["images"].append({**image, "id": 99, "file_name": "cut.jpg"})
-    (tmp_path / "demo/truth.json").write_text(json.dumps(document))
-    words = ["crops", str(tmp_path / "demo/truth.json"), str(tmp_path / "out"), "--weights", "default"]
-    done = CliRunner().invoke(cli, words)
-    assert done.exit_code == 1, done.output
-    assert "failed " in done.output and "cut.jpg" in done.output
+    (folder / "demo/cut.jpg").write_bytes((folder / "demo" / image["file_name"]).read_bytes()[:5000])
+    document["images"] += [{**image, "id": 90 + i, "file_name": name} for i, name in enumerate(("cut.jpg", *more))]
+    truth.write_text(json.dumps(document))
+    return truth
+
+
+def test_a_picture_that_the_model_cannot_read_is_named_and_the_others_are_done(tmp_path):
+    truth = _demo(tmp_path)
+    code, text = _run(truth, tmp_path / "out", "--weights", "default")
+    assert code == 1, text
+    assert "failed " in text and "cut.jpg" in text
     assert len(read_table(tmp_path / "out")) >= 10
 
 
 def test_where_the_scale_is_measured_what_tells_none_is_named_and_the_others_are_done(tmp_path):
-    shutil.copytree(Path(__file__).parents[1] / "datasets/demo", tmp_path / "demo")
-    document = json.loads((tmp_path / "demo/truth.json").read_text())
-    image = document["images"][0]
-    picture = Path(tmp_path / "demo" / image["file_name"])
-    (picture.parent / "cut.jpg").write_bytes(picture.read_bytes()[:5000])
-    Image.fromarray(np.full((300, 300, 3), 230, np.uint8)).save(picture.parent / "empty.png")
-    document["images"] += [
-        {**image, "id": 98, "file_name": "cut.jpg"},
-        {**image, "id": 99, "file_name": "empty.png", "width": 300, "height": 300},
-    ]
-    (tmp_path / "demo/truth.json").write_text(json.dumps(document))
-    code, text = _run(tmp_path / "demo/truth.json", tmp_path / "out", "--mpp", "auto")
+    truth = _demo(tmp_path, "empty.png")
+    Image.fromarray(np.full((1200, 1600, 3), 230, np.uint8)).save(tmp_path / "demo/empty.png")
+    code, text = _run(truth, tmp_path / "out", "--mpp", "auto")
     assert code == 1 and "cut.jpg" in text and "empty.png: too few red cells to measure by" in text, text
     assert {0.09 < row.mpp < 0.11 for row in read_table(tmp_path / "out")} == {True}

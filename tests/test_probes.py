@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blastdet import formats
-from blastdet.cli import cli
+from blastdet.cli import cli, crops
 from blastdet.crop_table import found_cells, read_table, true_cells
 from blastdet.crops import crop, window
 from blastdet.evaluation.summary import Predictions
@@ -124,6 +124,12 @@ def folder(tmp_path):
     smear = Smear(tmp_path / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25), split="train")
     formats.write(Dataset("made", tmp_path, (smear,)), tmp_path, "coco")
     return tmp_path
+
+
+def test_the_command_offers_what_there_is():
+    """Its words are spelt out, for --help imports nothing heavy."""
+    (option,) = (one for one in crops.command.params if one.name == "probe")
+    assert tuple(option.type.choices) == PROBES
 
 
 def test_the_command_cuts_windows_and_says_so_in_its_record(folder):

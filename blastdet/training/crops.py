@@ -21,10 +21,11 @@ from blastdet.stain import jitter_stain
 from blastdet.training.augment import photometric
 from blastdet.types import ERYTHROBLAST, RGB
 
-_FEW = 50
-_LARGEST_UM = 500.0
 PAD = 240
 """Grey around a crop that does not fill the input: that of empty film in canonical colours."""
+
+_FEW = 50  # crops of a class; thresholds and figures on fewer are chance
+_LARGEST_UM = 500.0  # side of a crop: a table that says more is mistaken, and would take all memory
 
 BY_SMEAR: dict[str, str] = {
     "benign": "wbc",
@@ -128,7 +129,7 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     if few := {name: n for name, n in Counter(label_of(row, config.label) for _, row, _ in val).items() if n < _FEW}:
         words = ", ".join(f"{n} {name}" for name, n in few.items())
         notes.append(f"few crops to validate on ({words}): thresholds and figures in the card will say little")
-    cuts = {cut_of(folder) for folder, *_ in (*train, *val)}
+    cuts = {cut_of(folder) for folder in {folder for folder, *_ in (*train, *val)}}
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))
         raise ConfigError(f"data: crops cut in different ways found ({ways}): cut them alike")
