@@ -13,7 +13,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithShipped(build_py):
-    """The usual build, then the folders that `blastdet.cards.shipped` looks for."""
+    """The usual build, then the folders that `blastdet.core.model_card.shipped` looks for."""
 
     def run(self) -> None:
         super().run()

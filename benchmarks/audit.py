@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from blastdet.audit import audit_folder
-from blastdet.overlap import Overlap, connected, find_overlaps
+from blastdet.audit.folder_audit import audit_folder
+from blastdet.audit.overlapping_fields import Overlap, connected, find_overlaps
 
 DATA = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parent.parent.parent / "shared" / "data"))
 

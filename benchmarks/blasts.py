@@ -36,17 +36,17 @@ import yaml
 from pydantic import BaseModel
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from blastdet.cards import Calibration, Metric, Threshold, Trial, Unsure, read_card, write_card
-from blastdet.classifiers import load_classifier, prepare, red_among_others
-from blastdet.configs import ClassifyConfig, read_any
-from blastdet.crop_table import CropRow, read_table
+from blastdet.core.model_card import Calibration, Metric, Threshold, Trial, Unsure, read_card, write_card
+from blastdet.datasets.crop_dataset import CropRow, read_table
+from blastdet.datasets.formats.registry import read
+from blastdet.datasets.negative_controls import PROBES
 from blastdet.evaluation.intervals import group_weights, percentile_interval
-from blastdet.evaluation.operating import reliability_of
-from blastdet.formats import read
-from blastdet.images import read_image, write_image
-from blastdet.probes import PROBES
-from blastdet.training.calibration import class_weights, operating_threshold, platt, unsure_of
-from blastdet.training.crops import BY_SMEAR, folds, label_of, split
+from blastdet.evaluation.operating_points import reliability_of
+from blastdet.imaging.io import read_image, write_image
+from blastdet.models.classifier import load_classifier, prepare, red_among_others
+from blastdet.training.classification.calibration import class_weights, operating_threshold, platt, unsure_of
+from blastdet.training.classification.crop_samples import BY_SMEAR, folds, label_of, split
+from blastdet.training.config import ClassifyConfig, read_any
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")).resolve()
@@ -412,7 +412,7 @@ def ship(name: str, runs: Path, settings: Sequence[str], found: dict[str, Any]) 
 
 def hand_boxed() -> None:
     """Counts of blasts on the hand-boxed fields, as `blastdet detect` gives them, against the fields' labels."""
-    from blastdet.pipeline import Options, detect_smear, load_models
+    from blastdet.inference.pipeline import Options, detect_smear, load_models
 
     models = load_models("default", "cpu")
     table: dict[str, list[tuple[int, ...]]] = {}

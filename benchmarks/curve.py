@@ -44,8 +44,8 @@ def main() -> None:
 
 def milliseconds(runs: list[Path], n: int = 40) -> list[float]:
     """Median time of one BCCD picture for each model, loaded; taken in turns, so that all bear what else is running."""
-    from blastdet.formats import read
-    from blastdet.pipeline import Options, detect_smear, load_models
+    from blastdet.datasets.formats.registry import read
+    from blastdet.inference.pipeline import Options, detect_smear, load_models
 
     loaded = [load_models(run / "weights", "cpu") for run in runs]
     times: list[list[float]] = [[] for _ in runs]

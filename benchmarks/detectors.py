@@ -100,12 +100,12 @@ def size(run: Path) -> dict[str, float]:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from blastdet.cards import read_card
-    from blastdet.configs import read_config
-    from blastdet.detectors.onnx import padded_size
-    from blastdet.formats import read
-    from blastdet.scale import scaled_size
-    from blastdet.training.run import build
+    from blastdet.core.model_card import read_card
+    from blastdet.datasets.formats.registry import read
+    from blastdet.inference.scale import scaled_size
+    from blastdet.models.onnx_detector import padded_size
+    from blastdet.training.config import read_config
+    from blastdet.training.detection.train import build
 
     card, smear = read_card(run / "weights"), read(DATA).smears[0]
     assert smear.mpp is not None
@@ -119,8 +119,8 @@ def size(run: Path) -> dict[str, float]:
 
 def cpu_ms(run: Path, pictures: int = 30) -> float:
     """Median milliseconds from the file of a 640x480 picture to its cells, on this machine's CPU."""
-    from blastdet.formats import read
-    from blastdet.pipeline import Options, detect_smear, load_models
+    from blastdet.datasets.formats.registry import read
+    from blastdet.inference.pipeline import Options, detect_smear, load_models
 
     models, times = load_models(run / "weights", "cpu"), []
     for smear in read(DATA).of("test").smears[: pictures + 3]:

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet.evaluation.coco import MAX_DETS, average_precision, coco_sides
-from blastdet.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.evaluation.average_precision import MAX_DETS, average_precision, coco_sides
 
 CLASSES = ("wbc", "rbc", "platelet")
 

@@ -106,9 +106,9 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
     Cells it is not sure of, cut by the border, or under the scale bar are ignored (``iscrowd``).
     """
     if not path.is_file():
-        from blastdet.formats import read
-        from blastdet.pipeline import Options, detect_smear, load_models
-        from blastdet.splits import without
+        from blastdet.datasets.formats.registry import read
+        from blastdet.datasets.splits import without
+        from blastdet.inference.pipeline import Options, detect_smear, load_models
 
         dataset = without(read(DATA / "all_fields", "all_fields"), BOXES)
         models = load_models("default")

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet import formats
-from blastdet.evaluation.summary import Predictions
-from blastdet.images import write_image
-from blastdet.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.datasets.formats import registry
+from blastdet.evaluation.evaluate import Predictions
+from blastdet.imaging.io import write_image
 
 SIZE_WH = (640, 480)
 CLASSES = ("blast", "wbc", "rbc", "platelet")
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIFTYONE_DATABASE_DIR"] = str(Path(folder) / "mongo")
         dataset, predictions = made(Path(folder), asked.smears, asked.cells)
-        formats.write(dataset, Path(folder) / "coco", "coco")
+        registry.write(dataset, Path(folder) / "coco", "coco")
         measure(dataset, predictions, Path(folder) / "coco")
 
 
@@ -64,8 +64,8 @@ def made(folder: Path, n_smears: int, n_cells: int) -> tuple[Dataset, Prediction
 def measure(dataset: Dataset, predictions: Predictions, coco: Path) -> None:
     """Load both ways; a line each."""
     from blastdet.review.cells import cells_of
-    from blastdet.review.loading import Reviewed, load
-    from blastdet.review.session import started
+    from blastdet.review.fiftyone_dataset import Reviewed, load
+    from blastdet.review.fiftyone_session import started
 
     begun = time.perf_counter()
     with started(None) as fiftyone:

@@ -1,6 +1,6 @@
 """How well the scale is found: python benchmarks/ruler.py [train|val|test|synth] [n] [weights]
 
-Without weights `blastdet.ruler` alone is measured; with them, all of `--mpp auto`: the ruler, then the detector.
+Without weights `segmentation.mpp_estimation` alone is measured; with them, all of `--mpp auto`: then the detector.
 
 BCCD pictures are resampled by an unknown factor of 0.12–1.5 (log-uniform); a third squeezed 4:3 along one axis, a third
 cropped. Truth: the median of the isolated red-cell boxes of the picture. Synthetic smears: their exact boxes.
@@ -20,11 +20,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from blastdet import boxes, ruler
-from blastdet.colour import as_seen
-from blastdet.detectors import Detector, load_detector
-from blastdet.images import resize
-from blastdet.scale import find_scale
+from blastdet.core import boxes
+from blastdet.imaging.io import resize
+from blastdet.imaging.stain_normalization import as_seen
+from blastdet.inference.scale import find_scale
+from blastdet.models.detector import Detector, load_detector
+from blastdet.segmentation import mpp_estimation
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
 Case = tuple[str, np.ndarray, tuple[float, float], float]  # kind, picture, red cell (x, y) in px, stretch y/x
@@ -72,7 +73,7 @@ def resampled(split: str, n: int, rng: np.random.Generator) -> Iterator[Case]:
 
 
 def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
-    from blastdet.synth import SynthConfig, render
+    from blastdet.synth.render import SynthConfig, render
 
     for seed in range(n):
         mpp = float(np.exp(rng.uniform(np.log(0.06), np.log(0.45))))
@@ -117,7 +118,7 @@ def main(source: str, n: int, weights: str | None = None) -> None:
     kinds, errors, truths, seconds, right_shape = [], [], [], [], []
     for kind, image, truth, stretch in synthetic(n, rng) if source == "synth" else resampled(source, n, rng):
         start = time.process_time()
-        mpp = measured(image, detector) if detector else ruler.measure(image).mpp
+        mpp = measured(image, detector) if detector else mpp_estimation.measure(image).mpp
         seconds.append(time.process_time() - start)
         size = np.sqrt(truth[0] * truth[1])
         kinds.append(kind)

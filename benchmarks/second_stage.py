@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet import blasts
-from blastdet.images import open_smear
-from blastdet.pipeline import Options, detect_smear, load_models
+from blastdet.imaging.io import open_smear
+from blastdet.inference import second_stage
+from blastdet.inference.pipeline import Options, detect_smear, load_models
 
 MPP = (0.1, 0.1)
 
@@ -42,7 +42,7 @@ def main(n: int = 60, rounds: int = 9) -> None:
                 source = first.see(picture)
                 source.read(None, (0.01, 0.01))  # decoded once for both stages in a run
                 opened = time.perf_counter()
-                blasts.judge(source, cells, MPP, both.classifier)
+                second_stage.judge(source, cells, MPP, both.classifier)
             times.append((between - start, time.perf_counter() - opened))
     stage1, stage2 = (1000 * statistics.median(column) for column in zip(*times, strict=True))
     print(

@@ -20,11 +20,12 @@ from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 from sklearn.cluster import KMeans
 
-from blastdet import boxes, segment
+from blastdet.core import boxes
+from blastdet.segmentation import nuclei
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
 MPP = 7.5 / 105
-SMALLEST = 20 / segment.WORK_MPP**2  # 20 µm²: less is a platelet
+SMALLEST = 20 / nuclei.WORK_MPP**2  # 20 µm²: less is a platelet
 
 
 def cases(split: str) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -97,7 +98,7 @@ def distance_watershed(image: np.ndarray) -> np.ndarray:
 
 
 def ours(image: np.ndarray) -> np.ndarray:
-    return segment.segment_cells(image, (segment.WORK_MPP, segment.WORK_MPP)).boxes_xyxy
+    return nuclei.segment_cells(image, (nuclei.WORK_MPP, nuclei.WORK_MPP)).boxes_xyxy
 
 
 def score(method: Callable[[np.ndarray], np.ndarray], smears: list[tuple[np.ndarray, np.ndarray]]) -> str:
@@ -105,7 +106,7 @@ def score(method: Callable[[np.ndarray], np.ndarray], smears: list[tuple[np.ndar
     hits = found = 0
     times = []
     for image, truth in smears:
-        size = round(image.shape[1] * MPP / segment.WORK_MPP), round(image.shape[0] * MPP / segment.WORK_MPP)
+        size = round(image.shape[1] * MPP / nuclei.WORK_MPP), round(image.shape[0] * MPP / nuclei.WORK_MPP)
         work = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         start = time.process_time()
         cells = method(work)
@@ -138,15 +139,15 @@ def main(split: str) -> None:
         "k-means (Lab, k = 3)": k_means,
         "fuzzy c-means (Lab, c = 3, m = 2)": fuzzy_c_means,
         "watershed (Otsu, distance transform)": distance_watershed,
-        "blastdet.segment": ours,
+        "blastdet.segmentation.nuclei": ours,
     }.items():
         print(f"| {name} | {score(method, smears)} |", flush=True)
     seeded: list[float] = []
     for image, truth in smears:
-        grown = segment.grow_boxes(image, (truth[:, :2] + truth[:, 2:]) / 2, (MPP, MPP))
+        grown = nuclei.grow_boxes(image, (truth[:, :2] + truth[:, 2:]) / 2, (MPP, MPP))
         seeded.extend(boxes.pair_iou(grown, truth))
     above = np.mean(np.array(seeded) > 0.5)
-    print(f"\nblastdet.segment seeded with box centres: median IoU {np.median(seeded):.3f}, {above:.1%} above 0.5")
+    print(f"\nsegmentation.nuclei seeded with box centres: median IoU {np.median(seeded):.3f}, {above:.1%} above 0.5")
 
 
 if __name__ == "__main__":

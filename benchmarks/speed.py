@@ -87,8 +87,8 @@ def export_for_peers() -> None:
     import torch
     from onnx import numpy_helper
 
-    from blastdet.configs import read_config
-    from blastdet.training.run import build
+    from blastdet.training.config import read_config
+    from blastdet.training.detection.train import build
 
     module = build(read_config(REPO / "configs/default.yaml")).module.eval().fuse()
     graph = onnx.load(REPO / "weights/default/model.onnx").graph
@@ -172,7 +172,7 @@ def audit(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """One film, models loaded."""
-    from blastdet.pipeline import Options, detect_smear, load_models
+    from blastdet.inference.pipeline import Options, detect_smear, load_models
 
     path, models, rows = film(folder), load_models("default", "cpu"), []
     for name, scale in (("SAHI", []), ("SAHI on reduced pixels", [f"{FILM_MPP / MODEL_MPP}"])):

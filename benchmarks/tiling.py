@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from speed import BCCD_MPP, DATA, FILM_MPP, MODEL, MODEL_MPP, PEERS, RUNS, SCRIPTS, child, install
 
-from blastdet.formats import read
-from blastdet.images import read_image, write_image
+from blastdet.datasets.formats.registry import read
+from blastdet.imaging.io import read_image, write_image
 
 SIDE = 4  # pictures along each side of a mosaic
 CATEGORIES = [{"id": 1, "name": "wbc"}, {"id": 2, "name": "rbc"}, {"id": 3, "name": "platelet"}]

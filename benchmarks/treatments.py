@@ -29,11 +29,11 @@ import cv2
 import numpy as np
 from blasts import CROPS, REPO, SETS, out_of_fold, probe, six_numbers, tell
 
-from blastdet.crop_table import TABLE, CropRow, read_table
-from blastdet.crops import CONTEXT
-from blastdet.images import read_image, write_image
-from blastdet.training.crops import PAD
-from blastdet.types import RGB
+from blastdet.core.types import RGB
+from blastdet.datasets.crop_dataset import TABLE, CropRow, read_table
+from blastdet.imaging.cell_crops import CONTEXT
+from blastdet.imaging.io import read_image, write_image
+from blastdet.training.classification.crop_samples import PAD
 
 Change = Callable[[RGB, CropRow, bool], RGB]
 """A crop, its row, and whether it is a window of a probe -> what the classifier is shown."""

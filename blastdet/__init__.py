@@ -9,14 +9,14 @@ __version__ = "0.1.0"
 
 # Resolved on first use (PEP 562): `import blastdet` itself imports nothing heavy.
 _PUBLIC = {
-    "BlastdetError": "blastdet.errors",
-    "Dataset": "blastdet.types",
-    "Detections": "blastdet.types",
-    "Smear": "blastdet.types",
-    "SmearReport": "blastdet.reports",
-    "detect": "blastdet.pipeline",
-    "load_detector": "blastdet.detectors",
-    "open_smear": "blastdet.images",
+    "BlastdetError": "blastdet.core.errors",
+    "Dataset": "blastdet.core.types",
+    "Detections": "blastdet.core.types",
+    "Smear": "blastdet.core.types",
+    "SmearReport": "blastdet.core.results",
+    "detect": "blastdet.inference.pipeline",
+    "load_detector": "blastdet.models.detector",
+    "open_smear": "blastdet.imaging.io",
 }
 
 __all__ = ["__version__", *_PUBLIC]

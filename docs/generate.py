@@ -100,12 +100,12 @@ def written_fields() -> dict[str, list[str]]:
     """Field names of each output format, read from real files."""
     import numpy as np
 
-    from blastdet.classifiers.fake import FakeClassifier
-    from blastdet.crop_table import CropRow
-    from blastdet.detectors.fake import MARKS, FakeDetector
-    from blastdet.images import write_image
-    from blastdet.outputs import coco_entry, write_coco, write_smear
-    from blastdet.pipeline import Models, Options, detect_smear
+    from blastdet.datasets.crop_dataset import CropRow
+    from blastdet.imaging.io import write_image
+    from blastdet.inference.pipeline import Models, Options, detect_smear
+    from blastdet.inference.writers import coco_entry, write_coco, write_smear
+    from blastdet.models.fake_classifier import FakeClassifier
+    from blastdet.models.fake_detector import MARKS, FakeDetector
 
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "smear.png")
@@ -158,27 +158,28 @@ def models_page(title: str, section: str, words: Mapping[str, Any]) -> str:
 
 
 def _models(section: str) -> list[type[BaseModel]]:
-    from blastdet import cards, configs
+    from blastdet.core import model_card
+    from blastdet.training import config
 
     if section == "config":
         return [
-            configs.TrainConfig,
-            configs.DataConfig,
-            configs.AugmentConfig,
-            configs.ClassifyConfig,
-            configs.CropsConfig,
-            configs.CropAugmentConfig,
+            config.TrainConfig,
+            config.DataConfig,
+            config.AugmentConfig,
+            config.ClassifyConfig,
+            config.CropsConfig,
+            config.CropAugmentConfig,
         ]
     return [
-        cards.Card,
-        cards.InputSpec,
-        cards.Threshold,
-        cards.Unsure,
-        cards.Calibration,
-        cards.Trial,
-        cards.Training,
-        cards.DataSource,
-        cards.Metric,
+        model_card.Card,
+        model_card.InputSpec,
+        model_card.Threshold,
+        model_card.Unsure,
+        model_card.Calibration,
+        model_card.Trial,
+        model_card.Training,
+        model_card.DataSource,
+        model_card.Metric,
     ]
 
 
@@ -186,7 +187,7 @@ def _type(field: FieldInfo) -> str:
     annotation = field.annotation
     plain = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else ""
     name = plain or str(annotation).replace("typing.", "")
-    for module in ("blastdet.cards.", "blastdet.configs."):
+    for module in ("blastdet.core.model_card.", "blastdet.training.config."):
         name = name.replace(module, "")
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     limits = [f"{sign} {getattr(m, key):g}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)]

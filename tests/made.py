@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from click.testing import CliRunner
 from hypothesis import strategies as st
 from PIL import Image
 
-from blastdet.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Smear
+from blastdet.cli.data_commands.convert import command as convert_command
+from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Smear
 
 SIZE_WH = (64, 48)
 COLUMNS = ("label", "score", "id", "point_xy", "ignore", "origin", "cell_type", "blast_probability")
@@ -170,3 +172,11 @@ def same_smears(a: Dataset, b: Dataset, tolerance: float = 0.0) -> None:
         for field in ("size_wh", "mpp", "group", "cluster", "split", "label", "annotated"):
             assert getattr(smear, field) == getattr(other, field), field
         same_cells(smear.truth, other.truth, tolerance)
+
+
+def convert(*arguments: object) -> str:
+    """What ``blastdet convert`` prints; its errors are raised."""
+    result = CliRunner().invoke(convert_command, [str(a) for a in arguments])
+    if result.exception:
+        raise result.exception
+    return result.output

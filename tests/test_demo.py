@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from blastdet.cli.synth import command
-from blastdet.formats import coco
-from blastdet.images import read_image
+from blastdet.cli.data_commands.synth import command
+from blastdet.datasets.formats import coco
+from blastdet.imaging.io import read_image
 
 DEMO = Path(__file__).resolve().parent.parent / "datasets" / "demo"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet import boxes
-from blastdet.audit.pairs import disagreement, leak, pair_rule
-from blastdet.audit.raw import RawBox, RawRecord
-from blastdet.audit.sizes import implausible_size, scale
+from blastdet.audit.pair_rules import disagreement, leak, pair_rule
+from blastdet.audit.raw_annotations import RawBox, RawRecord
+from blastdet.audit.size_rules import implausible_size, scale
 from blastdet.audit.subject import ENOUGH, SEVERITIES, Finding, Findings, Subject, box_of
-from blastdet.types import CELL_CLASSES, Detections, Smear
+from blastdet.core import boxes
+from blastdet.core.types import CELL_CLASSES, Detections, Smear
 
 _DOUBLED_IOU = 0.8
 _USUAL_SHARE = 0.9  # a class that this share of the pictures shows is expected on every picture

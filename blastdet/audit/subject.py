@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.audit.raw import RawRecord
-from blastdet.overlap import NearDuplicate, Overlap
-from blastdet.types import Dataset, Smear, WidthHeight
+from blastdet.audit.overlapping_fields import NearDuplicate, Overlap
+from blastdet.audit.raw_annotations import RawRecord
+from blastdet.core.types import Dataset, Smear, WidthHeight
 
 SEVERITIES: tuple[str, ...] = ("error", "warning", "info")
 

@@ -26,7 +26,14 @@ COMMANDS: dict[str, str] = {
     "review": "see every error, correct cells, carry corrections back",
     "stress": "measure a model on blurred, restained, mis-scaled pictures",
 }
-"""Command -> one line for ``--help``; each is ``blastdet.cli.<name>:command``, imported only when asked for."""
+"""Command -> one line for ``--help``."""
+
+_GROUPS: dict[str, tuple[str, ...]] = {
+    "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
+    "model_commands": ("export", "runs", "train"),
+    "analysis_commands": ("compare", "detect", "evaluate", "review", "stress"),
+}
+_PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}
 
 _GOES_ON = "what is done is whole, and --resume (detect, train) goes on from there"
 
@@ -44,7 +51,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = import_module(f"blastdet.cli.{cmd_name}").command
+        found: click.Command = import_module(f"blastdet.cli.{_PACKAGE[cmd_name]}.{cmd_name}").command
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -58,7 +65,7 @@ class _Commands(click.Group):
             raise _one_line(error) from error
 
     def invoke(self, ctx: click.Context) -> object:
-        from blastdet.errors import BlastdetError
+        from blastdet.core.errors import BlastdetError
 
         try:
             return super().invoke(ctx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from blastdet.errors import DependencyError
+from blastdet.core.errors import DependencyError
 
 
 def require(extra: str, *modules: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blastdet.errors import DependencyError
+from blastdet.core.errors import DependencyError
 from blastdet.evaluation.matching import Bools, Floats, Ints
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blastdet.errors import ConfigError
+from blastdet.core.errors import ConfigError
 from blastdet.evaluation.confusion import Confusion
+from blastdet.evaluation.evaluate import FIGURES, Evaluation
 from blastdet.evaluation.intervals import RESAMPLES, Interval, bootstrap_ap, group_weights, spread_over_groups
 from blastdet.evaluation.matching import Floats, Ints
-from blastdet.evaluation.summary import FIGURES, Evaluation
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from typing import Literal
 
 import numpy as np
 
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
 from blastdet.evaluation.assignment import best_pairs
-from blastdet.evaluation.coco import is_scored
-from blastdet.evaluation.inputs import groups_of
+from blastdet.evaluation.average_precision import is_scored
+from blastdet.evaluation.input_checks import groups_of
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
 from blastdet.evaluation.matching import Bools, Ints, coco_iou, to_xywh
-from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 Matching = Literal["class-blind", "class-aware"]
 MATCHINGS: tuple[Matching, ...] = ("class-blind", "class-aware")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from blastdet.evaluation.match_table import ClassMatches, MatchTable, precision_recall
 from blastdet.evaluation.matching import Floats, Ints
-from blastdet.evaluation.table import ClassMatches, MatchTable, precision_recall
 
 RESAMPLES = 1000
 Z95 = 1.959963984540054

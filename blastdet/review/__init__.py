@@ -1,1 +1,1 @@
-"""See every error, correct it, feed it back. The same cells and views for the static page and for FiftyOne."""
+"""See every error, correct it, feed it back: the static page and FiftyOne. Imports `evaluation` and below."""

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.cards import sha256_of
-from blastdet.errors import FormatError
-from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.errors import FormatError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
 
 OPERATIONS = ("class", "ignore", "delete", "ok", "undo")
 """What may be said of a cell: its class (and box), that it is not to be counted, that it is none, that it is right, and

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.classifiers import Classifier, framed, prepare
-from blastdet.classifiers.onnx import OnnxClassifier
-from blastdet.colour import as_seen
-from blastdet.crops import crop
-from blastdet.images import open_smear
+from blastdet.core.types import NUCLEATED, RGB, Dataset
+from blastdet.imaging.cell_crops import crop
+from blastdet.imaging.io import open_smear
+from blastdet.imaging.stain_normalization import as_seen
+from blastdet.models.classifier import Classifier, framed, prepare
+from blastdet.models.onnx_classifier import OnnxClassifier
 from blastdet.review.cells import Cell, by_smear
-from blastdet.types import NUCLEATED, RGB, Dataset
 
 MOST = 4000
 """Up to so many cells t-SNE draws the map (about 20 s on two cores); beyond, principal components do."""

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.cards import sha256_of
-from blastdet.errors import FormatError
-from blastdet.evaluation.summary import Predictions
-from blastdet.folders import write_text
-from blastdet.images import open_smear, write_image
-from blastdet.overlay import HEX
+from blastdet.core.atomic_io import write_text
+from blastdet.core.errors import FormatError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections
+from blastdet.evaluation.evaluate import Predictions
+from blastdet.imaging.drawing import HEX
+from blastdet.imaging.io import open_smear, write_image
 from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, seen_twice
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections
 
 LONGEST = 1600
 """Longer side of a picture on the page, in pixels."""

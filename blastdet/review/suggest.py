@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.evaluation.summary import Predictions
-from blastdet.images import open_smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.evaluation.evaluate import Predictions
+from blastdet.imaging.io import open_smear
 from blastdet.review.cells import UNCERTAIN
-from blastdet.types import CELL_CLASSES, Dataset, Detections, Smear
 
 _THUMBNAIL = 96
 

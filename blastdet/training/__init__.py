@@ -1,13 +1,4 @@
-"""Training: the only rooms that import torch. What leaves them is an exported model with its card."""
+"""Training: the only package that imports torch.
 
-from __future__ import annotations
-
-_YOLOV4 = ("yolov4n", "yolov4s", "yolov4m", "yolov4l")
-_YOLOV5 = ("yolov5n", "yolov5s", "yolov5m", "yolov5p2n", "yolov5p2s")
-
-MODELS: dict[str, str] = {
-    **dict.fromkeys((*_YOLOV4, *_YOLOV5, "yolo26n"), "blastdet.training.yolo:Yolo"),
-    "fasterrcnn_mobilenet": "blastdet.training.rcnn:FasterRcnn",
-    "fasterrcnn_resnet50": "blastdet.training.rcnn:FasterRcnn",
-}
-"""Detector name -> ``module:class``, resolved on use; a class follows `blastdet.training.engine.Trainable`."""
+What leaves it is an exported model with its card. Imports `evaluation` and below.
+"""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from blastdet.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Smear
 
 Row = tuple[float, ...]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections
 from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.confusion import class_figures, confusion, joint_figures
-from blastdet.evaluation.worst import worst_errors
-from blastdet.types import CELL_CLASSES, Dataset, Detections
+from blastdet.evaluation.reporting.worst_errors import worst_errors
 from evaluation.build import cells, dataset, problems
 
 CLASSES = ("blast", "wbc", "rbc")

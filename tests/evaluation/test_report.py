@@ -18,16 +18,17 @@ import pytest
 from click.testing import CliRunner, Result
 from lookalike import allidb1
 
-from blastdet import formats, pipeline
 from blastdet.cli import cli
-from blastdet.detectors.fake import MARKS, FakeDetector, fake_card
-from blastdet.errors import ConfigError, DependencyError
+from blastdet.core.errors import ConfigError, DependencyError
+from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
+from blastdet.datasets.formats import registry
+from blastdet.datasets.formats.coco import read_results
 from blastdet.evaluation.comparison import compare
-from blastdet.evaluation.report import render
-from blastdet.evaluation.summary import Predictions, evaluate
-from blastdet.formats.coco import read_results
-from blastdet.images import write_image
-from blastdet.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
+from blastdet.evaluation.evaluate import Predictions, evaluate
+from blastdet.evaluation.reporting.html_report import render
+from blastdet.imaging.io import write_image
+from blastdet.inference import pipeline
+from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 
 MPP = (0.5, 0.5)
 
@@ -51,7 +52,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         truth = Detections(boxes, label=labels)
         group = f"g{min(i, 4)}"
         smears.append(Smear(folder / f"smear{i}.png", (200, 160), MPP, group, "test", None, tuple(MARKS), truth))
-    formats.write(Dataset("marks", folder, tuple(smears)), folder / "coco", "coco")
+    registry.write(Dataset("marks", folder, tuple(smears)), folder / "coco", "coco")
     return folder / "coco"
 
 
@@ -76,7 +77,7 @@ def _document(dataset: Dataset, keep: Callable[[int], bool] = lambda _: True) ->
 def found(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detections file in which every fifth cell is misplaced."""
     path = tmp_path_factory.mktemp("found") / "found.coco.json"
-    path.write_text(json.dumps(_document(formats.read(data), lambda n: n % 5 != 4)))
+    path.write_text(json.dumps(_document(registry.read(data), lambda n: n % 5 != 4)))
     return path
 
 
@@ -146,7 +147,7 @@ def test_several_data_sets_are_rows_of_one_table(data: Path, tmp_path: Path, mon
 
 def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> None:
     """Warnings are errors in these tests: a plot without curves must not ask for a legend."""
-    empty = [replace(smear, truth=Detections.empty()) for smear in formats.read(data)]
+    empty = [replace(smear, truth=Detections.empty()) for smear in registry.read(data)]
     nothing = Dataset("empty", data, tuple(empty))
     found = tuple(Detections([[0, 0, 9, 9]], label=[1], score=[0.9]) for _ in empty)
     page = render([evaluate(nothing, Predictions("x", found, {"wbc": 0.5}), resamples=5)])
@@ -155,7 +156,7 @@ def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> Non
 
 def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
     perfect = tmp_path / "perfect.json"
-    perfect.write_text(json.dumps(_document(formats.read(data))))
+    perfect.write_text(json.dumps(_document(registry.read(data))))
     result = run("compare", found, perfect, "--data", data, "--out", tmp_path / "r")
     assert result.exit_code == 0, result.output
     rows = _rows(tmp_path / "r" / "comparison.csv")
@@ -167,7 +168,7 @@ def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_does_not_differ_from_itself(data: Path, found: Path) -> None:
-    dataset = formats.read(data)
+    dataset = registry.read(data)
     candidates = tuple(read_results(found, dataset))
     evaluation = evaluate(dataset, Predictions("x", candidates, dict.fromkeys(MARKS, 0.5)), resamples=50)
     for difference in compare(evaluation, evaluation, resamples=50):
@@ -192,7 +193,7 @@ def test_a_model_does_not_differ_from_itself(data: Path, found: Path) -> None:
 def test_bad_detections_are_one_line_and_leave_nothing(
     change: Callable[[dict[str, Any]], Any], line: str, data: Path, tmp_path: Path
 ) -> None:
-    document = _document(formats.read(data))
+    document = _document(registry.read(data))
     change(document)
     bad = tmp_path / "bad.json"
     bad.write_text(json.dumps(document))
@@ -306,7 +307,7 @@ def test_look_alike_of_allidb1_without_boxes(tmp_path: Path) -> None:
 
 
 def test_corrected_labels_are_measured_beside_the_published(data: Path, found: Path, tmp_path: Path) -> None:
-    dataset = formats.read(data)
+    dataset = registry.read(data)
     smear = next(s for s in dataset if s.path.stem == "smear0")
     assert smear.truth is not None
     operation = {"image": smear.path.name, "op": "remove", "class": "wbc", "reason": "made up"}

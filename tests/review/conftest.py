@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from blastdet.evaluation.summary import Predictions
-from blastdet.images import write_image
-from blastdet.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.evaluation.evaluate import Predictions
+from blastdet.imaging.io import write_image
 
 THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
 

@@ -12,22 +12,22 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blastdet import formats
-from blastdet.blasts import judge
-from blastdet.cards import sha256_of
-from blastdet.classifiers import load_classifier
 from blastdet.cli import cli
-from blastdet.colour import as_seen
-from blastdet.errors import FormatError
+from blastdet.core.errors import FormatError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.datasets.formats import registry
 from blastdet.evaluation.confusion import confusion
-from blastdet.evaluation.summary import describe_data
-from blastdet.images import open_smear, write_image
+from blastdet.evaluation.evaluate import describe_data
+from blastdet.imaging.io import open_smear, write_image
+from blastdet.imaging.stain_normalization import as_seen
+from blastdet.inference.second_stage import judge
+from blastdet.models.classifier import load_classifier
 from blastdet.review.cells import VIEWS, cells_of, in_view, seen_twice
 from blastdet.review.corrections import Correction, append, merged, read, replay
 from blastdet.review.embedding import as_map, look
 from blastdet.review.page import write_page
 from blastdet.review.suggest import suggest
-from blastdet.types import Dataset, Detections, Smear
 
 THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
 
@@ -280,7 +280,7 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
 
 def test_pictures_that_nobody_annotated_are_suggested(made, tmp_path):
     dataset, predictions = made
-    plain = formats.read(dataset.root, "pictures")
+    plain = registry.read(dataset.root, "pictures")
     assert len(plain) == 4 and all(smear.truth is None for smear in plain)
     assert len(suggest(plain, predictions, 9)) == 4
     empty = replace(dataset, smears=tuple(replace(s, truth=Detections.empty()) for s in dataset))
@@ -289,8 +289,8 @@ def test_pictures_that_nobody_annotated_are_suggested(made, tmp_path):
 
 def test_the_command_exports_what_was_corrected(made, tmp_path):
     dataset, _ = made
-    formats.write(dataset, tmp_path / "set", "coco")
-    placed = formats.read(tmp_path / "set")
+    registry.write(dataset, tmp_path / "set", "coco")
+    placed = registry.read(tmp_path / "set")
     boxes = placed.smears[0].truth.boxes_xyxy
     append(tmp_path / "c.jsonl", [_correction(placed, 0, boxes[0], "delete"), _correction(placed, 0, boxes[1], "ok")])
     words = ["review", "export", "--data", "set", "--corrections", "c.jsonl", "--to", "coco", "--to", "yolo", "out"]
@@ -308,7 +308,7 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
         (tmp_path / "mine/corrections.jsonl").write_text("")
         foreign = CliRunner().invoke(cli, [*words[:-1], "mine", "--overwrite"])
         assert foreign.exit_code == 2 and "does not replace it" in foreign.output
-    written = formats.read(tmp_path / "out")
+    written = registry.read(tmp_path / "out")
     assert sum(len(smear.truth) for smear in written) == 79
     assert read(tmp_path / "out/corrections.jsonl") == read(tmp_path / "c.jsonl")
     # What a report says of its data:

@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 from made import heed_interrupts
 
-from blastdet.cards import sha256_of
-from blastdet.errors import ReviewError
+from blastdet.core.errors import ReviewError
+from blastdet.core.model_card import sha256_of
 from blastdet.review.cells import VIEWS, cells_of, in_view
 from blastdet.review.corrections import read, replay
 from blastdet.review.embedding import Embedding
-from blastdet.review.loading import EVALUATION, MAP, Reviewed, load
-from blastdet.review.session import check_port
+from blastdet.review.fiftyone_dataset import EVALUATION, MAP, Reviewed, load
+from blastdet.review.fiftyone_session import check_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of FiftyOne's own dependencies
 
@@ -38,7 +38,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def fiftyone(tmp_path_factory):
     """FiftyOne with a database of its own."""
-    from blastdet.review.session import started
+    from blastdet.review.fiftyone_session import started
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of FiftyOne's own dependencies
@@ -123,7 +123,7 @@ def test_a_session_of_the_same_name_goes_on(fiftyone, loaded, made):
 
 
 def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
-    from blastdet.review.session import Recorder, collect
+    from blastdet.review.fiftyone_session import Recorder, collect
 
     reviewed, dataset, _ = loaded
     sample = reviewed.match({"filepath": {"$regex": "s0"}}).first()
@@ -176,7 +176,7 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
 
 
 def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_path):
-    from blastdet.review.session import Recorder
+    from blastdet.review.fiftyone_session import Recorder
 
     dataset, predictions = made
     ignore = np.arange(20) == 2

@@ -18,7 +18,7 @@ from made import cell_picture, run_blastdet
 from PIL import Image
 
 from blastdet.cli import cli
-from blastdet.crop_table import CropRow
+from blastdet.datasets.crop_dataset import CropRow
 
 # Sums depend on the number of threads. Tests run some commands in this process and some in their own, and want equal
 # bits: one thread for both, whatever was imported before this file.

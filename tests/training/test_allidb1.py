@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from lookalike import allidb1
 
-from blastdet.cards import read_card
+from blastdet.core.model_card import read_card
 
 REPO = Path(__file__).parents[2]
 TINY = {

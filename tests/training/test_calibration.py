@@ -10,8 +10,8 @@ from sklearn.covariance import EmpiricalCovariance
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss
 
-from blastdet.training import calibration
-from blastdet.training.calibration import Space
+from blastdet.training.classification import calibration
+from blastdet.training.classification.calibration import Space
 
 
 def _drawn(seed: int, n: int = 400, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:

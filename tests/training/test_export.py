@@ -10,15 +10,16 @@ import pytest
 import torch
 import yaml
 
-from blastdet.cards import read_card, sha256_of, write_card
-from blastdet.configs import read_config
-from blastdet.errors import BlastdetError
-from blastdet.training import checkpoints, engine, precision
-from blastdet.training.data import load_data
-from blastdet.training.export import check_parity, raw_on_cpu
-from blastdet.training.run import build
-from blastdet.training.runs import as_table, find_runs
-from blastdet.training.samples import load_picture
+from blastdet.core.errors import BlastdetError
+from blastdet.core.model_card import read_card, sha256_of, write_card
+from blastdet.training.config import read_config
+from blastdet.training.detection import precision
+from blastdet.training.detection.export import check_parity, raw_on_cpu
+from blastdet.training.detection.samples import load_picture
+from blastdet.training.detection.train import build
+from blastdet.training.detection.training_data import load_data
+from blastdet.training.loop import checkpoints, engine
+from blastdet.training.loop.run_list import as_table, find_runs
 
 OPENVINO = importlib.util.find_spec("openvino") is not None
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from blastdet.configs import AugmentConfig, TrainConfig
-from blastdet.errors import ScaleError
-from blastdet.training.augment import photometric
-from blastdet.training.data import blasts_as_white_cells
-from blastdet.training.samples import KNOWN_STRIDE, Picture, compose, load_picture
-from blastdet.types import Dataset, Detections, Smear
+from blastdet.core.errors import ScaleError
+from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.training.config import AugmentConfig, TrainConfig
+from blastdet.training.detection.samples import KNOWN_STRIDE, Picture, compose, load_picture
+from blastdet.training.detection.training_data import blasts_as_white_cells
+from blastdet.training.photometric import photometric
 
 PLAIN = AugmentConfig(mosaic=0, scale=(1, 1), squeeze=0, stain=0, photometric=0)
 

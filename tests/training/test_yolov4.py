@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from blastdet.training.samples import Sample
-from blastdet.training.yolo import Yolo
+from blastdet.training.detection.samples import Sample
+from blastdet.training.detection.yolo_network import Yolo
 
 # name: width, residual blocks, width inside the stage (the first one is not halved), width inside its blocks
 STAGES = {1: (64, 1, 64, 32), 2: (128, 2, 64, 64), 3: (256, 8, 128, 128), 4: (512, 8, 256, 256), 5: (1024, 4, 512, 512)}

@@ -1,0 +1,1 @@
+"""Commands that use and judge models: one file each."""

@@ -1,0 +1,26 @@
+"""``blastdet runs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("runs", short_help="list trainings side by side")
+@click.argument("folder", type=click.Path(path_type=Path), default="runs")
+def command(folder: Path) -> None:
+    """List the trainings below FOLDER (default: runs), the best first.
+
+    \b
+    blastdet runs
+    blastdet runs runs/laboratories
+
+    Epochs are those done of those asked for; AP and AP50 are the best epoch's on validation; the state is started (no
+    epoch is whole yet), unfinished (running, or killed: --resume goes on), finished or unreadable.
+
+    Exit codes: 0 listed, 2 no run found.
+    """
+    from blastdet.training.loop.run_list import as_table, find_runs
+
+    click.echo(as_table(find_runs(folder)))

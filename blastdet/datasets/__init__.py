@@ -1,0 +1,4 @@
+"""Annotated data sets: reading, converting, splitting, correcting, downloading, cutting crops.
+
+Imports `segmentation` and below.
+"""

@@ -1,0 +1,138 @@
+"""Write COCO: ``annotations/instances_<split>.json`` beside ``images/<split>/``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blastdet.core.atomic_io import write_text
+from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
+from blastdet.datasets.formats.files import folder_of, place_images, splits_of, to_json
+
+KEYS = {
+    "score": "score",
+    "id": "cell_id",
+    "point_xy": "point_xy",
+    "ignore": "ignore",
+    "origin": "origin",
+    "cell_type": "cell_type",
+    "blast_probability": "blast_probability",
+    "unsure": "unsure",
+}
+"""Column of `Detections` -> key of a COCO annotation."""
+
+UNSURE: dict[str, Any] = {"id": len(CELL_CLASSES) + 1, "name": "unsure", "supercategory": "cell"}
+"""Category of results whose second stage is unsure; the key ``label`` of such an annotation names our class."""
+
+_PIECE = 4096  # annotations made into text at once
+
+
+def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
+    """Write ``annotations/instances_<split>.json`` and the pictures below the folder `path`.
+
+    ``file_name`` is relative to `path`, as `Dataset.file_name` gives it. Image ids run through all splits.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    path : Path
+    how : {"copy", "link"}
+        See `files.place_images`.
+    """
+    placed = place_images(dataset, Path(path), how)
+    for name in splits_of(placed):
+        document = to_document(placed, [smear for smear in placed if folder_of(smear) == name])
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False)
+        write_text(placed.root / "annotations" / f"instances_{name}.json", text + "\n")
+    return placed
+
+
+def to_document(dataset: Dataset, smears: Iterable[Smear] | None = None) -> dict[str, Any]:
+    """A full COCO document of `dataset`, or of some of its smears, ready for JSON (NaN is null).
+
+    Returns
+    -------
+    dict
+        ``info``, ``images``, ``annotations``, ``categories``. Scores are written where they are not all 1 (truth).
+    """
+    number = {id(smear): i for i, smear in enumerate(dataset, 1)}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for smear in dataset if smears is None else smears:
+        images.append(_image(smear, number[id(smear)], dataset.file_name(smear)))
+        if smear.truth is not None:
+            rows = to_annotations(smear.truth, number[id(smear)])
+            annotations += [{"id": len(annotations) + i, **row} for i, row in enumerate(rows, 1)]
+    return {
+        "info": _info(dataset),
+        "images": images,
+        "annotations": annotations,
+        "categories": categories(dataset.classes),
+    }
+
+
+def document_pieces(dataset: Dataset) -> Iterator[str]:
+    """The text of `to_document`, some thousand annotations at a time: a gigapixel of cells is never held as objects."""
+    images = [_image(smear, number, dataset.file_name(smear)) for number, smear in enumerate(dataset, 1)]
+    head = {"info": _info(dataset), "images": images, "categories": categories(dataset.classes)}
+    yield json.dumps(head, ensure_ascii=False, allow_nan=False)[:-1] + ', "annotations": ['
+    written = 0
+    for number, smear in enumerate(dataset, 1):
+        cells = smear.truth if smear.truth is not None else Detections.empty()
+        for start in range(0, len(cells), _PIECE):
+            rows = to_annotations(cells[start : start + _PIECE], number)
+            numbered = [{"id": written + i, **row} for i, row in enumerate(rows, 1)]
+            text = json.dumps(numbered, ensure_ascii=False, allow_nan=False)[1:-1]
+            yield (", " if written else "") + text
+            written += len(rows)
+    yield "]}\n"
+
+
+def _info(dataset: Dataset) -> dict[str, Any]:
+    info: dict[str, Any] = {"description": dataset.name, "notice": RESEARCH_USE}
+    return info | {"dropped": list(dataset.dropped), "notes": list(dataset.notes)}
+
+
+def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
+    """COCO's ``categories`` for some of our classes."""
+    return [{"id": CELL_CLASSES.index(name) + 1, "name": name, "supercategory": "cell"} for name in classes]
+
+
+def _image(smear: Smear, number: int, file_name: str) -> dict[str, Any]:
+    width, height = smear.size_wh
+    image: dict[str, Any] = {"id": number, "file_name": file_name, "width": width, "height": height}
+    if smear.mpp is not None:
+        image["mpp"] = list(smear.mpp)
+    image |= {
+        key: value for key in ("group", "cluster", "split", "label") if (value := getattr(smear, key)) is not None
+    }
+    image["annotated"] = list(smear.annotated)
+    if smear.truth is None:
+        image["has_truth"] = False
+    return image
+
+
+def to_annotations(cells: Detections, image_id: int) -> list[dict[str, Any]]:
+    """COCO annotations of one image, without ``id``."""
+    boxes = cells.boxes_xyxy.astype(np.float64)
+    boxed = np.atleast_1d(~np.isnan(boxes).any(axis=1))
+    points = np.nan_to_num(cells.centres_xy).astype(np.float64)
+    xywh = np.where(boxed[:, None], np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]]), 0.0)
+    xywh[~boxed, :2] = points[~boxed]
+    uncounted = (~boxed if cells.ignore is None else ~boxed | cells.ignore).tolist()
+    columns = {
+        key: to_json(getattr(cells, name))
+        for name, key in KEYS.items()
+        if getattr(cells, name) is not None and not (name == "score" and (cells.score == 1).all())
+    }
+    rows = []
+    for i, (x, y, w, h) in enumerate(xywh.tolist()):
+        row: dict[str, Any] = {"image_id": image_id, "category_id": int(cells.label[i]) + 1, "bbox": [x, y, w, h]}
+        row |= {"area": w * h, "iscrowd": int(uncounted[i])}
+        row |= {} if boxed[i] else {"has_box": False}
+        rows.append(row | {key: column[i] for key, column in columns.items()})
+    return rows

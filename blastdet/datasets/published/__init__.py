@@ -1,0 +1,1 @@
+"""Published data sets whose layout is their own. Imports `segmentation` and below."""

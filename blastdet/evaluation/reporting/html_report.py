@@ -1,0 +1,230 @@
+"""One self-contained page about one or more evaluations: no network, no script, light, dark and on paper."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from blastdet import __version__
+from blastdet.core.errors import DependencyError
+from blastdet.core.types import RESEARCH_USE
+from blastdet.evaluation.allidb_tests import Verdicts
+from blastdet.evaluation.confusion import Confusion
+from blastdet.evaluation.counts import Agreement
+from blastdet.evaluation.evaluate import FIGURES, Evaluation, describe_data
+from blastdet.evaluation.reporting.error_crops import SIDE_PX, Crop, crops
+from blastdet.evaluation.reporting.plots import plots
+from blastdet.evaluation.reporting.template import PAGE
+from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes, of_figure, of_row, with_interval, write_text
+from blastdet.evaluation.subgroups import size_name
+
+Drawn = Sequence[tuple[str, str]]
+"""Caption and SVG of each plot of an evaluation."""
+
+
+def write_report(
+    evaluations: Sequence[Evaluation], out: Path, differences: Sequence[dict[str, Any]] = ()
+) -> list[Path]:
+    """Write ``report.html`` into the folder `out`, and its plots as SVG below ``plots``; returns both paths."""
+    drawn = [plots(evaluation, i) for i, evaluation in enumerate(evaluations)]
+    page = write_text(out / "report.html", render(evaluations, differences, drawn))
+    for number, some in enumerate(drawn, 1):
+        for caption, text in some:
+            name = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
+            write_text(out / "plots" / f"{number}-{name}.svg", text)
+    return [page, out / "plots"]
+
+
+def render(
+    evaluations: Sequence[Evaluation], differences: Sequence[dict[str, Any]] = (), drawn: Sequence[Drawn] | None = None
+) -> str:
+    """The page as HTML text.
+
+    Parameters
+    ----------
+    evaluations : sequence of Evaluation
+    differences : sequence of dict
+        From `output.difference_rows`, where two models are compared.
+    drawn : sequence, optional
+        Plots of each evaluation, where they are drawn already.
+
+    Raises
+    ------
+    DependencyError
+        If jinja2 or matplotlib is not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise DependencyError("jinja2 is not installed: in the checkout, pip install -e '.[evaluate]'") from None
+
+    def number(text: Any) -> Any:
+        """The interval smaller and softer than the figure."""
+        value, bracket, interval = str(text).partition(" [")
+        return Markup("{}<br><small>[{}</small>").format(value, interval) if bracket else text
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(PAGE).render(
+        title=f"Evaluation: {', '.join(dict.fromkeys(e.predictions.name for e in evaluations))}",
+        notice=RESEARCH_USE,
+        version=__version__,
+        evaluations=[
+            _section(evaluation, plots(evaluation, i) if drawn is None else drawn[i])
+            for i, evaluation in enumerate(evaluations)
+        ],
+        differences=[_difference(row) for row in differences],
+        how=HOW_MATCHED,
+        number=number,
+        side=SIDE_PX,
+    )
+
+
+def _difference(row: dict[str, Any]) -> dict[str, Any]:
+    change = with_interval(row["difference"], row["low"], row["high"])
+    return {**row, "value_A": f"{row['value_A']:.3f}", "value_B": f"{row['value_B']:.3f}", "change": change}
+
+
+def _section(evaluation: Evaluation, drawn: Drawn) -> dict[str, Any]:
+    return {
+        "title": evaluation.title,
+        "classes": evaluation.ap.classes,
+        "max_dets": evaluation.ap.max_dets,
+        "pycocotools": f"pycocotools {evaluation.pycocotools}",
+        "rows": [_row(row) for row in evaluation.rows],
+        "notes": all_notes(evaluation),
+        "matrices": [_matrix(evaluation, result) for result in evaluation.confusions],
+        "joint": [{"name": f.name, "text": of_figure(f), "n": f.n} for f in evaluation.joint],
+        "tests": _tests(evaluation),
+        "several": evaluation.cell_test.several if evaluation.cell_test else 0,
+        "sizes": _sizes(evaluation),
+        "slices": _slices(evaluation),
+        "counts": [_count(count) for count in evaluation.counts],
+        "plots": drawn,
+        "crops": [_labelled(crop) for crop in crops(evaluation)],
+        "facts": _facts(evaluation),
+    }
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    figures = [of_row(row, figure) for figure in (FIGURES[0], FIGURES[2], FIGURES[1], FIGURES[3])]
+    return {"model": row["model"], "data": row["data"], "name": row["class"], "n": row["n_truth"], "figures": figures}
+
+
+def _matrix(evaluation: Evaluation, result: Confusion) -> dict[str, Any]:
+    figures = evaluation.cells[result.matching]
+    size = len(result.classes)
+    rows = []
+    for i, name in enumerate((*result.classes, "false")):
+        total = max(int(result.matrix[i].sum()), 1)
+        cells = [
+            {
+                "text": "" if i == j == size else int(result.matrix[i, j]),
+                "kind": "right" if i == j else "wrong",
+                "shade": round(0.6 * math.sqrt(int(result.matrix[i, j]) / total), 3),
+            }
+            for j in range(size + 1)
+        ]
+        rows.append({"name": name, "cells": cells})
+    return {
+        "title": result.title,
+        "columns": (*result.classes, "missed"),
+        "rows": rows,
+        "figure_names": [figure.name for figure in next(iter(figures.values()), [])],
+        "figures": [{"name": name, "texts": [of_figure(f) for f in values]} for name, values in figures.items()],
+    }
+
+
+def _tests(evaluation: Evaluation) -> list[dict[str, Any]]:
+    verdicts = [*evaluation.images, *([evaluation.cell_test.verdicts] if evaluation.cell_test else [])]
+    return [_test(verdict) for verdict in verdicts]
+
+
+def _test(verdicts: Verdicts) -> dict[str, Any]:
+    sensitivity, specificity = verdicts.sensitivity, verdicts.specificity
+    known = verdicts.tn is not None
+    counts = (verdicts.tp, verdicts.fn, verdicts.tn, verdicts.fp if known else None, verdicts.error)
+    return {
+        "name": verdicts.name,
+        "counts": ["–" if count is None else count for count in counts],
+        "sensitivity": with_interval(verdicts.sensitivity_value, sensitivity.low, sensitivity.high),
+        "specificity": with_interval(verdicts.specificity_value, specificity.low, specificity.high),
+        "nowhere": verdicts.false_blasts if verdicts.name == "cell test" else "",
+    }
+
+
+def _sizes(evaluation: Evaluation) -> dict[str, Any] | None:
+    if not evaluation.by_size:
+        return None
+    columns = [size_name(size) for size in evaluation.by_size]
+    rows = []
+    for name in evaluation.ap.classes:
+        results = evaluation.by_size.values()
+        cells = [f"{r.figures(name)['AP50']:.3f} (n {r.n_truth[name]})" if r.n_truth[name] else "–" for r in results]
+        rows.append({"name": name, "cells": cells})
+    return {"columns": columns, "rows": rows}
+
+
+def _slices(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """A row for each slice, a cell for each class."""
+    cells: dict[str, dict[str, str]] = {}
+    for part in evaluation.slices:
+        text = with_interval(part.sensitivity, part.interval.low, part.interval.high)
+        value, bracket, interval = text.partition(" [")
+        cells.setdefault(part.slice, {})[part.name] = f"{value} (n {part.n}){bracket}{interval}"
+    return [{"name": s, "cells": [row.get(c, "–") for c in evaluation.ap.classes]} for s, row in cells.items()]
+
+
+def _count(count: Agreement) -> list[str]:
+    intervals = count.intervals
+    error, bias, concordance = (intervals[key] for key in ("mean_absolute_error", "bias", "concordance"))
+    share = "%" in count.name
+    return [
+        count.name,
+        str(count.n),
+        "" if share else f"{count.true_total:.0f}",
+        "" if share else f"{count.found_total:.0f}",
+        with_interval(count.mean_absolute_error, error.low, error.high, 2),
+        with_interval(count.bias, bias.low, bias.high, 2),
+        "–" if math.isnan(count.limits[0]) else f"{count.limits[0]:.2f} to {count.limits[1]:.2f}",
+        with_interval(count.concordance, concordance.low, concordance.high),
+    ]
+
+
+def _labelled(crop: Crop) -> dict[str, Any]:
+    error = crop.error
+    if error.kind == "missed":
+        label = f"{error.truth_class} missed" + (f" (best score {error.score:.2f})" if error.score else "")
+    elif error.kind == "false":
+        label = f"false {error.found_class} {error.score:.2f}"
+    else:
+        label = f"{error.truth_class} taken for {error.found_class} {error.score:.2f}"
+    return {
+        "label": label,
+        "file_name": crop.file_name,
+        "picture": crop.picture,
+        "truth": crop.truth,
+        "found": crop.found,
+    }
+
+
+def _facts(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+    """Data, model and card, as lines of a table; long lists are cut with a count."""
+    facts = [(f"data: {key.replace('_', ' ')}", _lines(v)) for key, v in describe_data(evaluation.dataset).items()]
+    facts += [(f"operating score: {name}", [f"{v:.3g}"]) for name, v in evaluation.predictions.thresholds.items()]
+    for key, value in evaluation.predictions.about.items():
+        if isinstance(value, dict):
+            facts += [(f"{key}: {inner}", _lines(item)) for inner, item in value.items()]
+        else:
+            facts.append((key.replace("_", " "), _lines(value)))
+    return facts
+
+
+def _lines(value: Any, most: int = 8) -> list[str]:
+    if isinstance(value, dict):
+        value = [f"{key}: {item}" for key, item in value.items()]
+    lines = [str(item)[:300] for item in value] if isinstance(value, list | tuple) else [str(value)]
+    return lines[:most] + ([f"… and {len(lines) - most} more"] if len(lines) > most else [])

@@ -1,0 +1,123 @@
+"""Sensitivity where it is hard: touching cells, cells at the border, small and large ones, crowded smears; and by
+class, cluster or group of the smear, where there are few enough to look at.
+
+A slice is a property of the truth, so that only sensitivity can be sliced: a false detection has no true size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from blastdet.core import boxes
+from blastdet.core.types import CELL_CLASSES, Dataset, Smear
+from blastdet.evaluation.confusion import Confusion
+from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
+from blastdet.evaluation.matching import Bools, Floats
+
+SIZES_UM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
+"""Ranges of cell size (square root of the box's area, µm): platelets, red cells, lymphocytes, larger ones."""
+
+BORDER_PX = 1.0
+"""A box that ends this close to the edge of the picture is taken for cut off."""
+
+CROWDED = 0.5
+"""Smears with more cells than this quantile of all smears are crowded."""
+
+
+MOST = 20
+"""Clusters, groups or classes of smears are told apart if there are no more of them than this."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Sensitivity for some of the cells of a class."""
+
+    name: str
+    slice: str
+    n: int
+    sensitivity: float
+    interval: Interval
+
+
+def size_name(size: tuple[float, float]) -> str:
+    """``under 5 µm``, ``5–10 µm``, ``15 µm and over``."""
+    low, high = size
+    if low == 0:
+        return f"under {high:g} µm"
+    return f"{low:g} µm and over" if size == SIZES_UM[-1] else f"{low:g}–{high:g} µm"
+
+
+def slices(dataset: Dataset, result: Confusion, resamples: int = RESAMPLES) -> list[Slice]:
+    """Sensitivity of every class in every slice that holds some of its cells but not all.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    result : Confusion
+        Class-aware: then a cell is found or not, whatever else lies there.
+    """
+    rows = result.outcomes
+    cells = np.flatnonzero(rows.truth >= 0)
+    tags = _tags(dataset)
+    made = []
+    for name in result.classes:
+        mine = cells[rows.truth_label[cells] == CELL_CLASSES.index(name)]
+        smear, found = rows.smear[mine], rows.found_label[mine] == rows.truth_label[mine]
+        for tag, inside in tags.items():
+            here = np.array([inside[s][t] for s, t in zip(smear, rows.truth[mine], strict=True)], bool)
+            if here.any() and not here.all():
+                made.append(_slice(name, tag, (smear[here], found[here]), result, resamples))
+    return made
+
+
+def _slice(
+    name: str,
+    tag: str,
+    cells: tuple[np.ndarray[tuple[int], np.dtype[np.int64]], Bools],
+    result: Confusion,
+    resamples: int,
+) -> Slice:
+    smear, found = cells
+    n_smears = len(result.group)
+    whole, part = np.bincount(smear, minlength=n_smears), np.bincount(smear[found], minlength=n_smears)
+    interval = ratio_interval(part, whole, result.group, resamples)
+    return Slice(name, tag, int(whole.sum()), float(found.mean()), interval)
+
+
+def _tags(dataset: Dataset) -> dict[str, list[Bools]]:
+    """For each slice, one mask over the truth of every smear."""
+    numbers = [len(smear.truth) for smear in dataset if smear.truth is not None]
+    many = float(np.quantile(numbers, CROWDED)) if numbers else 0.0
+    tags: dict[str, list[Bools]] = {}
+    for smear in dataset:
+        for tag, mask in _tags_of(smear, many):
+            tags.setdefault(tag, []).append(mask)
+    for key in ("label", "cluster", "group"):
+        values = [getattr(smear, key) for smear in dataset]
+        for value in sorted({v for v in values if v is not None}) if len(set(values)) <= MOST else []:
+            masks = zip(values, dataset, strict=True)
+            tags[f"{key} {value}"] = [np.full(len(s.truth or ()), v == value) for v, s in masks]
+    return tags
+
+
+def _tags_of(smear: Smear, many: float) -> Iterator[tuple[str, Bools]]:
+    truth = np.empty((0, 4)) if smear.truth is None else smear.truth.boxes_xyxy.astype(np.float64)
+    i, j = boxes.overlapping_pairs(truth)
+    touching = np.isin(np.arange(len(truth)), np.concatenate([i, j]))
+    limit = np.array(smear.size_wh) - BORDER_PX
+    cut: Bools = np.asarray(np.concatenate([truth[:, :2] <= BORDER_PX, truth[:, 2:] >= limit], axis=1).any(axis=1))
+    crowded = np.full(len(truth), len(truth) > many)
+    yield from (("touching another", touching), ("alone", ~touching), ("at the border", cut), ("inside", ~cut))
+    yield from (("crowded smear", crowded), ("sparse smear", ~crowded))
+    side = _side_um(truth, smear)
+    for size in SIZES_UM:
+        yield size_name(size), (side >= size[0]) & (side < size[1])
+
+
+def _side_um(truth: Floats, smear: Smear) -> Floats:
+    """NaN, hence in no range, where the µm/px is unknown."""
+    mpp = smear.mpp or (float("nan"), float("nan"))
+    return np.asarray(np.sqrt(boxes.area(truth) * mpp[0] * mpp[1]), np.float64)

@@ -1,0 +1,184 @@
+"""Pixels of JPEG, PNG and BMP pictures, decoded as a whole; and what both readers of pictures need.
+
+That is the limit of what is decoded at once, turning by the EXIF orientation, and composing on white.
+16-bit samples lose their low byte. Nothing here asks or changes a global of Pillow.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
+
+from blastdet.core.errors import ImageError, one_line
+from blastdet.core.types import RGB, Scale, WidthHeight
+
+Window = Callable[[int, int, int, int], RGB]
+"""Pixels [x0, x1) x [y0, y1) of a picture, by x0, y0, x1, y1."""
+
+MAX_PIXELS = 400_000_000
+"""Most pixels that are ever decoded at once."""
+
+_LARGE = 8_000_000  # pixels; below, a picture is decoded in little time, and as JPEG and PNG it looks the same
+
+BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    AttributeError,
+    SyntaxError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow, tifffile and imagecodecs raise on damaged files."""
+
+# The classes and not Image.open, whose limit on the number of pixels is a global that others set.
+PILLOW_HEADS: dict[bytes, type[ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+}
+_quiet = threading.Lock()
+
+# EXIF and TIFF tag 274: how the stored picture is turned into the shown one, as (transpose, flip x, flip y).
+ORIENTATIONS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+
+def orient(rgb: RGB, orientation: int) -> RGB:
+    """The picture (h, w, ...) as it is to be shown: a view, transposed first and flipped after."""
+    transpose, flip_x, flip_y = ORIENTATIONS[orientation]
+    if transpose:
+        rgb = rgb.swapaxes(0, 1)
+    return rgb[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+def on_white(colour: RGB, alpha: RGB) -> RGB:
+    """Straight (not premultiplied) colour (h, w, 3) with opacity (h, w), composed on white."""
+    opacity = alpha.astype(np.uint16)[..., None]
+    return ((colour * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+
+
+class PillowPixels:
+    """A JPEG, PNG or BMP file, decoded as a whole when first needed."""
+
+    mpp: Scale | None = None  # the resolution in such files is a printer's, not a microscope's
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, path: Path, plugin: type[ImageFile.ImageFile]) -> None:
+        self._path, self._plugin = path, plugin
+        self._rgb: RGB | None = None
+        self._small: dict[int, RGB] = {}
+        self._lock = threading.Lock()
+        try:
+            with path.open("rb") as file:
+                image = self._header(file)
+                self.size_wh, self._turned = _shown_size(image), _orientation(image) != 1
+        except BROKEN as error:
+            raise ImageError(f"{path}: a damaged header found ({one_line(error)}), expected a picture") from error
+        w, h = self.size_wh
+        if w * h > MAX_PIXELS:
+            raise ImageError(
+                f"{path}: {w} x {h} = {w * h / 1e6:.0f} megapixels found, expected at most "
+                f"{MAX_PIXELS // 10**6} (a larger picture as a tiled TIFF)"
+            )
+
+    def _header(self, file: Any) -> ImageFile.ImageFile:
+        with _quiet, warnings.catch_warnings():  # the filters are global: one thread at a time
+            warnings.simplefilter("ignore")
+            return self._plugin(file)
+
+    def _decode(self, factor: int = 1) -> RGB:
+        size_wh = -(-self.size_wh[0] // factor), -(-self.size_wh[1] // factor)
+        try:
+            with self._path.open("rb") as file:
+                image = self._header(file)
+                if factor > 1:
+                    image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
+                rgb = np.ascontiguousarray(orient(_to_rgb(image), _orientation(image)))
+        except BROKEN as error:
+            raise ImageError(f"{self._path}: truncated or damaged data found ({one_line(error)})") from error
+        if rgb.shape[1::-1] != size_wh:
+            raise ImageError(f"{self._path}: {rgb.shape[1::-1]} pixels found, expected {size_wh} as in its header")
+        return rgb
+
+    def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
+        with self._lock:
+            if self._rgb is None:
+                self._rgb = self._decode()
+        return self._rgb[y0:y1, x0:x1]
+
+    def reduced(self, most: float) -> tuple[int, Window]:
+        """A factor of 1, 2, 4 or 8, `most` at most, and windows of the picture reduced by it.
+
+        A large JPEG is decoded at that size straight away, in a fraction of the time and memory. Not one that is to be
+        turned or mirrored: its last pixels, which stand for less than `factor` of the picture, would come first.
+        """
+        factor = max((k for k in (2, 4, 8) if k <= most), default=1)
+        width, height = self.size_wh
+        if factor == 1 or self._plugin is not JpegImagePlugin.JpegImageFile or self._turned or width * height < _LARGE:
+            return 1, self.window
+
+        def window(x0: int, y0: int, x1: int, y1: int) -> RGB:
+            with self._lock:
+                if factor not in self._small:
+                    self._small[factor] = self._decode(factor)
+            return self._small[factor][y0:y1, x0:x1]
+
+        return factor, window
+
+    def close(self) -> None:
+        self._rgb = None
+        self._small.clear()
+
+
+def _to_rgb(image: Image.Image) -> RGB:
+    if image.mode.startswith("I"):  # grey PNG of 16 bits; Pillow's own conversion would clip
+        return np.repeat((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"))
+        return on_white(rgba[..., :3], rgba[..., 3])
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # a copy costs as much as decoding
+
+
+def _shown_size(image: Image.Image) -> WidthHeight:
+    w, h = image.size
+    return (h, w) if ORIENTATIONS[_orientation(image)][0] else (w, h)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF tag 274 of the first directory, 1 where it is missing or damaged."""
+    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (entries,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(entries):
+            tag, kind, count, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            if (tag, kind, count) == (274, 3, 1):
+                return value if value in ORIENTATIONS else 1
+    except struct.error:
+        pass
+    return 1

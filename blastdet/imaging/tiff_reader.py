@@ -1,0 +1,313 @@
+"""Pixels of a TIFF picture, decoded strip by strip or tile by tile, so that a gigapixel fits into little memory.
+
+How samples become 8-bit RGB:
+
+- b-bit integers lose their low bits (``>> b - 8``), whatever the values in the picture: two pictures of one
+  camera stay comparable. ``BitsPerSample`` says b; a 16-bit file of a 12-bit camera says so in ``MaxSampleValue``.
+- Transparency is composed on white (ExtraSamples 1 premultiplied, 2 straight; an unspecified channel is left out).
+- CMYK and YCbCr are converted by Pillow, without colour profile. Floats and signed integers are refused.
+- A segment that the file leaves out (offset 0: sparse slides) is white, the colour of empty glass.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from blastdet.core.errors import ImageError, one_line
+from blastdet.core.types import RGB, Scale, WidthHeight
+from blastdet.imaging.pillow_reader import BROKEN, MAX_PIXELS, ORIENTATIONS, Window, on_white, orient
+
+_CACHE_BYTES = 128 * 2**20  # a row of 640-px tiles of a 30,000-px slide stored in strips is 60 MB
+_MAPPED_ROWS = 64
+_MPP_RANGE = (0.02, 5.0)
+_MICROMETRES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
+_RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # samples per photometric interpretation
+_JPEG = {6, 7, 34892, 33007}  # compressions whose decoder answers in RGB
+_NEW_JPEG, _JPEG_END = 7, b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """How to read the samples of one TIFF page."""
+
+    photometric: int
+    bits: int
+    alpha: int  # 0 none, 1 premultiplied, 2 straight
+    palette: RGB | None
+
+    def to_rgb(self, samples: NDArray[Any], jpeg: bool) -> RGB:
+        """Samples (h, w, n), unsigned integers, as RGB."""
+        n = _COLOURS[self.photometric]
+        if self.palette is not None:
+            colour: RGB = self.palette[np.minimum(samples[..., 0], len(self.palette) - 1)]
+        else:
+            colour = self._to_bytes(samples[..., :n])
+        if self.photometric == 0:
+            colour = 255 - colour
+        if n == 1 and self.palette is None:
+            colour = np.repeat(colour, 3, axis=2)
+        if self.photometric == 5 or (self.photometric == 6 and not jpeg):
+            mode = "CMYK" if n == 4 else "YCbCr"
+            size = (colour.shape[1], colour.shape[0])
+            colour = np.asarray(Image.frombytes(mode, size, np.ascontiguousarray(colour).tobytes()).convert("RGB"))
+        if not self.alpha:
+            return colour
+        alpha = self._to_bytes(samples[..., n])
+        if self.alpha == 2:
+            return on_white(colour, alpha)
+        composed: RGB = np.minimum(colour.astype(np.uint16) + (255 - alpha[..., None]), 255).astype(np.uint8)
+        return composed
+
+    def _to_bytes(self, samples: NDArray[Any]) -> RGB:
+        if self.bits > 8:
+            samples = np.minimum(samples >> (self.bits - 8), 255)
+        elif self.bits < 8:
+            samples = samples.astype(np.uint16) * 255 // (2**self.bits - 1)
+        return samples.astype(np.uint8, copy=False)
+
+
+class TiffPixels:
+    """The first page of a TIFF file, read by window; decoded segments are kept up to 128 MiB.
+
+    Parameters
+    ----------
+    path : Path
+
+    Attributes
+    ----------
+    size_wh : (int, int)
+        As shown, that is with the orientation tag applied.
+    mpp : (float, float) or None
+        From OME-XML, or from a resolution in dots per inch or centimetre that is a microscope's.
+    notes : tuple of str
+        What a user should know about how the file was read.
+
+    Raises
+    ------
+    ImageError
+        If the file is damaged, holds samples that are no colours, or must be decoded in too large pieces.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import tifffile
+
+        log = logging.getLogger("tifffile")
+        if not log.handlers:  # else Python prints to stderr what tifffile dislikes
+            log.addHandler(logging.NullHandler())
+        self.path = path
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[int, RGB] = OrderedDict()
+        self._cached_bytes = 0
+        self._file: Any = None
+        self._rows: NDArray[Any] | None = None
+        try:
+            self._file = tifffile.TiffFile(path)
+            self._page: Any = self._file.pages.first
+            self._read_header()
+        except BROKEN as error:
+            self.close()
+            raise ImageError(f"{path}: a damaged TIFF header found ({one_line(error)}), expected a picture") from error
+        except ImageError:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        page = self._page
+        self._orientation = int(page.tags.valueof(274, 1))
+        if self._orientation not in ORIENTATIONS:
+            self._orientation = 1
+        self._samples = self._describe_samples()
+        transpose = ORIENTATIONS[self._orientation][0]
+        stored = (int(page.imagewidth), int(page.imagelength))
+        self.size_wh: WidthHeight = stored[::-1] if transpose else stored
+        mpp = _ome_mpp(self._file) or _resolution_mpp(page)
+        self.mpp: Scale | None = mpp[::-1] if mpp and transpose else mpp
+        self._rows = self._mapped()
+        self._segment_wh = self._segment_size(stored)
+        self._columns = math.ceil(stored[0] / self._segment_wh[0])
+        self._per_plane = self._columns * math.ceil(stored[1] / self._segment_wh[1])
+        self._planes = int(page.samplesperpixel) if page.planarconfig == 2 else 1
+        self._check_size()
+        more = sum(not (other.subfiletype & 1) for other in self._file.pages[1:])
+        self.notes: tuple[str, ...] = (f"{more + 1} pages found, only the first is read",) if more else ()
+
+    def _segment_size(self, stored_wh: WidthHeight) -> WidthHeight:
+        if self._page.is_tiled:
+            return int(self._page.tilewidth), int(self._page.tilelength)
+        rows = _MAPPED_ROWS if self._rows is not None else int(self._page.rowsperstrip)
+        return stored_wh[0], min(rows, stored_wh[1])
+
+    def _mapped(self) -> NDArray[Any] | None:
+        """Samples on disk as an array, where they lie there as they are (Fiji writes one strip of any size)."""
+        page = self._page
+        if not page.is_memmappable or page.planarconfig != 1 or page.imagedepth != 1:
+            return None
+        self._check_length()
+        shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
+        dtype = np.dtype(page.dtype).newbyteorder(self._file.byteorder)
+        return np.memmap(self.path, dtype, "r", int(page.dataoffsets[0]), shape)
+
+    def _describe_samples(self) -> _Samples:
+        page = self._page
+        colours = _COLOURS.get(int(page.photometric))
+        if page.dtype is None or page.dtype.kind not in "ub" or not isinstance(page.bitspersample, int):
+            found = {"f": "floating-point", "i": "signed", "c": "complex"}.get(getattr(page.dtype, "kind", ""), "odd")
+            raise ImageError(
+                f"{self.path}: {found} {page.bitspersample}-bit samples found, expected 8 or 16-bit colours"
+            )
+        if colours is None or page.samplesperpixel < colours or page.imagedepth != 1:
+            raise ImageError(
+                f"{self.path}: {page.samplesperpixel} samples of photometric {int(page.photometric)} and depth "
+                f"{page.imagedepth} found, expected grey, palette, RGB, YCbCr or CMYK"
+            )
+        bits = page.bitspersample
+        highest = page.tags.valueof(281, 0)
+        highest = int(max(highest) if isinstance(highest, tuple) else highest)
+        if bits == 16 and 255 < highest < 4096:
+            bits = highest.bit_length()
+        extra = [int(kind) for kind in page.extrasamples]
+        alpha = extra[0] if extra and extra[0] in (1, 2) and page.samplesperpixel > colours else 0
+        palette = None
+        if int(page.photometric) == 3:
+            table = np.asarray(page.colormap)
+            palette = (table >> 8 if table.max() > 255 else table).T.astype(np.uint8)
+        return _Samples(int(page.photometric), bits, alpha, palette)
+
+    def _check_size(self) -> None:
+        (w, h), (segment_w, segment_h) = self.size_wh, self._segment_wh
+        if min(w, h) < 1 or min(segment_w, segment_h) < 1:
+            raise ImageError(f"{self.path}: {w} x {h} pixels found, expected a picture")
+        if segment_w * segment_h > MAX_PIXELS:
+            raise ImageError(
+                f"{self.path}: {w} x {h} = {w * h / 1e6:.0f} megapixels in pieces of {segment_w} x {segment_h} found, "
+                f"expected at most {MAX_PIXELS // 10**6} megapixels in a piece (store it in tiles)"
+            )
+        number = self._per_plane * self._planes
+        if self._rows is None and not len(self._page.dataoffsets) == len(self._page.databytecounts) == number:
+            raise ImageError(
+                f"{self.path}: {len(self._page.dataoffsets)} strips or tiles found, expected {number} (damaged TIFF)"
+            )
+        self._check_length()
+
+    def _check_length(self) -> None:
+        end = max((o + n for o, n in zip(self._page.dataoffsets, self._page.databytecounts, strict=False)), default=0)
+        length = self.path.stat().st_size
+        if end > length:
+            raise ImageError(f"{self.path}: {length} bytes found, expected {end} (truncated TIFF)")
+
+    def reduced(self, most: float) -> tuple[int, Window]:
+        """No TIFF is decoded at a smaller size: see `PillowPixels.reduced`."""
+        return 1, self.window
+
+    def close(self) -> None:
+        """Close the file and forget the decoded segments."""
+        self._cache.clear()
+        self._cached_bytes = 0
+        self._rows = None
+        if self._file is not None:
+            self._file.close()
+
+    def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
+        """Pixels [x0, x1) x [y0, y1) of the picture as shown; the window lies inside it and is not empty."""
+        transpose, flip_x, flip_y = ORIENTATIONS[self._orientation]
+        w, h = self.size_wh
+        if flip_x:
+            x0, x1 = w - x1, w - x0
+        if flip_y:
+            y0, y1 = h - y1, h - y0
+        stored = self._stored(y0, x0, y1, x1) if transpose else self._stored(x0, y0, x1, y1)
+        return orient(stored, self._orientation)
+
+    def _stored(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
+        segment_w, segment_h = self._segment_wh
+        out = np.empty((y1 - y0, x1 - x0, 3), np.uint8)
+        for row in range(y0 // segment_h, (y1 - 1) // segment_h + 1):
+            for column in range(x0 // segment_w, (x1 - 1) // segment_w + 1):
+                left, top = column * segment_w, row * segment_h
+                ax, bx = max(x0, left), min(x1, left + segment_w)
+                ay, by = max(y0, top), min(y1, top + segment_h)
+                segment = self._segment(row * self._columns + column)
+                out[ay - y0 : by - y0, ax - x0 : bx - x0] = segment[ay - top : by - top, ax - left : bx - left]
+        return out
+
+    def _segment(self, index: int) -> RGB:
+        with self._lock:
+            if index in self._cache:
+                self._cache.move_to_end(index)
+                return self._cache[index]
+            try:
+                rgb = self._decode(index)
+            except BROKEN as error:
+                raise ImageError(
+                    f"{self.path}: damaged picture data found ({one_line(error)}), expected TIFF"
+                ) from error
+            self._cache[index] = rgb
+            self._cached_bytes += rgb.nbytes
+            while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+                self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+            return rgb
+
+    def _decode(self, index: int) -> RGB:
+        page = self._page
+        if self._rows is not None:
+            top = index * self._segment_wh[1]
+            return self._samples.to_rgb(self._rows[top : top + self._segment_wh[1]], jpeg=False)
+        planes, tables = [], {}
+        if page.compression in _JPEG:
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+        for plane in range(self._planes):
+            number = index + plane * self._per_plane
+            offset, count = page.dataoffsets[number], page.databytecounts[number]
+            if not offset or not count:
+                return np.full((*self._segment_wh[::-1], 3), 255, np.uint8)
+            handle = self._file.filehandle
+            handle.seek(offset)
+            data = handle.read(count)  # at once: tifffile's properties move the position in the file
+            if page.compression == _NEW_JPEG and _JPEG_END not in data:  # its decoder makes up the rest, in grey
+                raise ImageError(f"{self.path}: strip or tile {number} cut short found, expected a whole JPEG stream")
+            planes.append(page.decode(data, number, **tables)[0][0])
+        samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
+        return self._samples.to_rgb(samples, jpeg=page.compression in _JPEG)
+
+
+def _plausible(mpp: Scale) -> Scale | None:
+    """A microscope's scale, or nothing: 72 dots per inch are no scale."""
+    return mpp if all(_MPP_RANGE[0] <= value <= _MPP_RANGE[1] for value in mpp) else None
+
+
+def _ome_mpp(file: Any) -> Scale | None:
+    """PhysicalSizeX and -Y of the first OME-XML Pixels element; the unit is µm unless it says otherwise."""
+    if not file.is_ome:
+        return None
+    try:
+        root = ElementTree.fromstring(file.pages.first.description)
+        pixels = next(element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels")
+        x, y = (
+            float(pixels.attrib[f"PhysicalSize{axis}"])
+            * _MICROMETRES[pixels.attrib.get(f"PhysicalSize{axis}Unit", "µm")]
+            for axis in "XY"
+        )
+    except (ElementTree.ParseError, StopIteration, KeyError, ValueError):
+        return None
+    return _plausible((x, y))
+
+
+def _resolution_mpp(page: Any) -> Scale | None:
+    unit = _RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
+    rationals = [page.tags.valueof(tag) for tag in (282, 283)]
+    if unit is None or not all(isinstance(r, tuple) and len(r) == 2 and min(r) > 0 for r in rationals):
+        return None
+    (xn, xd), (yn, yd) = rationals
+    return _plausible((unit * xd / xn, unit * yd / yn))

@@ -1,0 +1,4 @@
+"""From an image to its result: scale, tiles, both stages, counts, output files.
+
+Imports `models`, `datasets` and below.
+"""

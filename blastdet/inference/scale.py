@@ -1,0 +1,194 @@
+"""The scale of a picture: given, stated by the file, or measured by its red cells.
+
+Two measurements in a row. `ruler` looks for discs and needs no model. Then the detector looks: at a scale that is
+about right it boxes red cells, and their median width, 7.5 µm, says how far off the scale was. The detector was
+trained with pictures enlarged by 0.7 to 1.4, so a start within that range is drawn to the right scale; where the ruler
+finds nothing, or the detector finds too little there, a ladder of scales is tried.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.errors import ScaleError
+from blastdet.core.types import RGB, Scale, WidthHeight
+from blastdet.imaging.io import Source, resize
+from blastdet.models.detector import Detector
+from blastdet.segmentation.mpp_estimation import RED_CELL_UM, measure
+
+COARSEST_MPP = 0.8
+"""A picture of more µm per pixel has no detail to find cells by: a red cell is nine pixels wide there."""
+
+FEW_RED_CELLS = 5
+"""Fewer red cells than this measure a picture only if no other picture of the run can."""
+
+_WINDOW = 2400  # side, in pixels, of what is looked at of a large picture
+_LOOK_UM = 128  # side of what the detector is shown: some hundred red cells, and no more work than that
+_LADDER = (0.06, 0.085, 0.12, 0.17, 0.24, 0.34, 0.48)
+_LEAST_SCORE = 0.3
+_FEWEST = 3  # red cells that may correct a scale
+_ENOUGH = 8  # red cells that settle it, and that may tell a squeezed picture
+_SQUEEZED = 1.1
+_SETTLED = 0.04
+_ROUNDS = 3
+_TOLERANCE = 0.35  # how far (log) the scale may be off before the detector's word counts less
+
+
+@dataclass(frozen=True)
+class ScaleFound:
+    """The scale of one picture and where it comes from.
+
+    Parameters
+    ----------
+    mpp : (float, float) or None
+        Micrometres per pixel; ``None`` where nothing tells.
+    source : str
+        ``"given"``, ``"file"``, ``"red cells (n=57)"``; or why nothing tells.
+    weak : bool
+        Whether it rests on too few red cells to be believed against other pictures of the same run.
+    n_cells : int
+        Red cells it was measured on.
+    warnings : tuple of str
+    seconds : float
+        Time the measurement took.
+    """
+
+    mpp: Scale | None
+    source: str
+    weak: bool = False
+    n_cells: int = 0
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """Red cells that a detector finds at a scale: sizes in pixels of the picture (n, 2), and how well all fits."""
+
+    mpp: Scale
+    sizes: NDArray[np.float64]
+    merit: float
+
+
+def find_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: Detector) -> ScaleFound:
+    """Micrometres per pixel: as given, as the file says, or as the red cells in the picture tell.
+
+    Parameters
+    ----------
+    source : Source
+    asked : (float, float), "auto" or None
+        ``"auto"`` measures even where the file states a scale.
+    detector : Detector
+        One that knows red cells refines the measurement.
+    """
+    if isinstance(asked, tuple):
+        return ScaleFound(asked, "given")
+    if asked is None and source.mpp is not None:
+        return ScaleFound(source.mpp, "file")
+    start = time.perf_counter()
+    rgb = _middle(source)
+    found = measure(rgb)
+    n, mpp = found.n_cells, found.mpp
+    if "rbc" in detector.card.classes:
+        look = _refined(rgb, mpp, detector)
+        if look is not None and (mpp is None or len(look.sizes) >= min(n, _FEWEST)):
+            n, mpp = len(look.sizes), look.mpp
+    seconds = time.perf_counter() - start
+    if mpp is None:
+        return ScaleFound(None, found.reason, weak=True, seconds=seconds)
+    warnings = []
+    if max(mpp) > _SQUEEZED * min(mpp):
+        warnings.append(f"picture looks squeezed: its red cells are {mpp[0] / mpp[1]:.2f} times as tall as wide")
+    if n < FEW_RED_CELLS:
+        warnings.append(f"scale measured on {n} red cells only; give it with --mpp if it is known")
+    return ScaleFound(mpp, f"red cells (n={n})", n < FEW_RED_CELLS, n, tuple(warnings), seconds)
+
+
+def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -> WidthHeight:
+    """Size of a picture at the card's µm/px.
+
+    Raises
+    ------
+    ScaleError
+        If the picture is too coarse to show cells.
+    """
+    if max(mpp) > COARSEST_MPP:
+        expected = f"at most {COARSEST_MPP} expected"
+        raise ScaleError(f"{path}: {max(mpp):.3g} µm/px found, {expected}: too coarse to show cells")
+    factor = (mpp[0] / card_mpp, mpp[1] / card_mpp)
+    return max(1, round(size_wh[0] * factor[0])), max(1, round(size_wh[1] * factor[1]))
+
+
+def _middle(source: Source) -> RGB:
+    """The picture, or the middle of one too large to look at whole."""
+    width, height = source.size_wh
+    w, h = min(width, _WINDOW), min(height, _WINDOW)
+    x, y = (width - w) // 2, (height - h) // 2
+    return source.read((x, y, x + w, y + h))
+
+
+def _refined(rgb: RGB, start: Scale | None, detector: Detector) -> _Look | None:
+    """The scale at which the detector's red cells are 7.5 µm wide; ``None`` where it sees too few."""
+    best = None if start is None else _settle(rgb, start, detector)
+    if best is None or len(best.sizes) < _ENOUGH:
+        looks = [_look(rgb, (mpp, mpp), detector) for mpp in _LADDER]
+        step = max((look for look in looks if len(look.sizes)), key=lambda look: look.merit, default=None)
+        other = None if step is None else _settle(rgb, step.mpp, detector)
+        if other is not None and (best is None or other.merit > best.merit):
+            best = other
+    return best
+
+
+def _settle(rgb: RGB, mpp: Scale, detector: Detector) -> _Look | None:
+    look = _look(rgb, mpp, detector)
+    if len(look.sizes) < _FEWEST:
+        return None
+    for _ in range(_ROUNDS):
+        corrected = _implied(look.sizes)
+        off = max(abs(np.log(corrected[0] / mpp[0])), abs(np.log(corrected[1] / mpp[1])))
+        mpp, before = corrected, look
+        if off < _SETTLED:
+            break
+        look = _look(rgb, mpp, detector)
+        if len(look.sizes) < _FEWEST:
+            look = before
+            break
+    return _Look(mpp, look.sizes, look.merit)
+
+
+def _implied(sizes: NDArray[np.float64]) -> Scale:
+    """µm/px from the median red cell; the axes differ only where many cells say so."""
+    width, height = np.median(sizes, axis=0)
+    if len(sizes) < _ENOUGH or max(width / height, height / width) < _SQUEEZED:
+        width = height = np.sqrt(width * height)
+    return float(RED_CELL_UM / width), float(RED_CELL_UM / height)
+
+
+def _look(rgb: RGB, mpp: Scale, detector: Detector) -> _Look:
+    """Whole red cells in the middle of a picture, as one tile of the detector shows them."""
+    card = detector.card
+    factor = np.array(mpp) / card.mpp
+    size = np.array(rgb.shape[1::-1])
+    most = np.minimum(card.input.wh, round(_LOOK_UM / card.mpp))
+    window = np.minimum(size, np.ceil(most / factor)).astype(int)
+    out = np.minimum(np.round(window * factor), most).astype(int)
+    nothing = _Look(mpp, np.empty((0, 2)), 0.0)
+    if out.min() < card.input.stride // 2 or max(mpp) > COARSEST_MPP:
+        return nothing
+    x, y = (size - window) // 2
+    image = resize(np.ascontiguousarray(rgb[y : y + window[1], x : x + window[0]]), (int(out[0]), int(out[1])))
+    cells = detector([image])[0].of("rbc")
+    boxes = cells.boxes_xyxy.astype(np.float64)
+    whole = (boxes[:, :2] > 1).all(axis=1) & (boxes[:, 2:] < out - 1).all(axis=1) & (cells.score > _LEAST_SCORE)
+    if not whole.any():
+        return nothing
+    sizes = (boxes[whole, 2:] - boxes[whole, :2]) * window / out
+    off = np.log(np.array(_implied(sizes)) / mpp).mean()
+    covered = float((sizes.prod(axis=1) * cells.score[whole]).sum() / window.prod())
+    return _Look(mpp, sizes, covered * float(np.exp(-((off / _TOLERANCE) ** 2))))

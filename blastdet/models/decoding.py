@@ -1,0 +1,54 @@
+"""From what a model puts out to cells: one function for each kind of output that a card may name."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core import boxes
+from blastdet.core.model_card import Card
+from blastdet.core.types import Detections
+from blastdet.models.detector import SCORE_FLOOR
+
+Raw = NDArray[np.float32]
+
+
+def decode(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
+    """Cells from the raw output of one image, of the kind that the card names."""
+    return {"yolo": decode_yolo, "boxes": decode_boxes}[card.output](prediction, hw, card)
+
+
+def decode_yolo(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
+    """Cells from the raw output of a YOLO head.
+
+    Parameters
+    ----------
+    prediction : float32 (4 + k, anchors)
+        Centre x, centre y, width, height in input pixels, then a probability for each of k classes.
+    hw : (int, int)
+        Size of the image before padding; boxes are cut to it.
+    card : Card
+    """
+    few = prediction[:, prediction[4:].max(axis=0) >= SCORE_FLOOR]  # of thousands of anchors
+    cx, cy, w, h = few[:4]
+    corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
+    return decode_boxes(np.concatenate([corners, few[4:].T], axis=1), hw, card)
+
+
+def decode_boxes(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
+    """Cells from boxes that a model found, before any suppression.
+
+    Parameters
+    ----------
+    prediction : float32 (n, 4 + k)
+        Left, top, right, bottom in input pixels, then a probability for each of k classes.
+    hw : (int, int)
+        Size of the image before padding; boxes are cut to it.
+    card : Card
+    """
+    best = prediction[:, 4:].max(axis=1, initial=0)
+    keep = best >= SCORE_FLOOR
+    xyxy = boxes.clip(prediction[keep, :4], (hw[1], hw[0]))
+    label = np.asarray(card.labels)[prediction[keep, 4:].argmax(axis=1)]
+    found = Detections(xyxy, best[keep], label)[boxes.area(xyxy) > 0]
+    return found[boxes.suppress(found.boxes_xyxy, found.score, card.suppression_iou)].sorted()

@@ -1,0 +1,46 @@
+"""A classifier for tests and documentation that reads its answers off the colour of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blastdet.core.model_card import Card, InputSpec, Threshold, Training, Trial, Unsure
+from blastdet.core.types import RGB
+from blastdet.models.classifier import Judged
+
+_NOBODY = "nothing"
+
+
+def fake_classifier_card() -> Card:
+    """A card for `FakeClassifier`: blast from 0.5, unsure from 0.4 to 0.6 and beyond a distance of 2."""
+    return Card(
+        name="fake",
+        task="classify",
+        classes=("blast", "wbc", "erythroblast"),
+        output="probabilities",
+        files={},
+        mpp=0.5,
+        input=InputSpec(wh=(32, 32)),
+        thresholds={"blast": Threshold(value=0.5, chosen_on=_NOBODY, criterion="made up")},
+        unsure=Unsure(low=0.4, high=0.6, distance=2.0, chosen_on=_NOBODY, criterion="made up"),
+        trials=tuple(Trial(blasts=50, blasts_called=45, others=50, others_called=10) for _ in range(20)),
+        training=Training(config={}, seed=0, commit="", data=(), epochs=0, device="", duration_s=0),
+    )
+
+
+class FakeClassifier:
+    """Looks at the middle of a crop: red is the blast probability, green a tenth of the distance, blue erythroblast."""
+
+    def __init__(self, card: Card | None = None) -> None:
+        self.card = card or fake_classifier_card()
+        self.seen: list[tuple[int, ...]] = []
+
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
+        """See `blastdet.models.classifier.Classifier`; keeps the shapes of what it saw."""
+        self.seen += [rgb.shape for rgb in crops]
+        middles = np.array([rgb[len(rgb) // 2, len(rgb) // 2] for rgb in crops], np.float32).reshape(-1, 3) / 255
+        blast, rest, red_cell = middles[:, 0], 1 - middles[:, 0], middles[:, 2]
+        probability = np.stack([blast, rest * (1 - red_cell), rest * red_cell], axis=1)
+        return Judged(probability.astype(np.float32), (middles[:, 1] * 10).astype(np.float32))

@@ -1,0 +1,269 @@
+"""Hand-made features of one white cell: shape, colour and texture, as the literature on leukaemia names them.
+
+All are measured at the µm/px that the caller chose, within the nucleus that `segment` finds, so that they compare
+across microscopes as far as the pixels allow. `FEATURES` names every one, with its unit and its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.types import RGB
+from blastdet.segmentation.nuclei import cell_masks, nucleus_mask
+
+Mask = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+LEVELS = 16
+"""Grey levels that texture is measured on; the nucleus's own darkest to its lightest."""
+
+_STEPS = ((0, 1), (1, 1), (1, 0), (1, -1))  # 0°, 45°, 90°, 135°; texture is averaged over them
+_HARALICK = "Haralick, Shanmugam & Dinstein 1973, doi:10.1109/TSMC.1973.4309314"
+_GALLOWAY = "Galloway 1975, doi:10.1016/S0146-664X(75)80008-6"
+_CHU = "Chu, Sehgal & Greenleaf 1990, doi:10.1016/0167-8655(90)90112-F"
+_OJALA = "Ojala, Pietikäinen & Mäenpää 2002, doi:10.1109/TPAMI.2002.1017623"
+_STRICKER = "Stricker & Orengo 1995, doi:10.1117/12.205308"
+_PLAIN = "plane geometry"
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature.
+
+    Parameters
+    ----------
+    name : str
+    unit : str
+        Empty for a plain number.
+    source : str
+        Who defined it.
+    """
+
+    name: str
+    unit: str
+    source: str
+
+
+def _shape(part: str) -> list[Feature]:
+    units = {"area": "µm²", "perimeter": "µm", "circularity": "", "solidity": "", "eccentricity": ""}
+    return [Feature(f"{part} {name}", unit, _PLAIN) for name, unit in units.items()]
+
+
+_MOMENTS = ("mean", "standard deviation", "skewness")
+_SPACES: dict[str, tuple[int, tuple[str, str, str]]] = {
+    "RGB": (-1, ("red", "green", "blue")),
+    "HSV": (cv2.COLOR_RGB2HSV, ("hue", "saturation", "value")),
+    "Lab": (cv2.COLOR_RGB2LAB, ("L", "a", "b")),
+}
+_GLCM = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "entropy")
+_GLRLM = ("short runs", "long runs", "grey-level non-uniformity", "run-length non-uniformity", "run percentage")
+_GREY_RUNS = ("low grey-level runs", "high grey-level runs")
+
+FEATURES: tuple[Feature, ...] = (
+    *_shape("nucleus"),
+    *_shape("cell"),
+    Feature("nucleus to cell area", "", _PLAIN),
+    Feature("nucleus to cytoplasm area", "", _PLAIN),
+    *(
+        Feature(f"{space} {channel} {moment}", "grey levels" if moment != "skewness" else "", _STRICKER)
+        for space, (_, channels) in _SPACES.items()
+        for channel in channels
+        for moment in _MOMENTS
+    ),
+    *(Feature(f"GLCM {name}", "bits" if name == "entropy" else "", _HARALICK) for name in _GLCM),
+    *(Feature(f"GLRLM {name}", "", _GALLOWAY) for name in _GLRLM),
+    *(Feature(f"GLRLM {name}", "", _CHU) for name in _GREY_RUNS),
+    *(Feature(f"LBP {i}", "", _OJALA) for i in range(10)),
+)
+"""Name, unit and source of every entry of `features`, in order. LBP 0 to 8: share of uniform patterns with so many
+lighter neighbours; LBP 9: of all others."""
+
+
+def features(rgb: RGB, mpp: float) -> NDArray[np.float32]:
+    """Features of the cell in the middle of a crop.
+
+    Parameters
+    ----------
+    rgb : uint8 (n, n, 3)
+        See `blastdet.imaging.cell_crops`.
+    mpp : float
+        µm per pixel.
+
+    Returns
+    -------
+    float32 (len(FEATURES),)
+        Always finite. Where no nucleus is found, the disc that fills the box of the cell stands in for it.
+    """
+    nucleus, cell = masks(rgb, mpp)
+    grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    levels = _levels(grey, nucleus)
+    areas = nucleus.sum(), cell.sum()
+    row = [
+        *_geometry(nucleus, mpp),
+        *_geometry(cell, mpp),
+        areas[0] / areas[1],
+        areas[0] / max(areas[1] - areas[0], 1),
+        *_colour_moments(rgb, nucleus),
+        *np.mean([glcm(levels, nucleus, step) for step in _STEPS], axis=0),
+        *np.mean([glrlm(levels, nucleus, step) for step in _STEPS], axis=0),
+        *lbp(grey, nucleus),
+    ]
+    return np.asarray(row, np.float32)
+
+
+def masks(rgb: RGB, mpp: float) -> tuple[Mask, Mask]:
+    """Nucleus and whole cell in the middle of a crop, bool (n, n): the one within the other, neither empty."""
+    side = len(rgb)
+    middle = side / 2
+    cell = cell_masks(rgb, [[middle, middle]], (mpp, mpp)) == 1
+    nucleus = nucleus_mask(rgb, (mpp, mpp)) & cell
+    if nucleus.any():
+        return nucleus, cell
+    ys, xs = np.ogrid[:side, :side]
+    radius = max(side / 2 / 1.3, 0.75)  # at least the pixel in the middle
+    disc = np.hypot(ys + 0.5 - middle, xs + 0.5 - middle) <= radius
+    return disc, disc
+
+
+def _geometry(mask: Mask, mpp: float) -> tuple[float, float, float, float, float]:
+    """Area, perimeter, circularity, solidity and eccentricity of the pixels of a mask."""
+    area = float(mask.sum())
+    around, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    perimeter = sum(_length(contour[:, 0]) for contour in around)
+    ys, xs = np.nonzero(mask)
+    # corners of the pixels, so that one pixel has an area
+    corners = np.concatenate([np.stack([xs + dx, ys + dy], 1) for dx in (0, 1) for dy in (0, 1)]).astype(np.float32)
+    solidity = area / cv2.contourArea(cv2.convexHull(corners))
+    small, large = np.linalg.eigvalsh(np.cov(np.stack([xs, ys]), bias=True))
+    circularity = min(4 * np.pi * area / max(perimeter, 1e-6) ** 2, 1.0) if perimeter else 1.0
+    eccentricity = float(np.sqrt(max(1 - max(small, 0.0) / large, 0.0))) if large > 0 else 0.0
+    return area * mpp**2, perimeter * mpp, circularity, solidity, eccentricity
+
+
+def _length(points: NDArray[np.int32]) -> float:
+    """Length of a closed contour through pixel middles, pushed out by half a pixel; corners cut as a smooth line does.
+
+    Steps of a digital contour are weighted 0.948 (straight) and 1.340 (diagonal): Vossepoel & Smeulders 1982,
+    doi:10.1016/0146-664X(82)90034-0, without the corner count.
+    """
+    if len(points) < 2:
+        return float(np.pi)
+    steps = np.abs(np.roll(points, -1, axis=0) - points).sum(axis=1)
+    return float(0.948 * (steps == 1).sum() + 1.340 * (steps == 2).sum() + np.pi)
+
+
+def _colour_moments(rgb: RGB, mask: Mask) -> Iterator[float]:
+    for code, _ in _SPACES.values():
+        pixels = (rgb if code < 0 else cv2.cvtColor(rgb, code))[mask].astype(np.float64)
+        for values in pixels.T:
+            deviation = values - values.mean()
+            spread = np.sqrt((deviation**2).mean())
+            yield from (values.mean(), spread, (deviation**3).mean() / spread**3 if spread > 1e-9 else 0.0)
+
+
+def _levels(grey: NDArray[np.uint8], mask: Mask) -> NDArray[np.int64]:
+    """Grey levels 0 to LEVELS - 1 over the range that the masked pixels span."""
+    low, high = (float(v) for v in (grey[mask].min(), grey[mask].max()))
+    scaled = (grey.astype(np.float64) - low) / max(high - low, 1.0) * LEVELS
+    return np.clip(scaled.astype(np.int64), 0, LEVELS - 1)
+
+
+def _shifted(mask: Mask, step: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of an array, and of the same array one step on."""
+    dy, dx = step
+    h, w = mask.shape
+    here = slice(0, h - dy), slice(max(0, -dx), w - max(0, dx))
+    there = slice(dy, h), slice(max(0, dx), w + min(0, dx))
+    return here, there
+
+
+def glcm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Floats:
+    """Haralick's contrast, dissimilarity, homogeneity, energy, correlation, entropy of pairs one step apart.
+
+    Both pixels of a pair lie in the mask; the matrix is symmetric. Without a pair, the figures of a flat region.
+    """
+    here, there = _shifted(mask, step)
+    both = mask[here] & mask[there]
+    a, b = levels[here][both], levels[there][both]
+    if not len(a):
+        return np.array([0.0, 0, 1, 1, 1, 0])
+    count = np.bincount(a * LEVELS + b, minlength=LEVELS**2).reshape(LEVELS, LEVELS)
+    p = (count + count.T) / (2 * len(a))
+    i, j = np.indices(p.shape)
+    mean = (i * p).sum()
+    variance = ((i - mean) ** 2 * p).sum()
+    correlation = ((i - mean) * (j - mean) * p).sum() / variance if variance > 1e-12 else 1.0
+    entropy = -(p[p > 0] * np.log2(p[p > 0])).sum()
+    apart = np.abs(i - j)
+    values = ((apart**2 * p).sum(), (apart * p).sum(), (p / (1 + apart**2)).sum(), np.sqrt((p**2).sum()))
+    return np.array([*values, correlation, entropy])
+
+
+def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Floats:
+    """Galloway's five figures of runs of one grey level along a direction, and Chu's two, within the mask.
+
+    Non-uniformities are divided by the number of runs, so that they do not grow with the nucleus.
+    """
+    grey, length = _runs(levels, mask, step)
+    n = len(grey)
+    by_grey, by_length = np.bincount(grey), np.bincount(length)
+    level = grey + 1.0
+    return np.array(
+        [
+            (1 / length**2).mean(),
+            (length.astype(np.float64) ** 2).mean(),
+            (by_grey.astype(np.float64) ** 2).sum() / n**2,
+            (by_length.astype(np.float64) ** 2).sum() / n**2,
+            n / mask.sum(),
+            (1 / level**2).mean(),
+            (level**2).mean(),
+        ]
+    )
+
+
+def _runs(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Grey level and length of every run along `step`."""
+    here, there = _shifted(mask, step)
+    same = np.zeros(mask.shape, bool)  # a pixel that goes on the run of the one before
+    same[there] = mask[here] & mask[there] & (levels[here] == levels[there])
+    length = mask.astype(np.int64)  # of the run up to each pixel
+    going = same
+    while going.any():  # round n: pixels with n before them in their run
+        length[going] += 1
+        onward = np.zeros_like(going)
+        onward[there] = going[here]
+        going = onward & same
+    last = mask.copy()
+    last[here] &= ~same[there]
+    return levels[last], length[last]
+
+
+def lbp(grey: NDArray[np.uint8], mask: Mask) -> Floats:
+    """Shares of the ten rotation-invariant uniform patterns of the eight neighbours at distance 1 (LBP 8,1 riu2)."""
+    angles = 2 * np.pi * np.arange(8) / 8
+    padded = np.pad(grey.astype(np.float64), 2, mode="edge")
+    h, w = grey.shape
+    lighter = [_sampled(padded, -np.sin(a), np.cos(a), (h, w)) >= grey - 1e-7 for a in angles]
+    bits = np.stack(lighter)
+    changes = (bits != np.roll(bits, 1, axis=0)).sum(axis=0)
+    pattern = np.where(changes <= 2, bits.sum(axis=0), 9)[mask]
+    return np.bincount(pattern, minlength=10) / len(pattern)
+
+
+def _sampled(padded: Floats, dy: float, dx: float, hw: tuple[int, int]) -> Floats:
+    """An image (padded by 2) moved by a fraction of a pixel, bilinear."""
+    h, w = hw
+    y0, x0 = int(np.floor(dy)), int(np.floor(dx))
+    fy, fx = dy - y0, dx - x0
+
+    def at(y: int, x: int) -> Floats:
+        return padded[2 + y : 2 + y + h, 2 + x : 2 + x + w]
+
+    top = at(y0, x0) * (1 - fx) + at(y0, x0 + 1) * fx
+    bottom = at(y0 + 1, x0) * (1 - fx) + at(y0 + 1, x0 + 1) * fx
+    return np.asarray(top * (1 - fy) + bottom * fy)

@@ -1,0 +1,88 @@
+"""Classifiers exported to ONNX, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.errors import WeightsError, last_line
+from blastdet.core.model_card import Card
+from blastdet.core.types import RGB
+from blastdet.models.classifier import FEATURES, OUTPUTS, Judged, framed, prepare
+from blastdet.models.features import features as hand_made
+from blastdet.models.onnx_detector import onnx_session, to_blob
+
+BATCH = 32
+"""Crops that run at once; bounds memory."""
+
+
+class OnnxClassifier:
+    """A classifier that ONNX Runtime runs; see `blastdet.models.classifier.Classifier`."""
+
+    def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
+        models = [name for name in card.files if name.endswith(".onnx")]
+        if len(models) != 1:
+            raise WeightsError(f"{folder}: {len(models)} .onnx files named by the card, 1 expected")
+        self.card = card
+        self._path = folder / models[0]
+        self._session = onnx_session(self._path, device)
+        self([np.zeros((8, 8, 3), np.uint8)], [card.mpp])
+
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
+        """See `blastdet.models.classifier.Classifier`."""
+        card, side = self.card, self.card.input.wh[0]
+        rows = [Judged(np.empty((0, len(card.classes)), np.float32), np.empty(0, np.float32))]
+        for start in range(0, len(crops), BATCH):
+            chunk = zip(crops[start : start + BATCH], mpp[start : start + BATCH], strict=True)
+            ready = (prepare(rgb, scale, card.mpp, card.input.low_pass) for rgb, scale in chunk)
+            rows.append(self._judge([framed(rgb, side, card.input.pad_value) for rgb in ready]))
+        return Judged(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+    @property
+    def has_features(self) -> bool:
+        """Whether it is a network whose last layer can be looked at."""
+        return FEATURES in [output.name for output in self._session.get_outputs()]
+
+    def features(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
+        """What the network's last layer sees (n, f) of crops that are prepared and framed."""
+        found: list[NDArray[np.float32]] = self._run(self._inputs(framed_crops), (FEATURES,))
+        return found[0]
+
+    def _inputs(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
+        if self.card.sees == "hand-made features":
+            return np.stack([hand_made(rgb, self.card.mpp) for rgb in framed_crops])
+        side = self.card.input.wh[0]
+        return np.stack([to_blob(rgb, (side, side), self.card.input) for rgb in framed_crops])
+
+    def _judge(self, framed_crops: Sequence[RGB]) -> Judged:
+        batch = self._inputs(framed_crops)
+        found = self._run(batch, OUTPUTS)
+        expected = [(len(batch), len(self.card.classes)), (len(batch),)]
+        if [part.shape for part in found] != expected:
+            raise WeightsError(f"{self._path}: outputs {[part.shape for part in found]} found, {expected} expected")
+        if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # NaN, too
+            raise WeightsError(f"{self._path}: answers that are no probabilities found; is its card's input right?")
+        return Judged(_calibrated(found[0], self.card), found[1])
+
+    def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
+        try:
+            found = self._session.run(list(outputs), {self._session.get_inputs()[0].name: batch})
+        except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
+            raise WeightsError(f"{self._path}: cannot be run ({last_line(error)})") from error
+        return [np.asarray(part, np.float32) for part in found]
+
+
+def _calibrated(probability: NDArray[np.float32], card: Card) -> NDArray[np.float32]:
+    """Probabilities (n, classes), the blast's as the card calibrates it; the others share what is left as before."""
+    if card.calibration is None:
+        return probability
+    blast = card.classes.index("blast")
+    wanted = card.calibration.apply(probability[:, blast])
+    others = np.maximum(probability.astype(np.float64), 1e-12)  # a blast of probability 1 leaves nothing to share
+    others[:, blast] = 0
+    found = others * ((1 - wanted) / others.sum(axis=1))[:, None]
+    found[:, blast] = wanted
+    return np.asarray(found, np.float32)

@@ -1,0 +1,181 @@
+"""Detectors exported to ONNX or to OpenVINO's format, run by OpenVINO or ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.errors import ConfigError, DependencyError, WeightsError, last_line
+from blastdet.core.model_card import Card, InputSpec
+from blastdet.core.parallel import check_device, cpu_count
+from blastdet.core.types import RGB, Detections
+from blastdet.models.decoding import Raw, decode
+from blastdet.models.openvino_runtime import OpenVinoModel
+
+Blob = NDArray[np.float32]
+"""Pixels as a model takes them, float32 (3, height, width)."""
+
+
+Compute = Callable[[Sequence[Blob]], list[Raw]]
+"""What runs a model: images (3, height, width), of any sizes, to the first output of each."""
+
+_CUDA = "CUDAExecutionProvider"
+_SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
+
+
+class OnnxDetector:
+    """A detector exported to ONNX or to OpenVINO's format.
+
+    On a CPU, OpenVINO runs it where that is installed, for it is faster (docs/decisions/0016-speed.md); else
+    ONNX Runtime does. ONNX Runtime also runs it through CUDA, and models that were quantised for it or put boxes out.
+
+    Parameters
+    ----------
+    card : Card
+    folder : Path
+        Where the card's file lies.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU.
+    openvino : bool
+        Whether OpenVINO may run a model in ONNX.
+    """
+
+    def __init__(self, card: Card, folder: Path, device: str = "auto", openvino: bool = True) -> None:
+        self.card, self._may_openvino = card, openvino
+        suffix = _SUFFIX[card.format]
+        models = [name for name in card.files if name.endswith(suffix)]
+        if len(models) != 1:
+            raise WeightsError(f"{folder}: {len(models)} {suffix} files named by the card, 1 expected")
+        self._path = folder / models[0]
+        self._compute = self._load(self._path, device)
+        side = card.input.stride * 2
+        self._run([np.zeros((3, side, side), np.float32)])
+
+    def _load(self, path: Path, device: str) -> Compute:
+        if self.card.format == "openvino" and device not in ("auto", "cpu"):
+            raise ConfigError(f"device: {device} found, auto or cpu expected of a model in OpenVINO's format")
+        if self.card.format == "openvino" or self._openvino_is_faster(device):
+            return OpenVinoModel(path, self.card.precision)
+        return OnnxRuntimeModel(path, device, batched=self.card.output == "yolo")
+
+    def _openvino_is_faster(self, device: str) -> bool:
+        plain = self._may_openvino and self.card.output == "yolo" and self.card.precision != "int8"
+        return plain and not wants_cuda(device) and find_spec("openvino") is not None
+
+    def __call__(self, images: Sequence[RGB]) -> list[Detections]:
+        """Cells of each image; see `Detector`."""
+        raws = self.raw(images)
+        return [decode(raw, image.shape[:2], self.card) for raw, image in zip(raws, images, strict=True)]
+
+    def raw(self, images: Sequence[RGB]) -> list[Raw]:
+        """The raw output of each image, before it is decoded; see `Card.output`."""
+        spec = self.card.input
+        return self._run([to_blob(image, padded_size(image.shape[:2], spec.stride), spec) for image in images])
+
+    def _run(self, blobs: Sequence[Blob]) -> list[Raw]:
+        try:
+            raws = self._compute(blobs)
+        except Exception as error:  # runtimes raise bare Exceptions of their own C++ types
+            raise WeightsError(f"{self._path}: cannot be run ({last_line(error)})") from error
+        k = 4 + len(self.card.classes)
+        for raw in raws:
+            if raw.ndim != 2 or raw.shape[0 if self.card.output == "yolo" else 1] != k:
+                raise WeightsError(f"{self._path}: output {raw.shape} found, {self.card.output} of {k} values expected")
+        return raws
+
+
+class OnnxRuntimeModel:
+    """A model that ONNX Runtime runs; see `Compute`.
+
+    Parameters
+    ----------
+    path : Path
+    device : str
+    batched : bool
+        Whether images of one size may go through together; else the model puts out as many rows as it finds cells.
+    """
+
+    def __init__(self, path: Path, device: str, batched: bool) -> None:
+        self._session, self._batched = onnx_session(path, device), batched
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
+        self._name = inputs[0].name
+
+    def __call__(self, blobs: Sequence[Blob]) -> list[Raw]:
+        """The first output of each image (3, height, width)."""
+        if not self._batched:
+            return [self._run(blob[None]) for blob in blobs]
+        found: dict[int, Raw] = {}
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, blob in enumerate(blobs):
+            by_size.setdefault(blob.shape, []).append(index)
+        for indices in by_size.values():
+            found |= zip(indices, self._run(np.stack([blobs[i] for i in indices])), strict=True)
+        return [found[i] for i in range(len(blobs))]
+
+    def _run(self, batch: NDArray[np.float32]) -> Raw:
+        raw: Raw = self._session.run(None, {self._name: batch})[0]
+        return raw
+
+
+def padded_size(hw: tuple[int, ...], stride: int) -> tuple[int, int]:
+    """Height and width rounded up to a multiple of the stride."""
+    return -(-hw[0] // stride) * stride, -(-hw[1] // stride) * stride
+
+
+def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
+    """Image as float32 (3, height, width), padded right and below, normalised as the card says."""
+    canvas = np.full((*padded_hw, 3), spec.pad_value, np.uint8)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    # One look-up a channel instead of three passes of float arithmetic over every pixel.
+    table = ((np.arange(256)[:, None] / 255 - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
+    blob = np.empty((3, *padded_hw), np.float32)
+    for channel in range(3):
+        cv2.LUT(np.ascontiguousarray(canvas[:, :, channel]), table[:, channel], blob[channel])
+    return blob
+
+
+def onnx_session(path: Path, device: str) -> Any:
+    """ONNX Runtime's session of a model; ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU."""
+    onnxruntime, cuda = _onnxruntime(), wants_cuda(device)
+    if cuda and _CUDA not in (available := onnxruntime.get_available_providers()):
+        raise DependencyError(f"device {device}: onnxruntime-gpu expected, only {available} found")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cpu_count()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
+    on_cuda = (_CUDA, {"device_id": int(device.partition(":")[2] or 0)})
+    providers = [on_cuda, "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
+        raise WeightsError(f"{path}: ONNX Runtime cannot load it ({last_line(error)})") from error
+
+
+def wants_cuda(device: str) -> bool:
+    """Whether a model shall run through CUDA: asked for, or ``auto`` where ONNX Runtime was built with it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind of device.
+    """
+    check_device(device)
+    return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
+
+
+def _onnxruntime() -> Any:
+    # Before the import: since 1.32 that alone writes an id of the machine to disk, and events to be sent.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime

@@ -1,0 +1,83 @@
+"""Boxes for cells that are known by a point, or not at all: nucleated cells by `segment`, red cells by `discs`."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core import boxes
+from blastdet.core.types import BLAST, RBC, RGB, WBC, Detections, Scale
+from blastdet.segmentation import nuclei
+from blastdet.segmentation.mpp_estimation import MARGIN, RED_CELL_UM
+from blastdet.segmentation.red_cells import RADIUS, density_plane, fit_discs
+
+
+def grow_cells(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
+    """Cells with a box for each point that shows a cell; boxes that are there stay.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    cells : Detections
+        Those with a `point_xy` and a box of NaN are drawn.
+    mpp : (float, float)
+        µm per pixel along x and y.
+
+    Returns
+    -------
+    Detections
+        In canonical order, with ``origin`` ``"segment"`` where a box was drawn. A point where no cell shows, or that is
+        a platelet, keeps its box of NaN.
+    """
+    if cells.point_xy is None:
+        return cells
+    open_ = np.isnan(cells.boxes_xyxy[:, 0])
+    drawn = np.full((len(cells), 4), np.nan, np.float32)
+    nucleated = open_ & np.isin(cells.label, (BLAST, WBC))
+    red = open_ & np.isin(cells.label, RBC)
+    if nucleated.any():
+        drawn[nucleated] = nuclei.grow_boxes(rgb, cells.point_xy[nucleated], mpp)
+    if red.any():
+        drawn[red] = grow_red_cells(rgb, cells.point_xy[red], mpp)
+    drawn = boxes.clip(drawn, (rgb.shape[1], rgb.shape[0]))
+    grown: NDArray[np.bool_] = np.asarray(np.isfinite(drawn).all(axis=1))
+    origin = np.full(len(cells), "", "<U7") if cells.origin is None else cells.origin.astype("<U7")
+    return cells.with_columns(
+        boxes_xyxy=np.where(grown[:, None], drawn, cells.boxes_xyxy), origin=np.where(grown, "segment", origin)
+    ).sorted()
+
+
+def grow_red_cells(rgb: RGB, points_xy: NDArray[np.floating], mpp: Scale) -> NDArray[np.float32]:
+    """Box of the red cell around each given centre.
+
+    Measured on every sixth picture of BCCD train, seeded with box centres: 65 % get a box, with a median IoU of 0.83
+    and 98.6 % above 0.5. Cells in a heap have no edge of their own, and get none.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    points_xy : (n, 2)
+        In pixels.
+    mpp : (float, float)
+        µm per pixel along x and y.
+
+    Returns
+    -------
+    float32 (n, 4)
+        NaN where no red cell shows.
+    """
+    points = np.asarray(points_xy, np.float64).reshape(-1, 2)
+    nothing = np.full((len(points), 4), np.nan, np.float32)
+    work = RED_CELL_UM / (2 * RADIUS)
+    size = max(round(rgb.shape[1] * mpp[0] / work), 1), max(round(rgb.shape[0] * mpp[1] / work), 1)
+    method = cv2.INTER_AREA if min(mpp) < work else cv2.INTER_LINEAR
+    plane, _ = density_plane(np.asarray(cv2.resize(rgb, size, interpolation=method), np.uint8))
+    if plane is None:
+        return nothing
+    ratio = np.array([rgb.shape[1] / size[0], rgb.shape[0] / size[1]])
+    found, kept = fit_discs(plane, points / ratio - 0.5)
+    # an ellipse that lies beside the point is a neighbour's
+    kept &= (np.abs((points / ratio - 0.5 - found.centre) / np.nan_to_num(found.half, nan=1.0)) < 1).all(axis=1)
+    centre, half = (found.centre + 0.5) * ratio, found.half * ratio * MARGIN
+    return np.where(kept[:, None], np.concatenate([centre - half, centre + half], axis=1), nothing).astype(np.float32)

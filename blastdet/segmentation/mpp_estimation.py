@@ -1,0 +1,163 @@
+"""µm per pixel from the red cells in the picture.
+
+A red cell is about 7.5 µm wide, so the size of the dominant population of round, moderately dense cells without a
+nucleus gives the scale of each axis. Micro- or macrocytosis biases every µm by as much. How such cells are found is
+in `discs`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.types import RGB, Scale
+from blastdet.segmentation.red_cells import Discs, Floats, density_plane, find_discs, no_discs
+
+RED_CELL_UM = 7.5
+"""Diameter of a red cell on a film, in µm (6.2–8.2 in health)."""
+
+MARGIN = 1.08
+"""People draw a box outside the foot of the edge; the rays of `discs` stop half way down it."""
+
+_SIDE = 800  # longest side that is worked on
+
+# Chosen on BCCD train and on middle pieces of PBC pictures.
+_CYTOPLASM = 0.3  # of the thickest nucleus: this near to a nucleus lies no middle of a red cell
+_WHOLE = 5  # as many whole cells make those cut by the border superfluous
+_FEWEST = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What the red cells of a picture tell about its scale.
+
+    Parameters
+    ----------
+    mpp : (float, float) or None
+        µm per pixel along x and y; ``None`` where the picture does not tell.
+    n_cells : int
+        Red cells used.
+    diameter_px : (float, float) or None
+        Median width and height of a red cell, in pixels of the picture.
+    aspect : float
+        Height over width of the average red cell; 1 where no squeeze is claimed.
+    squeezed : bool
+        Whether the picture was stretched along one axis by more than 10 %.
+    confidence : float
+        From 0 to 1: a tenth for each cell used.
+    reason : str
+        One line: why it could, or could not, tell.
+    boxes_xyxy : float32 (n_cells, 4)
+        The red cells used, in pixels of the picture.
+    """
+
+    mpp: Scale | None
+    n_cells: int
+    diameter_px: tuple[float, float] | None
+    aspect: float
+    squeezed: bool
+    confidence: float
+    reason: str
+    boxes_xyxy: NDArray[np.float32]
+
+
+def measure(rgb: RGB) -> Measurement:
+    """Find µm per pixel along x and y from the red cells in a picture.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+
+    Returns
+    -------
+    Measurement
+        With ``mpp=None`` and a reason where there are too few red cells or they do not agree.
+    """
+    height, width = rgb.shape[:2]
+    factor = min(_SIDE / max(height, width), 1.0)
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+    found, reason = _search(small)
+    to_full = np.array([width / size[0], height / size[1]])
+    if factor < 0.6:  # cells may be too small in the shrunk picture: what does its middle say in full?
+        left, top = max((width - _SIDE) // 2, 0), max((height - _SIDE) // 2, 0)
+        middle = np.ascontiguousarray(rgb[top : top + _SIDE, left : left + _SIDE])
+        closer, _ = _search(middle)
+        if _coverage(closer, middle) > _coverage(found, small):
+            shifted = closer.centre + np.array([left, top])
+            found, to_full = Discs(shifted, closer.half, closer.quality, closer.visible), np.ones(2)
+    return _report(found, to_full) if len(found) >= _FEWEST else _unknown(reason)
+
+
+def _coverage(discs: Discs, rgb: RGB) -> float:
+    """Part of a picture that the red cells found explain, weighted by how well they show."""
+    return float((discs.quality * discs.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
+
+
+def _search(rgb: RGB) -> tuple[Discs, str]:
+    """Red cells of one picture, and why there are none."""
+    plane, nuclei = density_plane(rgb)
+    if plane is None:
+        return no_discs(), "nothing stands out from the background"
+    found = _population(_plausible(find_discs(plane, nuclei), nuclei))
+    return found, f"{len(found)} red cells found, at least {_FEWEST} that agree are needed"
+
+
+def _unknown(reason: str) -> Measurement:
+    return Measurement(None, 0, None, 1.0, False, 0.0, reason, np.empty((0, 4), np.float32))
+
+
+def _report(found: Discs, to_full: Floats) -> Measurement:
+    half = found.half * to_full * MARGIN
+    centre = found.centre * to_full
+    width, height = (2 * np.median(half, axis=0)).tolist()
+    both = float(np.sqrt(width * height))
+    log_aspect = np.log(half[:, 1] / half[:, 0])
+    aspect = float(np.exp(np.median(log_aspect)))
+    error = 1.25 * float(log_aspect.std()) / np.sqrt(len(found))
+    squeezed = len(found) >= 5 and abs(np.log(aspect)) > np.log(1.1) + error
+    aspect = aspect if squeezed else 1.0
+    diameter = both / np.sqrt(aspect), both * np.sqrt(aspect)
+    return Measurement(
+        mpp=(RED_CELL_UM / diameter[0], RED_CELL_UM / diameter[1]),
+        n_cells=len(found),
+        diameter_px=(float(diameter[0]), float(diameter[1])),
+        aspect=aspect,
+        squeezed=squeezed,
+        confidence=float(min(len(found) / 10, 1.0)),
+        reason=f"{len(found)} red cells of {diameter[0]:.1f} x {diameter[1]:.1f} px",
+        boxes_xyxy=np.concatenate([centre - half, centre + half], axis=1).astype(np.float32),
+    )
+
+
+def _plausible(discs: Discs, nuclei: NDArray[np.bool_]) -> Discs:
+    """Without discs inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
+
+    The thickest nucleus of a picture measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
+    """
+    contours, _ = cv2.findContours(nuclei.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    whole = cv2.drawContours(np.zeros(nuclei.shape, np.uint8), contours, -1, 1, cv2.FILLED)
+    thickness = 2 * float(cv2.distanceTransform(whole, cv2.DIST_L2, 5).max())
+    if thickness < 8:
+        return discs
+    away = cv2.distanceTransform(1 - whole, cv2.DIST_L2, 5)
+    columns, rows = np.clip(np.rint(discs.centre).astype(int), 0, np.array(nuclei.shape[::-1]) - 1).T
+    outside = away[rows, columns] > _CYTOPLASM * thickness
+    return discs[outside & (discs.diameter > 0.4 * thickness) & (discs.diameter < 2.5 * thickness)]
+
+
+def _population(discs: Discs) -> Discs:
+    """The discs of the size that most of the film shows."""
+    whole = discs.visible >= 0.9
+    if whole.sum() >= _WHOLE:
+        discs = discs[whole]
+    if not len(discs):
+        return discs
+    size = np.log(discs.diameter)
+    weight = discs.quality * discs.diameter * discs.visible
+    kernel = np.exp(-0.5 * ((size[:, None] - size[None]) / 0.15) ** 2)
+    mode = size[int((kernel @ weight).argmax())]
+    return discs[np.abs(size - mode) < np.log(1.35)]

@@ -1,0 +1,297 @@
+"""Round things of the density of a red cell: where they are and how large.
+
+The picture becomes one plane of optical density, 0 on the empty film and 1 in a red cell, so that the stain does not
+matter. A ring filter (mean just inside a circle minus mean just outside) finds discs at every scale, also where cells
+touch or overlap; rays from each centre find its edge, and an ellipse through the edge gives width and height.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.types import RGB
+from blastdet.segmentation.nuclei import absorbance, nucleus_mask
+
+Floats = NDArray[np.float64]
+Image32 = NDArray[np.float32]
+
+RADIUS = 8.0
+"""Radius of the ring filter; the picture is scaled, not the filter."""
+
+_WINDOW = 640  # at each scale of the filter only so much of the middle: hundreds of the smallest cells
+_CANDIDATES = 500  # looked at closely, per scale
+_LEVELS_PER_OCTAVE = 4
+_SMALLEST = 9.0  # diameter in pixels below which a cell has no edge to measure
+_RAYS = 32
+_STEPS = np.linspace(0.5, 1.55, 36, dtype=np.float32)  # along a ray, in radii
+_BEYOND = 4  # pixels past the border, at the filter's scale, where the middle of a cut cell is looked for
+
+# Chosen on BCCD train and on middle pieces of PBC pictures; densities are parts of a typical red cell's.
+_LEVEL = 35  # percentile of what is stained that counts as a red cell: overlaps and cytoplasm are darker
+_BIMODAL = 0.655  # share of variance between film and cells, below which there is only noise
+_RESPONSE = 0.15  # of the ring filter
+_FAINTEST = 0.15  # fall of density at an edge
+_FILL = 0.25  # density just inside an edge
+_AROUND = 0.6  # part of the rim that must show an edge on one ellipse
+_LEAST_SEEN = 0.35  # part of the rim that must lie in the picture
+_RIDGE = 0.1  # pull of an ellipse towards the circle that the filter saw
+
+
+@dataclass(frozen=True, eq=False)
+class Discs:
+    """Candidates: centre, half extents along x and y, quality, and the part of the rim that lies in the picture."""
+
+    centre: Floats
+    half: Floats
+    quality: Floats
+    visible: Floats
+
+    def __getitem__(self, index: NDArray[np.generic]) -> Discs:
+        return Discs(self.centre[index], self.half[index], self.quality[index], self.visible[index])
+
+    def __len__(self) -> int:
+        return len(self.quality)
+
+    @property
+    def diameter(self) -> Floats:
+        return np.asarray(2 * np.sqrt(self.half.prod(axis=1)))
+
+
+def no_discs() -> Discs:
+    return Discs(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
+
+
+def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
+    """Density between the film (0) and a red cell (1), and where the nuclei are."""
+    density = absorbance(cv2.GaussianBlur(rgb, (0, 0), 0.7)).mean(axis=2)
+    nuclei = nucleus_mask(rgb)
+    grown = cv2.dilate(nuclei.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    rest = density[~grown]
+    if rest.size < 100:  # no room for a red cell
+        return None, nuclei
+    cut, explained = _two_classes(rest)
+    dense = rest[rest > cut]
+    if not dense.size or explained < _BIMODAL:
+        return None, nuclei
+    level = float(np.percentile(dense, _LEVEL))
+    film = float(np.median(rest[rest <= cut]))
+    if level - film < 0.04:
+        return None, nuclei
+    return np.asarray(np.clip((density - film) / (level - film), -0.2, 1.1), np.float32), nuclei
+
+
+def _two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Otsu's cut, and the share of variance it explains: 0.64 for one bell curve, above for film and cells."""
+    low, high = np.percentile(values, [1, 99])
+    scaled = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+    cut, _ = cv2.threshold(scaled.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    above = scaled > cut
+    share = float(above.mean())
+    if not 0 < share < 1:
+        return float(low), 0.0
+    between = share * (1 - share) * float(scaled[above].mean() - scaled[~above].mean()) ** 2
+    return float(low + cut / 255 * (high - low)), between / max(float(scaled.var()), 1e-9)
+
+
+def find_discs(plane: Image32, nuclei: NDArray[np.bool_]) -> Discs:
+    """Round dense things of every size, measured and without nucleus."""
+    largest = 0.9 * min(plane.shape)
+    n_levels = int(np.ceil(_LEVELS_PER_OCTAVE * np.log2(max(largest / _SMALLEST, 1)))) + 1
+    diameters = _SMALLEST * 2 ** (np.arange(n_levels) / _LEVELS_PER_OCTAVE)
+    parts = [_window(plane, nuclei, 2 * RADIUS / diameter) for diameter in diameters]
+    every = Discs(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("centre", "half", "quality", "visible"))
+    )
+    return _distinct(every)
+
+
+def _window(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> Discs:
+    """The discs of one scale in the middle of the plane."""
+    side = int(np.ceil(_WINDOW / factor))
+    top, left = (max((length - side) // 2, 0) for length in plane.shape)
+    view = slice(top, top + side), slice(left, left + side)
+    discs = _level(plane[view], nuclei[view], factor)
+    return Discs(discs.centre + np.array([left, top]), discs.half, discs.quality, discs.visible)
+
+
+def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> Discs:
+    size = max(round(plane.shape[1] * factor), 1), max(round(plane.shape[0] * factor), 1)
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    scaled = cv2.resize(plane, size, interpolation=method)
+    response = _response(scaled)
+    peak = (response >= cv2.dilate(response, np.ones((7, 7), np.uint8))) & (response > _RESPONSE)
+    ys, xs = np.nonzero(peak)
+    if len(xs) > _CANDIDATES:
+        best = np.argsort(-response[ys, xs], kind="stable")[:_CANDIDATES]
+        ys, xs = ys[best], xs[best]
+    xs, ys = xs - _BEYOND, ys - _BEYOND
+    nuclear = cv2.blur(cv2.resize(nuclei.astype(np.float32), size, interpolation=cv2.INTER_AREA), (11, 11))
+    clean = nuclear[np.clip(ys, 0, size[1] - 1), np.clip(xs, 0, size[0] - 1)] < 0.15
+    ratio = np.array([plane.shape[1] / size[0], plane.shape[0] / size[1]])
+    discs, kept = fit_discs(scaled, np.stack([xs[clean], ys[clean]], axis=1).astype(np.float64))
+    discs = discs[kept]
+    return Discs((discs.centre + 0.5) * ratio, discs.half * ratio, discs.quality, discs.visible)
+
+
+def _rings() -> tuple[Image32, Image32]:
+    """Soft rings just inside (0.72–0.98) and just outside (1.02–1.28) the radius."""
+    reach = int(np.ceil(1.3 * RADIUS))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    rho = np.hypot(x, y)
+    soft = [
+        np.clip(rho - low * RADIUS + 0.5, 0, 1) * np.clip(high * RADIUS - rho + 0.5, 0, 1)
+        for low, high in ((0.72, 0.98), (1.02, 1.28))
+    ]
+    return np.asarray(soft[0] / soft[0].sum(), np.float32), np.asarray(soft[1] / soft[1].sum(), np.float32)
+
+
+def _response(scaled: Image32) -> Image32:
+    """Mean inside minus mean outside of a circle around every pixel and `_BEYOND` pixels past the border.
+
+    Only what lies in the picture counts, so that a cell cut by the border answers like a whole one.
+    """
+    padded = cv2.copyMakeBorder(scaled, _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
+    inside = cv2.copyMakeBorder(np.ones_like(scaled), _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
+    means = []
+    for ring in _rings():
+        total = cv2.filter2D(padded, cv2.CV_32F, ring, borderType=cv2.BORDER_CONSTANT)
+        part = cv2.filter2D(inside, cv2.CV_32F, ring, borderType=cv2.BORDER_CONSTANT)
+        means.append(np.where(part > _LEAST_SEEN, total / np.maximum(part, 0.05), 0))
+    return np.asarray(means[0] - means[1], np.float32)
+
+
+def fit_discs(scaled: Image32, centres: Floats) -> tuple[Discs, NDArray[np.bool_]]:
+    """Ellipses through the edges seen along rays from each centre.
+
+    Parameters
+    ----------
+    scaled : float32 (h, w)
+        Density between film and red cell, at a scale that gives a red cell about `RADIUS`.
+    centres : float64 (n, 2)
+        Where to look, in pixels of `scaled`.
+
+    Returns
+    -------
+    Discs
+        One for each centre, in its order.
+    bool (n,)
+        Which of them are discs indeed.
+    """
+    if not len(centres):
+        return no_discs(), np.zeros(0, bool)
+    angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
+    unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    radius, strength, fill = _edges(scaled, centres, unit)
+    inside = _inside(scaled, centres[:, None] + RADIUS * unit)
+    typical = _typical(strength, inside)
+    seen = inside & (strength > np.maximum(_FAINTEST, 0.5 * typical)) & (fill > _FILL)
+    centre, half, inlier = _ellipses(radius[..., None] * unit, seen)
+    visible = inside.sum(axis=1)
+    share = inlier.sum(axis=1) / np.maximum(visible, 1)
+    kept = (share >= _AROUND + 0.15 * (1 - visible / _RAYS)) & (visible >= _LEAST_SEEN * _RAYS)
+    kept &= (half > 0.55 * RADIUS).all(axis=1) & (half < 1.5 * RADIUS).all(axis=1)
+    kept &= _solid(scaled, centres + centre, half, unit) > 0.85
+    contrast = np.clip((strength * inlier).sum(axis=1) / np.maximum(inlier.sum(axis=1), 1), 0, 1)
+    quality = share * contrast * np.sqrt(visible / _RAYS)
+    return Discs(centres + centre, half, quality, visible / _RAYS), kept
+
+
+def _typical(strength: Floats, inside: NDArray[np.bool_]) -> Floats:
+    """Median strength (n, 1) of the edges inside the picture; 0 where no ray is."""
+    some = inside.any(axis=1, keepdims=True)
+    values = np.where(inside | ~some, np.where(some, strength, 0), np.nan)
+    return np.asarray(np.nanmedian(values, axis=1, keepdims=True))
+
+
+def _inside(scaled: Image32, points: Floats) -> NDArray[np.bool_]:
+    limit = np.array([scaled.shape[1] - 1, scaled.shape[0] - 1])
+    return np.asarray(((points >= 0) & (points <= limit)).all(axis=-1))
+
+
+def _edges(scaled: Image32, centres: Floats, unit: Floats) -> tuple[Floats, Floats, Floats]:
+    """Radius (n, rays) of the strongest fall of density along each ray, how strong it is, and the density before it."""
+    reach = RADIUS * _STEPS
+    x = (centres[:, 0, None, None] + unit[:, 0, None] * reach).astype(np.float32)
+    y = (centres[:, 1, None, None] + unit[:, 1, None] * reach).astype(np.float32)
+    n = len(centres)
+    flat = x.reshape(n * _RAYS, -1), y.reshape(n * _RAYS, -1)
+    values = np.concatenate(
+        [
+            cv2.remap(
+                scaled,
+                flat[0][i : i + 30000],
+                flat[1][i : i + 30000],
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+            for i in range(0, n * _RAYS, 30000)
+        ]
+    ).reshape(n, _RAYS, -1)
+    wide = 6  # samples on each side, about 0.18 radii
+    total = np.cumsum(np.pad(values, ((0, 0), (0, 0), (1, 0))), axis=2)
+    mean = (total[..., wide:] - total[..., :-wide]) / wide
+    fall = mean[..., :-wide] - mean[..., wide:]
+    outside = (x < 0) | (x > scaled.shape[1] - 1) | (y < 0) | (y > scaled.shape[0] - 1)
+    middle = _STEPS[wide : wide + fall.shape[2]] * RADIUS
+    fall = np.where(outside[..., wide : wide + fall.shape[2]], -1, fall)
+    # prefer the edge nearest to the ring that responded
+    best = (fall - 0.3 * np.abs(middle / RADIUS - 1)).argmax(axis=2)
+    strength = np.take_along_axis(fall, best[..., None], 2)[..., 0]
+    fill = np.take_along_axis(mean, best[..., None], 2)[..., 0]
+    return middle[best].astype(np.float64), strength.astype(np.float64), fill.astype(np.float64)
+
+
+def _solid(scaled: Image32, centres: Floats, half: Floats, unit: Floats) -> Floats:
+    """Part (n,) of the outer zone of each disc that is stained; a pale middle does not count."""
+    zone = np.array([0.65, 0.78, 0.9])[:, None, None] * unit
+    points = centres[:, None, None] + np.nan_to_num(half)[:, None, None] * zone
+    inside = _inside(scaled, points)
+    columns = np.clip(np.rint(points[..., 0]), 0, scaled.shape[1] - 1).astype(np.intp)
+    rows = np.clip(np.rint(points[..., 1]), 0, scaled.shape[0] - 1).astype(np.intp)
+    stained = inside & (scaled[rows, columns] > 0.3)
+    return np.asarray(stained.sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1))
+
+
+def _ellipses(points: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """Least-squares ellipses (n): centre, half extents along x and y, and the rays that agree."""
+    inlier = seen.copy()
+    x, y = points[..., 0] / RADIUS, points[..., 1] / RADIUS
+    # a x² + b xy + c y² + d x + e y = 1
+    design = np.stack([x * x, x * y, y * y, x, y], axis=2)
+    solution = np.zeros((len(points), 5))
+    for _ in range(3):
+        weighted = design * inlier[..., None]
+        normal = weighted.transpose(0, 2, 1) @ design + _RIDGE * np.eye(5)
+        wanted = weighted.sum(axis=1) + _RIDGE * np.array([1.0, 0, 1, 0, 0])
+        solution = np.linalg.solve(normal, wanted[..., None])[..., 0]
+        value = (design * solution[:, None]).sum(axis=2)
+        inlier = seen & (np.abs(value - 1) < 0.25)
+    a, b, c, d, e = solution.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        determinant = 4 * a * c - b * b
+        cx, cy = (b * e - 2 * c * d) / determinant, (b * d - 2 * a * e) / determinant
+        level = 1 + a * cx * cx + b * cx * cy + c * cy * cy
+        half_x, half_y = np.sqrt(4 * c * level / determinant), np.sqrt(4 * a * level / determinant)
+    half = np.stack([half_x, half_y], axis=1) * RADIUS
+    centre = np.stack([cx, cy], axis=1) * RADIUS
+    bad = (determinant <= 0) | ~np.isfinite(half).all(axis=1)
+    half[bad] = np.nan
+    return np.nan_to_num(centre), half, inlier
+
+
+def _distinct(discs: Discs) -> Discs:
+    """One disc a cell: the best of those whose centres lie within half a radius."""
+    order = np.argsort(-discs.quality, kind="stable")[:3000]
+    discs = discs[order]
+    radius = discs.diameter / 2
+    alive = np.ones(len(discs), bool)
+    for i in range(len(discs)):
+        if alive[i]:
+            gap = np.hypot(*(discs.centre[i + 1 :] - discs.centre[i]).T)
+            alive[i + 1 :] &= gap > 0.6 * np.maximum(radius[i], radius[i + 1 :])
+            alive[i + 1 :] &= (gap > 0.9 * radius[i]) | (radius[i + 1 :] > 0.7 * radius[i])  # the rim of this one
+    return discs[alive]

@@ -1,0 +1,1 @@
+"""Synthetic smears with exact truth. Imports `core`."""

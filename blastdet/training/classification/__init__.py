@@ -1,0 +1,1 @@
+"""Training of second-stage classifiers. Imports `training.loop`, `evaluation` and below."""

@@ -1,0 +1,257 @@
+"""From a classifier's raw outputs on validation crops to what its card promises: calibrated, and aware of its limits.
+
+Classes are counted alike throughout: of ALL fields' crops nine in ten are blasts, of a ward's cells few may be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.model_card import Calibration, Threshold, Unsure
+from blastdet.evaluation.operating_points import Reliability, reliability_of
+
+SENSITIVITY = 0.95
+"""The operating threshold is the highest that keeps so many validation blasts."""
+
+FALSE_ERYTHROBLASTS = 0.01
+"""Share of validation's other white cells that may be taken for erythroblasts, which leave every denominator."""
+
+TAIL = 0.025
+"""Share of blasts below the unsure band, and of other cells above it, on validation."""
+
+FAR = 0.01
+"""Share of validation cells that are farther from what was learnt than the limit."""
+
+_DIMENSIONS = 64
+
+Floats = NDArray[np.float64]
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> Floats:
+    """Probabilities (n, classes) of logits at a temperature."""
+    scaled = logits.astype(np.float64) / temperature
+    likelihood = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return np.asarray(likelihood / likelihood.sum(axis=1, keepdims=True))
+
+
+def figures(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, float]:
+    """Accuracy, balanced accuracy and cross-entropy; ``fitness`` is the balanced accuracy less a tenth of the last."""
+    right = logits.argmax(axis=1) == truth
+    balanced = float(right @ class_weights(truth))
+    loss = _cross_entropy(logits, truth, 1.0)
+    return {
+        "accuracy": float(right.mean()),
+        "balanced accuracy": balanced,
+        "val_loss": loss,
+        "fitness": balanced - loss / 10,
+    }
+
+
+def class_weights(truth: NDArray[np.int64]) -> Floats:
+    """Weight of each cell (n,), under which every class weighs the same; they add up to 1."""
+    n = np.bincount(truth)
+    return np.asarray(1 / (n[truth] * np.count_nonzero(n)))
+
+
+def best_temperature(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
+    """The temperature of the lowest cross-entropy, between 0.05 and 20.
+
+    Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017.
+    """
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(lambda t: _cross_entropy(logits, truth, float(np.exp(t))), bounds=(-3, 3), method="bounded")
+    return float(np.exp(found.x))
+
+
+def _cross_entropy(logits: NDArray[np.float32], truth: NDArray[np.int64], at: float) -> float:
+    likely = softmax(logits, at)[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(likely, 1e-300)) @ class_weights(truth))
+
+
+def brier(probability: Floats, truth: NDArray[np.int64]) -> float:
+    """Mean squared distance of the probabilities (n, classes) from the truth; 0 is best, 2 worst.
+
+    Source: G. W. Brier, Monthly Weather Review 78 (1950) 1-3.
+    """
+    apart = probability - np.eye(probability.shape[1])[truth]
+    return float((apart**2).sum(axis=1) @ class_weights(truth))
+
+
+def blast_reliability(probability: Floats, is_blast: NDArray[np.bool_]) -> Reliability:
+    """How often cells of a blast probability (n,) are blasts, blasts weighing as much as all others."""
+    return reliability_of(probability, is_blast, class_weights(is_blast.astype(np.int64)))
+
+
+def auroc(probability: Floats, is_blast: NDArray[np.bool_]) -> float:
+    """Share of pairs of a blast and another cell (both there) in which the blast has the higher probability (n,)."""
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(is_blast, probability))
+
+
+def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calibration:
+    """Slope and offset of the lowest cross-entropy, blasts weighing as much as all others.
+
+    Parameters
+    ----------
+    probability : (n,)
+        Blast probabilities of cells whose clusters the model that gave them never saw.
+    is_blast : bool (n,)
+    where : str
+        What the cells are, for the card.
+    """
+    from scipy.optimize import minimize
+
+    given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
+    logit, sign = np.log(given / (1 - given)), np.where(is_blast, -1.0, 1.0)
+    weight = class_weights(is_blast.astype(np.int64))
+
+    def cross_entropy(x: Floats) -> float:
+        return float(weight @ np.logaddexp(0, sign * (np.exp(x[0]) * logit + x[1])))
+
+    slope, offset = minimize(cross_entropy, [0.0, 0.0]).x
+    return Calibration(slope=float(np.exp(slope)), offset=float(offset), chosen_on=where)
+
+
+def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_], where: str = "validation crops") -> Threshold:
+    """The highest blast probability that keeps `SENSITIVITY` of the blasts; `where` says of what, for the card."""
+    value = float(np.quantile(probability[is_blast], 1 - SENSITIVITY, method="lower"))
+    return Threshold(
+        value=value,
+        chosen_on=f"{where}, {int(is_blast.sum())} blasts",
+        criterion=f"highest threshold that keeps {SENSITIVITY:.0%} of blasts",
+    )
+
+
+def erythroblast_threshold(probability: Floats, is_other: NDArray[np.bool_]) -> Threshold:
+    """The lowest erythroblast probability (n,) above all but `FALSE_ERYTHROBLASTS` of other white cells, bool (n,)."""
+    value = float(np.quantile(probability[is_other], 1 - FALSE_ERYTHROBLASTS, method="higher"))
+    return Threshold(
+        value=min(np.nextafter(value, 1), 1.0),
+        chosen_on=f"validation crops, {int(is_other.sum())} other white cells",
+        criterion=f"lowest threshold that {FALSE_ERYTHROBLASTS:.0%} of other white cells reach at most",
+    )
+
+
+def unsure_of(
+    probability: Floats, is_blast: NDArray[np.bool_], distance: Floats, where: str = "validation crops"
+) -> Unsure:
+    """The band of blast probabilities, and the distance, from which on an answer is unsure.
+
+    The band lies between the probability that few blasts fall below and the one that few other cells reach. Where
+    classes are so far apart that the two do not cross, nothing is unsure for its probability.
+    """
+    low = float(np.quantile(probability[is_blast], TAIL, method="lower"))
+    high = float(np.quantile(probability[~is_blast], 1 - TAIL, method="higher"))
+    return Unsure(
+        low=low,
+        high=max(low, high),
+        distance=float(np.quantile(distance, 1 - FAR)),
+        chosen_on=f"{where}, {int(is_blast.sum())} blasts, {int((~is_blast).sum())} others",
+        criterion=f"{TAIL:.1%} of blasts lie below the band, {TAIL:.1%} of others above; "
+        f"{FAR:.0%} of cells are farther than the distance",
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """Where the classes lie among the features of the last layer.
+
+    Parameters
+    ----------
+    centre : float32 (features,)
+        Taken off the features first: what varies little about a large number would be lost to rounding.
+    means : float32 (classes, m)
+        In whitened axes, about the centre.
+    axes : float32 (features, m)
+        Turns features into axes along which cells of a class scatter alike.
+    """
+
+    centre: NDArray[np.float32]
+    means: NDArray[np.float32]
+    axes: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, features: NDArray[np.float32], label: NDArray[np.int64], classes: int) -> Space:
+        """Class means and the within-class scatter of all classes together, along its 64 widest axes.
+
+        Source: K. Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
+        attacks", NeurIPS 2018; the widest axes alone, for the narrow ones are noise.
+        """
+        means = np.stack([features[label == k].mean(axis=0, dtype=np.float64) for k in range(classes)])
+        apart = features.astype(np.float64) - means[label]
+        scale = apart.std(axis=0) + 1e-9  # so that units do not matter
+        values, vectors = np.linalg.eigh(np.cov(apart / scale, rowvar=False))
+        widest = slice(max(len(values) - _DIMENSIONS, 0), None)
+        spread = np.sqrt(values[widest] + 1e-3 * max(values.mean(), 1e-12))
+        axes = vectors[:, widest] / scale[:, None] / spread / np.sqrt(len(spread))
+        centre = means.mean(axis=0).astype(np.float32)
+        return cls(centre, ((means - centre) @ axes).astype(np.float32), axes.astype(np.float32))
+
+    def distance(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Distance (n,) of features (n, f) from the nearest class; about 1 for cells like those that were learnt."""
+        apart = ((features - self.centre) @ self.axes)[:, None] - self.means
+        return np.asarray(np.sqrt((apart**2).sum(axis=2)).min(axis=1), np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """What validation crops tell of a trained model.
+
+    Parameters
+    ----------
+    space : Space
+    temperature : float
+    probability : float64 (n, classes)
+        Of the validation crops, calibrated.
+    distance : float64 (n,)
+    truth : int64 (n,)
+    """
+
+    space: Space
+    temperature: float
+    probability: Floats
+    distance: Floats
+    truth: NDArray[np.int64]
+
+
+def settle(
+    answers: tuple[NDArray[np.float32], NDArray[np.float32]],
+    truth: NDArray[np.int64],
+    learnt: tuple[NDArray[np.float32], NDArray[np.int64]],
+) -> Settled:
+    """Temperature and feature space of a trained model.
+
+    Parameters
+    ----------
+    answers : (float32 (n, classes), float32 (n, f))
+        Logits and features of validation crops.
+    truth : int64 (n,)
+    learnt : (float32 (m, f), int64 (m,))
+        Features and labels of crops that the model was trained on.
+    """
+    logits, features = answers
+    space = Space.fit(*learnt, logits.shape[1])
+    at = best_temperature(logits, truth)
+    return Settled(space, at, softmax(logits, at), space.distance(features).astype(np.float64), truth)
+
+
+def draw_reliability(curve: Reliability, path: Path) -> None:
+    """Reliability plot: the diagonal is perfect."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
+    axes.plot(curve.mean_score, curve.share_right, marker="o", color="#d51e2d")
+    for x, y, n in zip(curve.mean_score, curve.share_right, curve.n, strict=True):
+        if n:
+            axes.annotate(str(n), (x, y), textcoords="offset points", xytext=(5, -9), fontsize=7, color="0.3")
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="blast probability", ylabel="share of blasts")
+    axes.set_title(f"validation, classes counted alike; calibration error {curve.error:.3f}", fontsize=9)
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,263 @@
+"""What a classifier's training sees: folders of crops, labelled, split by cluster, varied."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.errors import ConfigError
+from blastdet.core.model_card import DataSource, sha256_of
+from blastdet.core.types import ERYTHROBLAST, RGB
+from blastdet.datasets.crop_dataset import TABLE, CropRow, Cut, cut_of, read_table
+from blastdet.imaging.augmentation import jitter_stain
+from blastdet.imaging.io import read_image, resize
+from blastdet.models.classifier import framed, prepare
+from blastdet.training.config import ClassifyConfig, expand
+from blastdet.training.photometric import photometric
+
+PAD = 240
+"""Grey around a crop that does not fill the input: that of empty film in canonical colours."""
+
+_FEW = 50  # crops of a class; thresholds and figures on fewer are chance
+_LARGEST_UM = 500.0  # side of a crop: a table that says more is mistaken, and would take all memory
+
+BY_SMEAR: dict[str, str] = {
+    "benign": "wbc",
+    "early": "blast",
+    "pre": "blast",
+    "pro": "blast",
+    "blast": "blast",
+    "wbc": "wbc",
+}
+"""What a white cell is taken for where only its smear has a class: a weak label, no smear is of one kind alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One crop to learn from.
+
+    Parameters
+    ----------
+    rgb : uint8 (s, s, 3)
+    mpp : float
+        µm per pixel.
+    label : int
+        Index into the model's classes.
+    weight : float
+        How often it is drawn.
+    name : str
+    """
+
+    rgb: RGB
+    mpp: float
+    label: int
+    weight: float
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class CropSample:
+    """What the loss needs of one crop: uint8 (side, side, 3) and the index of its class."""
+
+    rgb: RGB
+    label: int
+
+
+@dataclass(frozen=True)
+class CropData:
+    """Crops to train on, crops to validate on, and where they come from."""
+
+    train: tuple[Crop, ...]
+    val: tuple[Crop, ...]
+    sources: tuple[DataSource, ...]
+    notes: tuple[str, ...]
+    cut: Cut
+
+    @property
+    def seen(self) -> tuple[dict[str, str], ...]:
+        """Name and fingerprint of each folder: its table is all there is to know."""
+        return tuple({"name": source.name, "fingerprint": source.fingerprint} for source in self.sources)
+
+
+def load_crops(config: ClassifyConfig, base: Path) -> CropData:
+    """Read, label and split the crops of a configuration.
+
+    Crops of a test split are never used. Where a folder has no val split, whole clusters (else groups, else smears) are
+    drawn for validation by their names; what shares a group with them leaves the training side.
+
+    Raises
+    ------
+    ConfigError
+        If a class has no crop to train or to validate on, or folders were not cut alike.
+    """
+    train: list[tuple[Path, CropRow, float]] = []
+    val: list[tuple[Path, CropRow, float]] = []
+    sources, notes = [], []
+    folded = config.fold is None
+    _distinct([expand(item.path, base) for item in config.data])
+    for item in config.data:
+        folder = expand(item.path, base)
+        if folder.name in config.leave_out:
+            continue
+        rows = read_table(folder)
+        if config.fold is not None:
+            whole, rows = len(rows), without_fold(rows, *config.fold)
+            folded |= len(rows) < whole
+        rows = [row for row in rows if label_of(row, config.label) in config.classes]
+        mine, held = split(rows, config.val_share, config.seed)
+        train += [(folder, row, item.share / max(len(mine), 1)) for row in mine]
+        val += [(folder, row, 1.0) for row in held]
+        fingerprint = sha256_of(folder / TABLE)
+        source = DataSource(
+            name=folder.name, split="train", fingerprint=fingerprint, licence=item.licence, n_images=len(mine)
+        )
+        sources.append(source)
+        notes.append(f"{folder.name}: {len(mine)} crops to train, {len(held)} to validate on")
+    if not folded:
+        raise ConfigError(f"fold: {list(config.fold or ())}: no cluster of crops is in that fold, so none is left out")
+    for side, what in ((train, "train"), (val, "validate")):
+        count = Counter(label_of(row, config.label) for _, row, _ in side)
+        if missing := [name for name in config.classes if not count[name]]:
+            rest = [name for name in config.classes if count[name]]
+            raise ConfigError(f"data: no crop of {missing} to {what} on; without: --set 'classes=[{','.join(rest)}]'")
+    if few := {name: n for name, n in Counter(label_of(row, config.label) for _, row, _ in val).items() if n < _FEW}:
+        words = ", ".join(f"{n} {name}" for name, n in few.items())
+        notes.append(f"few crops to validate on ({words}): thresholds and figures in the card will say little")
+    cuts = {cut_of(folder) for folder in {folder for folder, *_ in (*train, *val)}}
+    if len(cuts) > 1:
+        ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))
+        raise ConfigError(f"data: crops cut in different ways found ({ways}): cut them alike")
+    crops = _load(_balanced(train, config), config), _load(val, config)
+    return CropData(*crops, tuple(sources), tuple(notes), cuts.pop())
+
+
+def _distinct(folders: Sequence[Path]) -> None:
+    """Folders are told apart by their names; and crops that come twice would count twice."""
+    for name, n in Counter(folder.name for folder in folders).items():
+        if n > 1:
+            raise ConfigError(f"data: {n} folders named {name} found, each name once expected")
+
+
+def label_of(row: CropRow, column: str) -> str:
+    """What a crop teaches.
+
+    ``blast``: blast, wbc, erythroblast or not a cell; where nobody labelled the cell, the class of its smear decides.
+    ``cell_type``, ``smear_label``: that column.
+    """
+    if column == "blast":
+        if row.cell_type == ERYTHROBLAST:
+            return ERYTHROBLAST
+        return row.label or BY_SMEAR.get(row.smear_label, "")
+    return str(getattr(row, column))
+
+
+def folds(rows: Sequence[CropRow], n: int) -> dict[str, int]:
+    """Fold of each cluster: every class of smear is dealt out evenly, the largest clusters first.
+
+    Crops without a cluster are in no fold: they are trained on every time.
+    """
+    size = Counter((row.smear_label, row.cluster) for row in rows if row.cluster)
+    filled: dict[str, list[int]] = {}
+    dealt = {}
+    for (kind, cluster), count in sorted(size.items(), key=lambda item: (-item[1], item[0])):
+        hands = filled.setdefault(kind, [0] * n)
+        fold = hands.index(min(hands))
+        hands[fold] += count
+        dealt[cluster] = fold
+    return dealt
+
+
+def without_fold(rows: Sequence[CropRow], fold: int, n: int) -> list[CropRow]:
+    """Rows that are not of a fold, and share no group with it."""
+    dealt = folds(rows, n)
+    groups = {row.group for row in rows if row.group and dealt.get(row.cluster) == fold}
+    return [row for row in rows if dealt.get(row.cluster) != fold and row.group not in groups]
+
+
+def split(rows: Sequence[CropRow], share: float, seed: int) -> tuple[list[CropRow], list[CropRow]]:
+    """Rows to train and to validate on: see `load_crops`."""
+    rows = [row for row in rows if row.split != "test"]
+    if any(row.split == "val" for row in rows):
+        held = [row for row in rows if row.split == "val"]
+    else:
+        held = [row for row in rows if _drawn(row.cluster or row.group or row.source, seed) < share]
+    groups = {row.group for row in held if row.group}
+    kept = {id(row) for row in held}
+    return [row for row in rows if id(row) not in kept and row.group not in groups], held
+
+
+def _drawn(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on name and seed alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48
+
+
+def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> list[tuple[Path, CropRow, float]]:
+    """Weights under which every class is drawn as often as any other."""
+    total: defaultdict[str, float] = defaultdict(float)
+    for _, row, weight in rows:
+        total[label_of(row, config.label)] += weight
+    return [(folder, row, weight / total[label_of(row, config.label)]) for folder, row, weight in rows]
+
+
+def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> tuple[Crop, ...]:
+    finest = config.mpp / 2  # enough to resample from, and a tenth of the memory that some microscopes' crops take
+    crops = []
+    for folder, row, weight in rows:
+        rgb, mpp = read_image(folder / row.crop), row.mpp
+        if rgb.shape[0] != rgb.shape[1] or len(rgb) * mpp > _LARGEST_UM:
+            size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels of {mpp:g} µm"
+            raise ConfigError(f"{folder / row.crop}: {size} found, a square of {_LARGEST_UM:g} µm at most expected")
+        if mpp < finest:
+            side = max(round(len(rgb) * mpp / finest), 1)
+            rgb, mpp = resize(rgb, (side, side)), mpp * len(rgb) / side
+        label = config.classes.index(label_of(row, config.label))
+        crops.append(Crop(rgb, mpp, label, weight, f"{folder.name}/{row.crop}"))
+    return tuple(crops)
+
+
+class CropEpoch:
+    """The samples of one epoch; sample i is the same whoever asks and whenever."""
+
+    def __init__(self, crops: Sequence[Crop], config: ClassifyConfig, epoch: int) -> None:
+        self.crops, self.config, self.epoch = crops, config, epoch
+        weight = np.array([crop.weight for crop in crops])
+        self._edges: NDArray[np.float64] = np.cumsum(weight / weight.sum())
+
+    def __len__(self) -> int:
+        return self.config.epoch_samples or len(self.crops)
+
+    def __getitem__(self, index: int) -> CropSample:
+        crop, rng = self._draw(index)
+        config = self.config
+        factor = np.exp(rng.uniform(*np.log(config.augment.scale)))
+        rgb = prepare(crop.rgb, crop.mpp * factor, config.mpp, 0)
+        rgb = np.rot90(rgb, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
+        rgb = jitter_stain(np.ascontiguousarray(rgb), config.augment.stain, rng)
+        rgb = photometric(rgb, config.augment.photometric, rng)
+        rgb = prepare(rgb, 1.0, 1.0, config.low_pass)
+        canvas = framed(rgb, config.side, PAD)
+        x, y = (round(config.side * config.augment.shift * rng.uniform(-1, 1)) for _ in range(2))
+        return CropSample(_moved(canvas, x, y), crop.label)
+
+    def names(self, indices: range) -> list[str]:
+        """Names of the crops that samples are made of."""
+        return sorted({self._draw(index)[0].name for index in indices})
+
+    def _draw(self, index: int) -> tuple[Crop, np.random.Generator]:
+        rng = np.random.default_rng((self.config.seed, self.epoch, index))
+        return self.crops[min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)], rng
+
+
+def _moved(rgb: RGB, x: int, y: int) -> RGB:
+    out = np.full_like(rgb, PAD)
+    h, w = rgb.shape[:2]
+    out[max(y, 0) : h + min(y, 0), max(x, 0) : w + min(x, 0)] = rgb[
+        max(-y, 0) : h + min(-y, 0), max(-x, 0) : w + min(-x, 0)
+    ]
+    return out

@@ -1,0 +1,157 @@
+"""From a trained classifier of crops to its weights folder: calibrated, described, exported, compared with itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from blastdet.core.errors import BlastdetError
+from blastdet.core.model_card import Card, InputSpec, Metric, Threshold, Training, Unsure, sha256_of, write_card
+from blastdet.core.types import ERYTHROBLAST
+from blastdet.datasets.crop_dataset import Cut
+from blastdet.models.classifier import load_classifier, red_among_others
+from blastdet.training.classification import calibration
+from blastdet.training.classification.calibration import Settled
+from blastdet.training.classification.crop_samples import PAD, CropData
+from blastdet.training.config import ClassifyConfig
+from blastdet.training.loop.run_folder import new_weights
+from blastdet.training.loop.run_record import versions_of
+
+LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+"""How pixels go into a network; size, grey and sharpness are those of its configuration."""
+
+RELIABILITY = "reliability.png"
+_PARITY = 1e-4
+_LIMITS = (
+    "Research use only; no diagnosis.",
+    "Trained on the crops listed under training; other stains, microscopes and focus lower its figures.",
+)
+_PROBE = "Trained on a shortcut probe ({}): its crops do not show the cell, and what it tells apart is no blast."
+
+
+class Tail(nn.Module):
+    """From logits and features to what an exported model answers: see `blastdet.models.classifier.Judged`."""
+
+    def __init__(self, settled: Settled) -> None:
+        super().__init__()
+        self.temperature = settled.temperature
+        space = settled.space
+        self.centre, self.axes, self.means = map(torch.from_numpy, (space.centre, space.axes, space.means))
+
+    def forward(self, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (n, classes) and distance (n,)."""
+        apart = ((features - self.centre) @ self.axes)[:, None] - self.means
+        distance = (apart**2).sum(dim=2).sqrt().min(dim=1).values
+        return functional.softmax(logits / self.temperature, dim=1), distance
+
+
+def publish(
+    config: ClassifyConfig,
+    data: CropData,
+    training: Training,
+    settled: Settled,
+    export: Callable[[Path], None],
+    run: Path,
+) -> str:
+    """Write the weights folder of a run, and the reliability plot where blasts are told from others.
+
+    Parameters
+    ----------
+    config, data
+        What was trained, and on what.
+    training : Training
+        The record for the card.
+    settled : Settled
+        What validation crops tell of the model.
+    export : callable
+        Writes the model as ONNX.
+    run : Path
+
+    Returns
+    -------
+    str
+        How well the export agrees with the model.
+
+    Raises
+    ------
+    BlastdetError
+        If it does not.
+    """
+    card = _card(config, training, data.cut, settled).model_copy(update={"versions": versions_of(run)})
+    rows = slice(None, None, max(len(data.val) // 64, 1))
+    with new_weights(run) as folder:
+        export(folder / "model.onnx")
+        write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}}), folder)
+        line = _compared(folder, settled, data, rows)
+    if "blast" in config.classes:
+        blast = config.classes.index("blast")
+        curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
+        calibration.draw_reliability(curve, run / RELIABILITY)
+    return line
+
+
+def _compared(folder: Path, settled: Settled, data: CropData, rows: slice) -> str:
+    some = data.val[rows]
+    exported = load_classifier(folder, "cpu")([crop.rgb for crop in some], [crop.mpp for crop in some])
+    apart = float(np.abs(exported.probability - settled.probability[rows]).max())
+    distance = settled.distance[rows]
+    farther = float((np.abs(exported.distance - distance) / np.maximum(distance, 1)).max())  # 1: as cells are
+    if apart > _PARITY or farther > 10 * _PARITY:
+        raise BlastdetError(
+            f"{folder}: export and model differ by {apart:.5f} in probability and {farther:.5f} of the distance; "
+            f"{_PARITY} and {10 * _PARITY} are allowed"
+        )
+    return f"export equals the model within {apart:.6f} in probability on {len(some)} crops"
+
+
+def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled) -> Card:
+    size = {"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
+    thresholds: dict[str, Threshold] = {}
+    unsure: Unsure | None = None
+    if "blast" in config.classes:
+        blast = config.classes.index("blast")
+        score, is_blast = settled.probability[:, blast], settled.truth == blast
+        thresholds = {"blast": calibration.operating_threshold(score, is_blast)}
+        unsure = calibration.unsure_of(score, is_blast, settled.distance)
+        if {"wbc", ERYTHROBLAST} <= set(config.classes):
+            red = red_among_others(settled.probability, config.classes)
+            is_other = settled.truth == config.classes.index("wbc")
+            thresholds[ERYTHROBLAST] = calibration.erythroblast_threshold(red, is_other)
+    return Card(
+        name=config.name,
+        task="classify",
+        classes=config.classes,
+        output="probabilities",
+        sees=config.sees,
+        files={},
+        mpp=config.mpp,
+        input=LIGHT.model_copy(update={**size, "colour": cut.colour}),
+        thresholds=thresholds,
+        unsure=unsure,
+        training=training,
+        metrics=_metrics(config, settled),
+        probe=cut.probe,
+        limits=(*_LIMITS, *([_PROBE.format(cut.probe)] if cut.probe else [])),
+    )
+
+
+def _metrics(config: ClassifyConfig, settled: Settled) -> tuple[Metric, ...]:
+    found = calibration.figures(np.log(np.maximum(settled.probability, 1e-12)), settled.truth)
+    found["Brier score"] = calibration.brier(settled.probability, settled.truth)
+    if "blast" in config.classes:
+        blast = config.classes.index("blast")
+        curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
+        found["expected calibration error of blast"] = curve.error
+        if len(config.classes) > 1:
+            found["AUROC of blast"] = calibration.auroc(settled.probability[:, blast], settled.truth == blast)
+    n = len(settled.truth)
+    return tuple(
+        Metric(data="crops", split="val", n_images=n, n_cells=n, metric=name, value=round(value, 4))
+        for name, value in found.items()
+        if name != "fitness"
+    )

@@ -1,0 +1,1 @@
+"""Training of detectors. Imports `training.loop`, `evaluation` and below."""

@@ -1,0 +1,65 @@
+"""`blastdet.core.atomic_io`: what is written is there as a whole, or what was there before is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from blastdet.core.atomic_io import locked, new_folder, write_text
+from blastdet.core.errors import BlastdetError
+
+
+def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "new/folder/a.txt", ["é\n", "b\r\n"])
+    assert path.read_bytes() == "é\nb\r\n".encode()
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_file_that_fails_half_way_leaves_the_one_before(tmp_path: Path) -> None:
+    def pieces() -> Iterator[str]:
+        yield "half"
+        raise ZeroDivisionError
+
+    path = write_text(tmp_path / "a.txt", "before")
+    with pytest.raises(ZeroDivisionError):
+        write_text(path, pieces())
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_text_that_no_file_can_hold_leaves_the_one_before(tmp_path: Path) -> None:
+    path = write_text(tmp_path / "a.txt", "before")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "after \ud800")
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        write_text(tmp_path / "a.txt", "text")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with new_folder(out) as folder:
+        write_text(folder / "a.txt", "one")
+    with pytest.raises(ZeroDivisionError), new_folder(out) as folder:
+        write_text(folder / "a.txt", "two")
+        raise ZeroDivisionError
+    assert (out / "a.txt").read_text() == "one"
+    with new_folder(out) as folder:
+        write_text(folder / "b.txt", "three")
+    assert [entry.name for entry in out.iterdir()] == ["b.txt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    with locked(tmp_path / "run"), pytest.raises(BlastdetError, match="another run is writing there"):
+        locked(tmp_path / "run")
+    locked(tmp_path / "run").close()

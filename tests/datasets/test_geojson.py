@@ -1,0 +1,130 @@
+"""GeoJSON for QuPath: detections, one file a picture, and back."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from made import SIZE_WH, cells, picture, same_cells
+
+from blastdet.core.errors import FormatError
+from blastdet.core.types import RBC, WBC, Dataset, Detections, Smear
+from blastdet.datasets.formats import geojson
+
+
+def feature(**change: Any) -> dict[str, Any]:
+    corners = [[1, 2], [5, 2], [5, 9], [1, 9], [1, 2]]
+    whole = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [corners]},
+        "properties": {"objectType": "annotation", "classification": {"name": "WBC", "color": [1, 2, 3]}},
+    }
+    return whole | change
+
+
+def written(tmp_path: Path, document: Any) -> Path:
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(document))
+    return path
+
+
+@given(found=cells())
+@settings(max_examples=60, deadline=None)
+def test_there_and_back(found: Detections) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.geojson"
+        geojson.write_cells(path, found, (0.1, 0.2))
+        back = geojson.read_cells(path)
+    if len(found) and found.blast_probability is not None and np.isnan(found.blast_probability).all():
+        found = found.with_columns(blast_probability=None)  # QuPath has no number for unknown
+    same_cells(found, back)
+
+
+def test_features_are_what_qupath_calls_detections() -> None:
+    found = Detections([[1, 2, 11, 22]], score=[0.5], label=[WBC], blast_probability=[0.25], cell_type=["monocyte"])
+    (cell,) = geojson.feature_collection(found, (0.1, 0.2), "slide")["features"]
+    assert cell["type"] == "Feature" and uuid.UUID(cell["id"])
+    assert cell["geometry"] == {"type": "Polygon", "coordinates": [[[1, 2], [11, 2], [11, 22], [1, 22], [1, 2]]]}
+    properties = cell["properties"]
+    assert properties["objectType"] == "detection"
+    assert properties["classification"] == {"name": "wbc", "color": [0, 90, 200]}
+    assert properties["measurements"] == {"Score": 0.5, "Blast probability": 0.25, "Width µm": 1.0, "Height µm": 4.0}
+    assert properties["metadata"] == {"cell_type": "monocyte"}  # QuPath keeps words there, and words only
+
+
+def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:
+    found = Detections([[0, 0, 1, 1]] * 3)
+    first, second = (geojson.feature_collection(found, None, "a")["features"] for _ in range(2))
+    assert first == second
+    assert len({cell["id"] for cell in first}) == 3
+    assert geojson.feature_collection(found, None, "b")["features"][0]["id"] != first[0]["id"]
+
+
+def test_a_data_set_there_and_back(tmp_path: Path) -> None:
+    smears = tuple(
+        Smear(picture(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
+        for n, s, t in (
+            ("a", "train", Detections([[1, 1, 9, 9]])),
+            ("b", "test", Detections.empty()),
+            ("c", None, None),
+        )
+    )
+    geojson.write(Dataset("x", tmp_path / "in", smears), tmp_path / "o")
+    back = geojson.read(tmp_path / "o", mpp=(0.1, 0.1))
+    assert {s.path.stem: (s.split, len(s.truth), s.mpp) for s in back} == {
+        "a": ("train", 1, (0.1, 0.1)),
+        "b": ("test", 0, (0.1, 0.1)),
+    }
+    assert back.smears[0].annotated == ("wbc",)
+
+
+def test_exports_of_qupath_old_and_new(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    old = feature()
+    old["properties"]["measurements"] = [{"name": "Score", "value": 0.75}, {"name": "Area", "value": 3}]
+    two = {"type": "MultiPolygon", "coordinates": [[[[1, 1], [2, 1], [2, 4]]], [[[7, 2], [9, 2], [9, 3]]]]}
+    point = feature(geometry={"type": "Point", "coordinates": [3, 4]})
+    path = written(tmp_path, [old, feature(geometry=two), point])
+    truth = geojson.read(path, class_map={"WBC": "rbc"}).smears[0].truth
+    np.testing.assert_array_equal(truth.boxes_xyxy, [[1, 2, 5, 9], [1, 1, 9, 4], [np.nan] * 4])
+    np.testing.assert_array_equal(truth.point_xy, [[np.nan] * 2, [np.nan] * 2, [3, 4]])
+    assert truth.score.tolist() == [0.75, 1, 1] and set(truth.label) == {RBC}
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"type": "x"}, "no list of features"),
+        (3, "no list of features"),
+        ([3], "feature 1 is faulty"),
+        ([feature(), feature(properties={})], "feature 2 is faulty"),
+        ([feature(geometry={"type": "LineString", "coordinates": [[1, 1], [2, 2]]})], "'LineString', Polygon or Point"),
+        ([feature(geometry={"type": "Polygon", "coordinates": []})], "feature 1 is faulty"),
+        (
+            [feature(properties={"classification": {"name": "Tumor"}})],
+            "'Tumor' found, blast, wbc, rbc, platelet expected",
+        ),
+    ],
+)
+def test_faulty_file_is_one_line_with_its_name(tmp_path: Path, document: Any, words: str) -> None:
+    path = written(tmp_path, document)
+    with pytest.raises(FormatError) as caught:
+        geojson.read_cells(path)
+    assert words in str(caught.value) and "a.geojson" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_json_no_picture_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"no \.geojson file found"):
+        geojson.read(tmp_path)
+    path = written(tmp_path, [feature()])
+    with pytest.raises(FormatError, match=r"no picture a\.\* found"):
+        geojson.read(path)
+    path.write_text("{")
+    with pytest.raises(FormatError, match="not valid JSON"):
+        geojson.read_cells(path)

@@ -1,0 +1,70 @@
+"""What the overlay draws: boxes where the cells are, at any size, square pixels, the notice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blastdet.core.results import SmearReport
+from blastdet.core.types import Detections
+from blastdet.imaging.drawing import COLOURS, draw
+
+
+class _Plain:
+    """A `Source` of one colour; enlarging it needs no pixels."""
+
+    def __init__(self, size_wh):
+        self.size_wh = size_wh
+
+    def read(self, box_xyxy=None, scale_xy=(1.0, 1.0)):
+        width, height = (round(side * factor) for side, factor in zip(self.size_wh, scale_xy, strict=True))
+        return np.full((height, width, 3), 200, np.uint8)
+
+
+def _report(size_wh, mpp, cells):
+    parameters = {"thresholds": {"wbc": 0.5, "rbc": 0.5}}
+    return SmearReport(Path("x.png"), size_wh, mpp, "given", cells, cells, "", parameters=parameters)
+
+
+@pytest.mark.parametrize(
+    ("size_wh", "mpp", "expected_wh"),
+    [
+        ((300, 225), (0.4, 0.4), (900, 675)),
+        ((1600, 1200), (0.1, 0.1), (1600, 1200)),
+        ((4000, 3000), (0.07, 0.07), (4000, 3000)),
+        ((100_000, 50_000), (0.25, 0.25), (4200, 2100)),
+        ((224, 224), (0.5, 0.375), (900, 675)),
+        ((20, 4000), (0.1, 0.1), (20, 4000)),
+    ],
+)
+def test_size_and_square_pixels(size_wh, mpp, expected_wh):
+    picture = draw(_Plain(size_wh), _report(size_wh, mpp, Detections.empty()))
+    assert picture.shape[1] == pytest.approx(expected_wh[0], abs=1)
+    caption = picture.shape[0] - expected_wh[1]
+    assert caption > 10 if expected_wh[0] >= 60 else caption == 0
+    assert (picture[: expected_wh[1] - 1] == 200).all()
+
+
+@pytest.mark.parametrize("size_wh", [(300, 225), (4000, 3000)])
+def test_boxes_are_drawn_where_the_cells_are(size_wh):
+    unit = np.array([*size_wh, *size_wh])
+    cells = Detections(np.array([[0.2, 0.3, 0.4, 0.5], [0.6, 0.6, 0.7, 0.75]]) * unit, [0.9, 0.8], [1, 2])
+    picture = draw(_Plain(size_wh), _report(size_wh, (0.2, 0.2), cells)).astype(int)
+    height = round(size_wh[1] * picture.shape[1] / size_wh[0])
+    for (x1, y1, x2, y2), name in zip([(0.2, 0.3, 0.4, 0.5), (0.6, 0.6, 0.7, 0.75)], ("wbc", "rbc"), strict=True):
+        left, right, middle = (round(v * picture.shape[1]) for v in (x1, x2, (x1 + x2) / 2))
+        bottom = round(y2 * height)
+        near = picture[bottom - 6 : bottom + 6, middle]
+        assert np.abs(near - COLOURS[name]).sum(axis=1).min() < 30, name
+        row = picture[round((y1 + y2) / 2 * height)]
+        for side in (left, right):
+            assert np.abs(row[max(side - 6, 0) : side + 6] - COLOURS[name]).sum(axis=1).min() < 30
+        assert (row[left + 12 : right - 12] == 200).all()  # the cell itself stays in view
+
+
+def test_a_label_never_leaves_the_picture():
+    cells = Detections([[0, 0, 60, 40], [580, 0, 640, 30], [0, 440, 30, 480]], label=[1, 1, 1])
+    picture = draw(_Plain((640, 480)), _report((640, 480), (0.2, 0.2), cells))
+    assert picture.shape[1] == 900 and picture.dtype == np.uint8

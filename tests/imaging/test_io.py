@@ -1,0 +1,746 @@
+"""Pictures in and out: every format, hostile files, and tiles that equal the whole."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from blastdet.core.errors import ImageError
+from blastdet.core.types import RGB
+from blastdet.imaging import pillow_reader
+from blastdet.imaging.io import IMAGE_SUFFIXES, find_images, image_size, open_smear, read_image, resize, write_image
+from blastdet.imaging.resampling import spans as grid_spans
+
+
+def picture(w: int = 61, h: int = 47, seed: int = 0) -> RGB:
+    """Smooth colours with some texture: lossy codecs keep it, and every pixel row and column differs."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:h, :w]
+    smooth = np.stack([x * 200 / w, y * 200 / h, (x + y) * 200 / (w + h)], axis=2)
+    return np.clip(smooth + rng.integers(0, 30, (h, w, 1)), 0, 255).astype(np.uint8)
+
+
+def difference(a: RGB, b: RGB) -> int:
+    assert a.shape == b.shape
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+@pytest.fixture(autouse=True)
+def silent(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """No decoder may print anything."""
+    yield
+    out = capfd.readouterr()
+    assert (out.out, out.err) == ("", "")
+
+
+# ---------------------------------------------------------------------------------------------- formats
+
+
+@pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
+def test_round_trip(tmp_path: Path, suffix: str) -> None:
+    rgb = picture()
+    path = tmp_path / f"Ausstrich März 髄芽球{suffix.upper()}"
+    write_image(path, rgb, quality=95)
+    read = read_image(path)
+    assert read.dtype == np.uint8
+    assert read.flags.writeable
+    assert difference(read, rgb) <= (20 if suffix in {".jpg", ".jpeg"} else 0)
+    assert image_size(path) == (61, 47)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_jpeg_keeps_colour_resolution(tmp_path: Path) -> None:
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = (200, 60, 60)
+    stripes[:, 1::2] = (60, 60, 200)
+    write_image(tmp_path / "a.jpg", stripes, quality=95)
+    assert difference(read_image(tmp_path / "a.jpg"), stripes) < 30
+
+
+MODES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "L": lambda im: im.convert("L"),
+    "1": lambda im: im.convert("1"),
+    "P": lambda im: im.quantize(64),
+    "RGBA": lambda im: im.convert("RGBA"),
+    "LA": lambda im: im.convert("LA"),
+    "CMYK": lambda im: im.convert("CMYK"),
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "options"),
+    [(m, ".png", {}) for m in ("L", "1", "P", "RGBA", "LA")]
+    + [(m, ".tif", {}) for m in ("L", "1", "P", "RGBA", "LA", "CMYK")]
+    + [(m, ".tif", {"compression": "tiff_lzw"}) for m in ("L", "P", "RGBA", "CMYK")]
+    + [("1", ".tif", {"compression": "group4"}), ("L", ".tif", {"compression": "packbits"})]
+    + [(m, ".bmp", {}) for m in ("L", "1", "P")]
+    + [("L", ".jpg", {"quality": 100}), ("CMYK", ".jpg", {"quality": 100, "subsampling": 0})],
+)
+def test_modes_equal_pillow(tmp_path: Path, mode: str, suffix: str, options: dict[str, object]) -> None:
+    image = MODES[mode](Image.fromarray(picture()))
+    path = tmp_path / f"a{suffix}"
+    image.save(path, **options)
+    with Image.open(path) as saved:
+        expected = np.asarray(saved.convert("RGB"))
+    assert difference(read_image(path), expected) == 0
+
+
+def test_transparency_is_composed_on_white(tmp_path: Path) -> None:
+    rgba = np.dstack([picture(), np.linspace(0, 255, 61 * 47).reshape(47, 61).astype(np.uint8)])
+    white = Image.new("RGBA", (61, 47), "white")
+    expected = np.asarray(Image.alpha_composite(white, Image.fromarray(rgba)).convert("RGB"))
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    Image.fromarray(rgba).save(tmp_path / "a.tif")
+    premultiplied = (rgba[..., :3] * (rgba[..., 3:] / 255)).round().astype(np.uint8)
+    tifffile.imwrite(tmp_path / "b.tif", np.dstack([premultiplied, rgba[..., 3]]), extrasamples=["assocalpha"])
+    palette = Image.fromarray(picture()).quantize(8)
+    palette.save(tmp_path / "p.png", transparency=0)
+    for name in ("a.png", "a.tif", "b.tif"):
+        assert difference(read_image(tmp_path / name), expected) <= 1, name
+    assert (read_image(tmp_path / "p.png")[np.asarray(palette) == 0] == 255).all()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"tile": (16, 32)},
+        {"tile": (16, 32), "compression": "zlib", "predictor": True},
+        {"rowsperstrip": 5, "compression": "lzw"},
+        {"planarconfig": "separate", "rowsperstrip": 7},
+        {"planarconfig": "separate", "tile": (32, 16), "compression": "deflate"},
+        {"bigtiff": True, "byteorder": ">", "rowsperstrip": 9},
+    ],
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_tiff_layouts(tmp_path: Path, options: dict[str, object], bits: int) -> None:
+    rgb = picture()
+    low_byte = np.random.default_rng(1).integers(0, 256, rgb.shape)
+    stored = rgb if bits == 8 else (rgb.astype(np.uint16) * 256 + low_byte.astype(np.uint16))
+    shape = stored.transpose(2, 0, 1) if options.get("planarconfig") else stored
+    tifffile.imwrite(tmp_path / "a.tif", shape, photometric="rgb", **options)
+    with open_smear(tmp_path / "a.tif") as source:
+        assert source.size_wh == (61, 47)
+        assert difference(source.read(), rgb) == 0
+        assert difference(source.read((20, 3, 41, 40)), rgb[3:40, 20:41]) == 0
+
+
+def test_tiff_jpeg_compression(tmp_path: Path) -> None:
+    rgb = resize(picture(16, 16), (256, 192))
+    tifffile.imwrite(
+        tmp_path / "a.tif", rgb, photometric="rgb", tile=(64, 64), compression="jpeg", compressionargs={"level": 95}
+    )
+    Image.fromarray(rgb).save(tmp_path / "b.tif", compression="jpeg", quality=95)  # YCbCr with tables
+    for name in ("a.tif", "b.tif"):
+        assert difference(read_image(tmp_path / name), rgb) < 24, name
+
+
+def test_16_bit_range(tmp_path: Path) -> None:
+    grey = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    tifffile.imwrite(tmp_path / "full.tif", grey, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "camera.tif", grey, photometric="minisblack", extratags=[(281, 3, 1, 4095, True)])
+    tifffile.imwrite(tmp_path / "inverted.tif", grey * 16, photometric="miniswhite")
+    Image.fromarray(grey * 16).save(tmp_path / "a.png")
+    assert (read_image(tmp_path / "full.tif")[..., 0] == grey >> 8).all()
+    assert (read_image(tmp_path / "camera.tif")[..., 1] == grey >> 4).all()
+    assert (read_image(tmp_path / "inverted.tif")[..., 2] == 255 - (grey >> 4)).all()
+    assert (read_image(tmp_path / "a.png")[..., 0] == grey >> 4).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_orientation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    stored = Image.fromarray(resize(picture(6, 5), (60, 40)))
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / f"a{suffix}"
+    stored.save(path, exif=exif)
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    plain = stored
+    if suffix == ".jpg":
+        with Image.open(path) as saved:
+            plain = saved.convert("RGB")
+    shown = plain.transpose(turn[orientation]) if orientation in turn else plain
+    assert image_size(path) == shown.size
+    assert difference(read_image(path), np.asarray(shown)) == 0
+    with open_smear(path) as source:
+        assert difference(source.read((3, 7, 22, 31)), np.asarray(shown)[7:31, 3:22]) == 0
+
+
+def test_damaged_exif_is_ignored(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).save(buffer, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
+    assert read_image(tmp_path / "a.jpg").shape == (47, 61, 3)
+
+
+# ------------------------------------------------------------------------------------------------ scale
+
+
+def test_mpp(tmp_path: Path) -> None:
+    rgb = picture()
+
+    def mpp(name: str) -> tuple[float, float] | None:
+        with open_smear(tmp_path / name) as source:
+            return source.mpp
+
+    ome = {"axes": "YXS", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.3}
+    tifffile.imwrite(tmp_path / "ome.ome.tif", rgb, photometric="rgb", metadata=ome)
+    tifffile.imwrite(tmp_path / "cm.tif", rgb, photometric="rgb", resolution=(1e5, 5e4), resolutionunit="CENTIMETER")
+    turned = [(274, 3, 1, 6, True)]
+    tifffile.imwrite(tmp_path / "turned.tif", rgb, resolution=(1e5, 5e4), resolutionunit=3, extratags=turned)
+    tifffile.imwrite(tmp_path / "inch.tif", rgb, photometric="rgb", resolution=(254000, 254000), resolutionunit="INCH")
+    tifffile.imwrite(tmp_path / "none.tif", rgb, photometric="rgb", resolution=(1e5, 1e5), resolutionunit="NONE")
+    tifffile.imwrite(tmp_path / "printer.tif", rgb, photometric="rgb", resolution=(300, 300), resolutionunit="INCH")
+    Image.fromarray(rgb).save(tmp_path / "a.jpg", dpi=(254000, 254000))
+    Image.fromarray(rgb).save(tmp_path / "a.png", dpi=(300, 300))
+    assert mpp("ome.ome.tif") == pytest.approx((0.25, 0.3))
+    assert mpp("cm.tif") == pytest.approx((0.1, 0.2))
+    assert mpp("turned.tif") == pytest.approx((0.2, 0.1))
+    assert mpp("inch.tif") == pytest.approx((0.1, 0.1))
+    assert [mpp(name) for name in ("none.tif", "printer.tif", "a.jpg", "a.png")] == [None] * 4
+
+
+# ------------------------------------------------------------------------------------------- resampling
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One noisy picture as PNG (decoded as a whole), as tiled TIFF, and as a turned TIFF in strips."""
+    folder = tmp_path_factory.mktemp("sources")
+    rgb = np.random.default_rng(5).integers(0, 256, (157, 203, 3), dtype=np.uint8)
+    write_image(folder / "whole.png", rgb)
+    tifffile.imwrite(folder / "tiles.tif", rgb, photometric="rgb", tile=(32, 48), compression="zlib")
+    turned = np.ascontiguousarray(np.rot90(rgb))  # orientation 6 turns it back, clockwise
+    extra = [(274, 3, 1, 6, True)]
+    tifffile.imwrite(
+        folder / "strips.tif", turned, photometric="rgb", rowsperstrip=10, compression="lzw", extratags=extra
+    )
+    return {path.stem: path for path in folder.iterdir()}
+
+
+scales = st.one_of(st.just(1.0), st.floats(0.07, 3.0))
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=st.sampled_from(["whole", "tiles", "strips"]), sx=scales, sy=scales, data=st.data())
+def test_tile_equals_whole(sources: dict[str, Path], kind: str, sx: float, sy: float, data: st.DataObject) -> None:
+    with open_smear(sources[kind]) as source, open_smear(sources["whole"]) as reference:
+        whole = reference.read(scale_xy=(sx, sy))
+        h, w = whole.shape[:2]
+        assert (w, h) == (round(203 * sx), round(157 * sy))
+        x0 = data.draw(st.integers(0, w - 1))
+        y0 = data.draw(st.integers(0, h - 1))
+        x1 = data.draw(st.integers(x0 + 1, w))
+        y1 = data.draw(st.integers(y0 + 1, h))
+        tile = source.read((x0 / sx, y0 / sy, x1 / sx, y1 / sy), (sx, sy))
+        assert difference(tile, whole[y0:y1, x0:x1]) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sx=scales, sy=scales, x=st.integers(-80, 230), y=st.integers(-80, 200), w=st.integers(1, 120), h=st.integers(1, 120)
+)
+def test_outside_repeats_the_edge(
+    sources: dict[str, Path], sx: float, sy: float, x: int, y: int, w: int, h: int
+) -> None:
+    with open_smear(sources["tiles"]) as source:
+        padded = np.pad(source.read(), ((250, 250), (250, 250), (0, 0)), mode="edge")
+        read = source.read((x, y, x + w, y + h), (sx, sy))
+    around = 80  # beyond the reach of the filter at the smallest scale
+    piece = padded[250 + y - around : 250 + y + h + around, 250 + x - around : 250 + x + w + around]
+    out_wh = (read.shape[1], read.shape[0])
+    if 0 in out_wh:
+        return
+    box = (around, around, around + out_wh[0] / sx, around + out_wh[1] / sy)
+    expected = Image.fromarray(piece).resize(out_wh, Image.Resampling.BILINEAR, box=box)
+    assert difference(read, np.asarray(expected)) <= 2  # a shift of 0.003 px, on noise
+
+
+@pytest.mark.parametrize("scale", [(0.37, 0.61), (1.0, 1.0), (1.7, 0.9), (4.0, 3.3)])
+def test_halves_of_a_fractional_box(sources: dict[str, Path], scale: tuple[float, float]) -> None:
+    x, y = -11.5, 3.3
+    with open_smear(sources["tiles"]) as source:
+        whole = source.read((x, y, x + 180 / scale[0], y + 90 / scale[1]), scale)
+        middle = x + 77 / scale[0]
+        left = source.read((x, y, middle, y + 90 / scale[1]), scale)
+        right = source.read((middle, y, x + 180 / scale[0], y + 90 / scale[1]), scale)
+    assert difference(np.hstack([left, right]), whole) == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(start=st.floats(-1e5, 1e5), pitch=st.floats(0.01, 300), count=st.integers(1, 1000))
+def test_spans_follow_the_grid(start: float, pitch: float, count: int) -> None:
+    spans = list(grid_spans(start, pitch, count))
+    assert [s.first for s in spans] == [0, *(s.stop for s in spans[:-1])]
+    assert spans[-1].stop == count
+    for span in spans:
+        tolerance = 0.004 * max(1.0, pitch / 32)
+        assert abs(span.left + span.start - (start + span.first * pitch)) < tolerance
+        assert abs(span.left + span.end - (start + span.stop * pitch)) < tolerance
+        assert max(1.0, pitch) <= span.start
+        assert span.end <= span.right - span.left - max(1.0, pitch)
+        assert (np.float32(span.start), np.float32(span.end)) == (span.start, span.end)
+
+
+def test_shrinking_averages() -> None:
+    checks = np.indices((400, 600)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
+    small = resize(checks.astype(np.uint8), (150, 100))
+    assert small.shape == (100, 150, 3)
+    assert abs(small[1:-1, 1:-1].astype(int) - 128).max() <= 1
+    assert abs(small.astype(int) - 128).max() <= 8  # the repeated edge weighs a little more
+
+
+def test_pixel_grid() -> None:
+    """A step in the source stays where it is at any scale: no shift by half a pixel."""
+    step = np.zeros((40, 200, 3), np.uint8)
+    step[:, 120:] = 255
+    for scale in (0.1, 0.25, 0.5, 2.0, 5.0):
+        row = resize(step, (round(200 * scale), round(40 * scale)))[0, :, 0] / 255.0
+        assert row.sum() == pytest.approx(80 * scale, abs=0.02)
+
+
+def test_resize_to_own_size_is_a_copy() -> None:
+    rgb = picture()
+    same = resize(rgb, (61, 47))
+    assert difference(same, rgb) == 0
+    assert not np.shares_memory(same, rgb)
+
+
+def test_read_never_hands_out_its_own_memory(sources: dict[str, Path]) -> None:
+    for path in sources.values():
+        with open_smear(path) as source:
+            first = source.read()
+            kept = first.copy()
+            first[:] = 0
+            assert difference(source.read(), kept) == 0
+
+
+@pytest.mark.parametrize(
+    ("box", "scale"),
+    [
+        ((5, 5, 5, 9), (1, 1)),
+        ((9, 5, 5, 9), (1, 1)),
+        ((0, 0, float("nan"), 9), (1, 1)),
+        ((0, 0, 9, 9), (0, 1)),
+        ((0, 0, 9, 9), (1, float("inf"))),
+    ],
+)
+def test_impossible_boxes(sources: dict[str, Path], box: tuple[float, ...], scale: tuple[float, float]) -> None:
+    with open_smear(sources["whole"]) as source, pytest.raises(ValueError, match="expected x1 < x2"):
+        source.read(box, scale)
+
+
+# ----------------------------------------------------------------------------------------- large pictures
+
+
+def png_header(w: int, h: int) -> bytes:
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(bytes(100))
+    chunks = (struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (chunk, data))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def test_large_png_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(60000, 60000))
+    with pytest.raises(ImageError, match="60000 x 60000 = 3600 megapixels found, expected at most 400"):
+        open_smear(path)
+    path.write_bytes(png_header(20000, 19999))  # within the limit, beyond Pillow's own: the data is missing
+    assert image_size(path) == (20000, 19999)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 megapixels in 512-pixel tiles, each of one grey: row + column."""
+    path = tmp_path_factory.mktemp("slide") / "slide.tif"
+
+    def tiles() -> Iterator[np.ndarray]:
+        for row in range(40):
+            for column in range(59):
+                yield np.full((512, 512), row + column, np.uint8)
+
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=(20000, 30000),
+        dtype=np.uint8,
+        photometric="minisblack",
+        tile=(512, 512),
+        compression="zlib",
+        compressionargs={"level": 1},
+        bigtiff=True,
+    )
+    return path
+
+
+def test_slide_is_read_by_region(slide: Path) -> None:
+    tracemalloc.start()
+    try:
+        with open_smear(slide) as source:
+            assert source.size_wh == (30000, 20000)
+            region = source.read((15000, 10000, 15640, 10640), (0.5, 0.5))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert region.shape == (320, 320, 3)
+    assert tuple(region[0, 0]) == (10000 // 512 + 15000 // 512,) * 3
+    assert tuple(region[-1, -1]) == (10639 // 512 + 15639 // 512,) * 3
+    assert peak < 20 * 2**20
+    with pytest.raises(ImageError, match="30000 x 20000 pixels asked for at once, expected at most 400 megapixels"):
+        read_image(slide)
+
+
+def test_slide_overview_in_bounded_memory(slide: Path) -> None:
+    tracemalloc.start()
+    try:
+        with open_smear(slide) as source:
+            overview = source.read((0, 0, 30000, 5000), (0.01, 0.01))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert overview.shape == (50, 300, 3)
+    y, x = np.mgrid[:50, :300] * 100 + 50
+    assert abs(overview[..., 1] - (y / 512 + x / 512 - 1)).max() < 2
+    assert peak < 200 * 2**20  # what was decoded is 430 MiB
+
+
+def test_one_strip_of_any_size_is_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "fiji.tif"
+    tifffile.memmap(path, shape=(20001, 20001), dtype=np.uint8, photometric="minisblack")[-1, -1] = 77
+    with open_smear(path) as source:
+        assert source.size_wh == (20001, 20001)
+        assert tuple(source.read((20000, 20000, 20001, 20001))[0, 0]) == (77, 77, 77)
+
+
+def test_one_huge_compressed_strip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), compression="zlib", rowsperstrip=64)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for tag in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            file.pages.first.tags[tag].overwrite(30000)
+    with pytest.raises(ImageError, match="900 megapixels in pieces of 30000 x 30000"):
+        open_smear(path)
+
+
+def test_missing_tiles_are_glass(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tif"
+    tifffile.imwrite(path, shape=(64, 64, 3), dtype=np.uint8, photometric="rgb", tile=(32, 32), data=None)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        page = file.pages.first
+        page.tags["TileByteCounts"].overwrite([0, 0, 0, 0])
+        page.tags["TileOffsets"].overwrite([0, 0, 0, 0])
+    assert (read_image(path) == 255).all()
+
+
+def test_first_page_of_many(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for seed in range(3):
+            file.write(picture(seed=seed), photometric="rgb")
+        file.write(picture(20, 16), photometric="rgb", subfiletype=1)  # a thumbnail is no page
+    with open_smear(path) as source:
+        assert source.notes == ("3 pages found, only the first is read",)
+        assert difference(source.read(), picture()) == 0
+    write_image(path, picture())
+    with open_smear(path) as source:
+        assert source.notes == ()
+
+
+# ------------------------------------------------------------------------------------------ hostile files
+
+
+def encoded(kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture()).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+CONTENT: dict[str, tuple[bytes, str]] = {
+    "empty.jpg": (b"", "an empty file found"),
+    "drawing.jpg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "XML, SVG or HTML text found"),
+    "notes.jpg": (b"this is no picture\r\n", "text found"),
+    "movie.jpg": (b"GIF89a" + bytes(20), "a GIF found"),
+    "noise.png": (bytes([0, 1, 2, 3]), r"content of unknown kind \(first bytes 00 01 02 03\)"),
+    "zero.png": (png_header(0, 0), "damaged header"),
+    "zero.bmp": (b"BM" + bytes(60), "damaged header"),
+    "head.tif": (b"II*\0\x08\0\0\0", "damaged TIFF header"),
+    "short.jpg": (b"\xff\xd8\xff\xe0", "damaged header"),
+}
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_no_picture(tmp_path: Path, name: str) -> None:
+    content, message = CONTENT[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    for function in (open_smear, image_size, read_image):
+        with pytest.raises(ImageError, match=message) as caught:
+            function(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("JPEG", {}), ("PNG", {}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})]
+)
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.97])
+def test_truncated(tmp_path: Path, kind: str, options: dict[str, object], part: float) -> None:
+    data = encoded(kind, **options)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(ImageError, match=r"damaged|truncated") as caught:
+        read_image(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_jpeg_tile_cut_short_is_not_grey_film(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture(96, 96), photometric="rgb", tile=(32, 32), compression="jpeg")
+    with tifffile.TiffFile(path) as file:
+        offset, count = (values[4] for values in (file.pages.first.dataoffsets, file.pages.first.databytecounts))
+    assert read_image(path).shape == (96, 96, 3)
+    with path.open("r+b") as stream:
+        stream.seek(offset + count // 2)
+        stream.write(bytes(count - count // 2))
+    with open_smear(path) as source:
+        assert source.read((0, 0, 32, 32)).shape == (32, 32, 3)
+        with pytest.raises(ImageError, match="tile 4 cut short"):
+            source.read((40, 40, 50, 50))
+
+
+def test_places_without_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "folder.jpg").mkdir()
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    expected = {
+        "missing.jpg": "no such file",
+        "folder.jpg": "a folder found",
+        "pipe.jpg": "no regular file",
+        "loop.jpg": "cannot be opened",
+        "x" * 300 + ".jpg": "cannot be opened",
+        "nul\0.jpg": "cannot be opened",
+        "folder.jpg/../a\n.jpg": "no such file",
+    }
+    for name, message in expected.items():
+        with pytest.raises(ImageError, match=message):
+            open_smear(tmp_path / name)
+
+
+def test_no_permission(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    write_image(path, picture())
+    path.chmod(0)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may read everything
+    try:
+        with pytest.raises(ImageError, match="cannot be opened"):
+            open_smear(path)
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.complex64])
+def test_samples_that_are_no_colours(tmp_path: Path, dtype: type[np.generic]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((20, 20), dtype), photometric="minisblack")
+    with pytest.raises(ImageError, match="samples found, expected 8 or 16-bit colours"):
+        open_smear(tmp_path / "a.tif")
+
+
+def test_header_and_data_disagree(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png_header(40, 30))
+    with open_smear(path) as source, pytest.raises(ImageError, match="truncated or damaged"):
+        source.read()
+    write_image(path, picture())
+    with open_smear(path) as source:
+        write_image(path, picture(20, 20))
+        with pytest.raises(ImageError, match="as in its header"):
+            source.read()
+
+
+SEEDS = {
+    "a.jpg": encoded("JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"),
+    "a.png": encoded("PNG", dpi=(72, 72)),
+    "a.bmp": encoded("BMP"),
+    "a.tif": encoded("TIFF"),
+    "b.tif": encoded("TIFF", compression="tiff_lzw"),
+    "c.tif": encoded("TIFF", compression="jpeg"),
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(sorted(SEEDS)),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
+    where=st.sampled_from(["head", "tail", "all"]),
+)
+def test_damaged_bytes(
+    tmp_path_factory: pytest.TempPathFactory, name: str, changes: list[tuple[float, int]], where: str
+) -> None:
+    """Whatever is changed in a file: a picture of the promised size, or one line."""
+    data = bytearray(SEEDS[name])
+    start, length = {"head": (0, 250), "tail": (len(data) - 250, 250), "all": (0, len(data))}[where]
+    for position, value in changes:
+        data[start + int(position * length)] = value
+    path = tmp_path_factory.getbasetemp() / f"fuzz-{name}"
+    path.write_bytes(data)
+    try:
+        with open_smear(path) as source:
+            if source.size_wh[0] * source.size_wh[1] < 10**6:
+                assert source.read().shape == (*source.size_wh[::-1], 3)
+    except ImageError as error:
+        assert "\n" not in str(error)
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+def test_write_fails_in_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", picture())
+    with pytest.raises(ImageError, match=r"suffix '\.gif' found"):
+        write_image(tmp_path / "a.gif", picture())
+    with pytest.raises(ImageError, match="cannot be written"):
+        write_image(tmp_path / "missing" / "a.png", picture())
+    with pytest.raises(ImageError, match="expected at most 65500 a side"):
+        write_image(tmp_path / "wide.jpg", np.zeros((1, 70000, 3), np.uint8))
+    with pytest.raises(ValueError, match="expected uint8"):
+        write_image(tmp_path / "b.png", np.zeros((4, 4, 3)))
+    with pytest.raises(ValueError, match="expected uint8"):
+        write_image(tmp_path / "b.png", np.zeros((0, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match="at least one pixel"):
+        resize(picture(), (0, 5))
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(ImageError, match="cannot be written"):
+        write_image(tmp_path / "folder.png", picture())
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "a.png", tmp_path / "folder.png"]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    (tmp_path / "reference").touch()
+    write_image(tmp_path / "a.png", picture())
+    assert stat.S_IMODE((tmp_path / "a.png").stat().st_mode) == stat.S_IMODE((tmp_path / "reference").stat().st_mode)
+
+
+# ------------------------------------------------------------------------------------------------ finding
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in (
+        "b.JPG",
+        "a.png",
+        "sub/c.tiff",
+        "sub/notes.txt",
+        ".hidden.png",
+        ".cache/d.png",
+        "empty/x.xml",
+        "w[1].bmp",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    (tmp_path / "sub" / "again").symlink_to(tmp_path)
+    return tmp_path
+
+
+def test_find_images(tree: Path) -> None:
+    def names(*paths: str) -> list[str]:
+        return [path.relative_to(tree).as_posix() for path in find_images([tree / path for path in paths])]
+
+    assert names(".") == ["a.png", "b.JPG", "sub/c.tiff", "w[1].bmp"]
+    assert names("*.png") == ["a.png"]
+    assert names("**/*.tiff", "a.png", "sub", "./a.png") == ["a.png", "sub/c.tiff"]
+    assert names("*") == names(".")
+    assert names("w[1].bmp") == ["w[1].bmp"]
+    assert names("sub/notes.txt", ".hidden.png") == [".hidden.png", "sub/notes.txt"]
+    assert find_images(str(tree / "a.png")) == find_images(tree / "a.png") == [tree / "a.png"]
+    assert find_images([]) == []
+
+
+@pytest.mark.parametrize("name", ["nothing.png", "*.gif", "empty", "nul\0", "x" * 300])
+def test_a_path_that_stands_for_nothing(tree: Path, name: str) -> None:
+    with pytest.raises(ImageError):
+        find_images([tree / "a.png", tree / name])
+
+
+@pytest.fixture
+def large(monkeypatch, tmp_path):
+    """A JPEG that counts as large, of a size that no power of two divides, and its pixels."""
+    monkeypatch.setattr(pillow_reader, "_LARGE", 1000)
+    y, x = np.mgrid[:211, :301]
+    rgb = np.stack([128 + 100 * np.sin(x / 9), 128 + 100 * np.cos(y / 7), 128 + 90 * np.sin((x + y) / 11)], axis=2)
+    path = tmp_path / "large.jpg"
+    Image.fromarray(rgb.astype(np.uint8)).save(path, quality=95, subsampling=0)
+    return path, np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.33, 0.2, 0.13, 0.05])
+def test_a_large_jpeg_decoded_at_a_smaller_size_looks_as_if_reduced_afterwards(large, scale):
+    path, rgb = large
+    with open_smear(path) as source:
+        found = source.read(None, (scale, scale))
+        assert source._pixels._small or scale > 0.33  # it was, where the scale allows
+    Image.fromarray(rgb).save(path.with_suffix(".png"))
+    with open_smear(path.with_suffix(".png")) as source:
+        expected = source.read(None, (scale, scale))
+    inner = np.s_[1:-1, 1:-1]
+    assert np.abs(found[inner].astype(int) - expected[inner]).mean() < 2
+    assert np.abs(found[inner].astype(int) - expected[inner]).max() < 16
+
+
+def test_tiles_of_a_large_jpeg_are_cut_from_one_picture(large):
+    path, _ = large
+    scale = (0.21, 0.17)
+    with open_smear(path) as source:
+        whole = source.read(None, scale)
+        for x, y in ((0, 0), (10, 5), (31, 17)):
+            box = (x / scale[0], y / scale[1], (x + 20) / scale[0], (y + 12) / scale[1])
+            np.testing.assert_array_equal(source.read(box, scale), whole[y : y + 12, x : x + 20])
+
+
+def test_a_large_jpeg_that_is_turned_is_decoded_whole(large, tmp_path):
+    path, _ = large
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[274] = 6
+        image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    with open_smear(tmp_path / "turned.jpg") as source:
+        source.read(None, (0.1, 0.1))
+        assert not source._pixels._small
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_large_jpegs_of_other_colours(large, tmp_path, mode):
+    path, _ = large
+    with Image.open(path) as image:
+        image.convert(mode).save(tmp_path / "other.jpg", quality=95)
+    with open_smear(tmp_path / "other.jpg") as source:
+        small, whole = source.read(None, (0.2, 0.2)), source.read()
+        assert list(source._pixels._small) == [2]
+    Image.fromarray(whole).save(tmp_path / "other.png")
+    with open_smear(tmp_path / "other.png") as source:
+        expected = source.read(None, (0.2, 0.2))
+    assert np.abs(small[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]).mean() < 2

@@ -1,0 +1,287 @@
+"""Second stage: which cells are blasts, how they are counted, and what is said of their share."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from blastdet.core.errors import WeightsError
+from blastdet.core.model_card import Trial
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Smear
+from blastdet.datasets.formats import coco
+from blastdet.imaging import drawing
+from blastdet.imaging.io import open_smear, write_image
+from blastdet.inference import second_stage
+from blastdet.inference.batch import Batch, Job, describe
+from blastdet.inference.pipeline import Models, Options, _check_pair, detect_smear
+from blastdet.inference.writers import coco_entry, to_dict, write_coco
+from blastdet.models.fake_classifier import FakeClassifier, fake_classifier_card
+from blastdet.models.fake_detector import FakeDetector, fake_card
+
+CARD = fake_classifier_card()
+TRIALS = CARD.trials
+
+
+def _smear(folder, colours):
+    """A smear of squares of 20 px, 1 µm apart from nothing, in given colours; and their boxes."""
+    rgb = np.full((60, 60 * len(colours), 3), 255, np.uint8)
+    boxes = []
+    for i, colour in enumerate(colours):
+        rgb[20:40, 60 * i + 20 : 60 * i + 40] = colour
+        boxes.append([60 * i + 20, 20, 60 * i + 40, 40])
+    write_image(folder / "smear.png", rgb)
+    return folder / "smear.png", np.array(boxes, np.float32)
+
+
+KINDS = [(230, 0, 0), (20, 0, 0), (115, 0, 0), (240, 255, 0), (10, 0, 250), (200, 0, 0)]
+"""A blast, another, one in the unsure band, one far from all, an erythroblast; the last is a red cell's box."""
+
+
+@pytest.fixture
+def judged(tmp_path):
+    path, boxes = _smear(tmp_path, KINDS)
+    with open_smear(path) as source:
+        cells = Detections(boxes, label=[WBC] * 5 + [2], score=[0.9] * 6)
+        return second_stage.judge(source, cells, (0.5, 0.5), FakeClassifier())
+
+
+def test_labels_follow_the_threshold_and_unsure_is_apart(judged):
+    assert judged.label.tolist() == [BLAST, WBC, WBC, BLAST, WBC, 2]
+    assert judged.unsure.tolist() == [False, False, True, True, False, False]
+    assert judged.cell_type.tolist() == ["", "", "", "", "erythroblast", ""]
+    np.testing.assert_allclose(judged.blast_probability[:5], np.array([c[0] for c in KINDS[:5]]) / 255, atol=0.01)
+    assert np.isnan(judged.blast_probability[5])
+
+
+@pytest.mark.parametrize(("limit", "name"), [(0.9, "erythroblast"), (0.95, "")])
+def test_only_a_cell_that_is_surely_an_erythroblast_leaves_the_white_cells(limit, name, tmp_path):
+    path, boxes = _smear(tmp_path, [(10, 0, 240)])  # 0.904
+    point = CARD.thresholds["blast"].model_copy(update={"value": limit})
+    card = CARD.model_copy(update={"thresholds": {**CARD.thresholds, "erythroblast": point}})
+    with open_smear(path) as source:
+        judged = second_stage.judge(
+            source, Detections(boxes, label=[WBC], score=[0.9]), (0.5, 0.5), FakeClassifier(card)
+        )
+    assert judged.cell_type.tolist() == [name] and second_stage.count(judged, card).n == (0 if name else 1)
+
+
+def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
+    found = second_stage.count(judged, CARD)
+    assert (found.n, found.blasts, found.others, found.unsure, found.erythroblasts) == (4, 1, 1, 2, 1)
+    assert found.called == 2
+    lines = second_stage.in_words(found)
+    assert lines[0] == "4 white cells = 1 blast + 1 other + 2 unsure; erythroblasts 1 (25.0 per 100 white cells)"
+    assert "25.0% of white cells" in lines[1] and "sampling error only" in lines[1]
+    assert "between 25.0% and 75.0%" in lines[2]
+    assert lines[-1] == "fewer than 200 white cells counted"
+
+
+def test_no_white_cell_is_an_empty_result(tmp_path):
+    path, _ = _smear(tmp_path, KINDS[:1])
+    classifier = FakeClassifier()
+    with open_smear(path) as source:
+        cells = second_stage.judge(source, Detections.empty(), (0.5, 0.5), classifier)
+    found = second_stage.count(cells, CARD)
+    assert found.n == 0 and found.corrected is None and second_stage.in_words(found)[0].startswith("0 white cells")
+    assert classifier.seen == []
+
+
+def test_a_cell_of_one_pixel_and_one_at_the_corner_are_judged(tmp_path):
+    path, _ = _smear(tmp_path, KINDS)
+    with open_smear(path) as source:
+        tiny = Detections([[0, 0, 1, 1], [359, 59, 360, 60], [300, 0, 360, 60]])
+        assert not np.isnan(second_stage.judge(source, tiny, (0.5, 0.5), FakeClassifier()).blast_probability).any()
+
+
+def test_more_cells_than_a_batch_are_judged_alike(tmp_path):
+    path, boxes = _smear(tmp_path, KINDS)
+    many = Detections(np.tile(boxes[:5], (120, 1)))
+    with open_smear(path) as source:
+        found = second_stage.judge(source, many, (0.5, 0.5), FakeClassifier())
+    np.testing.assert_array_equal(
+        found.blast_probability.reshape(120, 5), np.tile(found.blast_probability[:5], (120, 1))
+    )
+
+
+def test_crops_are_read_no_finer_than_training_saw_them(tmp_path):
+    path, boxes = _smear(tmp_path, KINDS)
+    classifier = FakeClassifier()
+    with open_smear(path) as source:
+        second_stage.judge(source, Detections(boxes), (0.05, 0.1), classifier)  # squeezed, too: 1 µm wide, 2 µm tall
+    assert set(classifier.seen) == {(round(2 * 1.3 / 0.25), round(2 * 1.3 / 0.25), 3)}
+
+
+def test_the_corrected_share_is_that_of_rogan_and_gladen():
+    point, (low, high) = second_stage.corrected_share(62, 100, TRIALS)
+    assert point == pytest.approx((0.62 - 0.2) / (0.9 - 0.2))
+    assert low < point < high
+    # every cluster alike: only the cells' own scatter is left, that of a binomial stretched by 1 / (0.9 - 0.2)
+    spread = 1.96 * np.sqrt(0.62 * 0.38 / 100) / 0.7
+    assert (low, high) == (pytest.approx(point - spread, abs=0.03), pytest.approx(point + spread, abs=0.03))
+
+
+def test_the_interval_of_the_corrected_share_holds_the_truth():
+    """95 of 100 smears of known share, judged by a classifier of known faults that was measured on 20 clusters."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for i in range(300):
+        share, n = rng.uniform(0.2, 0.8), 200
+        there = rng.binomial(n, share)
+        called = rng.binomial(there, 0.9) + rng.binomial(n - there, 0.15)
+        rows = [
+            Trial(blasts=40, blasts_called=rng.binomial(40, 0.9), others=40, others_called=rng.binomial(40, 0.15))
+            for _ in range(20)
+        ]
+        _, interval = second_stage.corrected_share(called, n, rows, seed=i)
+        inside += interval[0] <= share <= interval[1]
+    assert 0.91 <= inside / 300 <= 0.99
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_the_corrected_share_is_a_share(called, rest):
+    point, interval = second_stage.corrected_share(called, called + rest, TRIALS)
+    if called + rest == 0:
+        assert point is None and interval is None
+    elif interval is None:
+        assert point == 0
+    else:
+        assert 0 <= interval[0] <= interval[1] <= 1 and 0 <= point <= 1
+
+
+def test_no_blast_among_few_cells_is_no_certainty_of_none():
+    """A classifier that calls 20 % of the others: none of 14 is fewer than it makes up, none of 2 says nothing."""
+    assert second_stage.corrected_share(0, 14, TRIALS) == (0.0, None)
+    words = "\n".join(second_stage.in_words(second_stage.count(_cells(0, 14), CARD)))
+    assert "fewer cells are called blasts than this model makes up" in words and "not distinguishable" in words
+    point, (low, high) = second_stage.corrected_share(0, 2, TRIALS)
+    assert point == low == 0 and high > 0.3
+
+
+def test_without_trials_or_with_a_useless_classifier_nothing_is_corrected():
+    useless = tuple(Trial(blasts=50, blasts_called=25, others=50, others_called=25) for _ in range(20))
+    assert second_stage.corrected_share(5, 10, ()) == (None, None)
+    assert second_stage.corrected_share(5, 10, useless) == (None, None)
+
+
+def test_few_called_cells_are_not_distinguishable_from_none():
+    found = second_stage.count(_cells(3, 97), CARD)
+    assert "not distinguishable from no blasts with this model" in second_stage.in_words(found)
+    many = second_stage.count(_cells(150, 97), CARD)
+    words = "\n".join(second_stage.in_words(many))
+    assert "not distinguishable" not in words and "fewer than" not in words
+
+
+def _cells(blast: int, other: int) -> Detections:
+    n = blast + other
+    columns = {"unsure": [False] * n, "cell_type": [""] * n, "blast_probability": [0.9] * blast + [0.1] * other}
+    return Detections(np.tile([0.0, 0, 9, 9], (n, 1)), label=[BLAST] * blast + [WBC] * other, **columns)
+
+
+@pytest.fixture
+def report(tmp_path):
+    """A whole run: the fake detector finds marks, the classifier reads colours off them."""
+    rgb = np.full((200, 300, 3), 255, np.uint8)
+    cv2.circle(rgb, (60, 60), 12, (0, 0, 255), cv2.FILLED)  # an erythroblast
+    cv2.circle(rgb, (160, 60), 12, (90, 0, 170), cv2.FILLED)  # another white cell
+    write_image(tmp_path / "field.png", rgb)
+    models = Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier())
+    return models, detect_smear(tmp_path / "field.png", models, Options(mpp=(0.5, 0.5)))
+
+
+def test_the_run_tells_of_both_stages(report):
+    models, found = report
+    assert models.classes[0] == "blast" and found.blasts is not None
+    second = found.model["second_stage"]
+    assert (second["name"], second["thresholds"], second["unsure"]) == ("fake", {"blast": 0.5}, [0.4, 0.6])
+    assert found.blasts.n + found.blasts.erythroblasts == found.counts["blast"] + found.counts["wbc"] == 2
+    document = to_dict(found, "field.png")
+    assert document["white_cells"]["n"] == found.blasts.n
+    json.dumps(document, allow_nan=False)
+    assert f"{found.blasts.n} white cells" in describe(found, "field.png", [])
+    with open_smear(found.path) as source:
+        assert drawing.draw(source, found).shape[1] >= 300
+
+
+def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report):
+    _, found = report
+    path, _ = _smear(tmp_path, KINDS)
+    found = replace(found, path=path, size_wh=(360, 60), candidates=judged)
+    file = write_coco([coco_entry(found, "smear.png")], ("blast", "wbc", "rbc"), tmp_path / "found.json")
+    document = json.loads(file.read_text())
+    assert [row["name"] for row in document["categories"]] == ["blast", "wbc", "rbc", "unsure"]
+    assert [row["category_id"] for row in document["annotations"]] == [1, 2, 5, 5, 2, 3]
+    dataset = Dataset("made", tmp_path, (Smear(path, (360, 60)),))
+    (again,) = coco.read_results(file, dataset)
+    for name in ("label", "unsure", "cell_type", "blast_probability", "score"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(judged, name), err_msg=name)
+    rows = [{**row, "image_id": "smear.png"} for row in document["annotations"]]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    assert coco.read_results(tmp_path / "list.json", dataset)[0].label.tolist() == judged.label.tolist()
+
+
+@pytest.mark.parametrize(
+    ("detector", "classifier", "line"),
+    [
+        ({}, {"classes": ("lymphocyte", "monocyte"), "thresholds": {}}, "blast with a threshold expected"),
+        ({}, {"thresholds": {}}, "blast with a threshold expected"),
+        ({}, {"input": CARD.input.model_copy(update={"colour": "canonical"})}, "trained on colours 'canonical'"),
+        ({"classes": ("rbc",)}, {}, "one that finds wbc expected"),
+        ({}, {"probe": "covered"}, "trained on the shortcut probe 'covered', where no cell is seen"),
+    ],
+)
+def test_stages_that_do_not_fit_are_one_line(detector, classifier, line, tmp_path):
+    with pytest.raises(WeightsError, match=line):
+        _check_pair(fake_card(0.5).model_copy(update=detector), CARD.model_copy(update=classifier), tmp_path)
+
+
+@pytest.mark.parametrize(("fields", "told"), [(3, False), (4, True)])
+def test_many_unsure_cells_are_told_of_a_folder_too(fields, told, tmp_path):
+    """Each field has three white cells: too few to tell anything by itself."""
+    rgb = np.full((100, 300, 3), 255, np.uint8)
+    for x in (50, 150, 250):
+        cv2.circle(rgb, (x, 50), 12, (0, 60, 255), cv2.FILLED)  # far from all that was learnt
+    names = [f"{i}.png" for i in range(fields)]
+    for name in names:
+        write_image(tmp_path / name, rgb)
+    models, said = Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier()), []
+    jobs = [Job(tmp_path / name, name) for name in names]
+    batch = Batch(jobs, tmp_path / "out", models, Options(mpp=(0.5, 0.5)), formats=["json"])
+    assert not any(outcome.failed for outcome in batch)
+    batch.finish(said.append)
+    batch._lock.close()
+    assert ("unsure, as on a stain never seen before" in "".join(said)) == told, said
+
+
+def test_a_batch_writes_what_both_stages_found(report, tmp_path):
+    models, _ = report
+    jobs, kinds = [Job(tmp_path / "field.png", "field.png")], ("json", "csv", "coco", "geojson")
+    batch = Batch(jobs, tmp_path / "out", models, Options(mpp=(0.5, 0.5)), formats=kinds)
+    assert not any(outcome.failed for outcome in batch)
+    batch._lock.close()
+    table = (tmp_path / "out/field.csv").read_text().splitlines()
+    assert "blast_probability,unsure" in table[0]
+
+
+def test_fields_taken_together_are_the_sums_and_a_strange_stain_is_told():
+    parts = [(3, 10, 1, 4, 1), (0, 4, 2, 1, 0)]
+    found = second_stage.total(parts, CARD)
+    assert found.parts == (3, 14, 3, 5, 1) and found.n == 20
+    assert found.interval == pytest.approx(tuple(binomtest(3, 20).proportion_ci(method="exact")))
+    assert second_stage.warning(found) is None
+    assert "15 of 20" in (second_stage.warning(second_stage.total([(0, 5, 15, 1, 0)], CARD)) or "")
+    assert second_stage.warning(second_stage.total([(0, 0, 2, 1, 0)], CARD)) is None  # of so few, chance
+
+
+def test_the_table_counts_as_the_sentences_do(report):
+    _, found = report
+    assert found.blasts is not None
+    assert list(found.sorted_counts)[:3] == ["blast", "other wbc", "unsure"]
+    assert sum(found.sorted_counts.values()) == sum(found.counts.values())
+    assert found.sorted_counts["blast"] == found.blasts.blasts

@@ -1,0 +1,104 @@
+"""The weights that are shipped: both stages fit, say what they promise, and do not mind the microscope's resolution."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blastdet.core.errors import WeightsError
+from blastdet.core.model_card import find_weights, read_card, write_card
+from blastdet.datasets.formats.registry import read
+from blastdet.imaging.cell_crops import crop
+from blastdet.imaging.io import open_smear
+from blastdet.imaging.stain_normalization import as_seen
+from blastdet.inference.pipeline import load_models
+from blastdet.models.classifier import load_classifier
+from blastdet.training.loop.run_record import portable
+
+COARSE = (0.5, 0.375)
+"""µm/px of ALL fields along x and y, the coarsest pictures that the classifier learnt from."""
+
+
+def _taken_down(rgb: np.ndarray, mpp: float) -> np.ndarray:
+    """A crop as the camera of ALL fields would have shown it: fewer pixels along x than along y, and JPEG."""
+    size = [max(round(len(rgb) * mpp / side), 1) for side in COARSE]
+    small = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+    coded = cv2.imdecode(cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR)
+    return cv2.resize(np.ascontiguousarray(coded[..., ::-1]), [max(size)] * 2, interpolation=cv2.INTER_LINEAR)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("name", ["pbc_wbc", "bccd"])
+def test_blurred_does_not_mean_blast(name, data_dir):
+    """The same cells, sharp and taken down to the pixels that all blasts of the training were seen in."""
+    model = load_classifier("blast", "cpu")
+    blast = model.card.classes.index("blast")
+    sharp, coarse, scales = [], [], []
+    for smear in list(read(data_dir / name))[::25][:60]:
+        assert smear.truth is not None and smear.mpp is not None
+        white = smear.truth.of("wbc")
+        if len(white):
+            with as_seen(open_smear(smear.path), "canonical") as source:
+                sharp.append(crop(source, tuple(white.boxes_xyxy[0].tolist()), smear.mpp))
+            scales.append(min(smear.mpp))
+            coarse.append(_taken_down(sharp[-1], scales[-1]))
+    before = model(sharp, scales).probability[:, blast]
+    after = model(coarse, [COARSE[1]] * len(coarse)).probability[:, blast]
+    assert len(before) >= 14 and np.median(np.abs(before - after)) < 0.1
+
+
+def test_the_detector_names_a_second_stage_that_fits():
+    models = load_models("default", "cpu")
+    assert models.classifier is not None and models.classes[0] == "blast"
+    card = models.classifier.card
+    assert card.unsure is not None and len(card.trials) > 30
+    assert load_models("default", "cpu", second_stage=False).classes == ("wbc", "rbc", "platelet")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the shipped detector, to be spoilt."""
+    return shutil.copytree(find_weights("default"), tmp_path / "mine")
+
+
+def test_a_second_stage_may_lie_beside_the_detector(folder):
+    shutil.copytree(find_weights("blast"), folder.parent / "mine-too")
+    write_card(read_card(folder).model_copy(update={"second_stage": "mine-too"}), folder)
+    assert load_models(folder, "cpu").classifier is not None
+
+
+@pytest.mark.parametrize("name", ["nowhere", "default"])
+def test_a_second_stage_that_is_none_is_one_line(folder, name):
+    write_card(read_card(folder).model_copy(update={"second_stage": name}), folder)
+    with pytest.raises(WeightsError, match=r"second stage: .*(no card.json|to detect found, to classify)"):
+        load_models(folder, "cpu")
+
+
+def test_a_tampered_second_stage_is_refused(folder):
+    other = shutil.copytree(find_weights("blast"), folder.parent / "mine-too")
+    write_card(read_card(folder).model_copy(update={"second_stage": "mine-too"}), folder)
+    with (other / "model.onnx").open("ab") as stream:
+        stream.write(b"x")
+    with pytest.raises(WeightsError, match="sha256"):
+        load_models(folder, "cpu")
+
+
+@given(st.sampled_from(["/a/b/set", "set", "${DATA}/set", "c, /d"]), st.sampled_from(["/a/b", "/x"]))
+def test_a_card_holds_no_path_of_a_machine(path, base):
+    found = portable({"data": [{"path": path}], "seed": 0}, Path(base))
+    absolute = path.startswith("/")
+    assert found == {"data": [{"path": "set" if absolute else path}], "seed": 0}
+
+
+def test_cards_say_what_they_must():
+    for name in ("default", "blast"):
+        text = (find_weights(name) / "card.json").read_text(encoding="utf-8")
+        assert portable(json.loads(text), Path("/nowhere")) == json.loads(text)
+        assert "Research Use Only" in json.loads(text)["intended_use"]

@@ -1,0 +1,103 @@
+"""Starting weights from files, good and hostile."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import mobilenet_v3_large
+
+from blastdet.core.errors import WeightsError
+from blastdet.training.detection.faster_rcnn import FasterRcnn
+from blastdet.training.loop.initial_weights import read_tensors, take_weights
+
+
+def _module(classes=3):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, classes, 1))
+
+
+def _lying(path, **changes):
+    """A safetensors file of one tensor, as the format has it: length of the header, header, data."""
+    header = {"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]} | changes}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(12))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "best.pt"])
+def test_every_fitting_tensor_is_taken(kind, tmp_path):
+    source, target = _module(classes=2), _module(classes=3)
+    path = tmp_path / f"weights.{kind}"
+    if kind == "safetensors":
+        save_file(source.state_dict(), path)
+    else:
+        torch.save({"ema": source.state_dict(), "epoch": 3} if kind == "best.pt" else source.state_dict(), path)
+    head = target[2].weight.clone()
+    line = take_weights(target, path)
+    assert line == f"weights.{kind}: 7 of the model's 9 tensors taken, of 9 in the file"
+    torch.testing.assert_close(target[0].weight, source[0].weight)
+    torch.testing.assert_close(target[2].weight, head)
+
+
+def test_a_backbone_alone_fills_that_of_faster_rcnn(tmp_path):
+    body = mobilenet_v3_large(weights=None)
+    torch.save(body.state_dict(), tmp_path / "body.pt")
+    model = FasterRcnn("fasterrcnn_mobilenet", 3, 0.2)
+    own = len(model.module.state_dict())
+    features = len(body.features.state_dict())
+    assert f"{features} of the model's {own} tensors" in take_weights(model.module, tmp_path / "body.pt")
+    torch.testing.assert_close(model.module.backbone.body["0"][0].weight, body.features[0][0].weight)
+
+
+class _Hostile:
+    def __reduce__(self):
+        return (open, ("/nonexistent/owned", "w"))
+
+
+def test_a_hostile_pickle_is_one_line_and_is_not_run(tmp_path):
+    path = tmp_path / "evil.pt"
+    torch.save({"model": _Hostile()}, path)
+    with pytest.raises(WeightsError, match=r"evil\.pt: holds more than tensors"):
+        take_weights(_module(), path)
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Hostile()))
+    with pytest.raises(WeightsError, match=r"plain\.pt"):
+        take_weights(_module(), tmp_path / "plain.pt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("x.safetensors", b"", "damaged"),
+        ("x.safetensors", (10**9).to_bytes(8, "little") + b"{}", "damaged"),
+        ("x.safetensors", (2).to_bytes(8, "little") + b"[]", "damaged"),
+        ("x.safetensors", (4).to_bytes(8, "little") + b"\xff\xfe\xfd\xfc", "damaged"),
+        ("x.pt", b"not a model", "x.pt"),
+        ("x.pt", b"", "x.pt"),
+    ],
+)
+def test_broken_files_are_one_line(name, content, line, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=line) as error:
+        take_weights(_module(), tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data_offsets": [0, 10**6]}, {"data_offsets": [-4, 0]}, {"shape": [10**6]}, {"dtype": "X"}]
+)
+def test_a_header_that_lies_is_one_line(changes, tmp_path):
+    assert read_tensors(_lying(tmp_path / "x.safetensors"))["a"].tolist() == [0, 0, 0]
+    with pytest.raises(WeightsError, match="no safetensors, or damaged"):
+        read_tensors(_lying(tmp_path / "x.safetensors", **changes))
+
+
+def test_a_missing_file_and_one_that_fits_nowhere(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        take_weights(_module(), tmp_path / "none.pt")
+    torch.save({"a": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="none of its 1 tensors"):
+        take_weights(_module(), tmp_path / "other.pt")
