@@ -36,10 +36,18 @@ import yaml
 from pydantic import BaseModel
 from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from blastdet.core.model_card import Calibration, Metric, Threshold, Trial, Unsure, read_card, write_card
+from blastdet.core.model_card import (
+    Calibration,
+    Metric,
+    RejectionRule,
+    Threshold,
+    ValidationCounts,
+    read_card,
+    write_card,
+)
 from blastdet.datasets.crop_dataset import CropRow, read_table
 from blastdet.datasets.formats.registry import read
-from blastdet.datasets.negative_controls import PROBES
+from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS
 from blastdet.evaluation.intervals import group_weights, percentile_interval
 from blastdet.evaluation.operating_points import reliability_of
 from blastdet.imaging.io import read_image, write_image
@@ -93,7 +101,7 @@ def main() -> None:
         runs = asked.runs / (f"{name}-started" if asked.init else name)
         found = out_of_fold(name, runs, CROPS, settings)
         tell(runs.name, found | cost(runs / "fold-0/weights"), rows)
-        for kind in PROBES if asked.probe else ():
+        for kind in NEGATIVE_CONTROLS if asked.probe else ():
             probe(kind, asked.runs)
             row = out_of_fold(name, asked.runs / f"{runs.name}-{kind}", asked.runs / kind, settings)
             tell(f"{runs.name}, {kind}", row, rows)
@@ -193,7 +201,7 @@ def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()
     score, called, unsure = cross_fitted(raw, truth, fold)
     unsure |= far
     trials = tuple(trial(called[cluster == one], truth[cluster == one]) for one in np.unique(cluster))
-    settled = settle(raw, truth).model_copy(update={"trials": trials})
+    settled = calibrate(raw, truth).model_copy(update={"trials": trials})
     (runs / "settled.json").write_text(settled.model_dump_json(indent=1) + "\n", encoding="utf-8")
     weight = class_weights(truth.astype(np.int64))
     return {
@@ -211,31 +219,31 @@ def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()
     }
 
 
-class Settled(BaseModel):
+class CalibrationResult(BaseModel):
     """What out-of-fold answers say of a kind of model: how to read it, and how often it errs, by cluster."""
 
     calibration: Calibration
     threshold: Threshold
-    unsure: Unsure
-    trials: tuple[Trial, ...] = ()
+    unsure: RejectionRule
+    trials: tuple[ValidationCounts, ...] = ()
 
-    def judge(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def classify_cells(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Calibrated, called a blast, in the unsure band (n,), by blast probabilities as a model gives them."""
         score = self.calibration.apply(raw)
         return score, score >= self.threshold.value, self.unsure.covers(score, np.zeros(len(raw)))
 
     @classmethod
-    def of(cls, runs: Path) -> Settled:
+    def of(cls, runs: Path) -> CalibrationResult:
         """What `out_of_fold` kept beside the runs."""
         return cls.model_validate_json((runs / "settled.json").read_text(encoding="utf-8"))
 
 
-def settle(raw: np.ndarray, truth: np.ndarray) -> Settled:
+def calibrate(raw: np.ndarray, truth: np.ndarray) -> CalibrationResult:
     """Calibration, operating threshold and unsure band by out-of-fold blast probabilities (n,)."""
     where = f"{len(raw)} crops of ALL fields out of fold, by clusters"
     calibration = platt(raw, truth, where)
     score = calibration.apply(raw)
-    return Settled(
+    return CalibrationResult(
         calibration=calibration,
         threshold=operating_threshold(score, truth, where),
         unsure=unsure_of(score, truth, np.ones(len(raw)), where),
@@ -243,17 +251,17 @@ def settle(raw: np.ndarray, truth: np.ndarray) -> Settled:
 
 
 def cross_fitted(raw: np.ndarray, truth: np.ndarray, fold: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Calibrated, called, unsure (n,): each fold by what `settle` makes of the other folds."""
+    """Calibrated, called, unsure (n,): each fold by what `calibrate` makes of the other folds."""
     score, called, unsure = np.empty(len(raw)), np.empty(len(raw), bool), np.empty(len(raw), bool)
     for k in np.unique(fold):
         mine = fold == k
-        score[mine], called[mine], unsure[mine] = settle(raw[~mine], truth[~mine]).judge(raw[mine])
+        score[mine], called[mine], unsure[mine] = calibrate(raw[~mine], truth[~mine]).classify_cells(raw[mine])
     return score, called, unsure
 
 
 def confusion_picture(runs: Path, n: int = 3) -> None:
     """Crops of ALL fields by the class of their field and by what they are called out of fold, drawn at random."""
-    settled = Settled.of(runs)
+    settled = CalibrationResult.of(runs)
     rows = [row for row in read_table(CROPS / "all_fields") if label_of(row, "blast") in ("blast", "wbc")]
     dealt = folds(read_table(CROPS / "all_fields"), FOLDS)
     cells: dict[tuple[str, str], list[CropRow]] = {}
@@ -261,7 +269,7 @@ def confusion_picture(runs: Path, n: int = 3) -> None:
         weights = runs / f"fold-{k}/weights"
         mine, card = [row for row in rows if dealt[row.cluster] == k], read_card(weights)
         probability, _ = judged(weights, CROPS / "all_fields", mine)
-        _, called, unsure = settled.judge(probability[:, card.classes.index("blast")])
+        _, called, unsure = settled.classify_cells(probability[:, card.classes.index("blast")])
         for row, blast, doubt in zip(mine, called, unsure, strict=True):
             answer = "unsure" if doubt else "blast" if blast else "other"
             cells.setdefault((row.smear_label, answer), []).append(row)
@@ -281,9 +289,9 @@ def confusion_picture(runs: Path, n: int = 3) -> None:
     print(f"wrote {runs / 'confusion.png'}")
 
 
-def trial(called: np.ndarray, truth: np.ndarray) -> Trial:
+def trial(called: np.ndarray, truth: np.ndarray) -> ValidationCounts:
     """Counts of one cluster, for the card."""
-    return Trial(
+    return ValidationCounts(
         blasts=int(truth.sum()),
         blasts_called=int((called & truth).sum()),
         others=int((~truth).sum()),
@@ -337,12 +345,12 @@ def false_blasts(left: str, name: str, run: Path) -> None:
     settings = [f"leave_out=[{left}]", *LEFT[left]]
     weights = trained(name, run, CROPS, settings)
     out_of_fold(name, run.with_name(f"{run.name}-folds"), CROPS, settings)
-    settled = Settled.of(run.with_name(f"{run.name}-folds"))
+    settled = CalibrationResult.of(run.with_name(f"{run.name}-folds"))
     card = read_card(weights)
     rows = [row for row in read_table(CROPS / left) if row.label == "wbc"]
     probability, distance = judged(weights, CROPS / left, rows)
     assert card.unsure is not None
-    _, called, unsure = settled.judge(probability[:, card.classes.index("blast")])
+    _, called, unsure = settled.classify_cells(probability[:, card.classes.index("blast")])
     unsure |= distance > card.unsure.distance
     for kind in sorted({row.cell_type for row in rows}):
         mine = np.array([row.cell_type == kind for row in rows])
@@ -375,7 +383,7 @@ def ship(name: str, runs: Path, settings: Sequence[str], found: dict[str, Any]) 
     target = REPO / "weights/blast"
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(weights, target)
-    settled = Settled.of(runs)
+    settled = CalibrationResult.of(runs)
     limits = (
         "Labels of ALL fields are those of whole fields; hematogones (benign) are hard for people, too.",
         "All blasts it learnt come from one laboratory, and film without any cell tells much of its classes, too.",
@@ -416,13 +424,13 @@ def hand_boxed() -> None:
 
     models = load_models("default", "cpu")
     table: dict[str, list[tuple[int, ...]]] = {}
-    for smear in read(BOXES, "coco", images=DATA / "all_fields"):
-        assert smear.truth is not None and smear.label is not None
-        found = detect_smear(smear.path, models, Options(mpp=smear.mpp)).blasts
+    for sample in read(BOXES, "coco", images=DATA / "all_fields"):
+        assert sample.truth is not None and sample.label is not None
+        found = detect_smear(sample.path, models, Options(mpp=sample.mpp)).blasts
         assert found is not None
-        cells = int((~smear.truth.ignore).sum()) if smear.truth.ignore is not None else len(smear.truth)
+        cells = int((~sample.truth.ignore).sum()) if sample.truth.ignore is not None else len(sample.truth)
         row = (cells, found.n, found.blasts, found.others, found.unsure, found.called, found.erythroblasts)
-        table.setdefault(smear.label, []).append(row)
+        table.setdefault(sample.label, []).append(row)
     print("class   fields  cells boxed  white cells  blasts  others  unsure  called  erythroblasts")
     errors = []
     for name, rows in table.items():

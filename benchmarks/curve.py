@@ -49,10 +49,10 @@ def milliseconds(runs: list[Path], n: int = 40) -> list[float]:
 
     loaded = [load_models(run / "weights", "cpu") for run in runs]
     times: list[list[float]] = [[] for _ in runs]
-    for smear in list(read(DATA / "bccd", "bccd"))[:n]:
+    for sample in list(read(DATA / "bccd", "bccd"))[:n]:
         for models, taken in zip(loaded, times, strict=True):
             start = time.perf_counter()
-            detect_smear(smear.path, models, Options(mpp=smear.mpp))
+            detect_smear(sample.path, models, Options(mpp=sample.mpp))
             taken.append(time.perf_counter() - start)
     return [1000 * statistics.median(taken[5:]) for taken in times]
 

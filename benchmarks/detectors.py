@@ -107,9 +107,9 @@ def size(run: Path) -> dict[str, float]:
     from blastdet.training.config import read_config
     from blastdet.training.detection.train import build
 
-    card, smear = read_card(run / "weights"), read(DATA).smears[0]
-    assert smear.mpp is not None
-    width, height = scaled_size(smear.size_wh, smear.mpp, card.mpp, smear.path)
+    card, sample = read_card(run / "weights"), read(DATA).samples[0]
+    assert sample.mpp is not None
+    width, height = scaled_size(sample.size_wh, sample.mpp, card.mpp, sample.path)
     module = build(read_config(run / "config.yaml")).module.eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.rand(1, 3, *padded_size((height, width), card.input.stride)))
@@ -123,9 +123,9 @@ def cpu_ms(run: Path, pictures: int = 30) -> float:
     from blastdet.inference.pipeline import Options, detect_smear, load_models
 
     models, times = load_models(run / "weights", "cpu"), []
-    for smear in read(DATA).of("test").smears[: pictures + 3]:
+    for sample in read(DATA).with_split("test").samples[: pictures + 3]:
         start = time.perf_counter()
-        detect_smear(smear.path, models, Options(mpp=smear.mpp))
+        detect_smear(sample.path, models, Options(mpp=sample.mpp))
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[3:])  # the first ones warm up
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.evaluation.average_precision import MAX_DETS, average_precision, coco_sides
 
 CLASSES = ("wbc", "rbc", "platelet")
@@ -42,7 +42,7 @@ def make(n_images: int, n_boxes: int, seed: int = 0) -> tuple[Dataset, list[Dete
         shaken = np.clip(shaken, [0, 0, 1, 1], 2000)
         shaken[:, 2:] = np.maximum(shaken[:, 2:], shaken[:, :2] + 1)
         truth = Detections(boxes, label=label)
-        smears.append(Smear(Path(f"{i}.png"), (2200, 2200), annotated=CLASSES, truth=truth))
+        smears.append(Sample(Path(f"{i}.png"), (2200, 2200), annotated=CLASSES, truth=truth))
         found.append(Detections(shaken, rng.random(n_boxes), label))
     return Dataset("made", Path(), tuple(smears)), found
 

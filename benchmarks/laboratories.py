@@ -113,11 +113,13 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
         dataset = without(read(DATA / "all_fields", "all_fields"), BOXES)
         models = load_models("default")
         images, annotations = [], []
-        for number, smear in enumerate(_one_a_group(dataset, per_class)):
-            width, height = smear.size_wh
-            cells = detect_smear(smear.path, models, Options(mpp=smear.mpp, min_score=0.1)).candidates.of("wbc")
-            named = {"file_name": dataset.file_name(smear), "group": smear.group, "annotated": ["wbc"]}
-            images.append({"id": number, "width": width, "height": height, "mpp": list(smear.mpp), **named})
+        for number, sample in enumerate(_one_a_group(dataset, per_class)):
+            width, height = sample.size_wh
+            cells = detect_smear(sample.path, models, Options(mpp=sample.mpp, min_score=0.1)).candidates.with_classes(
+                "wbc"
+            )
+            named = {"file_name": dataset.file_name(sample), "group": sample.group, "annotated": ["wbc"]}
+            images.append({"id": number, "width": width, "height": height, "mpp": list(sample.mpp), **named})
             for (x1, y1, x2, y2), score in zip(cells.boxes_xyxy.tolist(), cells.score, strict=True):
                 cut = min(x1, y1) <= 1 or x2 >= width - 1 or y2 >= height - 1 or (x2 > BAR_XY[0] and y2 > BAR_XY[1])
                 row = {
@@ -136,8 +138,8 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
 def _one_a_group(dataset, per_class: int):  # type: ignore[no-untyped-def]
     """The first picture of so many groups of each class, by a fixed seed."""
     groups: dict[str, dict[str, object]] = {}
-    for smear in dataset:
-        groups.setdefault(smear.label, {}).setdefault(str(smear.group), smear)
+    for sample in dataset:
+        groups.setdefault(sample.label, {}).setdefault(str(sample.group), sample)
     rng = np.random.default_rng(5)
     for label in sorted(groups):
         names = sorted(groups[label])

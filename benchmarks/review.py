@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.evaluation.evaluate import Predictions
 from blastdet.imaging.io import write_image
@@ -34,7 +34,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIFTYONE_DATABASE_DIR"] = str(Path(folder) / "mongo")
-        dataset, predictions = made(Path(folder), asked.smears, asked.cells)
+        dataset, predictions = made(Path(folder), asked.samples, asked.cells)
         registry.write(dataset, Path(folder) / "coco", "coco")
         measure(dataset, predictions, Path(folder) / "coco")
 
@@ -51,7 +51,7 @@ def made(folder: Path, n_smears: int, n_cells: int) -> tuple[Dataset, Prediction
         boxes = np.concatenate([corner, corner + rng.uniform(15, 40, (n_cells, 1))], axis=1)
         label = rng.choice(4, n_cells, p=[0.1, 0.1, 0.6, 0.2])
         truth = Detections(boxes, label=label)
-        smears.append(Smear(path, SIZE_WH, (0.2, 0.2), f"g{i // 3}", "test", None, CLASSES, truth))
+        smears.append(Sample(path, SIZE_WH, (0.2, 0.2), f"g{i // 3}", "test", None, CLASSES, truth))
         kept = rng.random(n_cells) < 0.9
         called = np.where(rng.random(n_cells) < 0.05, rng.integers(0, 4, n_cells), label)[kept]
         moved = boxes[kept] + rng.uniform(-3, 3, (int(kept.sum()), 1))

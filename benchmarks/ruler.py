@@ -22,8 +22,8 @@ import numpy as np
 
 from blastdet.core import boxes
 from blastdet.imaging.io import resize
-from blastdet.imaging.stain_normalization import as_seen
-from blastdet.inference.scale import find_scale
+from blastdet.imaging.stain_normalization import normalize_stain
+from blastdet.inference.scale import estimate_scale
 from blastdet.models.detector import Detector, load_detector
 from blastdet.segmentation import mpp_estimation
 
@@ -108,7 +108,7 @@ class Memory:
 
 def measured(image: np.ndarray, detector: Detector) -> tuple[float, float] | None:
     """What `--mpp auto` makes of a picture."""
-    return find_scale(as_seen(Memory(image), detector.card.input.colour), "auto", detector).mpp
+    return estimate_scale(normalize_stain(Memory(image), detector.card.input.colour), "auto", detector).mpp
 
 
 def main(source: str, n: int, weights: str | None = None) -> None:

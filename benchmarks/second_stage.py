@@ -31,7 +31,7 @@ def main(n: int = 60, rounds: int = 9) -> None:
         path = Path(folder) / "smear.jpg"
         words = ["synth", str(path), "--size", "2592x1944", "--mpp", "0.1", "--seed", "3"]
         subprocess.run([sys.executable, "-m", "blastdet", *words], check=True, stdout=subprocess.DEVNULL)
-        white = detect_smear(path, first, Options(mpp=MPP)).detections.of("wbc")
+        white = detect_smear(path, first, Options(mpp=MPP)).detections.with_classes("wbc")
         cells = white[np.arange(n) % len(white)]
         times: list[tuple[float, float]] = []
         for _ in range(rounds):
@@ -39,10 +39,10 @@ def main(n: int = 60, rounds: int = 9) -> None:
             detect_smear(path, first, Options(mpp=MPP))
             between = time.perf_counter()
             with open_smear(path) as picture:
-                source = first.see(picture)
+                source = first.normalize_stain(picture)
                 source.read(None, (0.01, 0.01))  # decoded once for both stages in a run
                 opened = time.perf_counter()
-                second_stage.judge(source, cells, MPP, both.classifier)
+                second_stage.classify_cells(source, cells, MPP, both.classifier)
             times.append((between - start, time.perf_counter() - opened))
     stage1, stage2 = (1000 * statistics.median(column) for column in zip(*times, strict=True))
     print(

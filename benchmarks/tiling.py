@@ -52,7 +52,7 @@ def main() -> None:
 
 def mosaics(folder: Path) -> Path:
     """BCCD's test side, sixteen pictures at a time; returns the COCO file."""
-    smears = list(read(DATA / "bccd").of("test").smears)
+    smears = list(read(DATA / "bccd").with_split("test").samples)
     width, height = smears[0].size_wh
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
@@ -62,11 +62,11 @@ def mosaics(folder: Path) -> Path:
         rows = -(-len(some) // SIDE)
         canvas = np.full((rows * height, SIDE * width, 3), 235, np.uint8)
         number = len(images) + 1
-        for place, smear in enumerate(some):
+        for place, sample in enumerate(some):
             x, y = place % SIDE * width, place // SIDE * height
-            canvas[y : y + height, x : x + width] = read_image(smear.path)
-            assert smear.truth is not None
-            for (x1, y1, x2, y2), label in zip(smear.truth.boxes_xyxy.tolist(), smear.truth.label, strict=True):
+            canvas[y : y + height, x : x + width] = read_image(sample.path)
+            assert sample.truth is not None
+            for (x1, y1, x2, y2), label in zip(sample.truth.boxes_xyxy.tolist(), sample.truth.label, strict=True):
                 row = {"id": len(boxes) + 1, "image_id": number, "category_id": int(label), "iscrowd": 0}
                 boxes.append({**row, "bbox": [x1 + x, y1 + y, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
         name = f"mosaic-{number}.png"

@@ -15,7 +15,7 @@ STAINS = {
 }
 
 
-def smear(cells_xyr: list[tuple[int, int, int]], stain: str = "pink on cream", seed: int = 0) -> RGB:
+def sample(cells_xyr: list[tuple[int, int, int]], stain: str = "pink on cream", seed: int = 0) -> RGB:
     """Red cells on a loose grid, nucleated cells where asked, a little noise."""
     film, red, cytoplasm, nucleus = STAINS[stain]
     image = np.full((360, 480, 3), film, np.uint8)

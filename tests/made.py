@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blastdet.cli.data_commands.convert import command as convert_command
-from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample
 
 SIZE_WH = (64, 48)
 COLUMNS = ("label", "score", "id", "point_xy", "ignore", "origin", "cell_type", "blast_probability")
@@ -118,12 +118,12 @@ def cells(draw: st.DrawFn, size_wh: tuple[int, int] = SIZE_WH) -> Detections:
 
 
 @st.composite
-def smears(draw: st.DrawFn, path: Path) -> Smear:
+def smears(draw: st.DrawFn, path: Path) -> Sample:
     """A smear with anything known or unknown."""
     text = st.one_of(st.none(), _words.filter(bool))
     scale = st.floats(0.01, 10)
     truth = draw(st.one_of(st.none(), cells()))
-    return Smear(
+    return Sample(
         path,
         SIZE_WH,
         mpp=draw(st.one_of(st.none(), st.tuples(scale, scale))),
@@ -165,13 +165,13 @@ def same_cells(a: Detections | None, b: Detections | None, tolerance: float = 0.
 
 def same_smears(a: Dataset, b: Dataset, tolerance: float = 0.0) -> None:
     """Fail unless both have the same smears, found by the stem of their pictures."""
-    found = {smear.path.stem: smear for smear in b}
-    assert sorted(found) == sorted(smear.path.stem for smear in a)
-    for smear in a:
-        other = found[smear.path.stem]
+    found = {sample.path.stem: sample for sample in b}
+    assert sorted(found) == sorted(sample.path.stem for sample in a)
+    for sample in a:
+        other = found[sample.path.stem]
         for field in ("size_wh", "mpp", "group", "cluster", "split", "label", "annotated"):
-            assert getattr(smear, field) == getattr(other, field), field
-        same_cells(smear.truth, other.truth, tolerance)
+            assert getattr(sample, field) == getattr(other, field), field
+        same_cells(sample.truth, other.truth, tolerance)
 
 
 def convert(*arguments: object) -> str:

@@ -39,7 +39,7 @@ def test_picture_is_the_committed_one(rendered: Path) -> None:
 
 
 def test_truth_is_the_committed_one(rendered: Path) -> None:
-    ours, committed = (coco.read(folder / "truth.json").smears[0] for folder in (rendered, DEMO))
+    ours, committed = (coco.read(folder / "truth.json").samples[0] for folder in (rendered, DEMO))
     assert ours.truth is not None
     assert committed.truth is not None
     assert committed.mpp == (0.1, 0.1)
@@ -49,7 +49,7 @@ def test_truth_is_the_committed_one(rendered: Path) -> None:
 
 
 def test_demo_shows_what_its_readme_says() -> None:
-    truth = coco.read(DEMO / "truth.json").smears[0].truth
+    truth = coco.read(DEMO / "truth.json").samples[0].truth
     assert truth is not None
     counts = truth.counts()
     text = " ".join((DEMO / "README.md").read_text(encoding="utf-8").split())

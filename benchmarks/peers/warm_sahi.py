@@ -13,7 +13,7 @@ import cv2
 from sahi import AutoDetectionModel
 from sahi.predict import get_sliced_prediction
 
-path, smear, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+path, sample, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
 scale = float(sys.argv[4]) if len(sys.argv) > 4 else 1.0
 model = AutoDetectionModel.from_pretrained(
     model_type="ultralytics", model_path=path, confidence_threshold=0.25, device="cpu"
@@ -21,9 +21,9 @@ model = AutoDetectionModel.from_pretrained(
 times = []
 for _ in range(rounds):
     start = time.perf_counter()
-    picture = smear
+    picture = sample
     if scale != 1.0:
-        rgb = cv2.cvtColor(cv2.imread(smear), cv2.COLOR_BGR2RGB)
+        rgb = cv2.cvtColor(cv2.imread(sample), cv2.COLOR_BGR2RGB)
         picture = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = get_sliced_prediction(
         picture, model, slice_height=512, slice_width=512, overlap_height_ratio=0.2, overlap_width_ratio=0.2, verbose=0

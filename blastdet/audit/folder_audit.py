@@ -22,7 +22,7 @@ from blastdet.audit.subject import SEVERITIES, Finding, Subject, whole_cells
 from blastdet.core import boxes
 from blastdet.core.errors import BlastdetError, FormatError
 from blastdet.core.parallel import cpu_count
-from blastdet.core.types import CELL_CLASSES, RBC, RESEARCH_USE, Dataset, Detections, Smear, WidthHeight
+from blastdet.core.types import CELL_CLASSES, RBC, RESEARCH_USE, Dataset, Detections, Sample, WidthHeight
 from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.class_names import label_of
@@ -133,10 +133,10 @@ def audit(
     problems : dict, optional
         What is known to be wrong already: file -> why.
     """
-    paths = list(dict.fromkeys([smear.path for smear in dataset] + [r.image for r in raw if r.image]))
+    paths = list(dict.fromkeys([sample.path for sample in dataset] + [r.image for r in raw if r.image]))
     sizes, broken = _look(paths, workers, progress)
-    smears = [smear for smear in dataset if smear.path in sizes]
-    readable = [smear.path for smear in smears]
+    smears = [sample for sample in dataset if sample.path in sizes]
+    readable = [sample.path for sample in smears]
     subject = Subject(
         dataset=dataset if len(smears) == len(dataset) else _only(dataset, smears),
         raw=tuple(raw),
@@ -149,7 +149,7 @@ def audit(
     return AuditReport(apply_rules(subject), {**statistics(subject), "overlaps_looked_for": overlaps})
 
 
-def _only(dataset: Dataset, smears: Iterable[Smear]) -> Dataset:
+def _only(dataset: Dataset, smears: Iterable[Sample]) -> Dataset:
     return Dataset(dataset.name, dataset.root, tuple(smears), dataset.dropped, dataset.notes)
 
 
@@ -187,10 +187,10 @@ def dataset_from(raw: Sequence[RawRecord], root: Path) -> Dataset:
         if image in sizes and record.problem is None:
             truth, lines = _truth(record, sizes[image])
             dropped += lines
-            smears.append(Smear(image, sizes[image], split=record.split, truth=truth))
-    shown = {CELL_CLASSES[i] for smear in smears if smear.truth is not None for i in smear.truth.label.tolist()}
+            smears.append(Sample(image, sizes[image], split=record.split, truth=truth))
+    shown = {CELL_CLASSES[i] for sample in smears if sample.truth is not None for i in sample.truth.label.tolist()}
     annotated = tuple(name for name in CELL_CLASSES if name in shown)
-    marked = [Smear(s.path, s.size_wh, split=s.split, annotated=annotated, truth=s.truth) for s in smears]
+    marked = [Sample(s.path, s.size_wh, split=s.split, annotated=annotated, truth=s.truth) for s in smears]
     return Dataset(root.name, root, tuple(marked), tuple(dropped))
 
 
@@ -221,10 +221,10 @@ def statistics(subject: Subject) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "pictures": len(dataset),
-        "annotated": sum(smear.truth is not None for smear in dataset),
+        "annotated": sum(sample.truth is not None for sample in dataset),
         "picture_sizes": dict(Counter(f"{s.size_wh[0]} x {s.size_wh[1]}" for s in dataset).most_common()),
-        "splits": dict(sorted(Counter(smear.split or "none" for smear in dataset).items())),
-        "labels": dict(sorted(Counter(smear.label for smear in dataset if smear.label).items())),
+        "splits": dict(sorted(Counter(sample.split or "none" for sample in dataset).items())),
+        "labels": dict(sorted(Counter(sample.label for sample in dataset if sample.label).items())),
         "classes": _classes(dataset),
         "sharing": {
             "pairs": len({frozenset(p) for p in pairs}),
@@ -237,15 +237,15 @@ def statistics(subject: Subject) -> dict[str, Any]:
 
 
 def _classes(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    pixels = _only(dataset, [Smear(s.path, s.size_wh, truth=s.truth) for s in dataset])
+    pixels = _only(dataset, [Sample(s.path, s.size_wh, truth=s.truth) for s in dataset])
     px, um, source = whole_cells(pixels), *_micrometres(dataset)
     table: dict[str, dict[str, Any]] = {}
     for label, side in px.items():
         name = CELL_CLASSES[label]
         per_split = Counter[str]()
-        for smear in dataset:
-            if smear.truth is not None:
-                per_split[smear.split or "none"] += int((smear.truth.label == label).sum())
+        for sample in dataset:
+            if sample.truth is not None:
+                per_split[sample.split or "none"] += int((sample.truth.label == label).sum())
         table[name] = {
             "boxes": sum(per_split.values()),
             "boxes_per_split": dict(sorted(per_split.items())),
@@ -259,8 +259,8 @@ def _classes(dataset: Dataset) -> dict[str, dict[str, Any]]:
 
 def _micrometres(dataset: Dataset) -> tuple[dict[int, Any], str | None]:
     """Sides of whole cells in µm, and where the scale comes from: the set, or red cells taken as 7.5 µm."""
-    if any(smear.mpp for smear in dataset):
-        return whole_cells(_only(dataset, [smear for smear in dataset if smear.mpp])), "µm/px of the set"
+    if any(sample.mpp for sample in dataset):
+        return whole_cells(_only(dataset, [sample for sample in dataset if sample.mpp])), "µm/px of the set"
     cells = whole_cells(dataset)
     red = cells.get(RBC, np.empty(0))
     if not len(red):

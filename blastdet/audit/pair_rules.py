@@ -10,7 +10,7 @@ import numpy as np
 
 from blastdet.audit.subject import EDGE, Finding, Findings, Subject, at_edge, box_of
 from blastdet.core import boxes
-from blastdet.core.types import CELL_CLASSES, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Detections, Sample
 
 _SAME_CELL_IOU = 0.3  # two people's boxes around one cell, in two photographs, agree at least so well
 
@@ -31,7 +31,7 @@ def _pairs(subject: Subject) -> Iterator[tuple[str, Path, Path, str]]:
 
 def pair_rule(rule: str, usual: str) -> Callable[[Subject], Findings]:
     def find(subject: Subject) -> Findings:
-        smears = subject.smears
+        smears = subject.samples
         for kind, a, b, how in _pairs(subject):
             if kind == rule:
                 groups = smears[a].group, smears[b].group
@@ -44,7 +44,7 @@ def pair_rule(rule: str, usual: str) -> Callable[[Subject], Findings]:
 
 def leak(subject: Subject) -> Findings:
     """Pictures that share content, or a group, on two sides of a split."""
-    smears = subject.smears
+    smears = subject.samples
     told: set[str | None] = set()
     for rule, a, b, how in _pairs(subject):
         one, two = smears[a], smears[b]
@@ -52,12 +52,12 @@ def leak(subject: Subject) -> Findings:
             told |= {one.group, two.group}
             found = f"{one.split} and {two.split}: {rule.replace('_', ' ')}, {how}"
             yield Finding("leak", "error", subject.name(a), None, found, subject.name(b))
-    groups: dict[str, list[Smear]] = defaultdict(list)
-    for smear in subject.dataset:
-        if smear.group is not None and smear.split:
-            groups[smear.group].append(smear)
+    groups: dict[str, list[Sample]] = defaultdict(list)
+    for sample in subject.dataset:
+        if sample.group is not None and sample.split:
+            groups[sample.group].append(sample)
     for group, members in sorted(groups.items()):
-        other = next((smear for smear in members if smear.split != members[0].split), None)
+        other = next((sample for sample in members if sample.split != members[0].split), None)
         if other and group not in told:
             found = f"{members[0].split} and {other.split}: group {group}"
             yield Finding("leak", "error", subject.name(members[0].path), None, found, subject.name(other.path))
@@ -65,7 +65,7 @@ def leak(subject: Subject) -> Findings:
 
 def disagreement(subject: Subject) -> Findings:
     """Cells boxed in one picture that its overlapping neighbour shows too, but has no box of that class for."""
-    smears = subject.smears
+    smears = subject.samples
     for o in subject.overlaps:
         for here, there, shift in (
             (smears[o.a], smears[o.b], (o.dx, o.dy)),
@@ -82,7 +82,7 @@ def disagreement(subject: Subject) -> Findings:
                 yield Finding("disagreement", severity, subject.name(here.path), box, found, subject.name(there.path))
 
 
-def _without_partner(here: Smear, there: Smear, shift_xy: tuple[float, float]) -> Detections:
+def _without_partner(here: Sample, there: Sample, shift_xy: tuple[float, float]) -> Detections:
     """Cells of `there`, in the pixels of `here`, that lie wholly inside both and have no box of their class here."""
     if here.truth is None or there.truth is None:
         return Detections.empty()

@@ -17,7 +17,7 @@ from blastdet.audit.raw_annotations import RawBox, RawRecord
 from blastdet.audit.size_rules import implausible_size, scale
 from blastdet.audit.subject import ENOUGH, SEVERITIES, Finding, Findings, Subject, box_of
 from blastdet.core import boxes
-from blastdet.core.types import CELL_CLASSES, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Detections, Sample
 
 _DOUBLED_IOU = 0.8
 _USUAL_SHARE = 0.9  # a class that this share of the pictures shows is expected on every picture
@@ -42,10 +42,10 @@ def orphan(subject: Subject) -> Findings:
         if record.image is None:
             stated = f" ({record.name} stated)" if record.name else ""
             yield Finding("orphan", "error", subject.name(record.file), None, f"annotation without a picture{stated}")
-    if any(smear.truth is not None for smear in subject.dataset):
-        for smear in subject.dataset:
-            if smear.truth is None:
-                yield Finding("orphan", "info", subject.name(smear.path), None, "picture that nobody annotated")
+    if any(sample.truth is not None for sample in subject.dataset):
+        for sample in subject.dataset:
+            if sample.truth is None:
+                yield Finding("orphan", "info", subject.name(sample.path), None, "picture that nobody annotated")
 
 
 def size_mismatch(subject: Subject) -> Findings:
@@ -122,12 +122,12 @@ def outside(subject: Subject) -> Findings:
 
 
 def _double_pairs(subject: Subject) -> Iterator[tuple[str, Detections, int, int, float]]:
-    for smear in subject.dataset:
-        if smear.truth is not None and len(smear.truth):
-            first, second = boxes.overlapping_pairs(smear.truth.boxes_xyxy)
-            iou = boxes.pair_iou(smear.truth.boxes_xyxy[first], smear.truth.boxes_xyxy[second])
+    for sample in subject.dataset:
+        if sample.truth is not None and len(sample.truth):
+            first, second = boxes.overlapping_pairs(sample.truth.boxes_xyxy)
+            iou = boxes.pair_iou(sample.truth.boxes_xyxy[first], sample.truth.boxes_xyxy[second])
             for k in np.flatnonzero(iou > _DOUBLED_IOU):
-                yield subject.name(smear.path), smear.truth, int(first[k]), int(second[k]), float(iou[k])
+                yield subject.name(sample.path), sample.truth, int(first[k]), int(second[k]), float(iou[k])
 
 
 def doubled(subject: Subject) -> Findings:
@@ -151,27 +151,27 @@ def two_classes(subject: Subject) -> Findings:
 # --- classes ---------------------------------------------------------------------------------------------------------
 
 
-def _shown(smear: Smear) -> set[int]:
-    return set() if smear.truth is None else set(smear.truth.label.tolist())
+def _shown(sample: Sample) -> set[int]:
+    return set() if sample.truth is None else set(sample.truth.label.tolist())
 
 
 def missing_class(subject: Subject) -> Findings:
     """A picture without a class that it is said to annotate and that nearly all others show."""
     for label, name in enumerate(CELL_CLASSES):
-        looked = [smear for smear in subject.dataset if smear.truth is not None and name in smear.annotated]
-        without = [smear for smear in looked if label not in _shown(smear)]
+        looked = [sample for sample in subject.dataset if sample.truth is not None and name in sample.annotated]
+        without = [sample for sample in looked if label not in _shown(sample)]
         if len(looked) >= ENOUGH and len(without) <= (1 - _USUAL_SHARE) * len(looked):
-            for smear in without:
+            for sample in without:
                 found = f"no {name} box; {len(looked) - len(without)} of {len(looked)} pictures have one"
-                yield Finding("missing_class", "warning", subject.name(smear.path), None, found)
+                yield Finding("missing_class", "warning", subject.name(sample.path), None, found)
 
 
 def class_absent(subject: Subject) -> Findings:
     """A split without a class that another split shows."""
     shown: dict[str, set[int]] = defaultdict(set)
-    for smear in subject.dataset:
-        if smear.split and smear.truth is not None:
-            shown[smear.split] |= _shown(smear)
+    for sample in subject.dataset:
+        if sample.split and sample.truth is not None:
+            shown[sample.split] |= _shown(sample)
     for label in sorted(set().union(*shown.values())):
         for split in sorted(split for split in shown if label not in shown[split]):
             yield Finding("class_absent", "warning", split, None, f"no {CELL_CLASSES[label]} in this split")

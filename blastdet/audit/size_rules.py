@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from blastdet.audit.subject import ENOUGH, Finding, Findings, Subject, at_edge, box_of, sides, whole_cells
-from blastdet.core.types import BLAST, CELL_CLASSES, PLATELET, RBC, WBC, Dataset, Smear
+from blastdet.core.types import BLAST, CELL_CLASSES, PLATELET, RBC, WBC, Dataset, Sample
 from blastdet.imaging.io import read_image
 from blastdet.segmentation.nuclei import nucleus_mask
 
@@ -48,7 +48,7 @@ def _usual_sizes(dataset: Dataset) -> dict[int, tuple[float, float]]:
     return {c: (medians[c], max(1.4826 * float(np.median(np.abs(v - medians[c]))), 0.02)) for c, v in logs.items()}
 
 
-def _odd_sizes(smear: Smear, usual: Mapping[int, tuple[float, float]]) -> Iterator[tuple[int, float]]:
+def _odd_sizes(smear: Sample, usual: Mapping[int, tuple[float, float]]) -> Iterator[tuple[int, float]]:
     """Index of each box of implausible size, and its side against the usual one."""
     side, cut = sides(smear), at_edge(smear)
     for k in np.flatnonzero(side > 0).tolist():
@@ -59,7 +59,7 @@ def _odd_sizes(smear: Smear, usual: Mapping[int, tuple[float, float]]) -> Iterat
             yield k, float(np.exp(off))
 
 
-def _nucleus_area(smear: Smear, k: int) -> float:
+def _nucleus_area(smear: Sample, k: int) -> float:
     """Nucleus in a box: µm² where the scale is known, px elsewhere."""
     assert smear.truth is not None
     x1, y1, x2, y2 = np.round(smear.truth.boxes_xyxy[k]).astype(int)

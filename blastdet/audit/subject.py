@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blastdet.audit.overlapping_fields import NearDuplicate, Overlap
 from blastdet.audit.raw_annotations import RawRecord
-from blastdet.core.types import Dataset, Smear, WidthHeight
+from blastdet.core.types import Dataset, Sample, WidthHeight
 
 SEVERITIES: tuple[str, ...] = ("error", "warning", "info")
 
@@ -85,9 +85,9 @@ class Subject:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
     @property
-    def smears(self) -> dict[Path, Smear]:
+    def samples(self) -> dict[Path, Sample]:
         """Smears by their path."""
-        return {smear.path: smear for smear in self.dataset}
+        return {sample.path: sample for sample in self.dataset}
 
 
 Findings = Iterator[Finding]
@@ -98,28 +98,28 @@ def box_of(values: NDArray[np.float32]) -> tuple[float, float, float, float]:
     return x1, y1, x2, y2
 
 
-def sides(smear: Smear) -> NDArray[np.float64]:
+def sides(sample: Sample) -> NDArray[np.float64]:
     """Side of the square as large as each box of a smear: µm where the scale is known, else px; NaN without box."""
-    if smear.truth is None:
+    if sample.truth is None:
         return np.empty(0)
-    extent = smear.truth.boxes_xyxy[:, 2:].astype(np.float64) - smear.truth.boxes_xyxy[:, :2]
-    return np.asarray(np.sqrt((extent * (smear.mpp or (1.0, 1.0))).prod(axis=1)))
+    extent = sample.truth.boxes_xyxy[:, 2:].astype(np.float64) - sample.truth.boxes_xyxy[:, :2]
+    return np.asarray(np.sqrt((extent * (sample.mpp or (1.0, 1.0))).prod(axis=1)))
 
 
-def at_edge(smear: Smear) -> NDArray[np.bool_]:
+def at_edge(sample: Sample) -> NDArray[np.bool_]:
     """Which boxes of a smear touch its border, so that the cell may be cut."""
-    if smear.truth is None:
+    if sample.truth is None:
         return np.empty(0, bool)
-    xyxy = smear.truth.boxes_xyxy
-    return np.asarray((xyxy[:, :2] <= EDGE).any(axis=1) | (xyxy[:, 2:] >= np.array(smear.size_wh) - EDGE).any(axis=1))
+    xyxy = sample.truth.boxes_xyxy
+    return np.asarray((xyxy[:, :2] <= EDGE).any(axis=1) | (xyxy[:, 2:] >= np.array(sample.size_wh) - EDGE).any(axis=1))
 
 
 def whole_cells(dataset: Dataset) -> dict[int, NDArray[np.float64]]:
     """Class -> sides of all boxes that do not touch a border; see `sides`."""
     found: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
-    for smear in dataset:
-        if smear.truth is not None:
-            side, keep = sides(smear), ~at_edge(smear)
-            for label in np.unique(smear.truth.label).tolist():
-                found[label].append(side[keep & (smear.truth.label == label) & (side > 0)])
+    for sample in dataset:
+        if sample.truth is not None:
+            side, keep = sides(sample), ~at_edge(sample)
+            for label in np.unique(sample.truth.label).tolist():
+                found[label].append(side[keep & (sample.truth.label == label) & (side > 0)])
     return {label: np.concatenate(parts) for label, parts in sorted(found.items())}

@@ -61,7 +61,7 @@ class Threshold(_Frozen):
     criterion: str
 
 
-class Unsure(_Frozen):
+class RejectionRule(_Frozen):
     """Where a classifier's answer is not to be relied on."""
 
     low: float = Field(ge=0, le=1, description="blast probabilities from here on, and below `high`, are unsure")
@@ -73,7 +73,7 @@ class Unsure(_Frozen):
     criterion: str
 
     @model_validator(mode="after")
-    def _a_band(self) -> Unsure:
+    def _a_band(self) -> RejectionRule:
         if self.low > self.high:
             raise ValueError(f"unsure from {self.low} to {self.high}: no band")
         return self
@@ -101,7 +101,7 @@ class Calibration(_Frozen):
         return np.asarray(1 / (1 + np.exp(-logit)))
 
 
-class Trial(_Frozen):
+class ValidationCounts(_Frozen):
     """How the cells of one cluster fared with a model whose training never saw it."""
 
     blasts: int = Field(ge=0, le=10**12)
@@ -110,7 +110,7 @@ class Trial(_Frozen):
     others_called: int = Field(ge=0, description="other white cells at or above the operating threshold")
 
     @model_validator(mode="after")
-    def _parts_of_a_whole(self) -> Trial:
+    def _parts_of_a_whole(self) -> ValidationCounts:
         if self.blasts_called > self.blasts or self.others_called > self.others:
             raise ValueError("more cells called blasts than there are")
         return self
@@ -177,8 +177,8 @@ class Card(_Frozen):
     calibration: Calibration | None = Field(
         default=None, description="of the blast probability once more, on clusters left out of training"
     )
-    unsure: Unsure | None = None
-    trials: tuple[Trial, ...] = Field(
+    unsure: RejectionRule | None = None
+    trials: tuple[ValidationCounts, ...] = Field(
         default=(), description="out-of-fold counts by cluster: sensitivity, specificity and how sure they are"
     )
     probe: str = Field(default="", description="the shortcut probe that its crops were cut for; empty: none")

@@ -39,10 +39,10 @@ def workers() -> int:
     return min(cpu_count(), _MOST)
 
 
-def in_order(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Iterator[tuple[T, R]]:
+def map_ordered(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Iterator[tuple[T, R]]:
     """Each item and what becomes of it, in their order; some are done at a time, few are begun before they are needed.
 
-    Where it ends early (an error, Ctrl-C), items that were not begun never are, and what runs by `in_order` inside
+    Where it ends early (an error, Ctrl-C), items that were not begun never are, and what runs by `map_ordered` inside
     those under way stops before its next piece.
 
     Parameters
@@ -104,4 +104,4 @@ def _go_on(stop: threading.Event | None) -> None:
 
 
 _mine = threading.local()
-"""``stop``: set when the call of `in_order` that this thread works for has ended."""
+"""``stop``: set when the call of `map_ordered` that this thread works for has ended."""

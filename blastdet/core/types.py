@@ -160,7 +160,7 @@ class Detections:
         order = np.lexsort((key[:, 2], key[:, 3], self.score, self.label, key[:, 0], key[:, 1]))
         return self[order]
 
-    def of(self, *names: str) -> Detections:
+    def with_classes(self, *names: str) -> Detections:
         """Only cells of the named classes."""
         return self[np.isin(self.label, [CELL_CLASSES.index(name) for name in names])]
 
@@ -170,7 +170,7 @@ class Detections:
         white = np.isin(self.label, (BLAST, WBC))
         return white if self.cell_type is None else white & (self.cell_type != ERYTHROBLAST)
 
-    def reach(self, thresholds: Mapping[str, float]) -> NDArray[np.bool_]:
+    def above_threshold(self, thresholds: Mapping[str, float]) -> NDArray[np.bool_]:
         """Which have at least the score that `thresholds` gives for their class, bool (n,); none of a class without."""
         limit = np.array([thresholds.get(name, np.inf) for name in CELL_CLASSES])
         return np.asarray(self.score >= limit[self.label], bool)
@@ -221,7 +221,7 @@ def _column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
 
 
 @dataclass(frozen=True)
-class Smear:
+class Sample:
     """One image of a blood film and what is known of it.
 
     Parameters
@@ -266,7 +266,7 @@ class Dataset:
     name : str
     root : Path
         Folder that file names are written relative to.
-    smears : tuple of Smear
+    samples : tuple of Sample
         In the order of their path below `root`.
     dropped : tuple of str
         One line per annotation that was not taken: file, what was found, why.
@@ -276,32 +276,32 @@ class Dataset:
 
     name: str
     root: Path
-    smears: tuple[Smear, ...]
+    samples: tuple[Sample, ...]
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.smears)
+        return len(self.samples)
 
-    def __iter__(self) -> Iterator[Smear]:
-        return iter(self.smears)
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Classes that any smear annotates or shows, in the order of `CELL_CLASSES`."""
         seen: set[str] = set()
-        for smear in self.smears:
-            seen.update(smear.annotated)
-            if smear.truth is not None:
-                seen.update(CELL_CLASSES[i] for i in np.unique(smear.truth.label))
+        for sample in self.samples:
+            seen.update(sample.annotated)
+            if sample.truth is not None:
+                seen.update(CELL_CLASSES[i] for i in np.unique(sample.truth.label))
         return tuple(name for name in CELL_CLASSES if name in seen)
 
-    def of(self, split: str) -> Dataset:
+    def with_split(self, split: str) -> Dataset:
         """Only the smears of one split."""
-        return replace(self, smears=tuple(smear for smear in self.smears if smear.split == split))
+        return replace(self, samples=tuple(sample for sample in self.samples if sample.split == split))
 
-    def file_name(self, smear: Smear) -> str:
+    def file_name(self, sample: Sample) -> str:
         """Path of a smear below `root`, with forward slashes; the bare name if it lies elsewhere."""
-        if smear.path.is_relative_to(self.root):
-            return smear.path.relative_to(self.root).as_posix()
-        return smear.path.name
+        if sample.path.is_relative_to(self.root):
+            return sample.path.relative_to(self.root).as_posix()
+        return sample.path.name

@@ -98,7 +98,7 @@ def convert(job: Job, progress: Progress | None = None) -> Dataset:
             written = registry.write(placed, folder, name)
             dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *written.notes))))
         final = tuple(replace(s, path=job.out / s.path.relative_to(folder)) for s in placed)
-        dataset = replace(dataset, root=job.out, smears=final)
+        dataset = replace(dataset, root=job.out, samples=final)
         write_text(folder / RECORD, json.dumps(_record(job, dataset), indent=1, ensure_ascii=False) + "\n")
     return dataset
 
@@ -146,17 +146,17 @@ def _record(job: Job, dataset: Dataset) -> dict[str, Any]:
 
 def counts(dataset: Dataset) -> dict[str, Any]:
     """Pictures in each split, cells of each class (those to be ignored apart), and where their boxes come from."""
-    pictures = Counter(smear.split or "no split" for smear in dataset)
+    pictures = Counter(sample.split or "no split" for sample in dataset)
     cells: Counter[str] = Counter()
     origins: Counter[str] = Counter()
     ignored = without_box = 0
-    for smear in dataset:
-        if smear.truth is not None:
-            cells.update(smear.truth.counts())
-            ignored += 0 if smear.truth.ignore is None else int(smear.truth.ignore.sum())
-            boxed = ~np.isnan(smear.truth.boxes_xyxy[:, 0])
+    for sample in dataset:
+        if sample.truth is not None:
+            cells.update(sample.truth.counts())
+            ignored += 0 if sample.truth.ignore is None else int(sample.truth.ignore.sum())
+            boxed = ~np.isnan(sample.truth.boxes_xyxy[:, 0])
             without_box += int((~boxed).sum())
-            origins.update([] if smear.truth.origin is None else smear.truth.origin[boxed].tolist())
+            origins.update([] if sample.truth.origin is None else sample.truth.origin[boxed].tolist())
     classes = {name: cells[name] for name in CELL_CLASSES if name in dataset.classes}
     ordered = {name: pictures[name] for name in (*splits.SPLITS, "no split") if pictures[name]}
     boxes = {name: origins[name] for name in ORIGINS if origins[name]}
@@ -165,7 +165,7 @@ def counts(dataset: Dataset) -> dict[str, Any]:
 
 
 def _not_annotated(dataset: Dataset) -> int:
-    return sum(smear.truth is None for smear in dataset)
+    return sum(sample.truth is None for sample in dataset)
 
 
 def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path]) -> None:

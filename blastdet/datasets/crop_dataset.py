@@ -16,14 +16,14 @@ import blastdet
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError, ImageError, ScaleError
-from blastdet.core.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Scale, Smear
+from blastdet.core.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.files import SPLITS, read_json, read_rows
-from blastdet.datasets.negative_controls import PROBES, crop_of, windows
+from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS, crop_of, windows
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.evaluate import Predictions
 from blastdet.imaging.cell_crops import CONTEXT, Box, window
 from blastdet.imaging.io import open_smear, read_image, write_image
-from blastdet.imaging.stain_normalization import as_seen
+from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.segmentation.nuclei import segment_cells
 
 TABLE = "crops.csv"
@@ -88,7 +88,7 @@ class Cut:
     colour : {"as it is", "canonical"}
         Canonical colours need the whole smear, so that they cannot be had from a crop later.
     probe : str
-        The shortcut probe, one of `probes.PROBES`; empty: the cells themselves.
+        The shortcut probe, one of `probes.NEGATIVE_CONTROLS`; empty: the cells themselves.
     """
 
     colour: str = "as it is"
@@ -134,12 +134,12 @@ def true_cells(dataset: Dataset) -> list[Cells]:
         If a smear with cells has no µm/px.
     """
     cells = []
-    for smear in dataset:
-        truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
+    for sample in dataset:
+        truth = (sample.truth or Detections.empty()).with_classes(*NUCLEATED)
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
         reasons = {"to be ignored": int(ignored.sum())}
-        places = _places(truth, smear.mpp)
-        cells.append(_on_picture(smear, smear.mpp, truth[~ignored], _names(truth[~ignored].label), reasons, places))
+        places = _places(truth, sample.mpp)
+        cells.append(_on_picture(sample, sample.mpp, truth[~ignored], _names(truth[~ignored].label), reasons, places))
     return cells
 
 
@@ -151,14 +151,14 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
     """
     thresholds = {name: value for name, value in predictions.thresholds.items() if name in NUCLEATED}
     perhaps = {name: min(value, _PERHAPS) for name, value in thresholds.items()}
-    scales: Sequence[Scale | None] = predictions.mpp or [smear.mpp for smear in dataset]
+    scales: Sequence[Scale | None] = predictions.mpp or [sample.mpp for sample in dataset]
     cells = []
-    for smear, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
-        found = candidates[candidates.reach(thresholds)]
-        truth = (smear.truth or Detections.empty()).of(*NUCLEATED)
-        places = np.concatenate([candidates[candidates.reach(perhaps)].boxes_xyxy, _places(truth, mpp)])
+    for sample, candidates, mpp in zip(dataset, predictions.candidates, scales, strict=True):
+        found = candidates[candidates.above_threshold(thresholds)]
+        truth = (sample.truth or Detections.empty()).with_classes(*NUCLEATED)
+        places = np.concatenate([candidates[candidates.above_threshold(perhaps)].boxes_xyxy, _places(truth, mpp)])
         boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
-        complete = smear.truth is not None and "wbc" in smear.annotated and bool(boxed.all())
+        complete = sample.truth is not None and "wbc" in sample.annotated and bool(boxed.all())
         truth = truth[boxed]
         partner = _partners(found, truth)
         ignored = np.zeros(len(truth) + 1, bool)  # the last entry serves those without a partner
@@ -168,7 +168,7 @@ def found_cells(dataset: Dataset, predictions: Predictions) -> list[Cells]:
         types = np.array([*(truth.cell_type if truth.cell_type is not None else [""] * len(truth)), ""])
         found, partner = found[keep].with_columns(cell_type=types[partner[keep]]), partner[keep]
         reasons = {"to be ignored": int((~keep).sum())}
-        cells.append(_on_picture(smear, mpp, found, names[partner].tolist(), reasons, places))
+        cells.append(_on_picture(sample, mpp, found, names[partner].tolist(), reasons, places))
     return cells
 
 
@@ -212,7 +212,7 @@ def off_marks(cells: Cells, marks: Sequence[Box]) -> Cells:
     return cells.only(clear, "with a mark in the crop")
 
 
-def probed(smear: Smear, cells: Cells, probe: str, marks: Sequence[Box] = ()) -> Cells:
+def negative_control_cells(sample: Sample, cells: Cells, probe: str, marks: Sequence[Box] = ()) -> Cells:
     """Windows in the place of cells, for a shortcut probe (see `probes.windows`); cells without one are left out.
 
     Elsewhere, what is coloured like a nucleus (smudges, cells that the detector misses) is no free place either.
@@ -224,15 +224,15 @@ def probed(smear: Smear, cells: Cells, probe: str, marks: Sequence[Box] = ()) ->
     """
     taken, nucleated = np.array(marks, np.float32).reshape(-1, 4), cells.nucleated
     if probe == "elsewhere" and len(cells.found):
-        nuclei = segment_cells(read_image(smear.path), cells.mpp)
+        nuclei = segment_cells(read_image(sample.path), cells.mpp)
         nucleated = np.concatenate([nucleated, nuclei.boxes_xyxy])
-    found = windows(probe, cells.found.boxes_xyxy, (smear.size_wh, cells.mpp), nucleated, taken)
+    found = windows(probe, cells.found.boxes_xyxy, (sample.size_wh, cells.mpp), nucleated, taken)
     placed = replace(cells, found=cells.found.with_columns(boxes_xyxy=found))
     return placed.only(np.asarray(~np.isnan(found).any(axis=1)), "without a window to cut out")
 
 
 def _on_picture(
-    smear: Smear,
+    sample: Sample,
     mpp: Scale | None,
     cells: Detections,
     labels: Sequence[str],
@@ -240,11 +240,11 @@ def _on_picture(
     nucleated: NDArray[np.float32],
 ) -> Cells:
     """Cells cut to the picture; those without a box there are left out."""
-    xyxy = boxes.clip(cells.boxes_xyxy, smear.size_wh)
+    xyxy = boxes.clip(cells.boxes_xyxy, sample.size_wh)
     pointed = np.isnan(xyxy).any(axis=1)
     keep = np.asarray(~pointed & (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1))
     if mpp is None and keep.any():
-        raise ScaleError(f"{smear.path}: µm/px unknown; give it with --mpp, or measure it with --mpp auto")
+        raise ScaleError(f"{sample.path}: µm/px unknown; give it with --mpp, or measure it with --mpp auto")
     reasons |= {"without a box": int(pointed.sum()), "off the picture": int((~keep & ~pointed).sum())}
     kept = cells.with_columns(boxes_xyxy=xyxy)[keep]
     chosen = tuple(label for label, is_kept in zip(labels, keep, strict=True) if is_kept)
@@ -268,7 +268,7 @@ def write_crops(
     folder : Path
         Gets the crops as PNG, `TABLE` and `RECORD`.
     how : Cut
-        With a probe, `cells` are its windows (see `probed`).
+        With a probe, `cells` are its windows (see `negative_control_cells`).
     progress : callable
         Called once a smear.
 
@@ -280,9 +280,9 @@ def write_crops(
     """
     rows: list[CropRow] = []
     failed = []
-    for smear, mine in zip(dataset, cells, strict=True):
+    for sample, mine in zip(dataset, cells, strict=True):
         try:
-            rows += list(_write_smear(dataset, smear, mine, how, (folder, len(rows))))
+            rows += list(_write_smear(dataset, sample, mine, how, (folder, len(rows))))
         except ImageError as error:
             failed.append(str(error))
         progress()
@@ -297,24 +297,26 @@ def write_crops(
     return rows, failed
 
 
-def _write_smear(dataset: Dataset, smear: Smear, cells: Cells, how: Cut, place: tuple[Path, int]) -> Iterator[CropRow]:
+def _write_smear(
+    dataset: Dataset, sample: Sample, cells: Cells, how: Cut, place: tuple[Path, int]
+) -> Iterator[CropRow]:
     """Crops of one smear, into a folder, numbered from there on."""
     found, (folder, start) = cells.found, place
     if not len(found):
         return
     types = found.cell_type if found.cell_type is not None else [""] * len(found)
-    with as_seen(open_smear(smear.path), how.colour) as source:
+    with normalize_stain(open_smear(sample.path), how.colour) as source:
         for i, box in enumerate(found.boxes_xyxy.tolist()):
             name = f"{start + i:06d}.png"
             write_image(folder / name, crop_of(how.probe, source, tuple(box), cells.mpp))
             x1, y1, x2, y2 = (round(v, 2) for v in box)
             yield CropRow(
                 crop=name,
-                source=dataset.file_name(smear),
-                group=smear.group or "",
-                cluster=smear.cluster or "",
-                split=smear.split or "",
-                smear_label=smear.label or "",
+                source=dataset.file_name(sample),
+                group=sample.group or "",
+                cluster=sample.cluster or "",
+                split=sample.split or "",
+                smear_label=sample.label or "",
                 label=cells.labels[i],
                 cell_type=str(types[i]),
                 x1=x1,
@@ -371,6 +373,6 @@ def cut_of(folder: Path) -> Cut:
     colour, probe = record.get("colour", "as it is"), record.get("probe", "")
     if colour not in ("as it is", "canonical"):
         raise FormatError(f"{path}: colour {colour!r} found, canonical or 'as it is' expected")
-    if probe not in ("", *PROBES):
-        raise FormatError(f"{path}: probe {probe!r} found, one of {', '.join(PROBES)} or none expected")
+    if probe not in ("", *NEGATIVE_CONTROLS):
+        raise FormatError(f"{path}: probe {probe!r} found, one of {', '.join(NEGATIVE_CONTROLS)} or none expected")
     return Cut(str(colour), str(probe))

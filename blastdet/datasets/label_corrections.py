@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats.files import read_json
 
 _OPERATIONS = ("add", "relabel", "remove", "unannotate")
@@ -79,7 +79,7 @@ def apply_corrections(dataset: Dataset, path: Path) -> Dataset:
         If the file is faulty, or an operation fits no picture or no box.
     """
     path = Path(path)
-    smears = {smear.path.name: smear for smear in dataset}
+    smears = {sample.path.name: sample for sample in dataset}
     number: dict[str, int] = defaultdict(int)
     for operation in read_corrections(path):
         name = operation["image"]
@@ -88,32 +88,32 @@ def apply_corrections(dataset: Dataset, path: Path) -> Dataset:
         smears[name] = _correct(smears[name], operation, f"{path}: {name}")
         number[operation["op"]] += 1
     counted = ", ".join(f"{n} x {op}" for op, n in number.items())
-    corrected = tuple(smears[smear.path.name] for smear in dataset)
+    corrected = tuple(smears[sample.path.name] for sample in dataset)
     return replace(
-        dataset, smears=corrected, notes=(*dataset.notes, f"corrections of {path.name}: {counted or 'none'}")
+        dataset, samples=corrected, notes=(*dataset.notes, f"corrections of {path.name}: {counted or 'none'}")
     )
 
 
-def _correct(smear: Smear, operation: Mapping[str, Any], where: str) -> Smear:
-    assert smear.truth is not None
+def _correct(sample: Sample, operation: Mapping[str, Any], where: str) -> Sample:
+    assert sample.truth is not None
     label = CELL_CLASSES.index(operation["class"])
     if operation["op"] == "unannotate":
-        if operation["class"] not in smear.annotated:
+        if operation["class"] not in sample.annotated:
             raise FormatError(f"{where}: {operation['class']} is not annotated there anyway")
-        return replace(smear, annotated=tuple(c for c in smear.annotated if c != operation["class"]))
+        return replace(sample, annotated=tuple(c for c in sample.annotated if c != operation["class"]))
     box = np.array(operation["box_xyxy"], np.float32)
     if operation["op"] == "add":
-        return replace(smear, truth=_added(smear.truth, box, label))
-    hit = np.flatnonzero((np.abs(smear.truth.boxes_xyxy - box) <= _SAME_BOX_PX).all(axis=1))
+        return replace(sample, truth=_added(sample.truth, box, label))
+    hit = np.flatnonzero((np.abs(sample.truth.boxes_xyxy - box) <= _SAME_BOX_PX).all(axis=1))
     if operation["op"] == "remove":
-        hit = hit[smear.truth.label[hit] == label]
+        hit = hit[sample.truth.label[hit] == label]
     if len(hit) != 1:
         raise FormatError(f"{where}: {len(hit)} boxes at {box.tolist()} found, one expected to {operation['op']}")
     if operation["op"] == "remove":
-        return replace(smear, truth=smear.truth[np.arange(len(smear.truth)) != hit[0]])
-    labels = smear.truth.label.copy()
+        return replace(sample, truth=sample.truth[np.arange(len(sample.truth)) != hit[0]])
+    labels = sample.truth.label.copy()
     labels[hit[0]] = label
-    return replace(smear, truth=smear.truth.with_columns(label=labels))
+    return replace(sample, truth=sample.truth.with_columns(label=labels))
 
 
 def _added(truth: Detections, box: np.ndarray[Any, Any], label: int) -> Detections:

@@ -10,7 +10,7 @@ from blastdet.core.types import RGB, Scale
 from blastdet.imaging.cell_crops import CONTEXT, Box, crop
 from blastdet.imaging.io import Source
 
-PROBES = ("covered", "elsewhere")
+NEGATIVE_CONTROLS = ("covered", "elsewhere")
 """The cell under a disc of one size, in a window of one size, where other cells may show; an equal window of the same
 smear without any nucleated cell."""
 

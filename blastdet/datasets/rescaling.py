@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blastdet.core import boxes
 from blastdet.core.errors import ScaleError
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats.files import folder_of, unique_names
 from blastdet.imaging.io import open_smear, write_image
 
@@ -34,10 +34,10 @@ def resample(dataset: Dataset, out: Path, mpp: float) -> Dataset:
         target = out / "images" / folder_of(smear) / f"{Path(name).stem}{suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)
         smears.append(_resampled(smear, target, mpp))
-    return replace(dataset, root=out, smears=tuple(smears))
+    return replace(dataset, root=out, samples=tuple(smears))
 
 
-def _resampled(smear: Smear, target: Path, mpp: float) -> Smear:
+def _resampled(smear: Sample, target: Path, mpp: float) -> Sample:
     assert smear.mpp is not None
     width, height = (round(side * own / mpp) for side, own in zip(smear.size_wh, smear.mpp, strict=True))
     if min(width, height) < 1:

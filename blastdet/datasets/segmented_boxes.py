@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from blastdet.core.errors import ConfigError, ScaleError
-from blastdet.core.types import RGB, Dataset, Detections, Scale, Smear
+from blastdet.core.types import RGB, Dataset, Detections, Sample, Scale
 from blastdet.imaging.io import read_image
-from blastdet.segmentation.boxes_from_points import grow_cells
-from blastdet.segmentation.mpp_estimation import measure
+from blastdet.segmentation.boxes_from_points import boxes_from_points
+from blastdet.segmentation.mpp_estimation import estimate_mpp
 from blastdet.segmentation.nuclei import segment_cells
 
 Progress = Callable[[int, int], None]
@@ -43,22 +43,22 @@ def draw_boxes(dataset: Dataset, progress: Progress | None = None) -> Dataset:
     ScaleError
         If there is something to draw and no picture tells its scale.
     """
-    pointed = any(smear.truth is not None and smear.truth.point_xy is not None for smear in dataset)
-    todo = [smear for smear in dataset if _open(smear) or (not pointed and smear.truth is None)]
-    drawn_by_reader = any(smear.truth is not None and "segment" in _origins(smear.truth) for smear in dataset)
+    pointed = any(sample.truth is not None and sample.truth.point_xy is not None for sample in dataset)
+    todo = [sample for sample in dataset if _open(sample) or (not pointed and sample.truth is None)]
+    drawn_by_reader = any(sample.truth is not None and "segment" in _origins(sample.truth) for sample in dataset)
     if not todo and not drawn_by_reader:
         raise ConfigError(f"{dataset.root}: --boxes segment: every cell has a box already, so there is none to draw")
-    smears, notes = {id(smear): smear for smear in dataset}, []
+    smears, notes = {id(sample): sample for sample in dataset}, []
     n_scaled = n_ruler = 0
-    for done, smear in enumerate(todo, 1):
-        rgb = read_image(smear.path)
-        mpp, why = _scale(smear, rgb)
-        name = dataset.file_name(smear)
+    for done, sample in enumerate(todo, 1):
+        rgb = read_image(sample.path)
+        mpp, why = _scale(sample, rgb)
+        name = dataset.file_name(sample)
         if mpp is None:
             notes.append(f"{name}: left without boxes, no scale: {why}")
         else:
-            n_scaled, n_ruler = n_scaled + 1, n_ruler + (smear.mpp is None)
-            smears[id(smear)] = drawn = _drawn(smear, rgb, mpp)
+            n_scaled, n_ruler = n_scaled + 1, n_ruler + (sample.mpp is None)
+            smears[id(sample)] = drawn = _drawn(sample, rgb, mpp)
             notes += _left(drawn, name)
         if progress is not None:
             progress(done, len(todo))
@@ -66,37 +66,37 @@ def draw_boxes(dataset: Dataset, progress: Progress | None = None) -> Dataset:
         raise ScaleError(f"{dataset.root}: none of {len(todo)} pictures tells its scale ({notes[0]}); say --source-mpp")
     if n_ruler:
         notes.insert(0, f"boxes drawn at the µm/px that red cells tell, in {n_ruler} pictures")
-    return replace(dataset, smears=tuple(smears[id(s)] for s in dataset), notes=(*dataset.notes, *notes))
+    return replace(dataset, samples=tuple(smears[id(s)] for s in dataset), notes=(*dataset.notes, *notes))
 
 
 def _origins(truth: Detections) -> set[str]:
     return set() if truth.origin is None else set(truth.origin.tolist())
 
 
-def _open(smear: Smear) -> int:
+def _open(sample: Sample) -> int:
     """Number of cells that have a point and no box."""
-    if smear.truth is None or smear.truth.point_xy is None:
+    if sample.truth is None or sample.truth.point_xy is None:
         return 0
-    return int(np.isnan(smear.truth.boxes_xyxy[:, 0]).sum())
+    return int(np.isnan(sample.truth.boxes_xyxy[:, 0]).sum())
 
 
-def _scale(smear: Smear, rgb: RGB) -> tuple[Scale | None, str]:
-    if smear.mpp is not None:
-        return smear.mpp, ""
-    found = measure(rgb)
+def _scale(sample: Sample, rgb: RGB) -> tuple[Scale | None, str]:
+    if sample.mpp is not None:
+        return sample.mpp, ""
+    found = estimate_mpp(rgb)
     return found.mpp, found.reason
 
 
-def _drawn(smear: Smear, rgb: RGB, mpp: Scale) -> Smear:
-    if smear.truth is not None:
-        return replace(smear, truth=grow_cells(rgb, smear.truth, mpp))
+def _drawn(sample: Sample, rgb: RGB, mpp: Scale) -> Sample:
+    if sample.truth is not None:
+        return replace(sample, truth=boxes_from_points(rgb, sample.truth, mpp))
     found = segment_cells(rgb, mpp)
     # a field where segmentation sees nothing is not known to be empty
-    return replace(smear, truth=found, annotated=("wbc",)) if len(found) else smear
+    return replace(sample, truth=found, annotated=("wbc",)) if len(found) else sample
 
 
-def _left(smear: Smear, name: str) -> list[str]:
-    if smear.truth is None:
+def _left(sample: Sample, name: str) -> list[str]:
+    if sample.truth is None:
         return [f"{name}: left without boxes, no nucleated cell found"]
-    left = _open(smear)
-    return [f"{name}: {left} of {len(smear.truth)} cells left without a box"] if left else []
+    left = _open(sample)
+    return [f"{name}: {left} of {len(sample.truth)} cells left without a box"] if left else []

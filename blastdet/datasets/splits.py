@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Sample
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 STRATEGIES: tuple[str, ...] = ("official", "official-disjoint", "grouped")
@@ -58,7 +58,7 @@ def assign(
         return grouped(dataset, seed=seed, fractions=fractions)
     if strategy not in STRATEGIES:
         return from_file(dataset, Path(strategy))
-    if all(smear.split is None for smear in dataset):
+    if all(sample.split is None for sample in dataset):
         raise FormatError(f"{dataset.root}: no official split found; split it grouped, or by a CSV file (image,split)")
     if strategy == "official-disjoint":
         return purge(dataset, group_keys(dataset), protected=("test",))
@@ -67,7 +67,7 @@ def assign(
 
 def group_keys(dataset: Dataset, key: Literal["group", "cluster"] = "group") -> dict[Path, str]:
     """The `group` (or `cluster`) of each smear that has one."""
-    values = ((smear.path, smear.group if key == "group" else smear.cluster) for smear in dataset)
+    values = ((sample.path, sample.group if key == "group" else sample.cluster) for sample in dataset)
     return {path: value for path, value in values if value is not None}
 
 
@@ -88,7 +88,7 @@ def purge(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("test", "val
     Dataset
         Smears taken out have ``split=None``; a note for each side says how many and which.
     """
-    smears = list(dataset.smears)
+    smears = list(dataset.samples)
     notes = []
     for i, side in enumerate(protected):
         shown = {keys[s.path] for s in smears if s.split == side and s.path in keys}
@@ -99,7 +99,7 @@ def purge(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("test", "val
             notes.append(f"split: {number} pictures left out of {origin}, they share a group with {side}: {names}")
         for j in hit:
             smears[j] = replace(smears[j], split=None)
-    return replace(dataset, smears=tuple(smears), notes=(*dataset.notes, *notes))
+    return replace(dataset, samples=tuple(smears), notes=(*dataset.notes, *notes))
 
 
 def grouped(
@@ -130,7 +130,7 @@ def grouped(
     size = np.array([len(unit) for unit in units])
     order = order[np.argsort(-size[order], kind="stable")]
     filled = np.zeros((3, weight.shape[1]))
-    smears = list(dataset.smears)
+    smears = list(dataset.samples)
     for unit in order:
         lack = ((share[:, None] - filled) / share[:, None]) @ weight[unit]
         side = int(np.argmax(lack))
@@ -139,17 +139,17 @@ def grouped(
             smears[i] = replace(smears[i], split=SPLITS[side])
     empty = [name for name in SPLITS if all(s.split != name for s in smears)]
     notes = [f"split: {len(units)} groups are too few, {name} is empty" for name in empty]
-    return replace(dataset, smears=tuple(smears), notes=(*dataset.notes, *notes))
+    return replace(dataset, samples=tuple(smears), notes=(*dataset.notes, *notes))
 
 
 def _strata(dataset: Dataset) -> NDArray[np.float64]:
     """Share that each smear has of the set's pictures, labels and cells of each class: (n, k), columns sum to 1."""
-    labels = sorted({smear.label for smear in dataset if smear.label is not None})
+    labels = sorted({sample.label for sample in dataset if sample.label is not None})
     rows = [
         [1.0]
-        + [float(smear.label == label) for label in labels]
-        + [float(smear.truth.counts()[name]) if smear.truth is not None else 0.0 for name in CELL_CLASSES]
-        for smear in dataset
+        + [float(sample.label == label) for label in labels]
+        + [float(sample.truth.counts()[name]) if sample.truth is not None else 0.0 for name in CELL_CLASSES]
+        for sample in dataset
     ]
     table = np.array(rows, np.float64).reshape(len(rows), -1)
     total = table.sum(axis=0)
@@ -166,35 +166,35 @@ def _units(dataset: Dataset, keys: Keys) -> list[list[int]]:
             i = parent[i]
         return i
 
-    index = {smear.path: i for i, smear in enumerate(dataset)}
-    alike = [*_by_key(dataset.smears, keys).values(), *duplicates(dataset.smears)]
+    index = {sample.path: i for i, sample in enumerate(dataset)}
+    alike = [*_by_key(dataset.samples, keys).values(), *duplicates(dataset.samples)]
     for members in alike:
-        for smear in members[1:]:
-            parent[top(index[smear.path])] = top(index[members[0].path])
+        for sample in members[1:]:
+            parent[top(index[sample.path])] = top(index[members[0].path])
     units: dict[int, list[int]] = defaultdict(list)
     for i in range(len(dataset)):
         units[top(i)].append(i)
     return list(units.values())
 
 
-def _by_key(smears: Iterable[Smear], keys: Keys) -> dict[str, list[Smear]]:
-    members: dict[str, list[Smear]] = defaultdict(list)
-    for smear in smears:
-        if smear.path in keys:
-            members[keys[smear.path]].append(smear)
+def _by_key(smears: Iterable[Sample], keys: Keys) -> dict[str, list[Sample]]:
+    members: dict[str, list[Sample]] = defaultdict(list)
+    for sample in smears:
+        if sample.path in keys:
+            members[keys[sample.path]].append(sample)
     return members
 
 
-def duplicates(smears: Iterable[Smear]) -> list[list[Smear]]:
+def duplicates(smears: Iterable[Sample]) -> list[list[Sample]]:
     """Smears whose files are the same byte for byte, two or more a list (sha256 of files of one length)."""
-    by_length: dict[int, list[Smear]] = defaultdict(list)
-    for smear in smears:
-        if smear.path.is_file():
-            by_length[smear.path.stat().st_size].append(smear)
-    found: dict[str, list[Smear]] = defaultdict(list)
+    by_length: dict[int, list[Sample]] = defaultdict(list)
+    for sample in smears:
+        if sample.path.is_file():
+            by_length[sample.path.stat().st_size].append(sample)
+    found: dict[str, list[Sample]] = defaultdict(list)
     for candidates in by_length.values():
-        for smear in candidates if len(candidates) > 1 else ():
-            found[hashlib.sha256(smear.path.read_bytes()).hexdigest()].append(smear)
+        for sample in candidates if len(candidates) > 1 else ():
+            found[hashlib.sha256(sample.path.read_bytes()).hexdigest()].append(sample)
     return [members for members in found.values() if len(members) > 1]
 
 
@@ -213,7 +213,7 @@ def leaks(dataset: Dataset, keys: Keys | None = None) -> list[str]:
     return [line for line in lines if line]
 
 
-def _leak(what: str, smears: Sequence[Smear]) -> str:
+def _leak(what: str, smears: Sequence[Sample]) -> str:
     sides = {name: [s.path.name for s in smears if s.split == name] for name in SPLITS}
     parts = [f"{name} ({', '.join(files)})" for name, files in sides.items() if files]
     return f"{what}: in {' and '.join(parts)}" if len(parts) > 1 else ""
@@ -230,16 +230,16 @@ def from_file(dataset: Dataset, path: Path) -> Dataset:
         Another column, an unknown picture or split, a picture listed twice.
     """
     chosen: dict[Path, str | None] = {}
-    for smear, split in read_column(dataset, path, "split"):
+    for sample, split in read_column(dataset, path, "split"):
         if split not in (*SPLITS, ""):
             raise FormatError(f"{path}: split {split!r} found, one of {', '.join(SPLITS)} expected")
-        if smear.path in chosen:
-            raise FormatError(f"{path}: {smear.path.name} is listed twice")
-        chosen[smear.path] = split or None
-    missing = [smear.path.name for smear in dataset if smear.path not in chosen]
+        if sample.path in chosen:
+            raise FormatError(f"{path}: {sample.path.name} is listed twice")
+        chosen[sample.path] = split or None
+    missing = [sample.path.name for sample in dataset if sample.path not in chosen]
     notes = [f"split: {len(missing)} pictures are not in {path.name}, first {missing[0]}"] if missing else []
-    smears = tuple(replace(smear, split=chosen.get(smear.path)) for smear in dataset)
-    return replace(dataset, smears=smears, notes=(*dataset.notes, *notes))
+    smears = tuple(replace(sample, split=chosen.get(sample.path)) for sample in dataset)
+    return replace(dataset, samples=smears, notes=(*dataset.notes, *notes))
 
 
 def without(dataset: Dataset, coco_file: Path) -> Dataset:
@@ -255,22 +255,24 @@ def without(dataset: Dataset, coco_file: Path) -> Dataset:
         names = {str(image["file_name"]) for image in images}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{coco_file}: a COCO file with images expected ({type(error).__name__}: {error})") from None
-    groups = {smear.group for smear in dataset if dataset.file_name(smear) in names}
+    groups = {sample.group for sample in dataset if dataset.file_name(sample) in names}
     kept = [s for s in dataset if dataset.file_name(s) not in names and (s.group is None or s.group not in groups)]
     note = f"{len(dataset) - len(kept)} pictures left out: named by {coco_file.name}, or of a group with one named"
-    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, note))
+    return replace(dataset, samples=tuple(kept), notes=(*dataset.notes, note))
 
 
 def read_keys(dataset: Dataset, path: Path, column: str) -> dict[Path, str]:
     """Keys from one column of a CSV that has a column ``image``; empty fields give none."""
     keys: dict[Path, str] = {}
-    for smear, value in read_column(dataset, path, column):
-        if value and keys.setdefault(smear.path, value) != value:
-            raise FormatError(f"{path}: {smear.path.name}: {column} {keys[smear.path]} and {value} found, one expected")
+    for sample, value in read_column(dataset, path, column):
+        if value and keys.setdefault(sample.path, value) != value:
+            raise FormatError(
+                f"{path}: {sample.path.name}: {column} {keys[sample.path]} and {value} found, one expected"
+            )
     return keys
 
 
-def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Smear, str]]:
+def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Sample, str]]:
     """Rows of a CSV as (smear, value of `column`)."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -288,18 +290,18 @@ def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Smear, 
     names = names_of(dataset)
     found = []
     for row in rows:
-        smear = names.get(row["image"] or "")
-        if smear is None:
+        sample = names.get(row["image"] or "")
+        if sample is None:
             raise FormatError(f"{path}: {row['image']} is no picture of {dataset.root}, or fits several")
-        found.append((smear, (row[column] or "").strip()))
+        found.append((sample, (row[column] or "").strip()))
     return found
 
 
-def names_of(dataset: Dataset) -> dict[str, Smear]:
+def names_of(dataset: Dataset) -> dict[str, Sample]:
     """Every name that means one smear only: path below the root, file name, stem."""
     ways = [{id(s): dataset.file_name(s) for s in dataset}, {id(s): s.path.name for s in dataset}]
     ways.append({id(s): s.path.stem for s in dataset})
-    names: dict[str, Smear] = {}
+    names: dict[str, Sample] = {}
     for way in reversed(ways):  # the full path wins
         count = Counter(way.values())
         names.update({way[id(s)]: s for s in dataset if count[way[id(s)]] == 1})
@@ -311,5 +313,5 @@ def to_csv(dataset: Dataset) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("image", "split", "group"))
-    table.writerows((dataset.file_name(smear), smear.split or "", smear.group or "") for smear in dataset)
+    table.writerows((dataset.file_name(sample), sample.split or "", sample.group or "") for sample in dataset)
     return text.getvalue()

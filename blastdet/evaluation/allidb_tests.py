@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Scale, Smear
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale
 from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.input_checks import groups_of
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
@@ -136,13 +136,13 @@ def cell_test(
     mpp : sequence of (float, float), optional
         µm/px of each smear, where it is not in the data set; sides of boxes are not checked where nobody knows.
     """
-    scales = [smear.mpp for smear in dataset] if mpp is None else list(mpp)
-    judged = [smear.truth is not None and "blast" in smear.annotated for smear in dataset]
-    others = all("wbc" in smear.annotated for smear, is_judged in zip(dataset, judged, strict=True) if is_judged)
+    scales = [sample.mpp for sample in dataset] if mpp is None else list(mpp)
+    judged = [sample.truth is not None and "blast" in sample.annotated for sample in dataset]
+    others = all("wbc" in sample.annotated for sample, is_judged in zip(dataset, judged, strict=True) if is_judged)
     rows = np.zeros((len(dataset), 7))
-    for i, (smear, found) in enumerate(zip(dataset, candidates, strict=True)):
+    for i, (sample, found) in enumerate(zip(dataset, candidates, strict=True)):
         if judged[i]:
-            rows[i] = _judge(smear, found, thresholds, scales[i])
+            rows[i] = _judge(sample, found, thresholds, scales[i])
     tp, fn, fp_cells, tn, false_blasts, several, wrong_size = rows.T
     columns = {"tp": tp, "fn": fn, "fp": fp_cells, "tn": tn}
     verdicts = Verdicts(
@@ -169,13 +169,13 @@ def _notes(others: bool, unscaled: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _judge(smear: Smear, found: Detections, thresholds: Mapping[str, float], mpp: Scale | None) -> tuple[int, ...]:
+def _judge(sample: Sample, found: Detections, thresholds: Mapping[str, float], mpp: Scale | None) -> tuple[int, ...]:
     """tp, fn, others called blast, tn, blasts on no white cell, boxes with several centroids, blasts of wrong size."""
-    assert smear.truth is not None
-    truth = smear.truth[np.isin(smear.truth.label, (BLAST, WBC))]
+    assert sample.truth is not None
+    truth = sample.truth[np.isin(sample.truth.label, (BLAST, WBC))]
     if truth.ignore is not None:
         truth = truth[~truth.ignore]
-    found = found[np.isin(found.label, (BLAST, WBC)) & found.reach(thresholds)]
+    found = found[np.isin(found.label, (BLAST, WBC)) & found.above_threshold(thresholds)]
     usable = _has_size(found.boxes_xyxy.astype(np.float64), mpp)
     points, boxes, several = match_points(_points(truth), found.boxes_xyxy.astype(np.float64), usable)
     called = np.zeros(len(truth), bool)
@@ -221,7 +221,7 @@ def image_test(
     What it is: positive if its own label says ``"all"``, negative if ``"healthy"``; else positive if its truth holds
     a blast. Smears of which neither is known are passed over.
     """
-    is_positive = [_is_positive(smear) for smear in dataset]
+    is_positive = [_is_positive(sample) for sample in dataset]
     known = np.array([value is not None for value in is_positive])
     positive = np.array([bool(value) for value in is_positive])
     limit = thresholds.get("blast", 2.0)
@@ -238,12 +238,12 @@ def image_test(
     return Verdicts(name, tp, fp, fn, tn, *_intervals(floats, groups_of(dataset), True, resamples))
 
 
-def _is_positive(smear: Smear) -> bool | None:
-    if smear.label in ("all", "healthy"):
-        return smear.label == "all"
-    if smear.truth is None or "blast" not in smear.annotated:
+def _is_positive(sample: Sample) -> bool | None:
+    if sample.label in ("all", "healthy"):
+        return sample.label == "all"
+    if sample.truth is None or "blast" not in sample.annotated:
         return None
-    return bool((smear.truth.label == BLAST).any())
+    return bool((sample.truth.label == BLAST).any())
 
 
 def _intervals(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.errors import BlastdetError, DependencyError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.evaluation.input_checks import check_predictions, groups_of, scored_classes
 from blastdet.evaluation.match_table import IOU_THRESHOLDS, RECALL_POINTS, ClassMatches, MatchTable, precision_recall
 from blastdet.evaluation.matching import Bools, Floats, coco_iou, match_greedy, to_xywh
@@ -128,11 +128,11 @@ def from_table(table: MatchTable, max_dets: int = MAX_DETS, notes: tuple[str, ..
     )
 
 
-def is_scored(smear: Smear, name: str) -> bool:
+def is_scored(sample: Sample, name: str) -> bool:
     """Whether this smear can tell a right detection of class `name` from a wrong one."""
-    if smear.truth is None or name not in smear.annotated:
+    if sample.truth is None or name not in sample.annotated:
         return False
-    return not np.isnan(_cells(smear.truth, name).boxes_xyxy).any()
+    return not np.isnan(_cells(sample.truth, name).boxes_xyxy).any()
 
 
 def _cells(truth: Detections, name: str) -> Detections:
@@ -141,10 +141,10 @@ def _cells(truth: Detections, name: str) -> Detections:
 
 
 def _scope_notes(dataset: Dataset, classes: tuple[str, ...]) -> list[str]:
-    nobody = sum(smear.truth is None for smear in dataset)
+    nobody = sum(sample.truth is None for sample in dataset)
     notes = [f"{nobody} of {len(dataset)} smears: nobody annotated them, passed over"] if nobody else []
     for name in classes:
-        scored = sum(is_scored(smear, name) for smear in dataset)
+        scored = sum(is_scored(sample, name) for sample in dataset)
         if scored < len(dataset) - nobody:
             notes.append(
                 f"{name}: scored on {scored} of {len(dataset)} smears, those that annotate all of it with boxes"
@@ -152,11 +152,11 @@ def _scope_notes(dataset: Dataset, classes: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def _truth_columns(smear: Smear, name: str) -> tuple[Floats, Bools]:
+def _truth_columns(sample: Sample, name: str) -> tuple[Floats, Bools]:
     """Boxes (g, 4) as xywh that concern a class, and which are regions to ignore; cells first."""
-    assert smear.truth is not None
-    cells = to_xywh(_cells(smear.truth, name).boxes_xyxy)
-    hidden = smear.truth.boxes_xyxy[smear.truth.ignore] if smear.truth.ignore is not None else np.empty((0, 4))
+    assert sample.truth is not None
+    cells = to_xywh(_cells(sample.truth, name).boxes_xyxy)
+    hidden = sample.truth.boxes_xyxy[sample.truth.ignore] if sample.truth.ignore is not None else np.empty((0, 4))
     regions = to_xywh(hidden[~np.isnan(hidden).any(axis=1)])
     return np.concatenate([cells, regions]), np.arange(len(cells) + len(regions)) >= len(cells)
 
@@ -167,17 +167,17 @@ def _best(found: Detections, name: str, max_dets: int) -> Detections:
 
 
 def _match_class(
-    pairs: Sequence[tuple[Smear, Detections]], name: str, max_dets: int, size_um: tuple[float, float] | None
+    pairs: Sequence[tuple[Sample, Detections]], name: str, max_dets: int, size_um: tuple[float, float] | None
 ) -> ClassMatches:
     """Verdicts on all detections of one class, over all smears that can be scored for it."""
     n_truth = np.zeros(len(pairs), np.int64)
     empty = np.empty((len(IOU_THRESHOLDS), 0), bool)
     scores, smears, found, ignored = [np.empty(0)], [np.empty(0, np.int64)], [empty], [empty]
-    for index, (smear, detections) in enumerate(pairs):
-        if not is_scored(smear, name):
+    for index, (sample, detections) in enumerate(pairs):
+        if not is_scored(sample, name):
             continue
         best = _best(detections, name, max_dets)
-        n_truth[index], right, void = _match_smear(smear, best, name, size_um)
+        n_truth[index], right, void = _match_smear(sample, best, name, size_um)
         scores.append(best.score.astype(np.float64))
         smears.append(np.full(len(best), index, np.int64))
         found.append(right)
@@ -194,24 +194,24 @@ def _match_class(
 
 
 def _match_smear(
-    smear: Smear, best: Detections, name: str, size_um: tuple[float, float] | None
+    sample: Sample, best: Detections, name: str, size_um: tuple[float, float] | None
 ) -> tuple[int, Bools, Bools]:
-    truth, region = _truth_columns(smear, name)
+    truth, region = _truth_columns(sample, name)
     boxes = to_xywh(best.boxes_xyxy)
-    passed_over = region | ~_in_range(truth, smear, size_um)
+    passed_over = region | ~_in_range(truth, sample, size_um)
     match = match_greedy(coco_iou(boxes, truth, region), passed_over, region, IOU_THRESHOLDS)
     matched = match >= 0
     void = matched & np.append(passed_over, False)[match]
-    void |= ~matched & ~_in_range(boxes, smear, size_um)
+    void |= ~matched & ~_in_range(boxes, sample, size_um)
     return int((~passed_over).sum()), matched & ~void, void
 
 
-def _in_range(boxes_xywh: Floats, smear: Smear, size_um: tuple[float, float] | None) -> Bools:
+def _in_range(boxes_xywh: Floats, sample: Sample, size_um: tuple[float, float] | None) -> Bools:
     if size_um is None:
         return np.ones(len(boxes_xywh), bool)
-    if smear.mpp is None:
+    if sample.mpp is None:
         return np.zeros(len(boxes_xywh), bool)
-    side = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3] * smear.mpp[0] * smear.mpp[1])
+    side = np.sqrt(boxes_xywh[:, 2] * boxes_xywh[:, 3] * sample.mpp[0] * sample.mpp[1])
     return np.asarray((side >= size_um[0]) & (side < size_um[1]))
 
 
@@ -262,12 +262,12 @@ def _coco_annotations(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for i, (smear, detections) in enumerate(zip(dataset, predictions, strict=True)):
+    for i, (sample, detections) in enumerate(zip(dataset, predictions, strict=True)):
         for k, name in enumerate(classes):
-            if not is_scored(smear, name):
+            if not is_scored(sample, name):
                 continue
             common = {"image_id": i + 1, "category_id": k + 1}
-            boxes, region = _truth_columns(smear, name)
+            boxes, region = _truth_columns(sample, name)
             for box, crowd in zip(boxes.tolist(), region.tolist(), strict=True):
                 row = {"id": len(truth) + 1, "bbox": box, "area": box[2] * box[3], "iscrowd": int(crowd)}
                 truth.append({**common, **row})

@@ -56,7 +56,7 @@ def compare(a: Evaluation, b: Evaluation, resamples: int = RESAMPLES) -> list[Di
     ConfigError
         If the two were not measured on the same smears, or share no class.
     """
-    if [smear.path for smear in a.dataset] != [smear.path for smear in b.dataset]:
+    if [sample.path for sample in a.dataset] != [sample.path for sample in b.dataset]:
         raise ConfigError(f"{a.title} and {b.title}: different smears found, the same expected")
     weights = group_weights(a.ap.table.group, resamples)
     return [*_precision_differences(a, b, weights), *_cell_differences(a, b, weights)]

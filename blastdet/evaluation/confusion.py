@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.average_precision import is_scored
 from blastdet.evaluation.input_checks import groups_of
@@ -44,7 +44,7 @@ class Outcomes:
         Index into `CELL_CLASSES`; -1 likewise.
     """
 
-    smear: Ints
+    sample: Ints
     truth: Ints
     found: Ints
     truth_label: Ints
@@ -116,32 +116,32 @@ def confusion(
     """
     limits = {name: value for name, value in thresholds.items() if name in classes}
     parts = [
-        _match_smear(index, smear, found, (limits, iou, matching))
-        for index, (smear, found) in enumerate(zip(dataset, candidates, strict=True))
-        if smear.truth is not None
+        _match_smear(index, sample, found, (limits, iou, matching))
+        for index, (sample, found) in enumerate(zip(dataset, candidates, strict=True))
+        if sample.truth is not None
     ]
     rows = np.concatenate([np.empty((0, 5), np.int64), *parts])
     outcomes = Outcomes(*rows.T)
     position = np.full(len(CELL_CLASSES) + 1, len(classes))  # the last entry serves label -1
     position[[CELL_CLASSES.index(name) for name in classes]] = np.arange(len(classes))
     per_smear = np.zeros((len(dataset), len(classes) + 1, len(classes) + 1), np.int64)
-    np.add.at(per_smear, (outcomes.smear, position[outcomes.truth_label], position[outcomes.found_label]), 1)
+    np.add.at(per_smear, (outcomes.sample, position[outcomes.truth_label], position[outcomes.found_label]), 1)
     return Confusion(matching, tuple(classes), iou, dict(thresholds), per_smear, groups_of(dataset), outcomes)
 
 
 def _match_smear(
-    index: int, smear: Smear, candidates: Detections, how: tuple[Mapping[str, float], float, Matching]
+    index: int, sample: Sample, candidates: Detections, how: tuple[Mapping[str, float], float, Matching]
 ) -> Ints:
     """Rows ``smear, truth, found, truth label, found label`` of one smear."""
-    assert smear.truth is not None
+    assert sample.truth is not None
     thresholds, iou, matching = how
-    known = np.array([is_scored(smear, name) for name in CELL_CLASSES])
-    ignored = np.zeros(len(smear.truth), bool) if smear.truth.ignore is None else smear.truth.ignore
-    cells = np.flatnonzero(~ignored & known[smear.truth.label])
-    found = np.flatnonzero(candidates.reach(thresholds))
-    truth_label, found_label = smear.truth.label[cells], candidates.label[found]
+    known = np.array([is_scored(sample, name) for name in CELL_CLASSES])
+    ignored = np.zeros(len(sample.truth), bool) if sample.truth.ignore is None else sample.truth.ignore
+    cells = np.flatnonzero(~ignored & known[sample.truth.label])
+    found = np.flatnonzero(candidates.above_threshold(thresholds))
+    truth_label, found_label = sample.truth.label[cells], candidates.label[found]
     overlap = coco_iou(
-        to_xywh(candidates.boxes_xyxy[found]), to_xywh(smear.truth.boxes_xyxy[cells]), np.zeros(len(cells), bool)
+        to_xywh(candidates.boxes_xyxy[found]), to_xywh(sample.truth.boxes_xyxy[cells]), np.zeros(len(cells), bool)
     ).T
     allowed = overlap >= iou
     if matching == "class-aware":
@@ -149,7 +149,7 @@ def _match_smear(
     t, f = best_pairs(allowed, overlap)
     missed = np.setdiff1d(np.arange(len(cells)), t)
     false = np.setdiff1d(np.arange(len(found)), f)
-    hidden = _on_region(candidates.boxes_xyxy[found[false]], smear.truth.boxes_xyxy[ignored], iou)
+    hidden = _on_region(candidates.boxes_xyxy[found[false]], sample.truth.boxes_xyxy[ignored], iou)
     false = false[~hidden & known[found_label[false]]]
     none_t, none_f = np.full(len(false), -1), np.full(len(missed), -1)
     return np.stack(

@@ -139,11 +139,11 @@ def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: 
     A smear without an annotated class has no true count of it. The share of blasts is in percent of white cells, and
     has no value where there are none.
     """
-    found = [part[part.reach(thresholds)] for part in candidates]
-    true = [smear.truth if smear.truth is not None else Detections.empty() for smear in dataset]
+    found = [part[part.above_threshold(thresholds)] for part in candidates]
+    true = [sample.truth if sample.truth is not None else Detections.empty() for sample in dataset]
     names = ("white cells", "blast", "blast share (%)", "rbc", "platelet")
     known = {
-        name: np.array([_is_known(smear.annotated, name) and smear.truth is not None for smear in dataset])
+        name: np.array([_is_known(sample.annotated, name) and sample.truth is not None for sample in dataset])
         for name in names
     }
     sides = []
@@ -164,7 +164,7 @@ def share_coverage(
     true = count_cells(dataset, candidates, thresholds).true["blast share (%)"] / 100
     stated = []
     for part in candidates:
-        part = part[part.reach(thresholds)]
+        part = part[part.above_threshold(thresholds)]
         white = part.is_white
         sure = np.ones(len(part), bool) if part.unsure is None else ~part.unsure
         exact = clopper_pearson(int((white & sure & (part.label == BLAST)).sum()), int(white.sum()))
@@ -226,7 +226,7 @@ def froc(dataset: Dataset, result: APResult, name: str) -> Froc:
     Source: P. C. Bunch et al., J. Appl. Photogr. Eng. 4 (1978) 166-171.
     """
     matches = result.table.classes[name]
-    scored = np.array([smear.truth is not None and name in smear.annotated for smear in dataset])
+    scored = np.array([sample.truth is not None and name in sample.annotated for sample in dataset])
     true = count_cells(dataset, [Detections.empty()] * len(dataset), {}).true["white cells"]
     white = float(true[scored].sum())  # NaN if one of these smears does not annotate white cells
     last = np.flatnonzero(np.append(np.diff(matches.score) != 0, True)) if len(matches.score) else np.empty(0, np.int64)

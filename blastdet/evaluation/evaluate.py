@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Scale, Smear
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale
 from blastdet.evaluation.allidb_tests import IMAGE_K, CellTest, Verdicts, cell_test, image_test
 from blastdet.evaluation.average_precision import MAX_DETS, APResult, average_precision, check_against_pycocotools
 from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
@@ -138,7 +138,7 @@ def evaluate(
 
 def _by_size(dataset: Dataset, ranked: Sequence[Detections], max_dets: int) -> dict[tuple[float, float], APResult]:
     """Average precision by cell size; nothing where a smear's µm/px is unknown."""
-    if any(smear.mpp is None for smear in dataset):
+    if any(sample.mpp is None for sample in dataset):
         return {}
     return {size: average_precision(dataset, ranked, max_dets, size_um=size) for size in SIZES_UM}
 
@@ -151,16 +151,16 @@ def as_nucleated(dataset: Dataset) -> Dataset:
     if "blast" not in dataset.classes:
         return dataset
     note = "wbc: any nucleated cell, for the model tells no blasts from other white cells"
-    return replace(dataset, smears=tuple(_as_nucleated(smear) for smear in dataset), notes=(*dataset.notes, note))
+    return replace(dataset, samples=tuple(_as_nucleated(sample) for sample in dataset), notes=(*dataset.notes, note))
 
 
-def _as_nucleated(smear: Smear) -> Smear:
-    both = {"blast", "wbc"} <= set(smear.annotated)
-    annotated = tuple(name for name in smear.annotated if name not in ("blast", "wbc"))
-    truth = smear.truth
+def _as_nucleated(sample: Sample) -> Sample:
+    both = {"blast", "wbc"} <= set(sample.annotated)
+    annotated = tuple(name for name in sample.annotated if name not in ("blast", "wbc"))
+    truth = sample.truth
     if truth is not None:
         truth = truth.with_columns(label=np.where(truth.label == BLAST, WBC, truth.label))
-    return replace(smear, annotated=("wbc", *annotated) if both else annotated, truth=truth)
+    return replace(sample, annotated=("wbc", *annotated) if both else annotated, truth=truth)
 
 
 def by_class_probability(found: Detections) -> Detections:
@@ -183,10 +183,10 @@ def by_class_probability(found: Detections) -> Detections:
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
     """Name, size, classes and fingerprint of a data set."""
-    groups = {smear.group if smear.group is not None else i for i, smear in enumerate(dataset)}
+    groups = {sample.group if sample.group is not None else i for i, sample in enumerate(dataset)}
     return {
         "name": dataset.name,
-        "splits": sorted({smear.split for smear in dataset if smear.split is not None}),
+        "splits": sorted({sample.split for sample in dataset if sample.split is not None}),
         "n_smears": len(dataset),
         "n_groups": len(groups),
         "classes": list(dataset.classes),
@@ -199,9 +199,9 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
 def truth_fingerprint(dataset: Dataset) -> str:
     """SHA-256 over names, sizes and truth of all smears: the same for the same labels, whoever reads them."""
     digest = hashlib.sha256()
-    for smear in dataset:
-        digest.update(f"{smear.path.name} {smear.size_wh} {sorted(smear.annotated)}".encode())
-        for column in _truth_columns(smear.truth):
+    for sample in dataset:
+        digest.update(f"{sample.path.name} {sample.size_wh} {sorted(sample.annotated)}".encode())
+        for column in _truth_columns(sample.truth):
             digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from blastdet.core.errors import ConfigError, FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 
 
 def check_predictions(dataset: Dataset, predictions: Sequence[Detections], source: str) -> None:
@@ -29,11 +29,11 @@ def check_predictions(dataset: Dataset, predictions: Sequence[Detections], sourc
     """
     if len(predictions) != len(dataset):
         raise FormatError(f"{source}: predictions for {len(predictions)} smears found, {len(dataset)} expected")
-    for smear, found in zip(dataset, predictions, strict=True):
-        _check_one(f"{source}: {dataset.file_name(smear)}", smear, found)
+    for sample, found in zip(dataset, predictions, strict=True):
+        _check_one(f"{source}: {dataset.file_name(sample)}", sample, found)
 
 
-def _check_one(where: str, smear: Smear, found: Detections) -> None:
+def _check_one(where: str, sample: Sample, found: Detections) -> None:
     bad = np.flatnonzero(~((found.score >= 0) & (found.score <= 1)))
     if len(bad):
         raise FormatError(f"{where}: score {found.score[bad[0]]} found, a number from 0 to 1 expected")
@@ -41,7 +41,7 @@ def _check_one(where: str, smear: Smear, found: Detections) -> None:
     bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
     if len(bad):
         raise FormatError(f"{where}: box {_box(boxes[bad[0]])} found, finite x1 < x2 and y1 < y2 expected")
-    width, height = smear.size_wh
+    width, height = sample.size_wh
     outside = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2:] <= 0).any(axis=1)
     if outside.any():
         box = _box(boxes[np.flatnonzero(outside)[0]])
@@ -68,7 +68,7 @@ def scored_classes(
     ConfigError
         If nothing is annotated, or the two sides have no class in common.
     """
-    truth = {name for smear in dataset if smear.truth is not None for name in smear.annotated}
+    truth = {name for sample in dataset if sample.truth is not None for name in sample.annotated}
     found = {CELL_CLASSES[i] for part in predictions for i in np.unique(part.label)}
     classes = tuple(name for name in CELL_CLASSES if name in truth)
     if not classes:

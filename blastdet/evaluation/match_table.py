@@ -36,7 +36,7 @@ class ClassMatches:
     """
 
     score: Floats
-    smear: Ints
+    sample: Ints
     found: Bools
     ignored: Bools
     n_truth: Ints
@@ -94,7 +94,7 @@ def precision_recall(matches: ClassMatches, weight: Ints | None = None) -> tuple
         return np.full((n_thresholds, len(RECALL_POINTS)), np.nan), np.full(n_thresholds, np.nan)
     precision = np.zeros((n_thresholds, len(RECALL_POINTS)))
     recall = np.zeros(n_thresholds)
-    each = np.ones(len(matches.score), np.int64) if weight is None else weight[matches.smear]
+    each = np.ones(len(matches.score), np.int64) if weight is None else weight[matches.sample]
     seen = np.cumsum(each)
     for t, at in enumerate(matches._found_at):
         if matches._anything_ignored:

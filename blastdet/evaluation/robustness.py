@@ -19,7 +19,7 @@ import numpy as np
 
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import ScaleError
-from blastdet.core.types import RESEARCH_USE, RGB, Dataset, Detections, Scale, Smear
+from blastdet.core.types import RESEARCH_USE, RGB, Dataset, Detections, Sample, Scale
 from blastdet.evaluation.average_precision import average_precision
 from blastdet.evaluation.counts import agreements
 from blastdet.evaluation.evaluate import as_nucleated, by_class_probability
@@ -36,7 +36,7 @@ Apply = Callable[[RGB, float, Scale], RGB]
 
 
 @dataclass(frozen=True)
-class Disturbance:
+class Corruption:
     """One way in which pictures differ from those of a training set.
 
     Parameters
@@ -88,13 +88,13 @@ def lamp(rgb: RGB, level: float, mpp: Scale) -> RGB:
     return np.asarray(table[rgb], np.uint8)
 
 
-DISTURBANCES: dict[str, Disturbance] = {
-    "blur": Disturbance("blur, µm", 0.0, (0.1, 0.2, 0.4, 0.8), blur),
-    "jpeg": Disturbance("JPEG quality", 100.0, (80.0, 50.0, 25.0, 10.0), jpeg),
-    "stain": Disturbance("stain, times", 1.0, (0.5, 0.75, 1.33, 2.0), stain),
-    "hue": Disturbance("hue, to red", 0.0, (-0.3, -0.15, 0.15, 0.3), hue),
-    "light": Disturbance("light, times", 1.0, (0.6, 0.8, 1.15, 1.3), lamp),
-    "mpp": Disturbance("µm/px told, times", 1.0, (0.75, 0.9, 1.1, 1.25), None),
+CORRUPTIONS: dict[str, Corruption] = {
+    "blur": Corruption("blur, µm", 0.0, (0.1, 0.2, 0.4, 0.8), blur),
+    "jpeg": Corruption("JPEG quality", 100.0, (80.0, 50.0, 25.0, 10.0), jpeg),
+    "stain": Corruption("stain, times", 1.0, (0.5, 0.75, 1.33, 2.0), stain),
+    "hue": Corruption("hue, to red", 0.0, (-0.3, -0.15, 0.15, 0.3), hue),
+    "light": Corruption("light, times", 1.0, (0.6, 0.8, 1.15, 1.3), lamp),
+    "mpp": Corruption("µm/px told, times", 1.0, (0.75, 0.9, 1.1, 1.25), None),
 }
 """Name of each disturbance -> what it is."""
 
@@ -106,7 +106,7 @@ class Row:
     Parameters
     ----------
     disturbance, level
-        Of `DISTURBANCES`.
+        Of `CORRUPTIONS`.
     name : str
         Class, or ``"all"``.
     ap50, ap50_low, ap50_high : float
@@ -128,7 +128,7 @@ class Row:
 def stress(
     dataset: Dataset,
     models: Models,
-    names: Sequence[str] = tuple(DISTURBANCES),
+    names: Sequence[str] = tuple(CORRUPTIONS),
     progress: Callable[[], None] = lambda: None,
 ) -> list[Row]:
     """Measure a model on a data set as it is, and under every level of some disturbances.
@@ -139,7 +139,7 @@ def stress(
         Every smear with truth and µm/px.
     models : Models
     names : sequence of str
-        Keys of `DISTURBANCES`.
+        Keys of `CORRUPTIONS`.
     progress : callable
         Called once for each smear and level: see `steps`.
 
@@ -153,16 +153,16 @@ def stress(
     BlastdetError
         If a smear has no µm/px, or a picture cannot be read.
     """
-    for smear in dataset:
-        if smear.mpp is None:
+    for sample in dataset:
+        if sample.mpp is None:
             raise ScaleError(
-                f"{smear.path}: µm/px unknown; stress needs the scale of every picture, give it with --mpp"
+                f"{sample.path}: µm/px unknown; stress needs the scale of every picture, give it with --mpp"
             )
     truth = as_nucleated(dataset) if "blast" not in models.classes else dataset
     plain = _measure(truth, _found(dataset, models, None, 0.0, progress), models)
     rows = []
     for name in names:
-        disturbance = DISTURBANCES[name]
+        disturbance = CORRUPTIONS[name]
         for level in sorted((disturbance.none, *disturbance.levels)):
             figures = plain
             if level != disturbance.none:
@@ -173,31 +173,31 @@ def stress(
 
 def steps(dataset: Dataset, names: Sequence[str]) -> int:
     """How often `stress` calls its progress."""
-    return len(dataset) * (1 + sum(len(DISTURBANCES[name].levels) for name in names))
+    return len(dataset) * (1 + sum(len(CORRUPTIONS[name].levels) for name in names))
 
 
 def _found(
-    dataset: Dataset, models: Models, disturbance: Disturbance | None, level: float, progress: Callable[[], None]
+    dataset: Dataset, models: Models, disturbance: Corruption | None, level: float, progress: Callable[[], None]
 ) -> list[Detections]:
     found = []
     with tempfile.TemporaryDirectory(prefix="blastdet-") as folder:
-        for smear in dataset:
-            path, mpp = _disturbed(smear, disturbance, level, Path(folder))
+        for sample in dataset:
+            path, mpp = _disturbed(sample, disturbance, level, Path(folder))
             found.append(detect_smear(path, models, Options(mpp=mpp, min_score=_LOWEST_SCORE)).candidates)
             progress()
     return found
 
 
-def _disturbed(smear: Smear, disturbance: Disturbance | None, level: float, folder: Path) -> tuple[Path, Scale]:
+def _disturbed(sample: Sample, disturbance: Corruption | None, level: float, folder: Path) -> tuple[Path, Scale]:
     """Picture and µm/px that the model is given."""
-    assert smear.mpp is not None
+    assert sample.mpp is not None
     if disturbance is None:
-        return smear.path, smear.mpp
+        return sample.path, sample.mpp
     if disturbance.apply is None:
-        return smear.path, (smear.mpp[0] * level, smear.mpp[1] * level)
+        return sample.path, (sample.mpp[0] * level, sample.mpp[1] * level)
     path = folder / "disturbed.png"
-    write_image(path, disturbance.apply(read_image(smear.path), level, smear.mpp))
-    return path, smear.mpp
+    write_image(path, disturbance.apply(read_image(sample.path), level, sample.mpp))
+    return path, sample.mpp
 
 
 def _measure(dataset: Dataset, found: Sequence[Detections], models: Models) -> dict[str, tuple[float, ...]]:
@@ -271,10 +271,10 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
             upper.fill_between(levels, low, high, color=HEX[of], alpha=0.15, lw=0)
             lower.plot(levels, [max(row.count_error, _LEAST) for row in mine], **look)
         upper.set(ylim=(-0.02, 1.02), ylabel="AP50", xticklabels=[])
-        lower.set(yscale="log", ylabel="cells off, a smear", xlabel=DISTURBANCES[name].what)
+        lower.set(yscale="log", ylabel="cells off, a smear", xlabel=CORRUPTIONS[name].what)
         for axes in (upper, lower):
             axes.set_axis_on()
-            axes.axvline(DISTURBANCES[name].none, color="0.5", ls=":", lw=1)
+            axes.axvline(CORRUPTIONS[name].none, color="0.5", ls=":", lw=1)
         if place == 0 and upper.get_legend_handles_labels()[0]:
             upper.legend(loc="lower left", fontsize=8, frameon=False)
     figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)

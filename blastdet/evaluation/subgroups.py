@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blastdet.core import boxes
-from blastdet.core.types import CELL_CLASSES, Dataset, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Sample
 from blastdet.evaluation.confusion import Confusion
 from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
 from blastdet.evaluation.matching import Bools, Floats
@@ -65,11 +65,11 @@ def slices(dataset: Dataset, result: Confusion, resamples: int = RESAMPLES) -> l
     made = []
     for name in result.classes:
         mine = cells[rows.truth_label[cells] == CELL_CLASSES.index(name)]
-        smear, found = rows.smear[mine], rows.found_label[mine] == rows.truth_label[mine]
+        sample, found = rows.sample[mine], rows.found_label[mine] == rows.truth_label[mine]
         for tag, inside in tags.items():
-            here = np.array([inside[s][t] for s, t in zip(smear, rows.truth[mine], strict=True)], bool)
+            here = np.array([inside[s][t] for s, t in zip(sample, rows.truth[mine], strict=True)], bool)
             if here.any() and not here.all():
-                made.append(_slice(name, tag, (smear[here], found[here]), result, resamples))
+                made.append(_slice(name, tag, (sample[here], found[here]), result, resamples))
     return made
 
 
@@ -80,44 +80,44 @@ def _slice(
     result: Confusion,
     resamples: int,
 ) -> Slice:
-    smear, found = cells
+    sample, found = cells
     n_smears = len(result.group)
-    whole, part = np.bincount(smear, minlength=n_smears), np.bincount(smear[found], minlength=n_smears)
+    whole, part = np.bincount(sample, minlength=n_smears), np.bincount(sample[found], minlength=n_smears)
     interval = ratio_interval(part, whole, result.group, resamples)
     return Slice(name, tag, int(whole.sum()), float(found.mean()), interval)
 
 
 def _tags(dataset: Dataset) -> dict[str, list[Bools]]:
     """For each slice, one mask over the truth of every smear."""
-    numbers = [len(smear.truth) for smear in dataset if smear.truth is not None]
+    numbers = [len(sample.truth) for sample in dataset if sample.truth is not None]
     many = float(np.quantile(numbers, CROWDED)) if numbers else 0.0
     tags: dict[str, list[Bools]] = {}
-    for smear in dataset:
-        for tag, mask in _tags_of(smear, many):
+    for sample in dataset:
+        for tag, mask in _tags_of(sample, many):
             tags.setdefault(tag, []).append(mask)
     for key in ("label", "cluster", "group"):
-        values = [getattr(smear, key) for smear in dataset]
+        values = [getattr(sample, key) for sample in dataset]
         for value in sorted({v for v in values if v is not None}) if len(set(values)) <= MOST else []:
             masks = zip(values, dataset, strict=True)
             tags[f"{key} {value}"] = [np.full(len(s.truth or ()), v == value) for v, s in masks]
     return tags
 
 
-def _tags_of(smear: Smear, many: float) -> Iterator[tuple[str, Bools]]:
-    truth = np.empty((0, 4)) if smear.truth is None else smear.truth.boxes_xyxy.astype(np.float64)
+def _tags_of(sample: Sample, many: float) -> Iterator[tuple[str, Bools]]:
+    truth = np.empty((0, 4)) if sample.truth is None else sample.truth.boxes_xyxy.astype(np.float64)
     i, j = boxes.overlapping_pairs(truth)
     touching = np.isin(np.arange(len(truth)), np.concatenate([i, j]))
-    limit = np.array(smear.size_wh) - BORDER_PX
+    limit = np.array(sample.size_wh) - BORDER_PX
     cut: Bools = np.asarray(np.concatenate([truth[:, :2] <= BORDER_PX, truth[:, 2:] >= limit], axis=1).any(axis=1))
     crowded = np.full(len(truth), len(truth) > many)
     yield from (("touching another", touching), ("alone", ~touching), ("at the border", cut), ("inside", ~cut))
     yield from (("crowded smear", crowded), ("sparse smear", ~crowded))
-    side = _side_um(truth, smear)
+    side = _side_um(truth, sample)
     for size in SIZES_UM:
         yield size_name(size), (side >= size[0]) & (side < size[1])
 
 
-def _side_um(truth: Floats, smear: Smear) -> Floats:
+def _side_um(truth: Floats, sample: Sample) -> Floats:
     """NaN, hence in no range, where the µm/px is unknown."""
-    mpp = smear.mpp or (float("nan"), float("nan"))
+    mpp = sample.mpp or (float("nan"), float("nan"))
     return np.asarray(np.sqrt(boxes.area(truth) * mpp[0] * mpp[1]), np.float64)

@@ -32,7 +32,7 @@ _FACTORS = (0.35, 3.0)  # beyond this an answer is not believed
 _LEAST = 0.02  # part of the picture that has to be red cells
 
 
-class Canonical:
+class StainNormalizedSource:
     """A `Source` whose pixels come in canonical colours."""
 
     def __init__(self, source: Source) -> None:
@@ -57,9 +57,9 @@ class Canonical:
         self.close()
 
 
-def as_seen(source: Source, colour: str) -> Source:
+def normalize_stain(source: Source, colour: str) -> Source:
     """A source as a model wants it: `colour` is that of its card."""
-    return Canonical(source) if colour == "canonical" else source
+    return StainNormalizedSource(source) if colour == "canonical" else source
 
 
 def apply(rgb: RGB, colours: NDArray[np.uint8]) -> RGB:

@@ -16,13 +16,13 @@ import numpy as np
 from blastdet.core.atomic_io import locked
 from blastdet.core.errors import BlastdetError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.parallel import in_order
+from blastdet.core.parallel import map_ordered
 from blastdet.core.results import SmearReport
 from blastdet.imaging.io import Source, find_images, open_smear
 from blastdet.inference import second_stage
 from blastdet.inference.pipeline import Models, Options, detect_source
-from blastdet.inference.run_log import Journal
-from blastdet.inference.scale import ScaleFound, find_scale
+from blastdet.inference.run_log import RunLog
+from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
     COCO_FILE,
     FIELD_MM2,
@@ -120,7 +120,7 @@ class Batch:
         self.models, self.options = models, options
         self._lock = locked(out)
         settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
-        self.journal = Journal(out, settings, resume)
+        self.run_log = RunLog(out, settings, resume)
         self.resume = resume
         self.failed: dict[str, str] = {}
         """Name of a smear: why it failed."""
@@ -130,12 +130,12 @@ class Batch:
 
     def __iter__(self) -> Iterator[Outcome]:
         postponed: list[Job] = []
-        for job, outcome in in_order(partial(self._try, self._first), self.jobs, self.at_once):
+        for job, outcome in map_ordered(partial(self._try, self._first), self.jobs, self.at_once):
             if outcome is None:
                 postponed.append(job)
             else:
                 yield self._noted(job, outcome)
-        for job, outcome in in_order(partial(self._try, self._second), postponed, self.at_once):
+        for job, outcome in map_ordered(partial(self._try, self._second), postponed, self.at_once):
             assert outcome is not None
             yield self._noted(job, outcome)
 
@@ -143,7 +143,7 @@ class Batch:
         """Put a smear into the journal once its files are written, or among the failures."""
         if outcome.entry is not None:
             try:
-                self.journal.add(outcome.entry)
+                self.run_log.add(outcome.entry)
             except OSError as error:
                 outcome = Outcome(f"failed: {self._cannot_write(job, error)}", failed=True)
         if outcome.failed:
@@ -174,7 +174,7 @@ class Batch:
 
     def _check_names(self) -> None:
         """Refuse to write one file twice, or over a picture of the run."""
-        files = [file for job in self.jobs for file in self._files(job)] + [self.out / COCO_FILE, self.journal.path]
+        files = [file for job in self.jobs for file in self._files(job)] + [self.out / COCO_FILE, self.run_log.path]
         pictures = {os.path.realpath(job.path) for job in self.jobs}
         twice = [file for file, number in Counter(files).items() if number > 1]
         over = [file for file in files if os.path.realpath(file) in pictures]
@@ -184,7 +184,7 @@ class Batch:
     def _skip(self, job: Job) -> Outcome | None:
         if not self.resume or not job.path.is_file() or not all(file.is_file() for file in self._files(job)):
             return None
-        if not self.journal.has(job.name, sha256_of(job.path)):
+        if not self.run_log.has(job.name, sha256_of(job.path)):
             return None
         return Outcome(f"{job.name}: done before, skipped")
 
@@ -193,28 +193,28 @@ class Batch:
         if skipped := self._skip(job):
             return skipped
         with open_smear(job.path) as picture:
-            source = self.models.see(picture)
-            scale = find_scale(source, self.options.mpp, self.models.detector)
+            source = self.models.normalize_stain(picture)
+            scale = estimate_scale(source, self.options.mpp, self.models.detector)
             if scale.weak and len(self.jobs) > 1:
                 return None
             return self._write(job, detect_source(source, scale, self.models, self.options), scale, picture)
 
     def _second(self, job: Job) -> Outcome:
         with open_smear(job.path) as picture:
-            source = self.models.see(picture)
-            scale = self._consensus(source.size_wh) or find_scale(source, self.options.mpp, self.models.detector)
+            source = self.models.normalize_stain(picture)
+            scale = self._consensus(source.size_wh) or estimate_scale(source, self.options.mpp, self.models.detector)
             return self._write(job, detect_source(source, scale, self.models, self.options), scale, picture)
 
-    def _consensus(self, size_wh: tuple[int, int]) -> ScaleFound | None:
+    def _consensus(self, size_wh: tuple[int, int]) -> ScaleEstimate | None:
         """Median scale of the run's pictures of this size that many red cells measured: one camera, one objective."""
-        entries = self.journal.entries([job.name for job in self.jobs])
+        entries = self.run_log.entries([job.name for job in self.jobs])
         measured = [e["mpp"] for e in entries if e["size_wh"] == list(size_wh) and e["mpp_measured"]]
         if not measured:
             return None
         x, y = np.median(np.array(measured), axis=0).tolist()
-        return ScaleFound((x, y), f"red cells of {len(measured)} other pictures of this size")
+        return ScaleEstimate((x, y), f"red cells of {len(measured)} other pictures of this size")
 
-    def _write(self, job: Job, report: SmearReport, scale: ScaleFound, picture: Source) -> Outcome:
+    def _write(self, job: Job, report: SmearReport, scale: ScaleEstimate, picture: Source) -> Outcome:
         try:
             files = write_smear(report, job.name, self.stem(job), self.formats, picture)
             entry = coco_entry(report, job.name) if "coco" in self.formats else {}
@@ -231,9 +231,9 @@ class Batch:
         """Write the COCO file, print totals and failures; returns the number of failures."""
         names = [job.name for job in self.jobs if job.name not in self.failed]
         if "coco" in self.formats and len(self.failed) < len(self.jobs):
-            path = write_coco(self.journal.entries(names), self.models.classes, self.out / COCO_FILE)
+            path = write_coco(self.run_log.entries(names), self.models.classes, self.out / COCO_FILE)
             say(f"wrote {path}")
-        done = list(self.journal.entries(names)) if len(self.jobs) > 1 else []
+        done = list(self.run_log.entries(names)) if len(self.jobs) > 1 else []
         if done:
             total: Counter[str] = Counter()
             for entry in done:

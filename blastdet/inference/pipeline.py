@@ -21,14 +21,14 @@ from blastdet import __version__
 from blastdet.core import boxes
 from blastdet.core.errors import ConfigError, ScaleError, WeightsError
 from blastdet.core.model_card import Card, find_weights, sha256_of
-from blastdet.core.parallel import in_order, workers
+from blastdet.core.parallel import map_ordered, workers
 from blastdet.core.results import SmearReport
 from blastdet.core.types import RGB, Detections, Scale
 from blastdet.imaging.io import Source, open_smear
-from blastdet.imaging.stain_normalization import as_seen
+from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.imaging.tiling import Tile, place, stitch, tile_grid
 from blastdet.inference import second_stage as classification
-from blastdet.inference.scale import ScaleFound, find_scale, scaled_size
+from blastdet.inference.scale import ScaleEstimate, estimate_scale, scaled_size
 from blastdet.models.classifier import Classifier, load_classifier
 from blastdet.models.detector import SCORE_FLOOR, Detector, load_detector
 
@@ -81,9 +81,9 @@ class Models:
         """Card of the detector."""
         return self.detector.card
 
-    def see(self, picture: Source) -> Source:
+    def normalize_stain(self, picture: Source) -> Source:
         """A smear in the colours that the detector was trained on."""
-        return as_seen(picture, self.card.input.colour)
+        return normalize_stain(picture, self.card.input.colour)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -196,14 +196,14 @@ def detect_smear(
         See `detect`.
     """
     with open_smear(path) as picture:
-        source = models.see(picture)
-        scale = find_scale(source, options.mpp, models.detector)
+        source = models.normalize_stain(picture)
+        scale = estimate_scale(source, options.mpp, models.detector)
         return detect_source(source, scale, models, options, progress)
 
 
 def detect_source(
     source: Source,
-    scale: ScaleFound,
+    scale: ScaleEstimate,
     models: Models,
     options: Options,
     progress: Callable[[int, int], None] | None = None,
@@ -217,8 +217,8 @@ def detect_source(
     floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
     candidates = candidates[candidates.score >= floor]
     if models.classifier is not None:
-        candidates = classification.judge(source, candidates, scale.mpp, models.classifier).sorted()
-    detections = candidates[candidates.reach(thresholds)]
+        candidates = classification.classify_cells(source, candidates, scale.mpp, models.classifier).sorted()
+    detections = candidates[candidates.above_threshold(thresholds)]
     found = None if models.classifier is None else classification.count(detections, models.classifier.card)
     warnings = [*scale.warnings, *source.notes]
     if found is not None and (line := classification.warning(found)):
@@ -256,7 +256,7 @@ def find_cells(
         return [place(cells, tile, _SLACK_PX) for cells, tile in zip(detector(images), batch, strict=True)]
 
     parts: list[Detections] = []
-    for _, found in in_order(look, _batches(tiles), workers()):  # one reads while another computes
+    for _, found in map_ordered(look, _batches(tiles), workers()):  # one reads while another computes
         parts += found
         if progress is not None:
             progress(len(parts), len(tiles))

@@ -14,10 +14,10 @@ from typing import Any
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import ConfigError, differing
 
-JOURNAL = "run.jsonl"
+RUN_LOG = "run.jsonl"
 
 
-class Journal:
+class RunLog:
     """``run.jsonl`` in the output folder.
 
     Parameters
@@ -35,7 +35,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
-        self.path = folder / JOURNAL
+        self.path = folder / RUN_LOG
         self._done: dict[str, str] = {}
         head = json.loads(json.dumps({"settings": settings}))
         if resume and self.path.is_file():

@@ -20,7 +20,7 @@ from blastdet.core.errors import ScaleError
 from blastdet.core.types import RGB, Scale, WidthHeight
 from blastdet.imaging.io import Source, resize
 from blastdet.models.detector import Detector
-from blastdet.segmentation.mpp_estimation import RED_CELL_UM, measure
+from blastdet.segmentation.mpp_estimation import RED_CELL_UM, estimate_mpp
 
 COARSEST_MPP = 0.8
 """A picture of more µm per pixel has no detail to find cells by: a red cell is nine pixels wide there."""
@@ -41,7 +41,7 @@ _TOLERANCE = 0.35  # how far (log) the scale may be off before the detector's wo
 
 
 @dataclass(frozen=True)
-class ScaleFound:
+class ScaleEstimate:
     """The scale of one picture and where it comes from.
 
     Parameters
@@ -76,7 +76,7 @@ class _Look:
     merit: float
 
 
-def find_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: Detector) -> ScaleFound:
+def estimate_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: Detector) -> ScaleEstimate:
     """Micrometres per pixel: as given, as the file says, or as the red cells in the picture tell.
 
     Parameters
@@ -88,12 +88,12 @@ def find_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: 
         One that knows red cells refines the measurement.
     """
     if isinstance(asked, tuple):
-        return ScaleFound(asked, "given")
+        return ScaleEstimate(asked, "given")
     if asked is None and source.mpp is not None:
-        return ScaleFound(source.mpp, "file")
+        return ScaleEstimate(source.mpp, "file")
     start = time.perf_counter()
     rgb = _middle(source)
-    found = measure(rgb)
+    found = estimate_mpp(rgb)
     n, mpp = found.n_cells, found.mpp
     if "rbc" in detector.card.classes:
         look = _refined(rgb, mpp, detector)
@@ -101,13 +101,13 @@ def find_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: 
             n, mpp = len(look.sizes), look.mpp
     seconds = time.perf_counter() - start
     if mpp is None:
-        return ScaleFound(None, found.reason, weak=True, seconds=seconds)
+        return ScaleEstimate(None, found.reason, weak=True, seconds=seconds)
     warnings = []
     if max(mpp) > _SQUEEZED * min(mpp):
         warnings.append(f"picture looks squeezed: its red cells are {mpp[0] / mpp[1]:.2f} times as tall as wide")
     if n < FEW_RED_CELLS:
         warnings.append(f"scale measured on {n} red cells only; give it with --mpp if it is known")
-    return ScaleFound(mpp, f"red cells (n={n})", n < FEW_RED_CELLS, n, tuple(warnings), seconds)
+    return ScaleEstimate(mpp, f"red cells (n={n})", n < FEW_RED_CELLS, n, tuple(warnings), seconds)
 
 
 def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -> WidthHeight:
@@ -183,7 +183,7 @@ def _look(rgb: RGB, mpp: Scale, detector: Detector) -> _Look:
         return nothing
     x, y = (size - window) // 2
     image = resize(np.ascontiguousarray(rgb[y : y + window[1], x : x + window[0]]), (int(out[0]), int(out[1])))
-    cells = detector([image])[0].of("rbc")
+    cells = detector([image])[0].with_classes("rbc")
     boxes = cells.boxes_xyxy.astype(np.float64)
     whole = (boxes[:, :2] > 1).all(axis=1) & (boxes[:, 2:] < out - 1).all(axis=1) & (cells.score > _LEAST_SCORE)
     if not whole.any():

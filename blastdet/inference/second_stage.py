@@ -9,14 +9,14 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.model_card import Card, Trial
-from blastdet.core.parallel import in_order, workers
+from blastdet.core.model_card import Card, ValidationCounts
+from blastdet.core.parallel import map_ordered, workers
 from blastdet.core.results import BlastCount
 from blastdet.core.types import BLAST, ERYTHROBLAST, WBC, Detections, Scale
 from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import Source
-from blastdet.models.classifier import Classifier, Judged, red_among_others
+from blastdet.models.classifier import Classifier, ClassifierOutput, red_among_others
 
 ENOUGH = 200
 """White cells that a differential count by eye takes (ICSH 2015: blasts are counted on 200 cells)."""
@@ -26,7 +26,7 @@ _RESAMPLES = 2000
 _FEW = 10  # white cells; of fewer, most may be unsure by chance
 
 
-def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier) -> Detections:
+def classify_cells(source: Source, cells: Detections, mpp: Scale, classifier: Classifier) -> Detections:
     """Sort nucleated cells into blasts and others.
 
     Parameters
@@ -53,12 +53,12 @@ def judge(source: Source, cells: Detections, mpp: Scale, classifier: Classifier)
     nucleated = np.flatnonzero(np.isin(cells.label, (BLAST, WBC)))
     pitch = max(min(mpp), card.mpp / 2)  # as in training: finer pixels than these are not looked at
 
-    def look(some: NDArray[np.int64]) -> Judged:
+    def look(some: NDArray[np.int64]) -> ClassifierOutput:
         crops = [crop(source, tuple(box), mpp, pitch) for box in cells.boxes_xyxy[some].tolist()]
         return classifier(crops, [pitch] * len(crops))
 
     batches = [nucleated[start : start + _BATCH] for start in range(0, len(nucleated), _BATCH)]
-    for some, found in in_order(look, batches, workers()):
+    for some, found in map_ordered(look, batches, workers()):
         probability[some] = blast = found.probability[:, card.classes.index("blast")]
         label[some] = np.where(blast >= card.thresholds["blast"].value, BLAST, WBC)
         if card.unsure is not None:
@@ -76,11 +76,11 @@ def count(cells: Detections, card: Card) -> BlastCount:
     Parameters
     ----------
     cells : Detections
-        From `judge`, at or above the detector's operating threshold.
+        From `classify_cells`, at or above the detector's operating threshold.
     card : Card
         Of the classifier.
     """
-    cells = cells.of("blast", "wbc")
+    cells = cells.with_classes("blast", "wbc")
     assert cells.unsure is not None
     white, called = cells.is_white, cells.label == BLAST
     blasts, unsure = int((called & ~cells.unsure).sum()), int((cells.unsure & white).sum())
@@ -116,7 +116,7 @@ def warning(found: BlastCount) -> str | None:
 
 
 def corrected_share(
-    called: int, n: int, trials: Sequence[Trial], seed: int = 0
+    called: int, n: int, trials: Sequence[ValidationCounts], seed: int = 0
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Share of blasts corrected for what the classifier misses and makes up, clipped to [0, 1], with its 95 % interval.
 

@@ -17,7 +17,7 @@ from blastdet.core.types import RGB
 from blastdet.imaging.io import resize
 
 
-class Judged(NamedTuple):
+class ClassifierOutput(NamedTuple):
     """What a classifier says of n crops.
 
     Parameters
@@ -25,14 +25,14 @@ class Judged(NamedTuple):
     probability : float32 (n, classes)
         Calibrated; each row adds up to 1.
     distance : float32 (n,)
-        From what was learnt, in feature space: about 1 for cells like those; see `blastdet.core.model_card.Unsure`.
+        From what was learnt, in feature space: about 1 for cells like those; see `RejectionRule`.
     """
 
     probability: NDArray[np.float32]
     distance: NDArray[np.float32]
 
 
-OUTPUTS = Judged._fields
+OUTPUTS = ClassifierOutput._fields
 """Names of an exported model's outputs."""
 
 FEATURES = "features"
@@ -45,7 +45,7 @@ class Classifier(Protocol):
     @property
     def card(self) -> Card: ...
 
-    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> ClassifierOutput:
         """Probability of each class and distance from what was learnt, for each crop.
 
         Parameters

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from blastdet.core.model_card import Card, InputSpec, Threshold, Training, Trial, Unsure
+from blastdet.core.model_card import Card, InputSpec, RejectionRule, Threshold, Training, ValidationCounts
 from blastdet.core.types import RGB
-from blastdet.models.classifier import Judged
+from blastdet.models.classifier import ClassifierOutput
 
 _NOBODY = "nothing"
 
@@ -24,8 +24,8 @@ def fake_classifier_card() -> Card:
         mpp=0.5,
         input=InputSpec(wh=(32, 32)),
         thresholds={"blast": Threshold(value=0.5, chosen_on=_NOBODY, criterion="made up")},
-        unsure=Unsure(low=0.4, high=0.6, distance=2.0, chosen_on=_NOBODY, criterion="made up"),
-        trials=tuple(Trial(blasts=50, blasts_called=45, others=50, others_called=10) for _ in range(20)),
+        unsure=RejectionRule(low=0.4, high=0.6, distance=2.0, chosen_on=_NOBODY, criterion="made up"),
+        trials=tuple(ValidationCounts(blasts=50, blasts_called=45, others=50, others_called=10) for _ in range(20)),
         training=Training(config={}, seed=0, commit="", data=(), epochs=0, device="", duration_s=0),
     )
 
@@ -37,10 +37,10 @@ class FakeClassifier:
         self.card = card or fake_classifier_card()
         self.seen: list[tuple[int, ...]] = []
 
-    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> ClassifierOutput:
         """See `blastdet.models.classifier.Classifier`; keeps the shapes of what it saw."""
         self.seen += [rgb.shape for rgb in crops]
         middles = np.array([rgb[len(rgb) // 2, len(rgb) // 2] for rgb in crops], np.float32).reshape(-1, 3) / 255
         blast, rest, red_cell = middles[:, 0], 1 - middles[:, 0], middles[:, 2]
         probability = np.stack([blast, rest * (1 - red_cell), rest * red_cell], axis=1)
-        return Judged(probability.astype(np.float32), (middles[:, 1] * 10).astype(np.float32))
+        return ClassifierOutput(probability.astype(np.float32), (middles[:, 1] * 10).astype(np.float32))

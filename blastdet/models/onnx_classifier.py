@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blastdet.core.errors import WeightsError, last_line
 from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
-from blastdet.models.classifier import FEATURES, OUTPUTS, Judged, framed, prepare
+from blastdet.models.classifier import FEATURES, OUTPUTS, ClassifierOutput, framed, prepare
 from blastdet.models.features import features as hand_made
 from blastdet.models.onnx_detector import onnx_session, to_blob
 
@@ -31,15 +31,15 @@ class OnnxClassifier:
         self._session = onnx_session(self._path, device)
         self([np.zeros((8, 8, 3), np.uint8)], [card.mpp])
 
-    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Judged:
+    def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> ClassifierOutput:
         """See `blastdet.models.classifier.Classifier`."""
         card, side = self.card, self.card.input.wh[0]
-        rows = [Judged(np.empty((0, len(card.classes)), np.float32), np.empty(0, np.float32))]
+        rows = [ClassifierOutput(np.empty((0, len(card.classes)), np.float32), np.empty(0, np.float32))]
         for start in range(0, len(crops), BATCH):
             chunk = zip(crops[start : start + BATCH], mpp[start : start + BATCH], strict=True)
             ready = (prepare(rgb, scale, card.mpp, card.input.low_pass) for rgb, scale in chunk)
             rows.append(self._judge([framed(rgb, side, card.input.pad_value) for rgb in ready]))
-        return Judged(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+        return ClassifierOutput(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
     @property
     def has_features(self) -> bool:
@@ -57,7 +57,7 @@ class OnnxClassifier:
         side = self.card.input.wh[0]
         return np.stack([to_blob(rgb, (side, side), self.card.input) for rgb in framed_crops])
 
-    def _judge(self, framed_crops: Sequence[RGB]) -> Judged:
+    def _judge(self, framed_crops: Sequence[RGB]) -> ClassifierOutput:
         batch = self._inputs(framed_crops)
         found = self._run(batch, OUTPUTS)
         expected = [(len(batch), len(self.card.classes)), (len(batch),)]
@@ -65,7 +65,7 @@ class OnnxClassifier:
             raise WeightsError(f"{self._path}: outputs {[part.shape for part in found]} found, {expected} expected")
         if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # NaN, too
             raise WeightsError(f"{self._path}: answers that are no probabilities found; is its card's input right?")
-        return Judged(_calibrated(found[0], self.card), found[1])
+        return ClassifierOutput(_calibrated(found[0], self.card), found[1])
 
     def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:

@@ -59,7 +59,7 @@ class Cell:
         where no second stage looked.
     """
 
-    smear: int
+    sample: int
     kind: str
     truth: int
     found: int
@@ -164,21 +164,21 @@ def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[
         dataset = as_nucleated(dataset)
     if predictions.mpp is not None:
         known = zip(dataset, predictions.mpp, strict=True)
-        dataset = replace(dataset, smears=tuple(replace(smear, mpp=smear.mpp or mpp) for smear, mpp in known))
+        dataset = replace(dataset, samples=tuple(replace(sample, mpp=sample.mpp or mpp) for sample, mpp in known))
     check_predictions(dataset, predictions.candidates, predictions.name)
     classes, _ = scored_classes(dataset, predictions.candidates, predictions.name)
     result = confusion(dataset, predictions.candidates, classes, predictions.thresholds)
     rows = result.outcomes
     doubled = _doubled(dataset, predictions)
-    return dataset, [_cell(dataset, predictions, result, i, doubled) for i in range(len(rows.smear))]
+    return dataset, [_cell(dataset, predictions, result, i, doubled) for i in range(len(rows.sample))]
 
 
 def _doubled(dataset: Dataset, predictions: Predictions) -> list[tuple[set[int], set[int]]]:
     """Rows of truth and of detections that lie on another one, for each smear."""
     made = []
-    for smear, found in zip(dataset, predictions.candidates, strict=True):
-        sure = np.flatnonzero(found.reach(predictions.thresholds))
-        annotated = _on_another(np.empty((0, 4)) if smear.truth is None else smear.truth.boxes_xyxy)
+    for sample, found in zip(dataset, predictions.candidates, strict=True):
+        sure = np.flatnonzero(found.above_threshold(predictions.thresholds))
+        annotated = _on_another(np.empty((0, 4)) if sample.truth is None else sample.truth.boxes_xyxy)
         made.append((set(annotated), {int(sure[i]) for i in _on_another(found.boxes_xyxy[sure])}))
     return made
 
@@ -197,8 +197,8 @@ def _cell(
     doubled: Sequence[tuple[set[int], set[int]]],
 ) -> Cell:
     rows = result.outcomes
-    smear, t, f = int(rows.smear[row]), int(rows.truth[row]), int(rows.found[row])
-    truth, found = dataset.smears[smear].truth, predictions.candidates[smear]
+    sample, t, f = int(rows.sample[row]), int(rows.truth[row]), int(rows.found[row])
+    truth, found = dataset.samples[sample].truth, predictions.candidates[sample]
     assert truth is not None
     truth_box = _box(truth, t)
     found_box = _box(found, f)
@@ -212,7 +212,7 @@ def _cell(
     probability = float(blast[f]) if f >= 0 and blast is not None else float("nan")
     limit = predictions.thresholds.get(found_class, 2.0)
     return Cell(
-        smear=smear,
+        sample=sample,
         kind="false" if t < 0 else "missed" if f < 0 else "hit" if true_class == found_class else "confused",
         truth=t,
         found=f,
@@ -227,7 +227,7 @@ def _cell(
         unsure=bool(f >= 0 and found.unsure is not None and found.unsure[f]),
         near=bool(f >= 0 and abs(score - limit) < UNCERTAIN),
         margin=float(np.nanmin([abs(score - limit), abs(probability - 0.5)])) if f >= 0 else float("nan"),
-        twice=t in doubled[smear][0] or f in doubled[smear][1],
+        twice=t in doubled[sample][0] or f in doubled[sample][1],
         cell_type=str(found.cell_type[f]) if f >= 0 and found.cell_type is not None else "",
     )
 
@@ -263,14 +263,14 @@ def in_view(cells: Sequence[Cell], name: str) -> list[Cell]:
     """Cells of a view, in its order; then by smear and row, so that the order is one."""
     view = VIEWS[name]
     chosen = [cell for cell in cells if view.holds(cell)]
-    return sorted(chosen, key=lambda c: (view.order(c), c.smear, c.truth, c.found))
+    return sorted(chosen, key=lambda c: (view.order(c), c.sample, c.truth, c.found))
 
 
 def by_smear(dataset: Dataset, cells: Sequence[Cell]) -> list[list[int]]:
     """Which of the cells lie on each smear."""
     rows: list[list[int]] = [[] for _ in dataset]
     for row, cell in enumerate(cells):
-        rows[cell.smear].append(row)
+        rows[cell.sample].append(row)
     return rows
 
 
@@ -285,7 +285,7 @@ def seen_twice(dataset: Dataset, sha256: Sequence[str]) -> list[int]:
         Of each smear's file.
     """
     found: list[int] = []
-    for values in (sha256, [smear.group for smear in dataset]):
+    for values in (sha256, [sample.group for sample in dataset]):
         together: dict[str, list[int]] = {}
         for i, value in enumerate(values):
             if value is not None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 
 OPERATIONS = ("class", "ignore", "delete", "ok", "undo")
 """What may be said of a cell: its class (and box), that it is not to be counted, that it is none, that it is right, and
@@ -212,27 +212,27 @@ def replay(dataset: Dataset, corrections: Sequence[Correction]) -> tuple[Dataset
             mine.append(correction)
     counts: Counter[str] = Counter()
     smears, here = [], set()
-    for smear in dataset:
-        sha256 = sha256_of(smear.path) if last else ""
+    for sample in dataset:
+        sha256 = sha256_of(sample.path) if last else ""
         here.add(sha256)
-        smears.append(_applied(smear, last.get(sha256, []), counts))
+        smears.append(_applied(sample, last.get(sha256, []), counts))
     counts["of other pictures"] = sum(len(rest) for sha256, rest in last.items() if sha256 not in here)
     before, after = (sum(n_cells(s.truth) for s in side) for side in (dataset, smears))
     said = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
     note = f"corrected by review: {before} cells before, {after} after; {said}"
     notes = (*dataset.notes, note) if sum(counts.values()) else dataset.notes
-    return replace(dataset, smears=tuple(smears), notes=notes), +counts
+    return replace(dataset, samples=tuple(smears), notes=notes), +counts
 
 
-def _applied(smear: Smear, corrections: Sequence[Correction], counts: Counter[str]) -> Smear:
+def _applied(sample: Sample, corrections: Sequence[Correction], counts: Counter[str]) -> Sample:
     """A smear with all that was said of it, each correction finding its cell where that was at first."""
     if not corrections:
-        return smear
-    truth = smear.truth if smear.truth is not None else Detections.empty()
+        return sample
+    truth = sample.truth if sample.truth is not None else Detections.empty()
     at_first = [_find(truth, one.box_xyxy) for one in corrections]
     places = []
     for correction, at in zip(corrections, at_first, strict=True):
-        _check_on_picture(smear, correction)
+        _check_on_picture(sample, correction)
         if at < 0 and correction.new_box_xyxy is not None:  # moved before, unless that cell is spoken of itself
             again = _find(truth, correction.new_box_xyxy)
             at = -1 if again in at_first else again
@@ -246,7 +246,7 @@ def _applied(smear: Smear, corrections: Sequence[Correction], counts: Counter[st
         else:
             changed = _said_of(changed, at, correction, counts)
     changed = changed[np.array([row not in gone for row in range(len(changed))], bool)]
-    return smear if smear.truth is None and not len(changed) else replace(smear, truth=changed)
+    return sample if sample.truth is None and not len(changed) else replace(sample, truth=changed)
 
 
 def _said_of(truth: Detections, at: int, correction: Correction, counts: Counter[str]) -> Detections:
@@ -279,9 +279,9 @@ def _said_of(truth: Detections, at: int, correction: Correction, counts: Counter
     return _with_human(changed, at)
 
 
-def _check_on_picture(smear: Smear, correction: Correction) -> None:
+def _check_on_picture(sample: Sample, correction: Correction) -> None:
     """Refuse a box that would be written and does not lie on the picture, or has no pixel."""
-    width, height = smear.size_wh
+    width, height = sample.size_wh
     x1, y1, x2, y2 = correction.new_box_xyxy or correction.box_xyxy
     if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1 or x2 - x1 < 1 or y2 - y1 < 1:
         box = [round(side, 1) for side in (x1, y1, x2, y2)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from blastdet.core.types import NUCLEATED, RGB, Dataset
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import open_smear
-from blastdet.imaging.stain_normalization import as_seen
+from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.models.classifier import Classifier, framed, prepare
 from blastdet.models.onnx_classifier import OnnxClassifier
 from blastdet.review.cells import Cell, by_smear
@@ -60,16 +60,16 @@ def look(
     """
     made, rows, features = list(cells), [], []
     limit = classifier.card.unsure.distance if classifier.card.unsure is not None else float("inf")
-    for smear, here in zip(dataset, by_smear(dataset, cells), strict=True):
+    for sample, here in zip(dataset, by_smear(dataset, cells), strict=True):
         progress()
         mine = [row for row in here if cells[row].name in NUCLEATED]
-        if not mine or smear.mpp is None:
+        if not mine or sample.mpp is None:
             continue
-        pitch = max(min(smear.mpp), classifier.card.mpp / 2)
-        with as_seen(open_smear(smear.path), classifier.card.input.colour) as source:
+        pitch = max(min(sample.mpp), classifier.card.mpp / 2)
+        with normalize_stain(open_smear(sample.path), classifier.card.input.colour) as source:
             for start in range(0, len(mine), _BATCH):
                 some = mine[start : start + _BATCH]
-                crops = [crop(source, cells[row].box, smear.mpp, pitch) for row in some]
+                crops = [crop(source, cells[row].box, sample.mpp, pitch) for row in some]
                 distance = classifier(crops, [pitch] * len(crops)).distance
                 features.append(_features(crops, pitch, classifier))
                 rows += some

@@ -11,7 +11,7 @@ from typing import Any
 
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Sample
 from blastdet.evaluation.confusion import IOU
 from blastdet.evaluation.evaluate import Predictions
 from blastdet.imaging.drawing import HEX
@@ -83,7 +83,7 @@ def load(
     """
     about: dict[str, Any] = {"model_sha256": model_sha256(reviewed.predictions), "model": reviewed.predictions.name}
     about["layout"] = _LAYOUT
-    about["smears"] = [sha256_of(smear.path) for smear in reviewed.dataset]
+    about["smears"] = [sha256_of(sample.path) for sample in reviewed.dataset]
     if fiftyone.dataset_exists(name):
         there = fiftyone.load_dataset(name)
         if {key: there.info.get(key) for key in about} != about:
@@ -96,17 +96,17 @@ def load(
     made = fiftyone.Dataset(name, persistent=persistent)
     made.info = about
     _declare(fiftyone, made)
-    judge, rows = _Judge(made), by_smear(reviewed.dataset, reviewed.cells)
+    classify_cells, rows = _CellClassifier(made), by_smear(reviewed.dataset, reviewed.cells)
     for start in range(0, len(rows), _BATCH):
         documents = []
         for i in range(start, min(start + _BATCH, len(rows))):
             mine = [reviewed.cells[row] for row in rows[i]]
             documents.append(_sample(made, reviewed, i, mine, about["smears"][i]))
-            judge(fiftyone, documents[-1])
+            classify_cells(fiftyone, documents[-1])
             progress()
         # As FiftyOne stores samples: to make and store its own objects takes many times as long.
         made._sample_collection.insert_many(documents)
-    judge.finish()
+    classify_cells.finish()
     _appearance(fiftyone, made)
     _allow_drawing(made)
     _save_views(made, reviewed)
@@ -144,7 +144,7 @@ def _declare(fiftyone: Any, made: Any) -> None:
         made.add_sample_field(f"cells.detections.rank_{name}", fiftyone.FloatField)
 
 
-class _Judge:
+class _CellClassifier:
     """FiftyOne's own evaluation, within IoU alone and blind to classes, for its panels; ours is in the views.
 
     It pairs greedily by score where ours is optimal, and knows no regions to ignore.
@@ -193,15 +193,15 @@ def _sample(made: Any, reviewed: Reviewed, index: int, cells: Sequence[Cell], sh
     """A smear as FiftyOne stores it."""
     from bson import ObjectId
 
-    smear, now = reviewed.dataset.smears[index], datetime.now(UTC)
-    truth = smear.truth if smear.truth is not None else Detections.empty()
+    sample, now = reviewed.dataset.samples[index], datetime.now(UTC)
+    truth = sample.truth if sample.truth is not None else Detections.empty()
     candidates = reviewed.predictions.candidates[index]
     paired_truth = {cell.truth: cell for cell in cells if cell.truth >= 0}
     paired_found = {cell.found: cell for cell in cells if cell.found >= 0}
     labels = {
-        "truth": _labels(smear, truth, {row: paired_truth.get(row) for row in range(len(truth))}, True),
-        "found": _labels(smear, candidates, dict(sorted(paired_found.items()))),
-        "cells": [_worth_it(smear, cell) for cell in cells if _is_shown(cell)],
+        "truth": _labels(sample, truth, {row: paired_truth.get(row) for row in range(len(truth))}, True),
+        "found": _labels(sample, candidates, dict(sorted(paired_found.items()))),
+        "cells": [_worth_it(sample, cell) for cell in cells if _is_shown(cell)],
     }
     return {
         "_id": ObjectId(),
@@ -210,11 +210,11 @@ def _sample(made: Any, reviewed: Reviewed, index: int, cells: Sequence[Cell], sh
         "_rand": int(sha256[:12], 16) / 16**12,
         "created_at": now,
         "last_modified_at": now,
-        "filepath": str(Path(smear.path).resolve()),
-        "tags": [smear.split] if smear.split else [],
-        "metadata": {"_cls": "ImageMetadata", "width": smear.size_wh[0], "height": smear.size_wh[1]},
-        **{f"smear_{key}": getattr(smear, key) for key in ("group", "cluster", "label")},
-        "mpp": list(smear.mpp) if smear.mpp is not None else None,
+        "filepath": str(Path(sample.path).resolve()),
+        "tags": [sample.split] if sample.split else [],
+        "metadata": {"_cls": "ImageMetadata", "width": sample.size_wh[0], "height": sample.size_wh[1]},
+        **{f"smear_{key}": getattr(sample, key) for key in ("group", "cluster", "label")},
+        "mpp": list(sample.mpp) if sample.mpp is not None else None,
         "errors": sum(cell.kind != "hit" for cell in cells),
         "sha256": sha256,
         "keys_at_start": [label["key"] for label in labels["truth"]],
@@ -228,7 +228,7 @@ def _is_shown(cell: Cell) -> bool:
 
 
 def _labels(
-    smear: Smear, cells: Detections, rows: dict[int, Cell | None], annotated: bool = False
+    sample: Sample, cells: Detections, rows: dict[int, Cell | None], annotated: bool = False
 ) -> list[dict[str, Any]]:
     made = []
     for row, cell in rows.items():
@@ -241,24 +241,24 @@ def _labels(
         about = {} if cell is None else _attributes(cell)
         if not annotated:
             about["confidence"] = float(cells.score[row])
-        made.append(_label(smear, box, name, key=key, **about))
+        made.append(_label(sample, box, name, key=key, **about))
     return made
 
 
-def _worth_it(smear: Smear, cell: Cell) -> dict[str, Any]:
+def _worth_it(sample: Sample, cell: Cell) -> dict[str, Any]:
     about = _attributes(cell) | {f"rank_{name}": float(view.order(cell)) for name, view in _views_of(cell)}
     about |= {"true_class": cell.true_class, "found_class": cell.found_class, "annotated": cell.truth >= 0}
     if cell.score == cell.score:
         about["confidence"] = cell.score
-    return _label(smear, cell.box, cell.name, key=list(cell.box), **about)
+    return _label(sample, cell.box, cell.name, key=list(cell.box), **about)
 
 
-def _label(smear: Smear, box: Sequence[float], name: str, **attributes: Any) -> dict[str, Any]:
+def _label(sample: Sample, box: Sequence[float], name: str, **attributes: Any) -> dict[str, Any]:
     from bson import ObjectId
 
-    (x1, y1, x2, y2), (width, height) = box, smear.size_wh
-    if smear.mpp is not None:
-        attributes["size_um"] = round(math.sqrt((x2 - x1) * smear.mpp[0] * (y2 - y1) * smear.mpp[1]), 2)
+    (x1, y1, x2, y2), (width, height) = box, sample.size_wh
+    if sample.mpp is not None:
+        attributes["size_um"] = round(math.sqrt((x2 - x1) * sample.mpp[0] * (y2 - y1) * sample.mpp[1]), 2)
     place = [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height]
     words = {"attributes": {}, "tags": [], "label": name, "was": name, "bounding_box": place}
     return {"_id": ObjectId(), "_cls": "Detection", **words, **attributes}
@@ -341,12 +341,12 @@ def _draw_map(made: Any, reviewed: Reviewed) -> None:
         return
     points, method = as_map(embedding.features)
     cells = [reviewed.cells[row] for row in embedding.rows]
-    place = {(cell.smear, cell.box): point for cell, point in zip(cells, points, strict=True)}
+    place = {(cell.sample, cell.box): point for cell, point in zip(cells, points, strict=True)}
     found = {}
     ids, keys = made.values(["cells.detections.id", "cells.detections.key"])
-    for smear, (names, boxes) in enumerate(zip(ids, keys, strict=True)):
+    for sample, (names, boxes) in enumerate(zip(ids, keys, strict=True)):
         for name, box in zip(names or [], boxes or [], strict=True):
-            if (point := place.get((smear, tuple(box)))) is not None:
+            if (point := place.get((sample, tuple(box)))) is not None:
                 found[name] = point
     made.info["map"] = f"cells as the second stage sees them, {method}"
     made.save()

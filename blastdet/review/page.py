@@ -56,17 +56,17 @@ def write_page(
         If a picture cannot be read.
     """
     (out / "images").mkdir(parents=True, exist_ok=True)
-    errors = Counter(cell.smear for cell in cells if cell.kind != "hit")
+    errors = Counter(cell.sample for cell in cells if cell.kind != "hit")
     smears: list[dict[str, Any]] = []
-    for i, smear in enumerate(dataset):
+    for i, sample in enumerate(dataset):
         file = f"images/{i:05d}.jpg"
-        width, height = smear.size_wh
-        with open_smear(smear.path) as source:
+        width, height = sample.size_wh
+        with open_smear(sample.path) as source:
             scale = min(1.0, LONGEST / max(width, height))
             write_image(out / file, source.read(None, (max(scale, 1 / width), max(scale, 1 / height))))
-        entry = {"name": dataset.file_name(smear), "file": file, "sha256": sha256_of(smear.path), "errors": errors[i]}
-        entry["ignored"] = _ignored(smear.truth)
-        smears.append(entry | {"width": width, "height": height, "mpp": list(smear.mpp or (1.0, 1.0))})
+        entry = {"name": dataset.file_name(sample), "file": file, "sha256": sha256_of(sample.path), "errors": errors[i]}
+        entry["ignored"] = _ignored(sample.truth)
+        smears.append(entry | {"width": width, "height": height, "mpp": list(sample.mpp or (1.0, 1.0))})
         progress()
     place = {id(cell): number for number, cell in enumerate(cells)}
     views = [

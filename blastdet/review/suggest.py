@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.evaluation.evaluate import Predictions
 from blastdet.imaging.io import open_smear
 from blastdet.review.cells import UNCERTAIN
@@ -72,7 +72,7 @@ def _apart(looks: NDArray[np.float64], i: int) -> NDArray[np.float64]:
 
 def _doubt(predictions: Predictions, smear: int) -> tuple[float, int, int]:
     """Mean doubt about nucleated cells, how many are doubtful, and how many there are."""
-    cells = predictions.candidates[smear].of("blast", "wbc")
+    cells = predictions.candidates[smear].with_classes("blast", "wbc")
     limit = np.array([predictions.thresholds.get(name, 0.5) for name in CELL_CLASSES])[cells.label]
     cells, limit = cells[cells.score >= limit - UNCERTAIN], limit[cells.score >= limit - UNCERTAIN]
     if not len(cells):
@@ -85,7 +85,7 @@ def _doubt(predictions: Predictions, smear: int) -> tuple[float, int, int]:
     return float(near.mean()), int((near > 0.5).sum()), len(cells)
 
 
-def _look(smear: Smear, found: Detections) -> list[float]:
+def _look(smear: Sample, found: Detections) -> list[float]:
     with open_smear(smear.path) as source:
         scale = min(1.0, _THUMBNAIL / max(smear.size_wh))
         small = source.read(None, (max(scale, 1 / smear.size_wh[0]), max(scale, 1 / smear.size_wh[1])))
@@ -109,4 +109,4 @@ def _why(doubt: tuple[float, int, int], distance: float) -> str:
 
 def as_lines(dataset: Dataset, chosen: Sequence[Suggestion]) -> list[str]:
     """One line each, the most useful first."""
-    return [f"{i:>3}  {dataset.file_name(dataset.smears[s.smear])}: {s.why}" for i, s in enumerate(chosen, 1)]
+    return [f"{i:>3}  {dataset.file_name(dataset.samples[s.smear])}: {s.why}" for i, s in enumerate(chosen, 1)]

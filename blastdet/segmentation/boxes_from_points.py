@@ -10,10 +10,10 @@ from blastdet.core import boxes
 from blastdet.core.types import BLAST, RBC, RGB, WBC, Detections, Scale
 from blastdet.segmentation import nuclei
 from blastdet.segmentation.mpp_estimation import MARGIN, RED_CELL_UM
-from blastdet.segmentation.red_cells import RADIUS, density_plane, fit_discs
+from blastdet.segmentation.red_cells import RADIUS, density_plane, fit_ellipses
 
 
-def grow_cells(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
+def boxes_from_points(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
     """Cells with a box for each point that shows a cell; boxes that are there stay.
 
     Parameters
@@ -37,9 +37,9 @@ def grow_cells(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
     nucleated = open_ & np.isin(cells.label, (BLAST, WBC))
     red = open_ & np.isin(cells.label, RBC)
     if nucleated.any():
-        drawn[nucleated] = nuclei.grow_boxes(rgb, cells.point_xy[nucleated], mpp)
+        drawn[nucleated] = nuclei.nucleated_boxes_from_points(rgb, cells.point_xy[nucleated], mpp)
     if red.any():
-        drawn[red] = grow_red_cells(rgb, cells.point_xy[red], mpp)
+        drawn[red] = red_cell_boxes_from_points(rgb, cells.point_xy[red], mpp)
     drawn = boxes.clip(drawn, (rgb.shape[1], rgb.shape[0]))
     grown: NDArray[np.bool_] = np.asarray(np.isfinite(drawn).all(axis=1))
     origin = np.full(len(cells), "", "<U7") if cells.origin is None else cells.origin.astype("<U7")
@@ -48,7 +48,7 @@ def grow_cells(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
     ).sorted()
 
 
-def grow_red_cells(rgb: RGB, points_xy: NDArray[np.floating], mpp: Scale) -> NDArray[np.float32]:
+def red_cell_boxes_from_points(rgb: RGB, points_xy: NDArray[np.floating], mpp: Scale) -> NDArray[np.float32]:
     """Box of the red cell around each given centre.
 
     Measured on every sixth picture of BCCD train, seeded with box centres: 65 % get a box, with a median IoU of 0.83
@@ -76,7 +76,7 @@ def grow_red_cells(rgb: RGB, points_xy: NDArray[np.floating], mpp: Scale) -> NDA
     if plane is None:
         return nothing
     ratio = np.array([rgb.shape[1] / size[0], rgb.shape[0] / size[1]])
-    found, kept = fit_discs(plane, points / ratio - 0.5)
+    found, kept = fit_ellipses(plane, points / ratio - 0.5)
     # an ellipse that lies beside the point is a neighbour's
     kept &= (np.abs((points / ratio - 0.5 - found.centre) / np.nan_to_num(found.half, nan=1.0)) < 1).all(axis=1)
     centre, half = (found.centre + 0.5) * ratio, found.half * ratio * MARGIN

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.types import RGB, Scale
-from blastdet.segmentation.red_cells import Discs, Floats, density_plane, find_discs, no_discs
+from blastdet.segmentation.red_cells import EllipseFits, Floats, density_plane, find_ellipses, no_ellipses
 
 RED_CELL_UM = 7.5
 """Diameter of a red cell on a film, in µm (6.2–8.2 in health)."""
@@ -31,7 +31,7 @@ _FEWEST = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
+class MppEstimate:
     """What the red cells of a picture tell about its scale.
 
     Parameters
@@ -64,7 +64,7 @@ class Measurement:
     boxes_xyxy: NDArray[np.float32]
 
 
-def measure(rgb: RGB) -> Measurement:
+def estimate_mpp(rgb: RGB) -> MppEstimate:
     """Find µm per pixel along x and y from the red cells in a picture.
 
     Parameters
@@ -88,29 +88,29 @@ def measure(rgb: RGB) -> Measurement:
         closer, _ = _search(middle)
         if _coverage(closer, middle) > _coverage(found, small):
             shifted = closer.centre + np.array([left, top])
-            found, to_full = Discs(shifted, closer.half, closer.quality, closer.visible), np.ones(2)
+            found, to_full = EllipseFits(shifted, closer.half, closer.quality, closer.visible), np.ones(2)
     return _report(found, to_full) if len(found) >= _FEWEST else _unknown(reason)
 
 
-def _coverage(discs: Discs, rgb: RGB) -> float:
+def _coverage(discs: EllipseFits, rgb: RGB) -> float:
     """Part of a picture that the red cells found explain, weighted by how well they show."""
     return float((discs.quality * discs.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
 
 
-def _search(rgb: RGB) -> tuple[Discs, str]:
+def _search(rgb: RGB) -> tuple[EllipseFits, str]:
     """Red cells of one picture, and why there are none."""
     plane, nuclei = density_plane(rgb)
     if plane is None:
-        return no_discs(), "nothing stands out from the background"
-    found = _population(_plausible(find_discs(plane, nuclei), nuclei))
+        return no_ellipses(), "nothing stands out from the background"
+    found = _population(_plausible(find_ellipses(plane, nuclei), nuclei))
     return found, f"{len(found)} red cells found, at least {_FEWEST} that agree are needed"
 
 
-def _unknown(reason: str) -> Measurement:
-    return Measurement(None, 0, None, 1.0, False, 0.0, reason, np.empty((0, 4), np.float32))
+def _unknown(reason: str) -> MppEstimate:
+    return MppEstimate(None, 0, None, 1.0, False, 0.0, reason, np.empty((0, 4), np.float32))
 
 
-def _report(found: Discs, to_full: Floats) -> Measurement:
+def _report(found: EllipseFits, to_full: Floats) -> MppEstimate:
     half = found.half * to_full * MARGIN
     centre = found.centre * to_full
     width, height = (2 * np.median(half, axis=0)).tolist()
@@ -121,7 +121,7 @@ def _report(found: Discs, to_full: Floats) -> Measurement:
     squeezed = len(found) >= 5 and abs(np.log(aspect)) > np.log(1.1) + error
     aspect = aspect if squeezed else 1.0
     diameter = both / np.sqrt(aspect), both * np.sqrt(aspect)
-    return Measurement(
+    return MppEstimate(
         mpp=(RED_CELL_UM / diameter[0], RED_CELL_UM / diameter[1]),
         n_cells=len(found),
         diameter_px=(float(diameter[0]), float(diameter[1])),
@@ -133,7 +133,7 @@ def _report(found: Discs, to_full: Floats) -> Measurement:
     )
 
 
-def _plausible(discs: Discs, nuclei: NDArray[np.bool_]) -> Discs:
+def _plausible(discs: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
     """Without discs inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
 
     The thickest nucleus of a picture measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
@@ -149,7 +149,7 @@ def _plausible(discs: Discs, nuclei: NDArray[np.bool_]) -> Discs:
     return discs[outside & (discs.diameter > 0.4 * thickness) & (discs.diameter < 2.5 * thickness)]
 
 
-def _population(discs: Discs) -> Discs:
+def _population(discs: EllipseFits) -> EllipseFits:
     """The discs of the size that most of the film shows."""
     whole = discs.visible >= 0.9
     if whole.sum() >= _WHOLE:

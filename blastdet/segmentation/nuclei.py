@@ -148,7 +148,7 @@ def cell_masks(rgb: RGB, points_xy: ArrayLike, mpp: Scale) -> Labels:
     return np.asarray(full, np.int32)
 
 
-def grow_boxes(rgb: RGB, points_xy: ArrayLike, mpp: Scale) -> NDArray[np.float32]:
+def nucleated_boxes_from_points(rgb: RGB, points_xy: ArrayLike, mpp: Scale) -> NDArray[np.float32]:
     """Box of the whole cell around each given centre, float32 (n, 4); parameters as for `cell_masks`."""
     points = np.asarray(points_xy, np.float64).reshape(-1, 2)
     labels = _seeded(rgb, points, mpp)

@@ -42,7 +42,7 @@ _RIDGE = 0.1  # pull of an ellipse towards the circle that the filter saw
 
 
 @dataclass(frozen=True, eq=False)
-class Discs:
+class EllipseFits:
     """Candidates: centre, half extents along x and y, quality, and the part of the rim that lies in the picture."""
 
     centre: Floats
@@ -50,8 +50,8 @@ class Discs:
     quality: Floats
     visible: Floats
 
-    def __getitem__(self, index: NDArray[np.generic]) -> Discs:
-        return Discs(self.centre[index], self.half[index], self.quality[index], self.visible[index])
+    def __getitem__(self, index: NDArray[np.generic]) -> EllipseFits:
+        return EllipseFits(self.centre[index], self.half[index], self.quality[index], self.visible[index])
 
     def __len__(self) -> int:
         return len(self.quality)
@@ -61,8 +61,8 @@ class Discs:
         return np.asarray(2 * np.sqrt(self.half.prod(axis=1)))
 
 
-def no_discs() -> Discs:
-    return Discs(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
+def no_ellipses() -> EllipseFits:
+    return EllipseFits(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
 
 
 def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
@@ -97,28 +97,28 @@ def _two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
     return float(low + cut / 255 * (high - low)), between / max(float(scaled.var()), 1e-9)
 
 
-def find_discs(plane: Image32, nuclei: NDArray[np.bool_]) -> Discs:
+def find_ellipses(plane: Image32, nuclei: NDArray[np.bool_]) -> EllipseFits:
     """Round dense things of every size, measured and without nucleus."""
     largest = 0.9 * min(plane.shape)
     n_levels = int(np.ceil(_LEVELS_PER_OCTAVE * np.log2(max(largest / _SMALLEST, 1)))) + 1
     diameters = _SMALLEST * 2 ** (np.arange(n_levels) / _LEVELS_PER_OCTAVE)
     parts = [_window(plane, nuclei, 2 * RADIUS / diameter) for diameter in diameters]
-    every = Discs(
+    every = EllipseFits(
         *(np.concatenate([getattr(p, name) for p in parts]) for name in ("centre", "half", "quality", "visible"))
     )
     return _distinct(every)
 
 
-def _window(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> Discs:
+def _window(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseFits:
     """The discs of one scale in the middle of the plane."""
     side = int(np.ceil(_WINDOW / factor))
     top, left = (max((length - side) // 2, 0) for length in plane.shape)
     view = slice(top, top + side), slice(left, left + side)
     discs = _level(plane[view], nuclei[view], factor)
-    return Discs(discs.centre + np.array([left, top]), discs.half, discs.quality, discs.visible)
+    return EllipseFits(discs.centre + np.array([left, top]), discs.half, discs.quality, discs.visible)
 
 
-def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> Discs:
+def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseFits:
     size = max(round(plane.shape[1] * factor), 1), max(round(plane.shape[0] * factor), 1)
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     scaled = cv2.resize(plane, size, interpolation=method)
@@ -132,15 +132,15 @@ def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> Discs:
     nuclear = cv2.blur(cv2.resize(nuclei.astype(np.float32), size, interpolation=cv2.INTER_AREA), (11, 11))
     clean = nuclear[np.clip(ys, 0, size[1] - 1), np.clip(xs, 0, size[0] - 1)] < 0.15
     ratio = np.array([plane.shape[1] / size[0], plane.shape[0] / size[1]])
-    discs, kept = fit_discs(scaled, np.stack([xs[clean], ys[clean]], axis=1).astype(np.float64))
+    discs, kept = fit_ellipses(scaled, np.stack([xs[clean], ys[clean]], axis=1).astype(np.float64))
     discs = discs[kept]
-    return Discs((discs.centre + 0.5) * ratio, discs.half * ratio, discs.quality, discs.visible)
+    return EllipseFits((discs.centre + 0.5) * ratio, discs.half * ratio, discs.quality, discs.visible)
 
 
 def _rings() -> tuple[Image32, Image32]:
     """Soft rings just inside (0.72–0.98) and just outside (1.02–1.28) the radius."""
-    reach = int(np.ceil(1.3 * RADIUS))
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float32)
+    above_threshold = int(np.ceil(1.3 * RADIUS))
+    y, x = np.mgrid[-above_threshold : above_threshold + 1, -above_threshold : above_threshold + 1].astype(np.float32)
     rho = np.hypot(x, y)
     soft = [
         np.clip(rho - low * RADIUS + 0.5, 0, 1) * np.clip(high * RADIUS - rho + 0.5, 0, 1)
@@ -164,7 +164,7 @@ def _response(scaled: Image32) -> Image32:
     return np.asarray(means[0] - means[1], np.float32)
 
 
-def fit_discs(scaled: Image32, centres: Floats) -> tuple[Discs, NDArray[np.bool_]]:
+def fit_ellipses(scaled: Image32, centres: Floats) -> tuple[EllipseFits, NDArray[np.bool_]]:
     """Ellipses through the edges seen along rays from each centre.
 
     Parameters
@@ -182,7 +182,7 @@ def fit_discs(scaled: Image32, centres: Floats) -> tuple[Discs, NDArray[np.bool_
         Which of them are discs indeed.
     """
     if not len(centres):
-        return no_discs(), np.zeros(0, bool)
+        return no_ellipses(), np.zeros(0, bool)
     angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
     unit = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     radius, strength, fill = _edges(scaled, centres, unit)
@@ -197,7 +197,7 @@ def fit_discs(scaled: Image32, centres: Floats) -> tuple[Discs, NDArray[np.bool_
     kept &= _solid(scaled, centres + centre, half, unit) > 0.85
     contrast = np.clip((strength * inlier).sum(axis=1) / np.maximum(inlier.sum(axis=1), 1), 0, 1)
     quality = share * contrast * np.sqrt(visible / _RAYS)
-    return Discs(centres + centre, half, quality, visible / _RAYS), kept
+    return EllipseFits(centres + centre, half, quality, visible / _RAYS), kept
 
 
 def _typical(strength: Floats, inside: NDArray[np.bool_]) -> Floats:
@@ -214,9 +214,9 @@ def _inside(scaled: Image32, points: Floats) -> NDArray[np.bool_]:
 
 def _edges(scaled: Image32, centres: Floats, unit: Floats) -> tuple[Floats, Floats, Floats]:
     """Radius (n, rays) of the strongest fall of density along each ray, how strong it is, and the density before it."""
-    reach = RADIUS * _STEPS
-    x = (centres[:, 0, None, None] + unit[:, 0, None] * reach).astype(np.float32)
-    y = (centres[:, 1, None, None] + unit[:, 1, None] * reach).astype(np.float32)
+    above_threshold = RADIUS * _STEPS
+    x = (centres[:, 0, None, None] + unit[:, 0, None] * above_threshold).astype(np.float32)
+    y = (centres[:, 1, None, None] + unit[:, 1, None] * above_threshold).astype(np.float32)
     n = len(centres)
     flat = x.reshape(n * _RAYS, -1), y.reshape(n * _RAYS, -1)
     values = np.concatenate(
@@ -283,7 +283,7 @@ def _ellipses(points: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, 
     return np.nan_to_num(centre), half, inlier
 
 
-def _distinct(discs: Discs) -> Discs:
+def _distinct(discs: EllipseFits) -> EllipseFits:
     """One disc a cell: the best of those whose centres lie within half a radius."""
     order = np.argsort(-discs.quality, kind="stable")[:3000]
     discs = discs[order]

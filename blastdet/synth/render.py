@@ -23,7 +23,7 @@ from PIL import Image
 from blastdet.core.errors import ImageError
 from blastdet.core.types import RGB, WBC, Detections, WidthHeight
 from blastdet.synth.cell_rendering import DEBRIS, OD_UNIT, SMUDGE, Cell, Patch, draw
-from blastdet.synth.scene import PALETTES, Film, SynthConfig, configure, varied
+from blastdet.synth.scene import PALETTES, Scene, SynthConfig, configure, varied
 
 __all__ = ["PALETTES", "SynthConfig", "configure", "render", "render_tiff", "varied"]
 
@@ -98,7 +98,7 @@ def render(config: SynthConfig, seed: int) -> tuple[RGB, Detections]:
     """
     w, h = config.size_wh
     image = np.empty((h, w, 3), np.uint8)
-    film, truth = Film(config, seed), _Truth(config.size_wh)
+    film, truth = Scene(config, seed), _Truth(config.size_wh)
     for x, y, part in _parts(film, truth, _STEP, config.jpeg_quality):
         image[y : y + part.shape[0], x : x + part.shape[1]] = part
     return image, truth.detections()
@@ -130,7 +130,7 @@ def render_tiff(path: Path, size_wh: WidthHeight, config: SynthConfig, seed: int
         If the file cannot be written.
     """
     config = configure(**(config.model_dump() | {"size_wh": size_wh}))
-    film, truth = Film(config, seed), _Truth(size_wh)
+    film, truth = Scene(config, seed), _Truth(size_wh)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with tifffile.TiffWriter(temporary, bigtiff=True) as writer:
@@ -159,7 +159,7 @@ def _compression(quality: int | None) -> dict[str, object]:
     return {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": quality}}  # stored as YCbCr 4:2:0
 
 
-def _tiles(film: Film, truth: _Truth) -> Iterator[RGB]:
+def _tiles(film: Scene, truth: _Truth) -> Iterator[RGB]:
     """Whole tiles in the order of the file, edges filled up with the last row and column."""
     across = -(-film.config.size_wh[0] // _TILE)
     band: dict[tuple[int, int], RGB] = {}
@@ -174,7 +174,7 @@ def _tiles(film: Film, truth: _Truth) -> Iterator[RGB]:
             band.clear()
 
 
-def _parts(film: Film, truth: _Truth, tiles_wh: WidthHeight, quality: int | None) -> Iterator[tuple[int, int, RGB]]:
+def _parts(film: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | None) -> Iterator[tuple[int, int, RGB]]:
     """The picture in rectangles of whole tiles: ``x, y, pixels``, row by row."""
     w, h = film.config.size_wh
     across, down = (n * _TILE for n in tiles_wh)
@@ -184,7 +184,7 @@ def _parts(film: Film, truth: _Truth, tiles_wh: WidthHeight, quality: int | None
             yield x, y, part if quality is None else _through_jpeg(part, quality)
 
 
-def _region(film: Film, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
+def _region(film: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
     """One rectangle of the picture, before JPEG; its corner must lie on the tile grid."""
     config = film.config
     mx, my = config.mpp_xy
@@ -227,7 +227,7 @@ def _transmission() -> NDArray[np.uint16]:
     return np.rint(65280 * 10.0 ** (-np.arange(4 * OD_UNIT) / OD_UNIT)).astype(np.uint16)
 
 
-def _background(film: Film, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
+def _background(film: Scene, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
     """Density of lamp, camera and the bare film: a vignette, a gradient and stained plasma, smooth over the picture."""
     config, wave = film.config, film.waves
     w, h = config.size_wh

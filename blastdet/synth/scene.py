@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from blastdet.core.errors import ConfigError
 from blastdet.core.types import BLAST, PLATELET, RBC, WBC, Scale
-from blastdet.synth.cell_rendering import DEBRIS, MAX_REACH_UM, SMUDGE, WHITE_KINDS, WHITE_SHARES, Cell, reach
+from blastdet.synth.cell_rendering import DEBRIS, MAX_REACH_UM, SMUDGE, WHITE_KINDS, WHITE_SHARES, Cell, above_threshold
 from blastdet.synth.stains import STAINS, stain_named
 
 PALETTES: tuple[str, ...] = (*STAINS, "random")
@@ -116,7 +116,7 @@ def varied(config: SynthConfig, seed: int) -> SynthConfig:
     return SynthConfig.model_validate(config.model_dump() | change)
 
 
-class Film:
+class Scene:
     """The cells of one smear, block by block, and its stain; the same for the same config and seed."""
 
     def __init__(self, config: SynthConfig, seed: int) -> None:
@@ -151,7 +151,7 @@ class Film:
 
 
 def _touches(cell: Cell, box_um: tuple[float, float, float, float]) -> bool:
-    far = reach(cell) + 2  # the patch ends on whole pixels, at most 1 µm wide
+    far = above_threshold(cell) + 2  # the patch ends on whole pixels, at most 1 µm wide
     inside_x = box_um[0] - far < cell.x < box_um[2] + far
     return inside_x and box_um[1] - far < cell.y < box_um[3] + far
 

@@ -91,7 +91,7 @@ class LoopConfig(_Strict):
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=1, ge=0)
 
-    def waited_long(self, epoch: int, best_epoch: int) -> bool:
+    def should_stop_early(self, epoch: int, best_epoch: int) -> bool:
         """Whether so many epochs have brought nothing better that a training stops early."""
         return bool(self.patience) and epoch - best_epoch >= self.patience
 

@@ -19,7 +19,7 @@ from blastdet.audit.raw_annotations import raw_records
 from blastdet.cli import cli
 from blastdet.cli.data_commands.audit import plain_lines
 from blastdet.core.errors import FormatError
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.imaging.io import read_image, write_image
 
 SIZE = (320, 240)
@@ -271,8 +271,8 @@ def test_a_neighbour_that_lacks_a_box_is_told(tmp_path: Path) -> None:
     _, x, y, r = cells[-1]
     truth = Detections(np.array([[x - r, y - r, x + r, y + r]], np.float32))
     smears = (
-        Smear(paths[0], SIZE, annotated=("wbc",), truth=truth),
-        Smear(paths[1], SIZE, annotated=("wbc",), truth=Detections.empty()),
+        Sample(paths[0], SIZE, annotated=("wbc",), truth=truth),
+        Sample(paths[1], SIZE, annotated=("wbc",), truth=Detections.empty()),
     )
     found = [f for f in audit(Dataset("two", tmp_path, smears)).findings if f.rule == "disagreement"]
     assert [(f.severity, f.file, f.other) for f in found] == [("warning", "right.png", "left.png")]

@@ -21,7 +21,7 @@ W, H = 320, 240
 SEEN_TO_BE_REAL = {(225, 264), (364, 409), (207, 279), (231, 255), (44, 45), (255, 256), (223, 224), (147, 148)}
 
 
-def smear(seed: int, size_wh: tuple[int, int] = (3 * W, 3 * H)) -> Picture:
+def sample(seed: int, size_wh: tuple[int, int] = (3 * W, 3 * H)) -> Picture:
     """A stretch of film: red cells with pallor, and a nucleated cell here and there."""
     rng = np.random.default_rng(seed)
     film = np.full((size_wh[1], size_wh[0], 3), (232, 228, 235), np.uint8)
@@ -48,12 +48,12 @@ def save(folder: Path, **pictures: Picture) -> list[Path]:
 
 
 def strangers(folder: Path, n: int = 6) -> list[Path]:
-    return save(folder, **{f"s{k}": field(smear(100 + k, (W, H)), 0, 0) for k in range(n)})
+    return save(folder, **{f"s{k}": field(sample(100 + k, (W, H)), 0, 0) for k in range(n)})
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (100, -30), (-7, 3), (0, 150), (200, 60), (-210, -20)])
 def test_the_shift_is_found_and_strangers_are_not(tmp_path: Path, shift: tuple[int, int]) -> None:
-    film = smear(1)
+    film = sample(1)
     pair = save(tmp_path, a=field(film, 300, 200), b=field(film, 300 + shift[0], 200 + shift[1]))
     found = find_overlaps([*strangers(tmp_path), *pair], workers=1)
     assert [(o.a, o.b) for o in found] == [tuple(pair)]
@@ -63,7 +63,7 @@ def test_the_shift_is_found_and_strangers_are_not(tmp_path: Path, shift: tuple[i
 
 
 def test_other_light_focus_and_compression(tmp_path: Path) -> None:
-    film = smear(2)
+    film = sample(2)
     a, b = field(film, 300, 200), field(film, 390, 260)
     slope = np.linspace(0.7, 1.0, W)[None, :, None]
     b = cv2.GaussianBlur((b * slope * np.array([0.9, 1.0, 0.8])).astype(np.uint8), (0, 0), 1.5)
@@ -74,15 +74,15 @@ def test_other_light_focus_and_compression(tmp_path: Path) -> None:
 
 
 def test_too_small_a_share_is_no_pair(tmp_path: Path) -> None:
-    film = smear(3)
+    film = sample(3)
     paths = save(tmp_path, a=field(film, 300, 200), b=field(film, 300 + 224, 200))  # 30 % shared
     assert len(find_overlaps(paths, workers=1)) == 1
     assert find_overlaps(paths, min_fraction=0.4, workers=1) == []
 
 
 def test_a_burnt_in_mark_makes_no_pair_and_hides_none(tmp_path: Path) -> None:
-    film = smear(4)
-    pictures = {f"s{k}": field(smear(200 + k, (W, H)), 0, 0) for k in range(5)}
+    film = sample(4)
+    pictures = {f"s{k}": field(sample(200 + k, (W, H)), 0, 0) for k in range(5)}
     pictures |= {"a": field(film, 300, 200), "b": field(film, 360, 230)}
     for picture in pictures.values():
         cv2.rectangle(picture, (250, 200), (315, 235), (255, 255, 255), -1)
@@ -92,7 +92,7 @@ def test_a_burnt_in_mark_makes_no_pair_and_hides_none(tmp_path: Path) -> None:
 
 
 def test_a_smaller_cut_of_a_picture_is_found(tmp_path: Path) -> None:
-    film = smear(5)
+    film = sample(5)
     paths = save(tmp_path, a=field(film, 300, 200), cut=film[240:400, 360:560].copy())
     found = find_overlaps([*strangers(tmp_path), *paths], workers=1)
     assert [(o.a.stem, o.b.stem) for o in found] == [("a", "cut")]
@@ -108,7 +108,7 @@ def test_blank_and_tiny_pictures_are_no_pair(tmp_path: Path) -> None:
 
 
 def test_threads_change_nothing_and_order_only_names_the_pair(tmp_path: Path) -> None:
-    film = smear(6)
+    film = sample(6)
     paths = strangers(tmp_path) + save(tmp_path, a=field(film, 300, 200), b=field(film, 390, 200))
     one = find_overlaps(paths, workers=1)
     assert find_overlaps(paths, workers=4) == one
@@ -139,7 +139,7 @@ def test_progress_ends_at_the_total(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turns", range(4))
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_mirrored_and_turned_copies_are_found(tmp_path: Path, turns: int, mirrored: bool) -> None:
-    original = field(smear(7), 300, 200)
+    original = field(sample(7), 300, 200)
     copy = np.rot90(original[:, ::-1] if mirrored else original, -turns)
     brighter = np.clip(copy.astype(float) * 0.8 + 20, 0, 255).astype(np.uint8)
     smaller = cv2.resize(brighter, None, fx=0.8, fy=0.8, interpolation=cv2.INTER_AREA)

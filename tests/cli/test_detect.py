@@ -61,7 +61,7 @@ def test_demo_smear(tmp_path):
     for path in sorted(names - {"run.jsonl", "detections.coco.json"}):
         assert str(Path("blastdet-out") / path) in run.stdout
     document = json.loads((out / "smear.json").read_text("utf-8"))
-    truth = read_coco(REPO / "datasets/demo/truth.json").smears[0].truth
+    truth = read_coco(REPO / "datasets/demo/truth.json").samples[0].truth
     white = truth[(truth.label <= 1) & (~truth.ignore if truth.ignore is not None else True)]
     found = np.array([cell["box_xyxy"] for cell in document["cells"] if cell["label"] in ("blast", "wbc")])
     overlap = iou_matrix(white.boxes_xyxy, found)
@@ -122,8 +122,8 @@ def test_several_at_a_time_give_equal_results_in_equal_order(tmp_path, crops, br
         out = tmp_path / f"out{jobs}"
         run = _run("detect", pictures, "--mpp", "0.1", "--out", out, "--jobs", jobs, cwd=tmp_path, code=int(broken))
         files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.suffix in (".csv", ".jpg")}
-        journal = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
-        names = [line.get("name") for line in journal]
+        run_log = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
+        names = [line.get("name") for line in run_log]
         heads = [line.split(",")[0] for line in run.stdout.splitlines() if " px, " in line]
         said[jobs] = (files, names, heads, [line for line in run.stderr.splitlines() if "failed" in line])
     assert said[1] == said[3] and len(said[1][1]) == 4  # the settings, and three smears
@@ -208,8 +208,8 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
         (folder / f"{i:02}.png").write_bytes((crops / "a.png").read_bytes())
     words = ["detect", str(folder), "--mpp", DEMO_MPP, "--format", "json,csv,coco"]
     process = subprocess.Popen([*PROGRAM, *words, "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    deadline, journal = time.monotonic() + 60, tmp_path / "killed/run.jsonl"
-    while not (journal.exists() and journal.read_bytes().count(b"\n") > 2) and time.monotonic() < deadline:
+    deadline, run_log = time.monotonic() + 60, tmp_path / "killed/run.jsonl"
+    while not (run_log.exists() and run_log.read_bytes().count(b"\n") > 2) and time.monotonic() < deadline:
         time.sleep(0.01)  # until its head and two smears are noted
     os.kill(process.pid, signal.SIGKILL)
     process.wait()

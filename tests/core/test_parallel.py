@@ -8,7 +8,7 @@ import time
 import pytest
 
 from blastdet.core.errors import BlastdetError
-from blastdet.core.parallel import in_order
+from blastdet.core.parallel import map_ordered
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -17,18 +17,18 @@ def test_results_come_in_order_whichever_is_ready_first(at_once):
         time.sleep(0.02 if n == 0 else 0)
         return n * n
 
-    assert list(in_order(slow_first, range(10), at_once)) == [(n, n * n) for n in range(10)]
-    assert list(in_order(slow_first, [], at_once)) == []
+    assert list(map_ordered(slow_first, range(10), at_once)) == [(n, n * n) for n in range(10)]
+    assert list(map_ordered(slow_first, [], at_once)) == []
 
 
 def test_pieces_run_side_by_side():
     meeting = threading.Barrier(2, timeout=30)  # one thread alone would wait here until it breaks
-    assert [rank for _, rank in in_order(lambda _: meeting.wait() >= 0, range(4), 2)] == [True] * 4
+    assert [rank for _, rank in map_ordered(lambda _: meeting.wait() >= 0, range(4), 2)] == [True] * 4
 
 
 def test_little_is_begun_before_it_is_asked_for():
     begun = []
-    results = in_order(begun.append, range(100), 2)
+    results = map_ordered(begun.append, range(100), 2)
     next(results)
     time.sleep(0.05)
     assert len(begun) <= 3
@@ -42,7 +42,7 @@ def test_an_error_reaches_the_caller_after_the_results_before_it():
             raise ValueError("third")
         return n
 
-    results = in_order(fails, range(50), 2)
+    results = map_ordered(fails, range(50), 2)
     assert [next(results)[1], next(results)[1]] == [0, 1]
     with pytest.raises(ValueError, match="third"):
         next(results)
@@ -56,9 +56,9 @@ def test_what_runs_inside_stops_when_the_outer_work_ends():
         hold.wait(0.05)
 
     def outer(n):
-        return [result for _, result in in_order(inner, range(200), 2)] if n else None
+        return [result for _, result in map_ordered(inner, range(200), 2)] if n else None
 
-    results = in_order(outer, range(3), 2)
+    results = map_ordered(outer, range(3), 2)
     next(results)  # the first is done, two others have 200 pieces each
     results.close()
     assert len(begun) < 100
@@ -70,4 +70,4 @@ def test_a_thread_that_cannot_start_is_one_line(monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(BlastdetError, match="--jobs"):
-        list(in_order(abs, range(3), 2))
+        list(map_ordered(abs, range(3), 2))

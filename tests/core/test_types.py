@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 
 
 def _cells(n, seed=0):
@@ -75,7 +75,7 @@ def test_columns_that_do_not_fit(columns, line):
 def test_counts_leave_ignored_cells_out():
     cells = Detections(np.zeros((3, 4)), label=[1, 1, 2], ignore=[True, False, False])
     assert cells.counts() == {"blast": 0, "wbc": 1, "rbc": 1, "platelet": 0}
-    assert len(cells.of("wbc", "rbc")) == 3 and len(cells.of("blast")) == 0
+    assert len(cells.with_classes("wbc", "rbc")) == 3 and len(cells.with_classes("blast")) == 0
 
 
 def test_a_point_stands_in_for_a_box_that_nobody_drew():
@@ -86,17 +86,17 @@ def test_a_point_stands_in_for_a_box_that_nobody_drew():
 
 def test_data_set_views(tmp_path):
     smears = (
-        Smear(tmp_path / "a/x.png", (10, 10), split="train", annotated=("wbc",)),
-        Smear(tmp_path / "y.png", (10, 10), split="test", truth=Detections([[0, 0, 1, 1]], label=[3])),
+        Sample(tmp_path / "a/x.png", (10, 10), split="train", annotated=("wbc",)),
+        Sample(tmp_path / "y.png", (10, 10), split="test", truth=Detections([[0, 0, 1, 1]], label=[3])),
     )
     dataset = Dataset("d", tmp_path, smears)
     assert dataset.classes == ("wbc", "platelet")
-    assert [smear.path.name for smear in dataset.of("test")] == ["y.png"]
+    assert [smear.path.name for smear in dataset.with_split("test")] == ["y.png"]
     assert [dataset.file_name(smear) for smear in dataset] == ["a/x.png", "y.png"]
-    assert dataset.file_name(Smear(tmp_path.parent / "z.png", (1, 1))) == "z.png"
+    assert dataset.file_name(Sample(tmp_path.parent / "z.png", (1, 1))) == "z.png"
 
 
 def test_reach_is_at_or_above_the_threshold_of_the_own_class() -> None:
     cells = Detections(np.zeros((4, 4)), label=[0, 1, 1, 2], score=[1.0, 0.5, 0.25, 1.0])
-    assert cells.reach({"wbc": 0.5, "blast": 1.0}).tolist() == [True, True, False, False]
-    assert not cells.reach({}).any() and Detections.empty().reach({"wbc": 0.5}).shape == (0,)
+    assert cells.above_threshold({"wbc": 0.5, "blast": 1.0}).tolist() == [True, True, False, False]
+    assert not cells.above_threshold({}).any() and Detections.empty().above_threshold({"wbc": 0.5}).shape == (0,)

@@ -175,9 +175,9 @@ def test_our_reader_takes_them(document: Document, data_dir: Path, tmp_path: Pat
         shutil.copyfile(data_dir / "all_fields" / row["file_name"], place)
     shutil.copyfile(DATASETS / "all_fields_boxes.json", tmp_path / "all_fields_boxes.json")
     read = coco.read(tmp_path / "all_fields_boxes.json")
-    assert len(read.smears) == 48
-    cells = [smear.truth for smear in read if smear.truth is not None]
+    assert len(read.samples) == 48
+    cells = [sample.truth for sample in read if sample.truth is not None]
     assert sum(len(truth) for truth in cells) == len(document["annotations"])
     ignored = sum(int(truth.ignore.sum()) for truth in cells if truth.ignore is not None)
     assert ignored == sum(row["iscrowd"] for row in document["annotations"])
-    assert {smear.annotated for smear in read} == {("wbc",)}
+    assert {sample.annotated for sample in read} == {("wbc",)}

@@ -19,9 +19,9 @@ POINTS = [(300, 400), (900, 700), (1500, 1200)]
 
 def one(root: Path, content: bytes | list[tuple[int, int]], stem: str = "Im001_1", **options: object) -> Detections:
     lookalike.allidb1(root, [stem], {stem: content})
-    (smear,) = allidb.read(root, **options)  # type: ignore[arg-type]
-    assert smear.truth is not None
-    return smear.truth
+    (sample,) = allidb.read(root, **options)  # type: ignore[arg-type]
+    assert sample.truth is not None
+    return sample.truth
 
 
 def points(truth: Detections | None) -> list[tuple[float, float]]:
@@ -30,7 +30,7 @@ def points(truth: Detections | None) -> list[tuple[float, float]]:
 
 
 def by_stem(dataset: Dataset, stem: str) -> object:
-    return next(smear for smear in dataset if smear.path.stem == stem)
+    return next(sample for sample in dataset if sample.path.stem == stem)
 
 
 # Where real copies keep the files
@@ -41,28 +41,28 @@ def test_files_are_found_in_any_folder(tmp_path: Path, folders: tuple[str, str])
     lookalike.allidb1(tmp_path, ["Im001_1", "Im034_0"], {"Im001_1": POINTS}, folders=folders)
     assert allidb.matches(tmp_path)
     dataset = allidb.read(tmp_path)
-    assert [smear.path.stem for smear in dataset] == ["Im001_1", "Im034_0"]
-    assert points(dataset.smears[0].truth) == POINTS
-    assert dataset.smears[1].truth is not None and len(dataset.smears[1].truth) == 0
+    assert [sample.path.stem for sample in dataset] == ["Im001_1", "Im034_0"]
+    assert points(dataset.samples[0].truth) == POINTS
+    assert dataset.samples[1].truth is not None and len(dataset.samples[1].truth) == 0
 
 
 def test_upper_case_names_are_the_same_names(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": POINTS})
     (tmp_path / "im/Im001_1.jpg").rename(tmp_path / "im/IM001_1.JPG")
     (tmp_path / "xyc/Im001_1.xyc").rename(tmp_path / "xyc/im001_1.XYC")
-    (smear,) = allidb.read(tmp_path)
-    assert (smear.group, smear.label, points(smear.truth)) == ("Im001_1", "all", POINTS)
+    (sample,) = allidb.read(tmp_path)
+    assert (sample.group, sample.label, points(sample.truth)) == ("Im001_1", "all", POINTS)
 
 
 def test_sizes_labels_and_what_is_annotated(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path, ["Im001_1", "Im037_0", "Im048_1"], {"Im001_1": POINTS, "Im048_1": POINTS})
     dataset = allidb.read(tmp_path)
-    assert [smear.size_wh for smear in dataset] == [(1712, 1368), (1226, 652), (2592, 1944)]
-    assert [smear.label for smear in dataset] == ["all", "healthy", "all"]
-    assert {smear.annotated for smear in dataset} == {("blast",)}
-    assert {smear.mpp for smear in dataset} == {None}
+    assert [sample.size_wh for sample in dataset] == [(1712, 1368), (1226, 652), (2592, 1944)]
+    assert [sample.label for sample in dataset] == ["all", "healthy", "all"]
+    assert {sample.annotated for sample in dataset} == {("blast",)}
+    assert {sample.mpp for sample in dataset} == {None}
     assert dataset.classes == ("blast",)
-    assert [len(smear.truth) for smear in dataset if smear.truth is not None] == [3, 0, 3]
+    assert [len(sample.truth) for sample in dataset if sample.truth is not None] == [3, 0, 3]
 
 
 def test_other_files_and_mac_metadata_are_passed_over(tmp_path: Path) -> None:
@@ -145,16 +145,16 @@ def test_any_points_in_any_spelling_come_back(
     lookalike.picture(tmp_path / "Im001_1.jpg", lookalike.SMALL_WH)
     (tmp_path / "Im001_1.xyc").write_bytes(content)
     dataset = allidb.read(tmp_path, origin=origin)
-    (smear,) = dataset
-    assert smear.truth is not None and not dataset.dropped
-    assert points(smear.truth) == sorted(cells) if cells else len(smear.truth) == 0
+    (sample,) = dataset
+    assert sample.truth is not None and not dataset.dropped
+    assert points(sample.truth) == sorted(cells) if cells else len(sample.truth) == 0
 
 
 def test_points_outside_the_image_are_dropped_by_name(tmp_path: Path) -> None:
     content = b"1711 1367\n1712 5\n5 1368\n-1 5\n0 0\n"
     lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": content})
     dataset = allidb.read(tmp_path)
-    assert points(dataset.smears[0].truth) == [(0, 0), (1711, 1367)]
+    assert points(dataset.samples[0].truth) == [(0, 0), (1711, 1367)]
     assert dataset.dropped == (
         "xyc/Im001_1.xyc: line 2: point (1712, 5) is outside the image of 1712 x 1368 px",
         "xyc/Im001_1.xyc: line 3: point (5, 1368) is outside the image of 1712 x 1368 px",
@@ -165,15 +165,15 @@ def test_points_outside_the_image_are_dropped_by_name(tmp_path: Path) -> None:
 def test_doubled_points_are_dropped_by_name(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": b"300 400\n900 700\n300\t400\n"})
     dataset = allidb.read(tmp_path)
-    assert points(dataset.smears[0].truth) == [(300, 400), (900, 700)]
+    assert points(dataset.samples[0].truth) == [(300, 400), (900, 700)]
     assert dataset.dropped == ("xyc/Im001_1.xyc: line 3: point (300, 400) is there already",)
 
 
 def test_origin_one_moves_every_point_by_one_pixel(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": b"1 1\n1712 1368\n0 5\n"})
     from_one, from_zero = allidb.read(tmp_path, origin=1), allidb.read(tmp_path, origin=0)
-    assert points(from_one.smears[0].truth) == [(0, 0), (1711, 1367)]
-    assert points(from_zero.smears[0].truth) == [(0, 5), (1, 1)]
+    assert points(from_one.samples[0].truth) == [(0, 0), (1711, 1367)]
+    assert points(from_zero.samples[0].truth) == [(0, 5), (1, 1)]
     assert "line 3" in from_one.dropped[0] and "line 2" in from_zero.dropped[0]
 
 
@@ -184,8 +184,8 @@ def test_a_missing_xyc_file_is_not_an_empty_one(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path, ["Im001_1", "Im034_0"], {"Im001_1": POINTS})
     (tmp_path / "xyc/Im034_0.xyc").unlink()
     dataset = allidb.read(tmp_path)
-    smear = dataset.smears[1]
-    assert (smear.truth, smear.annotated, smear.label) == (None, (), "healthy")
+    sample = dataset.samples[1]
+    assert (sample.truth, sample.annotated, sample.label) == (None, (), "healthy")
     assert "Im034_0: no .xyc file, taken as not annotated" in dataset.notes
 
 
@@ -203,7 +203,7 @@ def test_byte_identical_images_share_a_group(tmp_path: Path) -> None:
     (tmp_path / "im/Im108_0.jpg").write_bytes((tmp_path / "im/Im093_0.jpg").read_bytes())
     (tmp_path / "xyc/Im108_0.xyc").write_bytes(b"")
     dataset = allidb.read(tmp_path)
-    assert [smear.group for smear in dataset] == ["Im092_0", "Im093_0", "Im107_0", "Im093_0"]
+    assert [sample.group for sample in dataset] == ["Im092_0", "Im093_0", "Im107_0", "Im093_0"]
     assert "im/Im108_0.jpg: the same image as Im093_0, put in one group" in dataset.notes
 
 
@@ -211,7 +211,7 @@ def test_a_second_copy_is_left_out_but_a_second_version_is_refused(tmp_path: Pat
     lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": POINTS})
     lookalike.allidb1(tmp_path / "backup", ["Im001_1"], {"Im001_1": POINTS})
     dataset = allidb.read(tmp_path)
-    assert dataset.file_name(dataset.smears[0]) == "backup/im/Im001_1.jpg"
+    assert dataset.file_name(dataset.samples[0]) == "backup/im/Im001_1.jpg"
     assert "im/Im001_1.jpg: a copy of backup/im/Im001_1.jpg, left out" in dataset.notes
     (tmp_path / "xyc/Im001_1.xyc").write_bytes(b"7 7")
     with pytest.raises(FormatError, match=r"xyc/Im001_1\.xyc: differs from backup/xyc/Im001_1\.xyc"):
@@ -230,10 +230,10 @@ def test_other_cells_make_it_a_two_class_set(tmp_path: Path) -> None:
     dataset = allidb.read(root, other=other)
     first, second, third = dataset
     assert first.truth is not None and second.truth is not None
-    assert points(first.truth.of("blast")) == POINTS
-    assert points(first.truth.of("wbc")) == [(100, 100)]
+    assert points(first.truth.with_classes("blast")) == POINTS
+    assert points(first.truth.with_classes("wbc")) == [(100, 100)]
     assert points(second.truth) == [(200, 200)] and second.truth.label.tolist() == [WBC]
-    assert [smear.annotated for smear in dataset] == [("blast", "wbc"), ("blast", "wbc"), ("blast",)]
+    assert [sample.annotated for sample in dataset] == [("blast", "wbc"), ("blast", "wbc"), ("blast",)]
     assert third.truth is not None and len(third.truth) == 0
     assert dataset.dropped == ("other/Im001_1.xyc: line 2: point (300, 400) is there already",)
     assert any("Im035_0: no .xyc file of the other white cells" in note for note in dataset.notes)
@@ -244,16 +244,16 @@ def test_without_the_option_the_authors_folders_are_not_blasts(tmp_path: Path) -
     for folder, content in (("other", b"1 1\n"), ("merge", b"WBC_probable_lymphoblasts\n300 400\nOther_cases\n1 1\n")):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "Im001_1.xyc").write_bytes(content)
-    (smear,) = allidb.read(tmp_path)
-    assert points(smear.truth) == POINTS and smear.annotated == ("blast",)
+    (sample,) = allidb.read(tmp_path)
+    assert points(sample.truth) == POINTS and sample.annotated == ("blast",)
 
 
 def test_other_cells_of_any_folder_name(tmp_path: Path) -> None:
     root = lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": POINTS})
     (root / "extra").mkdir()
     (root / "extra/Im001_1.xyc").write_bytes(b"9 9\n")
-    (smear,) = allidb.read(root, other=root / "extra")
-    assert smear.truth is not None and smear.truth.counts() == {"blast": 3, "wbc": 1, "rbc": 0, "platelet": 0}
+    (sample,) = allidb.read(root, other=root / "extra")
+    assert sample.truth is not None and sample.truth.counts() == {"blast": 3, "wbc": 1, "rbc": 0, "platelet": 0}
 
 
 def test_a_folder_of_other_cells_without_files_is_refused(tmp_path: Path) -> None:
@@ -275,13 +275,13 @@ def test_fixed_boxes_are_squares_in_micrometres_cut_at_the_edge(tmp_path: Path) 
 def test_fixed_boxes_work_without_a_scale_and_say_so(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path, ["Im001_1"], {"Im001_1": POINTS})
     dataset = allidb.read(tmp_path)
-    (smear,) = dataset
-    assert smear.truth is not None and smear.mpp is None
-    side = smear.truth.boxes_xyxy[:, 2] - smear.truth.boxes_xyxy[:, 0]
+    (sample,) = dataset
+    assert sample.truth is not None and sample.mpp is None
+    side = sample.truth.boxes_xyxy[:, 2] - sample.truth.boxes_xyxy[:, 0]
     assert np.allclose(side, 15 / allidb.NOMINAL_MPP[0], atol=0.01)
     assert any("0.07 µm/px" in note for note in dataset.notes)
     given = allidb.read(tmp_path, mpp=(0.1, 0.1))
-    assert given.smears[0].mpp == (0.1, 0.1) and not given.notes
+    assert given.samples[0].mpp == (0.1, 0.1) and not given.notes
 
 
 def test_no_boxes_leaves_points(tmp_path: Path) -> None:
@@ -294,8 +294,8 @@ def test_segmented_boxes_fit_the_cell(tmp_path: Path) -> None:
     lookalike.picture(tmp_path / "Im001_1.jpg", lookalike.SMALL_WH, POINTS)
     nowhere = (40, 40)  # bare ground: nothing to grow, so it gets a square
     (tmp_path / "Im001_1.xyc").write_text("".join(f"{x} {y}\n" for x, y in [*POINTS, nowhere]))
-    (smear,) = allidb.read(tmp_path, boxes="segment")
-    truth = smear.truth
+    (sample,) = allidb.read(tmp_path, boxes="segment")
+    truth = sample.truth
     assert truth is not None and truth.origin is not None and truth.point_xy is not None
     square, cells = truth[truth.origin == "fixed"], truth[truth.origin == "segment"]
     assert points(square) == [nowhere] and points(cells) == POINTS
@@ -322,12 +322,16 @@ def test_the_published_centroids_of_other_cells(tmp_path: Path, data_dir: Path) 
     lookalike.allidb1(tmp_path, lookalike.allidb1_stems())
     dataset = allidb.read(tmp_path, other=data_dir / "allidb1_other_xyc")
     cells = {
-        label: sum(len(smear.truth.of("wbc")) for smear in dataset if smear.label == label and smear.truth is not None)
+        label: sum(
+            len(sample.truth.with_classes("wbc"))
+            for sample in dataset
+            if sample.label == label and sample.truth is not None
+        )
         for label in ("all", "healthy")
     }
     assert (len(dataset), cells, dataset.dropped) == (108, {"all": 429, "healthy": 1001}, ())
-    assert [sum(smear.label == label for smear in dataset) for label in ("all", "healthy")] == [49, 59]
-    assert {smear.annotated for smear in dataset} == {("blast", "wbc")}
-    assert len({smear.group for smear in dataset}) == 108
-    smear = next(smear for smear in dataset if smear.path.stem == "Im034_0")
-    assert {(529, 536), (1798, 733), (710, 1220)} <= set(points(smear.truth))
+    assert [sum(sample.label == label for sample in dataset) for label in ("all", "healthy")] == [49, 59]
+    assert {sample.annotated for sample in dataset} == {("blast", "wbc")}
+    assert len({sample.group for sample in dataset}) == 108
+    sample = next(sample for sample in dataset if sample.path.stem == "Im034_0")
+    assert {(529, 536), (1798, 733), (710, 1220)} <= set(points(sample.truth))

@@ -20,14 +20,14 @@ def test_allidb2_crops_are_one_cell_each(tmp_path: Path) -> None:
     lookalike.allidb2(tmp_path, n_blasts=2, n_healthy=1)
     assert classified_folders.matches_allidb2(tmp_path)
     dataset = classified_folders.read_allidb2(tmp_path)
-    assert [smear.path.name for smear in dataset] == ["Im001_1.tif", "Im002_1.tif", "Im003_0.tif"]
-    assert [smear.label for smear in dataset] == ["blast", "blast", "wbc"]
-    for smear, label in zip(dataset, (BLAST, BLAST, WBC), strict=True):
-        assert smear.truth is not None and smear.truth.point_xy is not None
-        assert smear.truth.label.tolist() == [label]
-        assert smear.truth.point_xy.tolist() == [[128.5, 128.5]]
-        assert np.isnan(smear.truth.boxes_xyxy).all()
-        assert (smear.size_wh, smear.annotated, smear.group, smear.mpp) == ((257, 257), (), None, None)
+    assert [sample.path.name for sample in dataset] == ["Im001_1.tif", "Im002_1.tif", "Im003_0.tif"]
+    assert [sample.label for sample in dataset] == ["blast", "blast", "wbc"]
+    for sample, label in zip(dataset, (BLAST, BLAST, WBC), strict=True):
+        assert sample.truth is not None and sample.truth.point_xy is not None
+        assert sample.truth.label.tolist() == [label]
+        assert sample.truth.point_xy.tolist() == [[128.5, 128.5]]
+        assert np.isnan(sample.truth.boxes_xyxy).all()
+        assert (sample.size_wh, sample.annotated, sample.group, sample.mpp) == ((257, 257), (), None, None)
     assert "may leak" in dataset.notes[0]
 
 
@@ -48,12 +48,12 @@ def test_cnmc_subject_is_the_group(tmp_path: Path) -> None:
     assert classified_folders.matches_cnmc(tmp_path)
     dataset = classified_folders.read_cnmc(tmp_path)
     assert len(dataset) == 8
-    assert Counter(smear.label for smear in dataset) == {"blast": 4, "wbc": 4}
-    assert {smear.group for smear in dataset} == {"1", "2", "3", "4", "H1", "H2", "H3", "H4"}
-    assert {smear.group for smear in dataset if smear.label == "wbc"} == {"H1", "H2", "H3", "H4"}
-    assert {smear.size_wh for smear in dataset} == {(450, 450)}
+    assert Counter(sample.label for sample in dataset) == {"blast": 4, "wbc": 4}
+    assert {sample.group for sample in dataset} == {"1", "2", "3", "4", "H1", "H2", "H3", "H4"}
+    assert {sample.group for sample in dataset if sample.label == "wbc"} == {"H1", "H2", "H3", "H4"}
+    assert {sample.size_wh for sample in dataset} == {(450, 450)}
     one_fold = classified_folders.read_cnmc(tmp_path / "C-NMC_training_data/fold_0")
-    assert {smear.group for smear in one_fold} == {"1", "2", "H1", "H2"}
+    assert {sample.group for sample in one_fold} == {"1", "2", "H1", "H2"}
 
 
 def test_cnmc_file_in_the_wrong_folder_is_noted(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_cnmc_file_in_the_wrong_folder_is_noted(tmp_path: Path) -> None:
     (tmp_path / "fold_0/all/UID_1_1_1_all.bmp").rename(tmp_path / "fold_0/hem/UID_1_1_1_all.bmp")
     dataset = classified_folders.read_cnmc(tmp_path)
     assert dataset.notes == ("UID_1_1_1_all.bmp: found in the folder hem, taken by its name as all",)
-    assert Counter(smear.label for smear in dataset) == {"blast": 1, "wbc": 1}
+    assert Counter(sample.label for sample in dataset) == {"blast": 1, "wbc": 1}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_pbc_box_and_type(tmp_path: Path) -> None:
     assert first.truth is not None and second.truth is not None
     assert first.truth.boxes_xyxy.tolist() == [pytest.approx([121, 118, 247, 244], abs=1e-3)]
     assert first.truth.label.tolist() == [WBC] == second.truth.label.tolist()
-    assert [list(smear.truth.cell_type) for smear in (first, second)] == [["erythroblast"], ["immature_granulocyte"]]  # type: ignore[union-attr, arg-type]
+    assert [list(sample.truth.cell_type) for sample in (first, second)] == [["erythroblast"], ["immature_granulocyte"]]  # type: ignore[union-attr, arg-type]
     assert (first.annotated, first.mpp, first.split, first.truth.origin.tolist()) == (
         ("wbc",),
         (0.1, 0.1),
@@ -107,9 +107,9 @@ def test_pbc_box_and_type(tmp_path: Path) -> None:
 def test_pbc_box_that_reaches_over_the_edge_is_cut(tmp_path: Path) -> None:
     pbc(tmp_path, {"LY_1.jpg": "lymphocyte"})
     (tmp_path / "labels/LY_1.txt").write_text("4 0.9 0.5 0.4 1.0")
-    (smear,) = classified_folders.read_pbc(tmp_path)
-    assert smear.truth is not None
-    assert smear.truth.boxes_xyxy.tolist() == [pytest.approx([252, 0, 360, 363], abs=1e-3)]
+    (sample,) = classified_folders.read_pbc(tmp_path)
+    assert sample.truth is not None
+    assert sample.truth.boxes_xyxy.tolist() == [pytest.approx([252, 0, 360, 363], abs=1e-3)]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_pbc_picture_and_table_must_agree(tmp_path: Path) -> None:
     pbc(tmp_path, {"LY_1.jpg": "lymphocyte", "LY_2.jpg": "lymphocyte"})
     (tmp_path / "labels/LY_2.txt").unlink()
     dataset = classified_folders.read_pbc(tmp_path)
-    assert dataset.smears[1].truth is None and dataset.smears[1].annotated == ()
+    assert dataset.samples[1].truth is None and dataset.samples[1].annotated == ()
     assert dataset.notes == ("labels/LY_2.txt: missing, taken as not annotated",)
     (tmp_path / "images/LY_1.jpg").rename(tmp_path / "images/LY_3.jpg")
     with pytest.raises(FormatError, match=r"LY_1\.jpg: missing, although labels\.csv lists it"):
@@ -164,8 +164,8 @@ def test_all_fields_class_group_and_anisotropic_scale(tmp_path: Path) -> None:
         lookalike.picture(tmp_path / folder / "a.jpg", (224, 224))
     assert classified_folders.matches_all_fields(tmp_path)
     dataset = classified_folders.read_all_fields(tmp_path)
-    assert [smear.label for smear in dataset] == ["benign", "early", "pre", "pro"]
-    assert {(smear.mpp, smear.truth, smear.annotated, smear.group) for smear in dataset} == {
+    assert [sample.label for sample in dataset] == ["benign", "early", "pre", "pro"]
+    assert {(sample.mpp, sample.truth, sample.annotated, sample.group) for sample in dataset} == {
         ((0.5, 0.375), None, (), None)
     }
     assert "groups of overlapping fields are unknown" in dataset.notes[0]
@@ -179,8 +179,8 @@ def test_all_fields_reads_groups_and_clusters(tmp_path: Path) -> None:
     table.write_text(
         "image,class,number,cluster,mark,group\npro/a.jpg,pro,1,pro_c01,red,f0007\npro/b.jpg,pro,2,pro_c02,red,f0007\n"
     )
-    smears = classified_folders.read_all_fields(tmp_path).smears
-    assert [(smear.group, smear.cluster) for smear in smears] == [("f0007", "pro_c01"), ("f0007", "pro_c02")]
+    smears = classified_folders.read_all_fields(tmp_path).samples
+    assert [(sample.group, sample.cluster) for sample in smears] == [("f0007", "pro_c01"), ("f0007", "pro_c02")]
     table.write_text("image,cluster,group\npro/a.jpg,c,f\n")
     with pytest.raises(FormatError, match=r"no line for pro/b\.jpg"):
         classified_folders.read_all_fields(tmp_path)
@@ -201,12 +201,12 @@ def test_chula_points_and_types(tmp_path: Path) -> None:
     chula_copy(tmp_path, "594 95 0\r\n\r\n601 151 12\r\n601 151 3\r\n640 5 0\r\n")
     assert chula.matches(tmp_path) and not chula.matches(tmp_path / "Label")
     dataset = chula.read(tmp_path)
-    (smear,) = dataset
-    assert smear.truth is not None and smear.truth.point_xy is not None and smear.truth.cell_type is not None
-    assert smear.truth.point_xy.tolist() == [[594, 95], [601, 151]]
-    assert smear.truth.cell_type.tolist() == ["normal", "elliptocyte"]
-    assert smear.truth.label.tolist() == [RBC, RBC] and np.isnan(smear.truth.boxes_xyxy).all()
-    assert smear.annotated == ()
+    (sample,) = dataset
+    assert sample.truth is not None and sample.truth.point_xy is not None and sample.truth.cell_type is not None
+    assert sample.truth.point_xy.tolist() == [[594, 95], [601, 151]]
+    assert sample.truth.cell_type.tolist() == ["normal", "elliptocyte"]
+    assert sample.truth.label.tolist() == [RBC, RBC] and np.isnan(sample.truth.boxes_xyxy).all()
+    assert sample.annotated == ()
     assert dataset.dropped == (
         "Label/1.txt: point (601, 151) is there already",
         "Label/1.txt: point (640, 5) is outside the image of 640 x 480 px",
@@ -216,14 +216,14 @@ def test_chula_points_and_types(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("label", "word"), [(None, "missing"), ("", "empty"), ("\n", "empty")])
 def test_chula_without_points_is_not_annotated(tmp_path: Path, label: str | None, word: str) -> None:
     dataset = chula.read(chula_copy(tmp_path, label))
-    assert dataset.smears[0].truth is None and dataset.smears[0].annotated == ()
+    assert dataset.samples[0].truth is None and dataset.samples[0].annotated == ()
     assert dataset.notes == (f"Label/1.txt: {word}, taken as not annotated",)
 
 
 @pytest.mark.parametrize(("n", "annotated"), [(59, ()), (60, ("rbc",))])
 def test_chula_only_dense_pictures_are_annotated_completely(tmp_path: Path, n: int, annotated: tuple[str, ...]) -> None:
-    (smear,) = chula.read(chula_copy(tmp_path, "".join(f"{i} {i} 0\n" for i in range(n))))
-    assert smear.annotated == annotated
+    (sample,) = chula.read(chula_copy(tmp_path, "".join(f"{i} {i} 0\n" for i in range(n))))
+    assert sample.annotated == annotated
 
 
 @pytest.mark.parametrize("line", ["1 2", "1 2 13", "1 2 -1", "1 2 0 4", "a b c", "1.5 2 0"])
@@ -239,17 +239,17 @@ def test_chula_malformed_line_is_an_error_with_file_and_line(tmp_path: Path, lin
 def test_real_pbc(data_dir: Path) -> None:
     dataset = classified_folders.read_pbc(data_dir / "pbc_wbc")
     types = Counter(
-        str(smear.truth.cell_type[0]) for smear in dataset if smear.truth and smear.truth.cell_type is not None
+        str(sample.truth.cell_type[0]) for sample in dataset if sample.truth and sample.truth.cell_type is not None
     )
     assert types == {
         "basophil": 300, "eosinophil": 300, "erythroblast": 300, "immature_granulocyte": 70, "metamyelocyte": 125,
         "myelocyte": 125, "promyelocyte": 125, "lymphocyte": 300, "monocyte": 300, "band_neutrophil": 200,
         "segmented_neutrophil": 200, "neutrophil": 30,
     }  # fmt: skip
-    assert sum(len(smear.truth) for smear in dataset if smear.truth is not None) == 2375
-    assert {smear.size_wh for smear in dataset} == {(360, 363)}
+    assert sum(len(sample.truth) for sample in dataset if sample.truth is not None) == 2375
+    assert {sample.size_wh for sample in dataset} == {(360, 363)}
     assert not dataset.notes and not dataset.dropped and dataset.classes == ("wbc",)
-    side = np.concatenate([np.diff(smear.truth.boxes_xyxy[:, ::2]) for smear in dataset if smear.truth is not None])
+    side = np.concatenate([np.diff(sample.truth.boxes_xyxy[:, ::2]) for sample in dataset if sample.truth is not None])
     assert 100 < np.median(side) < 180 and classified_folders.matches_pbc(data_dir / "pbc_wbc")
 
 
@@ -257,24 +257,24 @@ def test_real_pbc(data_dir: Path) -> None:
 def test_real_all_fields(data_dir: Path) -> None:
     root = data_dir / "all_fields"
     dataset = classified_folders.read_all_fields(root)
-    assert Counter(smear.label for smear in dataset) == {"benign": 438, "early": 860, "pre": 783, "pro": 704}
-    groups = Counter(smear.group for smear in dataset)
+    assert Counter(sample.label for sample in dataset) == {"benign": 438, "early": 860, "pre": 783, "pro": 704}
+    groups = Counter(sample.group for sample in dataset)
     in_company = [n for n in groups.values() if n > 1]
     assert (len(groups), len(in_company), sum(in_company)) == (2272, 373, 886)
-    assert len({smear.cluster for smear in dataset}) == 63
-    assert {smear.size_wh for smear in dataset} == {(224, 224)} and classified_folders.matches_all_fields(root)
+    assert len({sample.cluster for sample in dataset}) == 63
+    assert {sample.size_wh for sample in dataset} == {(224, 224)} and classified_folders.matches_all_fields(root)
 
 
 @pytest.mark.realdata
 def test_real_chula(data_dir: Path) -> None:
     dataset = chula.read(data_dir / "chula_rbc12")
     assert chula.matches(data_dir / "chula_rbc12")
-    truths = [smear.truth for smear in dataset if smear.truth is not None]
+    truths = [sample.truth for sample in dataset if sample.truth is not None]
     types = Counter(str(kind) for truth in truths if truth.cell_type is not None for kind in truth.cell_type)
     expected = (846, 138, 46, 551, 395, 260, 221, 73, 157, 195, 52, 176, 217)
     assert [types[name] for name in chula.CELL_TYPES] == list(expected)
     assert (len(dataset), len(truths), sum(len(truth) for truth in truths), dataset.dropped) == (120, 115, 3327, ())
-    dense = sorted(int(smear.path.stem) for smear in dataset if smear.annotated)
+    dense = sorted(int(sample.path.stem) for sample in dataset if sample.annotated)
     assert dense == [1, 5, 22, 26, 42, 95, 100, 222, 240, 264, 300, 305, 320, 389]
-    unlabelled = sorted(int(smear.path.stem) for smear in dataset if smear.truth is None)
+    unlabelled = sorted(int(sample.path.stem) for sample in dataset if sample.truth is None)
     assert unlabelled == [53, 56, 114, 358, 454]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from made import SIZE_WH, cells, datasets, picture, same_cells, same_smears
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import RBC, WBC, Dataset, Detections, Smear
+from blastdet.core.types import RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import coco, coco_writer
 
 IMAGE = {"id": 7, "file_name": "a.jpg", "width": 64, "height": 48}
@@ -61,14 +61,14 @@ def _plain(found: Detections) -> bool:
 def test_a_document_of_detections_comes_back(pictures: Path, found: Detections) -> None:
     found = found[~np.isnan(found.boxes_xyxy).any(axis=1)]
     scored = found.with_columns(score=found.score, origin=["model"] * len(found))
-    smear = Smear(pictures / "0.png", SIZE_WH, truth=scored)
-    whole = coco.to_document(Dataset("run", pictures, (smear,)))
+    sample = Sample(pictures / "0.png", SIZE_WH, truth=scored)
+    whole = coco.to_document(Dataset("run", pictures, (sample,)))
     for annotation in whole["annotations"]:
         annotation.setdefault("score", 1.0)  # left out where all are 1, as in truth
     with TemporaryDirectory() as folder:
         path = Path(folder) / "detections.coco.json"
         path.write_text(json.dumps(whole))
-        same_cells(coco.read_results(path, Dataset("set", pictures, (smear,)))[0], scored)
+        same_cells(coco.read_results(path, Dataset("set", pictures, (sample,)))[0], scored)
 
 
 def test_pycocotools_reads_it_and_counts_neither_points_nor_ignored_cells(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_pycocotools_reads_it_and_counts_neither_points_nor_ignored_cells(tmp_pa
     boxes = np.array([[1, 1, 9, 9], [20, 20, 40, 40], [np.nan] * 4], np.float32)
     truth = Detections(boxes, point_xy=[[5, 5], [30, 30], [50, 40]], ignore=[False, True, False])
     path = picture(tmp_path / "in" / "a.jpg")
-    coco.write(Dataset("x", path.parent, (Smear(path, SIZE_WH, split="test", truth=truth),)), tmp_path / "o")
+    coco.write(Dataset("x", path.parent, (Sample(path, SIZE_WH, split="test", truth=truth),)), tmp_path / "o")
     with redirect_stdout(io.StringIO()):
         oracle = api.COCO(str(tmp_path / "o" / "annotations" / "instances_test.json"))
         rows = [{"image_id": 1, "category_id": 2, "bbox": [1, 1, 8, 8], "score": 0.9}]
@@ -88,15 +88,15 @@ def test_pycocotools_reads_it_and_counts_neither_points_nor_ignored_cells(tmp_pa
 
 
 def test_foreign_set(tmp_path: Path) -> None:
-    smear = coco.read(document(tmp_path), mpp=(0.5, 0.5)).smears[0]
-    assert smear.truth.boxes_xyxy.tolist() == [[1, 2, 4, 6]]
-    assert (smear.split, smear.mpp, smear.annotated, smear.truth.label.tolist()) == (
+    sample = coco.read(document(tmp_path), mpp=(0.5, 0.5)).samples[0]
+    assert sample.truth.boxes_xyxy.tolist() == [[1, 2, 4, 6]]
+    assert (sample.split, sample.mpp, sample.annotated, sample.truth.label.tolist()) == (
         "train",
         (0.5, 0.5),
         ("wbc",),
         [WBC],
     )
-    assert smear.truth.ignore is None
+    assert sample.truth.ignore is None
 
 
 def test_roboflow_folders_and_their_idle_category(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_roboflow_folders_and_their_idle_category(tmp_path: Path) -> None:
         ).mkdir() is None else 0
     dataset = coco.read(tmp_path)
     assert [s.split for s in dataset] == ["train", "val"]
-    assert dataset.smears[0].truth.label.tolist() == [RBC]
+    assert dataset.samples[0].truth.label.tolist() == [RBC]
 
 
 def test_pictures_in_the_coco_folders(tmp_path: Path) -> None:
@@ -115,14 +115,14 @@ def test_pictures_in_the_coco_folders(tmp_path: Path) -> None:
     file = document(tmp_path / "annotations", "instances_val.json")
     (tmp_path / "annotations" / "a.jpg").unlink()
     picture(tmp_path / "images" / "val" / "a.jpg")
-    assert coco.read(tmp_path).smears[0].path == tmp_path / "images" / "val" / "a.jpg"
+    assert coco.read(tmp_path).samples[0].path == tmp_path / "images" / "val" / "a.jpg"
     assert coco.read(file).root == tmp_path
 
 
 def test_crowd_is_ignored_and_empty_box_dropped(tmp_path: Path) -> None:
     rows = [CELL, {**CELL, "id": 2, "iscrowd": 1}, {**CELL, "id": 3, "bbox": [5, 5, 0, 9]}]
     dataset = coco.read(document(tmp_path, annotations=rows))
-    assert dataset.smears[0].truth.ignore.tolist() == [False, True]
+    assert dataset.samples[0].truth.ignore.tolist() == [False, True]
     assert len(dataset.dropped) == 1 and "annotation 3" in dataset.dropped[0]
 
 
@@ -173,7 +173,7 @@ def test_faulty_json(tmp_path: Path, text: str, words: str) -> None:
 
 def a_set(tmp_path: Path, names: tuple[str, ...] = ("a.jpg", "b.jpg")) -> Dataset:
     paths = [picture(tmp_path / name) for name in names]
-    return Dataset("set", tmp_path, tuple(Smear(path, SIZE_WH, truth=Detections.empty()) for path in paths))
+    return Dataset("set", tmp_path, tuple(Sample(path, SIZE_WH, truth=Detections.empty()) for path in paths))
 
 
 def results(tmp_path: Path, rows: Any) -> Path:
@@ -197,15 +197,15 @@ def test_results_by_name_stem_number_and_id(tmp_path: Path) -> None:
 
 def test_results_by_the_ids_of_our_own_file(tmp_path: Path) -> None:
     smears = tuple(
-        Smear(picture(tmp_path / "in" / f"{i}.jpg"), SIZE_WH, split=split, truth=Detections([[1, 1, 5, 5]]))
+        Sample(picture(tmp_path / "in" / f"{i}.jpg"), SIZE_WH, split=split, truth=Detections([[1, 1, 5, 5]]))
         for i, split in ((9, "train"), (1, "test"))  # stems that are ids of the other picture
     )
     dataset = coco.write(Dataset("x", tmp_path / "in", smears), tmp_path / "o")
     entry = json.loads((tmp_path / "o" / "annotations" / "instances_test.json").read_text())["images"][0]
     path = results(tmp_path, [{**FOUND, "image_id": entry["id"]}])
     assert [len(found) for found in coco.read_results(path, dataset)] == [0, 1]
-    assert [len(found) for found in coco.read_results(path, dataset.of("test"))] == [1]
-    assert [len(found) for found in coco.read_results(path, dataset.of("train"))] == [0]
+    assert [len(found) for found in coco.read_results(path, dataset.with_split("test"))] == [1]
+    assert [len(found) for found in coco.read_results(path, dataset.with_split("train"))] == [0]
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,10 @@ def test_every_format_gives_the_set_back(source: Path, tmp_path: Path, format_: 
     run(source, tmp_path / "o", "--to", format_, how)
     read = registry.read(source)
     same_smears(read, registry.read(tmp_path / "o"), tolerance=1e-3)
-    for smear in registry.read(tmp_path / "o"):
-        original = source / "JPEGImages" / smear.path.name
-        assert smear.path.read_bytes() == original.read_bytes()
-        assert smear.path.samefile(original) == (how == "--link")
+    for sample in registry.read(tmp_path / "o"):
+        original = source / "JPEGImages" / sample.path.name
+        assert sample.path.read_bytes() == original.read_bytes()
+        assert sample.path.samefile(original) == (how == "--link")
 
 
 def test_all_formats_in_one_folder_share_their_pictures(source: Path, tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_resampling_scales_picture_and_boxes_and_makes_pixels_square(tmp_path: P
     pixels[12:24, 16:32] = (90, 40, 120)
     Image.fromarray(pixels).save(root / "JPEGImages" / "a.jpg", quality=95)
     run(root, tmp_path / "o", "--mpp", 0.25, "--source-mpp", "0.5,0.75")
-    (smear,) = registry.read(tmp_path / "o")
-    assert smear.size_wh == (128, 144) and smear.mpp == pytest.approx((0.25, 0.25))
-    assert smear.truth.boxes_xyxy.tolist() == [[32, 36, 64, 72]]
-    with Image.open(smear.path) as image:
+    (sample,) = registry.read(tmp_path / "o")
+    assert sample.size_wh == (128, 144) and sample.mpp == pytest.approx((0.25, 0.25))
+    assert sample.truth.boxes_xyxy.tolist() == [[32, 36, 64, 72]]
+    with Image.open(sample.path) as image:
         assert image.format == "JPEG"
         dark = np.asarray(image.convert("L")) < 150
     rows, columns = np.flatnonzero(dark.any(axis=1)), np.flatnonzero(dark.any(axis=0))
@@ -87,10 +87,10 @@ def test_resampling_scales_picture_and_boxes_and_makes_pixels_square(tmp_path: P
 def test_resampling_tells_the_scale_that_whole_pixels_give(tmp_path: Path) -> None:
     root = voc(tmp_path / "src", {"a": voc_xml([("WBC", 1, 1, 64, 48)])})
     run(root, tmp_path / "o", "--mpp", 0.3, "--source-mpp", "0.1")
-    (smear,) = registry.read(tmp_path / "o")
-    assert smear.size_wh == (21, 16)
-    assert smear.mpp == pytest.approx((0.1 * 64 / 21, 0.3))
-    np.testing.assert_allclose(smear.truth.boxes_xyxy, [[0, 0, 21, 16]], atol=1e-5)
+    (sample,) = registry.read(tmp_path / "o")
+    assert sample.size_wh == (21, 16)
+    assert sample.mpp == pytest.approx((0.1 * 64 / 21, 0.3))
+    np.testing.assert_allclose(sample.truth.boxes_xyxy, [[0, 0, 21, 16]], atol=1e-5)
 
 
 def test_other_formats_become_png(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_allidb1_with_fixed_boxes_and_the_other_cells(tmp_path: Path) -> None:
 def test_points_without_boxes_survive_coco(tmp_path: Path) -> None:
     lookalike.allidb1(tmp_path / "src", ["Im048_1"], {"Im048_1": b"300 400\n"})
     run(tmp_path / "src", tmp_path / "o", "--boxes", "none")
-    (smear,) = registry.read(tmp_path / "o")
-    assert np.isnan(smear.truth.boxes_xyxy).all() and smear.truth.point_xy.tolist() == [[300, 400]]
+    (sample,) = registry.read(tmp_path / "o")
+    assert np.isnan(sample.truth.boxes_xyxy).all() and sample.truth.point_xy.tolist() == [[300, 400]]
 
 
 def test_an_existing_folder_is_not_touched_unless_told_to(source: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 from blastdet.cli import cli
 from blastdet.core.errors import FormatError, ScaleError
-from blastdet.core.types import BLAST, RBC, WBC, Dataset, Detections, Smear
+from blastdet.core.types import BLAST, RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.crop_dataset import (
     NOT_A_CELL,
     Cells,
@@ -104,8 +104,8 @@ def _set(tmp_path):
         cell_type=["", "lymphocyte", "", ""],
     )
     known = {"mpp": (0.25, 0.25), "group": "g", "cluster": "c", "split": "train"}
-    one = Smear(tmp_path / "a.png", (100, 80), annotated=("blast", "wbc", "rbc"), truth=truth, **known)
-    two = Smear(tmp_path / "b.png", (100, 80), mpp=(0.5, 0.5), label="early", split="train")
+    one = Sample(tmp_path / "a.png", (100, 80), annotated=("blast", "wbc", "rbc"), truth=truth, **known)
+    two = Sample(tmp_path / "b.png", (100, 80), mpp=(0.5, 0.5), label="early", split="train")
     return Dataset("made", tmp_path, (one, two))
 
 
@@ -138,17 +138,17 @@ def test_detections_take_the_label_of_the_cell_they_match(tmp_path):
 @pytest.mark.parametrize("how", ["one cell is a point", "only blasts are annotated"])
 def test_where_not_all_white_cells_are_boxed_nothing_is_called_no_cell(tmp_path, how):
     dataset = _set(tmp_path)
-    smear = dataset.smears[0]
+    sample = dataset.samples[0]
     if how == "one cell is a point":
-        xyxy = smear.truth.boxes_xyxy.copy()
+        xyxy = sample.truth.boxes_xyxy.copy()
         xyxy[1] = np.nan
         points = [[20, 20], [60, 20], [15, 55], [70, 60]]
-        smear = replace(smear, truth=smear.truth.with_columns(boxes_xyxy=xyxy, point_xy=points))
+        sample = replace(sample, truth=sample.truth.with_columns(boxes_xyxy=xyxy, point_xy=points))
     else:
-        smear = replace(smear, annotated=("blast",))
+        sample = replace(sample, annotated=("blast",))
     found = Detections([[11, 10, 31, 30], [82, 60, 98, 78]], score=[0.9, 0.9])
     predictions = Predictions("made", (found, Detections.empty()), {"wbc": 0.5})
-    one, _ = found_cells(replace(dataset, smears=(smear, dataset.smears[1])), predictions)
+    one, _ = found_cells(replace(dataset, samples=(sample, dataset.samples[1])), predictions)
     assert one.labels == ("blast", "")
 
 
@@ -180,9 +180,9 @@ def test_cells_whose_crop_shows_a_mark_are_left_out_and_no_others(noise, mark, b
 
 
 def test_boxes_are_cut_to_the_picture(tmp_path):
-    smear = _set(tmp_path).smears[0]
+    sample = _set(tmp_path).samples[0]
     truth = Detections([[-1e11, -1e11, 1e11, 1e11], [1e6, 1e6, 1e6 + 50, 1e6 + 50], [90, 70, 130, 90]])
-    (cells,) = true_cells(Dataset("wild", tmp_path, (replace(smear, truth=truth),)))
+    (cells,) = true_cells(Dataset("wild", tmp_path, (replace(sample, truth=truth),)))
     assert cells.found.boxes_xyxy.tolist() == [[0, 0, 100, 80], [90, 70, 100, 80]]
     assert cells.left_out == {"off the picture": 1}
 
@@ -190,16 +190,16 @@ def test_boxes_are_cut_to_the_picture(tmp_path):
 def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_done(tmp_path):
     dataset, out = _set(tmp_path), tmp_path / "out"
     out.mkdir()
-    broken = replace(dataset.smears[0], path=tmp_path / "broken.png")
-    broken.path.write_bytes(dataset.smears[0].path.read_bytes()[:60])
-    whole = replace(dataset, smears=(broken, dataset.smears[0]))
+    broken = replace(dataset.samples[0], path=tmp_path / "broken.png")
+    broken.path.write_bytes(dataset.samples[0].path.read_bytes()[:60])
+    whole = replace(dataset, samples=(broken, dataset.samples[0]))
     rows, failed = write_crops(whole, true_cells(whole), out)
     assert [row.source for row in rows] == ["a.png", "a.png"] and "broken.png" in failed[0]
 
 
 def test_cells_without_a_scale_are_one_line(tmp_path):
-    smear = _set(tmp_path).smears[0]
-    bare = Dataset("bare", tmp_path, (Smear(smear.path, smear.size_wh, truth=smear.truth),))
+    sample = _set(tmp_path).samples[0]
+    bare = Dataset("bare", tmp_path, (Sample(sample.path, sample.size_wh, truth=sample.truth),))
     with pytest.raises(ScaleError, match=r"a\.png: µm/px unknown"):
         true_cells(bare)
 
@@ -271,7 +271,7 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
 
 def test_the_command_with_a_model(tmp_path):
     picture = shutil.copy(Path(__file__).parents[2] / "datasets/demo/smear.jpg", tmp_path)
-    bare = Dataset("demo", tmp_path, (Smear(Path(picture), image_size(picture)),))
+    bare = Dataset("demo", tmp_path, (Sample(Path(picture), image_size(picture)),))
     registry.write(bare, tmp_path, "coco")
     words = (tmp_path, tmp_path / "out", "--images", tmp_path, "--mpp", "auto")
     code, text = _run(*words, "--weights", "default")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from made import SIZE_WH, picture, voc, voc_xml
 
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError
-from blastdet.core.types import BLAST, PLATELET, RBC, WBC, Dataset, Detections, Smear
+from blastdet.core.types import BLAST, PLATELET, RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets import label_corrections
 from blastdet.datasets.formats import class_names, coco, csv_table, files, registry
 
@@ -92,8 +92,8 @@ def test_a_map_wins_over_a_name_of_ours_and_must_lead_to_one() -> None:
         class_names.label_of("wbc", {"x": "leukocyte"}, "f")
 
 
-def a_set(root: Path, *names: str, **smear: Any) -> Dataset:
-    return Dataset("x", root, tuple(Smear(picture(root / name), SIZE_WH, **smear) for name in names))
+def a_set(root: Path, *names: str, **sample: Any) -> Dataset:
+    return Dataset("x", root, tuple(Sample(picture(root / name), SIZE_WH, **sample) for name in names))
 
 
 def test_names_never_collide(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_names_never_collide(tmp_path: Path) -> None:
 
 def test_pictures_are_copied_byte_for_byte_or_linked(tmp_path: Path) -> None:
     dataset = a_set(tmp_path / "in", "a.jpg", truth=Detections.empty(), split="val")
-    source = dataset.smears[0].path
-    copied = files.place_images(dataset, tmp_path / "copy").smears[0].path
-    linked = files.place_images(dataset, tmp_path / "link", "link").smears[0].path
+    source = dataset.samples[0].path
+    copied = files.place_images(dataset, tmp_path / "copy").samples[0].path
+    linked = files.place_images(dataset, tmp_path / "link", "link").samples[0].path
     assert copied == tmp_path / "copy" / "images" / "val" / "a.jpg"
     assert copied.read_bytes() == linked.read_bytes() == source.read_bytes()
     assert not copied.samefile(source) and linked.samefile(source)
     again = files.place_images(files.place_images(dataset, tmp_path / "link"), tmp_path / "link")
-    assert again.smears[0].path == linked and source.read_bytes() == copied.read_bytes()
+    assert again.samples[0].path == linked and source.read_bytes() == copied.read_bytes()
     picture(tmp_path / "other" / "b.jpg")
     linked.unlink()
     linked.symlink_to(tmp_path / "other" / "b.jpg")
@@ -156,14 +156,14 @@ def test_the_table_has_one_row_a_cell(tmp_path: Path) -> None:
     assert (second["x1"], second["width_um"], second["point_x"], second["blast_probability"]) == ("", "", "3.0", "0.5")
 
 
-def corrected(tmp_path: Path, *operations: Any) -> Smear:
+def corrected(tmp_path: Path, *operations: Any) -> Sample:
     picture(tmp_path / "a.jpg")
     truth = Detections([[0, 0, 4, 4], [0, 0, 4, 4], [5, 5, 9, 9]], label=[WBC, RBC, RBC], origin=["human"] * 3)
-    smear = Smear(tmp_path / "a.jpg", SIZE_WH, annotated=("wbc", "rbc"), truth=truth)
+    sample = Sample(tmp_path / "a.jpg", SIZE_WH, annotated=("wbc", "rbc"), truth=truth)
     (tmp_path / "c.json").write_text(json.dumps({"corrections": operations}))
-    dataset = label_corrections.apply_corrections(Dataset("x", tmp_path, (smear,)), tmp_path / "c.json")
-    assert len(truth) == 3 and smear.annotated == ("wbc", "rbc")
-    return dataset.smears[0]
+    dataset = label_corrections.apply_corrections(Dataset("x", tmp_path, (sample,)), tmp_path / "c.json")
+    assert len(truth) == 3 and sample.annotated == ("wbc", "rbc")
+    return dataset.samples[0]
 
 
 def operation(op: str, name: str, box: Any = None) -> dict[str, Any]:
@@ -171,17 +171,17 @@ def operation(op: str, name: str, box: Any = None) -> dict[str, Any]:
 
 
 def test_corrections_do_what_they_say(tmp_path: Path) -> None:
-    smear = corrected(
+    sample = corrected(
         tmp_path,
         operation("remove", "rbc", [0, 0, 4, 4]),
         operation("relabel", "platelet", [5, 5, 9, 9]),
         operation("add", "blast", [10, 10, 20, 20]),
         operation("unannotate", "rbc"),
     )
-    assert smear.truth.boxes_xyxy.tolist() == [[0, 0, 4, 4], [5, 5, 9, 9], [10, 10, 20, 20]]
-    assert smear.truth.label.tolist() == [WBC, PLATELET, BLAST]
-    assert smear.truth.origin.tolist() == ["human"] * 3
-    assert smear.annotated == ("wbc",)
+    assert sample.truth.boxes_xyxy.tolist() == [[0, 0, 4, 4], [5, 5, 9, 9], [10, 10, 20, 20]]
+    assert sample.truth.label.tolist() == [WBC, PLATELET, BLAST]
+    assert sample.truth.origin.tolist() == ["human"] * 3
+    assert sample.annotated == ("wbc",)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +220,9 @@ def test_corrections_of_bccd(data_dir: Path) -> None:
     assert counts == {"wbc": 372 + 2 - 1 + 4, "rbc": 4153 - 8, "platelet": 361 - 2 + 1}
     assert all(s.truth.counts()["wbc"] for s in dataset)
     assert sum("rbc" not in s.annotated for s in dataset) == 15
-    for smear in dataset:
-        inside = np.clip(smear.truth.boxes_xyxy, 0, [640, 480, 640, 480])
-        np.testing.assert_array_equal(inside, smear.truth.boxes_xyxy)
+    for sample in dataset:
+        inside = np.clip(sample.truth.boxes_xyxy, 0, [640, 480, 640, 480])
+        np.testing.assert_array_equal(inside, sample.truth.boxes_xyxy)
 
 
 JSON = st.recursive(

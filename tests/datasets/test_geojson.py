@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from made import SIZE_WH, cells, picture, same_cells
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import RBC, WBC, Dataset, Detections, Smear
+from blastdet.core.types import RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import geojson
 
 
@@ -68,7 +68,7 @@ def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:
 
 def test_a_data_set_there_and_back(tmp_path: Path) -> None:
     smears = tuple(
-        Smear(picture(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
+        Sample(picture(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
         for n, s, t in (
             ("a", "train", Detections([[1, 1, 9, 9]])),
             ("b", "test", Detections.empty()),
@@ -81,7 +81,7 @@ def test_a_data_set_there_and_back(tmp_path: Path) -> None:
         "a": ("train", 1, (0.1, 0.1)),
         "b": ("test", 0, (0.1, 0.1)),
     }
-    assert back.smears[0].annotated == ("wbc",)
+    assert back.samples[0].annotated == ("wbc",)
 
 
 def test_exports_of_qupath_old_and_new(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_exports_of_qupath_old_and_new(tmp_path: Path) -> None:
     two = {"type": "MultiPolygon", "coordinates": [[[[1, 1], [2, 1], [2, 4]]], [[[7, 2], [9, 2], [9, 3]]]]}
     point = feature(geometry={"type": "Point", "coordinates": [3, 4]})
     path = written(tmp_path, [old, feature(geometry=two), point])
-    truth = geojson.read(path, class_map={"WBC": "rbc"}).smears[0].truth
+    truth = geojson.read(path, class_map={"WBC": "rbc"}).samples[0].truth
     np.testing.assert_array_equal(truth.boxes_xyxy, [[1, 2, 5, 9], [1, 1, 9, 4], [np.nan] * 4])
     np.testing.assert_array_equal(truth.point_xy, [[np.nan] * 2, [np.nan] * 2, [3, 4]])
     assert truth.score.tolist() == [0.75, 1, 1] and set(truth.label) == {RBC}

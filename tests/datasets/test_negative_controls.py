@@ -14,10 +14,10 @@ from PIL import Image
 
 from blastdet.cli import cli
 from blastdet.cli.data_commands import crops
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Smear
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.crop_dataset import found_cells, read_table, true_cells
 from blastdet.datasets.formats import registry
-from blastdet.datasets.negative_controls import DISC_UM, PROBES, WINDOW_UM, crop_of, windows
+from blastdet.datasets.negative_controls import DISC_UM, NEGATIVE_CONTROLS, WINDOW_UM, crop_of, windows
 from blastdet.evaluation.evaluate import Predictions
 from blastdet.imaging.cell_crops import crop, window
 from blastdet.imaging.io import image_size, open_smear, read_image
@@ -66,7 +66,7 @@ def test_a_place_is_found_on_empty_film_and_none_where_none_is_free():
     assert not np.isnan(windows("elsewhere", cell, (SIZE, (0.3, 0.3)), cell, NONE)).any()
     everywhere = _array([(0, 0, *SIZE)])
     assert np.isnan(windows("elsewhere", cell, (SIZE, (0.3, 0.3)), everywhere, NONE)).all()
-    for probe in PROBES:
+    for probe in NEGATIVE_CONTROLS:
         assert np.isnan(windows(probe, cell, (SIZE, (0.1, 0.1)), cell, NONE)).all()  # a picture of 24 x 18 µm
 
 
@@ -122,19 +122,19 @@ def folder(tmp_path):
     """A smear with a blast, a monocyte and a nucleus that nobody annotated."""
     _film(tmp_path / "a.png", (20, 20, 60, 60), (30, 100, 60, 130), (170, 20, 210, 60))
     truth = Detections([[20, 20, 60, 60], [30, 100, 60, 130]], label=[BLAST, WBC], cell_type=["", "monocyte"])
-    smear = Smear(tmp_path / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25), split="train")
-    registry.write(Dataset("made", tmp_path, (smear,)), tmp_path, "coco")
+    sample = Sample(tmp_path / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25), split="train")
+    registry.write(Dataset("made", tmp_path, (sample,)), tmp_path, "coco")
     return tmp_path
 
 
 def test_the_command_offers_what_there_is():
     """Its words are spelt out, for --help imports nothing heavy."""
     (option,) = (one for one in crops.command.params if one.name == "probe")
-    assert tuple(option.type.choices) == PROBES
+    assert tuple(option.type.choices) == NEGATIVE_CONTROLS
 
 
 def test_the_command_cuts_windows_and_says_so_in_its_record(folder):
-    for probe in PROBES:
+    for probe in NEGATIVE_CONTROLS:
         words = [folder, folder / probe, "--images", folder, "--probe", probe, "--mark", "470,230,480,240"]
         code, text = _run(*words)
         assert code == 0 and "crops    2: blast 1, wbc 1" in text, text
@@ -160,11 +160,11 @@ def test_cells_that_were_only_pointed_at_are_no_free_place(folder):
     """The third nucleus gets a point and no box, and the picture nothing that its colour tells."""
     middles = np.array([[np.nan, np.nan], [190, 40]], np.float32)
     truth = Detections([[20, 20, 60, 60], [np.nan] * 4], label=[BLAST, WBC], point_xy=middles)
-    smear = Smear(folder / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25))
-    (cells,) = true_cells(Dataset("made", folder, (smear,)))
+    sample = Sample(folder / "a.png", WIDE, annotated=("blast", "wbc"), truth=truth, mpp=(0.25, 0.25))
+    (cells,) = true_cells(Dataset("made", folder, (sample,)))
     np.testing.assert_array_equal(cells.nucleated, [[20, 20, 60, 60], [190 - 48, 40 - 48, 190 + 48, 40 + 48]])
     found = Detections([[20, 20, 60, 60]], score=[0.9])
-    (cells,) = found_cells(Dataset("made", folder, (smear,)), Predictions("made", (found,), {"wbc": 0.5}))
+    (cells,) = found_cells(Dataset("made", folder, (sample,)), Predictions("made", (found,), {"wbc": 0.5}))
     assert [190 - 48, 40 - 48, 190 + 48, 40 + 48] in cells.nucleated.tolist()
 
 

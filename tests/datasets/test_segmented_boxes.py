@@ -7,16 +7,16 @@ from pathlib import Path
 import lookalike
 import numpy as np
 import pytest
-from drawn import FILM, box, smear
+from drawn import FILM, box, sample
 from made import convert as run
 from made import voc, voc_xml
 from PIL import Image
 
 from blastdet.core import boxes
 from blastdet.core.errors import ConfigError, ScaleError
-from blastdet.core.types import PLATELET, RBC, WBC, Dataset, Detections, Smear
+from blastdet.core.types import PLATELET, RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
-from blastdet.segmentation.boxes_from_points import grow_cells, grow_red_cells
+from blastdet.segmentation.boxes_from_points import boxes_from_points, red_cell_boxes_from_points
 
 MPP = 7.5 / 48
 WHITE = [(120, 110, 44), (330, 220, 36)]
@@ -35,14 +35,14 @@ def unannotated(root: Path, **pictures: object) -> Path:
     """A COCO set that says neither scale nor cells."""
     fields(root / "src", **pictures)
     read = registry.read(root / "src")
-    bare = Dataset("bare", read.root, tuple(Smear(s.path, s.size_wh) for s in read))
+    bare = Dataset("bare", read.root, tuple(Sample(s.path, s.size_wh) for s in read))
     registry.write(bare, root / "src", "coco")
     return root / "src"
 
 
 def test_a_set_without_points_gets_white_cells(tmp_path: Path) -> None:
     blank = np.full((360, 480, 3), FILM, np.uint8)
-    source = fields(tmp_path / "src", a=smear(WHITE), blank=blank)
+    source = fields(tmp_path / "src", a=sample(WHITE), blank=blank)
     text = run(source, tmp_path / "o", "--boxes", "segment", "--source-mpp", MPP)
     lines = text.splitlines()
     assert lines[:3] == [
@@ -62,7 +62,7 @@ def test_a_set_without_points_gets_white_cells(tmp_path: Path) -> None:
 
 def test_scale_comes_from_the_red_cells_where_the_set_does_not_say(tmp_path: Path) -> None:
     blank = np.full((360, 480, 3), FILM, np.uint8)
-    text = run(unannotated(tmp_path, a=smear(WHITE), blank=blank), tmp_path / "o", "--boxes", "segment")
+    text = run(unannotated(tmp_path, a=sample(WHITE), blank=blank), tmp_path / "o", "--boxes", "segment")
     assert "drawn    segment 2; left: 0 cells and 1 pictures without a box" in text
     assert "note     boxes drawn at the µm/px that red cells tell, in 1 pictures" in text
     assert "blank.jpg: left without boxes, no scale: nothing stands out from the background" in text
@@ -101,7 +101,7 @@ def chula(root: Path) -> tuple[Path, list[tuple[int, int]]]:
     (root / "Label").mkdir(parents=True)
     (root / "Dataset").mkdir()
     for name in ("1", "2"):
-        Image.fromarray(smear([])).save(root / "Dataset" / f"{name}.jpg", quality=95)
+        Image.fromarray(sample([])).save(root / "Dataset" / f"{name}.jpg", quality=95)
     rows = [f"{x} {y} 0" for x, y in [*points[2:], (80, 80)]]
     (root / "Label" / "1.txt").write_text("\n".join(rows))
     return root, points[2:]
@@ -128,7 +128,7 @@ def test_boxes_that_are_there_stay_and_platelets_get_none() -> None:
         origin=["human", "", "", ""],
     )
     before = cells.boxes_xyxy.copy()
-    grown = grow_cells(smear(WHITE), cells, (MPP, MPP))
+    grown = boxes_from_points(sample(WHITE), cells, (MPP, MPP))
     kept = {tuple(p): (o, b) for p, o, b in zip(grown.point_xy.tolist(), grown.origin, grown.boxes_xyxy, strict=True)}
     assert kept[35, 35][0] == "human" and kept[35, 35][1].tolist() == given
     assert kept[120, 110][0] == kept[40, 280][0] == "segment"
@@ -139,19 +139,19 @@ def test_boxes_that_are_there_stay_and_platelets_get_none() -> None:
 @pytest.mark.parametrize("size_wh", [(1, 1), (40, 30)])
 def test_a_blank_picture_grows_nothing(size_wh: tuple[int, int]) -> None:
     blank = np.full((size_wh[1], size_wh[0], 3), 200, np.uint8)
-    assert np.isnan(grow_red_cells(blank, np.array([[0.0, 0.0]]), (0.1, 0.1))).all()
-    assert grow_red_cells(blank, np.empty((0, 2)), (0.1, 0.1)).shape == (0, 4)
+    assert np.isnan(red_cell_boxes_from_points(blank, np.array([[0.0, 0.0]]), (0.1, 0.1))).all()
+    assert red_cell_boxes_from_points(blank, np.empty((0, 2)), (0.1, 0.1)).shape == (0, 4)
 
 
 @pytest.mark.realdata
 def test_red_cells_of_bccd_from_their_middles(data_dir: Path) -> None:
-    part = list(registry.read(data_dir / "bccd").of("train"))[::25]
+    part = list(registry.read(data_dir / "bccd").with_split("train"))[::25]
     from blastdet.imaging.io import read_image
 
     iou, n = [], 0
     for found in part:
-        truth = found.truth.of("rbc")
-        grown = grow_red_cells(read_image(found.path), truth.centres_xy, (7.5 / 105, 7.5 / 105))
+        truth = found.truth.with_classes("rbc")
+        grown = red_cell_boxes_from_points(read_image(found.path), truth.centres_xy, (7.5 / 105, 7.5 / 105))
         there = ~np.isnan(grown[:, 0])
         iou += np.diag(boxes.iou_matrix(grown[there], truth.boxes_xyxy[there])).tolist()
         n += len(truth)

@@ -14,18 +14,18 @@ from made import picture, voc, voc_xml
 
 from blastdet.cli.data_commands.split import command
 from blastdet.core.errors import ConfigError, FormatError
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
 
 
 def a_set(*rows: tuple[str, str | None, str | None]) -> Dataset:
     """A set of smears (name, group, split) whose files do not exist."""
-    return Dataset("set", Path("/s"), tuple(Smear(Path("/s") / n, (9, 9), group=g, split=s) for n, g, s in rows))
+    return Dataset("set", Path("/s"), tuple(Sample(Path("/s") / n, (9, 9), group=g, split=s) for n, g, s in rows))
 
 
 def splits_of(dataset: Dataset) -> list[str | None]:
-    return [smear.split for smear in dataset]
+    return [sample.split for sample in dataset]
 
 
 OFFICIAL = a_set(
@@ -66,7 +66,7 @@ def test_leaks_name_group_and_files() -> None:
 
 def test_identical_files_leak_whatever_their_group(tmp_path: Path) -> None:
     paths = [picture(tmp_path / f"{n}.png", colour=(c, 0, 0)) for n, c in (("a", 1), ("b", 1), ("c", 9))]
-    smears = [Smear(p, (9, 9), group=p.stem, split=s) for p, s in zip(paths, ("train", "test", "val"), strict=True)]
+    smears = [Sample(p, (9, 9), group=p.stem, split=s) for p, s in zip(paths, ("train", "test", "val"), strict=True)]
     dataset = Dataset("set", tmp_path, tuple(smears))
     assert splits.leaks(dataset) == ["identical files: in train (a.png) and test (b.png)"]
     for seed in range(20):
@@ -87,7 +87,7 @@ def grouped_sets(draw: st.DrawFn) -> Dataset:
         label = draw(st.lists(st.integers(0, 3), max_size=4))
         truth = Detections(np.tile([0, 0, 1, 1], (len(label), 1)), label=label) if draw(st.booleans()) else None
         group = draw(st.one_of(st.none(), st.sampled_from("abcdefgh")))
-        rows.append(Smear(Path(f"/s/{i}"), (9, 9), group=group, label=draw(st.sampled_from((None, "x"))), truth=truth))
+        rows.append(Sample(Path(f"/s/{i}"), (9, 9), group=group, label=draw(st.sampled_from((None, "x"))), truth=truth))
     return Dataset("set", Path("/s"), tuple(rows))
 
 
@@ -107,12 +107,12 @@ def test_grouped_shares_classes_out_evenly() -> None:
     for i in range(300):
         label = rng.choice(4, p=[0.05, 0.1, 0.8, 0.05], size=rng.integers(5, 30))
         truth = Detections(np.tile([0, 0, 1, 1], (len(label), 1)), label=label)
-        smears.append(Smear(Path(f"/s/{i}"), (9, 9), group=f"g{i // rng.integers(1, 4)}", truth=truth))
+        smears.append(Sample(Path(f"/s/{i}"), (9, 9), group=f"g{i // rng.integers(1, 4)}", truth=truth))
     dataset = Dataset("set", Path("/s"), tuple(smears))
     for seed in range(5):
         drawn = splits.grouped(dataset, seed=seed)
         for name, share in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
-            part, whole = drawn.of(name), drawn
+            part, whole = drawn.with_split(name), drawn
             assert len(part) / len(whole) == pytest.approx(share, abs=0.02)
             for cell in ("blast", "wbc", "rbc", "platelet"):
                 number = [sum(s.truth.counts()[cell] for s in d) for d in (part, whole)]
@@ -247,7 +247,7 @@ def test_bccd_grouped_keeps_fields_whole_and_cells_even(data_dir: Path) -> None:
     assert splits.leaks(drawn) == []
     for name, share in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
         for cell, whole in (("wbc", 372), ("rbc", 4153), ("platelet", 361)):
-            assert sum(s.truth.counts()[cell] for s in drawn.of(name)) / whole == pytest.approx(share, abs=0.01)
+            assert sum(s.truth.counts()[cell] for s in drawn.with_split(name)) / whole == pytest.approx(share, abs=0.01)
 
 
 def test_what_is_no_split_is_not_replaced(leaking: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from blastdet.datasets.formats import voc as reader
 
 def test_boxes_become_zero_based_half_open_and_stay_inside(tmp_path: Path) -> None:
     root = voc(tmp_path, {"a": voc_xml([("WBC", 1, 1, 64, 48), ("RBC", 0, -3, 70, 50), ("Platelets", 5, 6, 7, 8)])})
-    truth = reader.read(root).smears[0].truth
+    truth = reader.read(root).samples[0].truth
     assert truth is not None
     assert truth.boxes_xyxy.tolist() == [[0, 0, 64, 48], [0, 0, 64, 48], [4, 5, 7, 8]]
     assert truth.label.tolist() == [WBC, RBC, PLATELET]
@@ -25,14 +25,14 @@ def test_boxes_become_zero_based_half_open_and_stay_inside(tmp_path: Path) -> No
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 5, 5, 9), (5, 9, 9, 5)])
 def test_box_without_area_is_dropped_by_name(tmp_path: Path, box: tuple[int, ...]) -> None:
     dataset = reader.read(voc(tmp_path, {"a": voc_xml([("RBC", *box), ("RBC", 1, 1, 4, 4)])}))
-    assert len(dataset.smears[0].truth) == 1
+    assert len(dataset.samples[0].truth) == 1
     assert len(dataset.dropped) == 1
     assert "a.xml" in dataset.dropped[0] and "without area" in dataset.dropped[0]
 
 
 def test_box_outside_the_picture_is_dropped_by_name(tmp_path: Path) -> None:
     dataset = reader.read(voc(tmp_path, {"a": voc_xml([("RBC", 70, 10, 90, 20)])}))
-    assert len(dataset.smears[0].truth) == 0
+    assert len(dataset.samples[0].truth) == 0
     assert "outside" in dataset.dropped[0]
 
 
@@ -50,9 +50,9 @@ def test_sets_groups_and_parent_folder(tmp_path: Path) -> None:
 def test_scale_of_bccd_is_noted_and_can_be_given(tmp_path: Path) -> None:
     root = voc(tmp_path, {"BloodImage_00000": voc_xml([])})
     dataset = reader.read(root)
-    assert dataset.smears[0].mpp == pytest.approx((0.0714, 0.0714), abs=1e-4)
+    assert dataset.samples[0].mpp == pytest.approx((0.0714, 0.0714), abs=1e-4)
     assert "0.0714" in dataset.notes[0]
-    assert reader.read(root, mpp=(0.1, 0.2)).smears[0].mpp == (0.1, 0.2)
+    assert reader.read(root, mpp=(0.1, 0.2)).samples[0].mpp == (0.1, 0.2)
 
 
 def test_a_picture_without_xml_is_not_an_empty_one(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_unknown_class_lists_both_sides_and_map_teaches_it(tmp_path: Path) -> No
     root = voc(tmp_path, {"a": voc_xml([("Lymphocyte", 1, 1, 4, 4)])})
     with pytest.raises(FormatError, match=r"a\.xml: class 'Lymphocyte' found, blast, wbc, rbc, platelet expected"):
         reader.read(root)
-    assert reader.read(root, class_map={"Lymphocyte": "wbc"}).smears[0].truth.label.tolist() == [WBC]
+    assert reader.read(root, class_map={"Lymphocyte": "wbc"}).samples[0].truth.label.tolist() == [WBC]
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_bccd_as_its_readme_counts_it(data_dir: Path) -> None:
     dataset = reader.read(data_dir / "bccd")
     counts = [sum(s.truth.counts()[name] for s in dataset) for name in ("wbc", "rbc", "platelet")]
     assert counts == [372, 4155 - 2, 361]
-    assert [len(dataset.of(name)) for name in ("train", "val", "test")] == [205, 87, 72]
+    assert [len(dataset.with_split(name)) for name in ("train", "val", "test")] == [205, 87, 72]
     assert len({s.group for s in dataset}) == 328
     assert [line.split(".")[0] for line in dataset.dropped] == ["BloodImage_00338", "BloodImage_00343"]
     assert {s.annotated for s in dataset} == {("wbc", "rbc", "platelet")}
-    sides = np.concatenate([s.truth.of("rbc").boxes_xyxy for s in dataset])
+    sides = np.concatenate([s.truth.with_classes("rbc").boxes_xyxy for s in dataset])
     assert np.median(sides[:, 2] - sides[:, 0]) == pytest.approx(reader.BCCD_RED_CELL_PX, abs=1.5)
 
 

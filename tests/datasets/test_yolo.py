@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made import SIZE_WH, datasets, picture, same_smears
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import PLATELET, WBC, Dataset, Detections, Smear
+from blastdet.core.types import PLATELET, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import yolo
 
 
@@ -39,8 +39,8 @@ def test_there_and_back_loses_nothing(pictures: Path, data: st.DataObject) -> No
 
 
 def test_sides_of_a_gigapixel_slide_come_back(tmp_path: Path) -> None:
-    smear = Smear(tmp_path / "a.png", (100_000, 70_000), truth=Detections([[99_990.25, 1.5, 99_999.75, 69_999.5]]))
-    text = yolo._label_text(smear, ("wbc",))
+    sample = Sample(tmp_path / "a.png", (100_000, 70_000), truth=Detections([[99_990.25, 1.5, 99_999.75, 69_999.5]]))
+    text = yolo._label_text(sample, ("wbc",))
     _, cx, _cy, w, _h = (float(v) for v in text.split())
     assert (cx + w / 2) * 100_000 == pytest.approx(99_999.75, abs=1e-3)
 
@@ -52,37 +52,37 @@ def test_ignored_cells_and_points_are_no_labels_but_are_told(tmp_path: Path) -> 
     )
     path = picture(tmp_path / "in" / "a.jpg")
     written = yolo.write(
-        Dataset("x", path.parent, (Smear(path, SIZE_WH, split="train", annotated=("wbc",), truth=truth),)),
+        Dataset("x", path.parent, (Sample(path, SIZE_WH, split="train", annotated=("wbc",), truth=truth),)),
         tmp_path / "o",
     )
     assert len((tmp_path / "o" / "labels" / "train" / "a.txt").read_text().splitlines()) == 1
     assert "2 cells without box or to be ignored" in written.notes[-1]
-    assert len(yolo.read(tmp_path / "o").smears[0].truth) == 3
+    assert len(yolo.read(tmp_path / "o").samples[0].truth) == 3
 
 
 def test_what_yolo_takes_for_background_is_told(tmp_path: Path) -> None:
     path = picture(tmp_path / "in" / "a.jpg")
-    smear = Smear(path, SIZE_WH, split="train", annotated=(), truth=Detections([[1, 1, 9, 9]]))
-    written = yolo.write(Dataset("x", path.parent, (smear,)), tmp_path / "o")
+    sample = Sample(path, SIZE_WH, split="train", annotated=(), truth=Detections([[1, 1, 9, 9]]))
+    written = yolo.write(Dataset("x", path.parent, (sample,)), tmp_path / "o")
     assert "1 pictures do not annotate wbc" in written.notes[-1]
 
 
 def test_a_picture_nobody_annotated_is_not_trained_as_empty(tmp_path: Path) -> None:
     path = picture(tmp_path / "in" / "a.jpg")
-    yolo.write(Dataset("x", path.parent, (Smear(path, SIZE_WH, split="train"),)), tmp_path / "o")
+    yolo.write(Dataset("x", path.parent, (Sample(path, SIZE_WH, split="train"),)), tmp_path / "o")
     assert not list((tmp_path / "o" / "images" / "train").iterdir())
-    back = yolo.read(tmp_path / "o").smears[0]
+    back = yolo.read(tmp_path / "o").samples[0]
     assert back.truth is None and back.split == "train"
 
 
 def test_edited_labels_win_over_the_sidecar(tmp_path: Path) -> None:
     path = picture(tmp_path / "in" / "a.jpg")
     truth = Detections([[1, 1, 9, 9]], cell_type=["x"])
-    yolo.write(Dataset("x", path.parent, (Smear(path, SIZE_WH, split="val", truth=truth),)), tmp_path / "o")
+    yolo.write(Dataset("x", path.parent, (Sample(path, SIZE_WH, split="val", truth=truth),)), tmp_path / "o")
     with (tmp_path / "o" / "labels" / "val" / "a.txt").open("a") as file:
         file.write("0 0.5 0.5 0.1 0.1\n")
     back = yolo.read(tmp_path / "o")
-    assert len(back.smears[0].truth) == 2 and back.smears[0].truth.cell_type is None
+    assert len(back.samples[0].truth) == 2 and back.samples[0].truth.cell_type is None
     assert "labels changed" in back.notes[-1]
 
 
@@ -108,7 +108,7 @@ def test_foreign_list_file_and_numbered_names(tmp_path: Path) -> None:
 def test_zero_box_is_dropped_by_name(tmp_path: Path) -> None:
     dataset = yolo.read(foreign(tmp_path, "0 0.5 0.5 0 0.5\n0 .5 .5 .1 .1\n"))
     assert dataset.dropped == ("a.txt: box 1 of 2 without area",)
-    assert len(dataset.smears[0].truth) == 1
+    assert len(dataset.samples[0].truth) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_ultralytics_finds_everything_from_any_folder(tmp_path: Path, monkeypatc
     check = pytest.importorskip("ultralytics.data.utils").check_det_dataset
     paths = [picture(tmp_path / "in" / f"{name}.jpg") for name in ("a", "b")]
     smears = tuple(
-        Smear(path, SIZE_WH, split=split, annotated=("wbc", "platelet"), truth=Detections([[1, 1, 9, 9]]))
+        Sample(path, SIZE_WH, split=split, annotated=("wbc", "platelet"), truth=Detections([[1, 1, 9, 9]]))
         for path, split in zip(paths, ("train", "val"), strict=True)
     )
     yolo.write(Dataset("x", tmp_path / "in", smears), tmp_path / "o")

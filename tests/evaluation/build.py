@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 
 Row = tuple[float, ...]
 
@@ -26,7 +26,7 @@ def dataset(truths: Sequence[Detections | None], **columns: object) -> Dataset:
     """One smear of 1000 x 1000 px for each truth; keyword arguments hold for all smears."""
     common = {"annotated": ("blast", "wbc", "rbc"), "mpp": (0.1, 0.1), **columns}
     smears = [
-        Smear(Path(f"/data/s{i:03}.png"), (1000, 1000), truth=truth, **common)  # type: ignore[arg-type]
+        Sample(Path(f"/data/s{i:03}.png"), (1000, 1000), truth=truth, **common)  # type: ignore[arg-type]
         for i, truth in enumerate(truths)
     ]
     return Dataset("made", Path("/data"), tuple(smears))
@@ -65,6 +65,6 @@ def problems(draw: st.DrawFn) -> tuple[Dataset, list[Detections]]:
     data = dataset(truths)
     annotated = [draw(st.sampled_from([("blast", "wbc", "rbc"), ("blast", "wbc"), ("rbc",)])) for _ in truths]
     smears = tuple(
-        Smear(s.path, s.size_wh, s.mpp, annotated=a, truth=s.truth) for s, a in zip(data, annotated, strict=True)
+        Sample(s.path, s.size_wh, s.mpp, annotated=a, truth=s.truth) for s, a in zip(data, annotated, strict=True)
     )
     return Dataset("made", Path("/data"), smears), found

@@ -27,7 +27,7 @@ from evaluation.build import cells, dataset, problems, random_found, random_trut
 
 
 def _scorable(data: Dataset, found: list[Detections]) -> bool:
-    truth = {name for smear in data if smear.truth is not None for name in smear.annotated}
+    truth = {name for sample in data if sample.truth is not None for name in sample.annotated}
     names = {("blast", "wbc", "rbc")[i] for part in found for i in part.label}
     return bool(truth) and (not names or bool(truth & names))
 
@@ -96,7 +96,7 @@ def test_a_smudge_hides_every_class() -> None:
 
 def test_a_class_is_not_scored_where_it_is_unknown() -> None:
     truth = cells([(0, 0, 10, 10)], 1)
-    known, unknown = dataset([truth]).smears[0], replace(dataset([truth]).smears[0], annotated=("wbc",))
+    known, unknown = dataset([truth]).samples[0], replace(dataset([truth]).samples[0], annotated=("wbc",))
     data = Dataset("two", known.path.parent, (known, unknown))
     false_red = cells([(0, 0, 10, 10, 0.9), (500, 500, 520, 520, 0.9)], [1, 2])
     result = average_precision(data, [Detections.empty(), false_red])
@@ -187,7 +187,7 @@ def test_weights_are_repeated_smears(problem: tuple[Dataset, list[Detections]], 
     # Without ties: the order of equal scores among copies of a smear has no meaning.
     shift = np.cumsum([0, *map(len, found)])
     found = [part.with_columns(score=(np.arange(len(part)) + shift[i]) / 1e4) for i, part in enumerate(found)]
-    smears = [smear for smear, w in zip(data, weight, strict=True) for _ in range(w)]
+    smears = [sample for sample, w in zip(data, weight, strict=True) for _ in range(w)]
     copies = [part for part, w in zip(found, weight, strict=True) for _ in range(w)]
     repeated = Dataset("made", data.root, tuple(smears))
     if not _scorable(repeated, copies):
@@ -248,10 +248,10 @@ def test_a_perfect_detector_on_bccd_as_published(data_dir: Path) -> None:
     """Who finds every white cell is marked down for those that the published labels leave out."""
     repository = Path(__file__).resolve().parents[2]
     published = registry.read(data_dir / "bccd")
-    corrected = apply_corrections(published, repository / "datasets" / "bccd_corrections.json").of("test")
-    perfect = [smear.truth or Detections.empty() for smear in corrected]
-    result = average_precision(published.of("test"), perfect)
-    check_against_pycocotools(published.of("test"), perfect, result)
+    corrected = apply_corrections(published, repository / "datasets" / "bccd_corrections.json").with_split("test")
+    perfect = [sample.truth or Detections.empty() for sample in corrected]
+    result = average_precision(published.with_split("test"), perfect)
+    check_against_pycocotools(published.with_split("test"), perfect, result)
     assert result.n_truth["wbc"] == 71
     assert 0.95 < result.figures("wbc")["AP50"] < 0.98
     assert average_precision(corrected, perfect).figures()["AP"] == pytest.approx(1)

@@ -68,11 +68,11 @@ def test_every_cell_and_every_box_is_counted_once(problem: tuple[Dataset, list[D
     data = Dataset("made", data.root, tuple(replace(s, annotated=CLASSES) for s in data))
     blind, aware = (confusion(data, found, CLASSES, HALF, how) for how in ("class-blind", "class-aware"))
     for result in (blind, aware):
-        for smear, part, counts in zip(data, found, result.per_smear, strict=True):
-            if smear.truth is None:
+        for sample, part, counts in zip(data, found, result.per_smear, strict=True):
+            if sample.truth is None:
                 assert not counts.any()
                 continue
-            kept = smear.truth.label[~smear.truth.ignore] if smear.truth.ignore is not None else smear.truth.label
+            kept = sample.truth.label[~sample.truth.ignore] if sample.truth.ignore is not None else sample.truth.label
             assert counts[:-1].sum(axis=1).tolist() == np.bincount(kept, minlength=3)[:3].tolist()
             assert counts[:, :-1].sum() <= (part.score >= 0.5).sum()
     off_diagonal = aware.matrix[:-1, :-1] - np.diag(np.diag(aware.matrix)[:-1])

@@ -194,7 +194,9 @@ def test_cell_test_by_hand() -> None:
 
 def test_without_other_white_cells_negatives_are_unknown() -> None:
     data = _leukaemic()
-    blasts = tuple(replace(s, annotated=("blast",), truth=s.truth.of("blast")) for s in data if s.truth is not None)
+    blasts = tuple(
+        replace(s, annotated=("blast",), truth=s.truth.with_classes("blast")) for s in data if s.truth is not None
+    )
     found = cells([_square(100, 100), _square(500, 500)], 0)
     test = cell_test(Dataset("x", data.root, blasts), [found, Detections.empty()], HALF, resamples=50)
     assert (test.verdicts.tn, test.verdicts.error, test.verdicts.false_blasts) == (None, None, 1)
@@ -257,11 +259,11 @@ def test_a_second_stage_ranks_by_score_times_probability() -> None:
 def test_to_a_detector_of_nucleated_cells_blasts_are_white_cells() -> None:
     truth = cells([(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)], [0, 1, 2])
     seen = as_nucleated(dataset([truth]))
-    assert seen.smears[0].truth is not None and seen.smears[0].truth.label.tolist() == [1, 1, 2]
-    assert seen.smears[0].annotated == ("wbc", "rbc") and "any nucleated cell" in seen.notes[-1]
+    assert seen.samples[0].truth is not None and seen.samples[0].truth.label.tolist() == [1, 1, 2]
+    assert seen.samples[0].annotated == ("wbc", "rbc") and "any nucleated cell" in seen.notes[-1]
     # Where only blasts are annotated, other nucleated cells may be there: nothing is known of wbc in this sense.
-    assert as_nucleated(dataset([truth], annotated=("blast",))).smears[0].annotated == ()
-    plain = dataset([truth.of("wbc")], annotated=("wbc",))
+    assert as_nucleated(dataset([truth], annotated=("blast",))).samples[0].annotated == ()
+    plain = dataset([truth.with_classes("wbc")], annotated=("wbc",))
     assert as_nucleated(plain) is plain
 
 
@@ -283,7 +285,7 @@ def test_smears_of_few_classes_clusters_and_groups_are_told_apart() -> None:
     boxes = [(0, 0, 40, 40), (100, 100, 140, 140)]
     data = dataset([cells(boxes)] * 3)
     smears = [replace(s, cluster=c, label="pre", group=None) for s, c in zip(data, "aab", strict=True)]
-    data = replace(data, smears=tuple(smears))
+    data = replace(data, samples=tuple(smears))
     found = [cells([(*box, 0.9) for box in boxes]), cells([(*boxes[0], 0.9)]), Detections.empty()]
     result = confusion(data, found, ("wbc",), HALF, "class-aware")
     by_name = {part.slice: (part.n, part.sensitivity) for part in slices(data, result, 50)}

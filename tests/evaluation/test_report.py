@@ -20,7 +20,7 @@ from lookalike import allidb1
 
 from blastdet.cli import cli
 from blastdet.core.errors import ConfigError, DependencyError
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.coco import read_results
 from blastdet.evaluation.comparison import compare
@@ -51,7 +51,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(folder / f"smear{i}.png", image)
         truth = Detections(boxes, label=labels)
         group = f"g{min(i, 4)}"
-        smears.append(Smear(folder / f"smear{i}.png", (200, 160), MPP, group, "test", None, tuple(MARKS), truth))
+        smears.append(Sample(folder / f"smear{i}.png", (200, 160), MPP, group, "test", None, tuple(MARKS), truth))
     registry.write(Dataset("marks", folder, tuple(smears)), folder / "coco", "coco")
     return folder / "coco"
 
@@ -60,9 +60,9 @@ def _document(dataset: Dataset, keep: Callable[[int], bool] = lambda _: True) ->
     """Detections as `blastdet detect --format coco` writes them: the truth, with some left out."""
     images = [{"id": i + 1, "file_name": s.path.name, "width": 200, "height": 160} for i, s in enumerate(dataset)]
     rows = []
-    for i, smear in enumerate(dataset):
-        assert smear.truth is not None
-        for (x1, y1, x2, y2), label in zip(smear.truth.boxes_xyxy.tolist(), smear.truth.label.tolist(), strict=True):
+    for i, sample in enumerate(dataset):
+        assert sample.truth is not None
+        for (x1, y1, x2, y2), label in zip(sample.truth.boxes_xyxy.tolist(), sample.truth.label.tolist(), strict=True):
             if keep(len(rows)):
                 box = [x1, y1, x2 - x1, y2 - y1]
                 rows.append({"image_id": i + 1, "category_id": label + 1, "bbox": box, "score": 0.9 - 0.01 * i})
@@ -147,7 +147,7 @@ def test_several_data_sets_are_rows_of_one_table(data: Path, tmp_path: Path, mon
 
 def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> None:
     """Warnings are errors in these tests: a plot without curves must not ask for a legend."""
-    empty = [replace(smear, truth=Detections.empty()) for smear in registry.read(data)]
+    empty = [replace(sample, truth=Detections.empty()) for sample in registry.read(data)]
     nothing = Dataset("empty", data, tuple(empty))
     found = tuple(Detections([[0, 0, 9, 9]], label=[1], score=[0.9]) for _ in empty)
     page = render([evaluate(nothing, Predictions("x", found, {"wbc": 0.5}), resamples=5)])
@@ -174,7 +174,7 @@ def test_a_model_does_not_differ_from_itself(data: Path, found: Path) -> None:
     for difference in compare(evaluation, evaluation, resamples=50):
         interval = difference.interval
         assert (interval.low, interval.high, difference.verdict) == (0, 0, "cannot be told apart")
-    fewer = replace(dataset, smears=dataset.smears[:5])
+    fewer = replace(dataset, samples=dataset.samples[:5])
     other = evaluate(fewer, Predictions("y", candidates[:5], dict.fromkeys(MARKS, 0.5)), resamples=50)
     with pytest.raises(ConfigError, match="different smears found, the same expected"):
         compare(evaluation, other)
@@ -220,16 +220,16 @@ def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None
 def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     truth = Detections([(0, 0, 10, 10)])
-    smear = Smear(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
-    data = Dataset("gone", tmp_path, (smear,))
+    sample = Sample(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
+    data = Dataset("gone", tmp_path, (sample,))
     with pytest.raises(DependencyError, match=rf"{module.split('.')[0]} is not installed: .*\.\[evaluate\]"):
         render([evaluate(data, Predictions("x", (truth,), {"wbc": 0.5}), resamples=5)])
 
 
 def test_missing_pictures_cost_only_the_crops(tmp_path: Path) -> None:
     truth = Detections([(0, 0, 10, 10)])
-    smear = Smear(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
-    data = Dataset("gone", tmp_path, (smear,))
+    sample = Sample(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
+    data = Dataset("gone", tmp_path, (sample,))
     page = render([evaluate(data, Predictions("<b>x</b>", (Detections.empty(),), {"wbc": 0.5}), resamples=20)])
     assert "image not found" in page and "wbc missed" in page
     assert "<b>x</b>" not in page and "&lt;b&gt;x&lt;/b&gt;" in page
@@ -239,7 +239,7 @@ def test_missing_pictures_cost_only_the_crops(tmp_path: Path) -> None:
 def test_page_with_blasts_shows_the_tests_of_allidb(tmp_path: Path) -> None:
     truth = Detections([(10, 10, 110, 110), (10, 10, 110, 110)], label=[0, 1])
     smears = [
-        Smear(tmp_path / f"{i}.png", (200, 160), (0.1, 0.1), None, None, label, ("blast", "wbc"), truth[[i]])
+        Sample(tmp_path / f"{i}.png", (200, 160), (0.1, 0.1), None, None, label, ("blast", "wbc"), truth[[i]])
         for i, label in enumerate(("all", "healthy"))
     ]
     data = Dataset("two", tmp_path, tuple(smears))
@@ -308,10 +308,10 @@ def test_look_alike_of_allidb1_without_boxes(tmp_path: Path) -> None:
 
 def test_corrected_labels_are_measured_beside_the_published(data: Path, found: Path, tmp_path: Path) -> None:
     dataset = registry.read(data)
-    smear = next(s for s in dataset if s.path.stem == "smear0")
-    assert smear.truth is not None
-    operation = {"image": smear.path.name, "op": "remove", "class": "wbc", "reason": "made up"}
-    box = smear.truth.of("wbc").boxes_xyxy[0].tolist()
+    sample = next(s for s in dataset if s.path.stem == "smear0")
+    assert sample.truth is not None
+    operation = {"image": sample.path.name, "op": "remove", "class": "wbc", "reason": "made up"}
+    box = sample.truth.with_classes("wbc").boxes_xyxy[0].tolist()
     (tmp_path / "fix.json").write_text(json.dumps({"corrections": [{**operation, "box_xyxy": box}]}))
     fix = ("--corrections", tmp_path / "fix.json")
     result = run("evaluate", "--data", data, "--detections", found, *fix, "--out", tmp_path / "r")

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from blastdet.cli import cli
-from blastdet.core.types import Dataset, Detections, Smear
-from blastdet.evaluation.robustness import DISTURBANCES, blur, hue, jpeg, lamp, stain, steps, stress
+from blastdet.core.types import Dataset, Detections, Sample
+from blastdet.evaluation.robustness import CORRUPTIONS, blur, hue, jpeg, lamp, stain, steps, stress
 from blastdet.imaging.io import write_image
 from blastdet.inference.pipeline import Models
 from blastdet.models.fake_detector import FakeDetector, fake_card
@@ -21,9 +21,9 @@ RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
 MPP = (0.2, 0.2)
 
 
-@pytest.mark.parametrize("name", [name for name, d in DISTURBANCES.items() if d.apply and name not in ("blur", "jpeg")])
+@pytest.mark.parametrize("name", [name for name, d in CORRUPTIONS.items() if d.apply and name not in ("blur", "jpeg")])
 def test_the_level_of_nothing_changes_nothing_and_others_do(name):
-    disturbance = DISTURBANCES[name]
+    disturbance = CORRUPTIONS[name]
     np.testing.assert_allclose(disturbance.apply(RGB, disturbance.none, MPP).astype(int), RGB, atol=1)
     before = RGB.copy()
     assert all((disturbance.apply(RGB, level, MPP) != RGB).mean() > 0.3 for level in disturbance.levels)
@@ -69,7 +69,7 @@ def test_a_model_gets_worse_as_pictures_do(films):
     models = Models(FakeDetector(fake_card(0.5)), films)
     truth = Detections([[20, 50, 41, 71], [70, 50, 91, 71], [120, 50, 141, 71]])
     smears = [
-        Smear(films / f"{i}.png", (160, 128), (0.5, 0.5), f"g{i}", annotated=("wbc",), truth=truth) for i in range(3)
+        Sample(films / f"{i}.png", (160, 128), (0.5, 0.5), f"g{i}", annotated=("wbc",), truth=truth) for i in range(3)
     ]
     dataset = Dataset("made", films, tuple(smears))
     called = []

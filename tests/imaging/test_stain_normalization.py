@@ -11,7 +11,7 @@ from PIL import Image
 
 from blastdet.core.types import RBC
 from blastdet.imaging.io import open_smear
-from blastdet.imaging.stain_normalization import FILM, RED_CELL, Canonical, apply, as_seen, table
+from blastdet.imaging.stain_normalization import FILM, RED_CELL, StainNormalizedSource, apply, normalize_stain, table
 from blastdet.synth.render import SynthConfig, render
 
 FILM_COLOUR = np.array([235.0, 228.0, 220.0])
@@ -53,7 +53,7 @@ def test_film_and_red_cells_of_every_laboratory_come_out_alike(palette):
     seen = apply(rgb, table(rgb)).astype(float)
     assert np.abs(np.percentile(seen.reshape(-1, 3), 92, axis=0) - FILM).max() < 14
     middle = []
-    for x1, y1, x2, y2 in truth.of("rbc").boxes_xyxy.astype(int):
+    for x1, y1, x2, y2 in truth.with_classes("rbc").boxes_xyxy.astype(int):
         middle.append(seen[max(y1, 0) : y2, max(x1, 0) : x2].reshape(-1, 3))
     density = np.log(FILM + 8) - np.log(np.concatenate(middle) + 8)
     stained = np.median(density[density.mean(axis=1) > 0.1], axis=0)
@@ -77,14 +77,14 @@ def test_without_red_cells_only_the_light_is_evened():
 @pytest.mark.parametrize("size_wh", [(1, 3000), (3000, 1), (1, 1)])
 def test_a_line_of_pixels_has_colours_too(tmp_path, size_wh):
     Image.new("RGB", size_wh, (250, 240, 245)).save(tmp_path / "line.png")
-    with as_seen(open_smear(tmp_path / "line.png"), "canonical") as source:
+    with normalize_stain(open_smear(tmp_path / "line.png"), "canonical") as source:
         assert source.read().shape == (size_wh[1], size_wh[0], 3)
 
 
 def test_a_box_of_a_source_is_that_box_of_the_whole(tmp_path):
     Image.fromarray(_picture(_densities(), FILM_COLOUR)).save(tmp_path / "a.png")
-    with as_seen(open_smear(tmp_path / "a.png"), "canonical") as source:
-        assert isinstance(source, Canonical) and source.size_wh == (160, 160)
+    with normalize_stain(open_smear(tmp_path / "a.png"), "canonical") as source:
+        assert isinstance(source, StainNormalizedSource) and source.size_wh == (160, 160)
         np.testing.assert_array_equal(source.read((20, 30, 90, 80)), source.read()[30:80, 20:90])
-    with as_seen(open_smear(tmp_path / "a.png"), "as it is") as source:
-        assert not isinstance(source, Canonical)
+    with normalize_stain(open_smear(tmp_path / "a.png"), "as it is") as source:
+        assert not isinstance(source, StainNormalizedSource)

@@ -14,7 +14,7 @@ from blastdet.core.errors import ConfigError, ScaleError
 from blastdet.core.types import CELL_CLASSES, WBC
 from blastdet.inference import pipeline
 from blastdet.inference.pipeline import Models, Options, detect_smear, find_cells
-from blastdet.inference.scale import find_scale
+from blastdet.inference.scale import estimate_scale
 from blastdet.inference.writers import coco_entry, summary, to_dict, write_coco, write_smear
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 
@@ -84,7 +84,7 @@ def models(tmp_path):
 
 
 @pytest.fixture
-def smear(tmp_path):
+def sample(tmp_path):
     cells = [
         (30, 40, 60, 60, "wbc"),
         (300, 200, 40, 40, "rbc"),
@@ -97,8 +97,8 @@ def smear(tmp_path):
 
 
 @pytest.mark.parametrize("mpp", [(0.5, 0.5), (0.25, 0.25), (0.25, 0.4), (0.75, 0.6)])
-def test_boxes_come_back_to_full_pixels_whatever_the_scale(smear, models, mpp):
-    report = detect_smear(smear, models, Options(mpp=mpp))
+def test_boxes_come_back_to_full_pixels_whatever_the_scale(sample, models, mpp):
+    report = detect_smear(sample, models, Options(mpp=mpp))
     cells = report.detections
     assert [CELL_CLASSES[i] for i in cells.label] == ["wbc", "platelet", "rbc", "wbc"]
     expected = [[30, 40, 90, 100], [500, 80, 512, 92], [300, 200, 340, 240], [760, 560, 800, 600]]
@@ -107,10 +107,10 @@ def test_boxes_come_back_to_full_pixels_whatever_the_scale(smear, models, mpp):
     assert report.mpp == mpp and report.mpp_source == "given"
 
 
-def test_the_same_bytes_on_every_run(smear, models, tmp_path):
+def test_the_same_bytes_on_every_run(sample, models, tmp_path):
     texts = []
     for number in range(2):
-        report = detect_smear(smear, models, Options(mpp=(0.5, 0.5)))
+        report = detect_smear(sample, models, Options(mpp=(0.5, 0.5)))
         files = write_smear(
             report, "smear.png", tmp_path / str(number) / "smear", ["json", "csv", "geojson", "overlay"]
         )
@@ -121,8 +121,8 @@ def test_the_same_bytes_on_every_run(smear, models, tmp_path):
     assert not list(tmp_path.rglob("*.tmp*"))
 
 
-def test_numbers_of_the_report_agree_with_each_other(smear, models):
-    report = detect_smear(smear, models, Options(mpp=(0.5, 0.5)))
+def test_numbers_of_the_report_agree_with_each_other(sample, models):
+    report = detect_smear(sample, models, Options(mpp=(0.5, 0.5)))
     document = to_dict(report, "smear.png")
     assert document["counts"] == {"wbc": 2, "rbc": 1, "platelet": 1}
     assert document["area_mm2"] == pytest.approx(800 * 600 * 0.25e-6)
@@ -133,10 +133,10 @@ def test_numbers_of_the_report_agree_with_each_other(smear, models):
     assert summary(report)["counts"] == document["counts"]
 
 
-def test_min_score_lists_more_but_counts_the_same(smear, models):
-    base = detect_smear(smear, models, Options(mpp=(0.5, 0.5)))
-    low = detect_smear(smear, models, Options(mpp=(0.5, 0.5), min_score=0.01))
-    high = detect_smear(smear, models, Options(mpp=(0.5, 0.5), min_score=0.53))
+def test_min_score_lists_more_but_counts_the_same(sample, models):
+    base = detect_smear(sample, models, Options(mpp=(0.5, 0.5)))
+    low = detect_smear(sample, models, Options(mpp=(0.5, 0.5), min_score=0.01))
+    high = detect_smear(sample, models, Options(mpp=(0.5, 0.5), min_score=0.53))
     assert low.detections.counts() == base.detections.counts()
     assert len(low.candidates) >= len(low.detections)
     assert 0 < len(high.detections) < len(base.detections)
@@ -144,8 +144,8 @@ def test_min_score_lists_more_but_counts_the_same(smear, models):
     assert models.thresholds(0.2) == dict.fromkeys(MARKS, 0.5)
 
 
-def test_coco_holds_all_smears_in_order(smear, models, tmp_path):
-    report = detect_smear(smear, models, Options(mpp=(0.5, 0.25), min_score=0.01))
+def test_coco_holds_all_smears_in_order(sample, models, tmp_path):
+    report = detect_smear(sample, models, Options(mpp=(0.5, 0.25), min_score=0.01))
     path = write_coco([coco_entry(report, "a/x.png"), coco_entry(report, "b.png")], MARKS, tmp_path / "d.json")
     document = json.loads(path.read_text("utf-8"))
     assert [image["file_name"] for image in document["images"]] == ["a/x.png", "b.png"]
@@ -170,9 +170,9 @@ def test_an_impossible_score_is_refused():
         Options(min_score=1.5)
 
 
-def test_a_scale_too_coarse_to_show_cells_is_refused(smear, models):
+def test_a_scale_too_coarse_to_show_cells_is_refused(sample, models):
     with pytest.raises(ScaleError, match=r"smear\.png: 5 µm/px found, at most 0.8 expected"):
-        detect_smear(smear, models, Options(mpp=(5, 5)))
+        detect_smear(sample, models, Options(mpp=(5, 5)))
 
 
 def test_a_blank_field_asks_for_its_scale(tmp_path, models):
@@ -186,7 +186,7 @@ def test_a_blank_field_asks_for_its_scale(tmp_path, models):
 def test_the_scale_of_the_file_goes_before_the_red_cells():
     source = _Memory(np.zeros((10, 10, 3), np.uint8))
     source.mpp = (0.25, 0.25)
-    stated, given = (find_scale(source, asked, FakeDetector()) for asked in (None, (0.1, 0.2)))
+    stated, given = (estimate_scale(source, asked, FakeDetector()) for asked in (None, (0.1, 0.2)))
     assert (stated.mpp, stated.source) == ((0.25, 0.25), "file")
     assert (given.mpp, given.source) == ((0.1, 0.2), "given")
 

@@ -9,7 +9,7 @@ import pytest
 
 from blastdet.core.errors import ScaleError
 from blastdet.imaging.io import read_image, resize
-from blastdet.inference.scale import find_scale, scaled_size
+from blastdet.inference.scale import estimate_scale, scaled_size
 from blastdet.models.detector import load_detector
 from blastdet.models.fake_detector import FakeDetector
 
@@ -36,29 +36,29 @@ def detector():
 
 
 @pytest.fixture(scope="module")
-def smear():
+def sample():
     return read_image(SMEAR)
 
 
 @pytest.mark.parametrize("factor", [0.2, 0.35, 0.6, 1.0, 1.4])
-def test_any_magnification(smear, detector, factor):
-    rgb = resize(smear, (round(1600 * factor), round(1200 * factor)))
-    found = find_scale(Memory(rgb), None, detector)
+def test_any_magnification(sample, detector, factor):
+    rgb = resize(sample, (round(1600 * factor), round(1200 * factor)))
+    found = estimate_scale(Memory(rgb), None, detector)
     assert found.mpp == pytest.approx((MPP / factor, MPP / factor), rel=0.12)
     assert found.source.startswith("red cells (n=") and not found.weak
 
 
-def test_a_squeezed_picture_is_told_and_measured_on_each_axis(smear, detector):
-    rgb = resize(smear, (450, 450))  # from 4:3
-    found = find_scale(Memory(rgb), "auto", detector)
+def test_a_squeezed_picture_is_told_and_measured_on_each_axis(sample, detector):
+    rgb = resize(sample, (450, 450))  # from 4:3
+    found = estimate_scale(Memory(rgb), "auto", detector)
     assert found.mpp == pytest.approx((MPP * 1600 / 450, MPP * 1200 / 450), rel=0.12)
     assert any("looks squeezed" in line for line in found.warnings)
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (700, 400), (1100, 800)])
-def test_a_crop_of_few_cells(smear, detector, corner):
-    rgb = smear[corner[1] : corner[1] + 360, corner[0] : corner[0] + 360]
-    found = find_scale(Memory(rgb), None, detector)
+def test_a_crop_of_few_cells(sample, detector, corner):
+    rgb = sample[corner[1] : corner[1] + 360, corner[0] : corner[0] + 360]
+    found = estimate_scale(Memory(rgb), None, detector)
     assert found.mpp == pytest.approx((MPP, MPP), rel=0.15)
 
 
@@ -69,23 +69,23 @@ def test_where_there_are_no_red_cells_nothing_is_guessed(detector, kind):
         rgb = np.random.default_rng(0).integers(0, 256, rgb.shape, dtype=np.uint8)
     if kind == "ramp":
         rgb[:] = np.linspace(150, 255, 400).astype(np.uint8)[None, :, None]
-    found = find_scale(Memory(rgb), None, detector)
+    found = estimate_scale(Memory(rgb), None, detector)
     assert found.mpp is None and found.weak and found.source
 
 
-def test_a_detector_without_red_cells_leaves_it_to_the_ruler(smear):
+def test_a_detector_without_red_cells_leaves_it_to_the_ruler(sample):
     white = FakeDetector()
     white.card = white.card.model_copy(update={"classes": ("wbc",)})
-    found = find_scale(Memory(smear), None, white)
+    found = estimate_scale(Memory(sample), None, white)
     assert found.mpp == pytest.approx((MPP, MPP), rel=0.15)
 
 
-def test_what_is_given_or_stated_is_not_measured(smear, detector):
-    source = Memory(smear)
-    assert find_scale(source, (0.3, 0.4), detector).mpp == (0.3, 0.4)
+def test_what_is_given_or_stated_is_not_measured(sample, detector):
+    source = Memory(sample)
+    assert estimate_scale(source, (0.3, 0.4), detector).mpp == (0.3, 0.4)
     source.mpp = (0.25, 0.25)
-    assert find_scale(source, None, detector).source == "file"
-    assert find_scale(source, "auto", detector).source.startswith("red cells")
+    assert estimate_scale(source, None, detector).source == "file"
+    assert estimate_scale(source, "auto", detector).source.startswith("red cells")
 
 
 def test_sizes_at_the_cards_scale():
@@ -104,14 +104,14 @@ def test_a_squeezed_field_does_as_well_as_the_same_field_unsqueezed(data_dir, de
 
     boxes = Path(__file__).parents[2] / "datasets/all_fields_boxes.json"
     found = {"squeezed": 0, "stretched": 0}
-    for smear in read(boxes, images=data_dir / "all_fields").smears[::4]:
-        rgb = read_image(smear.path)
-        ignore = smear.truth.ignore if smear.truth.ignore is not None else np.zeros(len(smear.truth), bool)
-        cells = smear.truth.boxes_xyxy[~ignore]
+    for sample in read(boxes, images=data_dir / "all_fields").samples[::4]:
+        rgb = read_image(sample.path)
+        ignore = sample.truth.ignore if sample.truth.ignore is not None else np.zeros(len(sample.truth), bool)
+        cells = sample.truth.boxes_xyxy[~ignore]
         for name, width in (("squeezed", 224), ("stretched", 299)):
             source = _Full(resize(rgb, (width, 224)))
-            scale = find_scale(source, None, detector).mpp
-            hits = find_cells(source, scale, detector).of("wbc")
+            scale = estimate_scale(source, None, detector).mpp
+            hits = find_cells(source, scale, detector).with_classes("wbc")
             hits = hits[hits.score > 0.4].boxes_xyxy * np.array([224 / width, 1, 224 / width, 1])
             found[name] += int((iou_matrix(cells, hits).max(axis=1, initial=0) > 0.5).sum())
     assert found["squeezed"] >= 0.97 * found["stretched"] > 60

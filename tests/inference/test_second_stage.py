@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from blastdet.core.errors import WeightsError
-from blastdet.core.model_card import Trial
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Smear
+from blastdet.core.model_card import ValidationCounts
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import coco
 from blastdet.imaging import drawing
 from blastdet.imaging.io import open_smear, write_image
@@ -49,7 +49,7 @@ def judged(tmp_path):
     path, boxes = _smear(tmp_path, KINDS)
     with open_smear(path) as source:
         cells = Detections(boxes, label=[WBC] * 5 + [2], score=[0.9] * 6)
-        return second_stage.judge(source, cells, (0.5, 0.5), FakeClassifier())
+        return second_stage.classify_cells(source, cells, (0.5, 0.5), FakeClassifier())
 
 
 def test_labels_follow_the_threshold_and_unsure_is_apart(judged):
@@ -66,7 +66,7 @@ def test_only_a_cell_that_is_surely_an_erythroblast_leaves_the_white_cells(limit
     point = CARD.thresholds["blast"].model_copy(update={"value": limit})
     card = CARD.model_copy(update={"thresholds": {**CARD.thresholds, "erythroblast": point}})
     with open_smear(path) as source:
-        judged = second_stage.judge(
+        judged = second_stage.classify_cells(
             source, Detections(boxes, label=[WBC], score=[0.9]), (0.5, 0.5), FakeClassifier(card)
         )
     assert judged.cell_type.tolist() == [name] and second_stage.count(judged, card).n == (0 if name else 1)
@@ -87,7 +87,7 @@ def test_no_white_cell_is_an_empty_result(tmp_path):
     path, _ = _smear(tmp_path, KINDS[:1])
     classifier = FakeClassifier()
     with open_smear(path) as source:
-        cells = second_stage.judge(source, Detections.empty(), (0.5, 0.5), classifier)
+        cells = second_stage.classify_cells(source, Detections.empty(), (0.5, 0.5), classifier)
     found = second_stage.count(cells, CARD)
     assert found.n == 0 and found.corrected is None and second_stage.in_words(found)[0].startswith("0 white cells")
     assert classifier.seen == []
@@ -97,14 +97,16 @@ def test_a_cell_of_one_pixel_and_one_at_the_corner_are_judged(tmp_path):
     path, _ = _smear(tmp_path, KINDS)
     with open_smear(path) as source:
         tiny = Detections([[0, 0, 1, 1], [359, 59, 360, 60], [300, 0, 360, 60]])
-        assert not np.isnan(second_stage.judge(source, tiny, (0.5, 0.5), FakeClassifier()).blast_probability).any()
+        assert not np.isnan(
+            second_stage.classify_cells(source, tiny, (0.5, 0.5), FakeClassifier()).blast_probability
+        ).any()
 
 
 def test_more_cells_than_a_batch_are_judged_alike(tmp_path):
     path, boxes = _smear(tmp_path, KINDS)
     many = Detections(np.tile(boxes[:5], (120, 1)))
     with open_smear(path) as source:
-        found = second_stage.judge(source, many, (0.5, 0.5), FakeClassifier())
+        found = second_stage.classify_cells(source, many, (0.5, 0.5), FakeClassifier())
     np.testing.assert_array_equal(
         found.blast_probability.reshape(120, 5), np.tile(found.blast_probability[:5], (120, 1))
     )
@@ -114,7 +116,9 @@ def test_crops_are_read_no_finer_than_training_saw_them(tmp_path):
     path, boxes = _smear(tmp_path, KINDS)
     classifier = FakeClassifier()
     with open_smear(path) as source:
-        second_stage.judge(source, Detections(boxes), (0.05, 0.1), classifier)  # squeezed, too: 1 µm wide, 2 µm tall
+        second_stage.classify_cells(
+            source, Detections(boxes), (0.05, 0.1), classifier
+        )  # squeezed, too: 1 µm wide, 2 µm tall
     assert set(classifier.seen) == {(round(2 * 1.3 / 0.25), round(2 * 1.3 / 0.25), 3)}
 
 
@@ -136,7 +140,9 @@ def test_the_interval_of_the_corrected_share_holds_the_truth():
         there = rng.binomial(n, share)
         called = rng.binomial(there, 0.9) + rng.binomial(n - there, 0.15)
         rows = [
-            Trial(blasts=40, blasts_called=rng.binomial(40, 0.9), others=40, others_called=rng.binomial(40, 0.15))
+            ValidationCounts(
+                blasts=40, blasts_called=rng.binomial(40, 0.9), others=40, others_called=rng.binomial(40, 0.15)
+            )
             for _ in range(20)
         ]
         _, interval = second_stage.corrected_share(called, n, rows, seed=i)
@@ -165,7 +171,7 @@ def test_no_blast_among_few_cells_is_no_certainty_of_none():
 
 
 def test_without_trials_or_with_a_useless_classifier_nothing_is_corrected():
-    useless = tuple(Trial(blasts=50, blasts_called=25, others=50, others_called=25) for _ in range(20))
+    useless = tuple(ValidationCounts(blasts=50, blasts_called=25, others=50, others_called=25) for _ in range(20))
     assert second_stage.corrected_share(5, 10, ()) == (None, None)
     assert second_stage.corrected_share(5, 10, useless) == (None, None)
 
@@ -217,7 +223,7 @@ def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report
     document = json.loads(file.read_text())
     assert [row["name"] for row in document["categories"]] == ["blast", "wbc", "rbc", "unsure"]
     assert [row["category_id"] for row in document["annotations"]] == [1, 2, 5, 5, 2, 3]
-    dataset = Dataset("made", tmp_path, (Smear(path, (360, 60)),))
+    dataset = Dataset("made", tmp_path, (Sample(path, (360, 60)),))
     (again,) = coco.read_results(file, dataset)
     for name in ("label", "unsure", "cell_type", "blast_probability", "score"):
         np.testing.assert_array_equal(getattr(again, name), getattr(judged, name), err_msg=name)

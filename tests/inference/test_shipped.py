@@ -17,7 +17,7 @@ from blastdet.core.model_card import find_weights, read_card, write_card
 from blastdet.datasets.formats.registry import read
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import open_smear
-from blastdet.imaging.stain_normalization import as_seen
+from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.pipeline import load_models
 from blastdet.models.classifier import load_classifier
 from blastdet.training.loop.run_record import portable
@@ -41,13 +41,13 @@ def test_blurred_does_not_mean_blast(name, data_dir):
     model = load_classifier("blast", "cpu")
     blast = model.card.classes.index("blast")
     sharp, coarse, scales = [], [], []
-    for smear in list(read(data_dir / name))[::25][:60]:
-        assert smear.truth is not None and smear.mpp is not None
-        white = smear.truth.of("wbc")
+    for sample in list(read(data_dir / name))[::25][:60]:
+        assert sample.truth is not None and sample.mpp is not None
+        white = sample.truth.with_classes("wbc")
         if len(white):
-            with as_seen(open_smear(smear.path), "canonical") as source:
-                sharp.append(crop(source, tuple(white.boxes_xyxy[0].tolist()), smear.mpp))
-            scales.append(min(smear.mpp))
+            with normalize_stain(open_smear(sample.path), "canonical") as source:
+                sharp.append(crop(source, tuple(white.boxes_xyxy[0].tolist()), sample.mpp))
+            scales.append(min(sample.mpp))
             coarse.append(_taken_down(sharp[-1], scales[-1]))
     before = model(sharp, scales).probability[:, blast]
     after = model(coarse, [COARSE[1]] * len(coarse)).probability[:, blast]

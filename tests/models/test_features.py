@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from drawn import smear
+from drawn import sample
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -128,7 +128,7 @@ def test_any_crop_gives_finite_features(rgb, mpp):
 
 
 def test_size_and_shape_do_not_depend_on_the_microscope():
-    rgb = smear([(60, 60, 40)])[:120, :120]  # 7.5 µm are 48 pixels
+    rgb = sample([(60, 60, 40)])[:120, :120]  # 7.5 µm are 48 pixels
     fine, coarse = (f.features(resize(rgb, (n, n)), 7.5 / 48 * 120 / n) for n in (60, 40))
     for name in ("nucleus area", "cell area", "nucleus to cell area", "nucleus circularity"):
         i = [feature.name for feature in f.FEATURES].index(name)

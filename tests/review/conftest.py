@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.evaluation.evaluate import Predictions
 from blastdet.imaging.io import write_image
 
@@ -30,8 +30,8 @@ def made(tmp_path):
             cv2.circle(rgb, (box[0] + 20, box[1] + 20), 18, ((120, 40, 130), (160, 120, 200))[k], cv2.FILLED)
         write_image(tmp_path / f"s{number}.png", rgb)
         truth = Detections(boxes, label=label)
-        smear = Smear(tmp_path / f"s{number}.png", (310, 250), (0.3, 0.3), annotated=("blast", "wbc"), truth=truth)
-        smears.append(smear)
+        sample = Sample(tmp_path / f"s{number}.png", (310, 250), (0.3, 0.3), annotated=("blast", "wbc"), truth=truth)
+        smears.append(sample)
         found.append(Detections(boxes, label=label, score=np.full(20, 0.9), blast_probability=1.0 - label * 0.9))
     found[0] = found[0][1:]  # the first cell, a blast, is missed
     extra = Detections([[250, 200, 300, 240]], label=[0], score=[0.8], blast_probability=[0.7])

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from blastdet.cli import cli
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.evaluation.confusion import confusion
 from blastdet.evaluation.evaluate import describe_data
 from blastdet.imaging.io import open_smear, write_image
-from blastdet.imaging.stain_normalization import as_seen
-from blastdet.inference.second_stage import judge
+from blastdet.imaging.stain_normalization import normalize_stain
+from blastdet.inference.second_stage import classify_cells
 from blastdet.models.classifier import load_classifier
 from blastdet.review.cells import VIEWS, cells_of, in_view, seen_twice
 from blastdet.review.corrections import Correction, append, merged, read, replay
@@ -40,7 +40,7 @@ def made_grid() -> np.ndarray:
 def test_views_show_each_kind_of_error_and_nothing_else(made):
     dataset, predictions = made
     _, cells = cells_of(dataset, predictions)
-    shown = {name: [(c.smear, c.kind) for c in in_view(cells, name)] for name in VIEWS}
+    shown = {name: [(c.sample, c.kind) for c in in_view(cells, name)] for name in VIEWS}
     assert shown["missed"] == shown["missed_blasts"][-1:] == [(0, "missed")]
     assert shown["false"] == [(1, "false")]
     assert sorted(shown["false_blasts"]) == [(1, "false"), (2, "confused")]
@@ -65,25 +65,25 @@ def test_swapped_labels_are_among_the_first(made, seed):
     rng = np.random.default_rng(seed)
     swapped = set(map(tuple, rng.permutation([(s, t) for s in range(4) for t in range(20)])[:4]))
     smears = []
-    for s, smear in enumerate(dataset):
-        label = smear.truth.label.copy()
+    for s, sample in enumerate(dataset):
+        label = sample.truth.label.copy()
         for t in range(20):
             label[t] = 1 - label[t] if (s, t) in swapped else label[t]
-        smears.append(replace(smear, truth=smear.truth.with_columns(label=label)))
-    _, cells = cells_of(replace(dataset, smears=tuple(smears)), predictions)
+        smears.append(replace(sample, truth=sample.truth.with_columns(label=label)))
+    _, cells = cells_of(replace(dataset, samples=tuple(smears)), predictions)
     first = sorted(cells, key=lambda c: -c.suspicion)[: len(cells) // 10]
-    assert len({(c.smear, c.truth) for c in first} & swapped) >= 2
+    assert len({(c.sample, c.truth) for c in first} & swapped) >= 2
 
 
-def _correction(dataset, smear, box, op, **changes):
-    path = dataset.smears[smear].path
+def _correction(dataset, sample, box, op, **changes):
+    path = dataset.samples[sample].path
     words = {"who": "A", "when": "2026-01-01T00:00:00Z", "image": path.name, "image_sha256": sha256_of(path)}
     return Correction(**words, box_xyxy=tuple(float(v) for v in box), op=op, **changes)
 
 
 def test_every_correction_comes_back(made):
     dataset, _ = made
-    boxes = dataset.smears[0].truth.boxes_xyxy
+    boxes = dataset.samples[0].truth.boxes_xyxy
     moved = (10.0, 10.0, 52.0, 52.0)
     lines = [
         _correction(dataset, 0, boxes[1], "class", old_class="wbc", new_class="blast"),
@@ -96,14 +96,14 @@ def test_every_correction_comes_back(made):
     ]
     after, counts = replay(dataset, lines)
     assert counts == {"relabelled": 1, "deleted": 1, "ignored": 1, "moved": 1, "added": 1, "confirmed": 1}
-    truth = after.smears[0].truth
+    truth = after.samples[0].truth
     assert len(truth) == 20 and truth.ignore.sum() == 1 and (truth.origin == "human").sum() == 5
     assert truth.label[np.abs(truth.boxes_xyxy - boxes[1]).max(axis=1) < 1].tolist() == [0]
     assert truth.label[np.abs(truth.boxes_xyxy - (250, 200, 300, 240)).max(axis=1) < 1].tolist() == [2]
     assert any(np.array_equal(box, moved) for box in truth.boxes_xyxy)
     again, _ = replay(after, lines)
     _same(again, after)
-    assert after.smears[1] is dataset.smears[1]
+    assert after.samples[1] is dataset.samples[1]
 
 
 def _same(a: Dataset, b: Dataset) -> None:
@@ -121,7 +121,7 @@ OPS = st.sampled_from(["class", "ignore", "delete", "ok"])
 def test_replaying_twice_changes_nothing(made_once, said):
     """Whatever is said of cells that are there, or of boxes that a model drew, in whatever order."""
     dataset = made_once
-    boxes = [*dataset.smears[0].truth.boxes_xyxy.tolist(), *[[5 + i, 230, 30 + i, 245] for i in range(0, 250, 50)]]
+    boxes = [*dataset.samples[0].truth.boxes_xyxy.tolist(), *[[5 + i, 230, 30 + i, 245] for i in range(0, 250, 50)]]
     lines = []
     for i, op, name, move in said:
         to = tuple(side + 3.0 for side in boxes[i]) if move and op == "class" else None
@@ -138,12 +138,12 @@ def made_once(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
     write_image(folder / "s.png", np.full((250, 310, 3), 230, np.uint8))
     truth = Detections(made_grid(), label=np.arange(20) % 2)
-    return Dataset("made", folder, (Smear(folder / "s.png", (310, 250), annotated=("blast", "wbc"), truth=truth),))
+    return Dataset("made", folder, (Sample(folder / "s.png", (310, 250), annotated=("blast", "wbc"), truth=truth),))
 
 
 def test_a_file_grows_and_keeps_what_was_said(made, tmp_path):
     dataset, _ = made
-    boxes = dataset.smears[0].truth.boxes_xyxy
+    boxes = dataset.samples[0].truth.boxes_xyxy
     lines = [_correction(dataset, 0, box, "class", new_class="rbc") for box in boxes[:3]]
     path = tmp_path / "deep/corrections.jsonl"
     assert append(path, lines[:2]) == 2 and append(path, lines) == 1 and append(path, lines) == 0
@@ -151,27 +151,27 @@ def test_a_file_grows_and_keeps_what_was_said(made, tmp_path):
     other = [_correction(dataset, 0, boxes[0], "class", new_class="wbc")]
     append(path, other)
     after, _ = replay(dataset, read(path))
-    assert after.smears[0].truth.label[:3].tolist() == [1, 2, 2]  # the last word on a cell counts
+    assert after.samples[0].truth.label[:3].tolist() == [1, 2, 2]  # the last word on a cell counts
 
 
 def test_a_cell_moved_to_where_another_was_deleted_is_not_deleted_by_replaying(made):
     dataset, _ = made
-    boxes = dataset.smears[0].truth.boxes_xyxy
+    boxes = dataset.samples[0].truth.boxes_xyxy
     there = tuple(float(v) for v in boxes[1])
     lines = [
         _correction(dataset, 0, boxes[0], "class", old_class="blast", new_class="blast", new_box_xyxy=there),
         _correction(dataset, 0, boxes[1], "delete", old_class="wbc"),
     ]
     after, counts = replay(dataset, lines)
-    assert counts == {"moved": 1, "deleted": 1} and len(after.smears[0].truth) == 19
-    again = replay(after, lines)[0].smears[0].truth.sorted()
-    np.testing.assert_array_equal(again.boxes_xyxy, after.smears[0].truth.sorted().boxes_xyxy)
-    np.testing.assert_array_equal(again.label, after.smears[0].truth.sorted().label)
+    assert counts == {"moved": 1, "deleted": 1} and len(after.samples[0].truth) == 19
+    again = replay(after, lines)[0].samples[0].truth.sorted()
+    np.testing.assert_array_equal(again.boxes_xyxy, after.samples[0].truth.sorted().boxes_xyxy)
+    np.testing.assert_array_equal(again.label, after.samples[0].truth.sorted().label)
 
 
 def test_the_last_line_holds_though_the_box_was_written_a_little_differently(made):
     dataset, _ = made
-    boxes = dataset.smears[0].truth.boxes_xyxy
+    boxes = dataset.samples[0].truth.boxes_xyxy
     lines = [
         _correction(dataset, 0, boxes[0] + 0.3, "delete", old_class="blast"),
         _correction(dataset, 0, boxes[0], "class", old_class="blast", new_class="wbc"),
@@ -179,13 +179,13 @@ def test_the_last_line_holds_though_the_box_was_written_a_little_differently(mad
         _correction(dataset, 0, (250.2, 200.2, 300.2, 240.2), "class", new_class="wbc"),
     ]
     after, counts = replay(dataset, lines)
-    assert counts == {"relabelled": 1, "added": 1} and len(after.smears[0].truth) == 21
+    assert counts == {"relabelled": 1, "added": 1} and len(after.samples[0].truth) == 21
     _same(replay(after, lines)[0], after)
 
 
 def test_of_several_files_what_was_said_last_holds(made):
     dataset, _ = made
-    box = dataset.smears[0].truth.boxes_xyxy[0]
+    box = dataset.samples[0].truth.boxes_xyxy[0]
     early = replace(_correction(dataset, 0, box, "ok", old_class="blast"), when="2026-01-01T10:00:00.500Z")
     late = replace(
         _correction(dataset, 0, box, "class", old_class="blast", new_class="wbc"), when="2026-01-01T12:00:00+01:00"
@@ -244,7 +244,7 @@ def test_hostile_files_are_one_line(text, tmp_path):
 )
 def test_a_box_off_the_picture_is_one_line_and_nothing_is_written(made, box):
     dataset, _ = made
-    first = dataset.smears[0].truth.boxes_xyxy[0]
+    first = dataset.samples[0].truth.boxes_xyxy[0]
     for change in ({"box": box}, {"box": first, "new_box_xyxy": tuple(map(float, box))}):
         line = _correction(dataset, 0, change.pop("box"), "class", new_class="wbc", **change)
         with pytest.raises(FormatError, match="one on the picture of 310 x 250 px expected"):
@@ -281,9 +281,9 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
 def test_pictures_that_nobody_annotated_are_suggested(made, tmp_path):
     dataset, predictions = made
     plain = registry.read(dataset.root, "pictures")
-    assert len(plain) == 4 and all(smear.truth is None for smear in plain)
+    assert len(plain) == 4 and all(sample.truth is None for sample in plain)
     assert len(suggest(plain, predictions, 9)) == 4
-    empty = replace(dataset, smears=tuple(replace(s, truth=Detections.empty()) for s in dataset))
+    empty = replace(dataset, samples=tuple(replace(s, truth=Detections.empty()) for s in dataset))
     assert len(suggest(empty, predictions, 9)) == 4
 
 
@@ -291,7 +291,7 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
     dataset, _ = made
     registry.write(dataset, tmp_path / "set", "coco")
     placed = registry.read(tmp_path / "set")
-    boxes = placed.smears[0].truth.boxes_xyxy
+    boxes = placed.samples[0].truth.boxes_xyxy
     append(tmp_path / "c.jsonl", [_correction(placed, 0, boxes[0], "delete"), _correction(placed, 0, boxes[1], "ok")])
     words = ["review", "export", "--data", "set", "--corrections", "c.jsonl", "--to", "coco", "--to", "yolo", "out"]
     with pytest.MonkeyPatch.context() as patch:
@@ -309,7 +309,7 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
         foreign = CliRunner().invoke(cli, [*words[:-1], "mine", "--overwrite"])
         assert foreign.exit_code == 2 and "does not replace it" in foreign.output
     written = registry.read(tmp_path / "out")
-    assert sum(len(smear.truth) for smear in written) == 79
+    assert sum(len(sample.truth) for sample in written) == 79
     assert read(tmp_path / "out/corrections.jsonl") == read(tmp_path / "c.jsonl")
     # What a report says of its data:
     assert "corrected by review: 80 cells before, 79 after; 1 confirmed, 1 deleted" in describe_data(written)["notes"]
@@ -325,7 +325,7 @@ def test_a_folder_for_corrections_is_one_line(tmp_path, monkeypatch):
 
 
 def test_a_file_without_its_last_line_end_grows(made, tmp_path):
-    boxes = made[0].smears[0].truth.boxes_xyxy
+    boxes = made[0].samples[0].truth.boxes_xyxy
     path = tmp_path / "c.jsonl"
     append(path, [_correction(made[0], 0, boxes[0], "ok")])
     path.write_text(path.read_text().rstrip("\n"))
@@ -335,35 +335,35 @@ def test_a_file_without_its_last_line_end_grows(made, tmp_path):
 
 def test_each_copy_of_a_picture_is_corrected(made, tmp_path):
     dataset, _ = made
-    first = dataset.smears[0]
+    first = dataset.samples[0]
     copy = tmp_path / "copy.png"
     copy.write_bytes(first.path.read_bytes())
-    both = replace(dataset, smears=(first, replace(first, path=copy)))
+    both = replace(dataset, samples=(first, replace(first, path=copy)))
     lines = [_correction(dataset, 0, first.truth.boxes_xyxy[0], "delete")]
     after, counts = replay(both, lines)
-    assert counts == {"deleted": 2} and [len(smear.truth) for smear in after] == [19, 19]
+    assert counts == {"deleted": 2} and [len(sample.truth) for sample in after] == [19, 19]
 
 
 @pytest.mark.parametrize("second", ["class", "delete"])
 def test_a_cell_moved_onto_another_is_not_taken_for_it(made, second):
     dataset, _ = made
-    a, b = dataset.smears[0].truth.boxes_xyxy[:2]
+    a, b = dataset.samples[0].truth.boxes_xyxy[:2]
     moved = _correction(dataset, 0, a, "class", new_class="wbc", new_box_xyxy=tuple(b.tolist()))
     said = {"new_class": "blast"} if second == "class" else {}
     after, _ = replay(dataset, [moved, _correction(dataset, 0, b, second, **said)])
-    truth = after.smears[0].truth
+    truth = after.samples[0].truth
     at_b = truth.label[(np.abs(truth.boxes_xyxy - b) < 1).all(axis=1)].tolist()
     assert at_b == ([1, 0] if second == "class" else [1])
 
 
 def test_cells_and_fields_that_are_there_twice(made):
     dataset, predictions = made
-    first = dataset.smears[0]
+    first = dataset.samples[0]
     again = Detections.concatenate([first.truth, Detections([first.truth.boxes_xyxy[3] + 2], label=[1])])
-    smears = (replace(first, truth=again, group="g"), replace(dataset.smears[1], group="g"), *dataset.smears[2:])
-    dataset, cells = cells_of(replace(dataset, smears=smears), predictions)
+    smears = (replace(first, truth=again, group="g"), replace(dataset.samples[1], group="g"), *dataset.samples[2:])
+    dataset, cells = cells_of(replace(dataset, samples=smears), predictions)
     twice = in_view(cells, "twice")
-    assert sorted(cell.truth for cell in twice) == [3, 20] and {cell.smear for cell in twice} == {0}
+    assert sorted(cell.truth for cell in twice) == [3, 20] and {cell.sample for cell in twice} == {0}
     assert seen_twice(dataset, ["a", "b", "c", "d"]) == [0, 1]
     assert seen_twice(dataset, ["a", "b", "c", "c"]) == [2, 3, 0, 1]
 
@@ -378,10 +378,10 @@ def test_the_second_stage_looks_at_every_nucleated_cell(made):
     assert sorted(embedding.rows) == list(range(len(cells)))
     assert embedding.features.shape[1] > 8 and np.isfinite(embedding.features).all()
     assert all(cell.novelty > 0 for cell in seen)
-    source = open_smear(dataset.smears[cells[0].smear].path)
-    with as_seen(source, classifier.card.input.colour) as smear:
+    source = open_smear(dataset.samples[cells[0].sample].path)
+    with normalize_stain(source, classifier.card.input.colour) as sample:
         found = Detections([cells[0].box], label=[1])
-        judged = judge(smear, found, dataset.smears[cells[0].smear].mpp, classifier)
+        judged = classify_cells(sample, found, dataset.samples[cells[0].sample].mpp, classifier)
     assert bool(judged.unsure[0]) or seen[0].novelty <= 1  # the same limit as in `detect`
     points, method = as_map(embedding.features)
     assert points.shape == (len(cells), 2) and method == "t-SNE"
@@ -458,7 +458,7 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     }
     after, counts = replay(dataset, lines)
     assert counts == {"relabelled": 1, "added": 1, "ignored": 1}
-    assert after.smears[1].truth.ignore.sum() == 1
+    assert after.samples[1].truth.ignore.sum() == 1
     page.click("button[data-view=confused]")
     page.click(".cell button:text-is('undo')")
     assert page.inner_text("#count") == "1"
@@ -491,7 +491,7 @@ def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_
     assert by_op["class", False].box_xyxy == pytest.approx((250, 205, 290, 245), abs=1)
     after, counts = replay(dataset, lines)
     assert counts == {"moved": 1, "added": 1, "deleted": 1}
-    assert len(after.smears[0].truth) == 20
+    assert len(after.samples[0].truth) == 20
     drag((85, 25), (95, 35))  # what is deleted stays where it is, and deleted
     assert page.inner_text("#chosen") == "deleted" and _exported(page, tmp_path) == lines
     page.click("#actions button:text-is('undo')")
@@ -517,7 +517,7 @@ def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, ch
     dataset, predictions = made
     ignore = np.arange(20) == 1
     smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
-    dataset, cells = cells_of(replace(dataset, smears=tuple(smears)), predictions)
+    dataset, cells = cells_of(replace(dataset, samples=tuple(smears)), predictions)
     file = write_page(dataset, cells, predictions, tmp_path / "page")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
@@ -531,19 +531,19 @@ def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, ch
         opened.click("#actions button:text-is('wbc')")
         after, counts = replay(dataset, _exported(opened, tmp_path))
         browser.close()
-    assert not after.smears[0].truth.ignore.any() and counts == {"counted again": 1}
+    assert not after.samples[0].truth.ignore.any() and counts == {"counted again": 1}
 
 
 def test_what_to_label_next_is_doubtful_and_unlike_what_is_there(made):
     dataset, predictions = made
-    odd = replace(dataset.smears[3], truth=None)
+    odd = replace(dataset.samples[3], truth=None)
     write_image(odd.path, np.full((250, 310, 3), 90, np.uint8))
-    plain = replace(dataset.smears[2], truth=None)
+    plain = replace(dataset.samples[2], truth=None)
     found = list(predictions.candidates)
     found[3] = found[3].with_columns(blast_probability=np.full(20, 0.5))
-    dataset = replace(dataset, smears=(*dataset.smears[:2], plain, odd))
+    dataset = replace(dataset, samples=(*dataset.samples[:2], plain, odd))
     chosen = suggest(dataset, replace(predictions, candidates=tuple(found)), 5)
-    assert [c.smear for c in chosen] == [3, 2]  # only those that nobody labelled
+    assert [c.sample for c in chosen] == [3, 2]  # only those that nobody labelled
     assert "20 of 20 nucleated cells doubtful" in chosen[0].why and "spreads from the nearest" in chosen[0].why
 
 

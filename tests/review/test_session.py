@@ -145,7 +145,7 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     other.save()
     after, counts = replay(dataset, collect(reviewed, "somebody"))
     assert counts == {"ignored": 1, "relabelled": 1, "confirmed": 1, "moved": 1, "added": 2, "deleted": 1}
-    assert len(after.smears[0].truth) == 20 and len(after.smears[1].truth) == 21
+    assert len(after.samples[0].truth) == 20 and len(after.samples[1].truth) == 21
     path = tmp_path / "corrections.jsonl"
     recorder = Recorder(reviewed, path)
     assert recorder.write() == 7 and recorder.write() == 0 and len(read(path)) == 7
@@ -181,7 +181,7 @@ def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_p
     dataset, predictions = made
     ignore = np.arange(20) == 2
     smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
-    dataset, cells = cells_of(replace(dataset, smears=tuple(smears)), predictions)
+    dataset, cells = cells_of(replace(dataset, samples=tuple(smears)), predictions)
     reviewed = load(fiftyone, f"ignored {time.time()}", Reviewed(dataset, cells, predictions))
     sample = reviewed.first()
     (region,) = (label for label in sample.truth.detections if label.label == "ignored")

@@ -45,7 +45,7 @@ def film(
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def size_of(found: mpp_estimation.Measurement) -> float:
+def size_of(found: mpp_estimation.MppEstimate) -> float:
     assert found.diameter_px is not None, found.reason
     return float(np.sqrt(np.prod(found.diameter_px)))
 

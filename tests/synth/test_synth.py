@@ -26,7 +26,7 @@ from blastdet.datasets.formats import coco
 from blastdet.synth import render as rendering
 from blastdet.synth.cell_rendering import DEBRIS, MAX_REACH_UM, OD_UNIT, SMUDGE, Cell, draw
 from blastdet.synth.render import PALETTES, SynthConfig, configure, render, render_tiff, varied
-from blastdet.synth.scene import Film
+from blastdet.synth.scene import Scene
 from blastdet.synth.stains import STAINS
 
 SMALL = SynthConfig(size_wh=(700, 520), mpp=0.12, white_cells=1500, smudges=200)
@@ -205,13 +205,13 @@ def test_smudges_and_slivers_are_ignored_and_dirt_is_not_in_truth() -> None:
     assert truth.ignore[smudge].all()
     at_edge = (truth.boxes_xyxy[:, :2] == 0).any(1) | (truth.boxes_xyxy[:, 2:] == 900).any(1)
     assert at_edge[truth.ignore & ~smudge].all()
-    near = Film(config, 3).near((0, 0, 180, 180))
+    near = Scene(config, 3).near((0, 0, 180, 180))
     assert sum(c.kind == DEBRIS for c in near) > 20
     assert len(truth) <= sum(c.kind != DEBRIS for c in near)
 
 
 def test_white_cells_do_not_lie_on_each_other() -> None:
-    film = Film(SynthConfig(white_cells=4000, blast_share=0.6), 7)
+    film = Scene(SynthConfig(white_cells=4000, blast_share=0.6), 7)
     white = [c for c in film.near((0, 0, 400, 400)) if c.kind in (WBC, BLAST, SMUDGE)]
     x, y, r = (np.array([getattr(c, name) for c in white]) for name in ("x", "y", "radius"))
     distance = np.hypot(x[:, None] - x, y[:, None] - y) + np.diag(np.full(len(white), 1e6))
@@ -222,7 +222,7 @@ def test_white_cells_do_not_lie_on_each_other() -> None:
 
 def test_place_of_a_cell_does_not_depend_on_what_was_asked_first() -> None:
     config = SynthConfig()
-    first, second = Film(config, 11), Film(config, 11)
+    first, second = Scene(config, 11), Scene(config, 11)
     second.near((400, 300, 500, 420))
     assert first.near((0, 0, 200, 200)) == second.near((0, 0, 200, 200))
 
@@ -243,7 +243,7 @@ def test_nuclei_are_the_darkest_and_background_the_lightest(palette: str) -> Non
     for seed in range(3):
         config = configure(size_wh=(500, 400), mpp=0.2, palette=palette, white_cells=1500, noise=0, jpeg_quality=None)
         image, truth = render(config, seed)
-        white = truth.of("blast", "wbc")
+        white = truth.with_classes("blast", "wbc")
         white = white[~white.ignore] if white.ignore is not None else white
         centres = white.centres_xy.astype(int)
         at = np.median(image[centres[:, 1], centres[:, 0]].sum(axis=1))
@@ -251,7 +251,7 @@ def test_nuclei_are_the_darkest_and_background_the_lightest(palette: str) -> Non
         for x1, y1, x2, y2 in truth.boxes_xyxy.astype(int):
             covered[y1:y2, x1:x2] = True
         bare = np.median(image[~covered].sum(axis=1))
-        red = truth.of("rbc").centres_xy.astype(int)
+        red = truth.with_classes("rbc").centres_xy.astype(int)
         between = np.median(image[red[:, 1], red[:, 0]].sum(axis=1))
         assert at < between < bare
 
@@ -296,8 +296,8 @@ def test_command_writes_pictures_and_truth_that_read_back(tmp_path: Path) -> Non
     dataset = coco.read(out / "truth.json")
     config = varied(SynthConfig(size_wh=(400, 300), palette="random"), 6)
     expected = render(config, 6)[1]
-    assert dataset.smears[1].truth is not None
-    same(dataset.smears[1].truth.sorted(), expected)
+    assert dataset.samples[1].truth is not None
+    same(dataset.samples[1].truth.sorted(), expected)
 
 
 def test_command_writes_tiff_with_truth_beside_it(tmp_path: Path) -> None:
@@ -333,4 +333,4 @@ def test_a_folder_of_films_is_a_data_set(tmp_path):
         CliRunner().invoke(cli, ["synth", str(tmp_path), "--n", "2", "--size", "96x96", "--mpp", "0.3"]).exit_code == 0
     )
     dataset = registry.read(tmp_path)
-    assert len(dataset) == 2 and dataset.smears[0].mpp == (0.3, 0.3)
+    assert len(dataset) == 2 and dataset.samples[0].mpp == (0.3, 0.3)

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss
 
 from blastdet.training.classification import calibration
-from blastdet.training.classification.calibration import Space
+from blastdet.training.classification.calibration import MahalanobisOOD
 
 
 def _drawn(seed: int, n: int = 400, classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +102,7 @@ def test_distance_is_that_of_mahalanobis_where_all_axes_are_kept():
     rng = np.random.default_rng(3)
     label = np.arange(600) % 2
     features = (rng.normal(0, [1, 5, 0.5], (600, 3)) + 4 * label[:, None]).astype(np.float32)
-    space = Space.fit(features, label, 2)
+    space = MahalanobisOOD.fit(features, label, 2)
     means = np.stack([features[label == k].mean(axis=0) for k in range(2)])
     oracle = EmpiricalCovariance(assume_centered=True).fit(features - means[label])
     expected = np.sqrt(np.stack([oracle.mahalanobis(features - mean) for mean in means]).min(axis=0) / 3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from blastdet.core import boxes
 from blastdet.training.detection.copy_paste import Donors, paste, pile
-from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, Sample
+from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, TrainingSample
 
 LIGHT = 230
 
@@ -24,7 +24,7 @@ def _donor(label=0, box=(20, 20, 60, 56)):
 def _film(xyxy=(), label=(), side=192):
     rgb = np.full((side, side, 3), 200, np.uint8)
     known = np.ones((3, side // KNOWN_STRIDE, side // KNOWN_STRIDE), bool)
-    return Sample(rgb, np.array(xyxy, np.float32).reshape(-1, 4), np.array(label, np.int64), known)
+    return TrainingSample(rgb, np.array(xyxy, np.float32).reshape(-1, 4), np.array(label, np.int64), known)
 
 
 def _paste(sample, seed, donor=None):

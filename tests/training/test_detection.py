@@ -24,7 +24,7 @@ from blastdet.models.detector import load_detector
 from blastdet.review.corrections import Correction, append
 from blastdet.training.config import read_config
 from blastdet.training.detection import train as run_module
-from blastdet.training.detection.samples import Sample
+from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.detection.train import build, pick_device, run_training
 from blastdet.training.detection.training_data import fingerprint
 from blastdet.training.detection.yolo_network import Yolo
@@ -74,14 +74,14 @@ def test_killed_and_resumed_equals_uninterrupted(trained, films, _train):
 def test_what_a_review_exports_trains(films, blastdet):
     """Corrections are replayed, the data set is written, and its path is all that a training needs."""
     dataset = registry.read(films / "films/truth.json")
-    smear = dataset.smears[0]
+    sample = dataset.samples[0]
     words = {
         "who": "A",
         "when": "2026-01-01T00:00:00Z",
-        "image": smear.path.name,
-        "image_sha256": sha256_of(smear.path),
+        "image": sample.path.name,
+        "image_sha256": sha256_of(sample.path),
     }
-    gone = Correction(**words, box_xyxy=tuple(smear.truth.boxes_xyxy[0].tolist()), op="delete", old_class="wbc")
+    gone = Correction(**words, box_xyxy=tuple(sample.truth.boxes_xyxy[0].tolist()), op="delete", old_class="wbc")
     append(films / "c.jsonl", [gone])
     told = blastdet("review", "export", "--data", "films/truth.json", "--corrections", "c.jsonl", "corrected")
     assert "1 deleted" in told.stdout
@@ -165,7 +165,7 @@ def test_data_sets_of_one_name_are_told_apart(tmp_path):
 
 def test_all_that_shapes_a_training_is_in_what_it_has_seen(films):
     dataset = registry.read(films / "films/truth.json")
-    one, *others = (replace(smear, split="train") for smear in dataset)
+    one, *others = (replace(sample, split="train") for sample in dataset)
     cells = one.truth.with_columns(ignore=np.arange(len(one.truth)) == 0)
     changed = [
         {"mpp": (0.3, 0.3)},
@@ -245,7 +245,7 @@ def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path,
     sides = [replace(s, split="val" if i < 3 else "train") for i, s in enumerate(dataset)]
     turned = [replace(s, split="train" if i < 3 else "val") for i, s in enumerate(dataset)]
     for name, smears in (("a", sides), ("b", turned)):
-        registry.write(replace(dataset, smears=tuple(smears)), tmp_path / name, "coco")
+        registry.write(replace(dataset, samples=tuple(smears)), tmp_path / name, "coco")
     words = ["--data", str(tmp_path / "a"), "--data", str(tmp_path / "b")]
     assert "and the same picture" in _train(films, tmp_path / "run", *words, code=2).stderr
 
@@ -342,7 +342,7 @@ def test_the_scaler_of_fp16_is_in_the_checkpoint(films, tmp_path):
 def _batch(known, cells=1):
     rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     boxes = np.array([[20, 20, 60, 60]], np.float32)[:cells]
-    return Yolo.collate([Sample(rgb, boxes, np.zeros(cells, np.int64), known)])
+    return Yolo.collate([TrainingSample(rgb, boxes, np.zeros(cells, np.int64), known)])
 
 
 def test_what_is_not_known_has_no_gradient_on_class_scores():
@@ -407,7 +407,7 @@ def test_the_moving_average_is_what_is_validated(films):
     name = next(key for key, value in state.ema.items() if value.dtype.is_floating_point)
     state.ema[name] += 1
     own = state.model.module.state_dict()[name].clone()
-    with engine.averaged(state) as model:
+    with engine.ema_weights(state) as model:
         torch.testing.assert_close(model.module.state_dict()[name], own + 1)
         assert not model.module.training
     torch.testing.assert_close(state.model.module.state_dict()[name], own)

@@ -62,7 +62,7 @@ def test_parity_sees_every_difference(trained, films, tmp_path):
     for branch in state.model.module.model[-1].cv3:
         branch[-1].bias.data += 8
     card = read_card(trained / "weights")
-    pictures = [load_picture(smear, config) for smear in data.val]
+    pictures = [load_picture(sample, config) for sample in data.val]
     raws = raw_on_cpu(state, pictures, card)
     assert all(raw[4:].max() > 0.5 for raw in raws)
     state.model.export(tmp_path / "model.onnx")

@@ -9,7 +9,7 @@ import torch
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 from blastdet.training.detection.faster_rcnn import ANCHORS_UM, FasterRcnn, _head_losses, _unknown
-from blastdet.training.detection.samples import KNOWN_STRIDE, Sample
+from blastdet.training.detection.samples import KNOWN_STRIDE, TrainingSample
 
 OFF = torch.autocast("cpu", enabled=False)
 ALL = np.ones((3, 96 // KNOWN_STRIDE, 96 // KNOWN_STRIDE), bool)
@@ -24,7 +24,7 @@ def model():
 def _batch(known, boxes=((20, 20, 60, 60),)):
     rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     xyxy = np.array(boxes, np.float32).reshape(-1, 4)
-    sample = Sample(rgb, xyxy, np.zeros(len(xyxy), np.int64), known)
+    sample = TrainingSample(rgb, xyxy, np.zeros(len(xyxy), np.int64), known)
     return FasterRcnn.collate([sample, sample])
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blastdet.core.errors import ScaleError
-from blastdet.core.types import Dataset, Detections, Smear
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.training.config import AugmentConfig, TrainConfig
 from blastdet.training.detection.samples import KNOWN_STRIDE, Picture, compose, load_picture
 from blastdet.training.detection.training_data import blasts_as_white_cells
@@ -69,7 +69,7 @@ def test_a_class_nobody_annotated_is_unknown_on_that_picture_only():
 def test_ignored_cells_are_unknown_for_every_class(tmp_path):
     Image.new("RGB", (128, 128)).save(tmp_path / "x.png")
     truth = Detections([[8, 8, 40, 40], [80, 80, 120, 120]], label=[1, 1], ignore=[False, True])
-    smear = Smear(tmp_path / "x.png", (128, 128), (0.5, 0.5), annotated=("wbc", "rbc", "platelet"), truth=truth)
+    smear = Sample(tmp_path / "x.png", (128, 128), (0.5, 0.5), annotated=("wbc", "rbc", "platelet"), truth=truth)
     picture = load_picture(smear, _config())
     assert len(picture.boxes_xyxy) == 1 and len(picture.unknown_xyxy) == 1
     sample = compose([picture], np.ones(1), _config(augment=PLAIN), np.random.default_rng(3), False)
@@ -80,14 +80,14 @@ def test_ignored_cells_are_unknown_for_every_class(tmp_path):
 def test_a_blast_is_a_white_cell_to_a_detector_without_blasts(tmp_path):
     Image.new("RGB", (64, 48)).save(tmp_path / "x.png")
     truth = Detections([[8, 8, 40, 40]], label=[0])
-    smear = Smear(tmp_path / "x.png", (64, 48), (0.25, 0.5), annotated=("blast", "wbc"), truth=truth)
-    folded = blasts_as_white_cells(Dataset("x", tmp_path, (smear,))).smears[0]
+    smear = Sample(tmp_path / "x.png", (64, 48), (0.25, 0.5), annotated=("blast", "wbc"), truth=truth)
+    folded = blasts_as_white_cells(Dataset("x", tmp_path, (smear,))).samples[0]
     assert folded.annotated == ("wbc",) and smear.truth.label.tolist() == [0]
     picture = load_picture(folded, _config(classes=["wbc", "rbc"]))
     assert picture.label.tolist() == [0] and picture.rgb.shape == (48, 32, 3)
     np.testing.assert_allclose(picture.boxes_xyxy, [[4, 8, 20, 40]])
     with pytest.raises(ScaleError, match="a scale and annotations expected"):
-        load_picture(Smear(tmp_path / "x.png", (64, 48), truth=truth), _config(classes=["wbc"]))
+        load_picture(Sample(tmp_path / "x.png", (64, 48), truth=truth), _config(classes=["wbc"]))
 
 
 def test_a_sample_depends_on_its_seed_alone():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from blastdet.training.detection.samples import Sample
+from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.detection.yolo_network import Yolo
 
 # name: width, residual blocks, width inside the stage (the first one is not halved), width inside its blocks
@@ -93,7 +93,7 @@ def test_other_models_keep_their_activation():
 def _batch(known, cells=1):
     rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     boxes = np.array([[20, 20, 60, 60]], np.float32)[:cells]
-    return Yolo.collate([Sample(rgb, boxes, np.zeros(cells, np.int64), known)])
+    return Yolo.collate([TrainingSample(rgb, boxes, np.zeros(cells, np.int64), known)])
 
 
 def test_yolo26_learns_with_one_head_and_what_is_unknown_does_not_reach_it():

@@ -104,7 +104,7 @@ def read_datasets(asked: Asked) -> list[Dataset]:
     mpp = None if asked.mpp in ("data", "auto") else parse_mpp(asked.mpp)
     whole = registry.read(asked.data, asked.format, other=asked.other, images=asked.images)
     if isinstance(mpp, tuple):
-        whole = replace(whole, smears=tuple(replace(smear, mpp=mpp) for smear in whole))
+        whole = replace(whole, samples=tuple(replace(sample, mpp=mpp) for sample in whole))
     parts = [only_split(whole, asked.split, asked.data)]
     if asked.corrections is not None:
         from blastdet.datasets.label_corrections import apply_corrections
@@ -119,9 +119,9 @@ def only_split(dataset: Dataset, split: str, where: Path) -> Dataset:
     """One split of a data set, or ``"all"`` of it; an empty one is an error that lists what there is."""
     from blastdet.core.errors import ConfigError
 
-    part = dataset if split == "all" else dataset.of(split)
+    part = dataset if split == "all" else dataset.with_split(split)
     if not len(part):
-        known = ", ".join(sorted({str(smear.split) for smear in dataset if smear.split})) or "none"
+        known = ", ".join(sorted({str(sample.split) for sample in dataset if sample.split})) or "none"
         raise ConfigError(f"{where}: no smear of split {split!r} found; splits there are: {known} (or --split all)")
     return part
 
@@ -156,21 +156,21 @@ def from_model(weights: str, dataset: Dataset, asked: Asked, failed: list[str] |
     from blastdet.evaluation.evaluate import Predictions
     from blastdet.inference.pipeline import Options, detect_smear, load_models
 
-    annotated = {name for smear in dataset for name in smear.annotated}
+    annotated = {name for sample in dataset for name in sample.annotated}
     models = load_models(weights, asked.device, second_stage="blast" in annotated)
     found, scales, sources = [], [], set()
     with file_reporter(len(dataset), models.card.name) as step:
-        for smear in dataset:
-            mpp = smear.mpp if asked.mpp == "data" else parse_mpp(asked.mpp)
+        for sample in dataset:
+            mpp = sample.mpp if asked.mpp == "data" else parse_mpp(asked.mpp)
             step()
             try:
-                html_report = detect_smear(smear.path, models, Options(mpp=mpp, min_score=0.01))
+                html_report = detect_smear(sample.path, models, Options(mpp=mpp, min_score=0.01))
             except BlastdetError as error:
                 if failed is None:
                     raise
                 failed.append(str(error))
                 found.append(Detections.empty())
-                scales.append(smear.mpp or (1.0, 1.0))
+                scales.append(sample.mpp or (1.0, 1.0))
                 continue
             found.append(html_report.candidates)
             scales.append(html_report.mpp)

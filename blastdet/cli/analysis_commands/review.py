@@ -145,7 +145,7 @@ def export(
     if overwrite and there.is_file() and (lost := set(read(there)) - set(lines)):
         raise ConfigError(f"{there}: holds {len(lost)} corrections that were not given; add --corrections {there}")
     dataset = registry.read(data, format, images=images)
-    before = sum(n_cells(smear.truth) for smear in dataset)
+    before = sum(n_cells(sample.truth) for sample in dataset)
     dataset, counts = replay(dataset, lines)
     with new_folder(out) as folder:
         for kind in dict.fromkeys(kinds):
@@ -154,7 +154,7 @@ def export(
         append(folder / "corrections.jsonl", lines)
         record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
         write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    after = sum(n_cells(smear.truth) for smear in dataset)
+    after = sum(n_cells(sample.truth) for sample in dataset)
     click.echo(f"cells    {before} before review, {after} after")
     for what, number in sorted(counts.items()):
         click.echo(f"{number:>8} {what}")

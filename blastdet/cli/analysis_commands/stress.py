@@ -42,14 +42,14 @@ def command(only: tuple[str, ...], weights: str, **options: Any) -> None:
     from blastdet.datasets.formats.files import check_replaced
 
     require("evaluate", "pycocotools", "scipy", "matplotlib")
-    from blastdet.evaluation.robustness import DISTURBANCES, as_text, steps, stress, write
+    from blastdet.evaluation.robustness import CORRUPTIONS, as_text, steps, stress, write
     from blastdet.inference.pipeline import load_models
 
-    if unknown := [name for name in only if name not in DISTURBANCES]:
-        raise ConfigError(f"--only {unknown[0]}: one of {', '.join(DISTURBANCES)} expected")
+    if unknown := [name for name in only if name not in CORRUPTIONS]:
+        raise ConfigError(f"--only {unknown[0]}: one of {', '.join(CORRUPTIONS)} expected")
     if options["mpp"] == "auto":
         raise ConfigError("--mpp auto: stress compares with a known scale; data, X or X,Y expected")
-    names = [name for name in DISTURBANCES if name in only or not only]
+    names = [name for name in CORRUPTIONS if name in only or not only]
     rest: dict[str, Any] = {
         "weights": (weights,),
         "detections": (),
@@ -61,9 +61,9 @@ def command(only: tuple[str, ...], weights: str, **options: Any) -> None:
     check_folder(asked.out, True, "stress.json", [path for path in (asked.data, asked.images) if path])
     check_replaced(asked.out / "stress.csv", "disturbance,level", "stress")
     dataset = read_datasets(asked)[0]
-    if not any(smear.truth is not None and smear.annotated for smear in dataset):
+    if not any(sample.truth is not None and sample.annotated for sample in dataset):
         raise ConfigError(f"{asked.data}: no smear with annotated classes found, at least one expected")
-    annotated = {name for smear in dataset for name in smear.annotated}
+    annotated = {name for sample in dataset for name in sample.annotated}
     models = load_models(weights, asked.device, second_stage="blast" in annotated)
     with file_reporter(steps(dataset, names), "stress") as step:
         rows = stress(dataset, models, names, step)

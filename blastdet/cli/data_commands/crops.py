@@ -148,7 +148,7 @@ def _cells(
         lines.append(f"scores   from {points}")
     else:
         cells = true_cells(dataset)
-        if len(dataset) and all(smear.truth is None for smear in dataset):
+        if len(dataset) and all(sample.truth is None for sample in dataset):
             lines.append("note     nobody annotated these pictures; --weights default cuts out what the model finds")
     cells = [off_marks(mine, marks) for mine in cells]
     if probe:
@@ -165,12 +165,12 @@ def _probed(dataset: Dataset, cells: Sequence[Cells], probe: str, marks: Sequenc
     """A probe's windows; a smear that cannot be read keeps its cells, and is named when they are cut out."""
     from blastdet.cli._progress import file_reporter
     from blastdet.core.errors import ImageError
-    from blastdet.datasets.crop_dataset import probed
+    from blastdet.datasets.crop_dataset import negative_control_cells
 
     with file_reporter(len(dataset), "placing windows") as step:
-        for smear, mine in zip(dataset, cells, strict=True):
+        for sample, mine in zip(dataset, cells, strict=True):
             try:
-                yield probed(smear, mine, probe, marks)
+                yield negative_control_cells(sample, mine, probe, marks)
             except ImageError:
                 yield mine
             step()
@@ -181,21 +181,21 @@ def _measured(dataset: Dataset, unread: list[str]) -> Dataset:
     from blastdet.cli._progress import file_reporter
     from blastdet.core.errors import ImageError
     from blastdet.imaging.io import read_image
-    from blastdet.segmentation.mpp_estimation import measure
+    from blastdet.segmentation.mpp_estimation import estimate_mpp
 
     smears = []
     with file_reporter(len(dataset), "measuring") as step:
-        for smear in dataset:
+        for sample in dataset:
             try:
-                found = measure(read_image(smear.path))
+                found = estimate_mpp(read_image(sample.path))
                 if found.mpp is None:
-                    unread.append(f"{smear.path}: too few red cells to measure by; give --mpp")
+                    unread.append(f"{sample.path}: too few red cells to measure by; give --mpp")
                 else:
-                    smears.append(replace(smear, mpp=found.mpp))
+                    smears.append(replace(sample, mpp=found.mpp))
             except ImageError as error:
                 unread.append(str(error))
             step()
-    return replace(dataset, smears=tuple(smears))
+    return replace(dataset, samples=tuple(smears))
 
 
 def _check_marks(dataset: Dataset, marks: Sequence[Box]) -> None:

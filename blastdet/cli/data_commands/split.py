@@ -111,7 +111,7 @@ def _print(dataset: Dataset, leaks: list[str]) -> None:
     from blastdet.datasets.convert import counts
 
     for name in ("train", "val", "test"):
-        number = counts(dataset.of(name))
+        number = counts(dataset.with_split(name))
         cells = ", ".join(f"{key} {n}" for key, n in number["cells"].items())
         click.echo(f"{name:8} {number['pictures']} pictures; {cells or 'no cells'}")
     for line in dataset.notes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from blastdet.core.types import Smear
+    from blastdet.core.types import Sample
     from blastdet.synth.render import SynthConfig
 
 _TIFF_FROM_PX = 50_000_000
@@ -52,7 +52,7 @@ def command(out: Path, size: str, mpp: float, palette: str, blasts: float, n: in
     files[0].parent.mkdir(parents=True, exist_ok=True)
     smears = [_render(path, varied(config, seed + i) if vary else config, seed + i) for i, path in enumerate(files)]
     _write_truth(smears, truth)
-    counts = [smear.truth.counts() for smear in smears if smear.truth is not None]
+    counts = [sample.truth.counts() for sample in smears if sample.truth is not None]
     total = ", ".join(f"{sum(c[name] for c in counts)} {name}" for name in counts[0])
     click.echo(f"wrote {len(files)} picture(s) to {files[0].parent} and {truth}: {total}")
 
@@ -72,8 +72,8 @@ def _names(folder: Path, n: int, config: SynthConfig) -> tuple[list[Path], Path]
     return [folder / f"{name}{suffix}" for name in names], folder / "truth.json"
 
 
-def _render(path: Path, config: SynthConfig, seed: int) -> Smear:
-    from blastdet.core.types import CELL_CLASSES, Smear
+def _render(path: Path, config: SynthConfig, seed: int) -> Sample:
+    from blastdet.core.types import CELL_CLASSES, Sample
     from blastdet.imaging.io import write_image
     from blastdet.synth.render import render, render_tiff
 
@@ -85,10 +85,10 @@ def _render(path: Path, config: SynthConfig, seed: int) -> Smear:
     else:
         image, truth = render(config, seed)
         write_image(path, image)
-    return Smear(path, config.size_wh, mpp=config.mpp_xy, group=path.stem, annotated=CELL_CLASSES, truth=truth)
+    return Sample(path, config.size_wh, mpp=config.mpp_xy, group=path.stem, annotated=CELL_CLASSES, truth=truth)
 
 
-def _write_truth(smears: list[Smear], path: Path) -> None:
+def _write_truth(smears: list[Sample], path: Path) -> None:
     from blastdet.core.atomic_io import write_text
     from blastdet.core.types import Dataset
     from blastdet.datasets.formats.coco_writer import document_pieces

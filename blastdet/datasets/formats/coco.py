@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Scale, Smear
+from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.coco_writer import KEYS, UNSURE, to_document, write
 from blastdet.datasets.formats.files import FAULTS, read_json
@@ -78,7 +78,7 @@ def read(
     """
     path = Path(path)
     files = [path] if path.is_file() else _documents(path)
-    smears: list[Smear] = []
+    smears: list[Sample] = []
     dropped: dict[str, None] = {}
     notes: dict[str, None] = {}
     name = ""
@@ -93,19 +93,19 @@ def read(
         smears += found
         dropped |= dict.fromkeys(lines)
     _check_distinct(smears, path)
-    smears = [smear if smear.mpp or not mpp else replace(smear, mpp=mpp) for smear in smears]
+    smears = [sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in smears]
     root = images or (path if path.is_dir() else _root_of(path, smears))
-    smears.sort(key=lambda smear: smear.path.as_posix())
+    smears.sort(key=lambda sample: sample.path.as_posix())
     return Dataset(name or root.name, root, tuple(smears), tuple(dropped), tuple(notes))
 
 
-def _check_distinct(smears: Sequence[Smear], where: Path) -> None:
+def _check_distinct(smears: Sequence[Sample], where: Path) -> None:
     """A picture listed twice would be counted twice, and may lie on two sides of a split."""
     seen: set[Path] = set()
-    for smear in smears:
-        picture = smear.path.resolve()
+    for sample in smears:
+        picture = sample.path.resolve()
         if picture in seen:
-            raise FormatError(f"{where}: picture {smear.path.name} is listed twice, one image entry for each expected")
+            raise FormatError(f"{where}: picture {sample.path.name} is listed twice, one image entry for each expected")
         seen.add(picture)
 
 
@@ -121,9 +121,9 @@ def _lines(value: Any) -> list[str]:
     return [line for line in value if isinstance(line, str)] if isinstance(value, list) else []
 
 
-def _root_of(file: Path, smears: Sequence[Smear]) -> Path:
+def _root_of(file: Path, smears: Sequence[Sample]) -> Path:
     for folder in (file.parent, file.parent.parent):
-        if all(smear.path.is_relative_to(folder) for smear in smears):
+        if all(sample.path.is_relative_to(folder) for sample in smears):
             return folder
     return file.parent
 
@@ -179,7 +179,7 @@ def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str
 
 def _read_document(
     document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None, folder: Path | None
-) -> tuple[list[Smear], list[str]]:
+) -> tuple[list[Sample], list[str]]:
     labels = _labels(document, file, class_map)
     rows: dict[int, list[Mapping[str, Any]]] = {}
     entries = [_image_of(row, file) for row in document["images"]]
@@ -198,12 +198,12 @@ def _read_document(
     smears = []
     for image, entry in zip(entries, document["images"], strict=True):
         picture = _find_picture(image, file, folder)
-        smear = Smear(picture, image.size_wh, split=_split_of(file), annotated=everything)
-        smear = _with_entry(smear, entry, file)
+        sample = Sample(picture, image.size_wh, split=_split_of(file), annotated=everything)
+        sample = _with_entry(sample, entry, file)
         if entry.get("has_truth", True):
             origin = "" if "annotated" in entry else "human"  # our own files say what is known
-            smear = replace(smear, truth=_cells(rows[image.id], labels, (file, origin)))
-        smears.append(smear)
+            sample = replace(sample, truth=_cells(rows[image.id], labels, (file, origin)))
+        smears.append(sample)
     return smears, dropped
 
 
@@ -255,24 +255,24 @@ def _find_picture(image: _Image, file: Path, folder: Path | None = None) -> Path
     return picture
 
 
-def _with_entry(smear: Smear, entry: Mapping[str, Any], file: Path) -> Smear:
+def _with_entry(sample: Sample, entry: Mapping[str, Any], file: Path) -> Sample:
     """What our own keys of an image say."""
     known = {key: str(entry[key]) for key in ("group", "cluster", "label") if entry.get(key) is not None}
     if entry.get("split") in SPLITS:
         known["split"] = entry["split"]
-    smear = replace(smear, **known)  # type: ignore[arg-type]
+    sample = replace(sample, **known)  # type: ignore[arg-type]
     mpp, annotated = entry.get("mpp"), entry.get("annotated")
     if mpp is not None:
         if not isinstance(mpp, list) or len(mpp) != 2 or not all(_is_number(v) and 0.001 <= v < 100 for v in mpp):
-            raise FormatError(f"{file}: {smear.path.name}: mpp {mpp!r} found, [x, y] of 0.001 to 100 µm/px expected")
-        smear = replace(smear, mpp=(float(mpp[0]), float(mpp[1])))
+            raise FormatError(f"{file}: {sample.path.name}: mpp {mpp!r} found, [x, y] of 0.001 to 100 µm/px expected")
+        sample = replace(sample, mpp=(float(mpp[0]), float(mpp[1])))
     if annotated is not None:
         if not isinstance(annotated, list) or not all(name in CELL_CLASSES for name in annotated):
             raise FormatError(
-                f"{file}: {smear.path.name}: annotated {annotated!r} found, a list of our classes expected"
+                f"{file}: {sample.path.name}: annotated {annotated!r} found, a list of our classes expected"
             )
-        smear = replace(smear, annotated=tuple(annotated))
-    return smear
+        sample = replace(sample, annotated=tuple(annotated))
+    return sample
 
 
 def _cells(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source: tuple[Path, str]) -> Detections:
@@ -334,42 +334,42 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
         labels = {**{i + 1: i for i in range(len(CELL_CLASSES))}, UNSURE["id"]: _UNSURE}
     else:
         raise FormatError(f"{path}: a COCO document or a list of results expected")
-    index = {id(smear): i for i, smear in enumerate(dataset)}
+    index = {id(sample): i for i, sample in enumerate(dataset)}
     found: list[list[Mapping[str, Any]]] = [[] for _ in dataset]
     for number, row in enumerate(rows, 1):
-        smear = find(row.get("image_id"))
+        sample = find(row.get("image_id"))
         what = f"{path}: detection {number}"
-        if smear is None:
+        if sample is None:
             raise FormatError(f"{what}: image_id {row.get('image_id')!r} found, no such picture in {dataset.name}")
         if not isinstance(row.get("category_id"), int) or row["category_id"] not in labels:
             raise FormatError(f"{what}: category_id {row.get('category_id')!r} found, one of {list(labels)} expected")
         _check_box(row, what)
         if not _is_number(row.get("score")) or not 0 <= row["score"] <= 1:
             raise FormatError(f"{what}: score {row.get('score')!r} found, a number from 0 to 1 expected")
-        if id(smear) in index:
-            found[index[id(smear)]].append(row)
+        if id(sample) in index:
+            found[index[id(sample)]].append(row)
     return [_cells(rows, labels, (path, "model")) for rows in found]
 
 
-_Find = Callable[[Any], Smear | None]
-_ELSEWHERE = Smear(Path(), (0, 0))  # a picture that was searched, but is not of the data set
+_Find = Callable[[Any], Sample | None]
+_ELSEWHERE = Sample(Path(), (0, 0))  # a picture that was searched, but is not of the data set
 
 
 def _document_results(
     document: Mapping[str, Any], file: Path, dataset: Dataset
 ) -> tuple[list[dict[str, Any]], _Find, dict[int, int]]:
     names = names_of(dataset)
-    by_id: dict[int, Smear] = {}
+    by_id: dict[int, Sample] = {}
     for row in document["images"]:
         image = _image_of(row, file)
-        smear = names.get(image.file_name) or names.get(Path(image.file_name).name)
-        if smear is not None and any(other is smear for other in by_id.values()):
-            raise FormatError(f"{file}: {image.file_name} is the second image for {smear.path.name}")
-        if smear is not None and smear.size_wh != image.size_wh:
-            raise FormatError(f"{file}: {image.file_name} has size {image.size_wh}, the picture {smear.size_wh}")
-        by_id[image.id] = smear or _ELSEWHERE
-    seen = {id(smear) for smear in by_id.values()}
-    missing = [dataset.file_name(smear) for smear in dataset if id(smear) not in seen]
+        sample = names.get(image.file_name) or names.get(Path(image.file_name).name)
+        if sample is not None and any(other is sample for other in by_id.values()):
+            raise FormatError(f"{file}: {image.file_name} is the second image for {sample.path.name}")
+        if sample is not None and sample.size_wh != image.size_wh:
+            raise FormatError(f"{file}: {image.file_name} has size {image.size_wh}, the picture {sample.size_wh}")
+        by_id[image.id] = sample or _ELSEWHERE
+    seen = {id(sample) for sample in by_id.values()}
+    missing = [dataset.file_name(sample) for sample in dataset if id(sample) not in seen]
     if missing:
         raise FormatError(f"{file}: {len(missing)} of {len(dataset)} pictures are not listed, first {missing[0]}")
     return (
@@ -391,7 +391,7 @@ def _finder(dataset: Dataset) -> _Find:
     by_id = known or by_id
     elsewhere = {image.id for image in listed}
 
-    def find(image_id: Any) -> Smear | None:
+    def find(image_id: Any) -> Sample | None:
         if isinstance(image_id, str):
             return names.get(image_id) or names.get(Path(image_id).name)
         if not isinstance(image_id, int):

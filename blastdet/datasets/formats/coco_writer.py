@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Sample
 from blastdet.datasets.formats.files import folder_of, place_images, splits_of, to_json
 
 KEYS = {
@@ -45,13 +45,13 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     """
     placed = place_images(dataset, Path(path), how)
     for name in splits_of(placed):
-        document = to_document(placed, [smear for smear in placed if folder_of(smear) == name])
+        document = to_document(placed, [sample for sample in placed if folder_of(sample) == name])
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
         write_text(placed.root / "annotations" / f"instances_{name}.json", text + "\n")
     return placed
 
 
-def to_document(dataset: Dataset, smears: Iterable[Smear] | None = None) -> dict[str, Any]:
+def to_document(dataset: Dataset, smears: Iterable[Sample] | None = None) -> dict[str, Any]:
     """A full COCO document of `dataset`, or of some of its smears, ready for JSON (NaN is null).
 
     Returns
@@ -59,13 +59,13 @@ def to_document(dataset: Dataset, smears: Iterable[Smear] | None = None) -> dict
     dict
         ``info``, ``images``, ``annotations``, ``categories``. Scores are written where they are not all 1 (truth).
     """
-    number = {id(smear): i for i, smear in enumerate(dataset, 1)}
+    number = {id(sample): i for i, sample in enumerate(dataset, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for smear in dataset if smears is None else smears:
-        images.append(_image(smear, number[id(smear)], dataset.file_name(smear)))
-        if smear.truth is not None:
-            rows = to_annotations(smear.truth, number[id(smear)])
+    for sample in dataset if smears is None else smears:
+        images.append(_image(sample, number[id(sample)], dataset.file_name(sample)))
+        if sample.truth is not None:
+            rows = to_annotations(sample.truth, number[id(sample)])
             annotations += [{"id": len(annotations) + i, **row} for i, row in enumerate(rows, 1)]
     return {
         "info": _info(dataset),
@@ -77,12 +77,12 @@ def to_document(dataset: Dataset, smears: Iterable[Smear] | None = None) -> dict
 
 def document_pieces(dataset: Dataset) -> Iterator[str]:
     """The text of `to_document`, some thousand annotations at a time: a gigapixel of cells is never held as objects."""
-    images = [_image(smear, number, dataset.file_name(smear)) for number, smear in enumerate(dataset, 1)]
+    images = [_image(sample, number, dataset.file_name(sample)) for number, sample in enumerate(dataset, 1)]
     head = {"info": _info(dataset), "images": images, "categories": categories(dataset.classes)}
     yield json.dumps(head, ensure_ascii=False, allow_nan=False)[:-1] + ', "annotations": ['
     written = 0
-    for number, smear in enumerate(dataset, 1):
-        cells = smear.truth if smear.truth is not None else Detections.empty()
+    for number, sample in enumerate(dataset, 1):
+        cells = sample.truth if sample.truth is not None else Detections.empty()
         for start in range(0, len(cells), _PIECE):
             rows = to_annotations(cells[start : start + _PIECE], number)
             numbered = [{"id": written + i, **row} for i, row in enumerate(rows, 1)]
@@ -102,16 +102,16 @@ def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
     return [{"id": CELL_CLASSES.index(name) + 1, "name": name, "supercategory": "cell"} for name in classes]
 
 
-def _image(smear: Smear, number: int, file_name: str) -> dict[str, Any]:
-    width, height = smear.size_wh
+def _image(sample: Sample, number: int, file_name: str) -> dict[str, Any]:
+    width, height = sample.size_wh
     image: dict[str, Any] = {"id": number, "file_name": file_name, "width": width, "height": height}
-    if smear.mpp is not None:
-        image["mpp"] = list(smear.mpp)
+    if sample.mpp is not None:
+        image["mpp"] = list(sample.mpp)
     image |= {
-        key: value for key in ("group", "cluster", "split", "label") if (value := getattr(smear, key)) is not None
+        key: value for key in ("group", "cluster", "split", "label") if (value := getattr(sample, key)) is not None
     }
-    image["annotated"] = list(smear.annotated)
-    if smear.truth is None:
+    image["annotated"] = list(sample.annotated)
+    if sample.truth is None:
         image["has_truth"] = False
     return image
 

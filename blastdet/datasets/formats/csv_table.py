@@ -43,9 +43,9 @@ def write(dataset: Dataset, path: Path) -> Dataset:
 
 def _lines(dataset: Dataset) -> Iterator[str]:
     yield line(COLUMNS)
-    for smear in dataset:
-        for row in rows(smear.truth or Detections.empty(), smear.mpp):
-            yield line([dataset.file_name(smear), smear.split or "", *row])
+    for sample in dataset:
+        for row in rows(sample.truth or Detections.empty(), sample.mpp):
+            yield line([dataset.file_name(sample), sample.split or "", *row])
 
 
 def line(fields: Iterable[Any]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.errors import ConfigError, FormatError
-from blastdet.core.types import Dataset, Smear
+from blastdet.core.types import Dataset, Sample
 
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 """What reading a value from a hostile file may raise; with ``np.errstate(over="raise")`` also what fits no float32."""
@@ -108,26 +108,26 @@ def to_json(column: NDArray[Any]) -> list[Any]:
     return list(shortest(column).tolist()) if column.size else []
 
 
-def folder_of(smear: Smear) -> str:
+def folder_of(sample: Sample) -> str:
     """Folder below ``images/`` that a smear belongs to.
 
     A smear that nobody annotated goes to a folder of its own: many programs take a picture without labels for one
     without cells.
     """
-    if smear.truth is None:
+    if sample.truth is None:
         return "unlabelled"
-    return smear.split or "unsplit"
+    return sample.split or "unsplit"
 
 
 def unique_names(dataset: Dataset) -> list[str]:
     """A file name for each smear, no two with the same stem in any case (label files are named by the stem)."""
-    base = [smear.path.name for smear in dataset]
+    base = [sample.path.name for sample in dataset]
     count = Counter(Path(name).stem.casefold() for name in base)
     taken: set[str] = set()
     names = []
-    for smear, name in zip(dataset, base, strict=True):
+    for sample, name in zip(dataset, base, strict=True):
         if count[Path(name).stem.casefold()] > 1:
-            name = dataset.file_name(smear).replace("/", "__")
+            name = dataset.file_name(sample).replace("/", "__")
         names.append(_not_taken(name, taken))
     return names
 
@@ -159,15 +159,15 @@ def place_images(dataset: Dataset, out: Path, how: str = "copy") -> Dataset:
         The same smears with their new paths and `root` = `out`. Pictures that lie there already stay.
     """
     images = out / "images"
-    if all(smear.path.is_relative_to(images) for smear in dataset):
+    if all(sample.path.is_relative_to(images) for sample in dataset):
         return replace(dataset, root=out)
     placed = []
-    for smear, name in zip(dataset, unique_names(dataset), strict=True):
-        target = images / folder_of(smear) / name
+    for sample, name in zip(dataset, unique_names(dataset), strict=True):
+        target = images / folder_of(sample) / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        put_file(smear.path, target, how)
-        placed.append(replace(smear, path=target))
-    return replace(dataset, root=out, smears=tuple(placed))
+        put_file(sample.path, target, how)
+        placed.append(replace(sample, path=target))
+    return replace(dataset, root=out, samples=tuple(placed))
 
 
 def put_file(source: Path, target: Path, how: str) -> None:
@@ -193,7 +193,7 @@ def _link(source: Path, target: Path) -> None:
 
 def splits_of(dataset: Dataset) -> Sequence[str]:
     """Folders below ``images/`` that `dataset` fills, train, val and test first."""
-    present = {folder_of(smear) for smear in dataset}
+    present = {folder_of(sample) for sample in dataset}
     return [name for name in (*SPLITS, "unsplit", "unlabelled") if name in present] + sorted(
         present - {*SPLITS, "unsplit", "unlabelled"}
     )

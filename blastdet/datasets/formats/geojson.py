@@ -18,7 +18,7 @@ import numpy as np
 
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Scale, Smear
+from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import FAULTS, folder_of, place_images, read_json
 from blastdet.datasets.splits import SPLITS
@@ -33,10 +33,10 @@ _WORDS = ("origin", "cell_type", "id")
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     """Write ``geojson/<split>/<stem>.geojson`` beside ``images/<split>/`` below the folder `path`."""
     placed = place_images(dataset, Path(path), how)
-    for smear in placed:
-        if smear.truth is not None:
-            target = placed.root / "geojson" / folder_of(smear) / f"{smear.path.stem}.geojson"
-            write_cells(target, smear.truth, smear.mpp)
+    for sample in placed:
+        if sample.truth is not None:
+            target = placed.root / "geojson" / folder_of(sample) / f"{sample.path.stem}.geojson"
+            write_cells(target, sample.truth, sample.mpp)
     return placed
 
 
@@ -133,10 +133,10 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     for file in files:
         picture = _picture_of(file)
         cells = read_cells(file, class_map)
-        smear = Smear(picture, image_size(picture), mpp=mpp, truth=cells)
-        smears.append(replace(smear, split=file.parent.name if file.parent.name in SPLITS else None))
+        sample = Sample(picture, image_size(picture), mpp=mpp, truth=cells)
+        smears.append(replace(sample, split=file.parent.name if file.parent.name in SPLITS else None))
     dataset = Dataset(root.name, root, tuple(smears))
-    return replace(dataset, smears=tuple(replace(smear, annotated=dataset.classes) for smear in smears))
+    return replace(dataset, samples=tuple(replace(sample, annotated=dataset.classes) for sample in smears))
 
 
 def _picture_of(file: Path) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 
 from blastdet.core import boxes
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Scale, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import SPLITS, read_rows, read_text
 from blastdet.imaging.io import image_size
@@ -84,13 +84,13 @@ def read(
     _check_pairs(root / "Annotations", pictures)
     for stem, picture in sorted(pictures.items()):
         size_wh = image_size(picture)
-        smear = Smear(picture, size_wh, mpp, group=groups.get(stem), split=splits.get(stem))
+        sample = Sample(picture, size_wh, mpp, group=groups.get(stem), split=splits.get(stem))
         annotation = root / "Annotations" / f"{stem}.xml"
         if annotation.exists():
             record = _read_xml(annotation, size_wh, class_map)
-            smear = replace(smear, truth=_truth(record))
+            sample = replace(sample, truth=_truth(record))
             dropped += record.dropped
-        smears.append(smear)
+        smears.append(sample)
     smears, unknown = _annotated(smears, as_published)
     return Dataset(root.name.lower(), root, tuple(smears), tuple(dropped), tuple(notes + unknown))
 
@@ -186,16 +186,16 @@ def _truth(record: _Record) -> Detections:
     return Detections(table[:, 1:].astype(np.float32), label=label, origin=np.full(len(table), "human"))
 
 
-def _annotated(smears: list[Smear], as_published: bool) -> tuple[list[Smear], list[str]]:
+def _annotated(smears: list[Sample], as_published: bool) -> tuple[list[Sample], list[str]]:
     """Say which classes each smear annotates; with notes where a usual class is missing."""
     shown = [frozenset(np.unique(s.truth.label).tolist()) if s.truth is not None else None for s in smears]
     looked = [labels for labels in shown if labels is not None]
     everywhere = sorted(frozenset().union(*looked))
     usual = [i for i in everywhere if sum(i in labels for labels in looked) >= _USUAL_SHARE * len(looked)]
     marked, notes = [], []
-    for smear, labels in zip(smears, shown, strict=True):
+    for sample, labels in zip(smears, shown, strict=True):
         unknown = [] if labels is None or as_published else [i for i in usual if i not in labels]
-        notes += [f"{smear.path.name}: no {CELL_CLASSES[i]} box, taken as not annotated" for i in unknown]
+        notes += [f"{sample.path.name}: no {CELL_CLASSES[i]} box, taken as not annotated" for i in unknown]
         classes = () if labels is None else tuple(CELL_CLASSES[i] for i in everywhere if i not in unknown)
-        marked.append(replace(smear, annotated=classes))
+        marked.append(replace(sample, annotated=classes))
     return marked, notes

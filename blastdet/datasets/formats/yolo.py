@@ -17,7 +17,7 @@ import yaml
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Scale, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats import yolo_sidecar
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import place_images, read_text, splits_of
@@ -46,9 +46,9 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     """
     placed = place_images(dataset, Path(path), how)
     classes = placed.classes
-    for smear in placed:
-        if smear.truth is not None:
-            write_text(_label_file(smear.path), _label_text(smear, classes))
+    for sample in placed:
+        if sample.truth is not None:
+            write_text(_label_file(sample.path), _label_text(sample, classes))
     yolo_sidecar.write(placed, placed.root)
     write_text(placed.root / "data.yaml", _data_yaml(placed, classes))
     for name in ("train", "val"):  # ultralytics refuses a set in which either is missing
@@ -65,10 +65,10 @@ def _label_file(picture: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _label_text(smear: Smear, classes: tuple[str, ...]) -> str:
-    assert smear.truth is not None
-    truth = smear.truth[yolo_sidecar.in_label_file(smear)]
-    share = boxes.clip(truth.boxes_xyxy, smear.size_wh) / np.array([*smear.size_wh, *smear.size_wh], np.float64)
+def _label_text(sample: Sample, classes: tuple[str, ...]) -> str:
+    assert sample.truth is not None
+    truth = sample.truth[yolo_sidecar.in_label_file(sample)]
+    share = boxes.clip(truth.boxes_xyxy, sample.size_wh) / np.array([*sample.size_wh, *sample.size_wh], np.float64)
     middle, extent = (share[:, :2] + share[:, 2:]) / 2, share[:, 2:] - share[:, :2]
     number = [classes.index(CELL_CLASSES[i]) for i in truth.label]
     rows = zip(number, np.hstack([middle, extent]).tolist(), strict=True)
@@ -86,10 +86,10 @@ def _data_yaml(dataset: Dataset, classes: tuple[str, ...]) -> str:
 def _losses(dataset: Dataset, classes: tuple[str, ...]) -> list[str]:
     notes = []
     for name in classes:
-        unknown = sum(name not in smear.annotated for smear in dataset if smear.truth is not None)
+        unknown = sum(name not in sample.annotated for sample in dataset if sample.truth is not None)
         if unknown:
             notes.append(f"YOLO: {unknown} pictures do not annotate {name}; as they are, it is background there")
-    hidden = sum(int((~yolo_sidecar.in_label_file(smear)).sum()) for smear in dataset)
+    hidden = sum(int((~yolo_sidecar.in_label_file(sample)).sum()) for sample in dataset)
     if hidden:
         notes.append(f"YOLO: {hidden} cells without box or to be ignored are in {yolo_sidecar.FILE_NAME} only")
     return notes
@@ -142,14 +142,14 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     smears, dropped, notes = [], list(record.get("dropped", ())), list(record.get("notes", ()))
     for split in _FOLDERS:
         for picture in _pictures(data, split, file):
-            smear, lines = _read_smear(picture, split, names)
+            sample, lines = _read_smear(picture, split, names)
             dropped += lines
             relative = picture.relative_to(file.parent).as_posix() if picture.is_relative_to(file.parent) else ""
             known = record.get("smears", {}).get(relative)
             if known is not None:
-                smear, lines = yolo_sidecar.apply(smear, known, file.parent / yolo_sidecar.FILE_NAME)
+                sample, lines = yolo_sidecar.apply(sample, known, file.parent / yolo_sidecar.FILE_NAME)
                 notes += lines
-            smears.append(smear if smear.mpp or not mpp else replace(smear, mpp=mpp))
+            smears.append(sample if sample.mpp or not mpp else replace(sample, mpp=mpp))
     name = str(record.get("name", file.parent.name))
     return Dataset(name, file.parent, tuple(smears), tuple(dropped), tuple(notes))
 
@@ -207,12 +207,12 @@ def _resolve(place: str, data: Mapping[str, Any], file: Path) -> Path:
     return found.resolve()
 
 
-def _read_smear(picture: Path, split: str, names: _Names) -> tuple[Smear, list[str]]:
+def _read_smear(picture: Path, split: str, names: _Names) -> tuple[Sample, list[str]]:
     size_wh = image_size(picture)
-    smear = Smear(picture, size_wh, split=split if split in ("train", "val", "test") else None)
+    sample = Sample(picture, size_wh, split=split if split in ("train", "val", "test") else None)
     labels = _label_file(picture)
     if not labels.exists():
-        return smear, []
+        return sample, []
     lines = [(i, line) for i, line in enumerate(read_text(labels).splitlines(), 1) if line.strip()]
     rows = [_parse_line(line, f"{labels}:{i}", names) for i, line in lines]
     table = np.array(rows, np.float64).reshape(-1, 5)
@@ -222,7 +222,7 @@ def _read_smear(picture: Path, split: str, names: _Names) -> tuple[Smear, list[s
     solid = ((inside[:, 2:] - inside[:, :2]) > 0).all(axis=1)
     dropped = [f"{labels.name}: box {i + 1} of {len(table)} without area" for i in np.flatnonzero(~solid)]
     truth = Detections(inside[solid], label=table[solid, 0].astype(np.int64), origin=np.full(int(solid.sum()), "human"))
-    return replace(smear, truth=truth, annotated=names.all()), dropped
+    return replace(sample, truth=truth, annotated=names.all()), dropped
 
 
 def _parse_line(line: str, where: str, names: _Names) -> tuple[float, ...]:

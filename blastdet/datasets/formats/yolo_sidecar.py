@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Smear
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats.files import FAULTS, SPLITS, read_json, to_json
 
 FILE_NAME = "blastdet.json"
@@ -27,13 +27,13 @@ FILE_NAME = "blastdet.json"
 _EXTRA = ("score", "id", "point_xy", "ignore", "origin", "cell_type", "blast_probability")
 
 
-def in_label_file(smear: Smear) -> NDArray[np.bool_]:
+def in_label_file(sample: Sample) -> NDArray[np.bool_]:
     """Mask of the cells that a label file names: those with a box in the picture that are not to be ignored."""
-    if smear.truth is None:
+    if sample.truth is None:
         return np.zeros(0, bool)
-    inside = boxes.clip(smear.truth.boxes_xyxy, smear.size_wh)
+    inside = boxes.clip(sample.truth.boxes_xyxy, sample.size_wh)
     boxed = (inside[:, 2:] > inside[:, :2]).all(axis=1)  # false for NaN
-    return np.asarray(boxed if smear.truth.ignore is None else boxed & ~smear.truth.ignore, bool)
+    return np.asarray(boxed if sample.truth.ignore is None else boxed & ~sample.truth.ignore, bool)
 
 
 def write(dataset: Dataset, out: Path) -> None:
@@ -44,25 +44,25 @@ def write(dataset: Dataset, out: Path) -> None:
         "name": dataset.name,
         "dropped": list(dataset.dropped),
         "notes": list(dataset.notes),
-        "smears": {dataset.file_name(smear): _record(smear) for smear in dataset},
+        "smears": {dataset.file_name(sample): _record(sample) for sample in dataset},
     }
     write_text(out / FILE_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
-def _record(smear: Smear) -> dict[str, Any]:
+def _record(sample: Sample) -> dict[str, Any]:
     record: dict[str, Any] = {
-        "size_wh": list(smear.size_wh),
-        "mpp": None if smear.mpp is None else list(smear.mpp),
-        "group": smear.group,
-        "cluster": smear.cluster,
-        "split": smear.split,
-        "label": smear.label,
-        "annotated": list(smear.annotated),
+        "size_wh": list(sample.size_wh),
+        "mpp": None if sample.mpp is None else list(sample.mpp),
+        "group": sample.group,
+        "cluster": sample.cluster,
+        "split": sample.split,
+        "label": sample.label,
+        "annotated": list(sample.annotated),
     }
-    truth = smear.truth
+    truth = sample.truth
     if truth is None:
         return record
-    listed = in_label_file(smear)
+    listed = in_label_file(sample)
     hidden = np.flatnonzero(~listed)
     record["cells"] = {
         "n": len(truth),
@@ -101,7 +101,7 @@ def read(root: Path) -> Mapping[str, Any]:
     return document
 
 
-def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, list[str]]:
+def apply(sample: Sample, record: Mapping[str, Any], path: Path) -> tuple[Sample, list[str]]:
     """`smear` with what its record adds, and notes on what no longer fits.
 
     Label files may have been edited since: if their number of cells has changed, the boxes in the file win and the
@@ -109,8 +109,8 @@ def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, l
     """
     try:
         _check_record(record)
-        smear = replace(
-            smear,
+        sample = replace(
+            sample,
             mpp=None if record["mpp"] is None else (float(record["mpp"][0]), float(record["mpp"][1])),
             group=record["group"],
             cluster=record.get("cluster"),
@@ -119,15 +119,15 @@ def apply(smear: Smear, record: Mapping[str, Any], path: Path) -> tuple[Smear, l
             annotated=tuple(record["annotated"]),
         )
         cells = record.get("cells")
-        if cells is None or smear.truth is None:
-            return smear, []
+        if cells is None or sample.truth is None:
+            return sample, []
         with np.errstate(over="raise"):
-            truth = _merge(smear.truth, cells)
+            truth = _merge(sample.truth, cells)
     except FAULTS as error:
-        raise FormatError(f"{path}: record of {smear.path.name} is faulty ({error!r})") from None
+        raise FormatError(f"{path}: record of {sample.path.name} is faulty ({error!r})") from None
     if truth is None:
-        return smear, [f"{smear.path.name}: labels changed since {path.name} was written; its columns are left out"]
-    return replace(smear, truth=truth), []
+        return sample, [f"{sample.path.name}: labels changed since {path.name} was written; its columns are left out"]
+    return replace(sample, truth=truth), []
 
 
 def _check_record(record: Mapping[str, Any]) -> None:

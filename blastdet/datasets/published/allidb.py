@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from blastdet.core import boxes as box_tools
 from blastdet.core.errors import ConfigError, FormatError
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Scale, Smear, WidthHeight
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale, WidthHeight
 from blastdet.datasets.formats.files import read_text
 from blastdet.imaging.io import image_size, read_image
 
@@ -128,9 +128,11 @@ def read(
         if truth is not None:
             truth = _with_boxes(truth, image, size_wh, drawing).sorted()
         label = "all" if stem.endswith("1") else "healthy"
-        smears.append(Smear(image, size_wh, mpp=mpp, group=groups[stem], label=label, annotated=annotated, truth=truth))
+        smears.append(
+            Sample(image, size_wh, mpp=mpp, group=groups[stem], label=label, annotated=annotated, truth=truth)
+        )
     _note_strays(images, blasts | others, log)
-    smears.sort(key=lambda smear: log.name(smear.path))
+    smears.sort(key=lambda sample: log.name(sample.path))
     return Dataset("allidb1", path, tuple(smears), tuple(log.dropped), tuple(log.notes))
 
 
@@ -271,9 +273,9 @@ def _with_boxes(cells: Detections, image: Path, size_wh: WidthHeight, drawing: _
     drawn = box_tools.squares(cells.point_xy, (drawing.size_um / drawing.mpp[0], drawing.size_um / drawing.mpp[1]))
     origin = np.full(len(cells), "fixed")
     if drawing.boxes == "segment":
-        from blastdet.segmentation.nuclei import grow_boxes  # only this option needs it
+        from blastdet.segmentation.nuclei import nucleated_boxes_from_points  # only this option needs it
 
-        grown = np.asarray(grow_boxes(read_image(image), cells.point_xy, drawing.mpp), np.float32)
+        grown = np.asarray(nucleated_boxes_from_points(read_image(image), cells.point_xy, drawing.mpp), np.float32)
         found: NDArray[np.bool_] = np.asarray(np.isfinite(grown).all(axis=1))
         drawn = np.where(found[:, None], grown, drawn)
         origin = np.where(found, "segment", "fixed")

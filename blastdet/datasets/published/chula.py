@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import RBC, Dataset, Detections, Scale, Smear, WidthHeight
+from blastdet.core.types import RBC, Dataset, Detections, Sample, Scale, WidthHeight
 from blastdet.datasets.formats.files import read_text
 from blastdet.imaging.io import image_size
 
@@ -81,7 +81,7 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
         size_wh = image_size(image)
         truth = _truth(path / "Label" / f"{image.stem}.txt", size_wh, log)
         annotated = ("rbc",) if truth is not None and len(truth) >= DENSE_POINTS else ()
-        smears.append(Smear(image, size_wh, mpp=mpp, annotated=annotated, truth=truth))
+        smears.append(Sample(image, size_wh, mpp=mpp, annotated=annotated, truth=truth))
     return Dataset("chula_rbc12", path, tuple(smears), tuple(log.dropped), tuple(log.notes))
 
 

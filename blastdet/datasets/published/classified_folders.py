@@ -15,7 +15,7 @@ import numpy as np
 
 from blastdet.core import boxes as box_tools
 from blastdet.core.errors import FormatError
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Scale, Smear, WidthHeight
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale, WidthHeight
 from blastdet.datasets.formats.files import read_rows, read_text
 from blastdet.imaging.io import image_size
 
@@ -111,10 +111,10 @@ def read_pbc(path: Path, *, mpp: Scale | None = PBC_MPP) -> Dataset:
         size_wh = image_size(image)
         if not boxes.is_file():
             notes.append(f"labels/{boxes.name}: missing, taken as not annotated")
-            smears.append(Smear(image, size_wh, mpp=mpp))
+            smears.append(Sample(image, size_wh, mpp=mpp))
             continue
         truth = _yolo_boxes(boxes, size_wh, cell_types[name])
-        smears.append(Smear(image, size_wh, mpp=mpp, annotated=("wbc",), truth=truth))
+        smears.append(Sample(image, size_wh, mpp=mpp, annotated=("wbc",), truth=truth))
     unlisted = {image.name for image in (path / "images").glob("*.jpg")} - cell_types.keys()
     if unlisted:
         raise FormatError(f"{path / 'images' / min(unlisted)}: not in labels.csv, a line for every picture expected")
@@ -148,11 +148,11 @@ def read_all_fields(path: Path, *, mpp: Scale | None = ALL_FIELDS_MPP) -> Datase
     smears = []
     for label, folder in folders.items():
         for image in sorted(folder.glob("*.jpg")):
-            smear = Smear(image, image_size(image), mpp=mpp, label=label)
+            sample = Sample(image, image_size(image), mpp=mpp, label=label)
             if told:
                 name = f"{folder.name}/{image.name}"
-                smear = replace(smear, group=_lookup(groups, name, table), cluster=_lookup(clusters, name, table))
-            smears.append(smear)
+                sample = replace(sample, group=_lookup(groups, name, table), cluster=_lookup(clusters, name, table))
+            smears.append(sample)
     notes = () if told else ("no clusters.csv: groups of overlapping fields are unknown",)
     return Dataset("all_fields", path, tuple(smears), notes=notes)
 
@@ -171,7 +171,7 @@ def _sorted(folder: Path, pattern: re.Pattern[str], expected: str) -> list[tuple
     return found
 
 
-def _one_cell(image: Path, label: int, mpp: Scale | None, group: str | None) -> Smear:
+def _one_cell(image: Path, label: int, mpp: Scale | None, group: str | None) -> Sample:
     """A crop with one cell in its middle."""
     width, height = image_size(image)
     truth = Detections(
@@ -179,7 +179,7 @@ def _one_cell(image: Path, label: int, mpp: Scale | None, group: str | None) -> 
         label=np.asarray([label]),
         point_xy=np.asarray([[width / 2, height / 2]], np.float32),
     )
-    return Smear(image, (width, height), mpp=mpp, group=group, label=("blast", "wbc")[label], truth=truth)
+    return Sample(image, (width, height), mpp=mpp, group=group, label=("blast", "wbc")[label], truth=truth)
 
 
 def _yolo_boxes(file: Path, size_wh: WidthHeight, cell_type: str) -> Detections:

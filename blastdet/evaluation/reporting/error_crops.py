@@ -58,28 +58,28 @@ def crops(evaluation: Evaluation) -> list[Crop]:
 
 
 def _crop(evaluation: Evaluation, error: CellError) -> Crop:
-    smear, candidates = evaluation.dataset.smears[error.smear], evaluation.predictions.candidates[error.smear]
+    sample, candidates = evaluation.dataset.samples[error.sample], evaluation.predictions.candidates[error.sample]
     x1, y1, x2, y2 = error.box_xyxy
     longer = max(x2 - x1, y2 - y1)
-    side = max(min(_AROUND * longer, *smear.size_wh), longer, 24.0)
+    side = max(min(_AROUND * longer, *sample.size_wh), longer, 24.0)
     left, top = (
         float(np.clip((a + b - side) / 2, 0, max(length - side, 0)))  # rather off centre than off the picture
-        for a, b, length in ((x1, x2, smear.size_wh[0]), (y1, y2, smear.size_wh[1]))
+        for a, b, length in ((x1, x2, sample.size_wh[0]), (y1, y2, sample.size_wh[1]))
     )
     view = (left, top, side)
     try:
-        with open_smear(smear.path) as source:
+        with open_smear(sample.path) as source:
             scale = SIDE_PX / side
             picture = data_address(source.read((left, top, left + side, top + side), (scale, scale)))
     except ImageError:
         picture = ""
-    assert smear.truth is not None
-    found = candidates[candidates.reach(evaluation.predictions.thresholds)]
+    assert sample.truth is not None
+    found = candidates[candidates.above_threshold(evaluation.predictions.thresholds)]
     return Crop(
         error,
-        evaluation.dataset.file_name(smear),
+        evaluation.dataset.file_name(sample),
         picture,
-        _in_view(smear.truth, view, error, False),
+        _in_view(sample.truth, view, error, False),
         _in_view(found, view, error, True),
     )
 

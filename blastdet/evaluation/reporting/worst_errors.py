@@ -33,7 +33,7 @@ class CellError:
         In [0, 1]: how sure the model was of its error.
     """
 
-    smear: int
+    sample: int
     kind: str
     truth_class: str
     found_class: str
@@ -59,8 +59,8 @@ def worst_errors(dataset: Dataset, candidates: Sequence[Detections], result: Con
 
 def _describe(dataset: Dataset, candidates: Sequence[Detections], result: Confusion, row: int) -> CellError:
     rows = result.outcomes
-    smear, t, f = int(rows.smear[row]), int(rows.truth[row]), int(rows.found[row])
-    truth, found = dataset.smears[smear].truth, candidates[smear]
+    sample, t, f = int(rows.sample[row]), int(rows.truth[row]), int(rows.found[row])
+    truth, found = dataset.samples[sample].truth, candidates[sample]
     assert truth is not None
     if f >= 0:
         score = float(found.score[f])
@@ -72,7 +72,7 @@ def _describe(dataset: Dataset, candidates: Sequence[Detections], result: Confus
         badness = 1 - score
     x1, y1, x2, y2 = (float(value) for value in box)
     return CellError(
-        smear,
+        sample,
         "missed" if f < 0 else "false" if t < 0 else "wrong class",
         _name(int(rows.truth_label[row])),
         _name(int(rows.found_label[row])),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.model_card import Calibration, Threshold, Unsure
+from blastdet.core.model_card import Calibration, RejectionRule, Threshold
 from blastdet.evaluation.operating_points import Reliability, reliability_of
 
 SENSITIVITY = 0.95
@@ -140,7 +140,7 @@ def erythroblast_threshold(probability: Floats, is_other: NDArray[np.bool_]) -> 
 
 def unsure_of(
     probability: Floats, is_blast: NDArray[np.bool_], distance: Floats, where: str = "validation crops"
-) -> Unsure:
+) -> RejectionRule:
     """The band of blast probabilities, and the distance, from which on an answer is unsure.
 
     The band lies between the probability that few blasts fall below and the one that few other cells reach. Where
@@ -148,7 +148,7 @@ def unsure_of(
     """
     low = float(np.quantile(probability[is_blast], TAIL, method="lower"))
     high = float(np.quantile(probability[~is_blast], 1 - TAIL, method="higher"))
-    return Unsure(
+    return RejectionRule(
         low=low,
         high=max(low, high),
         distance=float(np.quantile(distance, 1 - FAR)),
@@ -159,7 +159,7 @@ def unsure_of(
 
 
 @dataclass(frozen=True, eq=False)
-class Space:
+class MahalanobisOOD:
     """Where the classes lie among the features of the last layer.
 
     Parameters
@@ -177,7 +177,7 @@ class Space:
     axes: NDArray[np.float32]
 
     @classmethod
-    def fit(cls, features: NDArray[np.float32], label: NDArray[np.int64], classes: int) -> Space:
+    def fit(cls, features: NDArray[np.float32], label: NDArray[np.int64], classes: int) -> MahalanobisOOD:
         """Class means and the within-class scatter of all classes together, along its 64 widest axes.
 
         Source: K. Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
@@ -200,7 +200,7 @@ class Space:
 
 
 @dataclass(frozen=True, eq=False)
-class Settled:
+class CalibrationResult:
     """What validation crops tell of a trained model.
 
     Parameters
@@ -213,18 +213,18 @@ class Settled:
     truth : int64 (n,)
     """
 
-    space: Space
+    space: MahalanobisOOD
     temperature: float
     probability: Floats
     distance: Floats
     truth: NDArray[np.int64]
 
 
-def settle(
+def calibrate(
     answers: tuple[NDArray[np.float32], NDArray[np.float32]],
     truth: NDArray[np.int64],
     learnt: tuple[NDArray[np.float32], NDArray[np.int64]],
-) -> Settled:
+) -> CalibrationResult:
     """Temperature and feature space of a trained model.
 
     Parameters
@@ -236,9 +236,9 @@ def settle(
         Features and labels of crops that the model was trained on.
     """
     logits, features = answers
-    space = Space.fit(*learnt, logits.shape[1])
+    space = MahalanobisOOD.fit(*learnt, logits.shape[1])
     at = best_temperature(logits, truth)
-    return Settled(space, at, softmax(logits, at), space.distance(features).astype(np.float64), truth)
+    return CalibrationResult(space, at, softmax(logits, at), space.distance(features).astype(np.float64), truth)
 
 
 def draw_reliability(curve: Reliability, path: Path) -> None:

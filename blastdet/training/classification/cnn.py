@@ -53,7 +53,7 @@ class CropClassifier:
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ConfigError(f"side: {side} found, another expected by {model} ({last_line(error)})") from None
         self.side = side
-        self.settled: calibration.Settled | None = None
+        self.settled: calibration.CalibrationResult | None = None
 
     def to(self, device: torch.device) -> CropClassifier:
         """Move to a device, in the memory layout that convolutions are fastest in."""
@@ -102,7 +102,7 @@ class CropClassifier:
 class _Answering(nn.Module):
     """A network cut before its last layer, so that features are there for all answers."""
 
-    def __init__(self, network: nn.Module, settled: calibration.Settled) -> None:
+    def __init__(self, network: nn.Module, settled: calibration.CalibrationResult) -> None:
         super().__init__()
         self.body = copy.deepcopy(network)
         name, self.head = _head(self.body)
@@ -176,7 +176,7 @@ def run_classifier(
         truth = np.array([crop.label for crop in data.val])
 
         def validate(current: engine.State[Any]) -> dict[str, float]:
-            with engine.averaged(current) as averaged_model:
+            with engine.ema_weights(current) as averaged_model:
                 return calibration.figures(averaged_model.answers(data.val, config)[0], truth)
 
         loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
@@ -185,7 +185,7 @@ def run_classifier(
         known = _as_many_of_each(data.train)
         labels = np.array([crop.label for crop in known])
         seen = state.model.answers(known, config)[1], labels
-        settled = state.model.settled = calibration.settle(state.model.answers(data.val, config), truth, seen)
+        settled = state.model.settled = calibration.calibrate(state.model.answers(data.val, config), truth, seen)
         record = training_record(config, data.sources, run)
         record = record.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
         progress.say(publish(config, data, record, settled, state.model.export, run))

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from blastdet.core.errors import BlastdetError
-from blastdet.core.model_card import Card, InputSpec, Metric, Threshold, Training, Unsure, sha256_of, write_card
+from blastdet.core.model_card import Card, InputSpec, Metric, RejectionRule, Threshold, Training, sha256_of, write_card
 from blastdet.core.types import ERYTHROBLAST
 from blastdet.datasets.crop_dataset import Cut
 from blastdet.models.classifier import load_classifier, red_among_others
 from blastdet.training.classification import calibration
-from blastdet.training.classification.calibration import Settled
+from blastdet.training.classification.calibration import CalibrationResult
 from blastdet.training.classification.crop_samples import PAD, CropData
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.loop.run_folder import new_weights
@@ -35,9 +35,9 @@ _PROBE = "Trained on a shortcut probe ({}): its crops do not show the cell, and 
 
 
 class Tail(nn.Module):
-    """From logits and features to what an exported model answers: see `blastdet.models.classifier.Judged`."""
+    """From logits and features to what an exported model answers: see `blastdet.models.classifier.ClassifierOutput`."""
 
-    def __init__(self, settled: Settled) -> None:
+    def __init__(self, settled: CalibrationResult) -> None:
         super().__init__()
         self.temperature = settled.temperature
         space = settled.space
@@ -54,7 +54,7 @@ def publish(
     config: ClassifyConfig,
     data: CropData,
     training: Training,
-    settled: Settled,
+    settled: CalibrationResult,
     export: Callable[[Path], None],
     run: Path,
 ) -> str:
@@ -95,7 +95,7 @@ def publish(
     return line
 
 
-def _compared(folder: Path, settled: Settled, data: CropData, rows: slice) -> str:
+def _compared(folder: Path, settled: CalibrationResult, data: CropData, rows: slice) -> str:
     some = data.val[rows]
     exported = load_classifier(folder, "cpu")([crop.rgb for crop in some], [crop.mpp for crop in some])
     apart = float(np.abs(exported.probability - settled.probability[rows]).max())
@@ -109,10 +109,10 @@ def _compared(folder: Path, settled: Settled, data: CropData, rows: slice) -> st
     return f"export equals the model within {apart:.6f} in probability on {len(some)} crops"
 
 
-def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled) -> Card:
+def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: CalibrationResult) -> Card:
     size = {"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
     thresholds: dict[str, Threshold] = {}
-    unsure: Unsure | None = None
+    unsure: RejectionRule | None = None
     if "blast" in config.classes:
         blast = config.classes.index("blast")
         score, is_blast = settled.probability[:, blast], settled.truth == blast
@@ -140,7 +140,7 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Settled
     )
 
 
-def _metrics(config: ClassifyConfig, settled: Settled) -> tuple[Metric, ...]:
+def _metrics(config: ClassifyConfig, settled: CalibrationResult) -> tuple[Metric, ...]:
     found = calibration.figures(np.log(np.maximum(settled.probability, 1e-12)), settled.truth)
     found["Brier score"] = calibration.brier(settled.probability, settled.truth)
     if "blast" in config.classes:

@@ -138,7 +138,7 @@ def run_shallow(
         held = [framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD) for c in data.val]
         val, truth = features(held), np.array([crop.label for crop in data.val])
         logits = np.log(np.maximum(_judge(config, model, val), _FLOOR)).astype(np.float32)
-        settled = calibration.settle((logits, val), truth, (seen, labels))
+        settled = calibration.calibrate((logits, val), truth, (seen, labels))
         record = training_record(config, data.sources, run)
         record = record.model_copy(update={"epochs": 1, "duration_s": round(time.perf_counter() - begun, 1)})
         export = partial(_export, config, model, settled, network)
@@ -213,7 +213,7 @@ def _unfit(config: ClassifyConfig, error: Exception) -> ConfigError:
 class _ShallowTail(nn.Module):
     """Probabilities of scikit-learn and features to what an exported model answers."""
 
-    def __init__(self, settled: calibration.Settled) -> None:
+    def __init__(self, settled: calibration.CalibrationResult) -> None:
         super().__init__()
         self.tail = Tail(settled)
 
@@ -224,7 +224,11 @@ class _ShallowTail(nn.Module):
 
 
 def _export(
-    config: ClassifyConfig, model: Any, settled: calibration.Settled, network: onnx.ModelProto | None, path: Path
+    config: ClassifyConfig,
+    model: Any,
+    settled: calibration.CalibrationResult,
+    network: onnx.ModelProto | None,
+    path: Path,
 ) -> None:
     """One ONNX file: the network if there is one, scikit-learn's model, and the calibrated answers."""
     from skl2onnx import to_onnx

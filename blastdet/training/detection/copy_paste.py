@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from blastdet.core import boxes
 from blastdet.core.types import RGB
 from blastdet.segmentation.nuclei import background_colour
-from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, Sample
+from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, TrainingSample
 
 _MOST = 3  # cells pasted onto one sample
 _TRIES = 6
@@ -62,7 +62,9 @@ class Donors:
         return np.clip(density, 0, None).astype(np.float32), int(picture.label[row])
 
 
-def paste(sample: Sample, donors: Donors, scale: tuple[float, float], rng: np.random.Generator) -> Sample:
+def paste(
+    sample: TrainingSample, donors: Donors, scale: tuple[float, float], rng: np.random.Generator
+) -> TrainingSample:
     """A sample with one to three white cells more.
 
     Parameters
@@ -87,8 +89,8 @@ def paste(sample: Sample, donors: Donors, scale: tuple[float, float], rng: np.ra
 
 
 def pile(
-    sample: Sample, donors: Donors, white: Sequence[int], scale: tuple[float, float], rng: np.random.Generator
-) -> Sample:
+    sample: TrainingSample, donors: Donors, white: Sequence[int], scale: tuple[float, float], rng: np.random.Generator
+) -> TrainingSample:
     """A sample with two to four red cells more that lie on each other; light passes through all of them.
 
     Parameters
@@ -139,7 +141,7 @@ def _varied(
 
 
 def _place(
-    sample: Sample, hw: tuple[int, ...], labels: NDArray[np.int64], rng: np.random.Generator
+    sample: TrainingSample, hw: tuple[int, ...], labels: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[int, int] | None:
     """Top left corner for a cell: where its class is known, and no white cell is hidden."""
     side = sample.rgb.shape[0]
@@ -150,15 +152,15 @@ def _place(
         if len(white) and rng.random() < _TOUCHING:
             other = white[int(rng.integers(len(white)))]
             angle, apart = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.1) / 2
-            reach = (size + other[2:] - other[:2]) * apart
-            corner = (other[:2] + other[2:] - size) / 2 + reach * [np.cos(angle), np.sin(angle)]
+            above_threshold = (size + other[2:] - other[:2]) * apart
+            corner = (other[:2] + other[2:] - size) / 2 + above_threshold * [np.cos(angle), np.sin(angle)]
         x, y = corner.round().astype(int)
         if _is_free(sample, (x, y), hw, labels):
             return int(x), int(y)
     return None
 
 
-def _is_free(sample: Sample, corner: tuple[int, int], hw: tuple[int, ...], labels: NDArray[np.int64]) -> bool:
+def _is_free(sample: TrainingSample, corner: tuple[int, int], hw: tuple[int, ...], labels: NDArray[np.int64]) -> bool:
     """Whether a cell fits: on the picture, where the classes `labels` are known, and hiding none of their cells."""
     (x, y), (h, w), side = corner, hw, sample.rgb.shape[0]
     if min(x, y) < 0 or x + w > side or y + h > side:
@@ -180,8 +182,12 @@ def _covered(xyxy: NDArray[np.float32], box: NDArray[np.float32], smaller: bool 
 
 
 def _put(
-    sample: Sample, density: NDArray[np.float32], label: int, corner: tuple[int, int], light: NDArray[np.float32]
-) -> Sample:
+    sample: TrainingSample,
+    density: NDArray[np.float32],
+    label: int,
+    corner: tuple[int, int],
+    light: NDArray[np.float32],
+) -> TrainingSample:
     x, y = corner
     h, w = density.shape[:2]
     rgb = sample.rgb.copy()

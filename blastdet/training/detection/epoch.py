@@ -10,7 +10,7 @@ import numpy as np
 
 from blastdet.training.config import TrainConfig
 from blastdet.training.detection.copy_paste import Donors, paste, pile
-from blastdet.training.detection.samples import Picture, Sample, compose
+from blastdet.training.detection.samples import Picture, TrainingSample, compose
 from blastdet.training.photometric import photometric
 
 
@@ -29,7 +29,7 @@ class Epoch:
     def __len__(self) -> int:
         return self.config.epoch_samples or len(self.pictures)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> TrainingSample:
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
         augment = self.config.augment
         sample = compose(self.pictures, self.share, self.config, rng, self.mosaic)

@@ -82,9 +82,9 @@ def draw_examples(
     """
     rows = []
     for i in np.unique(np.linspace(0, len(pictures) - 1, _EXAMPLES).round().astype(int)):
-        smear, cells = dataset.smears[i], found[i]
+        smear, cells = dataset.samples[i], found[i]
         truth = smear.truth if smear.truth is not None else Detections.empty()
-        above = cells[cells.reach(thresholds)]
+        above = cells[cells.above_threshold(thresholds)]
         rows.append(np.concatenate([_example(pictures[i].rgb, side, smear.size_wh) for side in (truth, above)], axis=1))
     height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
     sheet = np.full((len(rows), height, width, 3), 255, np.uint8)

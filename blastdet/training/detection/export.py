@@ -42,7 +42,7 @@ def finish(
     """Export the best epoch, check it against torch, choose thresholds, write the card."""
     checkpoints.load_best(state, run)
     draft = draft_card(config, data, state, run)
-    pictures = [load_picture(smear, config) for smear in data.val]
+    pictures = [load_picture(sample, config) for sample in data.val]
     raws = raw_on_cpu(state, pictures, draft)
     by_torch = cells_of(raws, pictures, data.val, draft)
     result = average_precision(data.val, by_torch)
@@ -177,9 +177,9 @@ def raw_outputs(model: engine.Trainable, pictures: Sequence[Picture], card: Card
 def cells_of(raws: Sequence[Raw], pictures: Sequence[Picture], dataset: Dataset, card: Card) -> list[Detections]:
     """Cells of raw outputs, moved to the pixels of the smears that the pictures come from."""
     results = []
-    for raw, picture, smear in zip(raws, pictures, dataset, strict=True):
+    for raw, picture, sample in zip(raws, pictures, dataset, strict=True):
         height, width = picture.rgb.shape[:2]
         cells = decode(raw, (height, width), card)
-        factor = (smear.size_wh[0] / width, smear.size_wh[1] / height)
+        factor = (sample.size_wh[0] / width, sample.size_wh[1] / height)
         results.append(cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor)))
     return results

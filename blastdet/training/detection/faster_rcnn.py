@@ -25,7 +25,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
 from blastdet.models.decoding import Raw
-from blastdet.training.detection.samples import KNOWN_STRIDE, Sample
+from blastdet.training.detection.samples import KNOWN_STRIDE, TrainingSample
 from blastdet.training.loop.onnx_export import as_batch, write_onnx
 
 ANCHORS_UM = ((2.2, 3.5), (5.5, 8.0), (11.0, 16.0))
@@ -61,7 +61,7 @@ class FasterRcnn:
         return self
 
     @staticmethod
-    def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    def collate(samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
         """A batch: pixels, boxes in pixels, labels from 1 (0 is background), and the map of known classes."""
         index = np.repeat(np.arange(len(samples)), [len(sample.label) for sample in samples])
         return {

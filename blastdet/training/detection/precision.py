@@ -65,7 +65,7 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
             _convert(run / WEIGHTS, folder, (to, precision), data, config)
             if precision == "f32":
                 state = checkpoints.load_best(_last(config, run), run)  # anew: an export changes the module for good
-                pictures = [load_picture(smear, config) for smear in data.val.smears[:PARITY]]
+                pictures = [load_picture(sample, config) for sample in data.val.samples[:PARITY]]
                 say(check_parity(folder, pictures, raw_on_cpu(state, pictures, read_card(folder))))
             say(compare(run / WEIGHTS, folder, data.val, config))
     return run / name
@@ -85,7 +85,7 @@ def _convert(whole: Path, folder: Path, wanted: tuple[str, str], data: Data, con
     (to, precision), card, source = wanted, read_card(whole), whole / "model.onnx"
     try:
         if precision == "int8":
-            shown = [load_picture(smear, config) for smear, _ in data.train[:_CALIBRATION]]
+            shown = [load_picture(sample, config) for sample, _ in data.train[:_CALIBRATION]]
             quantise(source, folder / "model.onnx", shown, card)
             source = folder / "model.onnx"
         if to == "openvino":
@@ -145,7 +145,7 @@ def _to_openvino(source: Path, folder: Path) -> None:
 
 def compare(whole: Path, other: Path, dataset: Dataset, config: TrainConfig) -> str:
     """One line: average precision on validation before and after, and the largest change of a class's AP50."""
-    pictures = [load_picture(smear, config) for smear in dataset]
+    pictures = [load_picture(sample, config) for sample in dataset]
     before, after = (average_precision(dataset, _found(folder, pictures, dataset)) for folder in (whole, other))
     parts = []
     for name in (None, *(n for n, count in before.n_truth.items() if count)):
@@ -160,9 +160,9 @@ def _found(folder: Path, pictures: Sequence[Picture], dataset: Dataset) -> list[
     """Cells by a weights folder, in the pixels of the smears."""
     detector = load_detector(folder, "cpu")
     results = []
-    for picture, smear in zip(pictures, dataset, strict=True):
+    for picture, sample in zip(pictures, dataset, strict=True):
         cells = detector([picture.rgb])[0]
         height, width = picture.rgb.shape[:2]
-        factor = (smear.size_wh[0] / width, smear.size_wh[1] / height)
+        factor = (sample.size_wh[0] / width, sample.size_wh[1] / height)
         results.append(cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor)))
     return results

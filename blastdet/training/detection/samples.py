@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from blastdet.core import boxes
 from blastdet.core.errors import ScaleError
-from blastdet.core.types import CELL_CLASSES, RGB, Smear
+from blastdet.core.types import CELL_CLASSES, RGB, Sample
 from blastdet.imaging.augmentation import jitter_stain
 from blastdet.imaging.io import open_smear
-from blastdet.imaging.stain_normalization import as_seen
+from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.scale import scaled_size
 from blastdet.training.config import AugmentConfig, TrainConfig
 
@@ -57,7 +57,7 @@ class Picture:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class TrainingSample:
     """What the loss needs of one canvas: see `Picture`; ``known`` is (k, h / KNOWN_STRIDE, w / KNOWN_STRIDE)."""
 
     rgb: RGB
@@ -66,7 +66,7 @@ class Sample:
     known: NDArray[np.bool_]
 
 
-def load_picture(smear: Smear, config: TrainConfig, weight: float = 1.0) -> Picture:
+def load_picture(sample: Sample, config: TrainConfig, weight: float = 1.0) -> Picture:
     """An annotated smear at the configuration's µm/px and in its colours.
 
     Raises
@@ -74,18 +74,18 @@ def load_picture(smear: Smear, config: TrainConfig, weight: float = 1.0) -> Pict
     ScaleError
         If the smear's µm/px is not known.
     """
-    if smear.mpp is None or smear.truth is None:
-        raise ScaleError(f"{smear.path}: a scale and annotations expected for training")
-    width, height = scaled_size(smear.size_wh, smear.mpp, config.mpp, smear.path)
-    factor = (width / smear.size_wh[0], height / smear.size_wh[1])
-    with as_seen(open_smear(smear.path), config.colour) as source:
+    if sample.mpp is None or sample.truth is None:
+        raise ScaleError(f"{sample.path}: a scale and annotations expected for training")
+    width, height = scaled_size(sample.size_wh, sample.mpp, config.mpp, sample.path)
+    factor = (width / sample.size_wh[0], height / sample.size_wh[1])
+    with normalize_stain(open_smear(sample.path), config.colour) as source:
         rgb = source.read(None, factor)
-    truth = smear.truth
+    truth = sample.truth
     ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
     labels = [CELL_CLASSES.index(name) for name in config.classes]
     mine = np.isin(truth.label, labels) & ~np.isnan(truth.boxes_xyxy).any(axis=1)
     xyxy = boxes.scale(truth.boxes_xyxy, factor)
-    known = np.array([name in smear.annotated for name in config.classes])
+    known = np.array([name in sample.annotated for name in config.classes])
     return Picture(
         rgb,
         xyxy[mine & ~ignore],
@@ -93,13 +93,13 @@ def load_picture(smear: Smear, config: TrainConfig, weight: float = 1.0) -> Pict
         known,
         xyxy[mine & ignore],
         weight,
-        str(smear.path),
+        str(sample.path),
     )
 
 
 def compose(
     pictures: Sequence[Picture], share: NDArray[np.float64], config: TrainConfig, rng: np.random.Generator, mosaic: bool
-) -> Sample:
+) -> TrainingSample:
     """One training sample: a canvas of one picture, or of four around a random point.
 
     Parameters
@@ -127,7 +127,7 @@ def compose(
         known[:, cell[0], cell[1]] &= picture.known[:, None, None]
         for ux1, uy1, ux2, uy2 in (boxes.shift(unknown, (x1, y1)) / KNOWN_STRIDE).astype(int):
             known[:, uy1 : uy2 + 1, ux1 : ux2 + 1] = False
-    return Sample(canvas, np.concatenate(found_boxes), np.concatenate(found_labels), known)
+    return TrainingSample(canvas, np.concatenate(found_boxes), np.concatenate(found_labels), known)
 
 
 def _parts(side: int, mosaic: bool, rng: np.random.Generator) -> list[tuple[int, int, int, int]]:

@@ -83,7 +83,7 @@ def run_training(
         draft = draft_card(config, data, state, run)
 
         def validate(current: engine.State[Any]) -> dict[str, float]:
-            with engine.averaged(current) as averaged_model:
+            with engine.ema_weights(current) as averaged_model:
                 raws = raw_outputs(averaged_model, val_pictures, draft, place)
             found = cells_of(raws, val_pictures, data.val, draft)
             return _figures(average_precision(data.val, found))
@@ -150,7 +150,7 @@ def loop(
 
 
 def _val_pictures(data: Data, config: TrainConfig) -> list[Picture]:
-    pictures = [load_picture(smear, config) for smear in data.val]
+    pictures = [load_picture(sample, config) for sample in data.val]
     if not any(len(picture.label) for picture in pictures):
         wanted = list(config.classes)
         raise ConfigError(f"data: no cell of {wanted} in any val split, which chooses epoch and thresholds")

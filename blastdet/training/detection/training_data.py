@@ -14,12 +14,12 @@ import numpy as np
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.parallel import cpu_count
-from blastdet.core.types import BLAST, WBC, Dataset, Smear
+from blastdet.core.types import BLAST, WBC, Dataset, Sample
 from blastdet.datasets.formats.registry import read
 from blastdet.datasets.label_corrections import apply_corrections
 from blastdet.datasets.splits import assign, without
 from blastdet.imaging.io import read_image
-from blastdet.segmentation.mpp_estimation import measure
+from blastdet.segmentation.mpp_estimation import estimate_mpp
 from blastdet.segmentation.weak_labels import weak_truth
 from blastdet.training.config import DataConfig, TrainConfig, expand
 
@@ -32,7 +32,7 @@ class Data:
     that of what is trained on.
     """
 
-    train: tuple[tuple[Smear, float], ...]
+    train: tuple[tuple[Sample, float], ...]
     val: Dataset
     sources: tuple[DataSource, ...]
     seen: tuple[dict[str, str], ...]
@@ -42,8 +42,8 @@ class Data:
 
 def load_data(config: TrainConfig, base: Path) -> Data:
     """Read and split the data sets of a configuration; a set's share is spread evenly over its pictures."""
-    train: list[tuple[Smear, float]] = []
-    val: list[Smear] = []
+    train: list[tuple[Sample, float]] = []
+    val: list[Sample] = []
     sources, seen, notes, root, n_test = [], [], [], base, 0
     for item in config.data:
         if Path(item.path).name in config.leave_out:
@@ -51,11 +51,11 @@ def load_data(config: TrainConfig, base: Path) -> Data:
         dataset, split = read_data(item, base)
         if "blast" not in config.classes:
             dataset = blasts_as_white_cells(dataset)
-        mine = [smear for smear in dataset.of("train") if smear.truth is not None]
+        mine = [sample for sample in dataset.with_split("train") if sample.truth is not None]
         if not mine:
             raise ConfigError(f"{item.path}: no annotated picture in its train split")
-        train += [(smear, item.share / len(mine)) for smear in mine]
-        held = [smear for smear in dataset.of("val") if smear.truth is not None and item.validate_on]
+        train += [(sample, item.share / len(mine)) for sample in mine]
+        held = [sample for sample in dataset.with_split("val") if sample.truth is not None and item.validate_on]
         val += held
         seen.append({"name": dataset.name, "fingerprint": fingerprint([*mine, *held], whole=True)})
         sources.append(
@@ -69,7 +69,7 @@ def load_data(config: TrainConfig, base: Path) -> Data:
             )
         )
         notes += [f"{dataset.name}: {line}" for line in (*dataset.dropped, *dataset.notes)]
-        n_test += len(dataset.of("test"))
+        n_test += len(dataset.with_split("test"))
         root = dataset.root if len(config.data) == 1 else base
     if not val:
         why = "; ".join(line for line in notes if "split" in line)
@@ -77,18 +77,18 @@ def load_data(config: TrainConfig, base: Path) -> Data:
             "data: no annotated picture in any val split, which chooses epoch and thresholds" + f" ({why})" * bool(why)
         )
     if len(sources) > 1:
-        _check_leaks([smear for smear, _ in train], val)
+        _check_leaks([sample for sample, _ in train], val)
     return Data(
         tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(seen), tuple(notes), n_test
     )
 
 
-def _check_leaks(train: Iterable[Smear], val: Iterable[Smear]) -> None:
+def _check_leaks(train: Iterable[Sample], val: Iterable[Sample]) -> None:
     """Refuse data sets that hold the same picture, one to train on and another to validate on."""
-    seen = {sha256_of(smear.path): smear.path for smear in train}
-    for smear in val:
-        if (other := seen.get(sha256_of(smear.path))) is not None:
-            raise ConfigError(f"data: {other} is trained on, and the same picture, {smear.path}, validated on")
+    seen = {sha256_of(sample.path): sample.path for sample in train}
+    for sample in val:
+        if (other := seen.get(sha256_of(sample.path))) is not None:
+            raise ConfigError(f"data: {other} is trained on, and the same picture, {sample.path}, validated on")
 
 
 def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
@@ -100,9 +100,9 @@ def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
         dataset = without(dataset, expand(item.exclude, base))
     split = item.split
     if split == "auto":
-        split = "official-disjoint" if any(smear.split for smear in dataset) else "grouped"
+        split = "official-disjoint" if any(sample.split for sample in dataset) else "grouped"
     if split == "train":
-        dataset = replace(dataset, smears=tuple(replace(smear, split="train") for smear in dataset))
+        dataset = replace(dataset, samples=tuple(replace(sample, split="train") for sample in dataset))
     else:
         dataset = assign(dataset, str(expand(split, base)) if split.endswith(".csv") else split)
     dataset = with_scale(dataset)
@@ -110,50 +110,50 @@ def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
         unknown = np.array(item.unknown, np.float32).reshape(-1, 4)
         with ThreadPoolExecutor(cpu_count()) as pool:
             weak = tuple(pool.map(partial(weak_truth, what=item.weak, unknown_xyxy=unknown), dataset))
-        dataset = replace(dataset, smears=weak)
+        dataset = replace(dataset, samples=weak)
     return dataset, split
 
 
 def blasts_as_white_cells(dataset: Dataset) -> Dataset:
     """Truth for a detector that has no class of its own for blasts: to it they are white cells."""
     smears = []
-    for smear in dataset:
-        annotated = tuple(name for name in smear.annotated if name != "blast")
-        truth = smear.truth
+    for sample in dataset:
+        annotated = tuple(name for name in sample.annotated if name != "blast")
+        truth = sample.truth
         if truth is not None:
             truth = truth.with_columns(label=np.where(truth.label == BLAST, WBC, truth.label))
-        smears.append(replace(smear, annotated=annotated, truth=truth))
-    return replace(dataset, smears=tuple(smears))
+        smears.append(replace(sample, annotated=annotated, truth=truth))
+    return replace(dataset, samples=tuple(smears))
 
 
 def with_scale(dataset: Dataset) -> Dataset:
     """Smears of unknown scale measured by their red cells; those that do not tell are left out, with a note."""
     kept, lost = [], 0
-    for smear in dataset:
-        mpp = smear.mpp or measure(read_image(smear.path)).mpp
+    for sample in dataset:
+        mpp = sample.mpp or estimate_mpp(read_image(sample.path)).mpp
         if mpp is None:
             lost += 1
         else:
-            kept.append(replace(smear, mpp=mpp))
+            kept.append(replace(sample, mpp=mpp))
     notes = (f"{lost} pictures left out: no scale, and no red cells to measure it by",) if lost else ()
-    return replace(dataset, smears=tuple(kept), notes=(*dataset.notes, *notes))
+    return replace(dataset, samples=tuple(kept), notes=(*dataset.notes, *notes))
 
 
-def fingerprint(smears: Iterable[Smear], whole: bool = False) -> str:
+def fingerprint(smears: Iterable[Sample], whole: bool = False) -> str:
     """sha256 over the bytes of images and annotations, whatever their order or folder.
 
     Boxes and labels are the annotations; with `whole` also what is ignored, which classes are annotated, the scale and
     the side of the split.
     """
     digests = []
-    for smear in smears:
-        digest = hashlib.sha256(bytes.fromhex(sha256_of(smear.path)))
-        if smear.truth is not None:
-            cells = smear.truth.sorted()
+    for sample in smears:
+        digest = hashlib.sha256(bytes.fromhex(sha256_of(sample.path)))
+        if sample.truth is not None:
+            cells = sample.truth.sorted()
             digest.update(cells.boxes_xyxy.tobytes() + cells.label.tobytes())
             if whole and cells.ignore is not None:
                 digest.update(cells.ignore.tobytes())
         if whole:
-            digest.update(repr((smear.mpp, smear.annotated, smear.split)).encode())
+            digest.update(repr((sample.mpp, sample.annotated, sample.split)).encode())
         digests.append(digest.hexdigest())
     return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()

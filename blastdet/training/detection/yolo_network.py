@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from blastdet.core.model_card import Card, shipped
 from blastdet.core.types import RGB
 from blastdet.models.decoding import Raw
-from blastdet.training.detection.samples import Sample
+from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.loop.onnx_export import as_batch, write_onnx
 
 # Before ultralytics is imported: no installs, no network, no settings of its own in the user's home.
@@ -64,7 +64,7 @@ class Yolo:
         return self
 
     @staticmethod
-    def collate(samples: Sequence[Sample]) -> dict[str, Tensor]:
+    def collate(samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
         """A batch as ultralytics' loss wants it, and the map of known classes."""
         side = samples[0].rgb.shape[0]
         boxes = np.concatenate([sample.boxes_xyxy for sample in samples]) / side

@@ -140,7 +140,7 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         If the loss is not finite; epoch, batch, parts and pictures are named.
     """
     batches = _batches(epoch, len(epoch(state.epoch)), state, config)
-    while state.epoch < config.epochs and not config.waited_long(state.epoch, state.best_epoch):
+    while state.epoch < config.epochs and not config.should_stop_early(state.epoch, state.best_epoch):
         started = time.perf_counter()
         # Random numbers inside the model (dropout) restart with each epoch too.
         torch.manual_seed(config.seed * 100_003 + state.epoch)
@@ -294,7 +294,7 @@ def _average(state: State[Any], decay: float) -> None:
             average.copy_(value)
 
 
-class averaged:  # noqa: N801  # a context manager, read as a verb
+class ema_weights:  # noqa: N801  # a context manager, read as a verb
     """Inside the block the model carries its moving average and is in evaluation mode."""
 
     def __init__(self, state: State[Any]) -> None:

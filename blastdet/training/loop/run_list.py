@@ -61,7 +61,7 @@ def summarise(run: Path, folder: Path) -> RunSummary:
         return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {one_line(error)}")
     done = len(rows)
     shallow = isinstance(config, ClassifyConfig) and bool(config.features)  # fitted at once, without epochs
-    whole = shallow or done >= config.epochs or config.waited_long(done, int(best.get("epoch", 0)))
+    whole = shallow or done >= config.epochs or config.should_stop_early(done, int(best.get("epoch", 0)))
     finished = whole and (run / "weights" / "card.json").is_file()  # an unfinished run may have been exported
     state = "finished" if finished else "started" if not done else "unfinished"
     data = "+".join(dict.fromkeys(Path(item.path).name for item in config.data))
