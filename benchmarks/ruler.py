@@ -118,7 +118,7 @@ def main(source: str, n: int, weights: str | None = None) -> None:
     kinds, errors, truths, seconds, right_shape = [], [], [], [], []
     for kind, image, truth, stretch in synthetic(n, rng) if source == "synth" else resampled(source, n, rng):
         start = time.process_time()
-        mpp = measured(image, detector) if detector else mpp_estimation.measure(image).mpp
+        mpp = measured(image, detector) if detector else mpp_estimation.estimate_mpp(image).mpp
         seconds.append(time.process_time() - start)
         size = np.sqrt(truth[0] * truth[1])
         kinds.append(kind)
