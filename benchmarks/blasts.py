@@ -45,10 +45,11 @@ from blastdet.core.model_card import (
     read_card,
     write_card,
 )
+from blastdet.core.statistics import percentile_interval
 from blastdet.datasets.crop_dataset import CropRow, read_table
 from blastdet.datasets.formats.registry import read
 from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS
-from blastdet.evaluation.intervals import group_weights, percentile_interval
+from blastdet.evaluation.intervals import group_weights
 from blastdet.evaluation.operating_points import reliability_of
 from blastdet.imaging.io import read_image, write_image
 from blastdet.models.classifier import load_classifier, prepare, red_among_others

@@ -20,15 +20,15 @@ from blastdet.audit.raw_annotations import RawRecord, raw_records
 from blastdet.audit.rules import apply_rules
 from blastdet.audit.subject import SEVERITIES, Finding, Subject, whole_cells
 from blastdet.core import boxes
+from blastdet.core.constants import RED_CELL_UM, RESEARCH_USE
 from blastdet.core.errors import BlastdetError, FormatError
 from blastdet.core.parallel import cpu_count
-from blastdet.core.types import CELL_CLASSES, RBC, RESEARCH_USE, Dataset, Detections, Sample, WidthHeight
+from blastdet.core.types import CELL_CLASSES, RBC, Dataset, Detections, Sample, WidthHeight
 from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.imaging.io import read_image
 
-_RED_CELL_UM = 7.5
 _SUFFIX = {"bccd": ".xml", "voc": ".xml", "coco": ".json", "yolo": ".txt"}  # of a format's annotation files
 
 
@@ -265,8 +265,8 @@ def _micrometres(dataset: Dataset) -> tuple[dict[int, Any], str | None]:
     red = cells.get(RBC, np.empty(0))
     if not len(red):
         return {}, None
-    factor = _RED_CELL_UM / float(np.median(red))
-    return {label: side * factor for label, side in cells.items()}, f"red cells taken as {_RED_CELL_UM} µm"
+    factor = RED_CELL_UM / float(np.median(red))
+    return {label: side * factor for label, side in cells.items()}, f"red cells taken as {RED_CELL_UM} µm"
 
 
 def _spread(side: Any) -> dict[str, float] | None:

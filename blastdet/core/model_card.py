@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import WeightsError
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE
+from blastdet.core.types import CELL_CLASSES
 
 CARD = "card.json"
 

@@ -27,8 +27,6 @@ ERYTHROBLAST = "erythroblast"
 ORIGINS: tuple[str, ...] = ("human", "segment", "fixed", "model")
 """Where a box comes from: drawn by a person, grown by `segment`, a fixed square, or a model."""
 
-RESEARCH_USE = "For Research Use Only. Not for use in diagnostic procedures."
-
 RGB = NDArray[np.uint8]
 """An image: RGB, uint8, (height, width, 3)."""
 

@@ -13,8 +13,9 @@ import numpy as np
 
 import blastdet
 from blastdet.core.atomic_io import new_folder, write_text
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, ORIGINS, RESEARCH_USE, Dataset
+from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset
 from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.files import place_images

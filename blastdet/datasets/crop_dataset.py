@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 import blastdet
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import LARGEST_CELL_UM, RESEARCH_USE
 from blastdet.core.errors import FormatError, ImageError, ScaleError
-from blastdet.core.types import CELL_CLASSES, NUCLEATED, RESEARCH_USE, Dataset, Detections, Sample, Scale
+from blastdet.core.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.files import SPLITS, read_json, read_rows
 from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS, crop_of, windows
 from blastdet.evaluation.confusion import IOU
@@ -30,9 +31,6 @@ TABLE = "crops.csv"
 RECORD = "crops.json"
 NOT_A_CELL = "not a cell"
 """Label of a detection that no annotated cell matches, where all white cells are annotated."""
-
-_LARGEST_UM = 24.0
-"""No cell is wider."""
 
 _PERHAPS = 0.1
 """What a detector scores so may be a cell: too little to cut it out, too much to call the place free of cells."""
@@ -187,7 +185,7 @@ def _places(truth: Detections, mpp: Scale | None) -> NDArray[np.float32]:
     """Boxes (n, 4) of annotated cells; of those that were only pointed at, a square that no cell reaches beyond."""
     if truth.point_xy is None or mpp is None:
         return truth.boxes_xyxy
-    half = _LARGEST_UM / 2 / np.array(mpp, np.float32)
+    half = LARGEST_CELL_UM / 2 / np.array(mpp, np.float32)
     around = np.concatenate([truth.point_xy - half, truth.point_xy + half], axis=1)
     return np.where(np.isnan(truth.boxes_xyxy), around, truth.boxes_xyxy)
 

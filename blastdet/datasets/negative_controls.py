@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.constants import LARGEST_CELL_UM
 from blastdet.core.types import RGB, Scale
 from blastdet.imaging.cell_crops import CONTEXT, Box, crop
 from blastdet.imaging.io import Source
@@ -14,7 +15,7 @@ NEGATIVE_CONTROLS = ("covered", "elsewhere")
 """The cell under a disc of one size, in a window of one size, where other cells may show; an equal window of the same
 smear without any nucleated cell."""
 
-WINDOW_UM, DISC_UM = 24.0, 20.0
+WINDOW_UM, DISC_UM = LARGEST_CELL_UM, 20.0
 _GREY = (128, 128, 128)
 _TRIES = 60
 _LEAST_PX = 16

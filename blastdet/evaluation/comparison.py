@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from blastdet.core.errors import ConfigError
+from blastdet.core.statistics import Interval
 from blastdet.evaluation.confusion import Confusion
 from blastdet.evaluation.evaluate import FIGURES, Evaluation
-from blastdet.evaluation.intervals import RESAMPLES, Interval, bootstrap_ap, group_weights, spread_over_groups
+from blastdet.evaluation.intervals import RESAMPLES, bootstrap_ap, group_weights, spread_over_groups
 from blastdet.evaluation.matching import Floats, Ints
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from blastdet.core.statistics import Interval, clopper_pearson
 from blastdet.core.types import BLAST, CELL_CLASSES, Dataset, Detections
 from blastdet.evaluation.average_precision import APResult
 from blastdet.evaluation.input_checks import groups_of
-from blastdet.evaluation.intervals import RESAMPLES, Interval, bootstrap_statistic, clopper_pearson
+from blastdet.evaluation.intervals import RESAMPLES, bootstrap_statistic
 from blastdet.evaluation.matching import Floats, Ints
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from blastdet.core.statistics import Interval
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale
 from blastdet.evaluation.allidb_tests import IMAGE_K, CellTest, Verdicts, cell_test, image_test
 from blastdet.evaluation.average_precision import MAX_DETS, APResult, average_precision, check_against_pycocotools
 from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
 from blastdet.evaluation.counts import Agreement, Froc, agreements, froc, share_coverage
-from blastdet.evaluation.intervals import RESAMPLES, Interval, ap_intervals
+from blastdet.evaluation.intervals import RESAMPLES, ap_intervals
 from blastdet.evaluation.operating_points import Reliability, Sweep, reliability, sweep
 from blastdet.evaluation.reporting.worst_errors import CellError, worst_errors
 from blastdet.evaluation.subgroups import SIZES_UM, Slice, slices

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from blastdet.core.statistics import Interval, clopper_pearson, percentile_interval
 from blastdet.evaluation.match_table import ClassMatches, MatchTable, precision_recall
 from blastdet.evaluation.matching import Floats, Ints
 
 RESAMPLES = 1000
-Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % interval.
-
-    Parameters
-    ----------
-    low, high : float
-    method : str
-        ``"bootstrap over 328 groups"``, ``"Wilson"``, …
-    """
-
-    low: float
-    high: float
-    method: str
 
 
 def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
@@ -53,16 +36,6 @@ def spread_over_groups(samples: ArrayLike, n_groups: int, resamples: int, how: s
     if n_groups < 2:
         return Interval(float("nan"), float("nan"), "none: one group only")
     return percentile_interval(samples, f"{how} over {n_groups} groups, {resamples} resamples")
-
-
-def percentile_interval(samples: ArrayLike, method: str) -> Interval:
-    """2.5th and 97.5th percentile of bootstrap samples; resamples without a value are passed over."""
-    known = np.asarray(samples, np.float64)
-    known = known[~np.isnan(known)]
-    if not known.size:
-        return Interval(float("nan"), float("nan"), method)
-    low, high = np.percentile(known, [2.5, 97.5])
-    return Interval(float(low), float(high), method)
 
 
 def bootstrap_ap(table: MatchTable, weights: Ints) -> dict[str, dict[str, Floats]]:
@@ -151,47 +124,3 @@ def ratio_interval(
     with np.errstate(invalid="ignore", divide="ignore"):
         values = (weights @ above) / (weights @ below)
     return spread_over_groups(values, n_groups, resamples)
-
-
-def wilson(successes: int, n: int) -> Interval:
-    """Wilson's score interval of a proportion; only fair where every group gives one cell.
-
-    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-    """
-    if n == 0:
-        return Interval(float("nan"), float("nan"), "Wilson")
-    p, z2 = successes / n, Z95**2
-    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 * np.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    low = 0.0 if successes == 0 else float(centre - half)
-    high = 1.0 if successes == n else float(centre + half)
-    return Interval(max(low, 0.0), min(high, 1.0), "Wilson")
-
-
-def clopper_pearson(successes: int, n: int) -> Interval:
-    """The exact interval of a proportion.
-
-    Source: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934) 404-413.
-    """
-    if n == 0:
-        return Interval(float("nan"), float("nan"), "Clopper-Pearson")
-    low = 0.0 if successes == 0 else 1 - _largest_share(n - successes, n)
-    high = 1.0 if successes == n else _largest_share(successes, n)
-    return Interval(low, high, "Clopper-Pearson")
-
-
-def _largest_share(successes: int, n: int) -> float:
-    """The share under which so few successes, or fewer, come up in 2.5 % of all samples.
-
-    By bisection on the binomial sum, so that the base installation needs no scipy.
-    """
-    k = np.arange(successes + 1)
-    log_ways = np.concatenate([[0.0], np.cumsum(np.log((n - k[:-1]) / (k[:-1] + 1)))])
-    low, high = successes / n, 1.0
-    while (middle := (low + high) / 2) not in (low, high):
-        log_share = log_ways + k * np.log(middle) + (n - k) * np.log1p(-middle)
-        if np.exp(log_share).sum() > 0.025:
-            low = middle
-        else:
-            high = middle
-    return low

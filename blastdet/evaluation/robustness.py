@@ -18,14 +18,15 @@ import cv2
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import ScaleError
-from blastdet.core.types import RESEARCH_USE, RGB, Dataset, Detections, Sample, Scale
+from blastdet.core.palette import HEX
+from blastdet.core.types import RGB, Dataset, Detections, Sample, Scale
 from blastdet.evaluation.average_precision import average_precision
 from blastdet.evaluation.counts import agreements
 from blastdet.evaluation.evaluate import as_nucleated, by_class_probability
 from blastdet.evaluation.intervals import ap_intervals
 from blastdet.evaluation.reporting.text import with_interval
-from blastdet.imaging.drawing import HEX
 from blastdet.imaging.io import read_image, write_image
 from blastdet.inference.pipeline import Models, Options, detect_smear
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from blastdet.core import boxes
+from blastdet.core.statistics import Interval
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample
 from blastdet.evaluation.confusion import Confusion
-from blastdet.evaluation.intervals import RESAMPLES, Interval, ratio_interval
+from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
 from blastdet.evaluation.matching import Bools, Floats
 
 SIZES_UM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))

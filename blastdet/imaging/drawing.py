@@ -5,25 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.palette import COLOURS, UNSURE_COLOUR
 from blastdet.core.results import SmearReport
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, RGB, Detections
+from blastdet.core.types import CELL_CLASSES, RGB, Detections
 from blastdet.imaging.io import Source
-
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "blast": (213, 30, 45),
-    "wbc": (0, 90, 200),
-    "rbc": (225, 140, 0),
-    "platelet": (0, 140, 90),
-}
-"""Colour of each class, RGB; told apart by colour-blind readers too, and from Giemsa's violet and pink."""
-
-UNSURE_COLOUR = (60, 60, 60)
-"""Colour of white cells that the second stage does not decide on."""
-
-HEX: dict[str, str] = {
-    name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in {**COLOURS, "unsure": UNSURE_COLOUR}.items()
-}
-"""The same colours, ``unsure`` among them, as pages and plots name them."""
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60

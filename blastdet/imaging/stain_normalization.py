@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
 from blastdet.imaging.io import Source
-from blastdet.segmentation.nuclei import background_colour, densities, first_mode
+from blastdet.imaging.optical_density import background_colour, densities, first_mode
 
 FILM = 240.0
 """Grey level of the empty film as models see it."""

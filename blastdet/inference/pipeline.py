@@ -19,6 +19,7 @@ import numpy as np
 
 from blastdet import __version__
 from blastdet.core import boxes
+from blastdet.core.constants import LARGEST_CELL_UM
 from blastdet.core.errors import ConfigError, ScaleError, WeightsError
 from blastdet.core.model_card import Card, find_weights, sha256_of
 from blastdet.core.parallel import map_ordered, workers
@@ -31,9 +32,6 @@ from blastdet.inference import second_stage as classification
 from blastdet.inference.scale import ScaleEstimate, estimate_scale, scaled_size
 from blastdet.models.classifier import Classifier, load_classifier
 from blastdet.models.detector import SCORE_FLOOR, Detector, load_detector
-
-LARGEST_CELL_UM = 24.0
-"""Tiles overlap by this much, so that the tile that owns a cell sees all of it (a large monocyte: 20 µm)."""
 
 SMALLEST_SIDE_UM = 1.0
 """Boxes narrower than this are slivers of cells beyond the edge of the picture; the smallest platelet is 1.5 µm."""

@@ -16,11 +16,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.errors import ScaleError
 from blastdet.core.types import RGB, Scale, WidthHeight
 from blastdet.imaging.io import Source, resize
 from blastdet.models.detector import Detector
-from blastdet.segmentation.mpp_estimation import RED_CELL_UM, estimate_mpp
+from blastdet.segmentation.mpp_estimation import estimate_mpp
 
 COARSEST_MPP = 0.8
 """A picture of more µm per pixel has no detail to find cells by: a red cell is nine pixels wide there."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from blastdet.core.model_card import Card, ValidationCounts
 from blastdet.core.parallel import map_ordered, workers
 from blastdet.core.results import BlastCount
+from blastdet.core.statistics import clopper_pearson, percentile_interval
 from blastdet.core.types import BLAST, ERYTHROBLAST, WBC, Detections, Scale
-from blastdet.evaluation.intervals import clopper_pearson, percentile_interval
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import Source
 from blastdet.models.classifier import Classifier, ClassifierOutput, red_among_others

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.results import BlastCount, SmearReport
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Detections
+from blastdet.core.types import CELL_CLASSES, Detections
 from blastdet.datasets.formats import csv_table, geojson
 from blastdet.datasets.formats.coco_writer import UNSURE, categories, to_annotations
 from blastdet.imaging import drawing

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections
+from blastdet.core.palette import HEX
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections
 from blastdet.evaluation.evaluate import Predictions
-from blastdet.imaging.drawing import HEX
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, seen_twice
 

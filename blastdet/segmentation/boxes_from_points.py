@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core import boxes
+from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.types import BLAST, RBC, RGB, WBC, Detections, Scale
 from blastdet.segmentation import nuclei
-from blastdet.segmentation.mpp_estimation import MARGIN, RED_CELL_UM
+from blastdet.segmentation.mpp_estimation import MARGIN
 from blastdet.segmentation.red_cells import RADIUS, density_plane, fit_ellipses
 
 

@@ -13,11 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.types import RGB, Scale
 from blastdet.segmentation.red_cells import EllipseFits, Floats, density_plane, find_ellipses, no_ellipses
-
-RED_CELL_UM = 7.5
-"""Diameter of a red cell on a film, in µm (6.2–8.2 in health)."""
 
 MARGIN = 1.08
 """People draw a box outside the foot of the edge; the rays of `discs` stop half way down it."""

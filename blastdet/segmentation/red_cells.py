@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
-from blastdet.segmentation.nuclei import absorbance, nucleus_mask
+from blastdet.imaging.optical_density import absorbance
+from blastdet.segmentation.nuclei import nucleus_mask
 
 Floats = NDArray[np.float64]
 Image32 = NDArray[np.float32]

@@ -9,19 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blastdet.core.statistics import clopper_pearson, percentile_interval, wilson
 from blastdet.core.types import Dataset, Detections
 from blastdet.evaluation.allidb_tests import cell_test, image_test, match_points
 from blastdet.evaluation.average_precision import average_precision
 from blastdet.evaluation.confusion import confusion
 from blastdet.evaluation.counts import agreement, bland_altman, concordance, count_cells, coverage, froc, share_coverage
 from blastdet.evaluation.evaluate import as_nucleated, by_class_probability
-from blastdet.evaluation.intervals import (
-    bootstrap_statistic,
-    clopper_pearson,
-    percentile_interval,
-    ratio_interval,
-    wilson,
-)
+from blastdet.evaluation.intervals import bootstrap_statistic, ratio_interval
 from blastdet.evaluation.operating_points import reliability, sweep
 from blastdet.evaluation.subgroups import slices
 from evaluation.build import cells, dataset, random_found, random_truth

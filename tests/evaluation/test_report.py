@@ -19,8 +19,9 @@ from click.testing import CliRunner, Result
 from lookalike import allidb1
 
 from blastdet.cli import cli
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import ConfigError, DependencyError
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Sample
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.coco import read_results
 from blastdet.evaluation.comparison import compare

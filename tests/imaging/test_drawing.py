@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from blastdet.core.palette import COLOURS
 from blastdet.core.results import SmearReport
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import COLOURS, draw
+from blastdet.imaging.drawing import draw
 
 
 class _Plain:

@@ -81,7 +81,9 @@ def test_squeezed_picture_gives_each_axis_its_scale(stretch_xy: tuple[float, flo
 def test_doubling_the_picture_halves_the_scale() -> None:
     image = film(24, (300, 240))
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
-    assert size_of(mpp_estimation.estimate_mpp(twice)) == pytest.approx(2 * size_of(mpp_estimation.estimate_mpp(image)), rel=0.08)
+    assert size_of(mpp_estimation.estimate_mpp(twice)) == pytest.approx(
+        2 * size_of(mpp_estimation.estimate_mpp(image)), rel=0.08
+    )
 
 
 def test_large_picture_of_small_cells_is_looked_at_closely() -> None:

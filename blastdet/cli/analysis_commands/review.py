@@ -131,8 +131,8 @@ def export(
     Exit codes: 0 written, 2 bad input.
     """
     from blastdet.core.atomic_io import new_folder, write_text
+    from blastdet.core.constants import RESEARCH_USE
     from blastdet.core.errors import ConfigError
-    from blastdet.core.types import RESEARCH_USE
     from blastdet.datasets.convert import check_folder
     from blastdet.datasets.formats import registry
     from blastdet.review.corrections import append, merged, n_cells, read, replay

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Sample
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats.files import folder_of, place_images, splits_of, to_json
 
 KEYS = {

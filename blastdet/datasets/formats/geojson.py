@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, RESEARCH_USE, Dataset, Detections, Sample, Scale
+from blastdet.core.palette import COLOURS
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import FAULTS, folder_of, place_images, read_json
 from blastdet.datasets.splits import SPLITS
-from blastdet.imaging.drawing import COLOURS
 from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
 _NAMESPACE = uuid.UUID("6f3c1a52-7c3e-5d0e-9a59-5c0d2f1f8e11")

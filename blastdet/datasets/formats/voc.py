@@ -14,14 +14,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 
 from blastdet.core import boxes
+from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import SPLITS, read_rows, read_text
 from blastdet.imaging.io import image_size
-
-RED_CELL_UM = 7.5
-"""Diameter of a red cell on a smear, µm."""
 
 BCCD_RED_CELL_PX = 105.0
 """Median width of a red-cell box in BCCD, px (4,153 boxes): the only ruler there is, for nothing is stated."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from blastdet import __version__
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import DependencyError
-from blastdet.core.types import RESEARCH_USE
 from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.confusion import Confusion
 from blastdet.evaluation.counts import Agreement

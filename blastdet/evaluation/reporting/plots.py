@@ -11,16 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blastdet.core.errors import DependencyError
+from blastdet.core.palette import HEX
 from blastdet.evaluation.counts import count_cells
 from blastdet.evaluation.evaluate import Evaluation
 from blastdet.evaluation.match_table import RECALL_POINTS
-from blastdet.imaging import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-COLOURS = drawing.HEX
-"""One colour a class, legible on white and on black."""
 
 _INK = "#010203"  # replaced by currentColor
 
@@ -111,19 +108,19 @@ def _precision_recall(axes: Axes, evaluation: Evaluation) -> None:
     for name, curve in evaluation.sweeps.items():
         k = evaluation.ap.classes.index(name)
         label = f"{name} {evaluation.ap.figures(name)['AP50']:.3f}"
-        axes.plot(RECALL_POINTS, evaluation.ap.precision[0, :, k], color=COLOURS[name], label=label)
+        axes.plot(RECALL_POINTS, evaluation.ap.precision[0, :, k], color=HEX[name], label=label)
         at = np.flatnonzero(curve.score >= evaluation.predictions.thresholds.get(name, 2.0))
         if len(at):
-            axes.plot(curve.sensitivity[at[-1]], curve.precision[at[-1]], "o", color=COLOURS[name], ms=5)
+            axes.plot(curve.sensitivity[at[-1]], curve.precision[at[-1]], "o", color=HEX[name], ms=5)
     _unit_square(axes, "recall", "precision")
     _legend(axes, loc="lower left", title="AP50", title_fontsize=8)
 
 
 def _f1(axes: Axes, evaluation: Evaluation) -> None:
     for name, curve in evaluation.sweeps.items():
-        axes.plot(curve.score, curve.f1, color=COLOURS[name], label=name)
+        axes.plot(curve.score, curve.f1, color=HEX[name], label=name)
         if name in evaluation.predictions.thresholds:
-            axes.axvline(evaluation.predictions.thresholds[name], color=COLOURS[name], lw=0.8, ls=":")
+            axes.axvline(evaluation.predictions.thresholds[name], color=HEX[name], lw=0.8, ls=":")
     _unit_square(axes, "score threshold", "F1")
     _legend(axes, loc="lower left")
 
@@ -133,7 +130,7 @@ def _calibration(axes: Axes, evaluation: Evaluation) -> None:
     for name, curve in evaluation.calibration.items():
         kept = curve.n > 0
         label = f"{name}, error {curve.error:.2f}"
-        axes.plot(curve.mean_score[kept], curve.share_right[kept], "o-", ms=3, color=COLOURS[name], label=label)
+        axes.plot(curve.mean_score[kept], curve.share_right[kept], "o-", ms=3, color=HEX[name], label=label)
     _unit_square(axes, "score", "share of right boxes (IoU 0.5)")
     _legend(axes, loc="upper left")
 
@@ -142,7 +139,7 @@ def _froc(axes: Axes, evaluation: Evaluation, of: str) -> None:
     top = 1.0 if of == "per_field" else 10.0
     for name, curve in evaluation.frocs.items():
         false = getattr(curve, f"false_{of}")
-        axes.step(false, curve.sensitivity, where="post", color=COLOURS[name], label=name)
+        axes.step(false, curve.sensitivity, where="post", color=HEX[name], label=name)
         best = curve.sensitivity >= 0.99 * curve.sensitivity.max(initial=0)
         top = max(top, float(np.nanmin(false[best])) * 1.5 if (best & ~np.isnan(false)).any() else 0)
     axes.set(xlim=(0, top), ylim=(0, 1.02), xlabel=f"false detections {FALSE[of]}", ylabel="sensitivity")

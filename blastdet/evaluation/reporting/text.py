@@ -15,8 +15,9 @@ import numpy as np
 
 from blastdet import __version__
 from blastdet.core import atomic_io
+from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError
-from blastdet.core.types import RESEARCH_USE, Dataset
+from blastdet.core.types import Dataset
 from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.comparison import Difference
 from blastdet.evaluation.confusion import Confusion, Figure

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blastdet.core import boxes
 from blastdet.core.types import RGB
-from blastdet.segmentation.nuclei import background_colour
+from blastdet.imaging.optical_density import background_colour
 from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, TrainingSample
 
 _MOST = 3  # cells pasted onto one sample

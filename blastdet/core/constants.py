@@ -1,0 +1,12 @@
+"""Facts about blood cells that several packages rely on. All lengths are in micrometres."""
+
+from __future__ import annotations
+
+RED_CELL_UM = 7.5
+"""Usual width of a red cell (6.2–8.2 µm)."""
+
+LARGEST_CELL_UM = 24.0
+"""No white cell is wider. Tiles overlap by this much, and negative controls are windows of this size."""
+
+RESEARCH_USE = "For Research Use Only. Not for use in diagnostic procedures."
+"""Printed on everything that a run writes."""

@@ -1,0 +1,87 @@
+"""Micrometres per pixel (mpp): the one place where a scale is parsed and checked."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from blastdet.core.errors import ScaleError
+from blastdet.core.types import Scale
+
+MPP_RANGE = (0.001, 100.0)
+"""µm/px that can be meant: an electron microscope shows 0.001, a flatbed scanner 100."""
+
+_FORMS = "a number, a pair (x, y), 'auto' or None"
+
+
+def check_mpp(value: Any, where: object = "mpp") -> Scale:
+    """Scale along x and y from a number, or from a pair of numbers.
+
+    Parameters
+    ----------
+    value : float, (float, float) or array of 1 or 2 numbers
+        Micrometres per pixel. One number means square pixels.
+    where : str or path
+        What the error names: a file, an option.
+
+    Returns
+    -------
+    (float, float)
+
+    Raises
+    ------
+    ScaleError
+        If `value` is anything else, or lies outside `MPP_RANGE`.
+
+    Examples
+    --------
+    >>> check_mpp(0.1)
+    (0.1, 0.1)
+    >>> check_mpp([0.1, 0.12])
+    (0.1, 0.12)
+    """
+    numbers = np.asarray(value, dtype=object).ravel().tolist()
+    if len(numbers) not in (1, 2) or not all(_is_number(number) for number in numbers):
+        raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {value!r:.60}")
+    x, y = (float(numbers[0]), float(numbers[-1]))
+    low, high = MPP_RANGE
+    if not (low <= x < high and low <= y < high):
+        got = f"{x:g}" if x == y else f"{x:g}, {y:g}"
+        raise ScaleError(f"{where}: expected µm/px between {low:g} and {high:g}, got {got}")
+    return x, y
+
+
+def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | None:
+    """A scale as users give it: a number, a pair, ``"0.1"``, ``"0.1,0.12"``, ``"auto"`` or ``None``.
+
+    Raises
+    ------
+    ScaleError
+        If `value` is anything else; see `check_mpp`.
+
+    Examples
+    --------
+    >>> parse_mpp("0.1,0.12")
+    (0.1, 0.12)
+    >>> parse_mpp("auto")
+    'auto'
+    """
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        return check_mpp(value, where)
+    if value == "auto":
+        return "auto"
+    try:
+        numbers = [float(part) for part in value.split(",")]
+    except ValueError:
+        raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {value!r:.60}") from None
+    return check_mpp(numbers, where)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    return math.isfinite(value)
