@@ -1,0 +1,32 @@
+"""Versions follow what is imported, whatever distribution provides it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from blastdet.core.versions import versions
+
+
+@pytest.fixture
+def gpu_build(tmp_path, monkeypatch):
+    """A module that comes from a distribution of another name, as onnxruntime does from onnxruntime-gpu."""
+    (tmp_path / "somewhere_runtime").mkdir()
+    (tmp_path / "somewhere_runtime/__init__.py").write_text("")
+    info = tmp_path / "somewhere_runtime_gpu-1.2.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: somewhere-runtime-gpu\nVersion: 1.2.3\n")
+    (info / "top_level.txt").write_text("somewhere_runtime\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "somewhere_runtime"
+    sys.modules.pop("somewhere_runtime", None)
+
+
+def test_the_distribution_that_provides_a_module_is_named(gpu_build):
+    found = versions([gpu_build, "numpy"])
+    assert found["somewhere-runtime-gpu"] == "1.2.3" and "numpy" in found and "blastdet" in found
+
+
+def test_a_module_that_is_not_installed_is_left_out():
+    assert list(versions(["surely_not_installed"])) == ["blastdet"]
