@@ -1,40 +1,60 @@
-"""The words of the project as types: Detections, Smear, Dataset. NumPy only.
+"""The data types of the project: `Detections`, `Sample`, `Dataset`. Needs NumPy only.
 
-Boxes are in full-smear pixels, origin top left, half-open ``[x1, x2) x [y1, y2)``.
+Boxes are in pixels of the full image, origin top left, half-open: ``[x1, x2) x [y1, y2)``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+__all__ = [
+    "BLAST",
+    "CELL_CLASSES",
+    "COLUMNS",
+    "ERYTHROBLAST",
+    "NUCLEATED",
+    "ORIGINS",
+    "PLATELET",
+    "RBC",
+    "RGB",
+    "WBC",
+    "Dataset",
+    "Detections",
+    "Sample",
+    "Scale",
+    "WidthHeight",
+]
+
 CELL_CLASSES: tuple[str, ...] = ("blast", "wbc", "rbc", "platelet")
-"""All classes there are; a ``label`` is an index into this tuple, everywhere."""
+"""All cell classes. A ``label`` is an index into this tuple, everywhere."""
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
 
 NUCLEATED: tuple[str, ...] = ("blast", "wbc")
-"""Classes of nucleated cells: those that the second stage looks at."""
+"""Classes of nucleated cells: the ones that the second stage classifies."""
 
 ERYTHROBLAST = "erythroblast"
-"""The `Detections.cell_type` that takes a nucleated cell out of every count of white cells."""
+"""The `Detections.cell_type` of nucleated red cells, which no count of white cells includes."""
 
 ORIGINS: tuple[str, ...] = ("human", "segment", "fixed", "model")
-"""Where a box comes from: drawn by a person, grown by `segment`, a fixed square, or a model."""
+"""Where a box comes from: drawn by a person, segmented, a square of fixed size, or predicted by a model."""
 
 RGB = NDArray[np.uint8]
 """An image: RGB, uint8, (height, width, 3)."""
 
 WidthHeight = tuple[int, int]
+"""Width and height of an image or tile in pixels."""
+
 Scale = tuple[float, float]
 """Micrometres per pixel along x and y."""
 
-_COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
+COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "boxes_xyxy": (np.float32, (4,)),
     "score": (np.float32, ()),
     "label": (np.int64, ()),
@@ -46,19 +66,25 @@ _COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "blast_probability": (np.float32, ()),
     "unsure": (np.bool_, ()),
 }
+"""Columns of `Detections`, in order: dtype, and shape of one row. Writers and tests derive their lists from here."""
+
+Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False, init=False)
 class Detections:
-    """Boxes in columns: for predictions and for truth (truth has score 1).
+    """Cells as columns of equal length, for predictions and for ground truth (which has score 1).
 
-    A cell known only by its centre has a ``point_xy`` and a box of NaN until one is grown.
-    Columns are read-only; ``detections[mask_or_indices]`` filters all of them at once.
+    A cell known only by its centre has a `point_xy` and a box of NaN. All columns are read-only.
+
+    ``detections[index]`` filters all columns at once and always returns `Detections`. The index is a boolean mask of
+    length n, a sequence of integers, a slice, or one integer (one row). Negative integers count from the end, as in
+    NumPy. Iteration yields one-row `Detections`.
 
     Parameters
     ----------
     boxes_xyxy : float32 (n, 4)
-        Full-smear pixels, half-open.
+        In pixels of the full image, half-open.
     score : float32 (n,), default 1
         In [0, 1].
     label : int64 (n,), default ``WBC``
@@ -66,22 +92,30 @@ class Detections:
     id : str (n,), optional
         Stable name of each cell.
     point_xy : float32 (n, 2), optional
-        Annotated centre, in full-smear pixels.
+        Annotated centre, in pixels of the full image.
     ignore : bool (n,), optional
-        Neither to be found nor counted against a detector (smudges, cut cells).
+        True for cells that evaluation skips: neither a miss nor a false positive (smudges, cut cells).
     origin : str (n,), optional
         One of `ORIGINS`.
     cell_type : str (n,), optional
-        A finer type, such as ``"lymphocyte"`` or ``"erythroblast"``; ``""`` where unknown.
+        A finer type, such as ``"lymphocyte"`` or ``"erythroblast"``; ``""`` if unknown.
     blast_probability : float32 (n,), optional
-        NaN where no second stage looked.
+        NaN if the second stage did not classify the cell.
     unsure : bool (n,), optional
-        The second stage does not rely on its answer; `label` still follows the operating threshold.
+        True if the second stage is uncertain about the cell. `label` still follows the operating threshold.
 
     Raises
     ------
     ValueError
-        If columns differ in length, have a wrong shape, or hold a label that does not exist.
+        If columns differ in length, have a wrong shape or type, or a label is not an index into `CELL_CLASSES`.
+
+    Examples
+    --------
+    >>> cells = Detections([[0, 0, 9, 9], [5, 5, 20, 21]], score=[0.9, 0.4], label=[BLAST, RBC])
+    >>> cells[cells.score > 0.5].counts()
+    {'blast': 1, 'wbc': 0, 'rbc': 0, 'platelet': 0}
+    >>> [cell.boxes_xyxy.tolist() for cell in cells[[False, True]]]
+    [[[5.0, 5.0, 20.0, 21.0]]]
     """
 
     boxes_xyxy: NDArray[np.float32]
@@ -108,9 +142,10 @@ class Detections:
         blast_probability: ArrayLike | None = None,
         unsure: ArrayLike | None = None,
     ) -> None:
-        n = len(np.asarray(boxes_xyxy))
+        boxes = _column("boxes_xyxy", boxes_xyxy, None)
+        n = len(boxes)
+        object.__setattr__(self, "boxes_xyxy", boxes)
         given: dict[str, ArrayLike | None] = {
-            "boxes_xyxy": boxes_xyxy,
             "score": np.ones(n) if score is None else score,
             "label": np.full(n, WBC) if label is None else label,
             "id": id,
@@ -124,7 +159,8 @@ class Detections:
         for name, value in given.items():
             object.__setattr__(self, name, None if value is None else _column(name, value, n))
         if n and not (self.label.min() >= 0 and self.label.max() < len(CELL_CLASSES)):
-            raise ValueError(f"Detections.label: {self.label.min()}..{self.label.max()} found, 0..3 expected")
+            wrong = self.label[(self.label < 0) | (self.label >= len(CELL_CLASSES))][0]
+            raise ValueError(f"Detections.label: expected integers from 0 to {len(CELL_CLASSES) - 1}, got {wrong}")
 
     @classmethod
     def empty(cls) -> Detections:
@@ -134,24 +170,32 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes_xyxy)
 
-    def __getitem__(self, index: NDArray[Any] | slice | Sequence[int]) -> Detections:
-        if isinstance(index, Sequence):
-            index = np.asarray(index, dtype=np.int64)
-        return Detections(**{name: column[index] for name, column in self._present()})
+    def __getitem__(self, index: Index) -> Detections:
+        rows = _rows(index, len(self))
+        return Detections(**{name: column[rows] for name, column in self._present()})
+
+    def __iter__(self) -> Iterator[Detections]:
+        """One-row `Detections` for each cell, in order."""
+        return (self[i : i + 1] for i in range(len(self)))
+
+    @staticmethod
+    def columns() -> tuple[str, ...]:
+        """Names of all columns, in the order of the constructor's parameters; see `COLUMNS` for their types."""
+        return tuple(COLUMNS)
 
     def _present(self) -> Iterator[tuple[str, NDArray[Any]]]:
-        for f in fields(self):
-            column = getattr(self, f.name)
+        for name in COLUMNS:
+            column = getattr(self, name)
             if column is not None:
-                yield f.name, column
+                yield name, column
 
     def with_columns(self, **columns: ArrayLike | None) -> Detections:
-        """A copy with some columns replaced (``None`` removes an optional one)."""
+        """A copy with some columns replaced; ``None`` removes an optional column."""
         merged: dict[str, Any] = {**dict(self._present()), **columns}
         return Detections(**merged)
 
     def sorted(self) -> Detections:
-        """In the one canonical order: y1, x1, label, score (points stand in for NaN boxes)."""
+        """In canonical order: y1, x1, label, score. The point replaces a box of NaN."""
         key = self.boxes_xyxy
         if self.point_xy is not None:
             key = np.where(np.isnan(key), np.tile(self.point_xy, 2), key)
@@ -164,24 +208,30 @@ class Detections:
 
     @property
     def is_white(self) -> NDArray[np.bool_]:
-        """Which are white cells, bool (n,): blasts and others; an erythroblast has label ``wbc`` and is none."""
+        """Mask of white cells, bool (n,): labels ``blast`` and ``wbc``, except erythroblasts."""
         white = np.isin(self.label, (BLAST, WBC))
         return white if self.cell_type is None else white & (self.cell_type != ERYTHROBLAST)
 
     def above_threshold(self, thresholds: Mapping[str, float]) -> NDArray[np.bool_]:
-        """Which have at least the score that `thresholds` gives for their class, bool (n,); none of a class without."""
+        """Mask of cells whose score reaches the threshold of their class, bool (n,).
+
+        Parameters
+        ----------
+        thresholds : mapping of str to float
+            Lowest score of each class. Cells of a class that is not listed are left out.
+        """
         limit = np.array([thresholds.get(name, np.inf) for name in CELL_CLASSES])
         return np.asarray(self.score >= limit[self.label], bool)
 
     def counts(self) -> dict[str, int]:
-        """Number of cells of each class, ignored ones left out."""
+        """Number of cells of each class, without ignored cells."""
         kept = self.label if self.ignore is None else self.label[~self.ignore]
         number = np.bincount(kept, minlength=len(CELL_CLASSES))
         return {name: int(number[i]) for i, name in enumerate(CELL_CLASSES)}
 
     @property
     def centres_xy(self) -> NDArray[np.float32]:
-        """Centres of the boxes, (n, 2); the annotated point where there is no box."""
+        """Centre of each box, float32 (n, 2); the annotated point if the box is NaN."""
         centres = (self.boxes_xyxy[:, :2] + self.boxes_xyxy[:, 2:]) / 2
         if self.point_xy is not None:
             centres = np.where(np.isnan(centres), self.point_xy, centres)
@@ -189,59 +239,111 @@ class Detections:
 
     @staticmethod
     def concatenate(parts: Sequence[Detections]) -> Detections:
-        """All cells of `parts`, in order; a column that only some have is filled with "unknown"."""
+        """All cells of `parts`, in order. Parts without a column get NaN, False or an empty string there."""
         parts = [part for part in parts if len(part)]
         if not parts:
             return Detections.empty()
-        names = [f.name for f in fields(Detections) if any(getattr(p, f.name) is not None for p in parts)]
-        return Detections(**{name: np.concatenate([_column_or_unknown(p, name) for p in parts]) for name in names})
+        names = [name for name in COLUMNS if any(getattr(part, name) is not None for part in parts)]
+        return Detections(
+            **{name: np.concatenate([_column_or_unknown(part, name) for part in parts]) for name in names}
+        )
 
 
-def _column(name: str, value: ArrayLike, n: int) -> NDArray[Any]:
-    """A read-only copy of a column's values, its shape checked."""
-    dtype, tail = _COLUMNS[name]
-    array = np.array(value, dtype=dtype)  # always a copy: no caller can change it afterwards
-    if not array.size:
-        array = array.reshape(0, *tail)
-    if array.shape != (n, *tail):
-        raise ValueError(f"Detections.{name}: shape {array.shape} found, {(n, *tail)} expected")
+def _column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
+    """A read-only copy of a column of `n` rows (any number if None), with its type and shape checked."""
+    dtype, row = COLUMNS[name]
+    shape = ", ".join(map(str, ("n" if n is None else n, *row))) + ("" if row else ",")
+    expected = f"{dtype.__name__.strip('_')} of shape ({shape})"
+    try:
+        array = np.array(
+            _integers(value) if dtype is np.int64 else value, dtype=dtype
+        )  # always a copy: no caller can change it afterwards
+    except (TypeError, ValueError):
+        raise ValueError(f"Detections.{name}: expected {expected}, got {value!r:.60}") from None
+    if array.ndim and not len(array):
+        array = array.reshape(0, *row)
+    if array.ndim != 1 + len(row) or array.shape[1:] != row or (n is not None and len(array) != n):
+        raise ValueError(f"Detections.{name}: expected {expected}, got shape {array.shape}")
     array.setflags(write=False)
     return array
+
+
+def _integers(value: ArrayLike) -> NDArray[Any]:
+    """Values that are whole numbers, so that a conversion to integers loses nothing."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and not (array == np.rint(array)).all():
+        raise ValueError
+    return array
+
+
+def _rows(index: Index, n: int) -> slice | NDArray[Any]:
+    """An index into `n` rows as a slice, a mask (n,) or integers (m,); anything else is an IndexError."""
+    if isinstance(index, slice):
+        return index
+    forms = "an integer, a slice, a boolean mask or a sequence of integers"
+    if isinstance(index, tuple):
+        raise IndexError(f"Detections: expected {forms}, got a tuple; pass a list")
+    try:
+        array = np.asarray(index)
+    except ValueError:  # rows of different lengths
+        raise IndexError(f"Detections: expected {forms}, got {index!r:.60}") from None
+    if array.ndim == 0 and array.dtype.kind in "iu":
+        array = array[None]
+    if array.ndim == 1 and not len(array) and not isinstance(index, np.ndarray):
+        array = array.astype(np.int64)  # an empty list has no type of its own
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        raise IndexError(f"Detections: expected {forms}, got {_described(index, array)}")
+    if array.dtype.kind == "b":
+        if len(array) != n:
+            raise IndexError(f"Detections: expected a mask of length {n}, got length {len(array)}")
+        return array
+    outside = (array < -n) | (array >= n)
+    if outside.any():
+        wrong = array[outside][0]
+        allowed = f"indices from {-n} to {n - 1}" if n else "no index, since there are no rows"
+        raise IndexError(f"Detections: expected {allowed}, got {wrong}")
+    return array
+
+
+def _described(index: object, array: NDArray[Any]) -> str:
+    if array.dtype == object or array.dtype.kind in "US" or not array.ndim:
+        return f"{index!r:.60}"
+    return f"{array.dtype} of shape {array.shape}"
 
 
 def _column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
     column = getattr(part, name)
     if column is not None:
         return np.asarray(column)
-    dtype, tail = _COLUMNS[name]
+    dtype, row = COLUMNS[name]
     unknown = {np.float32: np.nan, np.bool_: False, np.str_: ""}[dtype]
-    return np.full((len(part), *tail), unknown, dtype=dtype)
+    return np.full((len(part), *row), unknown, dtype=dtype)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a blood film and what is known of it.
+    """One image of a blood film and its annotations.
 
     Parameters
     ----------
     path : Path
         The image file.
     size_wh : (int, int)
-        Width and height in pixels, EXIF orientation applied.
+        Width and height in pixels, with EXIF orientation applied.
     mpp : (float, float), optional
         Micrometres per pixel along x and y; ``None`` if unknown.
     group : str, optional
-        What a split may not tear apart: patient, overlapping fields, near-duplicates.
+        Samples of one group always go into the same split: one patient, overlapping fields, near-duplicates.
     split : str, optional
         ``"train"``, ``"val"`` or ``"test"``.
     label : str, optional
-        The class of the whole picture, where that is all there is.
+        The class of the whole image, for datasets without boxes.
     annotated : tuple of str
-        The classes annotated completely here; any other class is unknown, never background.
+        Classes that are annotated completely here. Any other class is unknown, never background.
     truth : Detections, optional
-        ``None`` if nobody annotated the smear; empty if somebody looked and found nothing.
+        ``None`` if the image was not annotated; empty if it was and has no cells.
     cluster : str, optional
-        Pictures that look alike (class and stain): a stand-in for the slide where the set names none.
+        Images that look alike (class and stain): a substitute for the slide if the dataset does not name slides.
     """
 
     path: Path
@@ -257,19 +359,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Smears with a name, and what the reader had to say about them.
+    """Samples under one name, and what the reader reported about them.
 
     Parameters
     ----------
     name : str
     root : Path
-        Folder that file names are written relative to.
+        Folder that file names are relative to.
     samples : tuple of Sample
-        In the order of their path below `root`.
+        In order of their path below `root`.
     dropped : tuple of str
-        One line per annotation that was not taken: file, what was found, why.
+        One line for each annotation that was dropped: file, annotation, reason.
     notes : tuple of str
-        One line per thing a reader noticed and kept.
+        One line for each irregularity that was kept.
     """
 
     name: str
@@ -286,20 +388,20 @@ class Dataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Classes that any smear annotates or shows, in the order of `CELL_CLASSES`."""
-        seen: set[str] = set()
+        """Classes that are annotated or present in any sample, in the order of `CELL_CLASSES`."""
+        present: set[str] = set()
         for sample in self.samples:
-            seen.update(sample.annotated)
+            present.update(sample.annotated)
             if sample.truth is not None:
-                seen.update(CELL_CLASSES[i] for i in np.unique(sample.truth.label))
-        return tuple(name for name in CELL_CLASSES if name in seen)
+                present.update(CELL_CLASSES[i] for i in np.unique(sample.truth.label))
+        return tuple(name for name in CELL_CLASSES if name in present)
 
     def with_split(self, split: str) -> Dataset:
-        """Only the smears of one split."""
+        """Only the samples of one split."""
         return replace(self, samples=tuple(sample for sample in self.samples if sample.split == split))
 
     def file_name(self, sample: Sample) -> str:
-        """Path of a smear below `root`, with forward slashes; the bare name if it lies elsewhere."""
+        """Path of a sample below `root`, with forward slashes; the bare file name if it lies elsewhere."""
         if sample.path.is_relative_to(self.root):
             return sample.path.relative_to(self.root).as_posix()
         return sample.path.name

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blastdet.core.types import Dataset, Detections, Sample
+from blastdet.core.types import COLUMNS, Dataset, Detections, Sample
 
 
 def _cells(n, seed=0):
@@ -40,7 +44,7 @@ def test_concatenating_parts_gives_the_whole(n, seed):
         np.testing.assert_array_equal(getattr(whole, name), getattr(cells, name))
 
 
-def test_a_column_that_only_some_have_is_unknown_elsewhere():
+def test_concatenation_fills_a_column_that_only_some_parts_have():
     some = Detections([[0, 0, 1, 1]], id=["a"], blast_probability=[0.5], point_xy=[[1, 2]], ignore=[True])
     whole = Detections.concatenate([some, Detections([[2, 2, 3, 3]])])
     assert whole.id.tolist() == ["a", ""] and whole.ignore.tolist() == [True, False]
@@ -61,15 +65,106 @@ def test_columns_are_read_only_copies():
 @pytest.mark.parametrize(
     ("columns", "line"),
     [
-        ({"boxes_xyxy": [[0, 0, 1]]}, r"boxes_xyxy: shape \(1, 3\) found"),
-        ({"boxes_xyxy": [[0, 0, 1, 1]], "score": [1, 1]}, r"score: shape \(2,\) found, \(1,\) expected"),
-        ({"boxes_xyxy": [[0, 0, 1, 1]], "label": [4]}, r"label: 4\.\.4 found"),
-        ({"boxes_xyxy": [[0, 0, 1, 1]], "point_xy": [[1, 2, 3]]}, "point_xy: shape"),
+        ({"boxes_xyxy": [[0, 0, 1]]}, "boxes_xyxy: expected float32 of shape (n, 4), got shape (1, 3)"),
+        ({"boxes_xyxy": [0, 0, 1, 1]}, "boxes_xyxy: expected float32 of shape (n, 4), got shape (4,)"),
+        ({"boxes_xyxy": 3}, "boxes_xyxy: expected float32 of shape (n, 4), got shape ()"),
+        ({"boxes_xyxy": [[0, 0, 1], [0]]}, "boxes_xyxy: expected float32 of shape (n, 4), got [[0, 0, 1], [0]]"),
+        ({"score": [1, 1]}, "score: expected float32 of shape (1,), got shape (2,)"),
+        ({"score": ["high"]}, "score: expected float32 of shape (1,), got ['high']"),
+        ({"label": [4]}, "label: expected integers from 0 to 3, got 4"),
+        ({"label": [-1]}, "label: expected integers from 0 to 3, got -1"),
+        ({"label": [0.5]}, "label: expected int64 of shape (1,), got [0.5]"),
+        ({"label": np.array([np.nan])}, "label: expected int64 of shape (1,), got array([nan])"),
+        ({"label": ["wbc"]}, "label: expected int64 of shape (1,), got ['wbc']"),
+        ({"point_xy": [[1, 2, 3]]}, "point_xy: expected float32 of shape (1, 2), got shape (1, 3)"),
+        ({"id": "c1"}, "id: expected str of shape (1,), got shape ()"),
     ],
 )
-def test_columns_that_do_not_fit(columns, line):
-    with pytest.raises(ValueError, match=line):
-        Detections(**columns)
+def test_an_invalid_column_raises_an_error_that_names_it(columns, line):
+    with pytest.raises(ValueError, match=f"^Detections.{re.escape(line)}$"):
+        Detections(**{"boxes_xyxy": [[0, 0, 1, 1]], **columns})
+
+
+def _all_columns(n):
+    """Detections with a value in every column that differs from row to row."""
+    kinds = {"f": lambda size: np.arange(size) + 0.5, "i": lambda size: np.arange(size) % 4}
+    kinds |= {"b": lambda size: np.arange(size) % 3 == 0, "U": lambda size: np.array([f"r{i}" for i in range(size)])}
+    columns = {}
+    for name, (dtype, row) in COLUMNS.items():
+        shape = (n, *row)
+        columns[name] = kinds[np.dtype(dtype).kind](int(np.prod(shape))).reshape(shape)
+    return Detections(**columns)
+
+
+@st.composite
+def _indices(draw):
+    """A number of rows and an index into them, of every form that users pass."""
+    n = draw(st.integers(0, 12))
+    mask = st.lists(st.booleans(), min_size=n, max_size=n)
+    forms = [st.slices(n), mask, mask.map(lambda values: np.array(values, bool)), st.just([])]
+    if n:
+        one = st.integers(-n, n - 1)
+        many = st.lists(one, max_size=8)
+        forms += [one, one.map(np.int64), many, many.map(lambda values: np.array(values, np.int32))]
+    return n, draw(st.one_of(forms))
+
+
+@given(_indices())
+def test_indexing_follows_numpy_in_every_column(case):
+    n, index = case
+    cells = _all_columns(n)
+    chosen = cells[index]
+    rows = [index] if isinstance(index, (int, np.integer)) else index
+    if isinstance(rows, list):
+        rows = np.array(rows, bool if n and rows and isinstance(rows[0], bool) else np.int64)
+    for name in Detections.columns():
+        np.testing.assert_array_equal(getattr(chosen, name), getattr(cells, name)[rows], err_msg=name)
+        assert getattr(chosen, name).dtype.kind == getattr(cells, name).dtype.kind
+
+
+@pytest.mark.parametrize(
+    ("index", "line"),
+    [
+        ([True, False], "expected a mask of length 3, got length 2"),
+        (np.ones(4, bool), "expected a mask of length 3, got length 4"),
+        (3, "expected indices from -3 to 2, got 3"),
+        (-4, "expected indices from -3 to 2, got -4"),
+        ([0, 7], "expected indices from -3 to 2, got 7"),
+        (1.0, "expected an integer, a slice, a boolean mask or a sequence of integers, got 1.0"),
+        ([0.0, 1.0], "sequence of integers, got float64 of shape (2,)"),
+        (np.zeros((3, 1), int), "sequence of integers, got int64 of shape (3, 1)"),
+        (np.ones((3, 3), bool), "sequence of integers, got bool of shape (3, 3)"),
+        ((0, 1), "sequence of integers, got a tuple; pass a list"),
+        ([[0], [0, 1]], "sequence of integers, got [[0], [0, 1]]"),
+        (True, "sequence of integers, got True"),
+        (None, "sequence of integers, got None"),
+        ("score", "sequence of integers, got 'score'"),
+    ],
+)
+def test_an_invalid_index_raises_an_error_with_what_was_expected(index, line):
+    with pytest.raises(IndexError, match=re.escape(line) + "$"):
+        _all_columns(3)[index]
+
+
+def test_an_index_into_no_rows():
+    with pytest.raises(IndexError, match="expected no index, since there are no rows, got 0"):
+        Detections.empty()[0]
+
+
+def test_iteration_yields_one_row_detections_in_order():
+    cells = _all_columns(4)
+    rows = list(cells)
+    assert [len(row) for row in rows] == [1, 1, 1, 1]
+    assert [str(row.id[0]) for row in rows] == ["r0", "r1", "r2", "r3"]
+    whole = Detections.concatenate(rows)
+    for name in Detections.columns():
+        np.testing.assert_array_equal(getattr(whole, name), getattr(cells, name))
+    assert list(Detections.empty()) == []
+
+
+def test_the_columns_are_the_fields_and_the_parameters_in_one_order():
+    parameters = tuple(inspect.signature(Detections).parameters)
+    assert Detections.columns() == parameters == tuple(field.name for field in fields(Detections))
 
 
 def test_counts_leave_ignored_cells_out():
@@ -78,25 +173,25 @@ def test_counts_leave_ignored_cells_out():
     assert len(cells.with_classes("wbc", "rbc")) == 3 and len(cells.with_classes("blast")) == 0
 
 
-def test_a_point_stands_in_for_a_box_that_nobody_drew():
+def test_the_point_replaces_a_box_of_nan():
     cells = Detections([[np.nan] * 4, [0, 0, 4, 4]], point_xy=[[7, 8], [np.nan, np.nan]])
     np.testing.assert_array_equal(cells.centres_xy, [[7, 8], [2, 2]])
     assert np.isnan(cells.sorted().boxes_xyxy[1]).all()
 
 
-def test_data_set_views(tmp_path):
-    smears = (
+def test_dataset_views(tmp_path):
+    samples = (
         Sample(tmp_path / "a/x.png", (10, 10), split="train", annotated=("wbc",)),
         Sample(tmp_path / "y.png", (10, 10), split="test", truth=Detections([[0, 0, 1, 1]], label=[3])),
     )
-    dataset = Dataset("d", tmp_path, smears)
+    dataset = Dataset("d", tmp_path, samples)
     assert dataset.classes == ("wbc", "platelet")
-    assert [smear.path.name for smear in dataset.with_split("test")] == ["y.png"]
-    assert [dataset.file_name(smear) for smear in dataset] == ["a/x.png", "y.png"]
+    assert [sample.path.name for sample in dataset.with_split("test")] == ["y.png"]
+    assert [dataset.file_name(sample) for sample in dataset] == ["a/x.png", "y.png"]
     assert dataset.file_name(Sample(tmp_path.parent / "z.png", (1, 1))) == "z.png"
 
 
-def test_reach_is_at_or_above_the_threshold_of_the_own_class() -> None:
+def test_above_threshold_uses_the_threshold_of_each_class():
     cells = Detections(np.zeros((4, 4)), label=[0, 1, 1, 2], score=[1.0, 0.5, 0.25, 1.0])
     assert cells.above_threshold({"wbc": 0.5, "blast": 1.0}).tolist() == [True, True, False, False]
     assert not cells.above_threshold({}).any() and Detections.empty().above_threshold({"wbc": 0.5}).shape == (0,)
