@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from blastdet.core.errors import ConfigError
 from blastdet.core.types import CELL_CLASSES
+from blastdet.datasets.locations import expand_variables
 
 
 class _Strict(BaseModel):
@@ -293,7 +294,7 @@ def to_yaml(config: LoopConfig) -> str:
 def expand(path: str, base: Path) -> Path:
     """A path of a configuration: variables expanded, relative to `base`.
 
-    ``BLASTDET_DATA`` defaults to ``../shared/data``, where the project's developers keep the data sets.
+    ``BLASTDET_DATA`` need not be set: see `blastdet.datasets.locations.data_dir`.
 
     Raises
     ------
@@ -302,8 +303,7 @@ def expand(path: str, base: Path) -> Path:
     """
     if (base / path).exists():  # a name may hold a $
         return base / path
-    os.environ.setdefault("BLASTDET_DATA", str(base / ".." / "shared" / "data"))
-    expanded = os.path.expandvars(path)
+    expanded = expand_variables(path)
     if "$" in expanded:
         raise ConfigError(f"{path}: environment variable not set")
     return base / Path(expanded).expanduser()

@@ -56,8 +56,7 @@ def blastdet(films):
     """Runs the program beside the films and checks its exit code; in this process, since torch loads slowly."""
 
     def run(*words, code=0, cwd=films):
-        with contextlib.chdir(cwd), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
-            patch.setenv("BLASTDET_DATA", os.environ.get("BLASTDET_DATA", "nowhere"))  # or the command sets it for all
+        with contextlib.chdir(cwd), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as in a process of its own
             done = CliRunner().invoke(cli, [str(word) for word in words])
         assert done.exit_code == code, done.output

@@ -52,10 +52,8 @@ def list_() -> None:
 @command.command("get")
 @click.argument("name")
 @click.option("--from", "source", metavar="DIR_OR_ZIP_OR_URL", help="A copy you have, or another address.")
-@click.option(
-    "--to", default="data", envvar="BLASTDET_DATA", show_default=True, show_envvar=True, type=_PATH, help="Data folder."
-)
-def get(name: str, source: str | None, to: Path) -> None:
+@click.option("--to", type=_PATH, help="Folder for datasets.  [default: $BLASTDET_DATA if set, else data]")
+def get(name: str, source: str | None, to: Path | None) -> None:
     """Bring the data set NAME to the folder TO/NAME, checked, whole or not at all.
 
     Without --from it comes from the address in its recipe; an interrupted download goes on where it stopped. For
@@ -71,10 +69,11 @@ def get(name: str, source: str | None, to: Path) -> None:
     """
     from blastdet.datasets import catalog
     from blastdet.datasets.download import fetch
+    from blastdet.datasets.locations import data_dir
 
     recipe = catalog.load(name)
     with _progress() as report:
-        folder = fetch(recipe, to, source=source, report=report)
+        folder = fetch(recipe, to or data_dir(), source=source, report=report)
     click.echo(f"{folder}: {recipe.title}")
     click.echo(f"licence: {recipe.licence}; passing it on: {recipe.redistribution}")
     click.echo(f"cite: {recipe.citation}")

@@ -15,6 +15,7 @@ from typing import Any
 
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import Dataset
+from blastdet.datasets.locations import missing
 
 READERS: dict[str, str] = {
     "bccd": "blastdet.datasets.formats.voc:read",
@@ -72,7 +73,7 @@ def detect_format(path: Path) -> str:
         if path.is_dir() and _fits(path, sign):
             return name
     if not path.exists():
-        raise FormatError(f"{path}: no such file or folder")
+        raise FormatError(missing(path))
     if (path / "crops.csv").is_file():
         raise FormatError(f"{path}: crops of cells found; they train a classifier, whose configuration must be named")
     raise FormatError(f"{path}: no known data set found; name its format ({', '.join(READERS)})")
@@ -122,7 +123,7 @@ def options_of(path: Path, format: str = "auto") -> frozenset[str]:
 
 def _reader(path: Path, format: str) -> tuple[str, Callable[..., Any]]:
     if not path.exists():
-        raise FormatError(f"{path}: no such file or folder")
+        raise FormatError(missing(path))
     name = detect_format(path) if format == "auto" else format
     if name not in READERS:
         raise FormatError(f"format {name!r} cannot be read; known are: auto, {', '.join(READERS)}")
