@@ -201,10 +201,10 @@ def generated() -> dict[str, str]:
     return pages
 
 
-def test_reference_is_fresh(generated: dict[str, str]) -> None:
-    found = {page.name: page.read_text(encoding="utf-8") for page in (DOCS / "reference").glob("*.md")}
-    assert sorted(found) == sorted(generated), "run `make docs`"
-    stale = [name for name, text in generated.items() if found[name] != text]
+def test_generated_files_are_fresh(generated: dict[str, str]) -> None:
+    reference = {f"reference/{page.name}" for page in (DOCS / "reference").glob("*.md")}
+    assert reference <= set(generated), "run `make docs`"
+    stale = [name for name, text in generated.items() if (DOCS / name).read_text(encoding="utf-8") != text]
     assert not stale, f"{stale}: run `make docs`"
 
 
@@ -212,7 +212,7 @@ def test_every_command_has_a_page_and_an_example_and_exit_codes(generated: dict[
     from blastdet.cli import COMMANDS
 
     for name in COMMANDS:
-        text = generated[f"{name}.md"]
+        text = generated[f"reference/{name}.md"]
         assert f"Usage: blastdet {name}" in text
         assert f"  blastdet {name} " in text.replace("$ blastdet", "  blastdet"), f"{name}: --help shows no example"
         assert "Exit codes" in text, f"{name}: --help names no exit codes"
