@@ -1,8 +1,8 @@
-"""Which µm/px? Accuracy and speed of the shipped recipe over µm/px: python benchmarks/curve.py [--mpp 0.3 0.4 0.55]
+"""Accuracy and speed of the shipped configuration over µm/px: python benchmarks/curve.py [--mpp 0.3 0.4 0.55]
 
-Each row is a training of 12 short epochs without the ALL fields. It is judged on validation (BCCD and PBC), on a
-laboratory it never saw (agreement on ALL fields that are no test data: see laboratories.py), and by the time that one
-BCCD picture of 640 x 480 pixels takes, all steps from file to cells. Nothing here looks at test data.
+Each row is a training of 12 short epochs without the ALL fields. It is evaluated on the validation sets (BCCD and PBC),
+on a laboratory that training did not use (agreement on ALL fields outside the test set: see laboratories.py), and by
+the time for one BCCD image of 640 x 480 pixels from file to cells. No test data is used.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from detectors import figure
 from laboratories import DATA, REPO, agreed_boxes, measure, train, white_cells
 
 FIELD_UM = 51.2
-"""Side of a training sample, so that every row sees as much film."""
+"""Side of a training sample in µm: the same field in every row."""
 
 
 def main() -> None:
-    """Train what is not trained yet, and print one row for each µm/px."""
+    """Train the missing models, and print one row for each µm/px."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mpp", type=float, nargs="+", default=[0.3, 0.4, 0.55])
     parser.add_argument("--runs", type=Path, default=REPO / "runs/curve")
@@ -37,13 +37,13 @@ def main() -> None:
         seen = " | ".join(f"{float(best[f'AP50 {name}']):.3f}" for name in ("wbc", "rbc", "platelet"))
         rows[mpp] = f"{figure(unseen, 'AP50')} | {seen}"
     times = milliseconds([asked.runs / f"{mpp:g}" for mpp in rows])
-    print("| µm/px | agreement, ALL fields unseen | wbc | rbc | platelet | ms a picture |\n|---|---|---|---|---|---|")
+    print("| µm/px | agreement, ALL fields unseen | wbc | rbc | platelet | ms per image |\n|---|---|---|---|---|---|")
     for (mpp, row), time_ms in zip(rows.items(), times, strict=True):
         print(f"| {mpp:g} | {row} | {time_ms:.0f} |")
 
 
 def milliseconds(runs: list[Path], n: int = 40) -> list[float]:
-    """Median time of one BCCD picture for each model, loaded; taken in turns, so that all bear what else is running."""
+    """Median time per BCCD image of each model, without loading; models alternate, so that all share the same load."""
     from blastdet.datasets.formats.registry import read
     from blastdet.inference.pipeline import Options, detect_smear, load_models
 

@@ -1,7 +1,7 @@
 """Classical ways to segment white cells, side by side on BCCD: python benchmarks/segmentation.py [train|val|test]
 
-Every method gets the picture at 24 px per red cell and answers with labelled cells; one box is drawn around each.
-Needs the data sets in BLASTDET_DATA, scikit-image and scikit-learn.
+Every method gets the image at 24 px per red cell and returns one box per cell.
+Needs the datasets in BLASTDET_DATA, scikit-image and scikit-learn.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from skimage.segmentation import watershed
 from sklearn.cluster import KMeans
 
 from blastdet.core import boxes
+from blastdet.core.constants import RED_CELL_UM
 from blastdet.segmentation import nuclei
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
-MPP = 7.5 / 105
-SMALLEST = 20 / nuclei.WORK_MPP**2  # 20 µm²: less is a platelet
+MPP = RED_CELL_UM / 105  # BCCD shows a red cell with 105 pixels
+SMALLEST = 20 / nuclei.WORK_MPP**2  # 20 µm²: smaller ones are platelets
 
 
 def cases(split: str) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pictures and their white-cell boxes."""
+    """Images and their white-cell boxes."""
     found = []
     for name in (ROOT / f"ImageSets/Main/{split}.txt").read_text().split():
         objects = ET.parse(ROOT / f"Annotations/{name}.xml").getroot().iter("object")

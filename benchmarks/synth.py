@@ -1,7 +1,7 @@
 """Speed and memory of synthetic smears: ``python benchmarks/synth.py [--gigapixel]``.
 
-Each size is rendered by ``blastdet synth`` in a process of its own, to a temporary folder: megapixels per second of
-wall and of processor time, and the peak of its memory, which should not grow with the size.
+Each size is rendered by ``blastdet synth`` in its own process, to a temporary folder. The table lists megapixels per
+second of wall and processor time, and peak memory, which should not grow with the size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SIZES = ("4000x2500", "12500x8000", "40000x25000")
 
 
 def measure(size: str, folder: Path) -> tuple[float, float, float]:
-    """Wall seconds, processor seconds and peak memory in MB of one rendering."""
+    """Wall seconds, processor seconds and peak memory in MB of one run."""
     words = [sys.executable, "-m", "blastdet", "synth", str(folder / "smear.tif"), "--size", size, "--seed", "1"]
     start = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
@@ -30,9 +30,9 @@ def measure(size: str, folder: Path) -> tuple[float, float, float]:
 
 
 def main() -> None:
-    """Print one line a size."""
+    """Print one line per size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--gigapixel", action="store_true", help="render a gigapixel, too")
+    parser.add_argument("--gigapixel", action="store_true", help="also render a gigapixel")
     sizes = SIZES if parser.parse_args().gigapixel else SIZES[:-1]
     head = ("megapixels", "wall s", "MP/s", "processor s", "MP per processor s", "peak MB", "file MB")
     print(f"| {' | '.join(head)} |\n{'|---' * len(head)}|")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from blastdet.core.parallel import cpu_count
 from blastdet.imaging.io import image_size, read_image
+from blastdet.imaging.optical_density import to_density
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how much of it is done, and how much there is."""
@@ -194,7 +195,7 @@ def _band(grey: Grey, sigmas: tuple[float, float]) -> Floats:
 
     Clipped, because one dark nucleus would otherwise outweigh a hundred red cells.
     """
-    density = -np.log((grey.astype(np.float32) + 1) / 256)
+    density = to_density(grey.astype(np.float32), 255.0, offset=1)
     band = cv2.GaussianBlur(density, (0, 0), sigmas[0]) - cv2.GaussianBlur(density, (0, 0), sigmas[1])
     band -= band.mean()
     return np.asarray(np.clip(band / max(float(band.std()), 1e-6), -_CLIP, _CLIP), np.float32)

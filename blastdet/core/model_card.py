@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import WeightsError
+from blastdet.core.mpp import MPP_RANGE
 from blastdet.core.types import CELL_CLASSES
 
 CARD = "card.json"
@@ -168,7 +169,9 @@ class Card(_Frozen):
     )
     sees: Literal["pixels", "hand-made features"] = "pixels"
     files: dict[str, str] = Field(description="file name: sha256")
-    mpp: float = Field(ge=0.01, lt=100, allow_inf_nan=False, description="µm/px the model was trained at")
+    mpp: float = Field(  # images are resampled to it: a finer scale than 0.01 would only exhaust memory
+        ge=0.01, lt=MPP_RANGE[1], allow_inf_nan=False, description="µm/px the model was trained at"
+    )
     input: InputSpec
     thresholds: dict[str, Threshold]
     suppression_iou: float = Field(default=0.5, gt=0, le=1)

@@ -1,7 +1,8 @@
-"""Optical density of stained cells: how much light each channel loses against the empty background.
+"""Optical density: how much light a stained cell absorbs, relative to the empty background.
 
 Light that passes a stained cell is absorbed in proportion to the amount of stain (Lambert-Beer), so densities add up
-where colours do not. Everything that segments or normalizes stain starts from here.
+where colours do not. `to_density` and `to_levels` are the only conversions between grey levels and densities (natural
+logarithm). Both take the background and an offset: a larger offset damps noise in dark pixels.
 """
 
 from __future__ import annotations
@@ -10,15 +11,87 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from blastdet.core.types import RGB
 
+__all__ = [
+    "OFFSET",
+    "absorbance",
+    "background_colour",
+    "density_table",
+    "first_mode",
+    "mean_density",
+    "to_density",
+    "to_levels",
+]
+
 Image32 = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
+
+OFFSET = 8.0
+"""Offset in grey levels that segmentation and stain normalization use. The shipped models depend on this value."""
+
+
+def to_density(levels: Floats, background: ArrayLike, offset: float = OFFSET) -> Floats:
+    """Optical density of grey levels: ``log(background + offset) - log(levels + offset)``.
+
+    Parameters
+    ----------
+    levels : float array, any shape
+        Grey levels, 0 to 255. Computed in the precision of this array.
+    background : float or float array
+        Grey level of the empty background; broadcasts against `levels`.
+    offset : float
+        Added to both. Must be above 0 if a level can be 0.
+
+    Returns
+    -------
+    float array
+        Natural logarithm; negative where `levels` is brighter than the background.
+
+    Examples
+    --------
+    >>> to_density(np.array([255.0, 127.0]), 255.0, offset=1).round(3).tolist()
+    [0.0, 0.693]
+    """
+    light = np.asarray(background, levels.dtype)
+    return np.asarray(np.log(light + offset) - np.log(levels + offset))
+
+
+def to_levels(density: Floats, background: ArrayLike, offset: float = OFFSET) -> Floats:
+    """Grey levels of an optical density, the inverse of `to_density`; neither rounded nor clipped.
+
+    Parameters
+    ----------
+    density : float array, any shape
+        Computed in the precision of this array.
+    background : float or float array
+        Grey level of the empty background; broadcasts against `density`.
+    offset : float
+        The offset that `to_density` was given.
+
+    Examples
+    --------
+    >>> to_levels(np.array([0.0, np.log(2)]), 255.0, offset=1).round(1).tolist()
+    [255.0, 127.0]
+    """
+    light = np.asarray(background, density.dtype)
+    return np.asarray((light + offset) * np.exp(-density) - offset)
 
 
 def background_colour(rgb: RGB) -> NDArray[np.float32]:
-    """Colour of the empty film, float32 (3,): the brightest mode of the picture that is not a mere highlight."""
+    """Colour of the empty background: the brightest mode of the image that is more than a few highlights.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+
+    Returns
+    -------
+    float32 (3,)
+        Grey level of each channel.
+    """
     smooth = cv2.GaussianBlur(rgb, (0, 0), 1.0).reshape(-1, 3)
     channels = [np.ascontiguousarray(smooth[:, channel]) for channel in range(3)]
     light = channels[0].astype(np.int16) + channels[1] + channels[2]
@@ -34,7 +107,7 @@ def background_colour(rgb: RGB) -> NDArray[np.float32]:
 
 
 def _median_level(levels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> float:
-    """Median of the chosen levels, from their histogram; as `numpy.median`, several times as fast."""
+    """Median of the chosen levels from their histogram: equals `numpy.median`, several times as fast."""
     histogram = cv2.calcHist([levels], [0], chosen.view(np.uint8), [256], [0, 256]).ravel()
     below = np.cumsum(histogram.astype(np.int64))
     n = int(below[-1])
@@ -42,31 +115,31 @@ def _median_level(levels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> float
 
 
 def absorbance(rgb: RGB, background: NDArray[np.float32] | None = None) -> Image32:
-    """Optical density of each channel above the empty film, float32 (h, w, 3).
+    """Optical density of each channel relative to the background, float32 (h, w, 3).
 
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
     background : float32 (3,), optional
-        Colour of the film; measured where not given.
+        Grey level of each channel; by default `background_colour`.
     """
-    film = background_colour(rgb) if background is None else background
-    return np.asarray(cv2.LUT(rgb, densities(film)[None]), np.float32)
+    colour = background_colour(rgb) if background is None else background
+    return np.asarray(cv2.LUT(rgb, density_table(colour)[None]), np.float32)
 
 
-def densities(background: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Optical density above the empty film of each level of each channel, float32 (256, 3)."""
-    return np.asarray(np.log(background + 8) - np.log(np.arange(256, dtype=np.float32)[:, None] + 8), np.float32)
+def density_table(background: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Optical density of each grey level of each channel, float32 (256, 3), for a background of float32 (3,)."""
+    return np.asarray(to_density(np.arange(256, dtype=np.float32)[:, None], background), np.float32)
 
 
 def mean_density(density: Image32) -> Image32:
     """Mean over the channels of `absorbance`, float32 (h, w)."""
-    # numpy's own mean over so short an axis is ten times slower
+    # numpy's mean over so short an axis is ten times slower
     return np.asarray((density[..., 0] + density[..., 1] + density[..., 2]) / 3, np.float32)
 
 
-def first_mode(values: NDArray[np.floating[Any]]) -> float:
-    """The lowest of `values` that a good part of the pixels share; those further than 1.5 from 0 do not count."""
+def first_mode(values: Floats) -> float:
+    """The lowest mode that holds a good part of the values; values beyond ±1.5 are not counted."""
     count, edges = np.histogram(values, bins=60, range=(-1.5, 1.5))
     if not count.any():
         return float(np.median(values))

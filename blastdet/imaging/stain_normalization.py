@@ -1,8 +1,9 @@
-"""Red cells as the ruler of colour: every picture is shown to a model in the light and stain of one laboratory.
+"""Stain normalization: every image is converted to the light and stain of one reference laboratory.
 
-What `ruler` does for size, this does for colour. A picture tells the colour of its empty film and of its red cells, the
-one kind of cell that is on every film. A factor on each channel's optical density brings both to fixed values, so that
-what differs from a red cell, a nucleus above all, differs in the same way wherever the film was stained.
+The colours of the empty background and of the red cells are measured in each image, since every blood film shows both.
+A factor on the optical density of each channel brings both to fixed values. Whatever differs from a red cell, above
+all a nucleus, then differs in the same way in every laboratory. Models with ``colour: canonical`` in their card expect
+such images.
 """
 
 from __future__ import annotations
@@ -16,24 +17,32 @@ from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
 from blastdet.imaging.io import Source
-from blastdet.imaging.optical_density import background_colour, densities, first_mode
+from blastdet.imaging.optical_density import background_colour, density_table, first_mode, to_levels
 
-FILM = 240.0
-"""Grey level of the empty film as models see it."""
+__all__ = ["BACKGROUND", "RED_CELL", "StainNormalizedSource", "apply", "normalize_stain", "table"]
+
+BACKGROUND = 240.0
+"""Grey level of the empty background after normalization."""
 
 RED_CELL = (0.20, 0.33, 0.21)
-"""Optical density (natural log) of a red cell above the film as models see it: a pale pink."""
+"""Optical density (natural logarithm) of a red cell in each channel after normalization: a pale pink."""
 
-_LOOK = 512  # longest side, in pixels, of what the colours are measured on
-_WINDOW = 2400  # longest side of the part of a large smear that is looked at
-_STAINED = 0.35  # of the density that the darker parts reach: less is film, or the pale middle of a red cell
+_LOOK = 512  # longest side in pixels of the image that the colours are measured on
+_WINDOW = 2400  # longest side of the centre that is used of a larger image
+_STAINED = 0.35  # of the density of the darker parts; below lie the background and the pale centre of red cells
 _SAME_HUE = 0.2
-_FACTORS = (0.35, 3.0)  # beyond this an answer is not believed
-_LEAST = 0.02  # part of the picture that has to be red cells
+_FACTORS = (0.35, 3.0)  # corrections beyond this range are clipped
+_LEAST = 0.02  # fraction of the image that red cells must cover
 
 
 class StainNormalizedSource:
-    """A `Source` whose pixels come in canonical colours."""
+    """A `Source` whose pixels are normalized when they are read.
+
+    Parameters
+    ----------
+    source : Source
+        Its colours are measured once, here.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -58,25 +67,42 @@ class StainNormalizedSource:
 
 
 def normalize_stain(source: Source, colour: str) -> Source:
-    """A source as a model wants it: `colour` is that of its card."""
+    """The source as a model expects it.
+
+    Parameters
+    ----------
+    source : Source
+    colour : {"as it is", "canonical"}
+        ``InputSpec.colour`` of the model's card; ``"canonical"`` turns normalization on.
+    """
     return StainNormalizedSource(source) if colour == "canonical" else source
 
 
 def apply(rgb: RGB, colours: NDArray[np.uint8]) -> RGB:
-    """A picture through a table of `table`, one look-up a channel."""
+    """An image (h, w, 3) converted by a look-up table of `table`, uint8 (h, w, 3)."""
     return np.asarray(cv2.LUT(rgb, colours[None]), np.uint8)
 
 
 def table(rgb: RGB) -> NDArray[np.uint8]:
-    """Canonical level of each level of each channel, uint8 (256, 3); without red cells only the light is evened."""
-    film = background_colour(rgb)
-    shown = (FILM + 8) * np.exp(-densities(film) * _factor(rgb, densities(film))) - 8
-    return np.asarray(np.clip(np.rint(shown), 0, 255), np.uint8)
+    """The normalized grey level of each grey level of each channel, as measured on one image.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+
+    Returns
+    -------
+    uint8 (256, 3)
+        Only the background is corrected if no red cells are found.
+    """
+    density = density_table(background_colour(rgb))
+    levels = to_levels(density * _factor(rgb, density), BACKGROUND)
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
 def _factor(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What to multiply the optical density of each channel by; `density` is that of each level (256, 3)."""
-    # Channel by channel, each in one piece: several times as fast as numpy with the channels side by side.
+    """Factor (3,) on the optical density of each channel; `density` (256, 3) is that of each grey level."""
+    # One contiguous array per channel: several times as fast as interleaved channels.
     levels = [np.ascontiguousarray(rgb[..., channel]).ravel() for channel in range(3)]
     red, green, blue = (density[:, channel][level] for channel, level in enumerate(levels))
     total = (red + green + blue) / np.float32(3)
@@ -86,12 +112,12 @@ def _factor(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float32]:
         return one
     where = np.flatnonzero(stained)
     hue = (red[where] / 2 + green[where] - blue[where]) / total[where]
-    # Of all that is stained, red cells are the least purple.
+    # Red cells are the least purple of all stained things.
     cells = where[np.abs(hue - first_mode(hue)) < _SAME_HUE]
     if len(cells) < _LEAST * total.size:
         return one
     found = np.array([np.median(density[:, channel][level[cells]]) for channel, level in enumerate(levels)])
-    # Noise on a channel that hardly absorbs must not be blown up.
+    # The limit keeps noise of a channel that absorbs little from being amplified.
     return np.asarray(np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS), np.float32)
 
 
@@ -100,4 +126,4 @@ def _glance(source: Source) -> RGB:
     w, h = min(width, _WINDOW), min(height, _WINDOW)
     x, y = (width - w) // 2, (height - h) // 2
     factor = min(1.0, _LOOK / max(w, h))
-    return source.read((x, y, x + w, y + h), (max(factor, 1 / w), max(factor, 1 / h)))  # at least a pixel is left
+    return source.read((x, y, x + w, y + h), (max(factor, 1 / w), max(factor, 1 / h)))  # at least one pixel a side

@@ -30,7 +30,7 @@ from blastdet.imaging.pillow_reader import BROKEN, MAX_PIXELS, ORIENTATIONS, Win
 
 _CACHE_BYTES = 128 * 2**20  # a row of 640-px tiles of a 30,000-px slide stored in strips is 60 MB
 _MAPPED_ROWS = 64
-_MPP_RANGE = (0.02, 5.0)
+_PLAUSIBLE_MPP = (0.02, 5.0)  # of a light microscope; narrower than core.mpp.MPP_RANGE, since files often state 72 dpi
 _MICROMETRES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
 _RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # samples per photometric interpretation
@@ -284,7 +284,7 @@ class TiffPixels:
 
 def _plausible(mpp: Scale) -> Scale | None:
     """A microscope's scale, or nothing: 72 dots per inch are no scale."""
-    return mpp if all(_MPP_RANGE[0] <= value <= _MPP_RANGE[1] for value in mpp) else None
+    return mpp if all(_PLAUSIBLE_MPP[0] <= value <= _PLAUSIBLE_MPP[1] for value in mpp) else None
 
 
 def _ome_mpp(file: Any) -> Scale | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import lookalike
 import numpy as np
 import pytest
-from drawn import FILM, box, sample
+from drawn import BACKGROUND, box, sample
 from made import convert as run
 from made import voc, voc_xml
 from PIL import Image
@@ -41,7 +41,7 @@ def unannotated(root: Path, **pictures: object) -> Path:
 
 
 def test_a_set_without_points_gets_white_cells(tmp_path: Path) -> None:
-    blank = np.full((360, 480, 3), FILM, np.uint8)
+    blank = np.full((360, 480, 3), BACKGROUND, np.uint8)
     source = fields(tmp_path / "src", a=sample(WHITE), blank=blank)
     text = run(source, tmp_path / "o", "--boxes", "segment", "--source-mpp", MPP)
     lines = text.splitlines()
@@ -61,7 +61,7 @@ def test_a_set_without_points_gets_white_cells(tmp_path: Path) -> None:
 
 
 def test_scale_comes_from_the_red_cells_where_the_set_does_not_say(tmp_path: Path) -> None:
-    blank = np.full((360, 480, 3), FILM, np.uint8)
+    blank = np.full((360, 480, 3), BACKGROUND, np.uint8)
     text = run(unannotated(tmp_path, a=sample(WHITE), blank=blank), tmp_path / "o", "--boxes", "segment")
     assert "drawn    segment 2; left: 0 cells and 1 pictures without a box" in text
     assert "note     boxes drawn at the µm/px that red cells tell, in 1 pictures" in text

@@ -1,4 +1,4 @@
-"""Stain jitter: any picture gives a picture, in step with its generator, and what absorbs more stays darker."""
+"""Stain jitter: works on any image, is reproducible, and keeps the order of dark and bright."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis.extra.numpy import arrays
 
 from blastdet.imaging.augmentation import jitter_stain
 
-pictures = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)))
+images = arrays(np.uint8, st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)))
 
 
-@given(rgb=pictures, seed=st.integers(0, 99), strength=st.floats(0, 3))
+@given(rgb=images, seed=st.integers(0, 99), strength=st.floats(0, 3))
 @settings(max_examples=80, deadline=None)
-def test_any_picture_gives_a_picture_and_the_same_one_again(rgb, seed, strength):
+def test_the_same_seed_gives_the_same_image(rgb, seed, strength):
     before = rgb.copy()
     out = jitter_stain(rgb, strength, np.random.default_rng(seed))
     assert out.shape == rgb.shape and out.dtype == np.uint8
@@ -24,7 +24,7 @@ def test_any_picture_gives_a_picture_and_the_same_one_again(rgb, seed, strength)
         np.testing.assert_array_equal(out, rgb)
 
 
-def test_the_order_of_light_and_dark_is_kept():
+def test_the_order_of_dark_and_bright_is_kept():
     ramp = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None, :, None], 3, axis=2)
     for seed in range(20):
         out = jitter_stain(ramp, 0.3, np.random.default_rng(seed)).astype(int)
@@ -32,11 +32,11 @@ def test_the_order_of_light_and_dark_is_kept():
 
 
 def test_laboratories_differ_more_with_strength():
-    cell, film = np.full((8, 8, 3), (150, 90, 170), np.uint8), np.full((8, 8, 3), (235, 230, 225), np.uint8)
-    picture = np.concatenate([cell, film])
+    cell, background = np.full((8, 8, 3), (150, 90, 170), np.uint8), np.full((8, 8, 3), (235, 230, 225), np.uint8)
+    image = np.concatenate([cell, background])
 
     def spread(strength):
-        out = [jitter_stain(picture, strength, np.random.default_rng(seed)).astype(float) for seed in range(60)]
-        return np.std([image.mean(axis=(0, 1)) for image in out], axis=0).mean()
+        out = [jitter_stain(image, strength, np.random.default_rng(seed)).astype(float) for seed in range(60)]
+        return np.std([one.mean(axis=(0, 1)) for one in out], axis=0).mean()
 
     assert 1 < spread(0.3) < spread(1.0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blastdet.core import boxes
 from blastdet.core.types import RGB
-from blastdet.imaging.optical_density import background_colour
+from blastdet.imaging.optical_density import background_colour, to_density, to_levels
 from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, TrainingSample
 
 _MOST = 3  # cells pasted onto one sample
@@ -57,8 +57,8 @@ class Donors:
         row = int(rng.choice(self.rows[index]))
         x1, y1, x2, y2 = picture.boxes_xyxy[row].round().astype(int)
         if index not in self._light:
-            self._light[index] = np.log(background_colour(picture.rgb) + 8)
-        density = self._light[index] - np.log(picture.rgb[y1:y2, x1:x2].astype(np.float32) + 8)
+            self._light[index] = background_colour(picture.rgb)
+        density = to_density(picture.rgb[y1:y2, x1:x2].astype(np.float32), self._light[index])
         return np.clip(density, 0, None).astype(np.float32), int(picture.label[row])
 
 
@@ -215,5 +215,5 @@ def _blend(film: RGB, density: NDArray[np.float32], light: NDArray[np.float32]) 
     h, w = film.shape[:2]
     ys, xs = (np.arange(h)[:, None] + 0.5) * 2 / h - 1, (np.arange(w) + 0.5) * 2 / w - 1
     inside = np.clip((1 - np.hypot(xs, ys)) * (h + w) / 4 / _SOFT_PX, 0, 1)[:, :, None]
-    cell = np.exp(np.log(light + 8) - density) - 8
+    cell = to_levels(density, light)
     return np.asarray(np.clip(film * (1 - inside) + cell * inside, 0, 255), np.uint8)

@@ -1,10 +1,10 @@
-"""How well the scale is found: python benchmarks/ruler.py [train|val|test|synth] [n] [weights]
+"""Accuracy of the estimated scale: python benchmarks/mpp_estimation.py [train|val|test|synth] [n] [weights]
 
-Without weights `segmentation.mpp_estimation` alone is measured; with them, all of `--mpp auto`: then the detector.
+Without weights, only `segmentation.mpp_estimation` is measured; with weights, all of `--mpp auto`, detector included.
 
-BCCD pictures are resampled by an unknown factor of 0.12–1.5 (log-uniform); a third squeezed 4:3 along one axis, a third
-cropped. Truth: the median of the isolated red-cell boxes of the picture. Synthetic smears: their exact boxes.
-Beside it, what the best constant guess scores on the same pictures. Needs the data sets in BLASTDET_DATA.
+BCCD images are resampled by a random factor of 0.12–1.5 (log-uniform); a third are squeezed 4:3 along one axis, a third
+are cropped. Ground truth: the median of the isolated red-cell boxes of the image. Synthetic smears: their exact boxes.
+The table also lists the score of the best constant guess on the same images. Needs the datasets in BLASTDET_DATA.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 
 from blastdet.core import boxes
+from blastdet.core.constants import RED_CELL_UM
 from blastdet.imaging.io import resize
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.scale import estimate_scale
@@ -28,11 +29,11 @@ from blastdet.models.detector import Detector, load_detector
 from blastdet.segmentation import mpp_estimation
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
-Case = tuple[str, np.ndarray, tuple[float, float], float]  # kind, picture, red cell (x, y) in px, stretch y/x
+Case = tuple[str, np.ndarray, tuple[float, float], float]  # kind, image, red cell (x, y) in px, stretch y/x
 
 
 def red_cell(red: np.ndarray, others: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray | None:
-    """Median width and height of the red cells that neither the border nor another cell cuts."""
+    """Median width and height of the red cells that are not cut by the border or another cell."""
     inside = (red[:, :2] > 2).all(axis=1) & (red[:, 2:] < np.array(size_wh) - 2).all(axis=1)
     every = np.concatenate([red, others])
     touching = boxes.iou_matrix(red, every)
@@ -43,7 +44,7 @@ def red_cell(red: np.ndarray, others: np.ndarray, size_wh: tuple[int, int]) -> n
 
 
 def bccd(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pictures that show at least three whole red cells, and the size of those."""
+    """Images with at least three whole red cells, and the size of those."""
     for name in (ROOT / f"ImageSets/Main/{split}.txt").read_text().split():
         rows: dict[str, list[list[int]]] = {"RBC": [], "WBC": [], "Platelets": []}
         for o in ET.parse(ROOT / f"Annotations/{name}.xml").getroot().iter("object"):
@@ -84,12 +85,12 @@ def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
         image, _ = render(
             SynthConfig(size_wh=size, mpp=mpp, squeeze=squeeze, palette=palette, red_cells=red_cells), seed
         )
-        yield f"palette {palette}", image, (7.5 / mpp / squeeze, 7.5 / mpp), squeeze
+        yield f"palette {palette}", image, (RED_CELL_UM / mpp / squeeze, RED_CELL_UM / mpp), squeeze
 
 
 @dataclass
 class Memory:
-    """A picture as a `Source`."""
+    """An image in memory as a `Source`."""
 
     rgb: np.ndarray
     mpp: None = None
@@ -106,8 +107,8 @@ class Memory:
         return resize(np.ascontiguousarray(self.rgb[y1:y2, x1:x2]), size)
 
 
-def measured(image: np.ndarray, detector: Detector) -> tuple[float, float] | None:
-    """What `--mpp auto` makes of a picture."""
+def estimated(image: np.ndarray, detector: Detector) -> tuple[float, float] | None:
+    """Scale that `--mpp auto` estimates for an image."""
     return estimate_scale(normalize_stain(Memory(image), detector.card.input.colour), "auto", detector).mpp
 
 
@@ -118,17 +119,18 @@ def main(source: str, n: int, weights: str | None = None) -> None:
     kinds, errors, truths, seconds, right_shape = [], [], [], [], []
     for kind, image, truth, stretch in synthetic(n, rng) if source == "synth" else resampled(source, n, rng):
         start = time.process_time()
-        mpp = measured(image, detector) if detector else mpp_estimation.estimate_mpp(image).mpp
+        mpp = estimated(image, detector) if detector else mpp_estimation.estimate_mpp(image).mpp
         seconds.append(time.process_time() - start)
         size = np.sqrt(truth[0] * truth[1])
         kinds.append(kind)
         truths.append(size)
-        errors.append(np.inf if mpp is None else 7.5 / np.sqrt(mpp[0] * mpp[1]) / size - 1)
+        errors.append(np.inf if mpp is None else RED_CELL_UM / np.sqrt(mpp[0] * mpp[1]) / size - 1)
         if mpp is not None:
             right_shape.append((max(mpp) > 1.1 * min(mpp)) == (abs(np.log(stretch)) > 0.1))
     report(source, np.array(kinds), np.array(errors), np.array(truths))
     print(
-        f"\nsqueeze called rightly: {np.mean(right_shape):.3f}; CPU seconds: median {np.median(seconds):.3f}, ", end=""
+        f"\nsqueeze detected correctly: {np.mean(right_shape):.3f}; CPU seconds: median {np.median(seconds):.3f}, ",
+        end="",
     )
     print(f"most {max(seconds):.3f}")
 
@@ -136,16 +138,16 @@ def main(source: str, n: int, weights: str | None = None) -> None:
 def report(source: str, kinds: np.ndarray, errors: np.ndarray, truths: np.ndarray) -> None:
     guesses = np.exp(np.linspace(np.log(truths.min()), np.log(truths.max()), 200))
     constant = max(float(np.mean(np.abs(guess / truths - 1) <= 0.15)) for guess in guesses)
-    told = errors[np.isfinite(errors)]
-    print(f"{source}: {len(errors)} pictures, red cells of {truths.min():.0f} to {truths.max():.0f} px\n")
-    print("| pictures | n | error <= 15 % | median error | bias | no answer |\n|---|---|---|---|---|---|")
+    known = errors[np.isfinite(errors)]
+    print(f"{source}: {len(errors)} images, red cells of {truths.min():.0f} to {truths.max():.0f} px\n")
+    print("| images | n | error <= 15 % | median error | bias | no answer |\n|---|---|---|---|---|---|")
     for kind in ("all", *dict.fromkeys(kinds.tolist())):
         e = errors if kind == "all" else errors[kinds == kind]
         some = e[np.isfinite(e)]
         print(f"| {kind} | {len(e)} | {np.mean(np.abs(e) <= 0.15):.3f} | {np.median(np.abs(some)):.3f} ", end="")
         print(f"| {np.median(some):+.3f} | {np.mean(~np.isfinite(e)):.3f} |")
     print(f"| best constant guess | {len(errors)} | {constant:.3f} | | | |")
-    print(f"\nof those with an answer: {np.mean(np.abs(told) <= 0.15):.3f} within 15 %")
+    print(f"\nof those with an answer: {np.mean(np.abs(known) <= 0.15):.3f} within 15 %")
 
 
 if __name__ == "__main__":
