@@ -1,7 +1,7 @@
-"""The files of a folder, a zip or a tar archive, behind one interface that no name in an archive can escape.
+"""Files of a folder, a zip archive or a tar archive, behind one interface that is safe against path traversal.
 
-An archive from elsewhere may name files ``../../.bashrc``, or hold a link that leads out of the folder: such an
-archive is refused as a whole, before anything is written.
+An untrusted archive may contain names such as ``../../.bashrc``, or links that lead out of the folder. Such an archive
+is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from blastdet.core.errors import BlastdetError
 
 MAX_FILE_BYTES = 256 << 20
-"""No file of a data set is larger; one that is can only be there to fill the disk."""
+"""Largest file that is accepted. No dataset in the catalog has a larger one, and a zip bomb would."""
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", ".git"})
 _JUNK_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -31,12 +31,12 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,  # a compression that this Python lacks
+    NotImplementedError,  # a compression method that this Python does not have
 )
 
 
 class FetchError(BlastdetError):
-    """Data that cannot be fetched, unpacked or recognised."""
+    """Data that cannot be downloaded, unpacked or recognised."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,13 @@ class Member:
 
 @contextmanager
 def open_source(path: Path) -> Iterator[list[Member]]:
-    """All files of a folder or of a zip or tar archive, in the order they lie there.
+    """All files of a folder or of a zip or tar archive, in their order there.
 
     Raises
     ------
     FetchError
-        Nothing there, no archive, a damaged or encrypted one, or one with a name, a link or a size that is refused.
+        If there is no archive, it is damaged or encrypted, or it contains an unsafe name, a link or a file that is too
+        large.
     """
     with ExitStack() as stack:
         try:
@@ -64,13 +65,13 @@ def open_source(path: Path) -> Iterator[list[Member]]:
                 _check(member, path)
             yield [member for member in members if not _is_junk(member.name)]
         except _DAMAGE as error:
-            raise FetchError(f"{path}: the archive is damaged or of an unknown kind ({error})") from error
+            raise FetchError(f"{path}: damaged archive, or an unknown kind of archive ({error})") from error
         except OSError as error:
             raise FetchError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def without_common_folder(members: Sequence[Member]) -> list[Member]:
-    """The same files without the folder that holds all of them, if there is one."""
+    """The same files without the top folder, if all of them are in one."""
     parts = [PurePosixPath(member.name).parts for member in members]
     while parts and all(len(p) > 1 for p in parts) and len({p[0] for p in parts}) == 1:
         parts = [p[1:] for p in parts]
@@ -88,7 +89,7 @@ def _members(path: Path, stack: ExitStack) -> list[Member]:
     if tarfile.is_tarfile(path):
         tar = stack.enter_context(tarfile.open(path))  # noqa: SIM115  (the stack closes it)
         return [_in_tar(tar, info, path) for info in tar.getmembers() if not info.isdir()]
-    raise FetchError(f"{path}: no archive, or a truncated one; a folder, zip or tar archive expected")
+    raise FetchError(f"{path}: expected a folder, a zip archive or a tar archive, got another or a truncated file")
 
 
 def _in_folder(root: Path, file: Path) -> Member:
@@ -98,15 +99,15 @@ def _in_folder(root: Path, file: Path) -> Member:
 def _in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Member:
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise FetchError(f"{path}: {info.filename!r} is a link or a device, only files expected")
+        raise FetchError(f"{path}: {info.filename!r}: expected a regular file, got a link or a device")
     if info.flag_bits & 1:
-        raise FetchError(f"{path}: the archive is encrypted; unpack it and give the folder")
+        raise FetchError(f"{path}: the archive is encrypted. Unpack it, then pass the folder")
     return Member(info.filename.replace("\\", "/"), info.file_size, lambda: archive.read(info))
 
 
 def _in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> Member:
     if not info.isreg():
-        raise FetchError(f"{path}: {info.name!r} is a link or a device, only files expected")
+        raise FetchError(f"{path}: {info.name!r}: expected a regular file, got a link or a device")
 
     def read() -> bytes:
         stream = tar.extractfile(info)
@@ -120,9 +121,9 @@ def _check(member: Member, path: Path) -> None:
     name = PurePosixPath(member.name)
     drive = ":" in name.parts[0] if name.parts else True
     if name.is_absolute() or ".." in name.parts or drive or not name.name:
-        raise FetchError(f"{path}: {member.name!r} leads out of the folder, a name inside it expected")
+        raise FetchError(f"{path}: {member.name!r}: expected a path inside the archive, got one that leads outside")
     if member.size > MAX_FILE_BYTES:
-        raise FetchError(f"{path}: {member.name!r} has {member.size} bytes, at most {MAX_FILE_BYTES} expected")
+        raise FetchError(f"{path}: {member.name!r}: expected at most {MAX_FILE_BYTES} bytes, got {member.size}")
 
 
 def _is_junk(name: str) -> bool:

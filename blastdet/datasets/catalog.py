@@ -1,6 +1,6 @@
-"""Recipes of data sets: where each comes from, under what licence, whom to ask, and what its files must be.
+"""The catalog of datasets: source, licence, citation and expected files of each.
 
-A recipe is ``datasets/NAME.yaml``; beside it may lie ``checksums/NAME.sha256`` (as written by sha256sum) and a
+An entry is ``datasets/NAME.yaml``. Next to it there may be ``checksums/NAME.sha256`` (as written by sha256sum) and a
 folder ``added/NAME`` with small tables that this project adds to the published files.
 """
 
@@ -18,69 +18,75 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import shipped
 
-RECIPES = shipped("datasets")
+CATALOG = shipped("datasets")
+"""Folder of the catalog."""
 
 
-class Recipe(BaseModel):
-    """What is known of one data set."""
+class CatalogEntry(BaseModel):
+    """What is known about one dataset."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     title: str
-    contents: str = Field(description="how many pictures, how large, annotated how")
-    source: str = Field(description="the page where the set is published")
+    contents: str = Field(description="number, size and annotation of the images")
+    source: str = Field(description="page where the dataset is published")
     licence: str
     redistribution: str
     citation: str
-    how: str = Field(description="one line that tells how to get a copy")
-    url: str | None = Field(default=None, description="archive that can be fetched without asking anybody")
-    ask: str | None = Field(default=None, description="for data by request: whom to ask")
+    how: str = Field(description="one line that says how to get a copy")
+    url: str | None = Field(default=None, description="archive that can be downloaded without registration")
+    ask: str | None = Field(default=None, description="for data on request: who to contact")
     reader: str | None = Field(default=None, description="key of blastdet.datasets.formats.registry.READERS")
-    options: dict[str, Any] = Field(default={}, description="options of the reader that fit this set")
+    options: dict[str, Any] = Field(default={}, description="options of the reader for this dataset")
     expect: dict[str, int] = Field(default={}, description="file pattern -> number, where there are no checksums")
-    notes: tuple[str, ...] = Field(default=(), description="what to know before use")
+    notes: tuple[str, ...] = Field(default=(), description="what to know before using the dataset")
 
 
-def names(folder: Path = RECIPES) -> list[str]:
-    """Names of all recipes, in alphabetical order.
+def names(folder: Path = CATALOG) -> list[str]:
+    """Names of all entries, in alphabetical order.
 
     Raises
     ------
     ConfigError
-        If the folder of the recipes is not there.
+        If there is no catalog in `folder`.
     """
     found = sorted(file.stem for file in folder.glob("*.yaml"))
     if not found:
-        raise ConfigError(f"{folder}: no recipe found; the recipes lie in a checkout installed with pip install -e .")
+        raise ConfigError(f"{folder}: expected the dataset catalog, got no *.yaml file. Reinstall blastdet.")
     return found
 
 
-def load(name: str, folder: Path = RECIPES) -> Recipe:
-    """The recipe of one data set.
+def load(name: str, folder: Path = CATALOG) -> CatalogEntry:
+    """Entry of one dataset.
 
     Raises
     ------
     ConfigError
-        If there is none of that name, or it is faulty.
+        If the catalog has no such entry, or the entry is invalid.
+
+    Examples
+    --------
+    >>> load("bccd").licence
+    'MIT'
     """
     if name not in names(folder):
-        raise ConfigError(f"data set {name!r} found, one of {', '.join(names(folder))} expected")
+        raise ConfigError(f"expected the name of a dataset ({', '.join(names(folder))}), got {name!r}")
     file = folder / f"{name}.yaml"
     try:
-        recipe = Recipe.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
+        entry = CatalogEntry.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not YAML ({' '.join(str(error).split())})") from error
+        raise ConfigError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise ConfigError(f"{file}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if recipe.name != name:
-        raise ConfigError(f"{file}: name {recipe.name!r} found, {name!r} expected")
-    return recipe
+    if entry.name != name:
+        raise ConfigError(f"{file}: expected name {name!r}, got {entry.name!r}")
+    return entry
 
 
-def checksums(name: str, folder: Path = RECIPES) -> dict[str, str]:
-    """Path below the data set's folder -> sha256; empty where files may not be listed or differ from copy to copy."""
+def checksums(name: str, folder: Path = CATALOG) -> dict[str, str]:
+    """Path below the dataset's folder -> sha256; empty where files may not be listed or differ between copies."""
     file = folder / "checksums" / f"{name}.sha256"
     if not file.is_file():
         return {}
@@ -88,34 +94,32 @@ def checksums(name: str, folder: Path = RECIPES) -> dict[str, str]:
     return {path: digest for digest, _, path in (line.partition("  ") for line in lines)}
 
 
-def added(name: str, folder: Path = RECIPES) -> dict[str, Path]:
-    """Files that this project adds to the set: path below the data set's folder -> file in the repository."""
+def added(name: str, folder: Path = CATALOG) -> dict[str, Path]:
+    """Files that this project adds to a dataset: path below the dataset's folder -> file in the repository."""
     root = folder / "added" / name
     return {file.relative_to(root).as_posix(): file for file in sorted(root.rglob("*")) if file.is_file()}
 
 
-def problems(recipe: Recipe, root: Path, folder: Path = RECIPES) -> list[str]:
-    """What is wrong with a copy of a data set, one line each: files missing or changed, or wrong in number.
+def problems(entry: CatalogEntry, root: Path, folder: Path = CATALOG) -> list[str]:
+    """Problems of a copy of a dataset, one line each: missing files, changed files, a wrong number of files.
 
-    Files beyond those listed are nobody's business.
+    Files that are not listed are ignored.
     """
     if not root.is_dir():
         return [f"{root}: no such folder"]
-    listed = checksums(recipe.name, folder)
+    listed = checksums(entry.name, folder)
     found = [f"{path}: {fault}" for path, digest in listed.items() if (fault := _fault(root / path, digest))]
-    return found + wrong_counts(recipe.expect, root)
+    return found + wrong_counts(entry.expect, root)
 
 
 def wrong_counts(expect: Mapping[str, int], root: Path) -> list[str]:
-    """One line for each pattern that does not find as many files as it should, at any depth below `root`."""
+    """One line for each pattern that matches another number of files than expected, at any depth below `root`."""
     if not expect:
         return []
     present = [file.name.lower() for file in root.rglob("*") if file.is_file()]
     counts = {pattern: len(fnmatch.filter(present, pattern.lower())) for pattern in expect}
     return [
-        f"{pattern}: {counts[pattern]} files found, {n} expected"
-        for pattern, n in expect.items()
-        if counts[pattern] != n
+        f"{pattern}: expected {n} files, got {counts[pattern]}" for pattern, n in expect.items() if counts[pattern] != n
     ]
 
 
@@ -123,6 +127,5 @@ def _fault(file: Path, digest: str) -> str | None:
     if not file.is_file():
         return "missing"
     with file.open("rb") as stream:
-        return (
-            None if hashlib.file_digest(stream, "sha256").hexdigest() == digest else "differs from the published file"
-        )
+        is_equal = hashlib.file_digest(stream, "sha256").hexdigest() == digest
+    return None if is_equal else "differs from the published file"

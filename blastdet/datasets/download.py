@@ -1,7 +1,7 @@
-"""Get a data set by its recipe: from its address, or from a copy one has, checked, and whole or not at all.
+"""Install a dataset of the catalog, from its address or from a local copy.
 
-Files whose sha256 is known are recognised by it, wherever they lie in the source; names in an archive decide
-nothing then. Downloads go on where they stopped, if the server lets them.
+The result is verified, and nothing is installed if a file is missing. Files with a known sha256 are identified by it,
+whatever they are called in the source. Interrupted downloads are resumed if the server supports it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from typing import Any
 
 from blastdet import __version__
 from blastdet.datasets.archives import FetchError, Member, open_source, without_common_folder
-from blastdet.datasets.catalog import RECIPES, Recipe, added, checksums, problems, wrong_counts
+from blastdet.datasets.catalog import CATALOG, CatalogEntry, added, checksums, problems, wrong_counts
 
 Report = Callable[[str, int, int | None], None]
-"""Called with the stage ("download", bytes; "unpack", files), how much is done, and of how much (None: unknown)."""
+"""Called with the stage ("download" counts bytes, "unpack" counts files), the amount done, and the total or None."""
 
 _CHUNK = 1 << 16
 _RETRY_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
@@ -35,16 +35,16 @@ _RETRY_STATUS = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a download waits.
+    """Timeouts and retries of a download.
 
     Parameters
     ----------
     timeout_s : float
-        Longest silence of the server.
+        Seconds to wait for the server.
     attempts : int
-        Attempts in a row that may bring nothing new.
+        Number of attempts in a row that may fail to make progress.
     pause_s : float
-        Pause before the next attempt; it doubles with every one that brought nothing.
+        Seconds before the next attempt. Doubles after each attempt without progress.
     """
 
     timeout_s: float = 30.0
@@ -53,84 +53,84 @@ class Patience:
 
 
 class _InterruptedError(Exception):
-    """The connection failed in a way that another attempt may mend."""
+    """The connection failed in a way that a retry may fix."""
 
 
 def fetch(
-    recipe: Recipe,
+    entry: CatalogEntry,
     to: Path,
     *,
     source: str | None = None,
     patience: Patience | None = None,
     report: Report | None = None,
-    folder: Path = RECIPES,
+    folder: Path = CATALOG,
 ) -> Path:
-    """Bring a data set to ``to/NAME``.
+    """Install a dataset in ``to/NAME``.
 
     Parameters
     ----------
-    recipe : Recipe
+    entry : CatalogEntry
     to : Path
-        Folder for data sets; made where it is missing.
+        Folder for datasets. Created if it does not exist.
     source : str, optional
-        A folder, an archive or an http(s) address; by default the address of the recipe.
+        A folder, an archive or an http(s) address. Default: the address of the entry.
     patience : Patience, optional
     report : callable, optional
-        Told of progress.
+        Progress callback, see `Report`.
     folder : Path
-        Where the recipes lie.
+        Folder of the catalog.
 
     Returns
     -------
     Path
-        The folder of the data set. If it is there already and nothing is wrong with it, nothing is done.
+        Folder of the dataset. If it exists and is complete, nothing is done.
 
     Raises
     ------
     FetchError
-        No source, a download that fails for good, a damaged archive, or files that are missing or others.
+        If there is no source, the download fails, the archive is damaged, or files are missing or differ.
     """
-    target = to / recipe.name
+    target = to / entry.name
     if target.exists():
-        faults = problems(recipe, target, folder)
+        faults = problems(entry, target, folder)
         if not faults:
             return target
-        raise FetchError(f"{target}: is there but incomplete ({faults[0]}); remove it or choose another --to")
-    source = source or recipe.url
+        raise FetchError(f"{target}: incomplete copy ({faults[0]}). Delete it, or choose another folder with --to")
+    source = source or entry.url
     if source is None:
-        raise FetchError(how_to_get(recipe))
+        raise FetchError(how_to_get(entry))
     say = report or (lambda stage, done, total: None)
     if not re.match(r"[a-z]+://", source, re.IGNORECASE):
-        return _install(recipe, Path(source).expanduser(), target, say, folder)
-    archive = to / f".{recipe.name}.archive"
+        return _install(entry, Path(source).expanduser(), target, say, folder)
+    archive = to / f".{entry.name}.archive"
     download(source, archive, patience=patience, report=say)
     try:
-        return _install(recipe, archive, target, say, folder)
+        return _install(entry, archive, target, say, folder)
     finally:
-        archive.unlink()  # also a damaged one: it would be taken for complete the next time
+        archive.unlink()  # even if damaged: the next call would take it for complete
 
 
-def how_to_get(recipe: Recipe) -> str:
-    """One line that tells how to come by a set that nobody can simply download."""
-    whom = f"given on request; ask {recipe.ask}" if recipe.ask else "no address to fetch it from"
-    return f"{recipe.name}: {whom}. {recipe.how} Then: blastdet data get {recipe.name} --from FILE_OR_FOLDER"
+def how_to_get(entry: CatalogEntry) -> str:
+    """How to get a dataset that cannot be downloaded automatically, in one line."""
+    reason = f"available on request from {entry.ask}" if entry.ask else "cannot be downloaded automatically"
+    return f"{entry.name}: {reason}. {entry.how} Then: blastdet data get {entry.name} --from FILE_OR_FOLDER"
 
 
 def download(url: str, target: Path, *, patience: Patience | None = None, report: Report | None = None) -> None:
-    """Download one file; what has come so far stays in ``target.part`` and is continued by the next call.
+    """Download one file. An incomplete download stays in ``target.part`` and is resumed by the next call.
 
     Raises
     ------
     FetchError
-        Not an http(s) address, an answer that will not change, or too many attempts that brought nothing.
+        If the address is not http(s), the server refuses, or too many attempts in a row make no progress.
     """
     wait = patience or Patience()
     if not url.lower().startswith(("http://", "https://")):
-        raise FetchError(f"{url}: an address with http:// or https:// expected")
+        raise FetchError(f"{url}: expected an address that starts with http:// or https://")
     try:
         urllib.parse.urlsplit(url)
     except ValueError as error:
-        raise FetchError(f"{url}: not an address ({error})") from None
+        raise FetchError(f"{url}: not a valid address ({error})") from None
     part = target.with_name(f"{target.name}.part")
     _make_folder(target.parent)
     furthest, failures = _size(part), 0
@@ -142,7 +142,7 @@ def download(url: str, target: Path, *, patience: Patience | None = None, report
             failures = 0 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
             if failures >= wait.attempts:
-                raise FetchError(f"{url}: {error}; {failures} attempts in a row brought nothing new") from error
+                raise FetchError(f"{url}: {error}; gave up after {failures} attempts without progress") from error
             time.sleep(wait.pause_s * 2**failures)
         except OSError as error:
             raise FetchError(f"{part}: cannot be written ({error.strerror or error})") from error
@@ -151,7 +151,7 @@ def download(url: str, target: Path, *, patience: Patience | None = None, report
 
 
 def _attempt(url: str, part: Path, timeout_s: float, report: Report) -> None:
-    """One request that goes on where `part` ends, or starts anew if the file has changed or cannot be continued."""
+    """One request. Resumes at the end of `part`, or starts again if the file changed or cannot be resumed."""
     request = urllib.request.Request(url, headers={"User-Agent": f"blastdet/{__version__}"})
     have, mark = _size(part), _mark(part)
     if have and mark.is_file():
@@ -165,7 +165,7 @@ def _attempt(url: str, part: Path, timeout_s: float, report: Report) -> None:
                 file.write(chunk)
                 report("download", file.tell(), total)
     if total is not None and _size(part) != total:
-        raise _InterruptedError(f"{_size(part)} bytes came, {total} announced")
+        raise _InterruptedError(f"expected {total} bytes, got {_size(part)}")
 
 
 def _opened(request: urllib.request.Request, part: Path, timeout_s: float) -> Any:
@@ -173,27 +173,27 @@ def _opened(request: urllib.request.Request, part: Path, timeout_s: float) -> An
         response = urllib.request.urlopen(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # what we have is longer than the file
+        if error.code == 416:  # our part is longer than the file
             part.unlink(missing_ok=True)
         if error.code in _RETRY_STATUS:
             raise _InterruptedError(f"the server answered {error.code} {error.reason}") from error
         raise FetchError(f"{request.full_url}: the server answered {error.code} {error.reason}") from error
     except (ValueError, http.client.InvalidURL) as error:
-        raise FetchError(f"{request.full_url}: not an address ({error})") from error
+        raise FetchError(f"{request.full_url}: not a valid address ({error})") from error
     except (OSError, http.client.HTTPException) as error:
         raise _InterruptedError(_reason(error)) from error
     return response
 
 
 def _span(response: Any, part: Path) -> tuple[int, int | None]:
-    """Where the body starts in the file, and how long the file is (None: not told)."""
+    """Position of the body in the file, and length of the file (None if unknown)."""
     if response.status != 206:
         length = response.headers.get("Content-Length", "")
         return 0, int(length) if length.isdecimal() else None
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
     if not match or int(match[1]) != _size(part):
-        part.unlink(missing_ok=True)  # cannot be put together: from the start, without a range
-        raise _InterruptedError(f"a part was asked for, {response.headers.get('Content-Range')!r} came")
+        part.unlink(missing_ok=True)  # does not fit: start again, without a range
+        raise _InterruptedError(f"requested a part of the file, got {response.headers.get('Content-Range')!r}")
     return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
@@ -201,7 +201,7 @@ def _chunks(response: Any) -> Iterator[bytes]:
     while True:
         try:
             chunk = response.read1(_CHUNK)
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a chunk size that is no number
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an invalid chunk size
             raise _InterruptedError(_reason(error)) from error
         if not chunk:
             return
@@ -211,12 +211,12 @@ def _chunks(response: Any) -> Iterator[bytes]:
 def _reason(error: BaseException) -> str:
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, TimeoutError):
-        return "the server fell silent"
+        return "the server stopped responding"
     return f"the connection failed ({reason})"
 
 
 def _remember(mark: Path, response: Any) -> None:
-    """Keep what tells this version of the file from another; without it nothing is continued."""
+    """Store what identifies this version of the file. Without it, a download is not resumed."""
     tag = response.headers.get("ETag", "")
     version = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
     if version.isascii() and version:
@@ -233,30 +233,30 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _install(recipe: Recipe, source: Path, target: Path, report: Report, folder: Path) -> Path:
-    """Build the data set in a temporary folder beside `target`, then rename it."""
-    listed = checksums(recipe.name, folder)
+def _install(entry: CatalogEntry, source: Path, target: Path, report: Report, folder: Path) -> Path:
+    """Build the dataset in a temporary folder next to `target`, then rename it."""
+    listed = checksums(entry.name, folder)
     with _stage(target) as stage:
         with open_source(source) as members:
             if listed:
                 _take_known(members, listed, stage, report)
             else:
                 _take_all(members, stage, report)
-        for name, file in added(recipe.name, folder).items():
+        for name, file in added(entry.name, folder).items():
             _write(stage / name, file.read_bytes())
-        _check_complete(recipe, stage, source, listed)
+        _check_complete(entry, stage, source, listed)
     return target
 
 
 @contextmanager
 def _stage(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` at the end, or vanishes if anything goes wrong."""
+    """A temporary folder that becomes `target` at the end, or is deleted on an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
             yield stage
-            stage.chmod(0o755)  # mkdtemp makes it private
+            stage.chmod(0o755)  # mkdtemp creates it private
             stage.replace(target)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
@@ -285,7 +285,7 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FetchError(f"{folder}: cannot be made ({error.strerror or error})") from error
+        raise FetchError(f"{folder}: cannot be created ({error.strerror or error})") from error
 
 
 def _write(file: Path, data: bytes) -> None:
@@ -296,13 +296,13 @@ def _write(file: Path, data: bytes) -> None:
         raise FetchError(f"{file}: cannot be written ({error.strerror or error})") from error
 
 
-def _check_complete(recipe: Recipe, stage: Path, source: Path, listed: dict[str, str]) -> None:
+def _check_complete(entry: CatalogEntry, stage: Path, source: Path, listed: dict[str, str]) -> None:
     missing = [path for path in listed if not (stage / path).is_file()]
     if missing:
         raise FetchError(
-            f"{source}: {len(missing)} of {len(listed)} files of {recipe.name} not found there unchanged, "
-            f"the first is {missing[0]}"
+            f"{source}: expected {len(listed)} files of {entry.name}, {len(missing)} are missing or changed, "
+            f"first: {missing[0]}"
         )
-    wrong = wrong_counts(recipe.expect, stage)
+    wrong = wrong_counts(entry.expect, stage)
     if wrong:
-        raise FetchError(f"{source}: not a whole copy of {recipe.name}: {wrong[0]}")
+        raise FetchError(f"{source}: incomplete copy of {entry.name}: {wrong[0]}")

@@ -41,7 +41,7 @@ def expand_variables(path: str) -> str:
 def missing(path: Path) -> str:
     """The error for a dataset that is not there: where it was looked for and, if the catalog has it, how to get it."""
     line = f"{path}: no such file or folder"
-    is_listed = path.parent.absolute() == data_dir().absolute() and (catalog.RECIPES / f"{path.name}.yaml").is_file()
+    is_listed = path.parent.absolute() == data_dir().absolute() and (catalog.CATALOG / f"{path.name}.yaml").is_file()
     if not is_listed:
         return line
     return (

@@ -1,4 +1,4 @@
-"""Recipes: complete, consistent with the readers, and true of the real files."""
+"""The catalog: complete, consistent with the readers, and matching the real files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blastdet.datasets import catalog
 from blastdet.datasets.formats import registry
 
 FREE = {"bccd", "pbc_wbc", "chula_rbc12", "allidb1_other"}
-GIVEN_ON_REQUEST = {"allidb1", "allidb2", "cnmc2019"}
+ON_REQUEST = {"allidb1", "allidb2", "cnmc2019"}
 
 MINIMAL = """\
 name: tiny
@@ -33,20 +33,20 @@ def write(folder: Path, text: str, name: str = "tiny") -> Path:
     return folder
 
 
-def test_every_named_data_set_has_a_recipe() -> None:
-    assert set(catalog.names()) == FREE | GIVEN_ON_REQUEST | {"all_fields"}
+def test_the_catalog_lists_these_datasets() -> None:
+    assert set(catalog.names()) == FREE | ON_REQUEST | {"all_fields"}
 
 
 @pytest.mark.parametrize("name", catalog.names())
-def test_recipe_is_complete(name: str) -> None:
-    recipe = catalog.load(name)
-    texts = (recipe.title, recipe.contents, recipe.licence, recipe.redistribution, recipe.citation, recipe.how)
+def test_an_entry_is_complete(name: str) -> None:
+    entry = catalog.load(name)
+    texts = (entry.title, entry.contents, entry.licence, entry.redistribution, entry.citation, entry.how)
     assert all(text.strip() and "\n" not in text.strip() for text in texts)
-    assert recipe.source.startswith("https://")
-    assert bool(recipe.url) == (name in FREE) and bool(recipe.ask) == (name in GIVEN_ON_REQUEST)
-    if recipe.url:  # a commit, not a branch that moves, and the one that the text names
-        commit = re.search(r"[0-9a-f]{40}", recipe.url)
-        assert commit and commit[0] in recipe.how and recipe.url.startswith(recipe.source)
+    assert entry.source.startswith("https://")
+    assert bool(entry.url) == (name in FREE) and bool(entry.ask) == (name in ON_REQUEST)
+    if entry.url:  # a fixed commit, the one that the text names
+        commit = re.search(r"[0-9a-f]{40}", entry.url)
+        assert commit and commit[0] in entry.how and entry.url.startswith(entry.source)
 
 
 @pytest.mark.parametrize("name", catalog.names())
@@ -60,24 +60,24 @@ def test_checksums_exist_where_files_may_be_passed_on(name: str) -> None:
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_readers_and_their_options_exist(name: str) -> None:
-    recipe = catalog.load(name)
-    if recipe.reader is None:
-        assert name == "allidb1_other" and not recipe.options
+    entry = catalog.load(name)
+    if entry.reader is None:
+        assert name == "allidb1_other" and not entry.options
         return
-    reader = registry.resolve(registry.READERS[recipe.reader])
-    assert set(recipe.options) <= set(inspect.signature(reader).parameters)
+    reader = registry.resolve(registry.READERS[entry.reader])
+    assert set(entry.options) <= set(inspect.signature(reader).parameters)
 
 
 def test_lists_stay_small() -> None:
-    files = [file for pattern in ("checksums/*", "added/*/*") for file in catalog.RECIPES.glob(pattern)]
+    files = [file for pattern in ("checksums/*", "added/*/*") for file in catalog.CATALOG.glob(pattern)]
     assert sum(file.stat().st_size for file in files) < 1_000_000
     assert {file.suffix for file in files} == {".sha256", ".csv"}
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"data set 'bbcd' found, one of all_fields, .*bccd.* expected"):
+    with pytest.raises(ConfigError, match=r"expected the name of a dataset \(all_fields, .*bccd.*\), got 'bbcd'"):
         catalog.load("bbcd")
-    with pytest.raises(ConfigError, match=r"'\.\./x' found"):
+    with pytest.raises(ConfigError, match=r"got '\.\./x'"):
         catalog.load("../x")
 
 
@@ -87,24 +87,24 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
         (MINIMAL.replace("title: t\n", ""), "title: Field required"),
         (MINIMAL + "colour: red\n", "colour: Extra inputs"),
         (MINIMAL.replace('"yes"', "yes"), "redistribution: Input should be a valid string"),
-        (MINIMAL.replace("tiny", "other"), "name 'other' found, 'tiny' expected"),
-        ("a: [", "not YAML"),
+        (MINIMAL.replace("tiny", "other"), "expected name 'tiny', got 'other'"),
+        ("a: [", "not valid YAML"),
         ("", "valid dictionary"),
     ],
 )
-def test_a_faulty_recipe_is_one_line_that_names_it(tmp_path: Path, text: str, message: str) -> None:
+def test_an_invalid_entry_is_a_one_line_error_with_the_file_name(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         catalog.load("tiny", write(tmp_path, text))
     assert "tiny.yaml" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_no_recipes_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no recipe found"):
+def test_an_empty_catalog_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected the dataset catalog"):
         catalog.names(tmp_path)
 
 
-def test_problems_name_what_is_missing_changed_or_too_few(tmp_path: Path) -> None:
-    folder = write(tmp_path / "recipes", MINIMAL + 'expect: {"*.Jpg": 2}\n')
+def test_problems_list_missing_changed_and_too_few_files(tmp_path: Path) -> None:
+    folder = write(tmp_path / "catalog", MINIMAL + 'expect: {"*.Jpg": 2}\n')
     (folder / "checksums").mkdir()
     digest = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"  # of b"foo"
     lines = [f"{digest}  a/b c.txt", f"{digest}  d.txt", f"{digest}  e.txt"]
@@ -118,7 +118,7 @@ def test_problems_name_what_is_missing_changed_or_too_few(tmp_path: Path) -> Non
     assert catalog.problems(catalog.load("tiny", folder), root, folder) == [
         "d.txt: differs from the published file",
         "e.txt: missing",
-        "*.Jpg: 1 files found, 2 expected",
+        "*.Jpg: expected 2 files, got 1",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Fetching: hostile servers, hostile archives, copies of every kind; nothing half-done is left behind."""
+"""Downloads and local copies: hostile servers, hostile archives; no partial dataset is left behind."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Behaviour = Callable[[Handler], None]
 
 
 class Server:
-    """An HTTP server that behaves as told: one behaviour for each request, the last one for all further ones."""
+    """An HTTP server with one behaviour per request; the last one serves all further requests."""
 
     def __init__(self) -> None:
         self.behaviours: list[Behaviour] = []
@@ -87,7 +87,7 @@ def send(handler: Handler, body: bytes, *, status: int = 200, length: int | None
 
 
 def honest(body: bytes = BODY, etag: str = ETAG) -> Behaviour:
-    """A server that keeps to the standard, ranges included."""
+    """A server that follows the standard, including range requests."""
 
     def answer(handler: Handler) -> None:
         asked = handler.headers.get("Range")
@@ -103,31 +103,31 @@ def honest(body: bytes = BODY, etag: str = ETAG) -> Behaviour:
 
 
 def truncated(n: int, etag: str = ETAG) -> Behaviour:
-    """Announces everything, sends `n` bytes and hangs up."""
+    """Announces the full length, sends `n` bytes and closes the connection."""
     return lambda handler: send(handler, BODY[:n], length=len(BODY), ETag=etag)
 
 
 # Downloads
 
 
-def test_download_comes_whole_and_tells_of_progress(server: Server, tmp_path: Path) -> None:
+def test_download_is_complete_and_reports_progress(server: Server, tmp_path: Path) -> None:
     server.behaviours = [honest()]
-    told: list[tuple[str, int, int | None]] = []
-    download(server.url, tmp_path / "new" / "f", patience=QUICK, report=lambda *line: told.append(line))
+    calls: list[tuple[str, int, int | None]] = []
+    download(server.url, tmp_path / "new" / "f", patience=QUICK, report=lambda *line: calls.append(line))
     assert (tmp_path / "new/f").read_bytes() == BODY
-    assert told[-1] == ("download", len(BODY), len(BODY))
-    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
+    assert calls[-1] == ("download", len(BODY), len(BODY))
+    assert [done for _, done, _ in calls] == sorted({done for _, done, _ in calls})
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["f"]
 
 
-def test_truncated_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_a_truncated_download_is_resumed(server: Server, tmp_path: Path) -> None:
     server.behaviours = [truncated(100_000), honest()]
     download(server.url, tmp_path / "f", patience=QUICK)
     assert (tmp_path / "f").read_bytes() == BODY
     assert server.ranges == [None, "bytes=100000-"]
 
 
-def test_stalled_download_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_a_stalled_download_is_resumed(server: Server, tmp_path: Path) -> None:
     def stall(handler: Handler) -> None:
         send(handler, BODY[:70_000], length=len(BODY), ETag=ETAG)
         handler.wfile.flush()
@@ -139,7 +139,7 @@ def test_stalled_download_goes_on_where_it_stopped(server: Server, tmp_path: Pat
     assert server.ranges == [None, "bytes=70000-"]
 
 
-def test_a_later_call_goes_on_with_what_an_earlier_one_left(server: Server, tmp_path: Path) -> None:
+def test_a_later_call_resumes_the_part_of_an_earlier_one(server: Server, tmp_path: Path) -> None:
     server.behaviours = [truncated(100_000), lambda handler: send(handler, b"", status=404)]
     with pytest.raises(FetchError, match="the server answered 404"):
         download(server.url, tmp_path / "f", patience=QUICK)
@@ -149,28 +149,28 @@ def test_a_later_call_goes_on_with_what_an_earlier_one_left(server: Server, tmp_
     assert (tmp_path / "f").read_bytes() == BODY and server.ranges[-1] == "bytes=100000-"
 
 
-def test_a_server_that_ignores_ranges_sends_all_again(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_ignores_ranges_sends_the_whole_file_again(server: Server, tmp_path: Path) -> None:
     server.behaviours = [truncated(100_000), lambda handler: send(handler, BODY, ETag=ETAG)]
     download(server.url, tmp_path / "f", patience=QUICK)
     assert (tmp_path / "f").read_bytes() == BODY and server.ranges[1] == "bytes=100000-"
 
 
-def test_a_file_that_has_changed_is_not_patched_together(server: Server, tmp_path: Path) -> None:
+def test_parts_of_a_changed_file_are_not_combined(server: Server, tmp_path: Path) -> None:
     server.behaviours = [truncated(100_000), honest(BODY[::-1], '"v2"')]
     download(server.url, tmp_path / "f", patience=QUICK)
     assert (tmp_path / "f").read_bytes() == BODY[::-1]
 
 
 @pytest.mark.parametrize("etag", ["", 'W/"weak"'])
-def test_without_a_strong_version_nothing_is_continued(server: Server, tmp_path: Path, etag: str) -> None:
+def test_without_a_strong_etag_nothing_is_resumed(server: Server, tmp_path: Path, etag: str) -> None:
     server.behaviours = [truncated(100_000, etag), lambda handler: send(handler, BODY)]
     download(server.url, tmp_path / "f", patience=QUICK)
     assert (tmp_path / "f").read_bytes() == BODY and server.ranges == [None, None]
 
 
-def test_a_wrong_part_is_not_taken(server: Server, tmp_path: Path) -> None:
+def test_a_wrong_range_is_rejected(server: Server, tmp_path: Path) -> None:
     def wrong(handler: Handler) -> None:
-        piece = BODY[5 : len(BODY) - 100_000 + 5]  # as many bytes as were asked for, from elsewhere
+        piece = BODY[5 : len(BODY) - 100_000 + 5]  # the requested number of bytes, from another position
         span = f"bytes 5-{len(piece) + 4}/{len(BODY)}"
         send(handler, piece, status=206, Content_Range=span, ETag=ETAG)
 
@@ -179,7 +179,7 @@ def test_a_wrong_part_is_not_taken(server: Server, tmp_path: Path) -> None:
     assert (tmp_path / "f").read_bytes() == BODY and server.ranges[-1] is None
 
 
-def test_a_part_longer_than_the_file_starts_anew(server: Server, tmp_path: Path) -> None:
+def test_a_part_longer_than_the_file_starts_again(server: Server, tmp_path: Path) -> None:
     (tmp_path / "f.part").write_bytes(BODY + b"more")
     (tmp_path / "f.part.version").write_text(ETAG)
     server.behaviours = [honest()]
@@ -199,20 +199,22 @@ def test_unknown_length_is_fine_if_the_transfer_ends_well(server: Server, tmp_pa
         return answer
 
     server.behaviours = [chunked(100_000, end=False), chunked(len(BODY), end=True)]
-    told: list[int | None] = []
-    download(server.url, tmp_path / "f", patience=QUICK, report=lambda stage, done, total: told.append(total))
-    assert (tmp_path / "f").read_bytes() == BODY and set(told) == {None}
+    calls: list[int | None] = []
+    download(server.url, tmp_path / "f", patience=QUICK, report=lambda stage, done, total: calls.append(total))
+    assert (tmp_path / "f").read_bytes() == BODY and set(calls) == {None}
 
 
 def test_too_many_failures_are_one_line(server: Server, tmp_path: Path) -> None:
     server.behaviours = [truncated(1000)]
-    with pytest.raises(FetchError, match=r"set\.zip: 1000 bytes came, 307200 announced; 3 attempts in a row") as error:
+    with pytest.raises(
+        FetchError, match=r"set\.zip: expected 307200 bytes, got 1000; gave up after 3 attempts"
+    ) as error:
         download(server.url, tmp_path / "f", patience=QUICK)
-    assert len(server.ranges) == 4  # one that brought 1000 bytes, three that brought nothing new
+    assert len(server.ranges) == 4  # one that got 1000 bytes, three without progress
     assert "\n" not in str(error.value) and not (tmp_path / "f").exists()
 
 
-def test_passing_trouble_of_the_server_is_waited_out(server: Server, tmp_path: Path) -> None:
+def test_temporary_server_errors_are_retried(server: Server, tmp_path: Path) -> None:
     server.behaviours = [lambda h: send(h, b"", status=503), lambda h: h.wfile.write(b"nonsense\r\n\r\n"), honest()]
     download(server.url, tmp_path / "f", patience=QUICK)
     assert (tmp_path / "f").read_bytes() == BODY
@@ -221,12 +223,12 @@ def test_passing_trouble_of_the_server_is_waited_out(server: Server, tmp_path: P
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "ftp://127.0.0.1/x", "set.zip", "http://127.0.0.1:port/x", "http://", "http://[::1"]
 )
-def test_what_is_no_web_address_is_refused(tmp_path: Path, url: str) -> None:
+def test_anything_but_a_web_address_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(FetchError, match=f"^{re.escape(url)}"):
         download(url, tmp_path / "f", patience=QUICK)
 
 
-def test_nobody_listens(server: Server, tmp_path: Path) -> None:
+def test_a_refused_connection_is_one_error(server: Server, tmp_path: Path) -> None:
     url = server.url.replace(f":{server.http.server_port}", ":9")  # the discard port
     with pytest.raises(FetchError, match="the connection failed"):
         download(url, tmp_path / "f", patience=QUICK)
@@ -238,14 +240,14 @@ def test_a_folder_that_cannot_be_written_is_an_error(server: Server, tmp_path: P
     with pytest.raises(FetchError, match=r"f\.part: cannot be written"):
         download(server.url, tmp_path / "f", patience=QUICK)
     (tmp_path / "file").write_text("")
-    with pytest.raises(FetchError, match="cannot be made"):
+    with pytest.raises(FetchError, match="cannot be created"):
         download(server.url, tmp_path / "file" / "f", patience=QUICK)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(1, len(BODY) - 1), unique=True, max_size=4))
-def test_any_cuts_give_the_whole_file(server: Server, tmp_path: Path, cuts: list[int]) -> None:
-    """Each attempt is cut off at a later byte; the file is the same however often."""
+def test_any_interruptions_give_the_complete_file(server: Server, tmp_path: Path, cuts: list[int]) -> None:
+    """Each attempt is cut off at a later byte. The resulting file is always the same."""
 
     def until(cut: int) -> Behaviour:
         def answer(handler: Handler) -> None:
@@ -264,15 +266,15 @@ def test_any_cuts_give_the_whole_file(server: Server, tmp_path: Path, cuts: list
     assert server.ranges == [None, *(f"bytes={cut}-" for cut in sorted(cuts))]
 
 
-# A small data set with a recipe
+# A small catalog
 
 FILES = {"pictures/1.jpg": b"one", "pictures/2.jpg": b"two", "twice/2.jpg": b"two", "LICENSE": b"free"}
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with recipes: `free` has checksums and an added table, `asked` is given on request."""
-    root = tmp_path / "recipes"
+    """A catalog: `free` has checksums and an added table, `asked` is available on request."""
+    root = tmp_path / "catalog"
     text = (
         "name: {}\ntitle: t\ncontents: c\nsource: s\nlicence: l\nredistribution: r\ncitation: c\nhow: Write a letter.\n"
     )
@@ -288,8 +290,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def get(name: str, folder: Path, to: Path, source: Path | str | None) -> Path:
-    recipe = catalog.load(name, folder)
-    return fetch(recipe, to, source=None if source is None else str(source), patience=QUICK, folder=folder)
+    entry = catalog.load(name, folder)
+    return fetch(entry, to, source=None if source is None else str(source), patience=QUICK, folder=folder)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -323,7 +325,7 @@ PACKERS = [zipped, tarred, unpacked]
 
 
 @pytest.mark.parametrize("pack", PACKERS)
-def test_files_are_known_by_content_wherever_they_lie(tmp_path: Path, folder: Path, pack: Callable[..., Path]) -> None:
+def test_files_are_identified_by_content(tmp_path: Path, folder: Path, pack: Callable[..., Path]) -> None:
     elsewhere = {"train/a/x.jpg": b"one", "y.JPG": b"two", "COPYING": b"free", "more/z.jpg": b"not wanted"}
     target = get("free", folder, tmp_path / "to", pack(tmp_path / "source", elsewhere, "repository-1234/"))
     assert target == tmp_path / "to/free"
@@ -334,47 +336,49 @@ def test_files_are_known_by_content_wherever_they_lie(tmp_path: Path, folder: Pa
 
 def test_a_changed_or_missing_file_leaves_nothing_behind(tmp_path: Path, folder: Path) -> None:
     source = zipped(tmp_path / "s.zip", {**FILES, "pictures/1.jpg": b"0ne"})
-    with pytest.raises(
-        FetchError, match=r"1 of 5 files of free not found there unchanged, the first is pictures/1\.jpg"
-    ):
+    with pytest.raises(FetchError, match=r"expected 5 files of free, 1 are missing or changed, first: pictures/1\.jpg"):
         get("free", folder, tmp_path / "to", source)
     assert list((tmp_path / "to").iterdir()) == []
 
 
-def test_what_is_there_already_is_checked_not_fetched(tmp_path: Path, folder: Path) -> None:
+def test_an_existing_copy_is_verified_and_not_downloaded_again(tmp_path: Path, folder: Path) -> None:
     source = zipped(tmp_path / "s.zip", FILES)
     target = get("free", folder, tmp_path, source)
     assert get("free", folder, tmp_path, None) == target
     (target / "LICENSE").write_bytes(b"changed")
-    with pytest.raises(FetchError, match=r"incomplete \(LICENSE: differs from the published file\); remove it"):
+    with pytest.raises(FetchError, match=r"incomplete copy \(LICENSE: differs from the published file\)\. Delete it"):
         get("free", folder, tmp_path, source)
     assert (target / "LICENSE").read_bytes() == b"changed"
 
 
 @pytest.mark.parametrize("pack", PACKERS)
 @pytest.mark.parametrize("top", ["", "ALL_IDB1/", "a/b/"])
-def test_sets_on_request_keep_their_names(tmp_path: Path, folder: Path, pack: Callable[..., Path], top: str) -> None:
+def test_datasets_on_request_keep_their_file_names(
+    tmp_path: Path, folder: Path, pack: Callable[..., Path], top: str
+) -> None:
     files = {"im/1.jpg": b"1", "im/2.JPG": b"2", "xyc/1.xyc": b""}
     junk = {"im/.DS_Store": b"", "im/._1.jpg": b"", "im/Thumbs.db": b""}
     target = get("asked", folder, tmp_path / "to", pack(tmp_path / "source", {**files, **junk}, top))
     assert contents(target) == files
 
 
-def test_sets_on_request_say_whom_to_ask(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(FetchError, match=r"^asked: given on request; ask Prof\. X\. Write a letter\. Then: .* --from"):
+def test_datasets_on_request_say_who_to_contact(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(
+        FetchError, match=r"^asked: available on request from Prof\. X\. Write a letter\. Then: .* --from"
+    ):
         get("asked", folder, tmp_path / "to", None)
-    with pytest.raises(FetchError, match=r"^free: no address to fetch it from\. Write a letter\."):
+    with pytest.raises(FetchError, match=r"^free: cannot be downloaded automatically\. Write a letter\."):
         get("free", folder, tmp_path / "to", None)
     assert not (tmp_path / "to").exists()
 
 
-def test_half_a_set_on_request_is_refused(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(FetchError, match=r"not a whole copy of asked: \*\.jpg: 1 files found, 2 expected"):
+def test_half_a_dataset_is_refused(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(FetchError, match=r"incomplete copy of asked: \*\.jpg: expected 2 files, got 1"):
         get("asked", folder, tmp_path / "to", zipped(tmp_path / "s.zip", {"1.jpg": b""}))
     assert list((tmp_path / "to").iterdir()) == []
 
 
-def test_from_an_address_whole_way(tmp_path: Path, folder: Path, server: Server) -> None:
+def test_an_address_from_download_to_verified_copy(tmp_path: Path, folder: Path, server: Server) -> None:
     body = zipped(tmp_path / "s.zip", FILES, "top/").read_bytes()
     server.behaviours = [lambda h: send(h, body[:90], length=len(body), ETag=ETAG), honest(body)]
     assert contents(get("free", folder, tmp_path / "to", server.url)) == {**FILES, "table.csv": b"a,b"}
@@ -386,11 +390,11 @@ def test_a_server_that_announces_too_little_gives_a_damaged_archive(
 ) -> None:
     body = zipped(tmp_path / "s.zip", FILES).read_bytes()
     server.behaviours = [lambda h: send(h, body, length=len(body) - 30)]
-    with pytest.raises(FetchError, match="no archive, or a truncated one"):
+    with pytest.raises(FetchError, match="got another or a truncated file"):
         get("free", folder, tmp_path / "to", server.url)
     assert list((tmp_path / "to").iterdir()) == []
     server.behaviours = [honest(body)]
-    get("free", folder, tmp_path / "to", server.url)  # the bad download is not in the way
+    get("free", folder, tmp_path / "to", server.url)  # the bad download was deleted
 
 
 # Hostile archives
@@ -398,17 +402,17 @@ def test_a_server_that_announces_too_little_gives_a_damaged_archive(
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "C:/evil", "..", "a\\..\\..\\evil"])
 @pytest.mark.parametrize("set_name", ["free", "asked"])
-def test_names_that_lead_out_are_refused(tmp_path: Path, folder: Path, name: str, set_name: str) -> None:
+def test_names_outside_the_archive_are_refused(tmp_path: Path, folder: Path, name: str, set_name: str) -> None:
     source = zipped(tmp_path / "s.zip", {"1.jpg": b"", "2.jpg": b"", name: b"evil"})
-    with pytest.raises(FetchError, match="leads out of the folder"):
+    with pytest.raises(FetchError, match="leads outside"):
         get(set_name, folder, tmp_path / "in" / "to", source)
     assert not list(tmp_path.rglob("evil")) and not Path("/evil").exists()
     assert list((tmp_path / "in/to").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil"])
-def test_names_that_lead_out_of_a_tar_are_refused(tmp_path: Path, folder: Path, name: str) -> None:
-    with pytest.raises(FetchError, match="leads out of the folder"):
+def test_names_outside_a_tar_archive_are_refused(tmp_path: Path, folder: Path, name: str) -> None:
+    with pytest.raises(FetchError, match="leads outside"):
         get("asked", folder, tmp_path / "to", tarred(tmp_path / "s.tgz", {"1.jpg": b"", "2.jpg": b"", name: b""}))
 
 
@@ -418,7 +422,7 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path: Path, folder: Path, ki
         info = tarfile.TarInfo("im")
         info.type, info.linkname = kind, "../../outside"
         archive.addfile(info)
-    with pytest.raises(FetchError, match="'im' is a link or a device"):
+    with pytest.raises(FetchError, match="'im': expected a regular file, got a link or a device"):
         get("asked", folder, tmp_path / "to", tmp_path / "s.tar")
 
 
@@ -428,7 +432,7 @@ def test_links_in_a_zip_are_refused(tmp_path: Path, folder: Path) -> None:
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
         archive.writestr(info, "../../outside")
         archive.writestr("im/evil", "x")
-    with pytest.raises(FetchError, match="'im' is a link or a device"):
+    with pytest.raises(FetchError, match="'im': expected a regular file, got a link or a device"):
         get("asked", folder, tmp_path / "to", tmp_path / "s.zip")
 
 
@@ -436,7 +440,7 @@ def test_a_file_that_would_fill_the_disk_is_refused(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archives, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(FetchError, match="has 1001 bytes, at most 1000 expected"):
+    with pytest.raises(FetchError, match="expected at most 1000 bytes, got 1001"):
         get("asked", folder, tmp_path / "to", zipped(tmp_path / "s.zip", {"1.jpg": bytes(1001)}))
 
 
@@ -445,17 +449,17 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path, folder: Path) -> None:
     for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + offset] |= 1
     (tmp_path / "s.zip").write_bytes(data)
-    with pytest.raises(FetchError, match="encrypted; unpack it"):
+    with pytest.raises(FetchError, match="is encrypted"):
         get("asked", folder, tmp_path / "to", tmp_path / "s.zip")
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_damaged_archive_is_an_error_or_whole(
+def test_a_damaged_archive_is_an_error_or_complete(
     tmp_path: Path, folder: Path, pack: Callable[..., Path], data: st.DataObject
 ) -> None:
-    """Flip or cut anything: either all files are there as published, or one line and nothing else."""
+    """Flip or truncate anything: the result is the published files, or a one-line error and no files."""
     source = tmp_path / "source"
     raw = bytearray(pack(source, FILES).read_bytes())
     at = data.draw(st.integers(0, len(raw) - 1))
@@ -476,10 +480,10 @@ def test_a_damaged_archive_is_an_error_or_whole(
 
 
 @pytest.mark.parametrize("what", ["nowhere", "text.zip", "empty.zip"])
-def test_what_is_no_archive_is_refused(tmp_path: Path, folder: Path, what: str) -> None:
+def test_anything_but_an_archive_is_refused(tmp_path: Path, folder: Path, what: str) -> None:
     (tmp_path / "text.zip").write_text("hello " * 100)
     (tmp_path / "empty.zip").write_bytes(b"")
-    with pytest.raises(FetchError, match=f"{what}: no (such file|archive)"):
+    with pytest.raises(FetchError, match=f"{what}: (no such file|expected a folder, a zip)"):
         get("asked", folder, tmp_path / "to", tmp_path / what)
 
 
@@ -490,7 +494,7 @@ def test_a_file_that_is_also_a_folder_leaves_nothing_behind(tmp_path: Path, fold
     assert list((tmp_path / "to").iterdir()) == []
 
 
-def test_the_common_folder_is_taken_off() -> None:
+def test_the_common_folder_is_removed() -> None:
     def names(*given: str) -> list[str]:
         return [member.name for member in without_common_folder([Member(name, 0, bytes) for name in given])]
 
@@ -512,7 +516,7 @@ def test_members_are_read_while_the_source_is_open(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cli(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
-    """The command with the recipes of `folder`."""
+    """The command with the catalog in `folder`."""
     for function in (catalog.names, catalog.load, catalog.checksums, catalog.problems, catalog.added):
         monkeypatch.setattr(function, "__defaults__", (folder,))
     monkeypatch.setitem(fetch.__kwdefaults__, "folder", folder)
@@ -523,7 +527,7 @@ def test_command_gets_verifies_and_lists(tmp_path: Path, cli: CliRunner) -> None
     source = zipped(tmp_path / "s.zip", FILES)
     result = cli.invoke(command, ["get", "free", "--from", str(source), "--to", str(tmp_path / "to")])
     assert result.exit_code == 0, result.output
-    assert "unpack 4 of 4 files" in result.output and "licence: l; passing it on: r" in result.output
+    assert "unpack 4 of 4 files" in result.output and "licence: l; redistribution: r" in result.output
     target = tmp_path / "to/free"
     result = cli.invoke(command, ["verify", "free", str(target)])
     assert (result.exit_code, result.output) == (0, f"{target}: 5 files, all as published\n")
@@ -531,7 +535,7 @@ def test_command_gets_verifies_and_lists(tmp_path: Path, cli: CliRunner) -> None
     result = cli.invoke(command, ["verify", "free", str(target)])
     assert (result.exit_code, result.output) == (1, "LICENSE: missing\n")
     listing = cli.invoke(command, ["list"]).output
-    assert "asked           by request" in listing and "free            own copy" in listing
+    assert "asked           on request" in listing and "free            own copy" in listing
 
 
 def test_command_takes_the_data_folder_from_the_environment(tmp_path: Path, cli: CliRunner) -> None:
@@ -539,7 +543,7 @@ def test_command_takes_the_data_folder_from_the_environment(tmp_path: Path, cli:
     result = cli.invoke(command, ["get", "asked", "--from", str(source)], env={"BLASTDET_DATA": str(tmp_path / "d")})
     assert result.exit_code == 0 and len(contents(tmp_path / "d/asked")) == 2
     result = cli.invoke(command, ["verify", "asked", str(tmp_path / "d/asked")])
-    assert result.output == f"{tmp_path / 'd/asked'}: 2 *.jpg; there are no checksums for asked\n"
+    assert result.output == f"{tmp_path / 'd/asked'}: 2 *.jpg; the catalog has no checksums for asked\n"
 
 
 def test_command_leaves_errors_to_the_caller(tmp_path: Path, cli: CliRunner) -> None:
@@ -568,40 +572,40 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest
     assert stdout.getvalue().count("\n") == 3
 
 
-def test_verify_and_get_of_a_real_recipe_without_checksums(tmp_path: Path) -> None:
+def test_get_and_verify_a_real_entry_without_checksums(tmp_path: Path) -> None:
     lookalike.picture(tmp_path / "source/pro/a.jpg", (224, 224))
     lookalike.picture(tmp_path / "source/pre/a.jpg", (224, 224))
     args = ["get", "all_fields", "--from", str(tmp_path / "source"), "--to", str(tmp_path)]
     output = CliRunner().invoke(command, args).output
-    assert "note: The pictures were squeezed" in output and "next: blastdet convert" in output
+    assert "note: The images were squeezed" in output and "next: blastdet convert" in output
     result = CliRunner().invoke(command, ["verify", "all_fields", str(tmp_path / "all_fields")])
-    assert (result.exit_code, "neither checksums nor counts are known" in result.output) == (0, True)
+    assert (result.exit_code, "neither checksums nor file counts" in result.output) == (0, True)
 
 
-def test_every_subcommand_teaches() -> None:
+def test_every_subcommand_has_examples_and_exit_codes() -> None:
     for args in ([], ["list"], ["get"], ["verify"]):
         text = CliRunner().invoke(command, [*args, "--help"]).output
         assert "blastdet data" in text and "Exit codes" in text
 
 
-# Real recipes
+# The real catalog
 
 
-def test_a_whole_look_alike_of_allidb1_can_be_got_and_read(tmp_path: Path) -> None:
+def test_a_complete_look_alike_of_allidb1_is_installed_and_read(tmp_path: Path) -> None:
     from blastdet.datasets.published import allidb
 
     source = lookalike.allidb1(tmp_path / "ALL_IDB1", lookalike.allidb1_stems())
     target = fetch(catalog.load("allidb1"), tmp_path / "data", source=str(source))
     assert len(allidb.read(target)) == 108
     (source / "im/Im001_1.jpg").unlink()
-    with pytest.raises(FetchError, match="107 files found, 108 expected"):
+    with pytest.raises(FetchError, match="expected 108 files, got 107"):
         fetch(catalog.load("allidb1"), tmp_path / "other", source=str(source))
 
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", ["bccd", "chula_rbc12"])
-def test_real_sets_from_an_archive_as_published(tmp_path: Path, data_dir: Path, name: str) -> None:
-    """What the source publishes, without the tables that this project adds, gives the whole set."""
+def test_real_datasets_from_an_archive_as_published(tmp_path: Path, data_dir: Path, name: str) -> None:
+    """The published files, without the tables that this project adds, give the complete dataset."""
     extra = set(catalog.added(name)) | {"README.md"}
     published = {path: data for path, data in contents(data_dir / name).items() if path not in extra}
     with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:

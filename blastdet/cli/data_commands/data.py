@@ -1,4 +1,4 @@
-"""``blastdet data``: list, get and verify the data sets that recipes describe."""
+"""``blastdet data``: list, get and verify the datasets of the catalog."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _PATH = click.Path(path_type=Path)
 
 @click.group()
 def command() -> None:
-    """List, get and verify data sets.
+    """List, get and verify public datasets.
 
-    Every set has a recipe in datasets/: source, licence, citation, whom to ask, checksums.
+    The catalog has an entry for every dataset: source, licence, citation, checksums, and how to get a copy. Datasets
+    are stored in the folder that the environment variable BLASTDET_DATA names, or in ./data.
 
     \b
     Examples:
@@ -25,82 +26,83 @@ def command() -> None:
       blastdet data get allidb1 --from ~/Downloads/ALL_IDB1.zip
       blastdet data verify bccd data/bccd
 
-    Exit codes: 0 done, 1 the copy differs (verify), 2 bad input or nothing to get it from. Research use only.
+    Exit codes: 0 done, 1 the copy differs (verify), 2 bad input, or the dataset cannot be downloaded. Research use
+    only.
     """
 
 
 @command.command("list")
 def list_() -> None:
-    """Print the name, the way to get it, the licence and the contents of every data set.
+    """List all datasets: name, how to get it, title, contents and licence.
 
     \b
     Example:
       blastdet data list
 
-    Exit codes: 0 done, 2 no recipes found.
+    Exit codes: 0 done, 2 the catalog is missing.
     """
     from blastdet.datasets import catalog
 
     for name in catalog.names():
-        recipe = catalog.load(name)
-        way = "download" if recipe.url else "by request" if recipe.ask else "own copy"
-        click.echo(f"{name:15} {way:11} {recipe.title}")
-        click.echo(f"{'':27} {recipe.contents}")
-        click.echo(f"{'':27} licence: {recipe.licence}; passing it on: {recipe.redistribution}")
+        entry = catalog.load(name)
+        way = "download" if entry.url else "on request" if entry.ask else "own copy"
+        click.echo(f"{name:15} {way:11} {entry.title}")
+        click.echo(f"{'':27} {entry.contents}")
+        click.echo(f"{'':27} licence: {entry.licence}; redistribution: {entry.redistribution}")
 
 
 @command.command("get")
 @click.argument("name")
-@click.option("--from", "source", metavar="DIR_OR_ZIP_OR_URL", help="A copy you have, or another address.")
+@click.option("--from", "source", metavar="DIR_OR_ZIP_OR_URL", help="A local copy, or another address.")
 @click.option("--to", type=_PATH, help="Folder for datasets.  [default: $BLASTDET_DATA if set, else data]")
 def get(name: str, source: str | None, to: Path | None) -> None:
-    """Bring the data set NAME to the folder TO/NAME, checked, whole or not at all.
+    """Install the dataset NAME in the folder TO/NAME and verify it.
 
-    Without --from it comes from the address in its recipe; an interrupted download goes on where it stopped. For
-    data that is given on request, the command says whom to ask, and takes your copy with --from: a folder, a zip or
-    tar archive, or an address.
+    Without --from the dataset is downloaded from the address in the catalog. An interrupted download is resumed. Some
+    datasets are only available on request: the command says who to contact, and installs your copy with --from (a
+    folder, a zip or tar archive, or an address). The folder appears only when the dataset is complete.
 
     \b
     Examples:
       blastdet data get bccd
       blastdet data get pbc_wbc --from White-Blood-Cell-Detection-Dataset.zip --to ~/data
 
-    Exit codes: 0 done, 2 cannot be had, damaged or incomplete.
+    Exit codes: 0 done, 2 cannot be downloaded, damaged or incomplete.
     """
     from blastdet.datasets import catalog
     from blastdet.datasets.download import fetch
     from blastdet.datasets.locations import data_dir
 
-    recipe = catalog.load(name)
+    entry = catalog.load(name)
     with _progress() as report:
-        folder = fetch(recipe, to or data_dir(), source=source, report=report)
-    click.echo(f"{folder}: {recipe.title}")
-    click.echo(f"licence: {recipe.licence}; passing it on: {recipe.redistribution}")
-    click.echo(f"cite: {recipe.citation}")
-    for note in recipe.notes:
+        folder = fetch(entry, to or data_dir(), source=source, report=report)
+    click.echo(f"{folder}: {entry.title}")
+    click.echo(f"licence: {entry.licence}; redistribution: {entry.redistribution}")
+    click.echo(f"cite: {entry.citation}")
+    for note in entry.notes:
         click.echo(f"note: {note}")
-    if recipe.reader:
-        click.echo(f"next: blastdet convert {folder} OUT --from {recipe.reader} --to coco")
+    if entry.reader:
+        click.echo(f"next: blastdet convert {folder} OUT --from {entry.reader} --to coco")
 
 
 @command.command("verify")
 @click.argument("name")
 @click.argument("folder", type=_PATH)
 def verify(name: str, folder: Path) -> None:
-    """Compare FOLDER, a copy of the data set NAME, with the checksums of its recipe.
+    """Compare FOLDER, a copy of the dataset NAME, with the checksums in the catalog.
 
-    Sets that may not be passed on have no checksums here: their files are counted.
+    For datasets that may not be redistributed the catalog has no checksums; their files are counted.
 
     \b
     Example:
       blastdet data verify bccd data/bccd
 
-    Exit codes: 0 as published, 1 files are missing or differ, 2 no such data set.
+    Exit codes: 0 as published, 1 files are missing or differ, 2 unknown dataset.
     """
     from blastdet.datasets import catalog
 
-    recipe = catalog.load(name)
-    faults = catalog.problems(recipe, folder)
+    entry = catalog.load(name)
+    faults = catalog.problems(entry, folder)
     for fault in faults:
         click.echo(fault)
     listed = catalog.checksums(name)
@@ -108,16 +110,16 @@ def verify(name: str, folder: Path) -> None:
         raise click.exceptions.Exit(1)
     if listed:
         click.echo(f"{folder}: {len(listed)} files, all as published")
-    elif recipe.expect:
-        counted = ", ".join(f"{number} {pattern}" for pattern, number in recipe.expect.items())
-        click.echo(f"{folder}: {counted}; there are no checksums for {name}")
+    elif entry.expect:
+        counted = ", ".join(f"{number} {pattern}" for pattern, number in entry.expect.items())
+        click.echo(f"{folder}: {counted}; the catalog has no checksums for {name}")
     else:
-        click.echo(f"{folder}: is there; neither checksums nor counts are known for {name}")
+        click.echo(f"{folder}: exists; the catalog has neither checksums nor file counts for {name}")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A bar on a terminal, else a line at every tenth."""
+    """A progress bar on a terminal, otherwise a line at every 10 %."""
     if not sys.stdout.isatty():
         yield _Lines()
         return
@@ -135,7 +137,7 @@ def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 class _Lines:
-    """Prints a line whenever another tenth, or another 50 MB of an unknown length, is done."""
+    """Prints a line after every 10 %, or after every 50 MB if the length is unknown."""
 
     def __init__(self) -> None:
         self._last: tuple[str, int] = ("", 0)
