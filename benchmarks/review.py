@@ -34,7 +34,7 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FIFTYONE_DATABASE_DIR"] = str(Path(folder) / "mongo")
-        dataset, predictions = made(Path(folder), asked.samples, asked.cells)
+        dataset, predictions = made(Path(folder), asked.smears, asked.cells)
         registry.write(dataset, Path(folder) / "coco", "coco")
         measure(dataset, predictions, Path(folder) / "coco")
 

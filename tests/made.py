@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from click.testing import CliRunner
@@ -180,3 +181,26 @@ def convert(*arguments: object) -> str:
     if result.exception:
         raise result.exception
     return result.output
+
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text("ab./é", max_size=3), st.just("../..")
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text("ab", max_size=3), inner, max_size=2)),
+    max_leaves=4,
+)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, value: Any) -> Any:
+    """`value` with something at a random place in it replaced or removed."""
+    if not isinstance(value, dict | list) or not value or draw(st.integers(0, 5)) == 0:
+        return draw(JSON)
+    key = draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+    copy = value.copy()
+    if draw(st.integers(0, 9)) == 0:
+        del copy[key]
+    else:
+        copy[key] = draw(damaged(value[key]))
+    return copy

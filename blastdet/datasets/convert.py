@@ -17,9 +17,9 @@ from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset
 from blastdet.datasets import splits
+from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.files import place_images
-from blastdet.datasets.label_corrections import apply_corrections
 from blastdet.datasets.rescaling import resample
 from blastdet.datasets.segmented_boxes import Progress, draw_boxes
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from blastdet.core.errors import DependencyError, ReviewError
 from blastdet.core.types import CELL_CLASSES
-from blastdet.review.corrections import Correction, Key, append, read
+from blastdet.datasets.corrections import Correction, Key, append_corrections, read_corrections
 from blastdet.review.fiftyone_dataset import FIELDS
 
 ADDRESS = "127.0.0.1"
@@ -251,13 +251,13 @@ class Recorder:
             return 0
         self.warnings = misspelt(self.made)
         now = {one.key: one for one in collect(self.made, self.who)}
-        known = {one.key: one for one in read(self.path)} if self.path.is_file() else {}
+        known = {one.key: one for one in read_corrections(self.path)} if self.path.is_file() else {}
         fresh = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]
         when = datetime.now(UTC).isoformat(timespec="seconds")
         for key in self._said - now.keys():
             if key in known and known[key].op != "undo":  # somebody may have edited the file meanwhile
                 fresh.append(replace(known[key], op="undo", new_class="", new_box_xyxy=None, who=self.who, when=when))
-        number = append(self.path, fresh)
+        number = append_corrections(self.path, fresh)
         if self._said != now.keys():
             self._said = set(now)
             self.made.info["said"] = [[sha256, list(box)] for sha256, box in now]

@@ -23,8 +23,8 @@ class Suggestion:
 
     Parameters
     ----------
-    smear : int
-        Index in the data set.
+    sample : int
+        Index in the dataset.
     uncertainty : float
         Mean doubt about its nucleated cells, 0 to 1; a smear without any has 0.
     distance : float
@@ -33,7 +33,7 @@ class Suggestion:
     why : str
     """
 
-    smear: int
+    sample: int
     uncertainty: float
     distance: float
     why: str
@@ -109,4 +109,4 @@ def _why(doubt: tuple[float, int, int], distance: float) -> str:
 
 def as_lines(dataset: Dataset, chosen: Sequence[Suggestion]) -> list[str]:
     """One line each, the most useful first."""
-    return [f"{i:>3}  {dataset.file_name(dataset.samples[s.smear])}: {s.why}" for i, s in enumerate(chosen, 1)]
+    return [f"{i:>3}  {dataset.file_name(dataset.samples[s.sample])}: {s.why}" for i, s in enumerate(chosen, 1)]

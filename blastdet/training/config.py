@@ -40,7 +40,7 @@ class DataConfig(_Strict):
         default="official-disjoint",
         description="official, official-disjoint, grouped, train or a CSV file; auto: as it is split, else grouped",
     )
-    corrections: str | None = Field(default=None, description="JSON file of corrections, applied after reading")
+    corrections: str | None = Field(default=None, description="JSON Lines file of corrections, applied after reading")
     exclude: str | None = Field(default=None, description="COCO file whose pictures, with their groups, stay out")
     weak: Literal["", "boxes", "background"] = Field(default="", description="truth by segmentation: training.weak")
     unknown: tuple[tuple[float, float, float, float], ...] = Field(default=(), description="burnt-in marks, pixels")

@@ -1,4 +1,4 @@
-"""What all formats share: detection, class names, files, corrections, the CSV table."""
+"""What all formats share: detection, class names, files, the CSV table."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import SIZE_WH, picture, voc, voc_xml
+from made import SIZE_WH, damaged, picture, voc, voc_xml
 
-from blastdet.core.errors import BlastdetError, ConfigError, FormatError
+from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import BLAST, PLATELET, RBC, WBC, Dataset, Detections, Sample
-from blastdet.datasets import label_corrections
 from blastdet.datasets.formats import class_names, coco, csv_table, files, registry
 
 REPO = Path(__file__).resolve().parents[2]
@@ -156,98 +154,6 @@ def test_the_table_has_one_row_a_cell(tmp_path: Path) -> None:
     assert (second["x1"], second["width_um"], second["point_x"], second["blast_probability"]) == ("", "", "3.0", "0.5")
 
 
-def corrected(tmp_path: Path, *operations: Any) -> Sample:
-    picture(tmp_path / "a.jpg")
-    truth = Detections([[0, 0, 4, 4], [0, 0, 4, 4], [5, 5, 9, 9]], label=[WBC, RBC, RBC], origin=["human"] * 3)
-    sample = Sample(tmp_path / "a.jpg", SIZE_WH, annotated=("wbc", "rbc"), truth=truth)
-    (tmp_path / "c.json").write_text(json.dumps({"corrections": operations}))
-    dataset = label_corrections.apply_corrections(Dataset("x", tmp_path, (sample,)), tmp_path / "c.json")
-    assert len(truth) == 3 and sample.annotated == ("wbc", "rbc")
-    return dataset.samples[0]
-
-
-def operation(op: str, name: str, box: Any = None) -> dict[str, Any]:
-    return {"image": "a.jpg", "op": op, "class": name, "reason": "r"} | ({"box_xyxy": box} if box else {})
-
-
-def test_corrections_do_what_they_say(tmp_path: Path) -> None:
-    sample = corrected(
-        tmp_path,
-        operation("remove", "rbc", [0, 0, 4, 4]),
-        operation("relabel", "platelet", [5, 5, 9, 9]),
-        operation("add", "blast", [10, 10, 20, 20]),
-        operation("unannotate", "rbc"),
-    )
-    assert sample.truth.boxes_xyxy.tolist() == [[0, 0, 4, 4], [5, 5, 9, 9], [10, 10, 20, 20]]
-    assert sample.truth.label.tolist() == [WBC, PLATELET, BLAST]
-    assert sample.truth.origin.tolist() == ["human"] * 3
-    assert sample.annotated == ("wbc",)
-
-
-@pytest.mark.parametrize(
-    ("fault", "words"),
-    [
-        (operation("remove", "wbc", [5, 5, 9, 9]), "0 boxes at"),
-        (operation("relabel", "wbc", [0, 0, 4, 4]), "2 boxes at"),
-        (operation("relabel", "wbc", [0, 0, 5, 4]), "0 boxes at"),
-        (operation("unannotate", "blast"), "blast is not annotated there anyway"),
-        ({**operation("unannotate", "rbc"), "image": "b.jpg"}, "b.jpg is no annotated picture of x"),
-        (operation("delete", "rbc", [0, 0, 4, 4]), "op 'delete' found"),
-        (operation("add", "cell", [0, 0, 4, 4]), "class 'cell' found"),
-        (operation("add", "wbc"), "box_xyxy None found"),
-        (operation("add", "wbc", [4, 0, 4, 4]), "has no area"),
-        (3, "no 'image' given"),
-    ],
-)
-def test_a_correction_that_does_not_fit_is_an_error(tmp_path: Path, fault: Any, words: str) -> None:
-    with pytest.raises(FormatError, match=r"c\.json") as caught:
-        corrected(tmp_path, fault)
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
-def test_a_corrections_file_that_is_none(tmp_path: Path, text: str) -> None:
-    (tmp_path / "c.json").write_text(text)
-    with pytest.raises(BlastdetError, match=r"c\.json"):
-        label_corrections.read_corrections(tmp_path / "c.json")
-
-
-@pytest.mark.realdata
-def test_corrections_of_bccd(data_dir: Path) -> None:
-    published = registry.read(data_dir / "bccd")
-    dataset = label_corrections.apply_corrections(published, REPO / "datasets" / "bccd_corrections.json")
-    counts = {name: sum(s.truth.counts()[name] for s in dataset) for name in ("wbc", "rbc", "platelet")}
-    assert counts == {"wbc": 372 + 2 - 1 + 4, "rbc": 4153 - 8, "platelet": 361 - 2 + 1}
-    assert all(s.truth.counts()["wbc"] for s in dataset)
-    assert sum("rbc" not in s.annotated for s in dataset) == 15
-    for sample in dataset:
-        inside = np.clip(sample.truth.boxes_xyxy, 0, [640, 480, 640, 480])
-        np.testing.assert_array_equal(inside, sample.truth.boxes_xyxy)
-
-
-JSON = st.recursive(
-    st.one_of(
-        st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text("ab./é", max_size=3), st.just("../..")
-    ),
-    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(st.text("ab", max_size=3), inner, max_size=2)),
-    max_leaves=4,
-)
-
-
-@st.composite
-def damaged(draw: st.DrawFn, value: Any) -> Any:
-    """`value` with something at a random place in it replaced or removed."""
-    if not isinstance(value, dict | list) or not value or draw(st.integers(0, 5)) == 0:
-        return draw(JSON)
-    key = draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
-    copy = value.copy()
-    if draw(st.integers(0, 9)) == 0:
-        del copy[key]
-    else:
-        copy[key] = draw(damaged(value[key]))
-    return copy
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small set in every format that we write."""
@@ -297,15 +203,3 @@ def test_damaged_results_are_read_or_refused_in_one_line(sound: Path, data: st.D
         assert len(coco.read_results(path, dataset)) == 1
     except FormatError as error:
         assert "\n" not in str(error) and "results.json" in str(error)
-
-
-@given(data=st.data())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_damaged_corrections_are_read_or_refused_in_one_line(sound: Path, data: st.DataObject) -> None:
-    path = sound.parent / "c.json"
-    add = {"image": "a.jpg", "op": "add", "class": "wbc", "box_xyxy": [1, 1, 3, 3]}
-    path.write_text(json.dumps(data.draw(damaged({"corrections": [add]}))))
-    try:
-        label_corrections.apply_corrections(registry.read(sound, "coco"), path)
-    except FormatError as error:
-        assert "\n" not in str(error) and "c.json" in str(error)

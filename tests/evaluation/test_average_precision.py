@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import Dataset, Detections
+from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats import registry
-from blastdet.datasets.label_corrections import apply_corrections
 from blastdet.evaluation.average_precision import (
     average_precision,
     check_against_pycocotools,
@@ -248,7 +248,7 @@ def test_a_perfect_detector_on_bccd_as_published(data_dir: Path) -> None:
     """Who finds every white cell is marked down for those that the published labels leave out."""
     repository = Path(__file__).resolve().parents[2]
     published = registry.read(data_dir / "bccd")
-    corrected = apply_corrections(published, repository / "datasets" / "bccd_corrections.json").with_split("test")
+    corrected = apply_corrections(published, repository / "datasets" / "bccd_corrections.jsonl").with_split("test")
     perfect = [sample.truth or Detections.empty() for sample in corrected]
     result = average_precision(published.with_split("test"), perfect)
     check_against_pycocotools(published.with_split("test"), perfect, result)

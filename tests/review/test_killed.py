@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from blastdet.review.corrections import read
+from blastdet.datasets.corrections import read_corrections
 
 pytestmark = pytest.mark.slow
 
@@ -82,14 +82,14 @@ def test_a_killed_session_goes_on_and_a_killed_database_is_one_line(mongod, tmp_
     first.wait()
     _tag(uri, 1, "ok")  # said while no session looked
     second = _session(tmp_path, uri, "second")
-    _wait(lambda: len(read(file)) == 2, second)
+    _wait(lambda: len(read_corrections(file)) == 2, second)
     _wait(lambda: ready in (tmp_path / "second").read_text(), second)
     database.kill()
     _wait(lambda: second.poll() is not None)
     assert second.returncode == 2
     text = (tmp_path / "second").read_text()
     assert "database went away" in text and "Traceback" not in text
-    assert [line.op for line in read(file)] == ["ignore", "ok"]
+    assert [line.op for line in read_corrections(file)] == ["ignore", "ok"]
 
 
 def test_a_database_of_a_later_fiftyone_is_one_line(mongod, tmp_path):

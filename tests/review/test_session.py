@@ -20,8 +20,9 @@ from made import heed_interrupts
 
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
+from blastdet.datasets.apply_corrections import replay_corrections
+from blastdet.datasets.corrections import read_corrections
 from blastdet.review.cells import VIEWS, cells_of, in_view
-from blastdet.review.corrections import read, replay
 from blastdet.review.embedding import Embedding
 from blastdet.review.fiftyone_dataset import EVALUATION, MAP, Reviewed, load
 from blastdet.review.fiftyone_session import check_port
@@ -52,7 +53,7 @@ def loaded(fiftyone, made):
     dataset, predictions = made
     dataset, cells = cells_of(dataset, predictions)
     rows = np.arange(len(cells))
-    features = np.array([[cell.smear, *cell.box] for cell in cells], np.float32)
+    features = np.array([[cell.sample, *cell.box] for cell in cells], np.float32)
     embedding = Embedding(rows, features)
     reviewed = load(fiftyone, f"test {time.time()}", Reviewed(dataset, cells, predictions, embedding))
     yield reviewed, dataset, cells
@@ -79,8 +80,8 @@ def test_cells_are_shown_one_by_one_the_most_telling_first(loaded):
         if expected:
             shown = [(s.sha256, tuple(s.cells.key)) for s in _with_sha(reviewed, f"{view.title}: cells")]
             sha = [sha256_of(smear.path) for smear in dataset]
-            assert shown[0] == (sha[expected[0].smear], expected[0].box), name
-            assert sorted(shown) == sorted((sha[cell.smear], cell.box) for cell in expected), name
+            assert shown[0] == (sha[expected[0].sample], expected[0].box), name
+            assert sorted(shown) == sorted((sha[cell.sample], cell.box) for cell in expected), name
 
 
 def _with_sha(reviewed, name):
@@ -143,24 +144,24 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     extra = next(label for label in other.found.detections if label.kind == "false")
     extra.tags.append("fix:blast")  # a detection that nobody annotated becomes a cell
     other.save()
-    after, counts = replay(dataset, collect(reviewed, "somebody"))
+    after, counts = replay_corrections(dataset, collect(reviewed, "somebody"))
     assert counts == {"ignored": 1, "relabelled": 1, "confirmed": 1, "moved": 1, "added": 2, "deleted": 1}
     assert len(after.samples[0].truth) == 20 and len(after.samples[1].truth) == 21
     path = tmp_path / "corrections.jsonl"
     recorder = Recorder(reviewed, path)
-    assert recorder.write() == 7 and recorder.write() == 0 and len(read(path)) == 7
-    _, again = replay(dataset, read(path))
+    assert recorder.write() == 7 and recorder.write() == 0 and len(read_corrections(path)) == 7
+    _, again = replay_corrections(dataset, read_corrections(path))
     assert again == counts
     assert Recorder(reviewed, path).write() == 0  # as after an interruption: the file says what was written
     sample.reload()
     sample.truth.detections[0].tags.remove("fix:ignore")
     sample.save()
-    assert recorder.write() == 1 and read(path)[-1].op == "undo"
+    assert recorder.write() == 1 and read_corrections(path)[-1].op == "undo"
     sample.truth.detections[2].tags.remove("ok")  # while no session runs
     sample.save()
     assert Recorder(fo.load_dataset(reviewed.name), path).write() == 1
-    assert read(path)[-1].op == "undo" and Recorder(reviewed, path).write() == 0
-    _, fewer = replay(dataset, read(path))
+    assert read_corrections(path)[-1].op == "undo" and Recorder(reviewed, path).write() == 0
+    _, fewer = replay_corrections(dataset, read_corrections(path))
     labels = sample.truth.detections
     labels[5].tags.extend(["fix:neutrophil", "fix:rbc", "ok"])
     sample.save()
@@ -171,7 +172,7 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     labels[5].tags = []
     sample.save()
     assert recorder.write() == 1 and recorder.warnings == []
-    _, fewer = replay(dataset, read(path))
+    _, fewer = replay_corrections(dataset, read_corrections(path))
     assert fewer == {key: number for key, number in counts.items() if key not in ("ignored", "confirmed")}
 
 
@@ -191,9 +192,9 @@ def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_p
     sample.save()
     recorder = Recorder(reviewed, tmp_path / "c.jsonl")
     assert recorder.write() == 1 and recorder.write() == 0
-    (line,) = read(tmp_path / "c.jsonl")
+    (line,) = read_corrections(tmp_path / "c.jsonl")
     assert (line.op, line.old_class, line.new_class) == ("ignore", "", "") and line.new_box_xyxy is not None
-    after, counts = replay(dataset, [line])
+    after, counts = replay_corrections(dataset, [line])
     assert counts == {"moved": 1} and sum(s.truth.ignore.sum() for s in after) == 4
     fiftyone.delete_dataset(reviewed.name)
 
@@ -264,7 +265,7 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=120)
-    drawn, tagged = read(tmp_path / "corrections.jsonl")
+    drawn, tagged = read_corrections(tmp_path / "corrections.jsonl")
     assert (drawn.op, drawn.old_class, drawn.new_class) == ("class", "", "rbc") and drawn.who
     assert (tagged.op, tagged.old_class) == ("ignore", "blast")
     assert "the session is over" in (tmp_path / "log").read_text()
@@ -272,7 +273,7 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
 
 def _said(folder):
     path = folder / "corrections.jsonl"
-    return len(read(path)) if path.is_file() else 0
+    return len(read_corrections(path)) if path.is_file() else 0
 
 
 def _draw(page) -> None:

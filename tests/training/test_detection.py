@@ -19,9 +19,9 @@ from made import kill_after_an_epoch
 
 from blastdet.core.errors import BlastdetError, ConfigError
 from blastdet.core.model_card import read_card, sha256_of
+from blastdet.datasets.corrections import Correction, append_corrections
 from blastdet.datasets.formats import registry
 from blastdet.models.detector import load_detector
-from blastdet.review.corrections import Correction, append
 from blastdet.training.config import read_config
 from blastdet.training.detection import train as run_module
 from blastdet.training.detection.samples import TrainingSample
@@ -82,7 +82,7 @@ def test_what_a_review_exports_trains(films, blastdet):
         "image_sha256": sha256_of(sample.path),
     }
     gone = Correction(**words, box_xyxy=tuple(sample.truth.boxes_xyxy[0].tolist()), op="delete", old_class="wbc")
-    append(films / "c.jsonl", [gone])
+    append_corrections(films / "c.jsonl", [gone])
     told = blastdet("review", "export", "--data", "films/truth.json", "--corrections", "c.jsonl", "corrected")
     assert "1 deleted" in told.stdout
     run = blastdet("train", "tiny.yaml", "--data", "corrected", "--out", "of-corrected", "--set", "epochs=1")

@@ -107,7 +107,7 @@ def read_datasets(asked: Asked) -> list[Dataset]:
         whole = replace(whole, samples=tuple(replace(sample, mpp=mpp) for sample in whole))
     parts = [only_split(whole, asked.split, asked.data)]
     if asked.corrections is not None:
-        from blastdet.datasets.label_corrections import apply_corrections
+        from blastdet.datasets.apply_corrections import apply_corrections
 
         corrected = apply_corrections(whole, asked.corrections)
         corrected = replace(corrected, name=f"{whole.name} (corrected by {asked.corrections.name})")

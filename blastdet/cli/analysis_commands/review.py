@@ -82,7 +82,7 @@ def command(context: click.Context, /, **options: Any) -> None:
     require("evaluate", "pycocotools", "scipy")
     if html is None and n is None:
         require("review", "fiftyone")
-        from blastdet.review.corrections import read
+        from blastdet.datasets.corrections import read_corrections
         from blastdet.review.fiftyone_session import check_port, check_uri
 
         check_port(session["port"])
@@ -90,7 +90,7 @@ def command(context: click.Context, /, **options: Any) -> None:
         if asked.out.is_dir():
             raise ConfigError(f"--out {asked.out}: a folder found, a file for the corrections expected")
         if asked.out.is_file():
-            read(asked.out)  # it goes on there: what is no list of corrections is told before anything is computed
+            read_corrections(asked.out)  # a session appends to it: refuse a faulty file before computing anything
     dataset = _corrected(_read(asked), corrections)
     (predictions,) = predictions_of(asked, dataset)
     if n is not None:
@@ -133,28 +133,29 @@ def export(
     from blastdet.core.atomic_io import new_folder, write_text
     from blastdet.core.constants import RESEARCH_USE
     from blastdet.core.errors import ConfigError
+    from blastdet.datasets.apply_corrections import count_cells, replay_corrections
     from blastdet.datasets.convert import check_folder
+    from blastdet.datasets.corrections import append_corrections, merge_corrections, read_corrections
     from blastdet.datasets.formats import registry
-    from blastdet.review.corrections import append, merged, n_cells, read, replay
 
     if unknown := [kind for kind in kinds if kind not in ("coco", "yolo")]:
         raise ConfigError(f"--to {unknown[0]}: coco or yolo expected")
-    lines, disagree = merged([read(path) for path in corrections])
+    lines, disagree = merge_corrections([read_corrections(path) for path in corrections])
     check_folder(out, overwrite, RECORD, [data, *corrections, *([images] if images else [])])
     there = out / "corrections.jsonl"
-    if overwrite and there.is_file() and (lost := set(read(there)) - set(lines)):
+    if overwrite and there.is_file() and (lost := set(read_corrections(there)) - set(lines)):
         raise ConfigError(f"{there}: holds {len(lost)} corrections that were not given; add --corrections {there}")
     dataset = registry.read(data, format, images=images)
-    before = sum(n_cells(sample.truth) for sample in dataset)
-    dataset, counts = replay(dataset, lines)
+    before = sum(count_cells(sample.truth) for sample in dataset)
+    dataset, counts = replay_corrections(dataset, lines)
     with new_folder(out) as folder:
         for kind in dict.fromkeys(kinds):
             registry.write(dataset, folder, kind)
         write_text(folder / "corrections.jsonl", "")
-        append(folder / "corrections.jsonl", lines)
+        append_corrections(folder / "corrections.jsonl", lines)
         record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
         write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    after = sum(n_cells(sample.truth) for sample in dataset)
+    after = sum(count_cells(sample.truth) for sample in dataset)
     click.echo(f"cells    {before} before review, {after} after")
     for what, number in sorted(counts.items()):
         click.echo(f"{number:>8} {what}")
@@ -185,9 +186,10 @@ def _read(asked: Asked) -> Dataset:
 def _corrected(dataset: Dataset, corrections: Path | None) -> Dataset:
     if corrections is None:
         return dataset
-    from blastdet.review.corrections import read, replay
+    from blastdet.datasets.apply_corrections import replay_corrections
+    from blastdet.datasets.corrections import read_corrections
 
-    dataset, counts = replay(dataset, read(corrections))
+    dataset, counts = replay_corrections(dataset, read_corrections(corrections))
     click.echo("corrected: " + (", ".join(f"{n} {what}" for what, n in sorted(counts.items())) or "nothing"))
     return dataset
 
@@ -230,8 +232,8 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
     import time
 
     from blastdet.cli._progress import file_reporter
+    from blastdet.datasets.corrections import read_corrections
     from blastdet.review.cells import VIEWS, in_view
-    from blastdet.review.corrections import read
     from blastdet.review.fiftyone_dataset import load
     from blastdet.review.fiftyone_session import ADDRESS, EVERY_S, TAGS, Recorder, has_browser, started
 
@@ -250,7 +252,7 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
         if not shown and not session["no_browser"]:
             click.echo("no browser found here: open that address on this machine, or forward the port")
         if asked.out.is_file():
-            click.echo(f"{len(read(asked.out))} corrections so far in {asked.out}")
+            click.echo(f"{len(read_corrections(asked.out))} corrections so far in {asked.out}")
         click.echo(f"tags of labels: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
         recorder, told = Recorder(made, asked.out), list[str]()
         try:

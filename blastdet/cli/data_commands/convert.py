@@ -25,7 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--size-um", type=Number(0, min_open=True), help="Side of a fixed box, µm.")
 @click.option("--other", type=_PATH, help="Folder with ALL-IDB1's centroids of the other white cells.")
 @click.option("--origin", type=click.IntRange(0, 1), help="Number of the first pixel in centroid files.")
-@click.option("--corrections", type=_PATH, help="JSON list of corrections to the published labels.")
+@click.option("--corrections", type=_PATH, help="Corrections of the annotations, JSON Lines.")
 @click.option("--link/--copy", "link", default=False, help="Link pictures instead of copying them.  [default: copy]")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier convert wrote it.")
 def command(

@@ -39,7 +39,7 @@ _PATH = click.Path(path_type=Path)
     metavar="X1,Y1,X2,Y2",
     help="A burnt-in scale bar or arrow, in pixels of every picture: cells whose crop shows it stay out. Repeatable.",
 )
-@click.option("--corrections", type=_PATH, help="JSON list of corrections to the published labels.")
+@click.option("--corrections", type=_PATH, help="Corrections of the annotations, JSON Lines.")
 @click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
 @click.option("--device", default="auto", show_default=True, help="Where a model runs: auto, cpu or cuda.")
 @click.option("--threshold", type=Number(0, 1), help="Score from which detections count. [default: the card's; 0.5]")

@@ -91,8 +91,8 @@ function picture(smear) {
 }
 
 async function paint(canvas, cell) {
-  const smear = DATA.smears[cell.smear];
-  const image = await picture(cell.smear);
+  const smear = DATA.smears[cell.sample];
+  const image = await picture(cell.sample);
   const [x1, y1, x2, y2] = cell.truth_box || cell.found_box;
   const reach = Math.max((x2 - x1) * smear.mpp[0], (y2 - y1) * smear.mpp[1]) * 1.1; // µm, or pixels where mpp is unknown
   const left = (x1 + x2) / 2 - reach / smear.mpp[0], top = (y1 + y2) / 2 - reach / smear.mpp[1];
@@ -114,19 +114,19 @@ async function paint(canvas, cell) {
 
 function card(cell) {
   const box = cell.truth_box || cell.found_box;
-  const now = said.get(keyOf(cell.smear, box));
+  const now = said.get(keyOf(cell.sample, box));
   const made = document.createElement("article");
   made.className = "cell" + (now ? " done" : "");
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 220;
-  canvas.onclick = () => openSmear(cell.smear, box);
+  canvas.onclick = () => openSmear(cell.sample, box);
   paint(canvas, cell).catch((error) => { made.title = "cannot be shown: " + error.message; });
   const text = document.createElement("p");
   text.textContent = words(cell);
   const name = document.createElement("p");
-  name.textContent = DATA.smears[cell.smear].name;
+  name.textContent = DATA.smears[cell.sample].name;
   const about = { box, old: cell.true_class, name: (now && now.new_class) || cell.true_class || cell.found_class };
-  made.append(canvas, text, name, choices(cell.smear, about, () => made.replaceWith(card(cell))));
+  made.append(canvas, text, name, choices(cell.sample, about, () => made.replaceWith(card(cell))));
   return made;
 }
 
@@ -182,7 +182,7 @@ function boxesOf(smear) {
   const out = new Map();
   for (const [box, name] of DATA.smears[smear].ignored) out.set(keyOf(smear, box), { box, at: box, name, shown: "to be ignored", old: name, from: "ignored" });
   for (const cell of DATA.cells) {
-    if (cell.smear !== smear) continue;
+    if (cell.sample !== smear) continue;
     const box = cell.truth_box || cell.found_box, name = cell.true_class || cell.found_class;
     const apart = cell.truth_box && cell.found_box && (cell.kind !== "hit" || cell.iou < DATA.low_iou);
     const pair = apart ? { box: cell.found_box, name: cell.found_class } : null;

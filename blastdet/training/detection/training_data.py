@@ -15,8 +15,8 @@ from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.parallel import cpu_count
 from blastdet.core.types import BLAST, WBC, Dataset, Sample
+from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats.registry import read
-from blastdet.datasets.label_corrections import apply_corrections
 from blastdet.datasets.splits import assign, without
 from blastdet.imaging.io import read_image
 from blastdet.segmentation.mpp_estimation import estimate_mpp

@@ -1,0 +1,243 @@
+"""Corrections applied to the truth of a dataset."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.errors import FormatError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
+from blastdet.datasets.corrections import Box, Correction, read_corrections
+
+_SAME_PX = 0.5
+"""Boxes whose sides differ by at most this are the same box."""
+
+
+def apply_corrections(dataset: Dataset, path: Path) -> Dataset:
+    """`dataset` with the corrections of a file applied.
+
+    Returns
+    -------
+    Dataset
+        With one note that counts the changes; see `replay_corrections`.
+
+    Raises
+    ------
+    FormatError
+        If the file is faulty, none of its corrections belongs to `dataset`, or one that names its image without a
+        sha256 does not fit.
+    """
+    path = Path(path)
+    corrections = read_corrections(path)
+    try:
+        corrected, counts = replay_corrections(dataset, corrections, f"corrections of {path.name}")
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from None
+    others = counts.get("of other images", 0)
+    if others and others == len(_last_per_cell(corrections)):
+        raise FormatError(f"{path}: expected corrections of images in {dataset.name}, got {len(corrections)} of others")
+    return corrected
+
+
+def replay_corrections(
+    dataset: Dataset, corrections: Sequence[Correction], note: str = "corrected by review"
+) -> tuple[Dataset, Mapping[str, int]]:
+    """Apply corrections to the truth of a dataset.
+
+    Corrections of images identified by sha256 may be applied again: this changes nothing more. A correction that gives
+    only the name of its image must fit exactly, because another image may have the same name.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    corrections : sequence of Correction
+        The last one of each cell counts.
+    note : str
+        First words of the note that counts the changes.
+
+    Returns
+    -------
+    dataset : Dataset
+        Corrected and confirmed cells have origin ``human``. A sample without truth gets one if a cell is added.
+    counts : mapping
+        Number of cells relabelled, moved, added, ignored or counted again, deleted and confirmed; of classes
+        unannotated; of corrections of images that are not in the dataset.
+
+    Raises
+    ------
+    FormatError
+        If a box is not on its image, or a correction of a named image does not fit.
+    """
+    corrections = _last_per_cell(corrections)
+    by_image: dict[str, list[Correction]] = {}
+    for one in corrections:
+        by_image.setdefault(one.image_key, []).append(one)
+    _check_names(dataset, corrections)
+    hashed = any(one.image_sha256 for one in corrections)
+    counts: Counter[str] = Counter()
+    samples: list[Sample] = []
+    known: set[str] = set()
+    for sample in dataset:
+        keys = (sample.path.name, sha256_of(sample.path) if hashed else "")
+        known.update(keys)
+        samples.append(_correct(sample, [one for key in keys for one in by_image.get(key, ())], counts))
+    counts["of other images"] = sum(len(some) for key, some in by_image.items() if key not in known)
+    before, after = (sum(count_cells(s.truth) for s in side) for side in (dataset, samples))
+    changes = ", ".join(f"{n} {what}" for what, n in sorted(counts.items()) if n)
+    text = f"{note}: {before} cells before, {after} after; {changes}"
+    notes = (*dataset.notes, text) if changes else dataset.notes
+    return replace(dataset, samples=tuple(samples), notes=notes), +counts
+
+
+def count_cells(truth: Detections | None) -> int:
+    """Number of cells, ignored ones left out."""
+    if truth is None:
+        return 0
+    return len(truth) if truth.ignore is None else int((~truth.ignore).sum())
+
+
+def _last_per_cell(corrections: Sequence[Correction]) -> list[Correction]:
+    last: dict[str, list[Correction]] = {}
+    for new in corrections:
+        some = last.setdefault(new.image_key, [])
+        some[:] = [one for one in some if not _same_cell(one, new)]
+        if new.op != "undo":
+            some.append(new)
+    return [one for some in last.values() for one in some]
+
+
+def _same_cell(a: Correction, b: Correction) -> bool:
+    if a.box_xyxy is None or b.box_xyxy is None:
+        return a.key == b.key
+    return max(abs(x - y) for x, y in zip(a.box_xyxy, b.box_xyxy, strict=True)) <= _SAME_PX
+
+
+def _check_names(dataset: Dataset, corrections: Sequence[Correction]) -> None:
+    number = Counter(sample.path.name for sample in dataset if sample.truth is not None)
+    for one in corrections:
+        if not one.image_sha256 and (n := number[one.image]) != 1:
+            raise FormatError(f"{one.image}: expected one annotated image of this name in {dataset.name}, got {n}")
+
+
+def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[str]) -> Sample:
+    """A sample with all of its corrections."""
+    for one in corrections:
+        if one.op == "unannotate":
+            sample = _unannotate(sample, one, counts)
+    cells = [(one, one.box_xyxy) for one in corrections if one.box_xyxy is not None]
+    if not cells:
+        return sample
+    truth = sample.truth if sample.truth is not None else Detections.empty()
+    deleted = np.zeros(len(truth), bool)
+    changed = truth
+    for (correction, box), row in zip(cells, _rows(sample, truth, cells), strict=True):
+        if correction.op != "delete":
+            changed = _change(changed, row, correction, box, counts)
+        elif row >= 0:
+            counts["deleted"] += not deleted[row]
+            deleted[row] = True
+    changed = changed[~np.pad(deleted, (0, len(changed) - len(deleted)))]
+    return sample if sample.truth is None and not len(changed) else replace(sample, truth=changed)
+
+
+def _rows(sample: Sample, truth: Detections, cells: Sequence[tuple[Correction, Box]]) -> list[int]:
+    """Row of each corrected cell in the truth; -1 where there is none."""
+    at_first = [_find(truth, box, one.old_class) for one, box in cells]
+    rows = []
+    for (one, box), row in zip(cells, at_first, strict=True):
+        _check_on_image(sample, one, one.new_box_xyxy or box)
+        if not one.image_sha256:
+            _check_fits(truth, one, box)
+        if row < 0 and one.new_box_xyxy is not None:  # moved before, unless another correction is about that cell
+            moved = _find(truth, one.new_box_xyxy, one.new_class)
+            row = -1 if moved in at_first else moved
+        rows.append(row)
+    return rows
+
+
+def _unannotate(sample: Sample, correction: Correction, counts: Counter[str]) -> Sample:
+    name = correction.old_class
+    if name not in sample.annotated:
+        if not correction.image_sha256:
+            raise FormatError(f"{correction.image}: expected {name} to be an annotated class, got {sample.annotated}")
+        return sample
+    counts["unannotated"] += 1
+    return replace(sample, annotated=tuple(one for one in sample.annotated if one != name))
+
+
+def _change(truth: Detections, row: int, correction: Correction, box: Box, counts: Counter[str]) -> Detections:
+    """Cells with the one in `row` corrected; -1 for a cell that is not there yet."""
+    if correction.op == "ok" and (row < 0 or correction.new_box_xyxy is None):
+        counts["confirmed"] += row >= 0
+        return truth if row < 0 else _with_human(truth, row)
+    if row < 0:
+        name = correction.new_class or correction.old_class
+        if name not in CELL_CLASSES:  # a region to ignore that is not there any more
+            return truth
+        new = Detections([box], label=[CELL_CLASSES.index(name)], origin=["human"])
+        truth, row = Detections.concatenate([truth, new]), len(truth)
+        counts["added"] += 1
+    boxes, label = truth.boxes_xyxy.copy(), truth.label.copy()
+    ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore.copy()
+    if correction.new_box_xyxy is not None:
+        counts["moved"] += bool(np.abs(boxes[row] - correction.new_box_xyxy).max() > _SAME_PX)
+        boxes[row] = correction.new_box_xyxy
+    if correction.op == "ignore":
+        counts["ignored"] += not ignore[row]
+        ignore[row] = True
+    elif correction.op == "class":
+        wanted = CELL_CLASSES.index(correction.new_class)
+        counts["relabelled"] += int(label[row] != wanted)
+        counts["counted again"] += bool(ignore[row])
+        label[row], ignore[row] = wanted, False
+    changed = truth.with_columns(boxes_xyxy=boxes, label=label)
+    if truth.ignore is not None or ignore.any():
+        changed = changed.with_columns(ignore=ignore)
+    return _with_human(changed, row)
+
+
+def _with_human(truth: Detections, row: int) -> Detections:
+    origin = np.full(len(truth), "", "<U7") if truth.origin is None else truth.origin.astype("<U7")
+    origin[row] = "human"
+    return truth.with_columns(origin=origin)
+
+
+def _check_on_image(sample: Sample, correction: Correction, box: Box) -> None:
+    """Refuse a box that is not on the image or is smaller than a pixel."""
+    width, height = sample.size_wh
+    x1, y1, x2, y2 = box
+    if min(x1, y1) < -1 or x2 > width + 1 or y2 > height + 1 or x2 - x1 < 1 or y2 - y1 < 1:
+        sides = [round(side, 1) for side in box]
+        raise FormatError(f"{correction.image}: expected a box on the image of {width} x {height} px, got {sides}")
+
+
+def _check_fits(truth: Detections, correction: Correction, box: Box) -> None:
+    """Refuse a correction of a cell that is not there, or is there twice."""
+    n = len(_candidates(truth, box, correction.old_class, strict=True))
+    if correction.old_class and n != 1:
+        what = correction.old_class if correction.old_class in CELL_CLASSES else "cell"
+        raise FormatError(f"{correction.image}: expected one {what} with the box {list(box)}, got {n}")
+
+
+def _find(truth: Detections, box: Box, name: str) -> int:
+    """Row of the cell with this box, preferably of class `name`, or -1."""
+    rows = _candidates(truth, box, name)
+    return int(rows[np.argmin(_distance(truth, box)[rows])]) if len(rows) else -1
+
+
+def _candidates(truth: Detections, box: Box, name: str, strict: bool = False) -> NDArray[np.int64]:
+    rows = np.flatnonzero(_distance(truth, box) <= _SAME_PX)
+    if name not in CELL_CLASSES:
+        return rows
+    same = rows[truth.label[rows] == CELL_CLASSES.index(name)]
+    return same if strict or len(same) else rows
+
+
+def _distance(truth: Detections, box: Box) -> NDArray[np.float32]:
+    return np.asarray(np.abs(truth.boxes_xyxy - np.array(box, np.float32)).max(axis=1, initial=0), np.float32)
