@@ -19,7 +19,7 @@ import numpy as np
 
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import write_image
 
 SIZE_WH = (640, 480)

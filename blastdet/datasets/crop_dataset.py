@@ -21,7 +21,7 @@ from blastdet.core.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Sa
 from blastdet.datasets.formats.files import SPLITS, read_json, read_rows
 from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS, crop_of, windows
 from blastdet.evaluation.confusion import IOU
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.cell_crops import CONTEXT, Box, window
 from blastdet.imaging.io import open_smear, read_image, write_image
 from blastdet.imaging.stain_normalization import normalize_stain

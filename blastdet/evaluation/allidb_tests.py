@@ -18,8 +18,7 @@ import numpy as np
 from blastdet.core.statistics import Interval
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale
 from blastdet.evaluation.assignment import best_pairs
-from blastdet.evaluation.input_checks import groups_of
-from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
+from blastdet.evaluation.intervals import RESAMPLES, groups_of, ratio_interval
 from blastdet.evaluation.matching import Bools, Floats, Ints
 
 SIDE_UM = (5.0, 30.0)

@@ -16,9 +16,10 @@ import numpy as np
 
 from blastdet.core.errors import BlastdetError, DependencyError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.evaluation.input_checks import check_predictions, groups_of, scored_classes
+from blastdet.evaluation.intervals import groups_of
 from blastdet.evaluation.match_table import IOU_THRESHOLDS, RECALL_POINTS, ClassMatches, MatchTable, precision_recall
 from blastdet.evaluation.matching import Bools, Floats, coco_iou, match_greedy, to_xywh
+from blastdet.evaluation.predict import check_predictions, scored_classes
 
 MAX_DETS = 500
 """Detections per class and smear that count; COCO's 100 is fewer than a smear can hold."""

@@ -23,8 +23,7 @@ from blastdet.core.statistics import Interval
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.evaluation.assignment import best_pairs
 from blastdet.evaluation.average_precision import is_scored
-from blastdet.evaluation.input_checks import groups_of
-from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
+from blastdet.evaluation.intervals import RESAMPLES, groups_of, ratio_interval
 from blastdet.evaluation.matching import Bools, Ints, coco_iou, to_xywh
 
 Matching = Literal["class-blind", "class-aware"]

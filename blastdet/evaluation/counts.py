@@ -11,8 +11,7 @@ from numpy.typing import ArrayLike
 from blastdet.core.statistics import Interval, clopper_pearson
 from blastdet.core.types import BLAST, CELL_CLASSES, Dataset, Detections
 from blastdet.evaluation.average_precision import APResult
-from blastdet.evaluation.input_checks import groups_of
-from blastdet.evaluation.intervals import RESAMPLES, bootstrap_statistic
+from blastdet.evaluation.intervals import RESAMPLES, bootstrap_statistic, groups_of
 from blastdet.evaluation.matching import Floats, Ints
 
 

@@ -4,52 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from blastdet.core.statistics import Interval
-from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale
+from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.evaluation.allidb_tests import IMAGE_K, CellTest, Verdicts, cell_test, image_test
 from blastdet.evaluation.average_precision import MAX_DETS, APResult, average_precision, check_against_pycocotools
 from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
 from blastdet.evaluation.counts import Agreement, Froc, agreements, froc, share_coverage
 from blastdet.evaluation.intervals import RESAMPLES, ap_intervals
 from blastdet.evaluation.operating_points import Reliability, Sweep, reliability, sweep
+from blastdet.evaluation.predict import Predictions
 from blastdet.evaluation.reporting.worst_errors import CellError, worst_errors
 from blastdet.evaluation.subgroups import SIZES_UM, Slice, slices
 
 FIGURES = ("AP50", "AP75", "AP", "AR")
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What one model found on every smear of a data set.
-
-    Parameters
-    ----------
-    name : str
-        Name of the model, or of the file the detections come from.
-    candidates : tuple of Detections
-        One for each smear, down to the lowest score there is.
-    thresholds : dict of str to float
-        Operating point of each class: the score from which a box counts as a cell.
-    about : dict
-        Card, file hashes, µm/px: for the report.
-    mpp : tuple of (float, float), optional
-        µm/px that was used on every smear.
-    nucleated : bool
-        The model's ``wbc`` means any nucleated cell (a detector without a second stage): blasts of the truth are
-        ``wbc`` to it.
-    """
-
-    name: str
-    candidates: tuple[Detections, ...]
-    thresholds: dict[str, float]
-    about: dict[str, Any] = field(default_factory=dict)
-    mpp: tuple[Scale, ...] | None = None
-    nucleated: bool = False
 
 
 @dataclass(frozen=True, eq=False)

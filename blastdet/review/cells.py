@@ -11,8 +11,8 @@ import numpy as np
 from blastdet.core import boxes
 from blastdet.core.types import BLAST, CELL_CLASSES, NUCLEATED, WBC, Dataset, Detections
 from blastdet.evaluation.confusion import Confusion, confusion
-from blastdet.evaluation.evaluate import Predictions, as_nucleated
-from blastdet.evaluation.input_checks import check_predictions, scored_classes
+from blastdet.evaluation.evaluate import as_nucleated
+from blastdet.evaluation.predict import Predictions, check_predictions, scored_classes
 
 LOW_IOU = 0.65
 """Hits that overlap less than this are worth a look: at IoU 0.5 they would be none."""

@@ -14,7 +14,7 @@ from blastdet.core.model_card import sha256_of
 from blastdet.core.palette import HEX
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Sample
 from blastdet.evaluation.confusion import IOU
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.review.cells import VIEWS, Cell, View, by_smear, in_view, seen_twice
 from blastdet.review.embedding import Embedding, as_map
 from blastdet.review.page import model_sha256

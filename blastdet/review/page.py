@@ -20,7 +20,7 @@ from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.palette import HEX
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, seen_twice
 

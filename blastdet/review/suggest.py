@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import open_smear
 from blastdet.review.cells import UNCERTAIN
 

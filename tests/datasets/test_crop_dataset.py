@@ -29,7 +29,7 @@ from blastdet.datasets.crop_dataset import (
     write_crops,
 )
 from blastdet.datasets.formats import registry
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.cell_crops import CONTEXT, crop, window
 from blastdet.imaging.io import image_size, open_smear
 

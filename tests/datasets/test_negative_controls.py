@@ -18,7 +18,7 @@ from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.crop_dataset import found_cells, read_table, true_cells
 from blastdet.datasets.formats import registry
 from blastdet.datasets.negative_controls import DISC_UM, NEGATIVE_CONTROLS, WINDOW_UM, crop_of, windows
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.cell_crops import crop, window
 from blastdet.imaging.io import image_size, open_smear, read_image
 

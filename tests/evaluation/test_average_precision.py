@@ -146,11 +146,14 @@ def test_size_counts_only_cells_of_that_size() -> None:
 @pytest.mark.parametrize(
     ("bad", "line"),
     [
-        (cells([(0, 0, 10, 10, np.nan)]), "score nan found, a number from 0 to 1 expected"),
-        (cells([(0, 0, 10, 10, 1.5)]), "score 1.5 found"),
-        (cells([(0, np.nan, 10, 10, 0.5)]), "box (0, nan, 10, 10) found, finite"),
-        (cells([(10, 0, 10, 10, 0.5)]), "box (10, 0, 10, 10) found, finite x1 < x2"),
-        (cells([(1000, 0, 1010, 10, 0.5)]), "one on the picture of 1000 x 1000 px expected"),
+        (cells([(0, 0, 10, 10, np.nan)]), "expected a score between 0 and 1, got nan"),
+        (cells([(0, 0, 10, 10, 1.5)]), "got 1.5"),
+        (cells([(0, np.nan, 10, 10, 0.5)]), "expected a finite box with x1 < x2 and y1 < y2, got (0, nan, 10, 10)"),
+        (cells([(10, 0, 10, 10, 0.5)]), "x1 < x2 and y1 < y2, got (10, 0, 10, 10)"),
+        (
+            cells([(1000, 0, 1010, 10, 0.5)]),
+            "within the image of 1000 x 1000 px, got (1000, 0, 1010, 10)",
+        ),
     ],
 )
 def test_bad_predictions_are_one_clear_line(bad: Detections, line: str) -> None:
@@ -162,17 +165,19 @@ def test_bad_predictions_are_one_clear_line(bad: Detections, line: str) -> None:
 
 
 def test_classes_without_overlap_list_both_sides() -> None:
-    with pytest.raises(ConfigError, match=r"x.json: classes platelet found, but made annotates blast, wbc, rbc"):
+    with pytest.raises(
+        ConfigError, match=r"no class in common with made. Predicted: platelet. Annotated: blast, wbc, rbc"
+    ):
         average_precision(dataset([cells([(0, 0, 9, 9)])]), [cells([(0, 0, 9, 9)], 3)], source="x.json")
 
 
 def test_number_of_smears_must_agree() -> None:
-    with pytest.raises(FormatError, match="predictions for 0 smears found, 1 expected"):
+    with pytest.raises(FormatError, match="expected predictions for 1 images, got 0"):
         average_precision(dataset([Detections.empty()]), [])
 
 
 def test_nobody_annotated_anything() -> None:
-    with pytest.raises(ConfigError, match="no smear with annotated classes"):
+    with pytest.raises(ConfigError, match="expected at least one annotated image, got none"):
         average_precision(dataset([None]), [Detections.empty()])
 
 

@@ -20,12 +20,13 @@ from lookalike import allidb1
 
 from blastdet.cli import cli
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import ConfigError, DependencyError
+from blastdet.core.errors import BlastdetError, ConfigError, DependencyError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.coco import read_results
 from blastdet.evaluation.comparison import compare
-from blastdet.evaluation.evaluate import Predictions, evaluate
+from blastdet.evaluation.evaluate import evaluate
+from blastdet.evaluation.predict import Predictions, from_model
 from blastdet.evaluation.reporting.html_report import render
 from blastdet.imaging.io import write_image
 from blastdet.inference import pipeline
@@ -116,34 +117,55 @@ def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path])
     assert np.array(blind["matrix"])[:-1].sum() == 18
 
 
-def test_evaluate_a_model(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake detector stands in for weights; everything from picture to figure is real."""
-    models = pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
-    monkeypatch.setattr(pipeline, "load_models", lambda *_, **__: models)
-    result = run("evaluate", "--data", data, "--weights", "fake", "--out", tmp_path / "r", "--mpp", "0.5")
-    assert result.exit_code == 0, result.output
-    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())["evaluations"][0]
-    assert metrics["average_precision"]["rows"][-1]["AP"] == pytest.approx(1)
-    assert metrics["model"]["card"]["name"] == "fake"
-    assert metrics["thresholds"] == dict.fromkeys(MARKS, 0.5)
+def test_evaluate_a_model(data: Path, tmp_path: Path) -> None:
+    """A detector that finds the marks exactly, through the Python API: everything from image to figure is real."""
+    dataset, models = registry.read(data), pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
+    done: list[int] = []
+    predictions = from_model(models, dataset, mpp=(0.5, 0.5), progress=lambda: done.append(1))
+    evaluation = evaluate(dataset, predictions, resamples=5)
+    assert len(done) == len(dataset)
+    assert evaluation.rows[-1]["AP"] == pytest.approx(1)
+    assert predictions.about["card"]["name"] == "fake"
+    assert predictions.thresholds == dict.fromkeys(MARKS, 0.5)
+    assert from_model(models, dataset, threshold=0.25).thresholds == dict.fromkeys(MARKS, 0.25)
 
 
-def test_several_data_sets_are_rows_of_one_table(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
-    monkeypatch.setattr(pipeline, "load_models", lambda *_, **__: models)
+def test_an_unreadable_image_is_an_error_or_is_listed(data: Path, tmp_path: Path) -> None:
+    dataset, models = registry.read(data), pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
+    gone = replace(dataset.samples[0], path=tmp_path / "gone.png")
+    broken = replace(dataset, samples=(gone, *dataset.samples[1:]))
+    with pytest.raises(BlastdetError, match=r"gone\.png"):
+        from_model(models, broken)
+    failed: list[str] = []
+    predictions = from_model(models, broken, failed=failed)
+    assert len(failed) == 1 and "gone.png" in failed[0]
+    assert [len(part) for part in predictions.candidates] == [0, 3, 3, 3, 3, 3]
+
+
+def test_several_datasets_are_rows_of_one_table(data: Path, tmp_path: Path) -> None:
+    """Without --weights and --detections the shipped default model runs."""
     other = tmp_path / "other"
     shutil.copytree(data, other)
     places = ("--data", data, "--data", other)
-    result = run("evaluate", *places, "--weights", "fake", "--out", tmp_path / "r", "--mpp", "0.5")
+    result = run("evaluate", *places, "--out", tmp_path / "r", "--mpp", "0.5", "--device", "cpu")
     assert result.exit_code == 0, result.output
     rows = [row for row in _rows(tmp_path / "r" / "per_class.csv") if row["class"] == "all"]
-    assert [float(row["AP"]) for row in rows] == pytest.approx([1, 1])
+    assert len(rows) == 2 and rows[0]["AP"] == rows[1]["AP"]
     page = (tmp_path / "r" / "report.html").read_text(encoding="utf-8")
-    assert page.count("<h2>fake on ") == 2
+    assert page.count("<h2>default on ") == 2
+    metrics = json.loads((tmp_path / "r" / "metrics.json").read_text())["evaluations"][0]
+    assert metrics["model"]["card"]["name"] == "default"
     for option in ("--detections", "--images", "--other", "--corrections"):
-        refused = run("evaluate", *places, "--weights", "fake", option, data, "--out", tmp_path / "r2")
-        assert refused.exit_code == 2 and f"{option}: belongs to one data set, 2 found" in refused.output
+        refused = run("evaluate", *places, option, data, "--out", tmp_path / "r2")
+        assert refused.exit_code == 2 and f"{option}: expected one --data with this option, got 2" in refused.output
     assert not (tmp_path / "r2").exists()
+
+
+def test_an_option_is_read_under_its_old_name(data: Path, found: Path, tmp_path: Path) -> None:
+    result = run("evaluate", "--data", data, "--format", "coco", "--detections", found, "--out", tmp_path / "r")
+    assert result.exit_code == 0 and "note: --format is now --from" in result.output
+    equals = run("evaluate", "--data", data, "--format=voc", "--detections", found, "--out", tmp_path / "r2")
+    assert equals.exit_code == 2 and "Annotations" in equals.output
 
 
 def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> None:
@@ -185,10 +207,10 @@ def test_a_model_does_not_differ_from_itself(data: Path, found: Path) -> None:
     ("change", "line"),
     [
         (lambda d: d["annotations"][0].update(score=float("nan")), "score"),
-        (lambda d: d["annotations"][0].update(bbox=[900, 0, 9, 9]), "one on the picture of 200 x 160 px expected"),
+        (lambda d: d["annotations"][0].update(bbox=[900, 0, 9, 9]), "expected boxes within the image of 200 x 160 px"),
         (lambda d: d["annotations"][0].update(image_id=99), "99"),
         (lambda d: d["images"].pop(), "1 of 6 pictures are not listed"),
-        (lambda d: [r.update(category_id=1) for r in d["annotations"]], "annotates wbc, rbc, platelet"),
+        (lambda d: [r.update(category_id=1) for r in d["annotations"]], "Annotated: wbc, rbc, platelet"),
     ],
 )
 def test_bad_detections_are_one_line_and_leave_nothing(
@@ -206,15 +228,16 @@ def test_bad_detections_are_one_line_and_leave_nothing(
 
 
 def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None:
-    nothing = run("evaluate", "--data", data, "--out", tmp_path)
-    assert nothing.exit_code == 2 and "--weights or --detections" in nothing.output
     split = run("evaluate", "--data", data, "--split", "val", "--detections", found, "--out", tmp_path)
-    assert split.exit_code == 2 and "splits there are: test" in split.output
+    assert split.exit_code == 2 and "Splits in this dataset: test" in split.output
     for words in (("evaluate", "--detections", found), ("compare", found, found)):
         taken = run(*words, "--data", data, "--out", found)
         assert taken.exit_code == 2 and "a file found, a folder expected" in taken.output
     scale = run("evaluate", "--data", data, "--mpp", "big", "--detections", found, "--out", tmp_path)
-    assert scale.exit_code == 2 and "data, auto, X or X,Y expected" in scale.output
+    assert (
+        scale.exit_code == 2
+        and "expected data, auto, X or X,Y (µm/px between 0.001 and 100), got 'big'" in scale.output
+    )
 
 
 @pytest.mark.parametrize("module", ["pycocotools.coco", "scipy.optimize", "matplotlib", "jinja2"])

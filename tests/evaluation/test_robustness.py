@@ -81,10 +81,7 @@ def test_a_model_gets_worse_as_pictures_do(films):
     assert [row.level for row in rows if row.name == "all" and row.disturbance == "mpp"] == [0.75, 0.9, 1.0, 1.1, 1.25]
 
 
-def test_the_command_writes_table_and_curves(films, monkeypatch):
-    from blastdet.inference import pipeline
-
-    monkeypatch.setattr(pipeline, "load_models", lambda *_, **__: Models(FakeDetector(fake_card(0.5)), films))
+def test_the_command_writes_table_and_curves(films):
     words = ["stress", "--data", films / "truth.json", "--only", "light", "--out", films / "out"]
     done = CliRunner().invoke(cli, [str(word) for word in words])
     assert done.exit_code == 0, done.output
@@ -99,8 +96,8 @@ def test_the_command_writes_table_and_curves(films, monkeypatch):
     ("words", "line"),
     [
         (["--only", "rain"], "--only rain: one of blur, jpeg, stain, hue, light, mpp expected"),
-        (["--mpp", "auto"], "--mpp auto: stress compares with a known scale"),
-        (["--split", "train"], "no smear of split 'train' found"),
+        (["--mpp", "auto"], "Invalid value for '--mpp': expected data, X or X,Y"),
+        (["--split", "train"], "no image in split 'train'. Splits in this dataset: val"),
         (["--out", "."], "it holds the source"),
     ],
 )

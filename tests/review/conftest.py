@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from blastdet.core.types import Dataset, Detections, Sample
-from blastdet.evaluation.evaluate import Predictions
+from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import write_image
 
 THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}

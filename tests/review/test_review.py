@@ -175,9 +175,9 @@ def test_the_second_stage_looks_at_every_nucleated_cell(made):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ([], "--data: none found"),
-        (["--data", "x"], "--weights or --detections: exactly one expected"),
-        (["--data", "x", "--html", "y"], "--weights or --detections: exactly one expected"),
+        ([], "--data: expected a dataset, got none"),
+        (["--data", "x"], "expected either --weights or --detections"),
+        (["--data", "x", "--html", "y"], "expected either --weights or --detections"),
         (["export", "--data", "x", "--corrections", "c.jsonl", "--to", "voc", "o"], "--to voc: coco or yolo expected"),
         (["export", "--data", "x", "--corrections", "nowhere.jsonl", "o"], "nowhere.jsonl: cannot be read"),
         (["--data", "x", "export", "--data", "x", "--corrections", "c.jsonl", "o"], "--data before export: its own"),

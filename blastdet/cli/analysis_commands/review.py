@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from blastdet.cli._options import Number
+from blastdet.cli._options import Mpp, Number
 
 if TYPE_CHECKING:
-    from blastdet.cli.analysis_commands.evaluate import Asked
     from blastdet.core.types import Dataset
-    from blastdet.evaluation.evaluate import Predictions
+    from blastdet.evaluation.predict import Predictions
     from blastdet.review.fiftyone_dataset import Reviewed
 
 _PATH = click.Path(path_type=Path)
@@ -39,7 +38,7 @@ RECORD = "review-export.json"
 @click.option("--database-uri", help="Session: a MongoDB of your own, mongodb://...; default: FiftyOne's embedded one.")
 @click.option("--images", type=_PATH, help="COCO: folder of the pictures, where they lie elsewhere.")
 @click.option("--corrections", type=_PATH, help="corrections.jsonl that is applied to the truth first.")
-@click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
+@click.option("--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images.")
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
 @click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
 @click.pass_context
@@ -71,14 +70,17 @@ def command(context: click.Context, /, **options: Any) -> None:
             raise click.UsageError(f"{option} before {context.invoked_subcommand}: its own options come behind it")
         return
     from blastdet.cli._extras import require
-    from blastdet.cli.analysis_commands.evaluate import predictions_of
+    from blastdet.cli.analysis_commands.evaluate import run_models
     from blastdet.core.errors import ConfigError
 
     html, n, corrections = options.pop("html"), options.pop("suggest"), options.pop("corrections")
     session = {key: options.pop(key) for key in ("name", "port", "no_browser", "database_uri")}
-    asked = _asked(options)
-    if len(asked.weights) + len(asked.detections) != 1:
-        raise ConfigError("--weights or --detections: exactly one expected")
+    if options["data"] is None:
+        raise ConfigError("--data: expected a dataset, got none")
+    if (options["weights"] is None) == (options["detections"] is None):
+        raise ConfigError("expected either --weights or --detections")
+    options |= {name: (options[name],) if options[name] else () for name in ("weights", "detections")}
+    out = options["out"]
     require("evaluate", "pycocotools", "scipy")
     if html is None and n is None:
         require("review", "fiftyone")
@@ -87,21 +89,21 @@ def command(context: click.Context, /, **options: Any) -> None:
 
         check_port(session["port"])
         check_uri(session["database_uri"])
-        if asked.out.is_dir():
-            raise ConfigError(f"--out {asked.out}: a folder found, a file for the corrections expected")
-        if asked.out.is_file():
-            read_corrections(asked.out)  # a session appends to it: refuse a faulty file before computing anything
-    dataset = _corrected(_read(asked), corrections)
-    (predictions,) = predictions_of(asked, dataset)
+        if out.is_dir():
+            raise ConfigError(f"--out {out}: a folder found, a file for the corrections expected")
+        if out.is_file():
+            read_corrections(out)  # a session appends to it: refuse a faulty file before computing anything
+    dataset = _corrected(_read(options), corrections)
+    (predictions,) = run_models(dataset, options)
     if n is not None:
         from blastdet.review.suggest import as_lines, suggest
 
         for line in as_lines(dataset, suggest(dataset, predictions, n)) or ["every smear is labelled"]:
             click.echo(line)
     if html is not None:
-        _page(_reviewed(dataset, predictions, asked), html)
+        _page(_reviewed(dataset, predictions, options), html)
     if html is None and n is None:
-        _session(_reviewed(dataset, predictions, asked), asked, session)
+        _session(_reviewed(dataset, predictions, options), out, session)
 
 
 @command.command("export")
@@ -164,23 +166,10 @@ def export(
     click.echo(f"wrote    {out}: {', '.join(dict.fromkeys(kinds))}, corrections.jsonl")
 
 
-def _asked(options: dict[str, Any]) -> Asked:
-    from blastdet.cli.analysis_commands.evaluate import Asked
-    from blastdet.core.errors import ConfigError
+def _read(options: dict[str, Any]) -> Dataset:
+    from blastdet.evaluation.predict import read_datasets
 
-    if options["data"] is None:
-        raise ConfigError("--data: none found, a data set expected")
-    weights, detections = options.pop("weights"), options.pop("detections")
-    models = (weights,) if weights else ()
-    files = (detections,) if detections else ()
-    nothing: dict[str, Any] = {"other": None, "corrections": None, "max_dets": 500}
-    return Asked(**options, **nothing, weights=models, detections=files)
-
-
-def _read(asked: Asked) -> Dataset:
-    from blastdet.cli.analysis_commands.evaluate import read_datasets
-
-    return read_datasets(asked)[0]
+    return read_datasets(options["data"], **{name: options[name] for name in ("format", "split", "images", "mpp")})[0]
 
 
 def _corrected(dataset: Dataset, corrections: Path | None) -> Dataset:
@@ -194,7 +183,7 @@ def _corrected(dataset: Dataset, corrections: Path | None) -> Dataset:
     return dataset
 
 
-def _reviewed(dataset: Dataset, predictions: Predictions, asked: Asked) -> Reviewed:
+def _reviewed(dataset: Dataset, predictions: Predictions, options: dict[str, Any]) -> Reviewed:
     """Cells by our pairing; where the model has a second stage, with what that sees of them."""
     from blastdet.cli._progress import file_reporter
     from blastdet.inference.pipeline import load_models
@@ -203,7 +192,8 @@ def _reviewed(dataset: Dataset, predictions: Predictions, asked: Asked) -> Revie
     from blastdet.review.fiftyone_dataset import Reviewed
 
     dataset, cells = cells_of(dataset, predictions)
-    classifier = load_models(asked.weights[0], asked.device).classifier if asked.weights else None
+    weights = options["weights"]
+    classifier = load_models(weights[0], options["device"]).classifier if weights else None
     if classifier is None:
         return Reviewed(dataset, cells, predictions)
     with file_reporter(len(dataset), "second stage") as step:
@@ -227,7 +217,7 @@ def _page(reviewed: Reviewed, out: Path) -> None:
     click.echo(f"wrote {out / 'index.html'}: open it in a browser")
 
 
-def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
+def _session(reviewed: Reviewed, out: Path, session: dict[str, Any]) -> None:
     import datetime
     import time
 
@@ -251,20 +241,20 @@ def _session(reviewed: Reviewed, asked: Asked, session: dict[str, Any]) -> None:
         click.echo(f"{name}: http://{ADDRESS}:{session['port']}/datasets/{made.slug}")
         if not shown and not session["no_browser"]:
             click.echo("no browser found here: open that address on this machine, or forward the port")
-        if asked.out.is_file():
-            click.echo(f"{len(read_corrections(asked.out))} corrections so far in {asked.out}")
-        click.echo(f"tags of labels: {', '.join(TAGS)}; corrections go to {asked.out}; Ctrl-C ends the session")
-        recorder, told = Recorder(made, asked.out), list[str]()
+        if out.is_file():
+            click.echo(f"{len(read_corrections(out))} corrections so far in {out}")
+        click.echo(f"tags of labels: {', '.join(TAGS)}; corrections go to {out}; Ctrl-C ends the session")
+        recorder, told = Recorder(made, out), list[str]()
         try:
             while True:
                 if number := recorder.write():
-                    click.echo(f"{number} new correction{'s' * (number > 1)} in {asked.out}")
+                    click.echo(f"{number} new correction{'s' * (number > 1)} in {out}")
                 for line in recorder.warnings:
                     if line not in told:
                         click.echo(line, err=True)
                 told = recorder.warnings
                 time.sleep(EVERY_S)
         except KeyboardInterrupt:
-            click.echo(f"{recorder.write()} new corrections in {asked.out}; the session is over")
+            click.echo(f"{recorder.write()} new corrections in {out}; the session is over")
         finally:
             app.close()

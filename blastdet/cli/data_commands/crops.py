@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blastdet.cli._options import Number, Numbers
+from blastdet.cli._options import Mpp, Number, Numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from blastdet.cli.analysis_commands.evaluate import Asked
     from blastdet.core.types import Dataset
     from blastdet.datasets.crop_dataset import Cells
     from blastdet.imaging.cell_crops import Box
@@ -40,7 +39,7 @@ _PATH = click.Path(path_type=Path)
     help="A burnt-in scale bar or arrow, in pixels of every picture: cells whose crop shows it stay out. Repeatable.",
 )
 @click.option("--corrections", type=_PATH, help="Corrections of the annotations, JSON Lines.")
-@click.option("--mpp", default="data", show_default=True, help="µm/px: data (as the set says), auto, X or X,Y.")
+@click.option("--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images.")
 @click.option("--device", default="auto", show_default=True, help="Where a model runs: auto, cpu or cuda.")
 @click.option("--threshold", type=Number(0, 1), help="Score from which detections count. [default: the card's; 0.5]")
 @click.option(
@@ -81,30 +80,29 @@ def command(**options: Any) -> None:
     Exit codes: 0 done, 1 some pictures cannot be read, 2 bad input. Research use only.
     """
     from blastdet.cli._progress import file_reporter
-    from blastdet.cli.analysis_commands.evaluate import Asked, read_datasets
     from blastdet.core.atomic_io import new_folder
     from blastdet.datasets.convert import check_folder
     from blastdet.datasets.crop_dataset import RECORD, Cut, write_crops
     from blastdet.datasets.splits import without
+    from blastdet.evaluation.predict import read_datasets
 
     overwrite, exclude, marks = (options.pop(name) for name in ("overwrite", "exclude", "marks"))
     how = Cut(options.pop("colour"), options.pop("probe") or "")
-    weights, detections = options.pop("weights"), options.pop("detections")
-    files = (detections,) if detections else ()
-    models = (weights,) if weights else ()
-    asked = Asked(**options, weights=models, detections=files, other=None, max_dets=500)
-    _check(asked, marks)
-    inputs = (asked.data, asked.images, detections, asked.corrections, exclude)
-    check_folder(asked.out, overwrite, RECORD, [path for path in inputs if path])
-    dataset = read_datasets(asked)[-1]
+    data, out, detections = options["data"], options["out"], options["detections"]
+    options |= {name: (options[name],) if options[name] else () for name in ("weights", "detections")}
+    _check(options, marks)
+    inputs = (data, options["images"], detections, options["corrections"], exclude)
+    check_folder(out, overwrite, RECORD, [path for path in inputs if path])
+    reading = {name: options[name] for name in ("format", "split", "images", "corrections", "mpp")}
+    dataset = read_datasets(data, **reading)[-1]
     if exclude:
         dataset = without(dataset, exclude)
     _check_marks(dataset, marks)
     unread: list[str] = []
-    if asked.mpp == "auto" and not asked.weights:
+    if options["mpp"] == "auto" and not options["weights"]:
         dataset = _measured(dataset, unread)
-    cells, lines = _cells(dataset, asked, marks, how.probe, unread)
-    with new_folder(asked.out) as folder, file_reporter(len(dataset), "cutting") as step:
+    cells, lines = _cells(dataset, options, marks, how.probe, unread)
+    with new_folder(out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, how, step)
     click.echo(f"read     {dataset.name}: {len(dataset)} pictures")
     for line in (*(f"dropped  {line}" for line in dataset.dropped), *(f"note     {line}" for line in dataset.notes)):
@@ -113,36 +111,36 @@ def command(**options: Any) -> None:
         click.echo(line)
     kinds = Counter(row.label or f"nobody labelled ({row.smear_label or 'no class'})" for row in rows)
     click.echo(f"crops    {len(rows)}: " + (", ".join(f"{name} {n}" for name, n in sorted(kinds.items())) or "none"))
-    click.echo(f"wrote    {asked.out}")
+    click.echo(f"wrote    {out}")
     for line in (*unread, *failed):
         click.echo(f"failed   {line}", err=True)
     if unread or failed:
         raise click.exceptions.Exit(1)
 
 
-def _check(asked: Asked, marks: Sequence[Box]) -> None:
+def _check(options: dict[str, Any], marks: Sequence[Box]) -> None:
     from blastdet.core.errors import ConfigError
 
     for x1, y1, x2, y2 in marks:
         if x1 >= x2 or y1 >= y2:
             raise ConfigError(f"--mark {x1:g},{y1:g},{x2:g},{y2:g}: x1 < x2 and y1 < y2 expected")
 
-    if asked.weights and asked.detections:
+    if options["weights"] and options["detections"]:
         raise ConfigError("--weights and --detections: both found, one at most expected")
-    if asked.threshold is not None and not (asked.weights or asked.detections):
+    if options["threshold"] is not None and not (options["weights"] or options["detections"]):
         raise ConfigError("--threshold: of what? name --weights or --detections")
 
 
 def _cells(
-    dataset: Dataset, asked: Asked, marks: Sequence[Box], probe: str, unread: list[str]
+    dataset: Dataset, options: dict[str, Any], marks: Sequence[Box], probe: str, unread: list[str]
 ) -> tuple[list[Cells], list[str]]:
     """Cells of every smear off marks, or the windows of a probe, and lines that say how they were chosen."""
-    from blastdet.cli.analysis_commands.evaluate import predictions_of
+    from blastdet.cli.analysis_commands.evaluate import run_models
     from blastdet.datasets.crop_dataset import found_cells, off_marks, true_cells
 
     lines = []
-    if asked.weights or asked.detections:
-        (predictions,) = predictions_of(asked, dataset, unread)
+    if options["weights"] or options["detections"]:
+        (predictions,) = run_models(dataset, options, unread)
         cells = found_cells(dataset, predictions)
         points = ", ".join(f"{n} {v:g}" for n, v in predictions.thresholds.items() if n in ("blast", "wbc"))
         lines.append(f"scores   from {points}")

@@ -1,0 +1,297 @@
+"""Predictions to evaluate: run a model over a dataset, or read a detections file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from blastdet.core.errors import BlastdetError, ConfigError, FormatError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
+from blastdet.datasets.formats import registry
+from blastdet.datasets.formats.coco import read_results
+from blastdet.inference.pipeline import Models, Options, detect_smear, load_models
+
+Mpp = Scale | Literal["auto", "data"] | None
+"""µm/px to use: the dataset's (``"data"``), measured (``"auto"``), a fixed pair, or the image's own (``None``)."""
+
+LOWEST_SCORE = 0.01
+"""Detections are kept down to this score, so that precision-recall curves are complete."""
+
+_FILE_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The detections of one model on every image of a dataset.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model, or of the detections file.
+    candidates : tuple of Detections
+        One for each image, including detections with low scores.
+    thresholds : dict of str to float
+        Operating point of each class: the score from which a detection counts as a cell.
+    about : dict
+        Card, file hashes, source of the µm/px: for the report.
+    mpp : tuple of (float, float), optional
+        µm/px that was used for each image.
+    nucleated : bool
+        The model's ``wbc`` means any nucleated cell (a detector without a second stage). Annotated blasts are then
+        evaluated as ``wbc``.
+    """
+
+    name: str
+    candidates: tuple[Detections, ...]
+    thresholds: dict[str, float]
+    about: dict[str, Any] = field(default_factory=dict)
+    mpp: tuple[Scale, ...] | None = None
+    nucleated: bool = False
+
+
+def read_datasets(
+    data: Path,
+    *,
+    format: str = "auto",
+    split: str = "test",
+    images: Path | None = None,
+    other: Path | None = None,
+    corrections: Path | None = None,
+    mpp: Mpp = "data",
+) -> list[Dataset]:
+    """Read one split of a dataset; with `corrections`, a second time with the corrected labels.
+
+    Parameters
+    ----------
+    data : Path
+        Folder or file of the dataset.
+    format : str
+        Annotation format; see `blastdet.datasets.formats.registry.READERS`.
+    split : str
+        ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+    images, other : Path, optional
+        Options of the COCO and ALL-IDB1 readers.
+    corrections : Path, optional
+        Label corrections to apply.
+    mpp : (float, float), optional
+        Replaces the µm/px of every image; ``"data"``, ``"auto"`` and ``None`` leave it as it is.
+
+    Raises
+    ------
+    BlastdetError
+        If the dataset or the corrections cannot be read, or the split is empty.
+    """
+    whole = registry.read(data, format, other=other, images=images)
+    if isinstance(mpp, tuple):
+        whole = replace(whole, samples=tuple(replace(sample, mpp=mpp) for sample in whole))
+    parts = [only_split(whole, split, data)]
+    if corrections is not None:
+        from blastdet.datasets.apply_corrections import apply_corrections
+
+        corrected = apply_corrections(whole, corrections)
+        corrected = replace(corrected, name=f"{whole.name} (corrected by {corrections.name})")
+        parts.append(only_split(corrected, split, data))
+    return parts
+
+
+def only_split(dataset: Dataset, split: str, where: object) -> Dataset:
+    """One split of a dataset, or all of it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no image of that split; lists the splits that exist.
+    """
+    part = dataset if split == "all" else dataset.with_split(split)
+    if not len(part):
+        known = ", ".join(sorted({str(sample.split) for sample in dataset if sample.split})) or "none"
+        raise ConfigError(
+            f"{where}: no image in split {split!r}. Splits in this dataset: {known}. Or pass --split all."
+        )
+    return part
+
+
+def predictions_of(
+    dataset: Dataset, weights: Iterable[str] = (), detections: Iterable[Path] = (), **options: Any
+) -> list[Predictions]:
+    """Predictions of detections files first, then of models.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    weights : iterable of str
+        Names of shipped models, or weights folders.
+    detections : iterable of Path
+        COCO results files.
+    **options
+        As for `from_model`.
+    """
+    files = [from_file(path, dataset, options.get("threshold")) for path in detections]
+    return files + [from_model(name, dataset, **options) for name in weights]
+
+
+def from_file(path: Path, dataset: Dataset, threshold: float | None = None) -> Predictions:
+    """Predictions from a COCO results file.
+
+    Parameters
+    ----------
+    path : Path
+        A COCO results list, or what `blastdet detect --format coco` writes.
+    dataset : Dataset
+    threshold : float, optional
+        Operating point of all classes. Default 0.5.
+    """
+    operating = dict.fromkeys(CELL_CLASSES, _FILE_THRESHOLD if threshold is None else threshold)
+    about = {"file": path.name, "sha256": sha256_of(path)}
+    return Predictions(path.name, tuple(read_results(path, dataset)), operating, about)
+
+
+def from_model(
+    model: Models | str | Path,
+    dataset: Dataset,
+    *,
+    mpp: Mpp = "data",
+    device: str = "auto",
+    threshold: float | None = None,
+    failed: list[str] | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Predictions:
+    """Run a model on every image of a dataset.
+
+    Parameters
+    ----------
+    model : Models, str or Path
+        Loaded models, the name of a shipped model, or a weights folder.
+    dataset : Dataset
+    mpp : (float, float), "data", "auto" or None
+        µm/px of the images.
+    device : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``; only used if the model has to be loaded.
+    threshold : float, optional
+        Operating point of all classes. Default: that of the model's card.
+    failed : list of str, optional
+        Errors of single images are appended here, and such an image has no detections. Without this list they are
+        raised, because a figure must not leave out images silently.
+    progress : callable, optional
+        Called after each image.
+
+    Raises
+    ------
+    BlastdetError
+        If the model cannot be loaded; if an image cannot be read or its scale is unknown (see `failed`).
+    """
+    models = model if isinstance(model, Models) else load_for(model, dataset, device)
+    found, scales, sources = [], [], set()
+    for sample in dataset:
+        options = Options(mpp=sample.mpp if mpp == "data" else mpp, min_score=LOWEST_SCORE)
+        try:
+            result = detect_smear(sample.path, models, options)
+        except BlastdetError as error:
+            if failed is None:
+                raise
+            failed.append(str(error))
+            found.append(Detections.empty())
+            scales.append(sample.mpp or (1.0, 1.0))
+        else:
+            found.append(result.candidates)
+            scales.append(result.mpp)
+            sources.add(result.mpp_source)
+        if progress is not None:
+            progress()
+    operating = models.thresholds()
+    if threshold is not None:
+        operating = dict.fromkeys(operating, threshold)
+    about = {**models.describe(), "card": models.card.model_dump(mode="json"), "mpp_sources": sorted(sources)}
+    nucleated = "blast" not in models.classes
+    return Predictions(models.card.name, tuple(found), operating, about, tuple(scales), nucleated)
+
+
+def load_for(weights: str | Path, dataset: Dataset, device: str = "auto") -> Models:
+    """Load a model; its second stage only if the dataset annotates blasts."""
+    annotated = {name for sample in dataset for name in sample.annotated}
+    return load_models(weights, device, second_stage="blast" in annotated)
+
+
+def check_predictions(dataset: Dataset, predictions: Sequence[Detections], source: str) -> None:
+    """Refuse predictions that cannot be evaluated.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    predictions : sequence of Detections
+        One for each image, in the order of the dataset.
+    source : str
+        The file or model they come from, for the message.
+
+    Raises
+    ------
+    FormatError
+        If a box is not finite, has no area, or lies completely outside its image; if a score is NaN or outside
+        [0, 1]; if the number of images differs from the dataset's.
+    """
+    if len(predictions) != len(dataset):
+        raise FormatError(f"{source}: expected predictions for {len(dataset)} images, got {len(predictions)}")
+    for sample, found in zip(dataset, predictions, strict=True):
+        _check_one(f"{source}: {dataset.file_name(sample)}", sample, found)
+
+
+def _check_one(where: str, sample: Sample, found: Detections) -> None:
+    bad = np.flatnonzero(~((found.score >= 0) & (found.score <= 1)))
+    if len(bad):
+        raise FormatError(f"{where}: expected a score between 0 and 1, got {found.score[bad[0]]}")
+    boxes = found.boxes_xyxy
+    bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)))
+    if len(bad):
+        raise FormatError(f"{where}: expected a finite box with x1 < x2 and y1 < y2, got {_box(boxes[bad[0]])}")
+    width, height = sample.size_wh
+    outside = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2:] <= 0).any(axis=1)
+    if outside.any():
+        box = _box(boxes[np.flatnonzero(outside)[0]])
+        raise FormatError(f"{where}: expected boxes within the image of {width} x {height} px, got {box}")
+
+
+def _box(box: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"
+
+
+def scored_classes(
+    dataset: Dataset, predictions: Sequence[Detections], source: str
+) -> tuple[tuple[str, ...], list[str]]:
+    """Classes to evaluate, and a note for every class that only one side has.
+
+    Returns
+    -------
+    classes : tuple of str
+        Those annotated in at least one image, in the order of `CELL_CLASSES`.
+    notes : list of str
+
+    Raises
+    ------
+    ConfigError
+        If nothing is annotated, or annotations and predictions have no class in common.
+    """
+    truth = {name for sample in dataset if sample.truth is not None for name in sample.annotated}
+    found = {CELL_CLASSES[i] for part in predictions for i in np.unique(part.label)}
+    classes = tuple(name for name in CELL_CLASSES if name in truth)
+    if not classes:
+        raise ConfigError(f"{dataset.root}: expected at least one annotated image, got none")
+    if found and not truth & found:
+        raise ConfigError(
+            f"{source}: no class in common with {dataset.name}. Predicted: {_names(found)}. Annotated: {_names(truth)}."
+        )
+    notes = [f"{name}: detected but not annotated in {dataset.name}, left out" for name in _ordered(found - truth)]
+    notes += [f"{name}: annotated but never detected by {source}, AP is 0" for name in _ordered(truth - found)]
+    return classes, notes
+
+
+def _ordered(names: set[str]) -> list[str]:
+    return [name for name in CELL_CLASSES if name in names]
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(_ordered(names)) or "none"
