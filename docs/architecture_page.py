@@ -13,9 +13,9 @@ TABLE = Path(__file__).with_name("architecture.yaml")
 
 INTRO = """# Architecture
 
-blastdet is a library with a command line on top. It consists of {count} packages on {levels} levels. **A package imports
-packages of lower levels only**, never one of its own level or above. So every package can be read, tested and changed
-without the ones above it.
+blastdet is a library with a command line on top. It consists of {count} packages on {levels} levels. **A package
+imports packages of lower levels only**, never one of its own level or above. So every package can be read, tested and
+changed without the ones above it.
 
 ![The packages of blastdet on {levels} levels, from core at the bottom to cli at the top](images/architecture.svg)
 
@@ -34,11 +34,11 @@ name twice, except for a command and the library module that does its work.
    ([decision 2](decisions/0002-tiles-own-cells.md)).
 4. The second stage cuts out every white cell at one scale and gives it a blast probability
    ([decision 14](decisions/0014-second-stage.md)).
-5. Counts, differential and blast fraction with its intervals become a `Result`, which can be shown, saved, or turned into
-   a table.
+5. Counts, differential and blast fraction with its intervals become a `Result`, which can be shown, saved, or turned
+   into a table.
 
-Training (`training`) ends with an exported model and its [card](reference/card.md). Detection needs only these two files,
-not torch.
+Training (`training`) ends with an exported model and its [card](reference/card.md). Detection needs only these two
+files, not torch.
 
 ## Packages
 """
@@ -75,10 +75,10 @@ def picture() -> str:
 
 
 def _arrow(height: int) -> list[str]:
-    x, grey = LEFT // 2, "#8a8f98"
+    x, end, grey = LEFT // 2, height - GAP, "#8a8f98"
     return [
-        f'<path d="M{x} {GAP} V{height - GAP}" stroke="{grey}" stroke-width="3"/>',
-        f'<path d="M{x - 9} {height - GAP - 12} L{x} {height - GAP + 4} L{x + 9} {height - GAP - 12} Z" fill="{grey}"/>',
+        f'<path d="M{x} {GAP} V{end}" stroke="{grey}" stroke-width="3"/>',
+        f'<path d="M{x - 9} {end - 12} L{x} {end + 4} L{x + 9} {end - 12} Z" fill="{grey}"/>',
         f'<text x="{x - 14}" y="{height // 2}" fill="{grey}" font-size="18" text-anchor="middle" '
         f'transform="rotate(-90 {x - 14} {height // 2})">imports</text>',
     ]
