@@ -1,21 +1,33 @@
-# Two commands on a fresh machine with Python 3.11+, git and make: `make demo` and `make test`.
+# On a fresh machine with Python 3.11 or later, git and make: `make demo`, `make test`. `make` alone lists all targets.
 PYTHON ?= python3
 BIN := .venv/bin
+WORKERS ?= 2
 
-.PHONY: demo test lint films bench docs requirements clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint films bench docs requirements clean
 
-demo: .venv/base  ## install the base package and find the cells of the demo smear
-	$(BIN)/blastdet detect datasets/demo/smear.jpg --out blastdet-out
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-test: .venv/all lint  ## install everything, lint, type-check, test
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+demo: .venv/base  ## install the base package and find the cells of nine images of blood
+	$(BIN)/blastdet detect datasets/demo/blood --out blastdet-out
 
-lint: .venv/all
+test: .venv/all lint  ## install everything; lint, type check, all tests with coverage (10 minutes on two idle cores)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered
+
+test-fast: .venv/all  ## what a change in a package needs: no torch, no browser, no datasets (90 s on two idle cores)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --fast
+
+lint: .venv/all  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-films: runs/films/fine runs/films/mid runs/films/coarse  ## draw the synthetic films that configs/default.yaml trains on
+docs: .venv/all  ## write the generated pages again and build the site in site/
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+films: runs/films/fine runs/films/mid runs/films/coarse  ## draw the synthetic smears that configs/default.yaml trains on
 
 LOOK := --palette random --vary
 runs/films/fine: | .venv/base
@@ -25,15 +37,12 @@ runs/films/mid: | .venv/base
 runs/films/coarse: | .venv/base
 	$(BIN)/blastdet synth $@ --size 480x360 --mpp 0.35 --n 100 --seed 13 $(LOOK)
 
-bench: .venv/all  ## measure against peers, which are installed to runs/bench (needs BLASTDET_DATA, 8 GB, an idle hour)
+bench: .venv/all  ## measure against other programs, installed to runs/bench (needs BLASTDET_DATA, 8 GB, an idle hour)
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/tiling.py
 	$(BIN)/python benchmarks/linearity.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/review.py
-
-docs: .venv/all  ## write the generated pages of docs/ again
-	$(BIN)/python docs/generate.py
 
 # Exact pins, every package named: --no-deps keeps pip from adding a second build of OpenCV (requirements/overrides.txt).
 .venv/base: requirements/base.txt pyproject.toml
@@ -42,18 +51,18 @@ docs: .venv/all  ## write the generated pages of docs/ again
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# 6.8 GB: uv unpacks it in parallel; without uv, pip does the same more slowly.
+# 7 GB: uv unpacks it in parallel; without uv, pip does the same more slowly.
 .venv/all: .venv/base requirements/all.txt
 	$(BIN)/python -m pip install --quiet uv==0.13.9 \
 	  && $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -r requirements/all.txt \
 	  || $(BIN)/python -m pip install --quiet --no-deps -r requirements/all.txt
 	touch $@
 
-requirements:  ## resolve the pins anew
+requirements:  ## resolve the pinned requirements again
 	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  --override requirements/overrides.txt --extra all --extra dev pyproject.toml -o requirements/all.txt
 	uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header --no-annotate \
 	  -c requirements/all.txt --override requirements/overrides.txt pyproject.toml -o requirements/base.txt
 
-clean:
-	rm -rf .venv build dist *.egg-info
+clean:  ## remove the environment and everything built
+	rm -rf .venv build dist site *.egg-info

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,34 @@ from made import picture
 
 REPO = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
+
+
+NEED_TORCH = {REPO / "tests" / name for name in ("training", "review")}
+LEFT_OUT_OF_FAST = {"slow", "realdata", "browser"}
+
+
+class NoTorch(MetaPathFinder):
+    """Makes ``import torch`` fail as where it is not installed."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        if fullname.partition(".")[0] == "torch":
+            raise ModuleNotFoundError("the quick tests may not need torch", name=fullname)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--fast``: the quick tests of `make test-fast`, which need neither torch nor datasets nor a browser."""
+    parser.addoption("--fast", action="store_true", help="only quick tests, with torch blocked")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the quick tests, importing torch fails, so that none of them can come to need it."""
+    if config.getoption("--fast"):
+        sys.meta_path.insert(0, NoTorch())
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the packages that need torch out of the quick tests."""
+    return True if config.getoption("--fast") and collection_path in NEED_TORCH else None
 
 
 def _data_dir() -> Path:
@@ -21,8 +51,12 @@ def _chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with a reason, what needs something this machine lacks; in CI nothing is skipped."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests that need something this machine lacks, with a reason; in CI nothing is skipped."""
+    if config.getoption("--fast"):
+        quick = [item for item in items if not LEFT_OUT_OF_FAST & {mark.name for mark in item.iter_markers()}]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
+        items[:] = quick
     if IN_CI:
         return
     missing = {}

@@ -24,8 +24,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages and notebooks from outside docs/."""
     for name in OUTSIDE:
         files.append(File.generated(config, name, content=(REPO / name).read_text(encoding="utf-8")))
-    for image in sorted((REPO / "datasets" / "demo").glob("*.jpg")):
-        files.append(File.generated(config, f"datasets/demo/{image.name}", abs_src_path=str(image)))
+    for name in ("LICENSE", "CITATION.cff"):
+        files.append(File.generated(config, name, abs_src_path=str(REPO / name)))
     for notebook in sorted((REPO / "notebooks").glob("*.ipynb")):
         name = f"notebooks/{notebook.name}"
         files.append(File.generated(config, f"{name}.md", content=as_markdown(notebook)))
