@@ -1,6 +1,6 @@
 """Draw docs/images/overlay.jpg, the picture of the README: six of the demo images with what blastdet finds on them.
 
-    python docs/demo_picture.py
+python docs/demo_picture.py
 """
 
 from __future__ import annotations

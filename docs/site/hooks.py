@@ -48,7 +48,7 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
         site = name.removeprefix("docs/") + (".md" if name.endswith(".ipynb") else "")
         if files.get_file_from_path(site) is None:
             return match.group(0)
-        relative = os.path.relpath(site, os.path.dirname(source) or ".")
+        relative = os.path.relpath(site, Path(source).parent)
         return f"{start}{relative}{anchor or ''}{end}"
 
     return LINK.sub(rewrite, markdown)
