@@ -109,7 +109,7 @@ def features(rgb: RGB, mpp: float) -> NDArray[np.float32]:
         areas[0] / areas[1],
         areas[0] / max(areas[1] - areas[0], 1),
         *_colour_moments(rgb, nucleus),
-        *np.mean([glcm(levels, nucleus, step) for step in _STEPS], axis=0),
+        *glcm(levels, nucleus),
         *np.mean([glrlm(levels, nucleus, step) for step in _STEPS], axis=0),
         *lbp(grey, nucleus),
     ]
@@ -173,35 +173,33 @@ def _levels(grey: NDArray[np.uint8], mask: Mask) -> NDArray[np.int64]:
     return np.clip(scaled.astype(np.int64), 0, LEVELS - 1)
 
 
-def _shifted(mask: Mask, step: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of an array, and of the same array one step on."""
-    dy, dx = step
-    h, w = mask.shape
-    here = slice(0, h - dy), slice(max(0, -dx), w - max(0, dx))
-    there = slice(dy, h), slice(max(0, dx), w + min(0, dx))
-    return here, there
+def glcm(levels: NDArray[np.int64], mask: Mask) -> Floats:
+    """Haralick's figures of the grey levels of neighbouring pixels, averaged over four directions.
 
+    Parameters
+    ----------
+    levels : int64 (h, w)
+        Grey levels, 0 to LEVELS - 1.
+    mask : bool (h, w)
+        Only pairs with both pixels in the mask count.
 
-def glcm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Floats:
-    """Haralick's contrast, dissimilarity, homogeneity, energy, correlation, entropy of pairs one step apart.
-
-    Both pixels of a pair lie in the mask; the matrix is symmetric. Without a pair, the figures of a flat region.
+    Returns
+    -------
+    float64 (6,)
+        Contrast, dissimilarity, homogeneity, energy, correlation, entropy (bits). A direction without any pair counts
+        as flat: 0, 0, 1, 1, 1, 0.
     """
-    here, there = _shifted(mask, step)
-    both = mask[here] & mask[there]
-    a, b = levels[here][both], levels[there][both]
-    if not len(a):
-        return np.array([0.0, 0, 1, 1, 1, 0])
-    count = np.bincount(a * LEVELS + b, minlength=LEVELS**2).reshape(LEVELS, LEVELS)
-    p = (count + count.T) / (2 * len(a))
-    i, j = np.indices(p.shape)
-    mean = (i * p).sum()
-    variance = ((i - mean) ** 2 * p).sum()
-    correlation = ((i - mean) * (j - mean) * p).sum() / variance if variance > 1e-12 else 1.0
-    entropy = -(p[p > 0] * np.log2(p[p > 0])).sum()
-    apart = np.abs(i - j)
-    values = ((apart**2 * p).sum(), (apart * p).sum(), (p / (1 + apart**2)).sum(), np.sqrt((p**2).sum()))
-    return np.array([*values, correlation, entropy])
+    from skimage.feature import graycomatrix, graycoprops
+
+    inside = np.where(mask, levels + 1, 0).astype(np.uint8)  # level 0 collects the pairs to leave out
+    angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
+    matrix = graycomatrix(inside, [1], angles, LEVELS + 1, symmetric=True)[1:, 1:]
+    names = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "entropy")
+    values = np.stack([graycoprops(matrix, name)[0] for name in names])
+    values[5] /= np.log(2)
+    flat = matrix.sum(axis=(0, 1))[0] == 0
+    values[:, flat] = np.array([0, 0, 1, 1, 1, 0])[:, None]
+    return np.asarray(values.mean(axis=1))
 
 
 def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Floats:
@@ -226,6 +224,15 @@ def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Float
     )
 
 
+def _shifted(mask: Mask, step: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Slices of an array, and of the same array one step further."""
+    dy, dx = step
+    h, w = mask.shape
+    here = slice(0, h - dy), slice(max(0, -dx), w - max(0, dx))
+    there = slice(dy, h), slice(max(0, dx), w + min(0, dx))
+    return here, there
+
+
 def _runs(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Grey level and length of every run along `step`."""
     here, there = _shifted(mask, step)
@@ -244,26 +251,12 @@ def _runs(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> tuple
 
 
 def lbp(grey: NDArray[np.uint8], mask: Mask) -> Floats:
-    """Shares of the ten rotation-invariant uniform patterns of the eight neighbours at distance 1 (LBP 8,1 riu2)."""
-    angles = 2 * np.pi * np.arange(8) / 8
-    padded = np.pad(grey.astype(np.float64), 2, mode="edge")
-    h, w = grey.shape
-    lighter = [_sampled(padded, -np.sin(a), np.cos(a), (h, w)) >= grey - 1e-7 for a in angles]
-    bits = np.stack(lighter)
-    changes = (bits != np.roll(bits, 1, axis=0)).sum(axis=0)
-    pattern = np.where(changes <= 2, bits.sum(axis=0), 9)[mask]
+    """Fractions (10,) of the rotation-invariant uniform local binary patterns in a mask (8 neighbours at distance 1).
+
+    Beyond the border of the image, the nearest pixel is repeated.
+    """
+    from skimage.feature import local_binary_pattern
+
+    padded = np.pad(grey, 2, mode="edge")
+    pattern = local_binary_pattern(padded, 8, 1, "uniform")[2:-2, 2:-2][mask].astype(np.int64)
     return np.bincount(pattern, minlength=10) / len(pattern)
-
-
-def _sampled(padded: Floats, dy: float, dx: float, hw: tuple[int, int]) -> Floats:
-    """An image (padded by 2) moved by a fraction of a pixel, bilinear."""
-    h, w = hw
-    y0, x0 = int(np.floor(dy)), int(np.floor(dx))
-    fy, fx = dy - y0, dx - x0
-
-    def at(y: int, x: int) -> Floats:
-        return padded[2 + y : 2 + y + h, 2 + x : 2 + x + w]
-
-    top = at(y0, x0) * (1 - fx) + at(y0, x0 + 1) * fx
-    bottom = at(y0 + 1, x0) * (1 - fx) + at(y0 + 1, x0 + 1) * fx
-    return np.asarray(top * (1 - fy) + bottom * fy)

@@ -1,7 +1,10 @@
-"""Classical segmentation: exact on drawn cells, within its stated bounds on real ones, quiet where there is nothing."""
+"""Classical segmentation: precise on drawn cells, within its stated bounds on real ones, no cells in blank images."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,15 +14,18 @@ import pytest
 from drawn import STAINS, box, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from blastdet.core import boxes
+from blastdet.core.errors import ScaleError
 from blastdet.segmentation import nuclei
 
 MPP = (7.5 / 48, 7.5 / 48)
+LIMIT_GB = 1.0
 
 
 @pytest.mark.parametrize("stain", STAINS)
-def test_every_drawn_cell_is_found_whole_and_no_red_cell(stain: str) -> None:
+def test_every_nucleated_cell_is_found_and_no_red_cell(stain: str) -> None:
     cells = [(120, 110, 44), (330, 220, 36)]
     found = nuclei.segment_cells(sample(cells, stain), MPP)
     assert len(found) == 2
@@ -39,7 +45,7 @@ def test_touching_cells_are_split_and_seeds_keep_their_order() -> None:
     assert boxes.pair_iou(nuclei.nucleated_boxes_from_points(image, points[::-1], MPP), truth[::-1]).min() > 0.7
 
 
-def test_masks_hold_their_point_and_agree_with_the_boxes() -> None:
+def test_masks_contain_their_point_and_agree_with_the_boxes() -> None:
     cells = [(120, 110, 44), (330, 220, 36)]
     image = sample(cells)
     labels = nuclei.cell_masks(image, [cell[:2] for cell in cells], MPP)
@@ -52,12 +58,12 @@ def test_masks_hold_their_point_and_agree_with_the_boxes() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(60, 420), st.integers(60, 300), st.integers(30, 48))
-def test_box_follows_the_cell_wherever_it_is(x: int, y: int, radius: int) -> None:
+def test_boxes_from_points_at_any_position_and_size(x: int, y: int, radius: int) -> None:
     grown = nuclei.nucleated_boxes_from_points(sample([(x, y, radius)]), [(x, y)], MPP)
     assert boxes.pair_iou(grown, [box(x, y, radius)])[0] > 0.6
 
 
-def test_squeezed_picture_gives_the_same_cells() -> None:
+def test_squeezed_images_give_the_same_cells() -> None:
     cells = [(120, 110, 44), (330, 220, 36)]
     image = cv2.resize(sample(cells), (360, 360), interpolation=cv2.INTER_AREA)
     found = nuclei.segment_cells(image, (MPP[0] / 0.75, MPP[1]))
@@ -67,27 +73,107 @@ def test_squeezed_picture_gives_the_same_cells() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 130, 255])
-def test_blank_picture_has_no_cells(level: int) -> None:
+def test_blank_images_have_no_cells(level: int) -> None:
     image = np.full((120, 160, 3), level, np.uint8)
     assert len(nuclei.segment_cells(image, MPP)) == 0
     assert not nuclei.nucleus_mask(image).any()
     assert nuclei.cell_masks(image, np.empty((0, 2)), MPP).max() == 0
 
 
-def test_red_cells_alone_have_no_nuclei() -> None:
+def test_red_cells_are_not_taken_for_nucleated_cells() -> None:
     assert len(nuclei.segment_cells(sample([]), MPP)) == 0
 
 
-def test_a_point_without_nucleus_gives_nan_not_a_guess() -> None:
+def test_a_point_without_a_nucleus_gives_nan() -> None:
     assert np.isnan(nuclei.nucleated_boxes_from_points(sample([(120, 110, 44)]), [(440, 330)], MPP)).all()
 
 
-def test_input_is_left_alone() -> None:
+def test_the_input_is_not_modified() -> None:
     image = sample([(120, 110, 44)])
     before = image.copy()
     nuclei.segment_cells(image, MPP)
     nuclei.cell_masks(image, [(120, 110)], MPP)
     assert np.array_equal(image, before)
+
+
+def test_lobes_are_joined_and_a_stained_sheet_is_not_one_cell() -> None:
+    mask = np.zeros((80, 400), bool)
+    mask[30:50, 5:395] = True  # 122 µm long
+    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    labels = np.where(mask, np.arange(400) // 20 + 1, 0).astype(np.int32)
+    joined = nuclei._join_lobes(labels, depth)
+    assert (joined[~mask] == 0).all() and (joined[mask] > 0).all()
+    widths = [np.ptp(np.nonzero(joined == i)[1]) + 1 for i in np.unique(joined[mask])]
+    assert sum(widths) == 390 and max(widths) > 20  # some are joined
+    assert max(widths) * nuclei.WORK_MPP <= 48
+
+
+@pytest.mark.parametrize("mpp", [0, (0.1, -0.1), float("nan"), "0.1", (0.1, 0.1, 0.1)])
+def test_an_invalid_scale_raises_an_error(mpp) -> None:
+    image = sample([])
+    for measure in (nuclei.segment_cells, nuclei.nucleus_mask):
+        with pytest.raises(ScaleError, match="mpp: expected"):
+            measure(image, mpp)
+    for measure in (nuclei.cell_masks, nuclei.nucleated_boxes_from_points):
+        with pytest.raises(ScaleError, match="mpp: expected"):
+            measure(image, [(5, 5)], mpp)
+
+
+def test_a_scale_that_needs_too_large_a_working_image_raises_an_error() -> None:
+    with pytest.raises(ScaleError, match=r"expected at most 30000 pixels a side at 0\.3125 µm/px, got 96000 x 72000"):
+        nuclei.segment_cells(np.zeros((300, 400, 3), np.uint8), (75.0, 75.0))
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.int32, (7, 9), elements=st.integers(0, 5)))
+def test_boxes_of_labels_are_their_extents(labels) -> None:
+    expected = np.full((6, 4), np.nan)
+    for i in range(6):
+        ys, xs = np.nonzero(labels == i + 1)
+        if len(xs):
+            expected[i] = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+    np.testing.assert_array_equal(nuclei._boxes(labels, 6), expected)
+
+
+@settings(deadline=None)
+@given(hnp.arrays(np.bool_, (12, 60)), hnp.arrays(np.float64, (4, 2), elements=st.floats(-20, 80)))
+def test_nucleus_pixels_go_to_the_nearest_point_within_reach(mask, points) -> None:
+    labels = nuclei._nearest(mask, points)
+    ys, xs = np.nonzero(mask)
+    distance = np.hypot(xs[:, None] - points[:, 0], ys[:, None] - points[:, 1])
+    nearest = distance.min(axis=1, initial=np.inf)
+    owner = labels[ys, xs]
+    assert (labels[~mask] == 0).all()
+    assert ((owner > 0) == (nearest < 8 / nuclei.WORK_MPP)).all()
+    owned = np.flatnonzero(owner)
+    np.testing.assert_allclose(distance[owned, owner[owned] - 1], nearest[owned])
+
+
+LARGE_FIELD = """
+import resource
+import numpy as np
+from drawn import sample
+from blastdet.segmentation import nuclei
+mpp = 7.5 / 48
+cells = [(x, y) for y in (90, 270) for x in (120, 360)]
+image = np.tile(sample([(x, y, 32) for x, y in cells]), (17, 13, 1))
+points = [(x + 480 * i, y + 360 * j) for x, y in cells for i in range(13) for j in range(17)]
+boxes = nuclei.nucleated_boxes_from_points(image, points, (mpp, mpp))
+found = len(nuclei.segment_cells(image, (mpp, mpp)))
+print(image.shape, len(points), int(np.isfinite(boxes).all(axis=1).sum()), found, sep="|", end="|")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
+def test_a_large_field_with_many_points_fits_into_little_memory() -> None:
+    """A table of nucleus pixels by points would take 3 GB here."""
+    path = [str(Path(nuclei.__file__).parents[2]), str(Path(__file__).parents[1])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    run = subprocess.run([sys.executable, "-c", LARGE_FIELD], capture_output=True, text=True, env=env, check=True)
+    shape, points, with_box, found, gigabytes = run.stdout.split("|")
+    assert (shape, points, with_box, found) == ("(6120, 6240, 3)", "884", "884", "884")
+    assert float(gigabytes) < LIMIT_GB
 
 
 @pytest.mark.realdata
