@@ -421,13 +421,13 @@ def ship(name: str, runs: Path, settings: Sequence[str], found: dict[str, Any]) 
 
 def hand_boxed() -> None:
     """Counts of blasts on the hand-boxed fields, as `blastdet detect` gives them, against the fields' labels."""
-    from blastdet.inference.pipeline import Options, detect_smear, load_models
+    from blastdet.inference.model import Options, load
 
-    models = load_models("default", "cpu")
+    models = load("default", "cpu")
     table: dict[str, list[tuple[int, ...]]] = {}
     for sample in read(BOXES, "coco", images=DATA / "all_fields"):
         assert sample.truth is not None and sample.label is not None
-        found = detect_smear(sample.path, models, Options(mpp=sample.mpp)).blasts
+        found = models.analyze(sample.path, Options(mpp=sample.mpp)).blasts
         assert found is not None
         cells = int((~sample.truth.ignore).sum()) if sample.truth.ignore is not None else len(sample.truth)
         row = (cells, found.n, found.blasts, found.others, found.unsure, found.called, found.erythroblasts)

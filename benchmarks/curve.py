@@ -45,14 +45,14 @@ def main() -> None:
 def milliseconds(runs: list[Path], n: int = 40) -> list[float]:
     """Median time per BCCD image of each model, without loading; models alternate, so that all share the same load."""
     from blastdet.datasets.formats.registry import read
-    from blastdet.inference.pipeline import Options, detect_smear, load_models
+    from blastdet.inference.model import Options, load
 
-    loaded = [load_models(run / "weights", "cpu") for run in runs]
+    loaded = [load(run / "weights", "cpu") for run in runs]
     times: list[list[float]] = [[] for _ in runs]
     for sample in list(read(DATA / "bccd", "bccd"))[:n]:
         for models, taken in zip(loaded, times, strict=True):
             start = time.perf_counter()
-            detect_smear(sample.path, models, Options(mpp=sample.mpp))
+            models.analyze(sample.path, Options(mpp=sample.mpp))
             taken.append(time.perf_counter() - start)
     return [1000 * statistics.median(taken[5:]) for taken in times]
 

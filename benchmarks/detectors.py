@@ -120,12 +120,12 @@ def size(run: Path) -> dict[str, float]:
 def cpu_ms(run: Path, pictures: int = 30) -> float:
     """Median milliseconds from the file of a 640x480 picture to its cells, on this machine's CPU."""
     from blastdet.datasets.formats.registry import read
-    from blastdet.inference.pipeline import Options, detect_smear, load_models
+    from blastdet.inference.model import Options, load
 
-    models, times = load_models(run / "weights", "cpu"), []
+    models, times = load(run / "weights", "cpu"), []
     for sample in read(DATA).with_split("test").samples[: pictures + 3]:
         start = time.perf_counter()
-        detect_smear(sample.path, models, Options(mpp=sample.mpp))
+        models.analyze(sample.path, Options(mpp=sample.mpp))
         times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[3:])  # the first ones warm up
 

@@ -108,16 +108,14 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
     if not path.is_file():
         from blastdet.datasets.formats.registry import read
         from blastdet.datasets.splits import without
-        from blastdet.inference.pipeline import Options, detect_smear, load_models
+        from blastdet.inference.model import Options, load
 
         dataset = without(read(DATA / "all_fields", "all_fields"), BOXES)
-        models = load_models("default")
+        models = load("default")
         images, annotations = [], []
         for number, sample in enumerate(_one_a_group(dataset, per_class)):
             width, height = sample.size_wh
-            cells = detect_smear(sample.path, models, Options(mpp=sample.mpp, min_score=0.1)).candidates.with_classes(
-                "wbc"
-            )
+            cells = models.analyze(sample.path, Options(mpp=sample.mpp, min_score=0.1)).candidates.with_classes("wbc")
             named = {"file_name": dataset.file_name(sample), "group": sample.group, "annotated": ["wbc"]}
             images.append({"id": number, "width": width, "height": height, "mpp": list(sample.mpp), **named})
             for (x1, y1, x2, y2), score in zip(cells.boxes_xyxy.tolist(), cells.score, strict=True):

@@ -17,26 +17,26 @@ import numpy as np
 
 from blastdet.imaging.io import open_smear
 from blastdet.inference import second_stage
-from blastdet.inference.pipeline import Options, detect_smear, load_models
+from blastdet.inference.model import Options, load
 
 MPP = (0.1, 0.1)
 
 
 def main(n: int = 60, rounds: int = 9) -> None:
     """Print medians and their ratio."""
-    both = load_models("default", "cpu")
-    first = load_models("default", "cpu", second_stage=False)
+    both = load("default", "cpu")
+    first = load("default", "cpu", second_stage=False)
     assert both.classifier is not None
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "smear.jpg"
         words = ["synth", str(path), "--size", "2592x1944", "--mpp", "0.1", "--seed", "3"]
         subprocess.run([sys.executable, "-m", "blastdet", *words], check=True, stdout=subprocess.DEVNULL)
-        white = detect_smear(path, first, Options(mpp=MPP)).detections.with_classes("wbc")
+        white = first.analyze(path, Options(mpp=MPP)).detections.with_classes("wbc")
         cells = white[np.arange(n) % len(white)]
         times: list[tuple[float, float]] = []
         for _ in range(rounds):
             start = time.perf_counter()
-            detect_smear(path, first, Options(mpp=MPP))
+            first.analyze(path, Options(mpp=MPP))
             between = time.perf_counter()
             with open_smear(path) as picture:
                 source = first.normalize_stain(picture)

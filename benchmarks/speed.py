@@ -172,9 +172,9 @@ def audit(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     """One film, models loaded."""
-    from blastdet.inference.pipeline import Options, detect_smear, load_models
+    from blastdet.inference.model import Options, load
 
-    path, models, rows = film(folder), load_models("default", "cpu"), []
+    path, models, rows = film(folder), load("default", "cpu"), []
     for name, scale in (("SAHI", []), ("SAHI on reduced pixels", [f"{FILM_MPP / MODEL_MPP}"])):
         script = [
             str(PEERS / "bin/python"),
@@ -188,7 +188,7 @@ def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
         times = []
         for _ in range(asked.rounds + 3):
             start = time.perf_counter()
-            detect_smear(path, models, Options(mpp=(FILM_MPP, FILM_MPP)))
+            models.analyze(path, Options(mpp=(FILM_MPP, FILM_MPP)))
             times.append(time.perf_counter() - start)
         mine, peer = statistics.median(times[3:]), statistics.median(seen["ms"][3:]) / 1000
         row = {"work": f"film of 2592 x 1944, models loaded; {name}", "peer": name, "ratio": peer / mine}

@@ -1,9 +1,23 @@
-"""blastdet finds, classifies and counts nucleated cells on stained blood smears. Research use only."""
+"""blastdet detects, classifies and counts nucleated cells on stained blood smears. Research use only.
+
+>>> import blastdet
+>>> model = blastdet.load("default", device="cpu")
+>>> result = model("datasets/demo/smear.jpg", mpp=0.1)
+>>> result.detections.label.dtype
+dtype('int64')
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blastdet.core.errors import BlastdetError
+    from blastdet.core.types import Dataset, Detections, Sample
+    from blastdet.imaging.io import open_smear
+    from blastdet.inference.model import Model, detect, load
+    from blastdet.inference.result import Result
 
 __version__ = "0.2.0"
 
@@ -12,14 +26,26 @@ _PUBLIC = {
     "BlastdetError": "blastdet.core.errors",
     "Dataset": "blastdet.core.types",
     "Detections": "blastdet.core.types",
-    "Smear": "blastdet.core.types",
-    "SmearReport": "blastdet.core.results",
-    "detect": "blastdet.inference.pipeline",
-    "load_detector": "blastdet.models.detector",
+    "Model": "blastdet.inference.model",
+    "Result": "blastdet.inference.result",
+    "Sample": "blastdet.core.types",
+    "detect": "blastdet.inference.model",
+    "load": "blastdet.inference.model",
     "open_smear": "blastdet.imaging.io",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = [
+    "BlastdetError",
+    "Dataset",
+    "Detections",
+    "Model",
+    "Result",
+    "Sample",
+    "__version__",
+    "detect",
+    "load",
+    "open_smear",
+]
 
 
 def __getattr__(name: str) -> Any:

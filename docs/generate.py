@@ -104,8 +104,8 @@ def written_fields() -> dict[str, list[str]]:
 
     from blastdet.datasets.crop_dataset import CropRow
     from blastdet.imaging.io import write_image
-    from blastdet.inference.pipeline import Models, Options, detect_smear
-    from blastdet.inference.writers import coco_entry, write_coco, write_smear
+    from blastdet.inference.model import Model
+    from blastdet.inference.writers import coco_entry, write_coco
     from blastdet.models.fake_classifier import FakeClassifier
     from blastdet.models.fake_detector import MARKS, FakeDetector
 
@@ -116,11 +116,11 @@ def written_fields() -> dict[str, list[str]]:
         canvas[50:80, 50:80] = (0, 60, 255)  # and is uncertain of this one
         write_image(image, canvas)
         detector = FakeDetector()
-        report = detect_smear(image, Models(detector, Path(folder), FakeClassifier()), Options(mpp=(0.5, 0.5)))
+        report = Model(detector, Path(folder), FakeClassifier())(image, mpp=0.5)
         report = replace(report, warnings=("for the documentation",))
-        files = write_smear(report, "smear.png", Path(folder, "smear"), ("json", "csv", "geojson"))
+        files = report.save(folder, ("json", "csv", "geojson"))
         by_suffix = {file.suffix: file.read_text(encoding="utf-8") for file in files}
-        coco = write_coco([coco_entry(report, "smear.png")], detector.card.classes, Path(folder, "c.json"))
+        coco = write_coco([coco_entry(report)], detector.card.classes, Path(folder, "c.json"))
         return {
             "json": list(_flat(json.loads(by_suffix[".json"]))),
             "csv": next(csv.reader(by_suffix[".csv"].splitlines())),

@@ -1,4 +1,7 @@
-"""The command line: one file per command, imported when that command runs. Imports click and nothing else."""
+"""The command line: one file per command, imported when it runs. Commands parse, call and print.
+
+Imports click and nothing else; a command may import every other package.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,20 @@ from typing import Any
 import click
 
 COMMANDS: dict[str, str] = {
-    "detect": "find and count the cells of smears",
-    "convert": "read a data set, write it as COCO, YOLO or CSV",
-    "split": "draw train, val and test sides that do not leak",
-    "audit": "look for faults and leaks in a data set",
-    "crops": "cut the white cells of a data set out",
-    "data": "get data sets, or learn whom to ask for them",
-    "synth": "render synthetic smears with exact truth",
-    "train": "train a detector from a configuration",
-    "runs": "list trainings side by side",
-    "export": "export a trained model anew, also in lower precision",
-    "evaluate": "measure a model, or anyone's detections",
-    "compare": "set two models side by side",
-    "review": "see every error, correct cells, carry corrections back",
-    "stress": "measure a model on blurred, restained, mis-scaled pictures",
+    "detect": "detect, classify and count the cells of smear images",
+    "convert": "convert a data set to COCO, YOLO, CSV or GeoJSON",
+    "split": "split a data set into train, val and test without leaks",
+    "audit": "check a data set for errors and leaks",
+    "crops": "cut out the white cells of a data set",
+    "data": "list and download public data sets",
+    "synth": "render synthetic smears with exact ground truth",
+    "train": "train a detector or classifier from a configuration",
+    "runs": "list training runs side by side",
+    "export": "export a trained model again, also in lower precision",
+    "evaluate": "measure a model, or detections from any source",
+    "compare": "compare two models on the same images",
+    "review": "inspect errors, correct cells, save corrections",
+    "stress": "measure a model on blurred, restained or mis-scaled images",
 }
 """Command -> one line for ``--help``."""
 
@@ -35,15 +38,21 @@ _GROUPS: dict[str, tuple[str, ...]] = {
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}
 
-_GOES_ON = "what is done is whole, and --resume (detect, train) goes on from there"
+_CONTINUE = "finished files are complete; --resume (detect, train) continues from there"
 
 EPILOG = """\b
-Exit codes: 0 all done, 1 some files failed (or findings with --strict), 2 bad input or usage.
-Research use only: blastdet locates and counts cells, it never states a diagnosis."""
+Exit codes: 0 success, 1 some files failed (or findings with --strict), 2 bad input or usage.
+Research use only: blastdet locates and counts cells. It never states a diagnosis."""
+
+
+class _Error(click.ClickException):
+    """A one-line error. Everything that a user can correct has the exit code of click's usage errors."""
+
+    exit_code = 2
 
 
 class _Commands(click.Group):
-    """Commands listed without importing them, and one line instead of a traceback for what a user can mend."""
+    """Lists commands without importing them, and prints one line instead of a traceback for errors of use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -72,40 +81,37 @@ class _Commands(click.Group):
         except click.UsageError as error:
             raise _one_line(error) from error
         except KeyboardInterrupt:
-            click.echo(f"interrupted; {_GOES_ON}", err=True)
+            click.echo(f"interrupted; {_CONTINUE}", err=True)
             ctx.exit(130)
         except MemoryError as error:
-            raise click.ClickException("out of memory; fewer at a time (--jobs), or smaller pictures") from error
+            raise _Error("out of memory. Process fewer images at a time (--jobs), or smaller ones") from error
         except BlastdetError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
-        except BrokenPipeError:  # the reader of our output has gone; click ends quietly
+            raise _Error(" ".join(str(error).split())) from error
+        except BrokenPipeError:  # the reader of the output is gone; click exits quietly
             raise
         except UnicodeEncodeError as error:
             name = error.object[max(error.start - 40, 0) : error.end + 40]
-            raise click.ClickException(f"{name!a}: a name that is not UTF-8; rename it") from error
-        except (OSError, UnicodeError, RecursionError) as error:  # a file or a disk, not a fault of ours
-            raise click.ClickException(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise _Error(f"{name!a}: the file name is not valid UTF-8. Rename the file") from error
+        except (OSError, UnicodeError, RecursionError) as error:  # a file or a disk, not a bug
+            raise _Error(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 def _one_line(error: click.UsageError) -> click.ClickException:
-    """Click's three lines as one, with the command whose help says more."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # its text is the help itself; click 8.1 does not know it
+    """Click's three lines as one, with the command to ask for help."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # its text is the help itself; click 8.1 lacks the class
         return error
     path = error.ctx.command_path if error.ctx is not None else "blastdet"
-    return click.ClickException(f"{' '.join(error.format_message().split())} See '{path} --help'.")
-
-
-click.ClickException.exit_code = 2  # one code for everything a user can mend; click's own usage errors have it too
+    return _Error(f"{' '.join(error.format_message().split())} See '{path} --help'.")
 
 
 @click.group(cls=_Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="blastdet")
 def cli() -> None:
-    """Find, classify and count nucleated cells on stained blood smears.
+    """Detect, classify and count nucleated cells on stained blood smears.
 
     \b
     blastdet detect smear.jpg                 boxes, counts, overlay
-    blastdet train configs/bccd-yolov5n.yaml  a model of your own
+    blastdet train configs/bccd-yolov5n.yaml  your own model
     """
 
 
@@ -114,11 +120,11 @@ def main() -> None:
     ours = os.getpid()
 
     def leave(number: int, frame: object) -> None:
-        if os.getpid() == ours:  # a process that loads data has it, too
-            os.write(2, f"terminated; {_GOES_ON}\n".encode())
+        if os.getpid() == ours:  # processes that load data inherit the handler
+            os.write(2, f"terminated; {_CONTINUE}\n".encode())
         sys.exit(128 + number)
 
-    for name in ("SIGTERM", "SIGHUP"):  # leave as after Ctrl-C: nothing half-written stays behind
+    for name in ("SIGTERM", "SIGHUP"):  # exit as after Ctrl-C: no half-written file stays
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # under nohup it is not
             signal.signal(number, leave)

@@ -14,7 +14,7 @@ from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.coco import read_results
-from blastdet.inference.pipeline import Models, Options, detect_smear, load_models
+from blastdet.inference.model import Model, Options, load
 
 Mpp = Scale | Literal["auto", "data"] | None
 """µm/px to use: the dataset's (``"data"``), measured (``"auto"``), a fixed pair, or the image's own (``None``)."""
@@ -152,7 +152,7 @@ def from_file(path: Path, dataset: Dataset, threshold: float | None = None) -> P
 
 
 def from_model(
-    model: Models | str | Path,
+    model: Model | str | Path,
     dataset: Dataset,
     *,
     mpp: Mpp = "data",
@@ -165,8 +165,8 @@ def from_model(
 
     Parameters
     ----------
-    model : Models, str or Path
-        Loaded models, the name of a shipped model, or a weights folder.
+    model : Model, str or Path
+        A loaded model, the name of a shipped model, or a weights folder.
     dataset : Dataset
     mpp : (float, float), "data", "auto" or None
         µm/px of the images.
@@ -185,12 +185,12 @@ def from_model(
     BlastdetError
         If the model cannot be loaded; if an image cannot be read or its scale is unknown (see `failed`).
     """
-    models = model if isinstance(model, Models) else load_for(model, dataset, device)
+    loaded = model if isinstance(model, Model) else load_for(model, dataset, device)
     found, scales, sources = [], [], set()
     for sample in dataset:
         options = Options(mpp=sample.mpp if mpp == "data" else mpp, min_score=LOWEST_SCORE)
         try:
-            result = detect_smear(sample.path, models, options)
+            result = loaded.analyze(sample.path, options)
         except BlastdetError as error:
             if failed is None:
                 raise
@@ -200,21 +200,21 @@ def from_model(
         else:
             found.append(result.candidates)
             scales.append(result.mpp)
-            sources.add(result.mpp_source)
+            sources.add(result.scale.describe())
         if progress is not None:
             progress()
-    operating = models.thresholds()
+    operating = loaded.thresholds()
     if threshold is not None:
         operating = dict.fromkeys(operating, threshold)
-    about = {**models.describe(), "card": models.card.model_dump(mode="json"), "mpp_sources": sorted(sources)}
-    nucleated = "blast" not in models.classes
-    return Predictions(models.card.name, tuple(found), operating, about, tuple(scales), nucleated)
+    about = {**loaded.describe(), "card": loaded.card.model_dump(mode="json"), "mpp_sources": sorted(sources)}
+    nucleated = "blast" not in loaded.classes
+    return Predictions(loaded.card.name, tuple(found), operating, about, tuple(scales), nucleated)
 
 
-def load_for(weights: str | Path, dataset: Dataset, device: str = "auto") -> Models:
+def load_for(weights: str | Path, dataset: Dataset, device: str = "auto") -> Model:
     """Load a model; its second stage only if the dataset annotates blasts."""
     annotated = {name for sample in dataset for name in sample.annotated}
-    return load_models(weights, device, second_stage="blast" in annotated)
+    return load(weights, device, second_stage="blast" in annotated)
 
 
 def check_predictions(dataset: Dataset, predictions: Sequence[Detections], source: str) -> None:

@@ -1,7 +1,7 @@
 """How much worse does it get? One split under blur, JPEG, another stain, another light and a wrong scale.
 
 Each disturbance is applied to the whole picture, before anything else looks at it, at levels that are stated in the
-units a microscopist knows. Nothing is drawn at random, so that two models see the same pictures.
+units a microscopist knows. Nothing is drawn at random, so that two model see the same pictures.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from blastdet.evaluation.evaluate import as_nucleated, by_class_probability
 from blastdet.evaluation.intervals import ap_intervals
 from blastdet.evaluation.reporting.text import with_interval
 from blastdet.imaging.io import read_image, write_image
-from blastdet.inference.pipeline import Models, Options, detect_smear
+from blastdet.inference.model import Model, Options
 
 _LOWEST_SCORE = 0.01
 _RESAMPLES = 300
@@ -128,7 +128,7 @@ class Row:
 
 def stress(
     dataset: Dataset,
-    models: Models,
+    model: Model,
     names: Sequence[str] = tuple(CORRUPTIONS),
     progress: Callable[[], None] = lambda: None,
 ) -> list[Row]:
@@ -138,7 +138,7 @@ def stress(
     ----------
     dataset : Dataset
         Every smear with truth and µm/px.
-    models : Models
+    model : Model
     names : sequence of str
         Keys of `CORRUPTIONS`.
     progress : callable
@@ -159,15 +159,15 @@ def stress(
             raise ScaleError(
                 f"{sample.path}: µm/px unknown; stress needs the scale of every picture, give it with --mpp"
             )
-    truth = as_nucleated(dataset) if "blast" not in models.classes else dataset
-    plain = _measure(truth, _found(dataset, models, None, 0.0, progress), models)
+    truth = as_nucleated(dataset) if "blast" not in model.classes else dataset
+    plain = _measure(truth, _found(dataset, model, None, 0.0, progress), model)
     rows = []
     for name in names:
         disturbance = CORRUPTIONS[name]
         for level in sorted((disturbance.none, *disturbance.levels)):
             figures = plain
             if level != disturbance.none:
-                figures = _measure(truth, _found(dataset, models, disturbance, level, progress), models)
+                figures = _measure(truth, _found(dataset, model, disturbance, level, progress), model)
             rows += [Row(name, level, of, *numbers) for of, numbers in figures.items()]
     return rows
 
@@ -178,13 +178,13 @@ def steps(dataset: Dataset, names: Sequence[str]) -> int:
 
 
 def _found(
-    dataset: Dataset, models: Models, disturbance: Corruption | None, level: float, progress: Callable[[], None]
+    dataset: Dataset, model: Model, disturbance: Corruption | None, level: float, progress: Callable[[], None]
 ) -> list[Detections]:
     found = []
     with tempfile.TemporaryDirectory(prefix="blastdet-") as folder:
         for sample in dataset:
             path, mpp = _disturbed(sample, disturbance, level, Path(folder))
-            found.append(detect_smear(path, models, Options(mpp=mpp, min_score=_LOWEST_SCORE)).candidates)
+            found.append(model.analyze(path, Options(mpp, _LOWEST_SCORE)).candidates)
             progress()
     return found
 
@@ -201,11 +201,11 @@ def _disturbed(sample: Sample, disturbance: Corruption | None, level: float, fol
     return path, sample.mpp
 
 
-def _measure(dataset: Dataset, found: Sequence[Detections], models: Models) -> dict[str, tuple[float, ...]]:
+def _measure(dataset: Dataset, found: Sequence[Detections], model: Model) -> dict[str, tuple[float, ...]]:
     """AP50 with its interval, and the errors of the counts, of each class and of all."""
     result = average_precision(dataset, [by_class_probability(part) for part in found])
     intervals = ap_intervals(result.table, _RESAMPLES)
-    counted = {count.name: count for count in agreements(dataset, found, models.thresholds(), resamples=2)}
+    counted = {count.name: count for count in agreements(dataset, found, model.thresholds(), resamples=2)}
     figures: dict[str, tuple[float, ...]] = {}
     for name in (*(n for n in result.classes if result.n_truth[n]), "all"):
         interval = intervals[name]["AP50"]

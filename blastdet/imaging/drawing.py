@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.palette import COLOURS, UNSURE_COLOUR
-from blastdet.core.results import SmearReport
-from blastdet.core.types import CELL_CLASSES, RGB, Detections
+from blastdet.core.types import CELL_CLASSES, RGB, Detections, Scale, WidthHeight
 from blastdet.imaging.io import Source
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
@@ -17,27 +18,30 @@ _TAGGED = 40  # pixels of a typical white cell from which there is room for a fi
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw(source: Source, report: SmearReport) -> RGB:
-    """The picture with boxes, a figure at each nucleated cell, and a caption with counts and the scale.
+def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int]) -> RGB:
+    """The image with boxes, a number at each nucleated cell, and a caption with counts and a scale bar.
 
-    The figure is the blast probability where a second stage looked, and the detector's score elsewhere.
+    The number is the blast probability where a second stage classified the cell, the detector's score elsewhere.
 
     Parameters
     ----------
     source : Source
-        The picture that `report` is about.
-    report : SmearReport
+    cells : Detections
+        In pixels of the image.
+    mpp : (float, float)
+        µm per pixel of the image along x and y.
+    counts : mapping of str to int
+        For the caption.
 
     Returns
     -------
-    RGB
-        Square pixels; the longer side between 900 and 4200 pixels where the picture allows.
+    uint8 (h, w, 3)
+        Square pixels; the longer side between 900 and 4200 pixels where the image allows.
     """
-    scale = _scale(report)
+    scale = _scale(source.size_wh, mpp)
     canvas = _canvas(source, scale)
     height, width = canvas.shape[:2]
     unit = max(width, height) / 1600  # line width 1 and text height 12 px on a picture of 1600
-    cells = report.detections
     order = np.argsort(cells.label)[::-1]  # white cells last, on top
     boxes = cells.boxes_xyxy * np.array([*scale, *scale])
     unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
@@ -52,7 +56,9 @@ def draw(source: Source, report: SmearReport) -> RGB:
         _tag(canvas, _words(cells, i), boxes[i], colours[i], thin)
     if width < _NARROWEST_CAPTION:
         return canvas
-    return np.concatenate([canvas, _caption(report, width, unit)])
+    classified = cells.blast_probability is not None
+    ten_um = round(10 / mpp[0] * width / source.size_wh[0])
+    return np.concatenate([canvas, _caption(counts, classified, ten_um, width, unit)])
 
 
 def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
@@ -76,13 +82,13 @@ def _words(cells: Detections, i: int) -> str:
     return f"{name} {cells.blast_probability[i]:.2f}".replace(" 0.", " .")
 
 
-def _scale(report: SmearReport) -> tuple[float, float]:
+def _scale(size_wh: WidthHeight, mpp: Scale) -> tuple[float, float]:
     """Enlargement that makes pixels square and the overlay neither tiny nor huge."""
-    finest = min(report.mpp)
-    square = (report.mpp[0] / finest, report.mpp[1] / finest)
-    longest = max(report.size_wh[0] * square[0], report.size_wh[1] * square[1])
+    finest = min(mpp)
+    square = (mpp[0] / finest, mpp[1] / finest)
+    longest = max(size_wh[0] * square[0], size_wh[1] * square[1])
     factor = min(max(1.0, _SHORTEST / longest), _LONGEST / longest)
-    width, height = report.size_wh
+    width, height = size_wh
     return max(square[0] * factor, 1 / width), max(square[1] * factor, 1 / height)  # at least a pixel is left
 
 
@@ -108,31 +114,31 @@ def _tag(canvas: RGB, text: str, box: np.ndarray, colour: tuple[int, int, int], 
     cv2.putText(canvas, text, (x + pad, y + height + pad), _FONT, size, (255, 255, 255), line, cv2.LINE_AA)
 
 
-def _caption(report: SmearReport, width: int, unit: float) -> RGB:
+def _caption(counts: Mapping[str, int], classified: bool, ten_um: int, width: int, unit: float) -> RGB:
     """A strip below the picture: counts in their colours, a scale bar of 10 µm, the research-use line."""
     size, line = max(0.4, 0.6 * unit), max(1, round(unit))
     row = round(max(18, 30 * unit))
     strip = np.full((2 * row, width, 3), 255, np.uint8)
     x = round(10 * unit)
     bold = max(1, round(1.6 * unit))
-    for text, colour in _counted(report):
+    for text, colour in _counted(counts):
         cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, colour, bold, cv2.LINE_AA)
         x += cv2.getTextSize(text, _FONT, size, bold)[0][0] + round(24 * unit)
-    ten_um = round(10 / report.mpp[0] * width / report.size_wh[0])
     right = width - round(10 * unit)
     cv2.rectangle(strip, (right - ten_um, round(row * 0.55)), (right, round(row * 0.7)), (0, 0, 0), -1)
     words = cv2.getTextSize("10 um", _FONT, size * 0.8, line)[0][0]
     at = right - max(ten_um, words), round(row * 0.45)
     cv2.putText(strip, "10 um", at, _FONT, size * 0.8, (0, 0, 0), line, cv2.LINE_AA)
-    what = "score" if report.blasts is None else "blast probability"
-    text = f"{RESEARCH_USE} Figures in the picture: {what}."
+    what = "blast probability" if classified else "score"
+    text = f"{RESEARCH_USE} Numbers in the image: {what}."
     fits = width / max(cv2.getTextSize(text, _FONT, size * 0.8, line)[0][0] + 20, 1)
     at = (round(10 * unit), round(row * 1.7))
     cv2.putText(strip, text, at, _FONT, size * 0.8 * min(fits, 1), (90, 90, 90), line, cv2.LINE_AA)
     return strip
 
 
-def _counted(report: SmearReport) -> list[tuple[str, tuple[int, int, int]]]:
-    """Numbers of the caption, each with its colour; white cells as the second stage sorts them, where there is one."""
+def _counted(counts: Mapping[str, int]) -> list[tuple[str, tuple[int, int, int]]]:
+    """Counts of the caption, each in its colour."""
     colours = {**COLOURS, "unsure": UNSURE_COLOUR}
-    return [(f"{name} {n}", colours.get(name, COLOURS["wbc"])) for name, n in report.sorted_counts.items()]
+    named = {"wbc": "other wbc"} if "blast" in counts else {}
+    return [(f"{named.get(name, name)} {n}", colours.get(name, COLOURS["wbc"])) for name, n in counts.items()]

@@ -157,6 +157,45 @@ def open_smear(path: str | Path) -> Source:
     raise ImageError(f"{path}: {_describe(head)} found, expected JPEG, PNG, TIFF or BMP")
 
 
+class _ArrayPixels:
+    """An array in memory, as windows of whole pixels."""
+
+    mpp: Scale | None = None
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, rgb: RGB) -> None:
+        self._rgb, self.size_wh = rgb, (rgb.shape[1], rgb.shape[0])
+
+    def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
+        return self._rgb[y0:y1, x0:x1]
+
+    def reduced(self, most: float) -> tuple[int, Window]:
+        return 1, self.window
+
+    def close(self) -> None:
+        pass
+
+
+def open_image(rgb: RGB, name: str = "image") -> Source:
+    """An image that is in memory already, read as `open_smear` reads a file.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    name : str
+        For messages and output files.
+
+    Raises
+    ------
+    ImageError
+        If the array is not RGB.
+    """
+    if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        got = f"{rgb.dtype} of shape {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+        raise ImageError(f"{name}: expected a uint8 array of shape (height, width, 3), got {got}")
+    return _Picture(Path(name), _ArrayPixels(rgb))
+
+
 def image_size(path: str | Path) -> WidthHeight:
     """Width and height in pixels, orientation applied, from the header alone; errors as `open_smear`."""
     with open_smear(path) as source:

@@ -115,7 +115,7 @@ class PillowPixels:
                 image = self._header(file)
                 if factor > 1:
                     image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
-                rgb = np.ascontiguousarray(orient(_to_rgb(image), _orientation(image)))
+                rgb = np.ascontiguousarray(orient(to_rgb(image), _orientation(image)))
         except BROKEN as error:
             raise ImageError(f"{self._path}: truncated or damaged data found ({one_line(error)})") from error
         if rgb.shape[1::-1] != size_wh:
@@ -152,7 +152,8 @@ class PillowPixels:
         self._small.clear()
 
 
-def _to_rgb(image: Image.Image) -> RGB:
+def to_rgb(image: Image.Image) -> RGB:
+    """A decoded image as uint8 (h, w, 3): transparency on white, 16 bits reduced to their upper 8."""
     if image.mode.startswith("I"):  # grey PNG of 16 bits; Pillow's own conversion would clip
         return np.repeat((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:

@@ -1,11 +1,11 @@
-"""Many smears: names, files written, failures listed, several at a time, resumed where a run was cut short."""
+"""Many images: names, output files, failures, several at a time, resumed after an interruption."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from glob import has_magic
 from pathlib import Path
@@ -17,11 +17,11 @@ from blastdet.core.atomic_io import locked
 from blastdet.core.errors import BlastdetError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.parallel import map_ordered
-from blastdet.core.results import SmearReport
-from blastdet.imaging.io import Source, find_images, open_smear
-from blastdet.inference import second_stage
-from blastdet.inference.pipeline import Models, Options, detect_source
-from blastdet.inference.run_log import RunLog
+from blastdet.imaging.io import find_images, open_smear
+from blastdet.inference import blast_fraction
+from blastdet.inference.model import Model, Options
+from blastdet.inference.result import Result
+from blastdet.inference.run_log import Existing, RunLog
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
     COCO_FILE,
@@ -29,35 +29,74 @@ from blastdet.inference.writers import (
     FORMATS,
     SUFFIXES,
     coco_entry,
+    software,
     summary,
     write_coco,
-    write_smear,
+    write_result,
 )
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture and the name that output files and reports give it."""
+    """One image, and its name in output files."""
 
     path: Path
     name: str
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one smear, as a line to print."""
+class Output:
+    """Where and how a run writes.
 
-    line: str
-    failed: bool = False
+    Parameters
+    ----------
+    folder : Path
+        Made if it does not exist.
+    formats : tuple of str
+        See `blastdet.inference.writers.FORMATS`.
+    existing : {"refuse", "resume", "overwrite"}
+        What to do where the folder holds a run already. ``"resume"`` skips images that it finished with equal settings.
+    at_once : int
+        Images processed at a time, each by a thread. Memory depends on it; results and their order do not.
+    """
+
+    folder: Path
+    formats: tuple[str, ...] = FORMATS
+    existing: Existing = "refuse"
+    at_once: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one image.
+
+    Parameters
+    ----------
+    name : str
+    text : str
+        What to print of a finished image.
+    error : str, optional
+        Why it failed.
+    entry : dict, optional
+        For the run log.
+    """
+
+    name: str
+    text: str = ""
+    error: str | None = None
     entry: dict[str, Any] | None = None
-    """For the journal, where there is something to note."""
+
+    @property
+    def line(self) -> str:
+        """What to print."""
+        return self.text if self.error is None else f"failed: {self.error}"
 
 
 def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
-    """Pictures that the paths stand for, named relative to the folder that was given.
+    """Images that the paths stand for, named relative to the folder that was given.
 
-    Where two would get one name, all are named relative to the folder they have in common. What lies in the output
-    folder is no smear, unless that is what a path names.
+    Where two would get the same name, all are named relative to their common folder. Files in the output folder are
+    left out, unless a path names them.
     """
     jobs: dict[Path, Job] = {}
     results = Path(os.path.realpath(out))
@@ -83,71 +122,62 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 class Batch:
-    """Run all jobs; iterate to get an `Outcome` for each.
+    """Process all jobs; iterate to get an `Outcome` for each.
 
     Parameters
     ----------
     jobs : sequence of Job
-    out : Path
-        Output folder; made if it does not exist.
-    models : Models
+    model : Model
     options : Options
-    formats : sequence of str
-        See `blastdet.inference.writers.FORMATS`.
-    resume : bool
-        Skip smears that the journal in `out` lists for equal settings.
-    at_once : int
-        Smears that are worked on at a time, each by a thread. Memory depends on it; results, and their order, do not.
+    output : Output
 
     Raises
     ------
     BlastdetError
-        If the output folder is no good.
+        If the output folder cannot be used.
     """
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        out: Path,
-        models: Models,
-        options: Options,
-        *,
-        formats: Sequence[str] = FORMATS,
-        resume: bool = False,
-        at_once: int = 1,
-    ) -> None:
-        self.jobs, self.out, self.formats, self.at_once = jobs, out, tuple(formats), at_once
-        self.models, self.options = models, options
-        self._lock = locked(out)
-        settings = {"model": self.models.describe(), "options": asdict(self.options), "formats": sorted(self.formats)}
-        self.run_log = RunLog(out, settings, resume)
-        self.resume = resume
+    def __init__(self, jobs: Sequence[Job], model: Model, options: Options, output: Output) -> None:
+        self.jobs, self.model, self.options, self.output = jobs, model, options, output
         self.failed: dict[str, str] = {}
-        """Name of a smear: why it failed."""
+        """Name of an image: why it failed."""
+        self._names = {job.name for job in jobs}
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
         self._full_names = max(stems.values(), default=0) > 1
+        self._lock = locked(output.folder)
         self._check_names()
+        settings = {
+            "model": model.describe(),
+            "options": asdict(options),
+            "formats": sorted(output.formats),
+            "versions": dict(software()),
+        }
+        self.run_log = RunLog(output.folder, settings, output.existing)
 
     def __iter__(self) -> Iterator[Outcome]:
         postponed: list[Job] = []
-        for job, outcome in map_ordered(partial(self._try, self._first), self.jobs, self.at_once):
+        for job, outcome in map_ordered(partial(self._try, self._first), self.jobs, self.output.at_once):
             if outcome is None:
                 postponed.append(job)
             else:
-                yield self._noted(job, outcome)
-        for job, outcome in map_ordered(partial(self._try, self._second), postponed, self.at_once):
+                yield self._recorded(job, outcome)
+        for job, outcome in map_ordered(partial(self._try, self._second), postponed, self.output.at_once):
             assert outcome is not None
-            yield self._noted(job, outcome)
+            yield self._recorded(job, outcome)
 
-    def _noted(self, job: Job, outcome: Outcome) -> Outcome:
-        """Put a smear into the journal once its files are written, or among the failures."""
+    def close(self) -> None:
+        """Release the output folder for other runs."""
+        self._lock.close()
+
+    def _recorded(self, job: Job, outcome: Outcome) -> Outcome:
+        """Add an image to the run log once its files are written, or to the failures."""
         if outcome.entry is not None:
             try:
                 self.run_log.add(outcome.entry)
             except OSError as error:
-                outcome = Outcome(f"failed: {self._cannot_write(job, error)}", failed=True)
-        if outcome.failed:
-            self.failed[job.name] = outcome.line.removeprefix("failed: ")
+                outcome = Outcome(job.name, error=self._cannot_write(job, error))
+        if outcome.error is not None:
+            self.failed[job.name] = outcome.error
         return outcome
 
     def _try(self, step: Callable[[Job], Outcome | None], job: Job) -> Outcome | None:
@@ -155,134 +185,142 @@ class Batch:
             job.name.encode()
             return step(job)
         except UnicodeEncodeError:
-            line = f"{job.name!a}: a name that is not UTF-8; rename it"
+            line = f"{job.name!a}: the file name is not valid UTF-8. Rename the file"
         except BlastdetError as error:
             line = " ".join(str(error).split())
             line = line if job.name in line else f"{job.name}: {line}"
-        except Exception as error:  # noqa: BLE001  # one picture's surprise must not cost the others
+        except Exception as error:  # noqa: BLE001  # a surprise in one image must not cost the others
             line = f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-        return Outcome(f"failed: {line}", failed=True)
+        return Outcome(job.name, error=line)
 
     def stem(self, job: Job) -> Path:
-        """Path of a job's output files without their suffix; keeps the picture's own where two differ only in it."""
+        """Path of a job's output files without suffix; keeps the image's suffix where two names differ only in it."""
         name = Path(job.name)
-        return self.out / (name if self._full_names else name.with_suffix(""))
+        return self.output.folder / (name if self._full_names else name.with_suffix(""))
 
     def _files(self, job: Job) -> list[Path]:
         stem = self.stem(job)
-        return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in self.formats if kind in SUFFIXES]
+        return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in self.output.formats if kind in SUFFIXES]
 
     def _check_names(self) -> None:
-        """Refuse to write one file twice, or over a picture of the run."""
-        files = [file for job in self.jobs for file in self._files(job)] + [self.out / COCO_FILE, self.run_log.path]
-        pictures = {os.path.realpath(job.path) for job in self.jobs}
+        """Refuse to write one file twice, or over an image of the run."""
+        folder = self.output.folder
+        files = [file for job in self.jobs for file in self._files(job)] + [folder / COCO_FILE]
+        images = {os.path.realpath(job.path) for job in self.jobs}
         twice = [file for file, number in Counter(files).items() if number > 1]
-        over = [file for file in files if os.path.realpath(file) in pictures]
+        over = [file for file in files if os.path.realpath(file) in images]
         if twice or over:
-            raise BlastdetError(f"{(twice or over)[0]}: two results, or a picture, of this name; choose another --out")
+            raise BlastdetError(
+                f"{(twice or over)[0]}: two results, or a result and an image, have this name. Choose another --out"
+            )
 
     def _skip(self, job: Job) -> Outcome | None:
-        if not self.resume or not job.path.is_file() or not all(file.is_file() for file in self._files(job)):
+        resumed = self.output.existing == "resume"
+        if not resumed or not job.path.is_file() or not all(file.is_file() for file in self._files(job)):
             return None
         if not self.run_log.has(job.name, sha256_of(job.path)):
             return None
-        return Outcome(f"{job.name}: done before, skipped")
+        return Outcome(job.name, f"{job.name}: finished before, skipped")
 
     def _first(self, job: Job) -> Outcome | None:
-        """Do a smear, unless its scale is in doubt and other pictures may tell it: then later."""
-        if skipped := self._skip(job):
-            return skipped
-        with open_smear(job.path) as picture:
-            source = self.models.normalize_stain(picture)
-            scale = estimate_scale(source, self.options.mpp, self.models.detector)
-            if scale.weak and len(self.jobs) > 1:
-                return None
-            return self._write(job, detect_source(source, scale, self.models, self.options), scale, picture)
+        """Process an image, unless its scale is in doubt and other images may settle it: then later."""
+        return self._skip(job) or self._process(job, postpone=len(self.jobs) > 1)
 
-    def _second(self, job: Job) -> Outcome:
-        with open_smear(job.path) as picture:
-            source = self.models.normalize_stain(picture)
-            scale = self._consensus(source.size_wh) or estimate_scale(source, self.options.mpp, self.models.detector)
-            return self._write(job, detect_source(source, scale, self.models, self.options), scale, picture)
+    def _second(self, job: Job) -> Outcome | None:
+        return self._process(job, postpone=False)
+
+    def _process(self, job: Job, *, postpone: bool) -> Outcome | None:
+        with open_smear(job.path) as image:
+            source = self.model.normalize_stain(image)
+            second = not postpone and len(self.jobs) > 1
+            scale = (self._consensus(source.size_wh) if second else None) or estimate_scale(
+                source, self.options.mpp, self.model.detector
+            )
+            if postpone and scale.is_weak:
+                return None
+            result = replace(self.model.analyze_source(source, scale, self.options), name=job.name)
+            try:
+                files = write_result(result, self.stem(job), self.output.formats, image)
+            except OSError as error:
+                raise BlastdetError(self._cannot_write(job, error)) from error
+        coco = coco_entry(result) if "coco" in self.output.formats else {}
+        return Outcome(job.name, describe(result, files), entry=_entry(result, coco))
 
     def _consensus(self, size_wh: tuple[int, int]) -> ScaleEstimate | None:
-        """Median scale of the run's pictures of this size that many red cells measured: one camera, one objective."""
-        entries = self.run_log.entries([job.name for job in self.jobs])
-        measured = [e["mpp"] for e in entries if e["size_wh"] == list(size_wh) and e["mpp_measured"]]
+        """Median scale of the run's images of this size that many red cells settled: one camera, one objective."""
+        measured = self.run_log.measured(size_wh, self._names)
         if not measured:
             return None
         x, y = np.median(np.array(measured), axis=0).tolist()
-        return ScaleEstimate((x, y), f"red cells of {len(measured)} other pictures of this size")
-
-    def _write(self, job: Job, report: SmearReport, scale: ScaleEstimate, picture: Source) -> Outcome:
-        try:
-            files = write_smear(report, job.name, self.stem(job), self.formats, picture)
-            entry = coco_entry(report, job.name) if "coco" in self.formats else {}
-            measured = scale.source.startswith("red cells (") and not scale.weak
-        except OSError as error:
-            raise BlastdetError(self._cannot_write(job, error)) from error
-        note = _entry(report, job.name, entry) | {"mpp_measured": measured}
-        return Outcome(describe(report, job.name, files), entry=note)
+        return ScaleEstimate((x, y), "other_images", n_images=len(measured))
 
     def _cannot_write(self, job: Job, error: OSError) -> str:
-        return f"{job.name}: results cannot be written to {self.out} ({error.strerror})"
+        return f"{job.name}: results cannot be written to {self.output.folder} ({error.strerror})"
 
     def finish(self, say: Callable[[str], None]) -> int:
         """Write the COCO file, print totals and failures; returns the number of failures."""
         names = [job.name for job in self.jobs if job.name not in self.failed]
-        if "coco" in self.formats and len(self.failed) < len(self.jobs):
-            path = write_coco(self.run_log.entries(names), self.models.classes, self.out / COCO_FILE)
+        if "coco" in self.output.formats and len(self.failed) < len(self.jobs):
+            path = write_coco(self.run_log.entries(names), self.model.classes, self.output.folder / COCO_FILE)
             say(f"wrote {path}")
         done = list(self.run_log.entries(names)) if len(self.jobs) > 1 else []
         if done:
-            total: Counter[str] = Counter()
-            for entry in done:
-                total.update(entry["sorted_counts"])
-            area = sum(entry["area_mm2"] for entry in done)
-            counts = ", ".join(f"{name} {number}" for name, number in total.items())
-            say(f"total of {len(done)} smears: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
-            if self.models.classifier is not None:
-                say("taken together, as if they were fields of one smear:")
-                found = second_stage.total([entry["white_cells"] for entry in done], self.models.classifier.card)
-                for line in second_stage.in_words(found):
-                    say(f"  {line}")
-                if warning := second_stage.warning(found):
-                    say(f"  note: {warning}")
+            self._say_total(done, say)
         if self.failed and len(self.jobs) > 1:
             say(f"{len(self.failed)} of {len(self.jobs)} failed:")
             for line in self.failed.values():
                 say(f"  {line}")
         return len(self.failed)
 
+    def _say_total(self, done: list[dict[str, Any]], say: Callable[[str], None]) -> None:
+        total: Counter[str] = Counter()
+        for entry in done:
+            total.update(entry["counts"])
+        area = sum(entry["area_mm2"] for entry in done)
+        counts = ", ".join(f"{_label(name, total)} {number}" for name, number in total.items())
+        say(f"total of {len(done)} images: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
+        if self.model.classifier is not None:
+            say("all images together, as fields of one smear:")
+            found = blast_fraction.combine([entry["white_cells"] for entry in done], self.model.classifier.card)
+            for line in found.summary():
+                say(f"  {line}")
+            if warning := found.warning():
+                say(f"  note: {warning}")
 
-def _entry(report: SmearReport, name: str, coco: dict[str, Any]) -> dict[str, Any]:
-    figures = summary(report)
+
+def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:
+    figures = summary(result)
+    found = result.blast_fraction
     return {
-        "name": name,
-        "image_sha256": report.image_sha256,
-        "size_wh": list(report.size_wh),
-        "mpp": list(report.mpp),
+        "name": result.name,
+        "image_sha256": result.image_sha256,
+        "size_wh": list(result.size_wh),
+        "mpp": list(result.mpp),
+        "mpp_measured": result.scale.is_measured,
         "counts": figures["counts"],
-        "sorted_counts": report.sorted_counts,
-        "white_cells": None if (found := report.blasts) is None else found.parts,
+        "white_cells": None if found is None else found.parts,
         "area_mm2": figures["area_mm2"],
-        "seconds": round(report.seconds, 3),
+        "seconds": round(result.seconds, 3),
         **coco,
     }
 
 
-def describe(report: SmearReport, name: str, files: Sequence[Path]) -> str:
-    """What is printed of one smear: a small table, the scale and where it comes from, the files."""
-    width, height = report.size_wh
-    x, y = report.mpp
+def _label(kind: str, counts: Any) -> str:
+    return "other wbc" if kind == "wbc" and "blast" in counts else kind
+
+
+def describe(result: Result, files: Sequence[Path]) -> str:
+    """What is printed of one image: a small table, the scale and where it comes from, the files."""
+    width, height = result.size_wh
+    x, y = result.mpp
     scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
-    lines = [f"{name}: {width} x {height} px, {scale} µm/px ({report.mpp_source}), {report.seconds:.2f} s"]
-    lines += [f"  note: {warning}" for warning in report.warnings]
+    lines = [f"{result.name}: {width} x {height} px, {scale} µm/px ({result.scale.describe()}), {result.seconds:.2f} s"]
+    lines += [f"  note: {warning}" for warning in result.warnings]
     lines.append(f"  {'class':<13}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}")
-    for cell_class, number in report.sorted_counts.items():
-        density = number / report.area_mm2
-        lines.append(f"  {cell_class:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
-    if report.blasts is not None:
-        lines += [f"  {line}" for line in second_stage.in_words(report.blasts)]
+    for kind, number in result.counts.items():
+        density = number / result.area_mm2
+        lines.append(f"  {_label(kind, result.counts):<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+    if result.blast_fraction is not None:
+        lines += [f"  {line}" for line in result.blast_fraction.summary()]
     lines += [f"  wrote {path}" for path in files]
     return "\n".join(lines)

@@ -1,20 +1,25 @@
-"""The journal of a run: one line for each smear that is done, so that ``--resume`` can go on after a kill.
+"""The log of a run: one line for each finished image, so that ``--resume`` can continue after an interruption.
 
-The first line says what the run was asked; a journal of another model or other settings is refused, not mixed.
+The first line holds the settings. A log made with other settings, another model or other program versions is refused.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import ConfigError, differing
 
 RUN_LOG = "run.jsonl"
+
+Existing = Literal["refuse", "resume", "overwrite"]
+"""What to do where the output folder holds a run already."""
+
+_KEYS = {"name", "image_sha256", "counts", "size_wh", "mpp", "mpp_measured"}
 
 
 class RunLog:
@@ -24,44 +29,68 @@ class RunLog:
     ----------
     folder : Path
     settings : dict
-        What a smear's result depends on besides its picture.
-    resume : bool
-        Keep what an earlier run with the same settings did.
+        What the results depend on besides the images.
+    existing : {"refuse", "resume", "overwrite"}
 
     Raises
     ------
     ConfigError
-        If there is a journal of other settings to resume.
+        If there is a log that must not be replaced, or one of other settings that cannot be continued.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], existing: Existing = "refuse") -> None:
         self.path = folder / RUN_LOG
-        self._done: dict[str, str] = {}
+        self._done: dict[str, dict[str, Any]] = {}
         head = json.loads(json.dumps({"settings": settings}))
-        if resume and self.path.is_file():
-            lines = list(_whole_lines(self.path))
-            if other := differing(lines[0] if lines else None, head):
-                what = ", ".join(key.removeprefix("settings.") for key in other)
-                raise ConfigError(f"{self.path}: another model or other settings before ({what}); leave out --resume")
-            for number, entry in enumerate(lines[1:], start=2):
-                if not isinstance(entry, dict) or not {"name", "image_sha256", "sorted_counts"} <= entry.keys():
-                    raise ConfigError(f"{self.path}: line {number} is none of ours; leave out --resume")
-                self._done[str(entry["name"])] = str(entry["image_sha256"])
-            _keep(self.path, [head, *lines[1:]])
-        else:
-            _keep(self.path, [head])
+        entries: list[dict[str, Any]] = []
+        if self.path.is_file():
+            if (
+                existing == "refuse" and len(list(_whole_lines(self.path))) > 1
+            ):  # a run that finished no image is no loss
+                raise ConfigError(
+                    f"{folder}: contains the results of an earlier run. Continue it with --resume, replace it with "
+                    "--overwrite, or choose another --out"
+                )
+            if existing == "resume":
+                entries = self._read(head)
+        for entry in entries:
+            self._remember(entry)
+        _keep(self.path, [head, *entries])
+
+    def _read(self, head: dict[str, Any]) -> list[dict[str, Any]]:
+        lines = list(_whole_lines(self.path))
+        if other := differing(lines[0] if lines else None, head):
+            what = ", ".join(key.removeprefix("settings.") for key in other)
+            raise ConfigError(
+                f"{self.path}: cannot resume, the earlier run differs in {what}. Choose another --out, or --overwrite"
+            )
+        for number, entry in enumerate(lines[1:], start=2):
+            if not isinstance(entry, dict) or not entry.keys() >= _KEYS:
+                raise ConfigError(f"{self.path}: line {number} is not an entry of a run log. Use --overwrite")
+        return lines[1:]
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        self._done[str(entry["name"])] = {key: entry[key] for key in ("image_sha256", "size_wh", "mpp", "mpp_measured")}
 
     def has(self, name: str, image_sha256: str) -> bool:
-        """Whether the very same picture was done under this name."""
-        return self._done.get(name) == image_sha256
+        """Whether the very same image was finished under this name."""
+        return name in self._done and self._done[name]["image_sha256"] == image_sha256
+
+    def measured(self, size_wh: tuple[int, int], names: Collection[str]) -> list[tuple[float, float]]:
+        """Scales measured on enough red cells, of the finished images of this size and with these names."""
+        return [
+            (float(done["mpp"][0]), float(done["mpp"][1]))
+            for name, done in self._done.items()
+            if name in names and done["mpp_measured"] and list(done["size_wh"]) == list(size_wh)
+        ]
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Note that a smear is done; its files are written by now.
+        """Record that an image is finished; its files are written by now.
 
         Raises
         ------
         OSError
-            If it cannot be noted, or somebody took the journal away; what was noted before stays as it is.
+            If it cannot be recorded, or the log was removed; earlier entries stay as they are.
         """
         with self.path.open("r+b") as stream:
             end = stream.seek(0, os.SEEK_END)
@@ -69,12 +98,12 @@ class RunLog:
                 stream.write(json.dumps(entry).encode() + b"\n")
                 stream.flush()
             except OSError:
-                stream.truncate(end)  # half a line would swallow the next one
+                stream.truncate(end)  # half a line would corrupt the next one
                 raise
-        self._done[entry["name"]] = entry["image_sha256"]
+        self._remember(entry)
 
     def entries(self, names: list[str]) -> Iterator[dict[str, Any]]:
-        """What was noted of the smears with these names, in the order of the names, the latest note of each."""
+        """Entries of the images with these names, in the order of the names; the latest of each."""
         if not self.path.is_file():
             return
         offsets: dict[str, int] = {}
@@ -91,7 +120,7 @@ class RunLog:
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines up to one that a kill cut short."""
+    """Lines up to one that an interruption cut short."""
     with path.open("rb") as stream:
         for line in stream:
             try:

@@ -1,9 +1,9 @@
-"""The scale of a picture: given, stated by the file, or measured by its red cells.
+"""The scale of an image: given, stated by the file, or measured on its red cells.
 
-Two measurements in a row. `ruler` looks for discs and needs no model. Then the detector looks: at a scale that is
-about right it boxes red cells, and their median width, 7.5 µm, says how far off the scale was. The detector was
-trained with pictures enlarged by 0.7 to 1.4, so a start within that range is drawn to the right scale; where the ruler
-finds nothing, or the detector finds too little there, a ladder of scales is tried.
+Measuring takes two steps. `estimate_mpp` fits ellipses to red cells and needs no model. Then the detector is run: at a
+scale that is about right it boxes red cells, and their median width, 7.5 µm, tells how far off the scale was. The
+detector was trained on images enlarged by 0.7 to 1.4, so a start within that range converges to the right scale. Where
+`estimate_mpp` detects nothing, or the detector detects too little there, a series of scales is tried.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from blastdet.models.detector import Detector
 from blastdet.segmentation.mpp_estimation import estimate_mpp
 
 COARSEST_MPP = 0.8
-"""A picture of more µm per pixel has no detail to find cells by: a red cell is nine pixels wide there."""
+"""Coarser images show too little detail to detect cells: a red cell is nine pixels wide at this scale."""
 
 FEW_RED_CELLS = 5
-"""Fewer red cells than this measure a picture only if no other picture of the run can."""
+"""Fewer red cells than this settle the scale of an image only if no other image of the run can."""
 
 _WINDOW = 2400  # side, in pixels, of what is looked at of a large picture
 _LOOK_UM = 128  # side of what the detector is shown: some hundred red cells, and no more work than that
@@ -41,31 +41,56 @@ _ROUNDS = 3
 _TOLERANCE = 0.35  # how far (log) the scale may be off before the detector's word counts less
 
 
+Origin = Literal["given", "file", "red_cells", "other_images", "unknown"]
+
+
 @dataclass(frozen=True)
 class ScaleEstimate:
-    """The scale of one picture and where it comes from.
+    """The scale of one image and where it comes from.
 
     Parameters
     ----------
     mpp : (float, float) or None
-        Micrometres per pixel; ``None`` where nothing tells.
-    source : str
-        ``"given"``, ``"file"``, ``"red cells (n=57)"``; or why nothing tells.
-    weak : bool
-        Whether it rests on too few red cells to be believed against other pictures of the same run.
+        Micrometres per pixel along x and y; ``None`` where it could not be determined.
+    origin : str
+        ``"given"`` by the user, stated by the ``"file"``, measured on the ``"red_cells"`` of the image or of
+        ``"other_images"`` of the run, or ``"unknown"``.
     n_cells : int
         Red cells it was measured on.
+    n_images : int
+        Images it was measured on, where these are others.
+    reason : str
+        Why it is unknown.
     warnings : tuple of str
     seconds : float
-        Time the measurement took.
+        Time that the measurement took.
     """
 
     mpp: Scale | None
-    source: str
-    weak: bool = False
+    origin: Origin
     n_cells: int = 0
+    n_images: int = 0
+    reason: str = ""
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it rests on so few red cells that other images of the same run are the better guide."""
+        return self.origin == "unknown" or (self.origin == "red_cells" and self.n_cells < FEW_RED_CELLS)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether it was measured on enough red cells of the image itself."""
+        return self.origin == "red_cells" and not self.is_weak
+
+    def describe(self) -> str:
+        """Where the scale comes from, for people: ``given``, ``file``, ``red cells (n=57)``, ..."""
+        if self.origin == "red_cells":
+            return f"red cells (n={self.n_cells})"
+        if self.origin == "other_images":
+            return f"red cells of {self.n_images} other images of this size"
+        return self.reason if self.origin == "unknown" else self.origin
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,13 +127,13 @@ def estimate_scale(source: Source, asked: Scale | Literal["auto"] | None, detect
             n, mpp = len(look.sizes), look.mpp
     seconds = time.perf_counter() - start
     if mpp is None:
-        return ScaleEstimate(None, found.reason, weak=True, seconds=seconds)
+        return ScaleEstimate(None, "unknown", reason=found.reason, seconds=seconds)
     warnings = []
     if max(mpp) > _SQUEEZED * min(mpp):
-        warnings.append(f"picture looks squeezed: its red cells are {mpp[0] / mpp[1]:.2f} times as tall as wide")
+        warnings.append(f"the image looks squeezed: its red cells are {mpp[0] / mpp[1]:.2f} times as tall as wide")
     if n < FEW_RED_CELLS:
-        warnings.append(f"scale measured on {n} red cells only; give it with --mpp if it is known")
-    return ScaleEstimate(mpp, f"red cells (n={n})", n < FEW_RED_CELLS, n, tuple(warnings), seconds)
+        warnings.append(f"scale measured on {n} red cells only; pass --mpp if it is known")
+    return ScaleEstimate(mpp, "red_cells", n, warnings=tuple(warnings), seconds=seconds)
 
 
 def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -> WidthHeight:
@@ -120,8 +145,7 @@ def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -
         If the picture is too coarse to show cells.
     """
     if max(mpp) > COARSEST_MPP:
-        expected = f"at most {COARSEST_MPP} expected"
-        raise ScaleError(f"{path}: {max(mpp):.3g} µm/px found, {expected}: too coarse to show cells")
+        raise ScaleError(f"{path}: expected at most {COARSEST_MPP} µm/px to show cells, got {max(mpp):.3g}")
     factor = (mpp[0] / card_mpp, mpp[1] / card_mpp)
     return max(1, round(size_wh[0] * factor[0])), max(1, round(size_wh[1] * factor[1]))
 

@@ -77,7 +77,7 @@ def test_demo_smear(tmp_path):
     sorted_ = document["white_cells"]
     assert sorted_["n"] == sorted_["blasts"] + sorted_["others"] + sorted_["unsure"]
     assert sorted_["n"] + sorted_["erythroblasts"] == len(found)
-    assert f"{sorted_['n']} white cells = " in run.stdout
+    assert f"of {sorted_['n']} white cells, " in run.stdout
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):
@@ -103,9 +103,9 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
     blasts, others, unsure = (
         sum(document["white_cells"][name] for document in counted) for name in ("blasts", "others", "unsure")
     )
-    assert f"total of 3 smears: blast {blasts}, other wbc {others}, unsure {unsure}" in run.stdout
-    together = run.stdout[run.stdout.index("taken together") :]
-    assert f"{blasts + others + unsure} white cells = " in together
+    assert f"total of 3 images: blast {blasts}, other wbc {others}, unsure {unsure}" in run.stdout
+    together = run.stdout[run.stdout.index("all images together") :]
+    assert f"Blasts: {blasts} of {blasts + others + unsure} white cells" in together
     assert len(coco["annotations"]) > sum(len(document["cells"]) for document in counted)
     assert min(row["score"] for row in coco["annotations"]) < 0.1
 
@@ -147,12 +147,12 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
     [
         (["missing.jpg"], "missing.jpg: no picture found"),
         ([SMEAR, "--weights", "nope"], "nope: no card.json found"),
-        ([SMEAR, "--mpp", "0"], "0.001 to 100 µm per pixel expected"),
-        ([SMEAR, "--mpp", "fine"], "a number, two numbers X,Y or auto expected"),
-        ([SMEAR, "--mpp", "9"], "too coarse to show cells"),
-        ([SMEAR, "--mpp", "1e-9"], "0.001 to 100 µm per pixel expected"),
-        ([""], "an empty path found"),
-        ([SMEAR, "--format", "xml"], "xml found; some of json, csv, coco, geojson, overlay expected"),
+        ([SMEAR, "--mpp", "0"], "--mpp: expected µm/px between 0.001 and 100, got"),
+        ([SMEAR, "--mpp", "fine"], "--mpp: expected a number, a pair (x, y), 'auto' or None as µm/px, got 'fine'"),
+        ([SMEAR, "--mpp", "9"], "expected at most 0.8 µm/px to show cells, got 9"),
+        ([SMEAR, "--mpp", "1e-9"], "--mpp: expected µm/px between 0.001 and 100, got"),
+        ([""], "got an empty path"),
+        ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, got xml"),
         ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
         ([SMEAR, "--device", "cuda"], "device cuda: onnxruntime-gpu expected"),
         ([SMEAR, "--device", "abacus"], "device: abacus found"),
@@ -171,7 +171,7 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path, words, line):
 def test_a_blank_field_says_so_and_asks_for_the_scale(tmp_path):
     Image.new("RGB", (640, 480), (235, 230, 235)).save(tmp_path / "blank.png")
     run = _run("detect", "blank.png", cwd=tmp_path, code=2)
-    assert "blank.png: µm/px unknown" in run.stderr and "--mpp" in run.stderr
+    assert "blank.png: could not determine the scale" in run.stderr and "Pass --mpp" in run.stderr
 
 
 def test_a_field_without_red_cells_takes_the_scale_of_its_neighbours(tmp_path):
@@ -185,9 +185,9 @@ def test_a_field_without_red_cells_takes_the_scale_of_its_neighbours(tmp_path):
     Image.new("RGB", (640, 480), (250, 235, 215)).save(folder / "other camera.png")
     run = _run("detect", folder, "--format", "json", cwd=tmp_path, code=1)
     blank = json.loads((tmp_path / "blastdet-out/blank.json").read_text("utf-8"))
-    assert blank["mpp_source"] == "red cells of 3 other pictures of this size" and blank["counts"]["wbc"] == 0
+    assert blank["mpp_source"] == "red cells of 3 other images of this size" and blank["counts"]["wbc"] == 0
     assert blank["mpp"][0] == pytest.approx(0.1, rel=0.15)
-    assert "other camera.png: µm/px unknown" in run.stderr
+    assert "other camera.png: could not determine the scale" in run.stderr
 
 
 def test_resume_skips_what_is_done(tmp_path, crops):
@@ -195,10 +195,10 @@ def test_resume_skips_what_is_done(tmp_path, crops):
     _run(*words, cwd=tmp_path)
     before = (tmp_path / "blastdet-out/detections.coco.json").read_bytes()
     run = _run(*words, "--resume", cwd=tmp_path)
-    assert run.stdout.count("done before, skipped") == 3
+    assert run.stdout.count("finished before, skipped") == 3
     assert (tmp_path / "blastdet-out/detections.coco.json").read_bytes() == before
     other = _run(*words[:2], "--mpp", "0.2", "--format", "json,coco", "--resume", cwd=tmp_path, code=2)
-    assert "another model or other settings before (options.mpp)" in other.stderr
+    assert "the earlier run differs in options.mpp" in other.stderr
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
@@ -231,12 +231,12 @@ def test_results_are_never_taken_for_smears(tmp_path, crops):
     folder.mkdir()
     (folder / "a.png").write_bytes((crops / "a.png").read_bytes())
     first = _run("detect", ".", "--mpp", DEMO_MPP, "--out", "results", cwd=folder)
-    again = _run("detect", ".", "--mpp", DEMO_MPP, "--out", "results", cwd=folder)
+    again = _run("detect", ".", "--mpp", DEMO_MPP, "--out", "results", "--overwrite", cwd=folder)
     assert "total of" not in first.stdout + again.stdout
     before = (folder / "a.png").read_bytes()
     (folder / "a.overlay.jpg").write_bytes((crops / "b.jpg").read_bytes())
     clash = _run("detect", folder, "--mpp", DEMO_MPP, "--out", folder / "x" / "..", cwd=tmp_path, code=2)
-    assert "no picture" in clash.stderr or "choose another --out" in clash.stderr
+    assert "no picture" in clash.stderr or "Choose another --out" in clash.stderr
     assert (folder / "a.png").read_bytes() == before
     assert (folder / "a.overlay.jpg").read_bytes() == (crops / "b.jpg").read_bytes()
 
@@ -282,7 +282,7 @@ def test_a_run_without_success_keeps_the_last_good_coco_file(tmp_path, crops):
     _run("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "coco", cwd=tmp_path)
     before = (tmp_path / "blastdet-out/detections.coco.json").read_bytes()
     (tmp_path / "empty.png").write_bytes(b"")
-    _run("detect", "empty.png", "--format", "coco", cwd=tmp_path, code=2)
+    _run("detect", "empty.png", "--format", "coco", "--overwrite", cwd=tmp_path, code=2)
     assert (tmp_path / "blastdet-out/detections.coco.json").read_bytes() == before
 
 
@@ -322,13 +322,35 @@ def test_two_pictures_of_one_stem_keep_their_own_files(tmp_path, crops):
     assert {path.name for path in (tmp_path / "blastdet-out").glob("x*")} == {"x.png.json", "x.jpg.json"}
 
 
-def test_python_api(tmp_path):
-    import blastdet
+def test_results_of_an_earlier_run_are_never_replaced_silently(tmp_path, crops):
+    words = ("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "json")
+    _run(*words, cwd=tmp_path)
+    out = tmp_path / "blastdet-out"
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    again = _run("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "json", cwd=tmp_path, code=2)
+    assert "contains the results of an earlier run" in again.stderr and "--overwrite" in again.stderr
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    _run("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "json", "--overwrite", cwd=tmp_path)
+    assert (out / "b.json").is_file()
+    both = _run(*words, "--overwrite", "--resume", cwd=tmp_path, code=2)
+    assert "expected --resume or --overwrite, got both" in both.stderr
 
-    report = blastdet.detect(SMEAR, mpp=(0.1, 0.1), min_score=0.01)
-    assert report.counts["blast"] + report.counts["wbc"] >= 9
-    assert report.blasts.n + report.blasts.erythroblasts == report.counts["blast"] + report.counts["wbc"]
-    assert len(report.candidates) > len(report.detections)
+
+def test_a_run_that_finished_nothing_does_not_block_the_next(tmp_path):
+    Image.new("RGB", (640, 480), (235, 230, 235)).save(tmp_path / "blank.png")
+    _run("detect", "blank.png", cwd=tmp_path, code=2)
+    _run("detect", "blank.png", "--mpp", DEMO_MPP, cwd=tmp_path)
+
+
+def test_resume_refuses_a_run_of_another_version(tmp_path, crops):
+    words = ("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "json")
+    _run(*words, cwd=tmp_path)
+    log = tmp_path / "blastdet-out/run.jsonl"
+    head, *rest = log.read_text().splitlines()
+    settings = json.loads(head)
+    settings["settings"]["versions"]["blastdet"] = "0.0.1"
+    log.write_text("\n".join([json.dumps(settings), *rest]) + "\n")
+    assert "differs in versions.blastdet" in _run(*words, "--resume", cwd=tmp_path, code=2).stderr
 
 
 @pytest.mark.parametrize("mpp", ["0.1", "0.1,0.12"])

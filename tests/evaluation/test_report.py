@@ -29,7 +29,7 @@ from blastdet.evaluation.evaluate import evaluate
 from blastdet.evaluation.predict import Predictions, from_model
 from blastdet.evaluation.reporting.html_report import render
 from blastdet.imaging.io import write_image
-from blastdet.inference import pipeline
+from blastdet.inference.model import Model
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 
 MPP = (0.5, 0.5)
@@ -119,7 +119,7 @@ def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path])
 
 def test_evaluate_a_model(data: Path, tmp_path: Path) -> None:
     """A detector that finds the marks exactly, through the Python API: everything from image to figure is real."""
-    dataset, models = registry.read(data), pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
+    dataset, models = registry.read(data), Model(FakeDetector(fake_card(mpp=0.5)), tmp_path)
     done: list[int] = []
     predictions = from_model(models, dataset, mpp=(0.5, 0.5), progress=lambda: done.append(1))
     evaluation = evaluate(dataset, predictions, resamples=5)
@@ -131,7 +131,7 @@ def test_evaluate_a_model(data: Path, tmp_path: Path) -> None:
 
 
 def test_an_unreadable_image_is_an_error_or_is_listed(data: Path, tmp_path: Path) -> None:
-    dataset, models = registry.read(data), pipeline.Models(FakeDetector(fake_card(mpp=0.5)), tmp_path)
+    dataset, models = registry.read(data), Model(FakeDetector(fake_card(mpp=0.5)), tmp_path)
     gone = replace(dataset.samples[0], path=tmp_path / "gone.png")
     broken = replace(dataset, samples=(gone, *dataset.samples[1:]))
     with pytest.raises(BlastdetError, match=r"gone\.png"):

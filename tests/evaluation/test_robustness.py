@@ -14,7 +14,7 @@ from blastdet.cli import cli
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.evaluation.robustness import CORRUPTIONS, blur, hue, jpeg, lamp, stain, steps, stress
 from blastdet.imaging.io import write_image
-from blastdet.inference.pipeline import Models
+from blastdet.inference.model import Model
 from blastdet.models.fake_detector import FakeDetector, fake_card
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
@@ -66,7 +66,7 @@ def films(tmp_path):
 
 
 def test_a_model_gets_worse_as_pictures_do(films):
-    models = Models(FakeDetector(fake_card(0.5)), films)
+    models = Model(FakeDetector(fake_card(0.5)), films)
     truth = Detections([[20, 50, 41, 71], [70, 50, 91, 71], [120, 50, 141, 71]])
     smears = [
         Sample(films / f"{i}.png", (160, 128), (0.5, 0.5), f"g{i}", annotated=("wbc",), truth=truth) for i in range(3)

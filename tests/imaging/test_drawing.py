@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from blastdet.core.palette import COLOURS
-from blastdet.core.results import SmearReport
 from blastdet.core.types import Detections
 from blastdet.imaging.drawing import draw
 
@@ -24,9 +21,8 @@ class _Plain:
         return np.full((height, width, 3), 200, np.uint8)
 
 
-def _report(size_wh, mpp, cells):
-    parameters = {"thresholds": {"wbc": 0.5, "rbc": 0.5}}
-    return SmearReport(Path("x.png"), size_wh, mpp, "given", cells, cells, "", parameters=parameters)
+def _draw(size_wh, mpp, cells):
+    return draw(_Plain(size_wh), cells, mpp, {"wbc": 1, "rbc": 2})
 
 
 @pytest.mark.parametrize(
@@ -41,7 +37,7 @@ def _report(size_wh, mpp, cells):
     ],
 )
 def test_size_and_square_pixels(size_wh, mpp, expected_wh):
-    picture = draw(_Plain(size_wh), _report(size_wh, mpp, Detections.empty()))
+    picture = _draw(size_wh, mpp, Detections.empty())
     assert picture.shape[1] == pytest.approx(expected_wh[0], abs=1)
     caption = picture.shape[0] - expected_wh[1]
     assert caption > 10 if expected_wh[0] >= 60 else caption == 0
@@ -52,7 +48,7 @@ def test_size_and_square_pixels(size_wh, mpp, expected_wh):
 def test_boxes_are_drawn_where_the_cells_are(size_wh):
     unit = np.array([*size_wh, *size_wh])
     cells = Detections(np.array([[0.2, 0.3, 0.4, 0.5], [0.6, 0.6, 0.7, 0.75]]) * unit, [0.9, 0.8], [1, 2])
-    picture = draw(_Plain(size_wh), _report(size_wh, (0.2, 0.2), cells)).astype(int)
+    picture = _draw(size_wh, (0.2, 0.2), cells).astype(int)
     height = round(size_wh[1] * picture.shape[1] / size_wh[0])
     for (x1, y1, x2, y2), name in zip([(0.2, 0.3, 0.4, 0.5), (0.6, 0.6, 0.7, 0.75)], ("wbc", "rbc"), strict=True):
         left, right, middle = (round(v * picture.shape[1]) for v in (x1, x2, (x1 + x2) / 2))
@@ -67,5 +63,5 @@ def test_boxes_are_drawn_where_the_cells_are(size_wh):
 
 def test_a_label_never_leaves_the_picture():
     cells = Detections([[0, 0, 60, 40], [580, 0, 640, 30], [0, 440, 30, 480]], label=[1, 1, 1])
-    picture = draw(_Plain((640, 480)), _report((640, 480), (0.2, 0.2), cells))
+    picture = _draw((640, 480), (0.2, 0.2), cells)
     assert picture.shape[1] == 900 and picture.dtype == np.uint8

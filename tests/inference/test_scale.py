@@ -45,7 +45,7 @@ def test_any_magnification(sample, detector, factor):
     rgb = resize(sample, (round(1600 * factor), round(1200 * factor)))
     found = estimate_scale(Memory(rgb), None, detector)
     assert found.mpp == pytest.approx((MPP / factor, MPP / factor), rel=0.12)
-    assert found.source.startswith("red cells (n=") and not found.weak
+    assert found.origin == "red_cells" and found.describe().startswith("red cells (n=") and found.is_measured
 
 
 def test_a_squeezed_picture_is_told_and_measured_on_each_axis(sample, detector):
@@ -70,7 +70,7 @@ def test_where_there_are_no_red_cells_nothing_is_guessed(detector, kind):
     if kind == "ramp":
         rgb[:] = np.linspace(150, 255, 400).astype(np.uint8)[None, :, None]
     found = estimate_scale(Memory(rgb), None, detector)
-    assert found.mpp is None and found.weak and found.source
+    assert found.mpp is None and found.origin == "unknown" and found.is_weak and found.reason
 
 
 def test_a_detector_without_red_cells_leaves_it_to_the_ruler(sample):
@@ -84,14 +84,14 @@ def test_what_is_given_or_stated_is_not_measured(sample, detector):
     source = Memory(sample)
     assert estimate_scale(source, (0.3, 0.4), detector).mpp == (0.3, 0.4)
     source.mpp = (0.25, 0.25)
-    assert estimate_scale(source, None, detector).source == "file"
-    assert estimate_scale(source, "auto", detector).source.startswith("red cells")
+    assert estimate_scale(source, None, detector).origin == "file"
+    assert estimate_scale(source, "auto", detector).origin == "red_cells"
 
 
 def test_sizes_at_the_cards_scale():
     assert scaled_size((640, 480), (0.1, 0.05), 0.2, SMEAR) == (320, 120)
     assert scaled_size((1, 1), (0.01, 0.01), 0.2, SMEAR) == (1, 1)
-    with pytest.raises(ScaleError, match=r"smear\.jpg: 1 µm/px found, at most 0\.8 expected"):
+    with pytest.raises(ScaleError, match=r"smear\.jpg: expected at most 0\.8 µm/px to show cells, got 1"):
         scaled_size((640, 480), (1, 1), 0.2, SMEAR)
 
 
@@ -100,7 +100,7 @@ def test_a_squeezed_field_does_as_well_as_the_same_field_unsqueezed(data_dir, de
     """Hand-boxed ALL fields, 224 px squeezed from 4:3: the same cells are found in them and in the stretched ones."""
     from blastdet.core.boxes import iou_matrix
     from blastdet.datasets.formats.coco import read
-    from blastdet.inference.pipeline import find_cells
+    from blastdet.inference.tiled_detection import find_cells
 
     boxes = Path(__file__).parents[2] / "datasets/all_fields_boxes.json"
     found = {"squeezed": 0, "stretched": 0}

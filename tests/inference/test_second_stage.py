@@ -16,12 +16,12 @@ from blastdet.core.errors import WeightsError
 from blastdet.core.model_card import ValidationCounts
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import coco
-from blastdet.imaging import drawing
 from blastdet.imaging.io import open_smear, write_image
-from blastdet.inference import second_stage
-from blastdet.inference.batch import Batch, Job, describe
-from blastdet.inference.pipeline import Models, Options, _check_pair, detect_smear
-from blastdet.inference.writers import coco_entry, to_dict, write_coco
+from blastdet.inference.batch import Batch, Job, Output, describe
+from blastdet.inference.blast_fraction import combine, corrected_fraction, count_white_cells
+from blastdet.inference.model import Model, Options, _check_pair
+from blastdet.inference.second_stage import classify_cells
+from blastdet.inference.writers import coco_entry, write_coco
 from blastdet.models.fake_classifier import FakeClassifier, fake_classifier_card
 from blastdet.models.fake_detector import FakeDetector, fake_card
 
@@ -49,7 +49,7 @@ def judged(tmp_path):
     path, boxes = _smear(tmp_path, KINDS)
     with open_smear(path) as source:
         cells = Detections(boxes, label=[WBC] * 5 + [2], score=[0.9] * 6)
-        return second_stage.classify_cells(source, cells, (0.5, 0.5), FakeClassifier())
+        return classify_cells(source, cells, (0.5, 0.5), FakeClassifier())
 
 
 def test_labels_follow_the_threshold_and_unsure_is_apart(judged):
@@ -66,30 +66,29 @@ def test_only_a_cell_that_is_surely_an_erythroblast_leaves_the_white_cells(limit
     point = CARD.thresholds["blast"].model_copy(update={"value": limit})
     card = CARD.model_copy(update={"thresholds": {**CARD.thresholds, "erythroblast": point}})
     with open_smear(path) as source:
-        judged = second_stage.classify_cells(
-            source, Detections(boxes, label=[WBC], score=[0.9]), (0.5, 0.5), FakeClassifier(card)
-        )
-    assert judged.cell_type.tolist() == [name] and second_stage.count(judged, card).n == (0 if name else 1)
+        judged = classify_cells(source, Detections(boxes, label=[WBC], score=[0.9]), (0.5, 0.5), FakeClassifier(card))
+    assert judged.cell_type.tolist() == [name] and count_white_cells(judged, card).n == (0 if name else 1)
 
 
 def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
-    found = second_stage.count(judged, CARD)
+    found = count_white_cells(judged, CARD)
     assert (found.n, found.blasts, found.others, found.unsure, found.erythroblasts) == (4, 1, 1, 2, 1)
     assert found.called == 2
-    lines = second_stage.in_words(found)
-    assert lines[0] == "4 white cells = 1 blast + 1 other + 2 unsure; erythroblasts 1 (25.0 per 100 white cells)"
-    assert "25.0% of white cells" in lines[1] and "sampling error only" in lines[1]
-    assert "between 25.0% and 75.0%" in lines[2]
-    assert lines[-1] == "fewer than 200 white cells counted"
+    finding, dependence, advice = found.summary()
+    assert finding.startswith("Blasts: 1 of 4 white cells, 25.0 %") and finding.count("95 % CI") == 1
+    assert "2 cells are uncertain (25.0–75.0 % with them)" in dependence
+    assert (
+        advice == "Review the uncertain cells (`blastdet review`) and count 196 more cells for a 200-cell differential."
+    )
 
 
 def test_no_white_cell_is_an_empty_result(tmp_path):
     path, _ = _smear(tmp_path, KINDS[:1])
     classifier = FakeClassifier()
     with open_smear(path) as source:
-        cells = second_stage.classify_cells(source, Detections.empty(), (0.5, 0.5), classifier)
-    found = second_stage.count(cells, CARD)
-    assert found.n == 0 and found.corrected is None and second_stage.in_words(found)[0].startswith("0 white cells")
+        cells = classify_cells(source, Detections.empty(), (0.5, 0.5), classifier)
+    found = count_white_cells(cells, CARD)
+    assert found.n == 0 and found.corrected is None and found.summary() == ["No white cells detected."]
     assert classifier.seen == []
 
 
@@ -97,16 +96,14 @@ def test_a_cell_of_one_pixel_and_one_at_the_corner_are_judged(tmp_path):
     path, _ = _smear(tmp_path, KINDS)
     with open_smear(path) as source:
         tiny = Detections([[0, 0, 1, 1], [359, 59, 360, 60], [300, 0, 360, 60]])
-        assert not np.isnan(
-            second_stage.classify_cells(source, tiny, (0.5, 0.5), FakeClassifier()).blast_probability
-        ).any()
+        assert not np.isnan(classify_cells(source, tiny, (0.5, 0.5), FakeClassifier()).blast_probability).any()
 
 
 def test_more_cells_than_a_batch_are_judged_alike(tmp_path):
     path, boxes = _smear(tmp_path, KINDS)
     many = Detections(np.tile(boxes[:5], (120, 1)))
     with open_smear(path) as source:
-        found = second_stage.classify_cells(source, many, (0.5, 0.5), FakeClassifier())
+        found = classify_cells(source, many, (0.5, 0.5), FakeClassifier())
     np.testing.assert_array_equal(
         found.blast_probability.reshape(120, 5), np.tile(found.blast_probability[:5], (120, 1))
     )
@@ -116,14 +113,12 @@ def test_crops_are_read_no_finer_than_training_saw_them(tmp_path):
     path, boxes = _smear(tmp_path, KINDS)
     classifier = FakeClassifier()
     with open_smear(path) as source:
-        second_stage.classify_cells(
-            source, Detections(boxes), (0.05, 0.1), classifier
-        )  # squeezed, too: 1 µm wide, 2 µm tall
+        classify_cells(source, Detections(boxes), (0.05, 0.1), classifier)  # squeezed, too: 1 µm wide, 2 µm tall
     assert set(classifier.seen) == {(round(2 * 1.3 / 0.25), round(2 * 1.3 / 0.25), 3)}
 
 
 def test_the_corrected_share_is_that_of_rogan_and_gladen():
-    point, (low, high) = second_stage.corrected_share(62, 100, TRIALS)
+    point, (low, high) = corrected_fraction(62, 100, TRIALS)
     assert point == pytest.approx((0.62 - 0.2) / (0.9 - 0.2))
     assert low < point < high
     # every cluster alike: only the cells' own scatter is left, that of a binomial stretched by 1 / (0.9 - 0.2)
@@ -145,14 +140,14 @@ def test_the_interval_of_the_corrected_share_holds_the_truth():
             )
             for _ in range(20)
         ]
-        _, interval = second_stage.corrected_share(called, n, rows, seed=i)
+        _, interval = corrected_fraction(called, n, rows, seed=i)
         inside += interval[0] <= share <= interval[1]
     assert 0.91 <= inside / 300 <= 0.99
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_the_corrected_share_is_a_share(called, rest):
-    point, interval = second_stage.corrected_share(called, called + rest, TRIALS)
+    point, interval = corrected_fraction(called, called + rest, TRIALS)
     if called + rest == 0:
         assert point is None and interval is None
     elif interval is None:
@@ -163,25 +158,26 @@ def test_the_corrected_share_is_a_share(called, rest):
 
 def test_no_blast_among_few_cells_is_no_certainty_of_none():
     """A classifier that calls 20 % of the others: none of 14 is fewer than it makes up, none of 2 says nothing."""
-    assert second_stage.corrected_share(0, 14, TRIALS) == (0.0, None)
-    words = "\n".join(second_stage.in_words(second_stage.count(_cells(0, 14), CARD)))
-    assert "fewer cells are called blasts than this model makes up" in words and "not distinguishable" in words
-    point, (low, high) = second_stage.corrected_share(0, 2, TRIALS)
+    assert corrected_fraction(0, 14, TRIALS) == (0.0, None)
+    assert (
+        "no more than this classifier's false positives explain" in count_white_cells(_cells(0, 14), CARD).summary()[0]
+    )
+    point, (low, high) = corrected_fraction(0, 2, TRIALS)
     assert point == low == 0 and high > 0.3
 
 
 def test_without_trials_or_with_a_useless_classifier_nothing_is_corrected():
     useless = tuple(ValidationCounts(blasts=50, blasts_called=25, others=50, others_called=25) for _ in range(20))
-    assert second_stage.corrected_share(5, 10, ()) == (None, None)
-    assert second_stage.corrected_share(5, 10, useless) == (None, None)
+    assert corrected_fraction(5, 10, ()) == (None, None)
+    assert corrected_fraction(5, 10, useless) == (None, None)
 
 
 def test_few_called_cells_are_not_distinguishable_from_none():
-    found = second_stage.count(_cells(3, 97), CARD)
-    assert "not distinguishable from no blasts with this model" in second_stage.in_words(found)
-    many = second_stage.count(_cells(150, 97), CARD)
-    words = "\n".join(second_stage.in_words(many))
-    assert "not distinguishable" not in words and "fewer than" not in words
+    found = count_white_cells(_cells(3, 97), CARD)
+    assert found.corrected_interval is None or found.corrected_interval[0] == 0
+    assert "for a 200-cell differential" in found.summary()[-1]
+    many = count_white_cells(_cells(150, 97), CARD)
+    assert many.corrected_interval[0] > 0 and "200-cell" not in " ".join(many.summary())
 
 
 def _cells(blast: int, other: int) -> Detections:
@@ -197,29 +193,29 @@ def report(tmp_path):
     cv2.circle(rgb, (60, 60), 12, (0, 0, 255), cv2.FILLED)  # an erythroblast
     cv2.circle(rgb, (160, 60), 12, (90, 0, 170), cv2.FILLED)  # another white cell
     write_image(tmp_path / "field.png", rgb)
-    models = Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier())
-    return models, detect_smear(tmp_path / "field.png", models, Options(mpp=(0.5, 0.5)))
+    models = Model(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier())
+    return models, models.analyze(tmp_path / "field.png", Options(mpp=(0.5, 0.5)))
 
 
 def test_the_run_tells_of_both_stages(report):
     models, found = report
-    assert models.classes[0] == "blast" and found.blasts is not None
+    assert models.classes[0] == "blast" and found.blast_fraction is not None
     second = found.model["second_stage"]
     assert (second["name"], second["thresholds"], second["unsure"]) == ("fake", {"blast": 0.5}, [0.4, 0.6])
-    assert found.blasts.n + found.blasts.erythroblasts == found.counts["blast"] + found.counts["wbc"] == 2
-    document = to_dict(found, "field.png")
-    assert document["white_cells"]["n"] == found.blasts.n
+    fraction = found.blast_fraction
+    assert fraction.n + fraction.erythroblasts == 2
+    document = found.to_dict()
+    assert document["white_cells"]["n"] == fraction.n
     json.dumps(document, allow_nan=False)
-    assert f"{found.blasts.n} white cells" in describe(found, "field.png", [])
-    with open_smear(found.path) as source:
-        assert drawing.draw(source, found).shape[1] >= 300
+    assert fraction.summary()[0] in describe(found, [])
+    assert found.plot().width >= 300
 
 
 def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report):
     _, found = report
     path, _ = _smear(tmp_path, KINDS)
     found = replace(found, path=path, size_wh=(360, 60), candidates=judged)
-    file = write_coco([coco_entry(found, "smear.png")], ("blast", "wbc", "rbc"), tmp_path / "found.json")
+    file = write_coco([coco_entry(replace(found, name="smear.png"))], ("blast", "wbc", "rbc"), tmp_path / "found.json")
     document = json.loads(file.read_text())
     assert [row["name"] for row in document["categories"]] == ["blast", "wbc", "rbc", "unsure"]
     assert [row["category_id"] for row in document["annotations"]] == [1, 2, 5, 5, 2, 3]
@@ -235,11 +231,11 @@ def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report
 @pytest.mark.parametrize(
     ("detector", "classifier", "line"),
     [
-        ({}, {"classes": ("lymphocyte", "monocyte"), "thresholds": {}}, "blast with a threshold expected"),
-        ({}, {"thresholds": {}}, "blast with a threshold expected"),
-        ({}, {"input": CARD.input.model_copy(update={"colour": "canonical"})}, "trained on colours 'canonical'"),
-        ({"classes": ("rbc",)}, {}, "one that finds wbc expected"),
-        ({}, {"probe": "covered"}, "trained on the shortcut probe 'covered', where no cell is seen"),
+        ({}, {"classes": ("lymphocyte", "monocyte"), "thresholds": {}}, "expected the class blast with a threshold"),
+        ({}, {"thresholds": {}}, "expected the class blast with a threshold"),
+        ({}, {"input": CARD.input.model_copy(update={"colour": "canonical"})}, "got 'canonical'"),
+        ({"classes": ("rbc",)}, {}, "expected a detector of wbc"),
+        ({}, {"probe": "covered"}, "trained on the negative control 'covered'"),
     ],
 )
 def test_stages_that_do_not_fit_are_one_line(detector, classifier, line, tmp_path):
@@ -256,38 +252,48 @@ def test_many_unsure_cells_are_told_of_a_folder_too(fields, told, tmp_path):
     names = [f"{i}.png" for i in range(fields)]
     for name in names:
         write_image(tmp_path / name, rgb)
-    models, said = Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier()), []
+    models, said = Model(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier()), []
     jobs = [Job(tmp_path / name, name) for name in names]
-    batch = Batch(jobs, tmp_path / "out", models, Options(mpp=(0.5, 0.5)), formats=["json"])
-    assert not any(outcome.failed for outcome in batch)
+    batch = Batch(jobs, models, Options(mpp=0.5), Output(tmp_path / "out", ("json",)))
+    assert not any(outcome.error for outcome in batch)
     batch.finish(said.append)
-    batch._lock.close()
-    assert ("unsure, as on a stain never seen before" in "".join(said)) == told, said
+    batch.close()
+    assert ("white cells are uncertain. This stain may differ" in "".join(said)) == told, said
 
 
 def test_a_batch_writes_what_both_stages_found(report, tmp_path):
     models, _ = report
     jobs, kinds = [Job(tmp_path / "field.png", "field.png")], ("json", "csv", "coco", "geojson")
-    batch = Batch(jobs, tmp_path / "out", models, Options(mpp=(0.5, 0.5)), formats=kinds)
-    assert not any(outcome.failed for outcome in batch)
-    batch._lock.close()
+    batch = Batch(jobs, models, Options(mpp=0.5), Output(tmp_path / "out", tuple(kinds)))
+    assert not any(outcome.error for outcome in batch)
+    batch.close()
     table = (tmp_path / "out/field.csv").read_text().splitlines()
     assert "blast_probability,unsure" in table[0]
 
 
 def test_fields_taken_together_are_the_sums_and_a_strange_stain_is_told():
     parts = [(3, 10, 1, 4, 1), (0, 4, 2, 1, 0)]
-    found = second_stage.total(parts, CARD)
+    found = combine(parts, CARD)
     assert found.parts == (3, 14, 3, 5, 1) and found.n == 20
     assert found.interval == pytest.approx(tuple(binomtest(3, 20).proportion_ci(method="exact")))
-    assert second_stage.warning(found) is None
-    assert "15 of 20" in (second_stage.warning(second_stage.total([(0, 5, 15, 1, 0)], CARD)) or "")
-    assert second_stage.warning(second_stage.total([(0, 0, 2, 1, 0)], CARD)) is None  # of so few, chance
+    assert found.warning() is None
+    assert "15 of 20" in (combine([(0, 5, 15, 1, 0)], CARD).warning() or "")
+    assert combine([(0, 0, 2, 1, 0)], CARD).warning() is None  # of so few, chance
 
 
-def test_the_table_counts_as_the_sentences_do(report):
+def test_one_definition_of_counts_everywhere(judged, report, tmp_path):
+    """Uncertain cells and erythroblasts are neither blasts nor other white cells: in the table, JSON and overlay."""
     _, found = report
-    assert found.blasts is not None
-    assert list(found.sorted_counts)[:3] == ["blast", "other wbc", "unsure"]
-    assert sum(found.sorted_counts.values()) == sum(found.counts.values())
-    assert found.sorted_counts["blast"] == found.blasts.blasts
+    found = replace(found, detections=judged, candidates=judged, blast_fraction=count_white_cells(judged, CARD))
+    assert found.counts == {"blast": 1, "wbc": 1, "unsure": 2, "erythroblast": 1, "rbc": 1, "platelet": 0}
+    assert found.kinds == ["blast", "wbc", "unsure", "unsure", "erythroblast", "rbc"]
+    document = found.to_dict()
+    assert document["counts"] == found.counts
+    white = document["white_cells"]
+    assert (white["blasts"], white["others"], white["unsure"]) == tuple(
+        found.counts[k] for k in ("blast", "wbc", "unsure")
+    )
+    printed = describe(found, [])
+    for name, number in (("blast", 1), ("other wbc", 1), ("unsure", 2), ("erythroblast", 1), ("rbc", 1)):
+        assert f"  {name:<13}{number:>7}" in printed
+    assert [(row.cell_type, row.n) for row in found.differential] == [("blast", 1), ("wbc", 1), ("unsure", 2)]

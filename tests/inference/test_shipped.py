@@ -15,7 +15,7 @@ from blastdet.datasets.formats.registry import read
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import open_smear
 from blastdet.imaging.stain_normalization import normalize_stain
-from blastdet.inference.pipeline import load_models
+from blastdet.inference.model import load
 from blastdet.models.classifier import load_classifier
 
 COARSE = (0.5, 0.375)
@@ -51,11 +51,11 @@ def test_blurred_does_not_mean_blast(name, data_dir):
 
 
 def test_the_detector_names_a_second_stage_that_fits():
-    models = load_models("default", "cpu")
+    models = load("default", "cpu")
     assert models.classifier is not None and models.classes[0] == "blast"
     card = models.classifier.card
     assert card.unsure is not None and len(card.trials) > 30
-    assert load_models("default", "cpu", second_stage=False).classes == ("wbc", "rbc", "platelet")
+    assert load("default", "cpu", second_stage=False).classes == ("wbc", "rbc", "platelet")
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ def folder(tmp_path):
 def test_a_second_stage_may_lie_beside_the_detector(folder):
     shutil.copytree(find_weights("blast"), folder.parent / "mine-too")
     write_card(read_card(folder).model_copy(update={"second_stage": "mine-too"}), folder)
-    assert load_models(folder, "cpu").classifier is not None
+    assert load(folder, "cpu").classifier is not None
 
 
 @pytest.mark.parametrize("name", ["nowhere", "default"])
 def test_a_second_stage_that_is_none_is_one_line(folder, name):
     write_card(read_card(folder).model_copy(update={"second_stage": name}), folder)
-    with pytest.raises(WeightsError, match=r"second stage: .*(no card.json|to detect found, to classify)"):
-        load_models(folder, "cpu")
+    with pytest.raises(WeightsError, match=r"cannot load the second stage: .*(no card.json|detect)"):
+        load(folder, "cpu")
 
 
 def test_a_tampered_second_stage_is_refused(folder):
@@ -83,7 +83,7 @@ def test_a_tampered_second_stage_is_refused(folder):
     with (other / "model.onnx").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(WeightsError, match="sha256"):
-        load_models(folder, "cpu")
+        load(folder, "cpu")
 
 
 def test_cards_say_what_they_must():

@@ -14,7 +14,7 @@ from blastdet.core.boxes import iou_matrix
 from blastdet.core.errors import WeightsError
 from blastdet.core.model_card import find_weights
 from blastdet.imaging.io import read_image, resize
-from blastdet.inference.pipeline import software
+from blastdet.inference.writers import software
 from blastdet.models.detector import load_detector
 from blastdet.models.onnx_detector import OnnxRuntimeModel, padded_size, to_blob
 from blastdet.models.openvino_runtime import OpenVinoModel

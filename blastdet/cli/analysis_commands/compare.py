@@ -45,8 +45,8 @@ def command(a: str, b: str, **options: Any) -> None:
     Writes comparison.csv and what `blastdet evaluate` writes to the folder of --out.
     Exit codes: 0 done, 2 bad input. Research use only.
     """
-    from blastdet.cli._extras import require
     from blastdet.cli.analysis_commands.evaluate import _READING, run_models
+    from blastdet.core.extras import require
 
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.datasets.convert import check_no_file

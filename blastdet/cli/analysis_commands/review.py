@@ -69,9 +69,9 @@ def command(context: click.Context, /, **options: Any) -> None:
             option = f"--{given[0].replace('_', '-')}"
             raise click.UsageError(f"{option} before {context.invoked_subcommand}: its own options come behind it")
         return
-    from blastdet.cli._extras import require
     from blastdet.cli.analysis_commands.evaluate import run_models
     from blastdet.core.errors import ConfigError
+    from blastdet.core.extras import require
 
     html, n, corrections = options.pop("html"), options.pop("suggest"), options.pop("corrections")
     session = {key: options.pop(key) for key in ("name", "port", "no_browser", "database_uri")}
@@ -186,14 +186,14 @@ def _corrected(dataset: Dataset, corrections: Path | None) -> Dataset:
 def _reviewed(dataset: Dataset, predictions: Predictions, options: dict[str, Any]) -> Reviewed:
     """Cells by our pairing; where the model has a second stage, with what that sees of them."""
     from blastdet.cli._progress import file_reporter
-    from blastdet.inference.pipeline import load_models
+    from blastdet.inference.model import load
     from blastdet.review.cells import cells_of
     from blastdet.review.embedding import look
     from blastdet.review.fiftyone_dataset import Reviewed
 
     dataset, cells = cells_of(dataset, predictions)
     weights = options["weights"]
-    classifier = load_models(weights[0], options["device"]).classifier if weights else None
+    classifier = load(weights[0], options["device"]).classifier if weights else None
     if classifier is None:
         return Reviewed(dataset, cells, predictions)
     with file_reporter(len(dataset), "second stage") as step:

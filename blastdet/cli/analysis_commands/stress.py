@@ -38,9 +38,9 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
 
     Exit codes: 0 done, 2 bad input. Research use only.
     """
-    from blastdet.cli._extras import require
     from blastdet.cli._progress import file_reporter
     from blastdet.core.errors import ConfigError
+    from blastdet.core.extras import require
     from blastdet.datasets.convert import check_folder
     from blastdet.datasets.formats.files import check_replaced
     from blastdet.evaluation.predict import load_for, read_datasets

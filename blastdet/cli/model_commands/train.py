@@ -45,7 +45,7 @@ def command(
 
     Exit codes: 0 trained, 2 bad configuration, missing data, a loss that is not finite.
     """
-    from blastdet.cli._extras import require
+    from blastdet.core.extras import require
 
     require("train", "torch", "ultralytics", "tensorboard")
     from blastdet.cli._progress import training_reporter

@@ -1,8 +1,9 @@
-"""From picture to report with a detector that cannot err, so that every fault is the pipeline's."""
+"""From image to result with a detector that makes no mistakes, so that every fault is in the pipeline."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from PIL import Image
 
 from blastdet.core.errors import ConfigError, ScaleError
 from blastdet.core.types import CELL_CLASSES, WBC
-from blastdet.inference import pipeline
-from blastdet.inference.pipeline import Models, Options, detect_smear, find_cells
+from blastdet.inference import tiled_detection
+from blastdet.inference.model import Model, Options
 from blastdet.inference.scale import estimate_scale
-from blastdet.inference.writers import coco_entry, summary, to_dict, write_coco, write_smear
+from blastdet.inference.tiled_detection import find_cells
+from blastdet.inference.writers import coco_entry, summary, to_dict, write_coco
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 
 
@@ -71,7 +73,7 @@ def test_the_number_of_threads_does_not_show(monkeypatch):
     cells = [(x, y, 9, 9, "rbc") for x in range(0, 2000, 20) for y in range(0, 1600, 20)]
     found = []
     for number in (1, 4):
-        monkeypatch.setattr(pipeline, "workers", lambda number=number: number)
+        monkeypatch.setattr(tiled_detection, "workers", lambda number=number: number)
         detector = FakeDetector(fake_card(0.5, (256, 256)))  # more tiles than go one by one
         found.append(find_cells(_Memory(_paint((2000, 1600), cells)), (0.5, 0.5), detector))
     np.testing.assert_array_equal(found[0].boxes_xyxy, found[1].boxes_xyxy)
@@ -79,8 +81,8 @@ def test_the_number_of_threads_does_not_show(monkeypatch):
 
 
 @pytest.fixture
-def models(tmp_path):
-    return Models(FakeDetector(fake_card(0.5, (256, 256))), tmp_path)
+def model(tmp_path):
+    return Model(FakeDetector(fake_card(0.5, (256, 256))), tmp_path)
 
 
 @pytest.fixture
@@ -97,106 +99,106 @@ def sample(tmp_path):
 
 
 @pytest.mark.parametrize("mpp", [(0.5, 0.5), (0.25, 0.25), (0.25, 0.4), (0.75, 0.6)])
-def test_boxes_come_back_to_full_pixels_whatever_the_scale(sample, models, mpp):
-    report = detect_smear(sample, models, Options(mpp=mpp))
-    cells = report.detections
+def test_boxes_come_back_to_full_pixels_whatever_the_scale(sample, model, mpp):
+    result = model.analyze(sample, Options(mpp=mpp))
+    cells = result.detections
     assert [CELL_CLASSES[i] for i in cells.label] == ["wbc", "platelet", "rbc", "wbc"]
     expected = [[30, 40, 90, 100], [500, 80, 512, 92], [300, 200, 340, 240], [760, 560, 800, 600]]
     np.testing.assert_allclose(cells.boxes_xyxy, expected, atol=4)
     assert (cells.boxes_xyxy[:, 2] <= 800).all() and (cells.boxes_xyxy[:, 3] <= 600).all()
-    assert report.mpp == mpp and report.mpp_source == "given"
+    assert result.mpp == mpp and result.scale.origin == "given"
 
 
-def test_the_same_bytes_on_every_run(sample, models, tmp_path):
+def test_the_same_bytes_on_every_run(sample, model, tmp_path):
     texts = []
     for number in range(2):
-        report = detect_smear(sample, models, Options(mpp=(0.5, 0.5)))
-        files = write_smear(
-            report, "smear.png", tmp_path / str(number) / "smear", ["json", "csv", "geojson", "overlay"]
-        )
+        result = model(sample, mpp=0.5)
+        files = result.save(tmp_path / str(number), ["json", "csv", "geojson", "overlay"])
         assert [file.name for file in files] == ["smear.json", "smear.csv", "smear.geojson", "smear.overlay.jpg"]
         texts.append([file.read_bytes() for file in files])
     assert texts[0] == texts[1]
-    assert json.loads(texts[0][0]) == json.loads(json.dumps(to_dict(report, "smear.png")))
+    assert json.loads(texts[0][0]) == json.loads(json.dumps(result.to_dict()))
     assert not list(tmp_path.rglob("*.tmp*"))
 
 
-def test_numbers_of_the_report_agree_with_each_other(sample, models):
-    report = detect_smear(sample, models, Options(mpp=(0.5, 0.5)))
-    document = to_dict(report, "smear.png")
+def test_numbers_of_the_report_agree_with_each_other(sample, model):
+    result = model(sample, mpp=0.5)
+    document = to_dict(result)
     assert document["counts"] == {"wbc": 2, "rbc": 1, "platelet": 1}
     assert document["area_mm2"] == pytest.approx(800 * 600 * 0.25e-6)
     assert document["per_mm2"]["wbc"] == pytest.approx(2 / 0.12, abs=0.1)
     assert document["per_field_of_0.038_mm2"]["wbc"] == pytest.approx(2 / 0.12 * 0.038, abs=0.01)
     assert document["cells"][0]["size_um"] == pytest.approx([30, 30], abs=1)
     assert "diagnos" in document["notice"] and json.dumps(document, allow_nan=False)
-    assert summary(report)["counts"] == document["counts"]
+    assert summary(result)["counts"] == document["counts"]
 
 
-def test_min_score_lists_more_but_counts_the_same(sample, models):
-    base = detect_smear(sample, models, Options(mpp=(0.5, 0.5)))
-    low = detect_smear(sample, models, Options(mpp=(0.5, 0.5), min_score=0.01))
-    high = detect_smear(sample, models, Options(mpp=(0.5, 0.5), min_score=0.53))
+def test_min_score_lists_more_but_counts_the_same(sample, model):
+    base = model(sample, mpp=0.5)
+    low = model.analyze(sample, Options(mpp=(0.5, 0.5), min_score=0.01))
+    high = model.analyze(sample, Options(mpp=(0.5, 0.5), min_score=0.53))
     assert low.detections.counts() == base.detections.counts()
     assert len(low.candidates) >= len(low.detections)
     assert 0 < len(high.detections) < len(base.detections)
     assert high.detections.score.min() >= 0.53 and high.candidates.score.min() >= 0.53
-    assert models.thresholds(0.2) == dict.fromkeys(MARKS, 0.5)
+    assert model.thresholds(0.2) == dict.fromkeys(MARKS, 0.5)
 
 
-def test_coco_holds_all_smears_in_order(sample, models, tmp_path):
-    report = detect_smear(sample, models, Options(mpp=(0.5, 0.25), min_score=0.01))
-    path = write_coco([coco_entry(report, "a/x.png"), coco_entry(report, "b.png")], MARKS, tmp_path / "d.json")
+def test_coco_holds_all_smears_in_order(sample, model, tmp_path):
+    result = model.analyze(sample, Options(mpp=(0.5, 0.25), min_score=0.01))
+    path = write_coco(
+        [coco_entry(replace(result, name=name)) for name in ("a/x.png", "b.png")], MARKS, tmp_path / "d.json"
+    )
     document = json.loads(path.read_text("utf-8"))
     assert [image["file_name"] for image in document["images"]] == ["a/x.png", "b.png"]
     assert document["images"][0] | {"width": 800, "height": 600, "mpp": [0.5, 0.25]} == document["images"][0]
-    assert [row["id"] for row in document["annotations"]] == list(range(1, 2 * len(report.candidates) + 1))
+    assert [row["id"] for row in document["annotations"]] == list(range(1, 2 * len(result.candidates) + 1))
     assert {category["id"]: category["name"] for category in document["categories"]} == {
         CELL_CLASSES.index(name) + 1: name for name in MARKS
     }
     x, y, w, h = document["annotations"][0]["bbox"]
-    assert [x, y, x + w, y + h] == pytest.approx(report.candidates.boxes_xyxy[0].tolist(), abs=1e-4)
-    assert document["annotations"][0]["score"] == pytest.approx(float(report.candidates.score[0]))
+    assert [x, y, x + w, y + h] == pytest.approx(result.candidates.boxes_xyxy[0].tolist(), abs=1e-4)
+    assert document["annotations"][0]["score"] == pytest.approx(float(result.candidates.score[0]))
 
 
 @pytest.mark.parametrize("mpp", [(0, 1), (-0.1, 0.1), (1e9, 1), (float("nan"), 1)])
 def test_an_impossible_scale_is_refused(mpp):
-    with pytest.raises(ScaleError, match=r"0\.001 to 100 µm per pixel expected"):
+    with pytest.raises(ScaleError, match=r"expected µm/px between 0\.001 and 100|expected a number"):
         Options(mpp=mpp)
 
 
 def test_an_impossible_score_is_refused():
-    with pytest.raises(ConfigError, match="0 to 1 expected"):
+    with pytest.raises(ConfigError, match="expected 0 to 1"):
         Options(min_score=1.5)
 
 
-def test_a_scale_too_coarse_to_show_cells_is_refused(sample, models):
-    with pytest.raises(ScaleError, match=r"smear\.png: 5 µm/px found, at most 0.8 expected"):
-        detect_smear(sample, models, Options(mpp=(5, 5)))
+def test_a_scale_too_coarse_to_show_cells_is_refused(sample, model):
+    with pytest.raises(ScaleError, match=r"smear\.png: expected at most 0.8 µm/px to show cells, got 5"):
+        model.analyze(sample, Options(mpp=(5, 5)))
 
 
-def test_a_blank_field_asks_for_its_scale(tmp_path, models):
+def test_a_blank_field_asks_for_its_scale(tmp_path, model):
     path = tmp_path / "blank.png"
     Image.new("RGB", (500, 400), (240, 240, 240)).save(path)
-    with pytest.raises(ScaleError, match=r"blank\.png: µm/px unknown: .*--mpp"):
-        detect_smear(path, models)
-    assert len(detect_smear(path, models, Options(mpp=(0.5, 0.5))).detections) == 0
+    with pytest.raises(ScaleError, match=r"blank\.png: could not determine the scale: .*--mpp"):
+        model(path)
+    assert len(model.analyze(path, Options(mpp=(0.5, 0.5))).detections) == 0
 
 
 def test_the_scale_of_the_file_goes_before_the_red_cells():
     source = _Memory(np.zeros((10, 10, 3), np.uint8))
     source.mpp = (0.25, 0.25)
     stated, given = (estimate_scale(source, asked, FakeDetector()) for asked in (None, (0.1, 0.2)))
-    assert (stated.mpp, stated.source) == ((0.25, 0.25), "file")
-    assert (given.mpp, given.source) == ((0.1, 0.2), "given")
+    assert (stated.mpp, stated.origin) == ((0.25, 0.25), "file")
+    assert (given.mpp, given.origin) == ((0.1, 0.2), "given")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (33, 31)])
-def test_tiny_pictures(tmp_path, models, size):
+def test_tiny_pictures(tmp_path, model, size):
     path = tmp_path / "tiny.png"
     Image.new("RGB", size, (0, 0, 255)).save(path)
-    report = detect_smear(path, models, Options(mpp=(0.3, 0.3)))
-    assert (report.detections.label == WBC).all()
-    write_smear(report, "tiny.png", tmp_path / "out", ["json", "geojson", "overlay"])
-    assert json.loads((tmp_path / "out.json").read_bytes()) == json.loads(json.dumps(to_dict(report, "tiny.png")))
-    assert len(json.loads((tmp_path / "out.geojson").read_bytes())["features"]) == len(report.detections)
+    result = model.analyze(path, Options(mpp=(0.3, 0.3)))
+    assert (result.detections.label == WBC).all()
+    result.save(tmp_path / "out", ["json", "geojson", "overlay"])
+    assert json.loads((tmp_path / "out/tiny.json").read_bytes()) == json.loads(json.dumps(result.to_dict()))
+    assert len(json.loads((tmp_path / "out/tiny.geojson").read_bytes())["features"]) == len(result.detections)

@@ -1,0 +1,317 @@
+"""The models of a run as one object: load once, call on images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsError
+from blastdet.core.model_card import CARD, Card, find_weights, sha256_of
+from blastdet.core.mpp import parse_mpp
+from blastdet.core.types import RGB, Detections
+from blastdet.imaging.io import Source, open_image, open_smear
+from blastdet.imaging.pillow_reader import to_rgb
+from blastdet.imaging.stain_normalization import normalize_stain
+from blastdet.inference.blast_fraction import BlastFraction, count_white_cells
+from blastdet.inference.result import Result
+from blastdet.inference.scale import ScaleEstimate, estimate_scale
+from blastdet.inference.second_stage import classify_cells
+from blastdet.inference.tiled_detection import find_cells
+from blastdet.models.classifier import Classifier, load_classifier
+from blastdet.models.detector import SCORE_FLOOR, Detector, load_detector
+
+Progress = Callable[[int, int], None]
+"""Called with tiles done and tiles in all."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may set for a run.
+
+    Parameters
+    ----------
+    mpp : float, (float, float), str or None
+        Micrometres per pixel: a number, a pair (x, y), or ``"auto"`` to measure the red cells. ``None`` takes the
+        scale that the file states and measures where it states none. Kept as a pair.
+    min_score : float, optional
+        Lowest score of `Result.candidates`. Default: the operating threshold. A value above the operating threshold
+        raises that too.
+
+    Raises
+    ------
+    ScaleError, ConfigError
+        If a value is out of range or of another type.
+    """
+
+    mpp: Any = None
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mpp", parse_mpp(self.mpp))
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ConfigError(f"min_score: expected 0 to 1, got {self.min_score}")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A detector, and the classifier of its second stage where the weights name one.
+
+    Call it with an image, or with a list of images.
+
+    Parameters
+    ----------
+    detector : Detector
+    folder : Path
+        The weights folder.
+    classifier : Classifier, optional
+
+    Examples
+    --------
+    >>> import blastdet
+    >>> model = blastdet.load("default", device="cpu")
+    >>> result = model("datasets/demo/smear.jpg", mpp=0.1)
+    >>> result.mpp
+    (0.1, 0.1)
+    """
+
+    detector: Detector
+    folder: Path
+    classifier: Classifier | None = None
+
+    @overload
+    def __call__(
+        self,
+        image: str | os.PathLike[str] | np.ndarray | Image.Image,
+        *,
+        mpp: Any = None,
+        min_score: float | None = None,
+        progress: Progress | None = None,
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self,
+        image: list[Any] | tuple[Any, ...],
+        *,
+        mpp: Any = None,
+        min_score: float | None = None,
+        progress: Progress | None = None,
+    ) -> list[Result]: ...
+
+    def __call__(
+        self, image: Any, *, mpp: Any = None, min_score: float | None = None, progress: Progress | None = None
+    ) -> Result | list[Result]:
+        """Detect, classify and count the cells of one image, or of each image of a list.
+
+        Parameters
+        ----------
+        image : path, uint8 (h, w, 3) RGB, PIL image, or a list of these
+            Files are read tile by tile, whatever their size. OpenCV reads BGR: convert such arrays first.
+        mpp : float, (float, float), "auto" or None
+            Micrometres per pixel of the image; see `Options`.
+        min_score : float, optional
+            See `Options`.
+        progress : callable, optional
+            Called with tiles done and tiles in all, for each image.
+
+        Returns
+        -------
+        Result, or list of Result
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be read, or is no RGB image.
+        ScaleError
+            If the scale is impossible, or can neither be read nor measured.
+        """
+        options = Options(mpp, min_score)
+        if isinstance(image, (list, tuple)):
+            return [self.analyze(one, options, progress) for one in image]
+        return self.analyze(image, options, progress)
+
+    def analyze(self, image: Any, options: Options, progress: Progress | None = None) -> Result:
+        """One image with options that are already checked; see `__call__`."""
+        with _opened(image) as source:
+            normalized = self.normalize_stain(source)
+            scale = estimate_scale(normalized, options.mpp, self.detector)
+            return self.analyze_source(normalized, scale, options, progress, None if _is_path(image) else source.read())
+
+    def analyze_source(
+        self,
+        source: Source,
+        scale: ScaleEstimate,
+        options: Options,
+        progress: Progress | None = None,
+        image: RGB | None = None,
+    ) -> Result:
+        """One open image, stain normalized, whose scale is settled; see `__call__`."""
+        start = time.perf_counter()
+        if scale.mpp is None:
+            raise ScaleError(f"{source.path}: could not determine the scale: {scale.reason}. Pass --mpp (µm per pixel)")
+        thresholds = self.thresholds(options.min_score or 0.0)
+        candidates = find_cells(source, scale.mpp, self.detector, progress)
+        floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
+        candidates = candidates[candidates.score >= floor]
+        if self.classifier is not None:
+            candidates = classify_cells(source, candidates, scale.mpp, self.classifier).sorted()
+        detections = candidates[candidates.above_threshold(thresholds)]
+        fraction = None if self.classifier is None else count_white_cells(detections, self.classifier.card)
+        asked = {"mpp": options.mpp, "min_score": options.min_score}
+        return Result(
+            name=source.path.name,
+            path=None if image is not None else source.path,
+            size_wh=source.size_wh,
+            scale=scale,
+            detections=detections,
+            candidates=candidates,
+            classes=self.classes,
+            image_sha256=sha256_of(source.path) if image is None else hashlib.sha256(image.tobytes()).hexdigest(),
+            model=self.describe(),
+            parameters={**asked, "thresholds": thresholds, "suppression_iou": self.card.suppression_iou},
+            blast_fraction=fraction,
+            warnings=_warnings(source, scale, detections, fraction),
+            seconds=time.perf_counter() - start + scale.seconds,
+            image=image,
+        )
+
+    @property
+    def card(self) -> Card:
+        """Card of the detector."""
+        return self.detector.card
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Classes that both stages distinguish, in the order of `CELL_CLASSES`."""
+        return self.card.classes if self.classifier is None else ("blast", *self.card.classes)
+
+    def normalize_stain(self, image: Source) -> Source:
+        """An image in the colours that the detector was trained on."""
+        return normalize_stain(image, self.card.input.colour)
+
+    def thresholds(self, min_score: float = 0.0) -> dict[str, float]:
+        """Score from which a box counts as a cell, by class: the card's, or `min_score` where that is higher."""
+        found = {name: max(point.value, min_score) for name, point in self.card.thresholds.items()}
+        return {name: found["wbc" if name == "blast" and self.classifier else name] for name in self.classes}
+
+    def describe(self) -> dict[str, Any]:
+        """Name, µm/px and file hashes of each model, for output files."""
+        found = _describe(self.card)
+        if self.classifier is None:
+            return found
+        card = self.classifier.card
+        points = {name: point.value for name, point in card.thresholds.items()}
+        band = None if card.unsure is None else [card.unsure.low, card.unsure.high]
+        return {**found, "second_stage": {**_describe(card), "thresholds": points, "unsure": band}}
+
+
+def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, second_stage: bool = True) -> Model:
+    """A model from a weights folder or a shipped model's name, both stages; loaded once per process.
+
+    Parameters
+    ----------
+    weights : str or path
+        Name of a shipped model, or a folder with a ``card.json``.
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    second_stage : bool
+        Whether to load the classifier that the detector's card names. Without it, every nucleated cell is a ``wbc``.
+
+    Returns
+    -------
+    Model
+        The same object for the same arguments, unless the weights have changed on disk.
+
+    Raises
+    ------
+    WeightsError
+        If weights are missing or altered, or the two stages do not fit together.
+
+    Examples
+    --------
+    >>> import blastdet
+    >>> blastdet.load("default", device="cpu") is blastdet.load("default", device="cpu")
+    True
+    """
+    folder = find_weights(weights).resolve()
+    card = folder / CARD
+    changed = card.stat().st_mtime_ns if card.is_file() else 0
+    return _load(folder, device, second_stage, changed)
+
+
+@cache
+def _load(folder: Path, device: str, second_stage: bool, changed: int) -> Model:
+    detector = load_detector(folder, device)
+    name = detector.card.second_stage
+    if name is None or not second_stage:
+        return Model(detector, folder)
+    beside = folder.parent / name
+    try:
+        classifier = load_classifier(beside if beside.is_dir() else name, device)
+    except WeightsError as error:
+        raise WeightsError(f"{folder}: cannot load the second stage: {error}") from error
+    _check_pair(detector.card, classifier.card, folder)
+    return Model(detector, folder, classifier)
+
+
+def detect(image: Any, weights: str | os.PathLike[str] = "default", *, device: str = "auto", **options: Any) -> Any:
+    """``load(weights, device)(image, **options)`` in one call; see `load` and `Model`."""
+    return load(weights, device)(image, **options)
+
+
+def _describe(card: Card) -> dict[str, Any]:
+    return {"name": card.name, "files": dict(card.files), "mpp": card.mpp}
+
+
+def _check_pair(detector: Card, classifier: Card, folder: Path) -> None:
+    """An error if the classifier cannot be the detector's second stage."""
+    what = f"{folder}: second stage {detector.second_stage}"
+    if "blast" not in classifier.classes or "blast" not in classifier.thresholds:
+        raise WeightsError(f"{what}: expected the class blast with a threshold, got {list(classifier.classes)}")
+    if classifier.probe:
+        raise WeightsError(f"{what}: trained on the negative control {classifier.probe!r}, which shows no cells")
+    if "wbc" not in detector.classes:
+        raise WeightsError(f"{what}: expected a detector of wbc, got {list(detector.classes)}")
+    if classifier.input.colour != detector.input.colour:
+        raise WeightsError(
+            f"{what}: expected colours {detector.input.colour!r} as for the detector, got {classifier.input.colour!r}"
+        )
+
+
+def _warnings(
+    source: Source, scale: ScaleEstimate, cells: Detections, fraction: BlastFraction | None
+) -> tuple[str, ...]:
+    found = [*scale.warnings, *source.notes]
+    if fraction is not None and (line := fraction.warning()):
+        found.append(line)
+    if cells.counts()["rbc"] < scale.n_cells / 2:
+        found.append("red cells are hardly detected under this stain: do not use their count")
+    return tuple(found)
+
+
+def _is_path(image: Any) -> bool:
+    return isinstance(image, (str, os.PathLike))
+
+
+def _opened(image: Any) -> Source:
+    """A file, an array or a PIL image as a source."""
+    if _is_path(image):
+        return open_smear(Path(image))
+    if isinstance(image, Image.Image):
+        name = Path(getattr(image, "filename", "") or "image").name
+        return open_image(np.ascontiguousarray(to_rgb(ImageOps.exif_transpose(image))), name)
+    if isinstance(image, np.ndarray):
+        return open_image(image)
+    raise ImageError(
+        "image: expected a path, a uint8 array (height, width, 3), a PIL image or a list of these, "
+        f"got {type(image).__name__}"
+    )
