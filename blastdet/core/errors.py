@@ -1,9 +1,9 @@
-"""Every error a user can cause.
+"""Errors that a user can cause and correct.
 
 ::
 
-    BlastdetError                 one line: the file, what was found, what was expected
-    ├── ImageError                a picture that cannot be read or written
+    BlastdetError                 one line: what is wrong, what was expected, what to do
+    ├── ImageError                an image that cannot be read or written
     ├── FormatError               an annotation file that cannot be read or written
     ├── ConfigError               a setting that is unknown or out of range
     ├── WeightsError              missing, mismatched or tampered weights
@@ -11,7 +11,7 @@
     ├── ReviewError               a review session that cannot be started
     └── DependencyError           an optional package that is not installed
 
-The command line prints the line and exits with 2; a batch goes on with its other files and exits with 1.
+The command line prints the line and exits with 2. A batch continues with its other files and exits with 1.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 
 class BlastdetError(Exception):
-    """Base of all errors a user can cause; its text is one line fit to print."""
+    """Base of all errors that a user can cause; its text is one printable line."""
 
 
 class ImageError(BlastdetError):
-    """A picture that cannot be read or written."""
+    """An image that cannot be read or written."""
 
 
 class FormatError(BlastdetError):
@@ -48,23 +48,23 @@ class ReviewError(BlastdetError):
 
 
 class DependencyError(BlastdetError):
-    """An optional package that the command needs and that is not installed."""
+    """A required optional package that is not installed."""
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, in one line of at most 160 characters."""
+    """The message of an exception in one line of at most 160 characters."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())[:160] or type(error).__name__
 
 
 def last_line(error: BaseException) -> str:
-    """What a runtime in C++ complains of: before it stands the line of its own source."""
+    """The message of a C++ runtime, without the source lines that precede it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def differing(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two trees of settings differ: ``data.0.share`` and the like; ``[]`` where they are equal."""
+    """Where two trees of settings differ: such as ``data.0.sampling_weight``; ``[]`` if they are equal."""
     if all(isinstance(tree, list) and all(isinstance(one, dict) for one in tree) for tree in (before, now)):
         before, now = (dict(enumerate(tree)) for tree in (before, now))
     if not (isinstance(before, dict) and isinstance(now, dict)):

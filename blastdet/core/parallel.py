@@ -1,4 +1,4 @@
-"""Several pieces of work at a time, their results in order; results do not depend on how many."""
+"""Several pieces of work at a time, with results in order that do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def cpu_count() -> int:
 
 
 def check_device(device: str) -> None:
-    """Refuse a word that names no kind of device; whether there is one is for the runtime to say.
+    """Refuse a word that names no kind of device; the runtime checks whether there is one.
 
     Raises
     ------
     ConfigError
     """
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
-        raise ConfigError(f"device: {device} found, auto, cpu, cuda or cuda:N expected")
+        raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r:.40}")
 
 
 def workers() -> int:
-    """Threads for work whose pieces take memory: a core each, four at most."""
+    """Threads for work that takes memory: one per core, at most four."""
     return min(cpu_count(), _MOST)
 
 
 def map_ordered(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Iterator[tuple[T, R]]:
-    """Each item and what becomes of it, in their order; some are done at a time, few are begun before they are needed.
+    """Each item with its result, in order; several are processed at a time, few ahead of need.
 
-    Where it ends early (an error, Ctrl-C), items that were not begun never are, and what runs by `map_ordered` inside
-    those under way stops before its next piece.
+    After an error or Ctrl-C no further item is started, and a `map_ordered` running inside an item stops before its
+    next piece.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def map_ordered(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Itera
         Called from several threads where `at_once` is more than 1.
     items : sequence
     at_once : int
-        Threads. One item more than these is in memory, done or under way.
+        Threads. One item more than this is in memory.
 
     Raises
     ------
@@ -91,11 +91,11 @@ def _submit(pool: ThreadPoolExecutor, do: Callable[[T], R], item: T) -> Future[R
     try:
         return pool.submit(do, item)
     except RuntimeError as error:
-        raise BlastdetError(f"{error}: less at a time (--jobs), or more memory or processes, needed") from error
+        raise BlastdetError(f"{error}: cannot start a thread. Process fewer images at a time (--jobs)") from error
 
 
 class _StoppedError(Exception):
-    """The work that this is a part of has ended; nobody waits for the result."""
+    """The surrounding work has ended; the result is not needed."""
 
 
 def _go_on(stop: threading.Event | None) -> None:
@@ -104,4 +104,4 @@ def _go_on(stop: threading.Event | None) -> None:
 
 
 _mine = threading.local()
-"""``stop``: set when the call of `map_ordered` that this thread works for has ended."""
+"""``stop``: set when the call of `map_ordered` that this thread belongs to has ended."""

@@ -29,16 +29,16 @@ COARSEST_MPP = 0.8
 FEW_RED_CELLS = 5
 """Fewer red cells than this settle the scale of an image only if no other image of the run can."""
 
-_WINDOW = 2400  # side, in pixels, of what is looked at of a large picture
-_LOOK_UM = 128  # side of what the detector is shown: some hundred red cells, and no more work than that
+_WINDOW = 2400  # side, in pixels, of the part of a large image that is used
+_LOOK_UM = 128  # side of the part given to the detector: about a hundred red cells
 _LADDER = (0.06, 0.085, 0.12, 0.17, 0.24, 0.34, 0.48)
 _LEAST_SCORE = 0.3
 _FEWEST = 3  # red cells that may correct a scale
-_ENOUGH = 8  # red cells that settle it, and that may tell a squeezed picture
+_ENOUGH = 8  # red cells that settle it, and that may reveal a squeezed image
 _SQUEEZED = 1.1
 _SETTLED = 0.04
 _ROUNDS = 3
-_TOLERANCE = 0.35  # how far (log) the scale may be off before the detector's word counts less
+_TOLERANCE = 0.35  # how far (log) the scale may be off before the detections count less
 
 
 Origin = Literal["given", "file", "red_cells", "other_images", "unknown"]
@@ -95,7 +95,7 @@ class ScaleEstimate:
 
 @dataclass(frozen=True, eq=False)
 class _Look:
-    """Red cells that a detector finds at a scale: sizes in pixels of the picture (n, 2), and how well all fits."""
+    """Red cells detected at a scale: sizes in pixels of the image (n, 2), and how well they fit the scale."""
 
     mpp: Scale
     sizes: NDArray[np.float64]
@@ -103,7 +103,7 @@ class _Look:
 
 
 def estimate_scale(source: Source, asked: Scale | Literal["auto"] | None, detector: Detector) -> ScaleEstimate:
-    """Micrometres per pixel: as given, as the file says, or as the red cells in the picture tell.
+    """Micrometres per pixel: as given, as stated by the file, or as measured on the red cells.
 
     Parameters
     ----------
@@ -137,12 +137,12 @@ def estimate_scale(source: Source, asked: Scale | Literal["auto"] | None, detect
 
 
 def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -> WidthHeight:
-    """Size of a picture at the card's µm/px.
+    """Size of an image at the card's µm/px.
 
     Raises
     ------
     ScaleError
-        If the picture is too coarse to show cells.
+        If the image is too coarse to show cells.
     """
     if max(mpp) > COARSEST_MPP:
         raise ScaleError(f"{path}: expected at most {COARSEST_MPP} µm/px to show cells, got {max(mpp):.3g}")
@@ -151,7 +151,7 @@ def scaled_size(size_wh: WidthHeight, mpp: Scale, card_mpp: float, path: Path) -
 
 
 def _middle(source: Source) -> RGB:
-    """The picture, or the middle of one too large to look at whole."""
+    """The image, or the middle of one that is too large to use completely."""
     width, height = source.size_wh
     w, h = min(width, _WINDOW), min(height, _WINDOW)
     x, y = (width - w) // 2, (height - h) // 2
@@ -196,7 +196,7 @@ def _implied(sizes: NDArray[np.float64]) -> Scale:
 
 
 def _look(rgb: RGB, mpp: Scale, detector: Detector) -> _Look:
-    """Whole red cells in the middle of a picture, as one tile of the detector shows them."""
+    """Complete red cells in the middle of an image, in one tile of the detector."""
     card = detector.card
     factor = np.array(mpp) / card.mpp
     size = np.array(rgb.shape[1::-1])
