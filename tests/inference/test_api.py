@@ -57,7 +57,9 @@ def test_one_number_for_each_axis(model, field):
     assert model(field, mpp=(0.1, 0.12)).mpp == (0.1, 0.12)
 
 
-@pytest.mark.parametrize("mpp", ["atuo", "", 0, -0.1, float("nan"), "nan", [0.1, 0.1, 0.1], True, {}, object(), "0.1;0.2"])
+@pytest.mark.parametrize(
+    "mpp", ["atuo", "", 0, -0.1, float("nan"), "nan", [0.1, 0.1, 0.1], True, {}, object(), "0.1;0.2"]
+)
 def test_anything_else_is_no_scale(model, field, mpp):
     with pytest.raises(ScaleError, match="mpp: expected"):
         model(field, mpp=mpp)
@@ -92,7 +94,7 @@ def test_a_list_gives_a_list_in_its_order(model, field, result):
     ids=lambda image: str(getattr(image, "shape", image)),
 )
 def test_what_is_no_rgb_image_is_refused(model, image):
-    with pytest.raises(ImageError, match="expected .*uint8 array .*, got"):
+    with pytest.raises(ImageError, match=r"expected .*uint8 array .*, got"):
         model(image, mpp=0.1)
 
 
@@ -173,7 +175,7 @@ def test_options_are_parsed_once():
 def test_a_missing_package_says_how_to_install_it():
     from blastdet.core.extras import needed
 
-    with pytest.raises(DependencyError, match=r"no_such_module: not installed. Run: pip install 'blastdet\[notebook\]'"):
+    with pytest.raises(DependencyError, match=r"pip install 'blastdet\[notebook\]'"):
         needed("no_such_module", "notebook")
 
 
