@@ -20,7 +20,7 @@ from blastdet.cli.data_commands.convert import command as convert_command
 from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample
 
 SIZE_WH = (64, 48)
-COLUMNS = ("label", "score", "id", "point_xy", "ignore", "origin", "cell_type", "blast_probability")
+COLUMNS = tuple(name for name in Detections.columns() if name != "boxes_xyxy")
 
 
 def picture(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int, int, int] = (200, 180, 190)) -> Path:
@@ -93,7 +93,7 @@ _f32 = {"width": 32, "allow_nan": False}
 
 @st.composite
 def cells(draw: st.DrawFn, size_wh: tuple[int, int] = SIZE_WH) -> Detections:
-    """Truth with any mix of boxes and points, and any columns."""
+    """Truth with any mix of boxes and points, and any columns of `Detections`."""
     n = draw(st.integers(0, 5))
     boxes = np.full((n, 4), np.nan, np.float32)
     for i in range(n):
@@ -103,15 +103,17 @@ def cells(draw: st.DrawFn, size_wh: tuple[int, int] = SIZE_WH) -> Detections:
             boxes[i] = x, y, min(x + w, size_wh[0]), min(y + h, size_wh[1])
     pointlike = np.isnan(boxes[:, 0])
     points = [[draw(st.floats(0, side, **_f32)) for side in size_wh] for _ in range(n)]
-    share = st.floats(0, 1, **_f32)
+    fraction = st.floats(0, 1, **_f32)
     columns = {
-        "score": share,
+        "score": fraction,
         "id": _words.map(lambda text: text.rstrip("\0")),
         "ignore": st.booleans(),
         "origin": st.sampled_from(ORIGINS),
         "cell_type": _words,
-        "blast_probability": st.one_of(share, st.just(float("nan"))),
+        "blast_probability": st.one_of(fraction, st.just(float("nan"))),
+        "unsure": st.booleans(),
     }
+    assert {*columns, "label", "point_xy"} == set(COLUMNS), "draw every column of Detections"
     chosen = {k: [draw(v) for _ in range(n)] for k, v in columns.items() if draw(st.booleans())}
     if pointlike.any() or draw(st.booleans()):
         chosen["point_xy"] = points

@@ -1,1 +1,5 @@
-"""Faults and leaks of a data set, found by rule. Imports `datasets` and below."""
+"""Audit: faults and leaks of a dataset, found by rules.
+
+`folder_audit` reads a folder and applies the rules; `overlapping_fields` finds images that share content. Imports
+`evaluation` and below.
+"""

@@ -1,6 +1,6 @@
-"""Faults of a data set, found by rule: boxes, files, classes, sizes, shared fields and leaks.
+"""Audit of a dataset: faulty boxes, files, classes and sizes, overlapping fields, and leaks.
 
-`audit_folder` reads and looks; the rules are in `rules`, what the files say in `raw_annotations`.
+`audit_folder` reads the dataset; the rules are in `rules`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,32 +16,28 @@ from typing import Any
 import numpy as np
 
 from blastdet.audit.overlapping_fields import Progress, connected, find_near_duplicates, find_overlaps
-from blastdet.audit.raw_annotations import RawRecord, raw_records
 from blastdet.audit.rules import apply_rules
 from blastdet.audit.subject import SEVERITIES, Finding, Subject, whole_cells
-from blastdet.core import boxes
 from blastdet.core.constants import RED_CELL_UM, RESEARCH_USE
 from blastdet.core.errors import BlastdetError, FormatError
 from blastdet.core.parallel import cpu_count
-from blastdet.core.types import CELL_CLASSES, RBC, Dataset, Detections, Sample, WidthHeight
+from blastdet.core.types import CELL_CLASSES, RBC, Dataset, Sample, WidthHeight
 from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
-from blastdet.datasets.formats.class_names import label_of
+from blastdet.datasets.formats.records import RawRecord, to_dataset
 from blastdet.imaging.io import read_image
-
-_SUFFIX = {"bccd": ".xml", "voc": ".xml", "coco": ".json", "yolo": ".txt"}  # of a format's annotation files
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What the audit found.
+    """Result of an audit.
 
     Parameters
     ----------
     findings : tuple of Finding
         Errors first.
     statistics : dict
-        Pictures and splits, class balance, cell sizes, pairs; plain values, fit for JSON.
+        Images and splits, class balance, cell sizes, pairs; plain values for JSON.
     """
 
     findings: tuple[Finding, ...]
@@ -57,11 +53,11 @@ class AuditReport:
 
     @property
     def has_faults(self) -> bool:
-        """Whether anything is worse than ``info``."""
+        """Whether any finding is worse than ``info``."""
         return any(finding.severity != "info" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON takes it."""
+        """The complete report as plain values for JSON."""
         findings = [asdict(finding) for finding in self.findings]
         return {"notice": RESEARCH_USE, "statistics": self.statistics, "counts": self.counts(), "findings": findings}
 
@@ -74,36 +70,38 @@ def audit_folder(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> AuditReport:
-    """Audit the data set in a folder, also one that its reader refuses.
+    """Audit the dataset in a folder, even if its reader refuses it.
 
     Parameters
     ----------
     path : Path
-        A folder, or the file that describes the set.
+        A folder, or the file that describes the dataset.
     format : str
-        As for `formats.read`.
+        The input format, as in `registry.read`.
     overlaps, workers, progress
         As for `audit`.
+
+    Returns
+    -------
+    AuditReport
 
     Raises
     ------
     FormatError
-        If there is nothing to audit: no known data set, no annotations.
+        If there is no known dataset, or its reader refuses it and no annotation can be parsed.
     """
     path = Path(path)
     if not path.exists():
         raise FormatError(f"{path}: no such file or folder")
-    raw = raw_records(path)
+    raw = registry.read_records(path)
     try:
         dataset, refused = registry.read(path, format), {}
     except BlastdetError as error:
-        raw = tuple(record for record in raw if format == "auto" or record.file.suffix == _SUFFIX.get(format))
-        if path.is_file():  # the annotations beside it are not what was asked for
-            raw = tuple(record for record in raw if record.file == path)
+        raw = registry.read_records(path, format)
         if not any(record.image for record in raw):
             raise
         root = path if path.is_dir() else path.parent
-        dataset, refused = dataset_from(raw, root), {root: f"the reader refuses the set: {error}"}
+        dataset, refused = to_dataset(raw, root), {root: f"the reader refuses the dataset: {error}"}
     return audit(dataset, raw, overlaps=overlaps, workers=workers, progress=progress, problems=refused)
 
 
@@ -116,47 +114,47 @@ def audit(
     progress: Progress | None = None,
     problems: dict[Path, str] | None = None,
 ) -> AuditReport:
-    """Apply every rule to a data set.
+    """Apply every rule to a dataset.
 
     Parameters
     ----------
     dataset : Dataset
     raw : sequence of RawRecord
-        The annotations as they stand, from `raw_records`; without them, degenerate boxes and wrong statements about
-        files are not seen.
+        The annotations as the files state them, from `registry.read_records`. Without them, degenerate boxes and wrong
+        statements about files are not found.
     overlaps : bool
-        Whether to register every two pictures (time grows with the square of their number).
+        Whether to look for overlapping fields. The time is proportional to the square of the number of images.
     workers : int, optional
         Threads; all processors by default.
     progress : callable, optional
-        See `overlap.Progress`.
+        See `overlapping_fields.Progress`.
     problems : dict, optional
-        What is known to be wrong already: file -> why.
+        Known problems: file -> reason.
     """
     paths = list(dict.fromkeys([sample.path for sample in dataset] + [r.image for r in raw if r.image]))
     sizes, broken = _look(paths, workers, progress)
-    smears = [sample for sample in dataset if sample.path in sizes]
-    readable = [sample.path for sample in smears]
+    samples = [sample for sample in dataset if sample.path in sizes]
+    readable = [sample.path for sample in samples]
     subject = Subject(
-        dataset=dataset if len(smears) == len(dataset) else _only(dataset, smears),
+        dataset=dataset if len(samples) == len(dataset) else _only(dataset, samples),
         raw=tuple(raw),
         sizes=sizes,
         problems={**(problems or {}), **broken},
-        copies=tuple((a.path, b.path) for same in splits.duplicates(smears) for a, b in combinations(same, 2)),
+        copies=tuple((a.path, b.path) for same in splits.duplicates(samples) for a, b in combinations(same, 2)),
         near=tuple(find_near_duplicates(readable, progress=progress)),
         overlaps=tuple(find_overlaps(readable, workers=workers, progress=progress)) if overlaps else (),
     )
     return AuditReport(apply_rules(subject), {**statistics(subject), "overlaps_looked_for": overlaps})
 
 
-def _only(dataset: Dataset, smears: Iterable[Sample]) -> Dataset:
-    return Dataset(dataset.name, dataset.root, tuple(smears), dataset.dropped, dataset.notes)
+def _only(dataset: Dataset, samples: Iterable[Sample]) -> Dataset:
+    return replace(dataset, samples=tuple(samples))
 
 
 def _look(
     paths: Sequence[Path], workers: int | None, progress: Progress | None
 ) -> tuple[dict[Path, WidthHeight], dict[Path, str]]:
-    """Decode every picture: size of those that can be, reason for those that cannot."""
+    """Decode every image: the size of those that can be decoded, the reason for those that cannot."""
     sizes: dict[Path, WidthHeight] = {}
     broken: dict[Path, str] = {}
     with ThreadPoolExecutor(workers or cpu_count()) as pool:
@@ -178,43 +176,11 @@ def _decode(path: Path) -> WidthHeight | str:
     return width, height
 
 
-def dataset_from(raw: Sequence[RawRecord], root: Path) -> Dataset:
-    """What can be read of a set that its reader refuses: boxes with area inside the picture, of known classes."""
-    smears, dropped = [], []
-    by_image = {record.image: record for record in raw if record.image is not None}
-    sizes, _ = _look(list(by_image), None, None)
-    for image, record in sorted(by_image.items()):
-        if image in sizes and record.problem is None:
-            truth, lines = _truth(record, sizes[image])
-            dropped += lines
-            smears.append(Sample(image, sizes[image], split=record.split, truth=truth))
-    shown = {CELL_CLASSES[i] for sample in smears if sample.truth is not None for i in sample.truth.label.tolist()}
-    annotated = tuple(name for name in CELL_CLASSES if name in shown)
-    marked = [Sample(s.path, s.size_wh, split=s.split, annotated=annotated, truth=s.truth) for s in smears]
-    return Dataset(root.name, root, tuple(marked), tuple(dropped))
-
-
-def _truth(record: RawRecord, size_wh: WidthHeight) -> tuple[Detections, list[str]]:
-    kept, labels, dropped = [], [], []
-    for box in record.boxes:
-        inside = boxes.clip([box.xyxy], size_wh)[0]
-        if min(box.extent_wh) <= 0 or (inside[2:] <= inside[:2]).any():
-            dropped.append(f"{record.file.name}: {box.name} {box.xyxy}: no area inside the picture")
-            continue
-        try:
-            labels.append(label_of(box.name, None, record.file.name))
-        except FormatError as error:
-            dropped.append(str(error))
-            continue
-        kept.append(inside)
-    return Detections(np.array(kept, np.float32).reshape(-1, 4), label=np.array(labels, np.int64)), dropped
-
-
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 
 def statistics(subject: Subject) -> dict[str, Any]:
-    """Pictures, class balance and cell sizes of a data set, as plain values."""
+    """Images, class balance and cell sizes of a dataset, as plain values for JSON."""
     dataset = subject.dataset
     pairs = [(o.a, o.b) for o in subject.overlaps] + [(d.a, d.b) for d in subject.near] + list(subject.copies)
     groups = Counter(connected(pairs).values())
@@ -258,9 +224,9 @@ def _classes(dataset: Dataset) -> dict[str, dict[str, Any]]:
 
 
 def _micrometres(dataset: Dataset) -> tuple[dict[int, Any], str | None]:
-    """Sides of whole cells in µm, and where the scale comes from: the set, or red cells taken as 7.5 µm."""
+    """Sides of whole cells in µm, and the source of the scale: the dataset, or red cells taken as 7.5 µm."""
     if any(sample.mpp for sample in dataset):
-        return whole_cells(_only(dataset, [sample for sample in dataset if sample.mpp])), "µm/px of the set"
+        return whole_cells(_only(dataset, [sample for sample in dataset if sample.mpp])), "µm/px of the dataset"
     cells = whole_cells(dataset)
     red = cells.get(RBC, np.empty(0))
     if not len(red):
@@ -270,7 +236,7 @@ def _micrometres(dataset: Dataset) -> tuple[dict[int, Any], str | None]:
 
 
 def _spread(side: Any) -> dict[str, float] | None:
-    """5th, 50th and 95th percentile of the sides of whole cells."""
+    """5th, 50th and 95th percentile."""
     if not len(side):
         return None
     return dict(

@@ -1,4 +1,4 @@
-"""Rules about pictures that belong together: copies, shared fields, leaks, neighbours that contradict each other."""
+"""Rules about images that share content: copies, overlapping fields, leaks, and contradictory annotations."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from blastdet.audit.subject import EDGE, Finding, Findings, Subject, at_edge, bo
 from blastdet.core import boxes
 from blastdet.core.types import CELL_CLASSES, Detections, Sample
 
-_SAME_CELL_IOU = 0.3  # two people's boxes around one cell, in two photographs, agree at least so well
+_SAME_CELL_IOU = 0.3  # boxes of two people around one cell, in two photographs, agree at least this well
 
 
 def _pairs(subject: Subject) -> Iterator[tuple[str, Path, Path, str]]:
-    """Every two pictures that share content: (rule, a, b, how), under the strongest rule only."""
+    """Every two images that share content, under the strongest rule only: (rule, a, b, how)."""
     seen: set[frozenset[Path]] = set()
-    found = [("exact_duplicate", a, b, "the same file, byte for byte") for a, b in subject.copies]
-    found += [("near_duplicate", d.a, d.b, f"the same picture, {d.change} (ncc {d.ncc:.2f})") for d in subject.near]
+    found = [("exact_duplicate", a, b, "byte-identical") for a, b in subject.copies]
+    found += [("near_duplicate", d.a, d.b, f"the same image, {d.change} (ncc {d.ncc:.2f})") for d in subject.near]
     for o in subject.overlaps:
         how = f"{o.overlap_fraction:.0%} of the field shared, shift ({o.dx:.0f}, {o.dy:.0f}) px, ncc {o.ncc:.2f}"
         found.append(("overlap", o.a, o.b, how))
@@ -30,26 +30,28 @@ def _pairs(subject: Subject) -> Iterator[tuple[str, Path, Path, str]]:
 
 
 def pair_rule(rule: str, usual: str) -> Callable[[Subject], Findings]:
+    """The rule of that name: findings of severity `usual`, or ``warning`` if the images are in different groups."""
+
     def find(subject: Subject) -> Findings:
-        smears = subject.samples
+        samples = subject.samples
         for kind, a, b, how in _pairs(subject):
             if kind == rule:
-                groups = smears[a].group, smears[b].group
-                torn = None not in groups and groups[0] != groups[1]
-                severity, note = ("warning", f"; in two groups ({groups[0]}, {groups[1]})") if torn else (usual, "")
+                groups = samples[a].group, samples[b].group
+                differ = None not in groups and groups[0] != groups[1]
+                severity, note = ("warning", f"; in two groups ({groups[0]}, {groups[1]})") if differ else (usual, "")
                 yield Finding(rule, severity, subject.name(a), None, how + note, subject.name(b))
 
     return find
 
 
 def leak(subject: Subject) -> Findings:
-    """Pictures that share content, or a group, on two sides of a split."""
-    smears = subject.samples
-    told: set[str | None] = set()
+    """Images that share content, or a group, in different splits."""
+    samples = subject.samples
+    reported: set[str | None] = set()
     for rule, a, b, how in _pairs(subject):
-        one, two = smears[a], smears[b]
+        one, two = samples[a], samples[b]
         if one.split and two.split and one.split != two.split:
-            told |= {one.group, two.group}
+            reported |= {one.group, two.group}
             found = f"{one.split} and {two.split}: {rule.replace('_', ' ')}, {how}"
             yield Finding("leak", "error", subject.name(a), None, found, subject.name(b))
     groups: dict[str, list[Sample]] = defaultdict(list)
@@ -58,32 +60,32 @@ def leak(subject: Subject) -> Findings:
             groups[sample.group].append(sample)
     for group, members in sorted(groups.items()):
         other = next((sample for sample in members if sample.split != members[0].split), None)
-        if other and group not in told:
+        if other and group not in reported:
             found = f"{members[0].split} and {other.split}: group {group}"
             yield Finding("leak", "error", subject.name(members[0].path), None, found, subject.name(other.path))
 
 
 def disagreement(subject: Subject) -> Findings:
-    """Cells boxed in one picture that its overlapping neighbour shows too, but has no box of that class for."""
-    smears = subject.samples
+    """Cells with a box in one image that an overlapping image shows too, but without a box of that class."""
+    samples = subject.samples
     for o in subject.overlaps:
         for here, there, shift in (
-            (smears[o.a], smears[o.b], (o.dx, o.dy)),
-            (smears[o.b], smears[o.a], (-o.dx, -o.dy)),
+            (samples[o.a], samples[o.b], (o.dx, o.dy)),
+            (samples[o.b], samples[o.a], (-o.dx, -o.dy)),
         ):
             missing = _without_partner(here, there, shift)
             if len(missing):
                 kinds = missing.counts()
                 severity = "warning" if kinds["blast"] or kinds["wbc"] else "info"
                 listed = ", ".join(f"{number} {name}" for name, number in kinds.items() if number)
-                found = f"{listed} without a box of that class, which the overlapping picture has"
+                found = f"{listed} without a box of that class, which the overlapping image has"
                 first = int(np.argmin(missing.label))
                 box = box_of(missing.boxes_xyxy[first])
                 yield Finding("disagreement", severity, subject.name(here.path), box, found, subject.name(there.path))
 
 
 def _without_partner(here: Sample, there: Sample, shift_xy: tuple[float, float]) -> Detections:
-    """Cells of `there`, in the pixels of `here`, that lie wholly inside both and have no box of their class here."""
+    """Cells of `there`, in pixels of `here`, completely inside both and without a box of their class in `here`."""
     if here.truth is None or there.truth is None:
         return Detections.empty()
     known = there.truth[~at_edge(there)]

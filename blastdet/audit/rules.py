@@ -1,7 +1,7 @@
-"""The rules of the audit: small pure functions from what is known of a data set to findings, in one table.
+"""The rules of the audit: small pure functions from a `Subject` to findings, in one table.
 
-No rule knows a file by name. What is usual is learnt from the set itself (medians, shares); the few constants say how
-far from usual is a fault.
+No rule knows a file by name. Usual values (medians, fractions) come from the dataset itself; the few constants state
+which deviation is a fault.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.audit.pair_rules import disagreement, leak, pair_rule
-from blastdet.audit.raw_annotations import RawBox, RawRecord
 from blastdet.audit.size_rules import implausible_size, scale
 from blastdet.audit.subject import ENOUGH, SEVERITIES, Finding, Findings, Subject, box_of
 from blastdet.core import boxes
 from blastdet.core.types import CELL_CLASSES, Detections, Sample
+from blastdet.datasets.formats.records import RawBox, RawRecord
 
 _DOUBLED_IOU = 0.8
-_USUAL_SHARE = 0.9  # a class that this share of the pictures shows is expected on every picture
-_OUTSIDE = 1.0  # px: rounding, and files that count from 0 where 1 is meant
+_USUAL_FRACTION = 0.9  # a class that this fraction of the images shows is expected in every image
+_OUTSIDE = 1.0  # px: rounding, and files that count from 0 instead of 1
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
 def unreadable(subject: Subject) -> Findings:
-    """A picture that cannot be decoded, or an annotation that cannot be understood."""
+    """An image that cannot be decoded, or an annotation that cannot be parsed."""
     for path, problem in subject.problems.items():
         yield Finding("unreadable", "error", subject.name(path), None, problem)
     for record in subject.raw:
@@ -37,39 +37,38 @@ def unreadable(subject: Subject) -> Findings:
 
 
 def orphan(subject: Subject) -> Findings:
-    """An annotation without picture, or a picture without annotation among others that have one."""
+    """An annotation without an image, or an image without an annotation in an annotated dataset."""
     for record in subject.raw:
         if record.image is None:
             stated = f" ({record.name} stated)" if record.name else ""
-            yield Finding("orphan", "error", subject.name(record.file), None, f"annotation without a picture{stated}")
+            yield Finding("orphan", "error", subject.name(record.file), None, f"annotation without an image{stated}")
     if any(sample.truth is not None for sample in subject.dataset):
         for sample in subject.dataset:
             if sample.truth is None:
-                yield Finding("orphan", "info", subject.name(sample.path), None, "picture that nobody annotated")
+                yield Finding("orphan", "info", subject.name(sample.path), None, "image without annotation")
 
 
 def size_mismatch(subject: Subject) -> Findings:
-    """The size stated in the annotation is not that of the picture."""
+    """The size stated in the annotation is not that of the image."""
     for record in subject.raw:
         actual = subject.sizes.get(record.image) if record.image else None
         if record.size_wh and actual and record.size_wh != actual:
             swapped = ", width and height swapped" if record.size_wh == actual[::-1] else ""
-            found = (
-                f"size {record.size_wh[0]:g} x {record.size_wh[1]:g} stated, the picture is {actual[0]} x {actual[1]}"
-            )
+            stated = "{:g} x {:g}".format(*record.size_wh)
+            found = f"expected the size of the image, {actual[0]} x {actual[1]}, got {stated}"
             yield Finding("size_mismatch", "error", subject.name(record.file), None, found + swapped)
 
 
 def name_mismatch(subject: Subject) -> Findings:
-    """The name stated in the annotation is not that of the picture it belongs to."""
+    """The name stated in the annotation is not that of its image."""
     for record in subject.raw:
         if record.image and record.name and Path(record.name).stem != record.image.stem:
-            found = f"picture {record.name} stated, {record.image.name} belongs to this annotation"
+            found = f"expected the image name {record.image.name}, got {record.name}"
             yield Finding("name_mismatch", "error", subject.name(record.file), None, found)
 
 
 def folder_mismatch(subject: Subject) -> Findings:
-    """The folder stated is neither the picture's nor, where all state another, the one that most files state."""
+    """The stated folder is not that of the image, or, if most files state another one, not the one that most state."""
     stated = [
         (r, Path(r.folder.replace("\\", "/")).name, r.image.parent.name) for r in subject.raw if r.folder and r.image
     ]
@@ -80,7 +79,7 @@ def folder_mismatch(subject: Subject) -> Findings:
     for record, folder, actual in stated:
         expected = actual if right else most
         if folder != expected:
-            found = f"folder {folder!r} stated, {expected!r} expected"
+            found = f"expected the folder {expected!r}, got {folder!r}"
             yield Finding("folder_mismatch", "warning", subject.name(record.file), None, found)
 
 
@@ -89,7 +88,7 @@ def folder_mismatch(subject: Subject) -> Findings:
 
 def _raw_boxes(subject: Subject) -> Iterator[tuple[str, RawRecord, RawBox]]:
     for record in subject.raw:
-        for box in record.boxes:
+        for box in (box for box in record.boxes if not box.is_point):
             yield subject.name(record.image or record.file), record, box
 
 
@@ -108,7 +107,7 @@ def inverted(subject: Subject) -> Findings:
 
 
 def outside(subject: Subject) -> Findings:
-    """A box that leaves the picture by more than a pixel."""
+    """A box that extends beyond the image by more than a pixel."""
     for name, record, box in _raw_boxes(subject):
         size = subject.sizes.get(record.image) if record.image else None
         if size is None or min(box.extent_wh) < 0:
@@ -116,8 +115,9 @@ def outside(subject: Subject) -> Findings:
         x1, y1, x2, y2 = box.xyxy
         beyond = max(-x1, -y1, x2 - size[0], y2 - size[1])
         if beyond > _OUTSIDE:
-            wholly = x1 >= size[0] or y1 >= size[1] or x2 <= 0 or y2 <= 0
-            found = f"{box.name}: {'wholly outside' if wholly else f'{beyond:.0f} px outside'} {size[0]} x {size[1]}"
+            completely = x1 >= size[0] or y1 >= size[1] or x2 <= 0 or y2 <= 0
+            how = "completely" if completely else f"{beyond:.0f} px"
+            found = f"{box.name}: {how} outside the image of {size[0]} x {size[1]} px"
             yield Finding("outside", "error", name, box.xyxy, found)
 
 
@@ -134,7 +134,7 @@ def doubled(subject: Subject) -> Findings:
     """Two boxes of one class on one cell."""
     for name, truth, i, j, iou in _double_pairs(subject):
         if truth.label[i] == truth.label[j]:
-            found = f"{CELL_CLASSES[truth.label[i]]}: boxed twice (IoU {iou:.2f})"
+            found = f"{CELL_CLASSES[truth.label[i]]}: two boxes on one cell (IoU {iou:.2f})"
             yield Finding("doubled", "warning", name, box_of(truth.boxes_xyxy[i]), found)
 
 
@@ -156,13 +156,13 @@ def _shown(sample: Sample) -> set[int]:
 
 
 def missing_class(subject: Subject) -> Findings:
-    """A picture without a class that it is said to annotate and that nearly all others show."""
+    """An image without a class that it annotates and that nearly all other images show."""
     for label, name in enumerate(CELL_CLASSES):
         looked = [sample for sample in subject.dataset if sample.truth is not None and name in sample.annotated]
         without = [sample for sample in looked if label not in _shown(sample)]
-        if len(looked) >= ENOUGH and len(without) <= (1 - _USUAL_SHARE) * len(looked):
+        if len(looked) >= ENOUGH and len(without) <= (1 - _USUAL_FRACTION) * len(looked):
             for sample in without:
-                found = f"no {name} box; {len(looked) - len(without)} of {len(looked)} pictures have one"
+                found = f"no {name} box; {len(looked) - len(without)} of {len(looked)} images have one"
                 yield Finding("missing_class", "warning", subject.name(sample.path), None, found)
 
 

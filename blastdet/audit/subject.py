@@ -1,4 +1,4 @@
-"""What the rules of the audit look at, and what they answer."""
+"""Input and output of the rules: `Subject` and `Finding`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.audit.overlapping_fields import NearDuplicate, Overlap
-from blastdet.audit.raw_annotations import RawRecord
 from blastdet.core.types import Dataset, Sample, WidthHeight
+from blastdet.datasets.formats.records import RawRecord
 
 SEVERITIES: tuple[str, ...] = ("error", "warning", "info")
 
 ENOUGH = 20
-"""Boxes, or pictures, from which on a median or a share is worth comparing with."""
+"""Boxes or images that a median or a fraction needs at least to serve as a reference."""
 
 EDGE = 2.0
-"""px: a box so close to the border may be that of a cut cell."""
+"""px: a box this close to the border may be that of a cut cell."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """One fault.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class Finding:
     severity : str
         One of `SEVERITIES`.
     file : str
-        Picture or annotation, below the root of the set.
+        Image or annotation file, relative to the root of the dataset.
     box : tuple of four float, optional
         Half-open pixels, as published.
     message : str
     other : str, optional
-        The second picture, where the finding is about two.
+        The second image, if the finding is about two.
     """
 
     rule: str
@@ -52,19 +52,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """What the rules look at.
+    """Everything that the rules look at.
 
     Parameters
     ----------
     dataset : Dataset
     raw : tuple of RawRecord
-        Annotations as they stand.
+        Annotations as the files state them.
     sizes : mapping
-        Size of every picture that can be read.
+        Size of each image that can be read.
     problems : mapping
-        Why a picture cannot be read, or the set not as a whole.
+        Why an image, or the dataset as a whole, cannot be read.
     copies : tuple of (Path, Path)
-        Byte-identical pictures.
+        Byte-identical images.
     near : tuple of NearDuplicate
     overlaps : tuple of Overlap
     """
@@ -78,7 +78,7 @@ class Subject:
     overlaps: tuple[Overlap, ...] = ()
 
     def name(self, path: Path) -> str:
-        """Path below the root of the set."""
+        """Path relative to the root of the dataset."""
         root = self.dataset.root
         if path == root:
             return self.dataset.name
@@ -86,7 +86,7 @@ class Subject:
 
     @property
     def samples(self) -> dict[Path, Sample]:
-        """Smears by their path."""
+        """Samples by their path."""
         return {sample.path: sample for sample in self.dataset}
 
 
@@ -94,12 +94,13 @@ Findings = Iterator[Finding]
 
 
 def box_of(values: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    """A box as plain numbers, for a `Finding`."""
     x1, y1, x2, y2 = (float(v) for v in values)
     return x1, y1, x2, y2
 
 
 def sides(sample: Sample) -> NDArray[np.float64]:
-    """Side of the square as large as each box of a smear: µm where the scale is known, else px; NaN without box."""
+    """Side of the square with the area of each box: µm if the scale is known, else px; NaN without a box."""
     if sample.truth is None:
         return np.empty(0)
     extent = sample.truth.boxes_xyxy[:, 2:].astype(np.float64) - sample.truth.boxes_xyxy[:, :2]
@@ -107,7 +108,7 @@ def sides(sample: Sample) -> NDArray[np.float64]:
 
 
 def at_edge(sample: Sample) -> NDArray[np.bool_]:
-    """Which boxes of a smear touch its border, so that the cell may be cut."""
+    """Mask of the boxes that touch the border of the image, so that the cell may be cut."""
     if sample.truth is None:
         return np.empty(0, bool)
     xyxy = sample.truth.boxes_xyxy

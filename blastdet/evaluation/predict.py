@@ -13,7 +13,7 @@ from blastdet.core.errors import BlastdetError, ConfigError, FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats import registry
-from blastdet.datasets.formats.coco import read_results
+from blastdet.datasets.formats.coco_results import read_results
 from blastdet.inference.model import Model, Options, load
 
 Mpp = Scale | Literal["auto", "data"] | None

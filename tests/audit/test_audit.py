@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from blastdet.audit.raw_annotations import raw_records
 from click.testing import CliRunner
 from numpy.typing import NDArray
 
 from blastdet.audit.folder_audit import AuditReport, audit, audit_folder
-from blastdet.audit.raw_annotations import raw_records
 from blastdet.cli import cli
 from blastdet.cli.data_commands.audit import plain_lines
 from blastdet.core.errors import FormatError

@@ -23,7 +23,7 @@ from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError, ConfigError, DependencyError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
-from blastdet.datasets.formats.coco import read_results
+from blastdet.datasets.formats.coco_results import read_results
 from blastdet.evaluation.comparison import compare
 from blastdet.evaluation.evaluate import evaluate
 from blastdet.evaluation.predict import Predictions, from_model

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from blastdet.core.errors import WeightsError
 from blastdet.core.model_card import ValidationCounts
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
-from blastdet.datasets.formats import coco
+from blastdet.datasets.formats.coco_results import read_results
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.inference.batch import Batch, Job, Output, describe
 from blastdet.inference.blast_fraction import combine, corrected_fraction, count_white_cells
@@ -220,12 +220,12 @@ def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report
     assert [row["name"] for row in document["categories"]] == ["blast", "wbc", "rbc", "unsure"]
     assert [row["category_id"] for row in document["annotations"]] == [1, 2, 5, 5, 2, 3]
     dataset = Dataset("made", tmp_path, (Sample(path, (360, 60)),))
-    (again,) = coco.read_results(file, dataset)
+    (again,) = read_results(file, dataset)
     for name in ("label", "unsure", "cell_type", "blast_probability", "score"):
         np.testing.assert_array_equal(getattr(again, name), getattr(judged, name), err_msg=name)
     rows = [{**row, "image_id": "smear.png"} for row in document["annotations"]]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    assert coco.read_results(tmp_path / "list.json", dataset)[0].label.tolist() == judged.label.tolist()
+    assert read_results(tmp_path / "list.json", dataset)[0].label.tolist() == judged.label.tolist()
 
 
 @pytest.mark.parametrize(

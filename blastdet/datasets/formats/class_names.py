@@ -1,4 +1,4 @@
-"""From the class names of other people to ours."""
+"""Class names of other tools and datasets, mapped to `CELL_CLASSES`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from blastdet.core.types import CELL_CLASSES
 
 
 def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
-    """Index into `CELL_CLASSES` of a foreign class name.
+    """Index into `CELL_CLASSES` of a class name as a file states it.
 
-    A name in `class_map` is taken as told there; otherwise it must be one of ours, in any case, singular or plural
+    Names in `class_map` come first. Any other name must be one of `CELL_CLASSES`, in any case, singular or plural
     (``WBC``, ``Platelets``).
 
     Parameters
     ----------
     name : str
     class_map : mapping, optional
-        Foreign name -> one of `CELL_CLASSES`; exact spelling.
+        Class name of the file -> one of `CELL_CLASSES`. Names must match exactly.
     where : str
-        The file, for the message.
+        The file, for the error message.
 
     Raises
     ------
     FormatError
-        If the name is not known; the line lists the names on both sides.
+        If the class is unknown. The message lists all accepted names.
     """
     given = dict(class_map or {})
     ours = check_class_map(given).get(name)
@@ -33,20 +33,23 @@ def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
         plain = name.strip().casefold()
         ours = next((known for known in CELL_CLASSES if plain in (known, known + "s")), None)
     if ours is None:
-        mapped = f" and the mapped {', '.join(given)}" if given else ""
-        expected = f"{', '.join(CELL_CLASSES)}{mapped} expected"
+        expected = ", ".join([*CELL_CLASSES, *given])
         raise FormatError(
-            f"{where}: class {name!r} found, {expected}; say what it is with --map {name}=... (in a "
-            f"configuration: options: {{class_map: {{{name}: wbc}}}})"
+            f"{where}: expected a class out of {expected}, got {name!r}. Map it: --map {name}=wbc "
+            f"(in a configuration: options: {{class_map: {{{name}: wbc}}}})"
         )
     return CELL_CLASSES.index(ours)
 
 
 def check_class_map(class_map: Mapping[str, str]) -> Mapping[str, str]:
-    """`class_map` itself, once every class it leads to is one of ours (else `ConfigError`)."""
+    """Return `class_map` if it maps to `CELL_CLASSES` only.
+
+    Raises
+    ------
+    ConfigError
+        If it maps to any other class.
+    """
     for foreign, ours in class_map.items():
         if ours not in CELL_CLASSES:
-            raise ConfigError(
-                f"--map {foreign}={ours}: class {ours!r} found, one of {', '.join(CELL_CLASSES)} expected"
-            )
+            raise ConfigError(f"--map {foreign}={ours}: expected one of {', '.join(CELL_CLASSES)}, got {ours!r}")
     return class_map

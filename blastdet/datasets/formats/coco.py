@@ -1,46 +1,38 @@
-"""COCO: ``annotations/instances_<split>.json`` beside ``images/<split>/``, and results.
+"""COCO: ``annotations/instances_<split>.json`` next to ``images/<split>/``.
 
-What COCO has no key for goes into keys of our own, which other programs pass over: ``mpp``, ``group``, ``cluster``,
-``split``, ``label`` and ``annotated`` of an image; ``origin``, ``cell_type``, ``point_xy``, ``blast_probability``,
-``unsure``, ``cell_id`` and ``ignore`` of an annotation. A cell to be ignored is also ``iscrowd``, as evaluators
-understand it. A cell without box (a point) is written with a box of no extent at its point, ``"has_box": false`` and
-``iscrowd``: valid COCO, and no evaluator counts it. Category ids are fixed: 1 blast, 2 wbc, 3 rbc, 4 platelet, and in
-results 5 unsure: a white cell that the second stage would not decide on; its key ``label`` says what it would be.
+Extra keys hold what COCO does not define; other programs ignore them. An image has ``mpp``, ``group``, ``cluster``,
+``split``, ``label`` and ``annotated``, an annotation all columns of `Detections` (``cell_id`` for `id`). An ignored
+cell also has ``iscrowd``, which evaluators respect. A cell without a box (a point) is written with an empty box at its
+point, ``"has_box": false`` and ``iscrowd``: valid COCO that no evaluator counts. Category ids are fixed: 1 blast,
+2 wbc, 3 rbc, 4 platelet; in results also 5 unsure, a white cell that the second stage is uncertain of, whose key
+``label`` names the more likely class.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale
+from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.coco_writer import KEYS, UNSURE, to_document, write
-from blastdet.datasets.formats.files import FAULTS, read_json
-from blastdet.datasets.splits import SPLITS, names_of
+from blastdet.datasets.formats.files import FAULTS, read_json, stated_mpp, unknown
+from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, files_below, refuse_problem, split_of
+from blastdet.datasets.splits import SPLITS
 from blastdet.imaging.io import image_size
 
-__all__ = ["read", "read_results", "to_document", "write"]
+__all__ = ["read", "read_records", "to_document", "write"]
 
-_LIMIT = 1e12  # no pixel lies beyond, and NaN and infinity compare as too large
+_LIMIT = 1e12  # larger than any pixel coordinate; NaN and infinity compare as too large
+_UNSURE = -1  # the category "unsure", until the annotation itself states the class
 
-_UNKNOWN: dict[str, Any] = {
-    "score": 1.0,
-    "id": "",
-    "point_xy": [math.nan, math.nan],
-    "ignore": False,
-    "origin": "",
-    "cell_type": "",
-    "blast_probability": math.nan,
-    "unsure": False,
-}
-_UNSURE = -1  # stands for our category "unsure" until the annotation itself says which class it was
+RESULT_LABELS = {**{i + 1: i for i in range(len(CELL_CLASSES))}, UNSURE["id"]: _UNSURE}
+"""Category id -> label in a results list, which has no categories of its own."""
 
 
 def read(
@@ -50,129 +42,226 @@ def read(
     mpp: Scale | None = None,
     images: Path | None = None,
 ) -> Dataset:
-    """Read COCO: ours without loss, or anybody's.
+    """Read a COCO dataset, written by blastdet or by another program.
 
     Parameters
     ----------
     path : Path
         One JSON file, or a folder with ``annotations/*.json``, ``instances*.json``, ``truth.json`` (of
         `blastdet synth`) or ``*/_annotations.coco.json``.
-        Pictures are looked for beside the file, above it, and in ``images`` folders there.
+        Images are searched next to the file, in the folder above, and in ``images`` in either of them.
     class_map : mapping, optional
-        Foreign category name -> ours.
+        Category name of the file -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
-        µm/px of all pictures that do not state theirs.
+        µm/px of all images that do not state their scale.
     images : Path, optional
-        Folder with the pictures, where they lie elsewhere.
+        Folder of the images, if they are elsewhere.
 
     Returns
     -------
     Dataset
-        The split comes from the image's own key or from the name of the file or folder. In a foreign set every category
-        counts as annotated. Boxes without area are dropped, by annotation id.
+        The split comes from the image entry, or from the name of the file or its folder. If an image entry does not
+        state otherwise, every category counts as annotated. Boxes without area are dropped; `dropped` names them.
 
     Raises
     ------
     FormatError
-        Not COCO, a missing picture, a size that is not the picture's, an unknown class, a box that is none.
+        If a file is not COCO, an image is missing or has another size than stated, a category is unknown, or a box is
+        faulty.
     """
     path = Path(path)
-    files = [path] if path.is_file() else _documents(path)
-    smears: list[Sample] = []
+    files = [path] if path.is_file() else documents(path)
+    samples: list[Sample] = []
     dropped: dict[str, None] = {}
     notes: dict[str, None] = {}
     name = ""
     for file in files:
-        document = _load(file)
-        info = document.get("info") if isinstance(document.get("info"), dict) else {}
-        assert isinstance(info, dict)
+        document = load(file)
+        info = document["info"] if isinstance(document.get("info"), dict) else {}
         name = name or str(info.get("description") or "")
         dropped |= dict.fromkeys(_lines(info.get("dropped")))
         notes |= dict.fromkeys(_lines(info.get("notes")))
         found, lines = _read_document(document, file, class_map, images)
-        smears += found
+        samples += found
         dropped |= dict.fromkeys(lines)
-    _check_distinct(smears, path)
-    smears = [sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in smears]
-    root = images or (path if path.is_dir() else _root_of(path, smears))
-    smears.sort(key=lambda sample: sample.path.as_posix())
-    return Dataset(name or root.name, root, tuple(smears), tuple(dropped), tuple(notes))
+    _check_distinct(samples, path)
+    samples = [sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in samples]
+    root = images or (path if path.is_dir() else _root_of(path, samples))
+    samples.sort(key=lambda sample: sample.path.as_posix())
+    return Dataset(name or root.name, root, tuple(samples), tuple(dropped), tuple(notes))
 
 
-def _check_distinct(smears: Sequence[Sample], where: Path) -> None:
-    """A picture listed twice would be counted twice, and may lie on two sides of a split."""
-    seen: set[Path] = set()
-    for sample in smears:
-        picture = sample.path.resolve()
-        if picture in seen:
-            raise FormatError(f"{where}: picture {sample.path.name} is listed twice, one image entry for each expected")
-        seen.add(picture)
+def read_records(root: Path) -> list[RawRecord]:
+    """Every image entry of every COCO document below a folder, faults included. Other JSON files are skipped."""
+    images = ImageIndex.below(root)
+    records = []
+    for file in files_below(root, "*.json"):
+        try:
+            document = read_json(file)
+        except FormatError:
+            continue
+        if not isinstance(document, dict) or not all(
+            isinstance(document.get(key), list) for key in ("images", "annotations")
+        ):
+            continue
+        split = split_of(file, root)
+        for record in parse(document, file):
+            image = None
+            if record.name is not None:
+                image = _find_image(str(record.fields["file_name"]), file) or images.nearest(
+                    Path(record.name).stem, file
+                )
+                image = image if image is None or image.name == record.name else None
+            records.append(replace(record, image=image, split=split))
+    return records
 
 
-def _documents(folder: Path) -> list[Path]:
+def documents(folder: Path) -> list[Path]:
+    """COCO files of a folder: those of the first pattern that matches any."""
     for pattern in ("annotations/*.json", "instances*.json", "truth.json", "*.coco.json", "*/*.coco.json"):
         found = sorted(folder.glob(pattern))
         if found:
             return found
-    raise FormatError(f"{folder}: no annotations/*.json, instances*.json, truth.json or *.coco.json found")
+    raise FormatError(f"{folder}: expected annotations/*.json, instances*.json, truth.json or *.coco.json, got none")
 
 
-def _lines(value: Any) -> list[str]:
-    return [line for line in value if isinstance(line, str)] if isinstance(value, list) else []
-
-
-def _root_of(file: Path, smears: Sequence[Sample]) -> Path:
-    for folder in (file.parent, file.parent.parent):
-        if all(sample.path.is_relative_to(folder) for sample in smears):
-            return folder
-    return file.parent
-
-
-def _load(file: Path) -> dict[str, Any]:
+def load(file: Path) -> dict[str, Any]:
+    """A COCO document with its three lists of objects; else `FormatError`."""
     document = read_json(file)
     if not isinstance(document, dict):
-        raise FormatError(f"{file}: a list found, a COCO document with images, annotations and categories expected")
-    for key in ("images", "annotations", "categories"):
-        rows = document.get(key)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise FormatError(f"{file}: no list {key!r} of objects found; a COCO document has one")
+        raise FormatError(f"{file}: expected a COCO document with images, annotations and categories, got a list")
+    problem = _structure_problem(document)
+    if problem:
+        raise FormatError(f"{file}: {problem}")
     return document
 
 
-@dataclass(frozen=True)
-class _Image:
-    """What an image entry says, checked."""
-
-    id: int
-    file_name: str
-    size_wh: tuple[int, int]
-
-
-def _image_of(row: Mapping[str, Any], file: Path) -> _Image:
-    try:
-        return _Image(int(row["id"]), str(row["file_name"]), (int(row["width"]), int(row["height"])))
-    except FAULTS as error:
-        raise FormatError(f"{file}: image {row.get('file_name', row.get('id'))!r} is faulty ({error!r})") from None
+def _structure_problem(document: Mapping[str, Any]) -> str | None:
+    for key in ("images", "annotations", "categories"):
+        rows = document.get(key)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            return f"expected a list of objects as {key!r}, as in COCO, got {rows!r:.60}"
+    return None
 
 
-def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None) -> dict[int, int]:
-    """Category id -> our label. A category that no cell uses (Roboflow adds one) need not be known."""
+@dataclass
+class _Entry:
+    """One image entry while its annotations are collected."""
+
+    row: Mapping[str, Any]
+    size_wh: tuple[int, int] | None
+    boxes: list[RawBox] = field(default_factory=list)
+    problem: str | None = None
+
+
+def parse(document: Mapping[str, Any], file: Path) -> list[RawRecord]:
+    """One record for each image entry, and before them one for the first fault that belongs to no image."""
+    problem = _structure_problem(document)
+    if problem:
+        return [RawRecord(file, problem=problem)]
+    names, problem = _category_names(document["categories"])
+    entries: dict[int, _Entry] = {}
+    for row in document["images"]:
+        try:
+            number, entry = _entry(row)
+        except FAULTS as error:
+            what = row.get("file_name", row.get("id"))
+            problem = problem or f"image {what!r:.60} is faulty ({error!r:.80})"
+            continue
+        if number in entries:
+            problem = problem or f"expected a unique id for each image, got two images with id {number}"
+        entries.setdefault(number, entry)
+    for row in document["annotations"]:
+        try:
+            number, box = _box(row, entries, names)
+            entries[number].boxes.append(box)
+        except _BoxError as fault:
+            if fault.image_id is None:
+                problem = problem or str(fault)
+            else:
+                entry = entries[fault.image_id]
+                entry.problem = entry.problem or str(fault)
+    records = [RawRecord(file, problem=problem)] if problem else []
+    return records + [_record(file, entry) for entry in entries.values()]
+
+
+def _category_names(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[int, str], str | None]:
+    names: dict[int, str] = {}
+    problem = None
+    for row in rows:
+        number, name = row.get("id"), row.get("name")
+        if not isinstance(number, int) or not isinstance(name, str):
+            problem = problem or f"expected a category with id (a whole number) and name, got {row!r:.60}"
+        elif number in names:
+            problem = problem or f"expected unique ids, got two categories with id {number}: {names[number]} and {name}"
+        else:
+            names[number] = name
+    return names, problem
+
+
+def _entry(row: Mapping[str, Any]) -> tuple[int, _Entry]:
+    str(row["file_name"])
+    size_wh = (int(row["width"]), int(row["height"])) if {"width", "height"} <= set(row) else None
+    return int(row["id"]), _Entry(row, size_wh)
+
+
+def _record(file: Path, entry: _Entry) -> RawRecord:
+    name = Path(str(entry.row["file_name"])).name
+    return RawRecord(
+        file, name=name, size_wh=entry.size_wh, boxes=tuple(entry.boxes), problem=entry.problem, fields=entry.row
+    )
+
+
+class _BoxError(ValueError):
+    """An annotation that cannot be parsed; `image_id` is the image it belongs to, if there is one."""
+
+    def __init__(self, text: str, image_id: int | None) -> None:
+        super().__init__(text)
+        self.image_id = image_id
+
+
+def _box(row: Mapping[str, Any], images: Mapping[int, Any], names: Mapping[int, str]) -> tuple[int, RawBox]:
+    what = f"annotation {row.get('id', '')}".rstrip()
+    number, kind = row.get("image_id"), row.get("category_id")
+    if not isinstance(number, int) or number not in images:
+        raise _BoxError(f"{what}: expected the id of a listed image as image_id, got {number!r:.60}", None)
+    if not isinstance(kind, int) or kind not in names:
+        raise _BoxError(f"{what}: expected one of {list(names)} as category_id, got {kind!r:.60}", number)
+    problem = box_problem(row.get("bbox"))
+    if problem:
+        raise _BoxError(f"{what}: {problem}", number)
+    x, y, w, h = (float(value) for value in row["bbox"])
+    point = row.get("has_box") is False
+    return number, RawBox(names[kind], (x, y, x + w, y + h), (w, h), f"{what} {row['bbox']}", point, row)
+
+
+def box_problem(bbox: Any) -> str | None:
+    """What is wrong with a ``bbox``, if anything; a negative size is not reported."""
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
+        return f"expected four numbers x, y, width, height as bbox, got {bbox!r:.60}"
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number of reasonable size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LIMIT
+
+
+def labels_of(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None) -> dict[int, int]:
+    """Category id -> index into `CELL_CLASSES`. Categories without annotations (Roboflow adds one) may be unknown."""
     used = {row.get("category_id") for row in document["annotations"] if isinstance(row.get("category_id"), int)}
+    names, problem = _category_names(document["categories"])
+    if problem:
+        raise FormatError(f"{file}: {problem}")
     labels: dict[int, int] = {}
-    seen: dict[int, str] = {}
-    for row in document["categories"]:
-        if not isinstance(row.get("id"), int) or not isinstance(row.get("name"), str):
-            raise FormatError(f"{file}: category {row!r} found, id (a whole number) and name expected")
-        if row["id"] in seen:
-            raise FormatError(f"{file}: two categories with id {row['id']}: {seen[row['id']]} and {row['name']}")
-        seen[row["id"]] = row["name"]
-        if row["name"] == UNSURE["name"] and UNSURE["name"] not in (class_map or {}):
-            labels[row["id"]] = _UNSURE
+    for number, name in names.items():
+        if name == UNSURE["name"] and name not in (class_map or {}):
+            labels[number] = _UNSURE
             continue
         try:
-            labels[row["id"]] = label_of(row["name"], class_map, str(file))
+            labels[number] = label_of(name, class_map, str(file))
         except FormatError:
-            if row["id"] in used:
+            if number in used:
                 raise
     return labels
 
@@ -180,102 +269,103 @@ def _labels(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str
 def _read_document(
     document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None, folder: Path | None
 ) -> tuple[list[Sample], list[str]]:
-    labels = _labels(document, file, class_map)
-    rows: dict[int, list[Mapping[str, Any]]] = {}
-    entries = [_image_of(row, file) for row in document["images"]]
-    for image in entries:
-        if image.id in rows:
-            raise FormatError(f"{file}: two images with id {image.id}")
-        rows[image.id] = []
-    dropped = []
-    for row in document["annotations"]:
-        _check_annotation(row, rows, labels, file)
-        if min(row["bbox"][2:]) > 0 or row.get("has_box") is False:
-            rows[row["image_id"]].append(row)
-        else:
-            dropped.append(f"{file.name}: annotation {row.get('id')} {row['bbox']}: box without area")
+    labels = labels_of(document, file, class_map)
     everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values()) - {_UNSURE}))
-    smears = []
-    for image, entry in zip(entries, document["images"], strict=True):
-        picture = _find_picture(image, file, folder)
-        sample = Sample(picture, image.size_wh, split=_split_of(file), annotated=everything)
-        sample = _with_entry(sample, entry, file)
-        if entry.get("has_truth", True):
-            origin = "" if "annotated" in entry else "human"  # our own files say what is known
-            sample = replace(sample, truth=_cells(rows[image.id], labels, (file, origin)))
-        smears.append(sample)
-    return smears, dropped
+    samples, dropped = [], []
+    records = parse(document, file)
+    for record in records:
+        refuse_problem(record)
+    for record in records:
+        rows = []
+        for box in record.boxes:
+            if min(box.extent_wh) < 0:
+                raise FormatError(f"{file}: {box.source}: expected a size of 0 or more in bbox")
+            if min(box.extent_wh) > 0 or box.is_point:
+                rows.append(box.fields)
+            else:
+                dropped.append(f"{file.name}: {box.source}: box without area")
+        sample = replace(_sample(record, folder), annotated=everything)
+        sample = _with_entry(sample, record.fields, file)
+        if record.fields.get("has_truth", True):
+            origin = "" if "annotated" in record.fields else "human"  # files of blastdet state the origin themselves
+            sample = replace(sample, truth=cells_of_rows(rows, labels, (file, origin)))
+        samples.append(sample)
+    return samples, dropped
 
 
-def _check_annotation(row: Mapping[str, Any], images: Mapping[int, Any], labels: Mapping[int, int], file: Path) -> None:
-    what = f"{file}: annotation {row.get('id', '')}".rstrip()
-    if not isinstance(row.get("image_id"), int) or row["image_id"] not in images:
-        raise FormatError(f"{what}: image_id {row.get('image_id')!r} found, no such image is listed")
-    if not isinstance(row.get("category_id"), int) or row["category_id"] not in labels:
-        raise FormatError(f"{what}: category_id {row.get('category_id')!r} found, one of {list(labels)} expected")
-    _check_box(row, what)
+def _sample(record: RawRecord, folder: Path | None) -> Sample:
+    file, name = record.file, str(record.fields["file_name"])
+    if record.size_wh is None:
+        raise FormatError(f"{file}: image {name!r} is faulty: expected width and height, got neither or only one")
+    image = _find_image(name, file, folder)
+    if image is None:
+        where = folder or "the folder of this file, the folder above it"
+        raise FormatError(f"{file}: expected the image {name} in {where} or images/, got none")
+    stated: WidthHeight = (int(record.size_wh[0]), int(record.size_wh[1]))
+    size_wh = image_size(image)
+    if size_wh != stated:
+        sizes = "{}x{}, got {}x{}".format(*size_wh, *stated)
+        raise FormatError(f"{file}: {name}: expected the size of the image, {sizes}")
+    return Sample(image, size_wh, split=split_of(file, file.parent.parent))
 
 
-def _check_box(row: Mapping[str, Any], what: str) -> None:
-    box = row.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
-        raise FormatError(f"{what}: bbox {box!r} found, four numbers x, y, width, height expected")
-    if box[2] < 0 or box[3] < 0:
-        raise FormatError(f"{what}: bbox {box} has a negative size")
+def _find_image(name: str, file: Path, folder: Path | None = None) -> Path | None:
+    folders = [file.parent, file.parent.parent] if folder is None else [Path(folder)]
+    split = split_of(file, file.parent.parent) or ""
+    folders += [base / "images" for base in folders] + [base / "images" / split for base in folders]
+    return next((path for base in folders if (path := base / name).is_file()), None)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LIMIT
+def _check_distinct(samples: Sequence[Sample], where: Path) -> None:
+    """An image that is listed twice would be counted twice, and could be on both sides of a split."""
+    seen: set[Path] = set()
+    for sample in samples:
+        image = sample.path.resolve()
+        if image in seen:
+            raise FormatError(f"{where}: expected one entry for each image, got two for {sample.path.name}")
+        seen.add(image)
 
 
-def _split_of(file: Path) -> str | None:
-    words = f"{file.parent.name} {file.stem}".lower().replace("_", " ").replace(".", " ").split()
-    alias = {"valid": "val", "validation": "val"}
-    for word in reversed(words):
-        plain = word.rstrip("0123456789")
-        if alias.get(plain, plain) in SPLITS:
-            return alias.get(plain, plain)
-    return None
+def _lines(value: Any) -> list[str]:
+    return [line for line in value if isinstance(line, str)] if isinstance(value, list) else []
 
 
-def _find_picture(image: _Image, file: Path, folder: Path | None = None) -> Path:
-    folders = [file.parent, file.parent.parent]
-    if folder is not None:
-        folders = [Path(folder)]
-    folders += [folder / "images" for folder in folders] + [
-        folder / "images" / (_split_of(file) or "") for folder in folders
-    ]
-    picture = next((p for folder in folders if (p := folder / image.file_name).is_file()), None)
-    if picture is None:
-        raise FormatError(f"{file}: picture {image.file_name} found neither beside the file nor above, nor in images/")
-    size_wh = image_size(picture)
-    if size_wh != image.size_wh:
-        stated = f"{image.size_wh[0]}x{image.size_wh[1]}"
-        raise FormatError(f"{file}: {image.file_name} stated as {stated}, the picture is {size_wh[0]}x{size_wh[1]}")
-    return picture
+def _root_of(file: Path, samples: Sequence[Sample]) -> Path:
+    for folder in (file.parent, file.parent.parent):
+        if all(sample.path.is_relative_to(folder) for sample in samples):
+            return folder
+    return file.parent
 
 
 def _with_entry(sample: Sample, entry: Mapping[str, Any], file: Path) -> Sample:
-    """What our own keys of an image say."""
+    """Add what the extra keys of an image entry state."""
     known = {key: str(entry[key]) for key in ("group", "cluster", "label") if entry.get(key) is not None}
     if entry.get("split") in SPLITS:
         known["split"] = entry["split"]
     sample = replace(sample, **known)  # type: ignore[arg-type]
     mpp, annotated = entry.get("mpp"), entry.get("annotated")
     if mpp is not None:
-        if not isinstance(mpp, list) or len(mpp) != 2 or not all(_is_number(v) and 0.001 <= v < 100 for v in mpp):
-            raise FormatError(f"{file}: {sample.path.name}: mpp {mpp!r} found, [x, y] of 0.001 to 100 µm/px expected")
-        sample = replace(sample, mpp=(float(mpp[0]), float(mpp[1])))
+        sample = replace(sample, mpp=stated_mpp(mpp, f"{file}: {sample.path.name}: mpp"))
     if annotated is not None:
         if not isinstance(annotated, list) or not all(name in CELL_CLASSES for name in annotated):
-            raise FormatError(
-                f"{file}: {sample.path.name}: annotated {annotated!r} found, a list of our classes expected"
-            )
+            expected = f"expected a list of {', '.join(CELL_CLASSES)} as annotated"
+            raise FormatError(f"{file}: {sample.path.name}: {expected}, got {annotated!r:.60}")
         sample = replace(sample, annotated=tuple(annotated))
     return sample
 
 
-def _cells(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source: tuple[Path, str]) -> Detections:
+def cells_of_rows(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source: tuple[Path, str]) -> Detections:
+    """Cells from the annotations of one image.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Annotations with a valid ``bbox`` and ``category_id``.
+    labels : mapping
+        From `labels_of`.
+    source : (Path, str)
+        The file, for messages, and the origin of cells that do not state theirs.
+    """
     file, origin = source
     xywh = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
     boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
@@ -283,7 +373,7 @@ def _cells(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source:
     columns: dict[str, Any] = {}
     for name, key in KEYS.items():
         if any(key in row for row in rows):
-            columns[name] = [_UNKNOWN[name] if row.get(key) is None else row[key] for row in rows]
+            columns[name] = [unknown(name) if row.get(key) is None else row[key] for row in rows]
     if "ignore" not in columns and any(row.get("iscrowd") and row.get("has_box", True) for row in rows):
         columns["ignore"] = [bool(row.get("iscrowd")) for row in rows]
     if "origin" not in columns and origin:
@@ -293,7 +383,7 @@ def _cells(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], source:
         with np.errstate(over="raise"):
             return Detections(boxes.astype(np.float32), label=label, **columns)
     except FAULTS as error:
-        raise FormatError(f"{file}: annotations of image {rows[0]['image_id']}: {error}") from None
+        raise FormatError(f"{file}: annotations of image {rows[0]['image_id']} are faulty ({error})") from None
 
 
 def _label(row: Mapping[str, Any], labels: Mapping[int, int]) -> int:
@@ -301,101 +391,3 @@ def _label(row: Mapping[str, Any], labels: Mapping[int, int]) -> int:
     if label == _UNSURE:
         return BLAST if row.get("label") == CELL_CLASSES[BLAST] else WBC
     return label
-
-
-def read_results(path: Path, dataset: Dataset) -> list[Detections]:
-    """Read anyone's detections: a COCO results list, or a full COCO document with scores.
-
-    Images of a document are matched by ``file_name``. Those of a list by ``image_id``: a file name or stem, an id in
-    the COCO files of the data set, or a number that is the stem of a picture.
-
-    Parameters
-    ----------
-    path : Path
-    dataset : Dataset
-        What was searched for cells. Categories of a list are ours (1 blast, 2 wbc, 3 rbc, 4 platelet).
-
-    Returns
-    -------
-    list of Detections
-        One for each smear of `dataset`, in its order; empty where nothing was found.
-
-    Raises
-    ------
-    FormatError
-        An unknown image or category, a score that is none, a box that is none; a document that leaves smears out.
-    """
-    path = Path(path)
-    document = read_json(path)
-    if isinstance(document, dict):
-        rows, find, labels = _document_results(_load(path), path, dataset)
-    elif isinstance(document, list) and all(isinstance(row, dict) for row in document):
-        rows, find = document, _finder(dataset)
-        labels = {**{i + 1: i for i in range(len(CELL_CLASSES))}, UNSURE["id"]: _UNSURE}
-    else:
-        raise FormatError(f"{path}: a COCO document or a list of results expected")
-    index = {id(sample): i for i, sample in enumerate(dataset)}
-    found: list[list[Mapping[str, Any]]] = [[] for _ in dataset]
-    for number, row in enumerate(rows, 1):
-        sample = find(row.get("image_id"))
-        what = f"{path}: detection {number}"
-        if sample is None:
-            raise FormatError(f"{what}: image_id {row.get('image_id')!r} found, no such picture in {dataset.name}")
-        if not isinstance(row.get("category_id"), int) or row["category_id"] not in labels:
-            raise FormatError(f"{what}: category_id {row.get('category_id')!r} found, one of {list(labels)} expected")
-        _check_box(row, what)
-        if not _is_number(row.get("score")) or not 0 <= row["score"] <= 1:
-            raise FormatError(f"{what}: score {row.get('score')!r} found, a number from 0 to 1 expected")
-        if id(sample) in index:
-            found[index[id(sample)]].append(row)
-    return [_cells(rows, labels, (path, "model")) for rows in found]
-
-
-_Find = Callable[[Any], Sample | None]
-_ELSEWHERE = Sample(Path(), (0, 0))  # a picture that was searched, but is not of the data set
-
-
-def _document_results(
-    document: Mapping[str, Any], file: Path, dataset: Dataset
-) -> tuple[list[dict[str, Any]], _Find, dict[int, int]]:
-    names = names_of(dataset)
-    by_id: dict[int, Sample] = {}
-    for row in document["images"]:
-        image = _image_of(row, file)
-        sample = names.get(image.file_name) or names.get(Path(image.file_name).name)
-        if sample is not None and any(other is sample for other in by_id.values()):
-            raise FormatError(f"{file}: {image.file_name} is the second image for {sample.path.name}")
-        if sample is not None and sample.size_wh != image.size_wh:
-            raise FormatError(f"{file}: {image.file_name} has size {image.size_wh}, the picture {sample.size_wh}")
-        by_id[image.id] = sample or _ELSEWHERE
-    seen = {id(sample) for sample in by_id.values()}
-    missing = [dataset.file_name(sample) for sample in dataset if id(sample) not in seen]
-    if missing:
-        raise FormatError(f"{file}: {len(missing)} of {len(dataset)} pictures are not listed, first {missing[0]}")
-    return (
-        document["annotations"],
-        lambda image_id: by_id.get(image_id) if isinstance(image_id, int) else None,
-        _labels(document, file, None),
-    )
-
-
-def _finder(dataset: Dataset) -> _Find:
-    names = names_of(dataset)
-    by_id = {int(s.path.stem): s for s in dataset if s.path.stem.isdecimal()}
-    try:
-        files = _documents(dataset.root)
-    except FormatError:
-        files = []
-    listed = [_image_of(row, file) for file in files for row in _load(file)["images"]]
-    known = {image.id: names[image.file_name] for image in listed if image.file_name in names}
-    by_id = known or by_id
-    elsewhere = {image.id for image in listed}
-
-    def find(image_id: Any) -> Sample | None:
-        if isinstance(image_id, str):
-            return names.get(image_id) or names.get(Path(image_id).name)
-        if not isinstance(image_id, int):
-            return None
-        return by_id.get(image_id) or (_ELSEWHERE if image_id in elsewhere else None)
-
-    return find

@@ -1,4 +1,4 @@
-"""Write COCO: ``annotations/instances_<split>.json`` beside ``images/<split>/``."""
+"""Write COCO: ``annotations/instances_<split>.json`` next to ``images/<split>/``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,21 @@ import numpy as np
 from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.datasets.formats.files import folder_of, place_images, splits_of, to_json
+from blastdet.datasets.formats.files import EXTRA, folder_of, place_images, splits_of, to_json
 
-KEYS = {
-    "score": "score",
-    "id": "cell_id",
-    "point_xy": "point_xy",
-    "ignore": "ignore",
-    "origin": "origin",
-    "cell_type": "cell_type",
-    "blast_probability": "blast_probability",
-    "unsure": "unsure",
-}
-"""Column of `Detections` -> key of a COCO annotation."""
+KEYS = {name: "cell_id" if name == "id" else name for name in EXTRA}
+"""Column of `Detections` -> key of a COCO annotation. COCO needs the key ``id`` for itself."""
 
 UNSURE: dict[str, Any] = {"id": len(CELL_CLASSES) + 1, "name": "unsure", "supercategory": "cell"}
-"""Category of results whose second stage is unsure; the key ``label`` of such an annotation names our class."""
+"""Category of results that the second stage is uncertain of; the key ``label`` of an annotation names its class."""
 
-_PIECE = 4096  # annotations made into text at once
+_PIECE = 4096  # annotations that are encoded at once
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
-    """Write ``annotations/instances_<split>.json`` and the pictures below the folder `path`.
+    """Write ``annotations/instances_<split>.json`` and the images below the folder `path`.
 
-    ``file_name`` is relative to `path`, as `Dataset.file_name` gives it. Image ids run through all splits.
+    ``file_name`` is relative to `path`, as in `Dataset.file_name`. Image ids are unique across splits.
 
     Parameters
     ----------
@@ -43,6 +34,11 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     path : Path
     how : {"copy", "link"}
         See `files.place_images`.
+
+    Returns
+    -------
+    Dataset
+        With the paths of the written images.
     """
     placed = place_images(dataset, Path(path), how)
     for name in splits_of(placed):
@@ -52,18 +48,24 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     return placed
 
 
-def to_document(dataset: Dataset, smears: Iterable[Sample] | None = None) -> dict[str, Any]:
-    """A full COCO document of `dataset`, or of some of its smears, ready for JSON (NaN is null).
+def to_document(dataset: Dataset, samples: Iterable[Sample] | None = None) -> dict[str, Any]:
+    """A complete COCO document of `dataset`, or of some of its samples, ready for JSON (NaN is null).
+
+    Parameters
+    ----------
+    dataset : Dataset
+    samples : iterable of Sample, optional
+        Samples of `dataset`; all of them by default.
 
     Returns
     -------
     dict
-        ``info``, ``images``, ``annotations``, ``categories``. Scores are written where they are not all 1 (truth).
+        ``info``, ``images``, ``annotations``, ``categories``. Scores are left out if all are 1 (ground truth).
     """
     number = {id(sample): i for i, sample in enumerate(dataset, 1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for sample in dataset if smears is None else smears:
+    for sample in dataset if samples is None else samples:
         images.append(_image(sample, number[id(sample)], dataset.file_name(sample)))
         if sample.truth is not None:
             rows = to_annotations(sample.truth, number[id(sample)])
@@ -77,7 +79,7 @@ def to_document(dataset: Dataset, smears: Iterable[Sample] | None = None) -> dic
 
 
 def document_pieces(dataset: Dataset) -> Iterator[str]:
-    """The text of `to_document`, some thousand annotations at a time: a gigapixel of cells is never held as objects."""
+    """The text of `to_document` in pieces of some thousand annotations, to bound memory for large slides."""
     images = [_image(sample, number, dataset.file_name(sample)) for number, sample in enumerate(dataset, 1)]
     head = {"info": _info(dataset), "images": images, "categories": categories(dataset.classes)}
     yield json.dumps(head, ensure_ascii=False, allow_nan=False)[:-1] + ', "annotations": ['
@@ -99,7 +101,7 @@ def _info(dataset: Dataset) -> dict[str, Any]:
 
 
 def categories(classes: Sequence[str]) -> list[dict[str, Any]]:
-    """COCO's ``categories`` for some of our classes."""
+    """COCO ``categories`` for some of `CELL_CLASSES`."""
     return [{"id": CELL_CLASSES.index(name) + 1, "name": name, "supercategory": "cell"} for name in classes]
 
 

@@ -1,4 +1,4 @@
-"""Cells as a CSV table: one row a cell, for spreadsheets and statistics."""
+"""Cells as a CSV table, one row for each cell, for spreadsheets and statistics. This format is only written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FILE_NAME = "cells.csv"
 
 
 def write(dataset: Dataset, path: Path) -> Dataset:
-    """Write ``cells.csv`` into the folder `path`; returns `dataset` as it is."""
+    """Write ``cells.csv`` into the folder `path`, and return `dataset` unchanged."""
     write_text(Path(path) / FILE_NAME, _lines(dataset))
     return dataset
 
@@ -49,22 +49,22 @@ def _lines(dataset: Dataset) -> Iterator[str]:
 
 
 def line(fields: Iterable[Any]) -> str:
-    """A row of a CSV file, quoted where it has to be."""
+    """One line of a CSV file, with quotes where needed."""
     text, row = io.StringIO(), list(fields)
-    # The module quotes a bare carriage return only where it ends its own lines with one.
+    # csv.writer quotes a bare carriage return only if its own line terminator contains one.
     bare = any("\r" in str(field) for field in row)
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL).writerow(row)
     return text.getvalue()
 
 
 def rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
-    """The fields of each cell from ``cell`` on; what is unknown is empty.
+    """Fields of each cell, from the column ``cell`` on. Unknown values are empty.
 
     Parameters
     ----------
     cells : Detections
     mpp : (float, float), optional
-        µm/px; without it, sizes in µm are unknown.
+        µm/px; without it, sizes in µm are empty.
     """
     for i in range(len(cells)):
         x1, y1, x2, y2 = (_shortest(v) for v in cells.boxes_xyxy[i])
@@ -87,5 +87,5 @@ def rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
 
 
 def _shortest(value: Any) -> Any:
-    """A float32 with as many digits as it has, or nothing for NaN."""
+    """A float32 with its shortest exact digits, or an empty string for NaN."""
     return "" if math.isnan(value) else float(str(value))

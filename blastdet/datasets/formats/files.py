@@ -1,10 +1,11 @@
-"""What all formats share: files read whatever wrote them, and pictures put in their place."""
+"""File handling that all formats share: reading text, JSON and CSV, and placing images in folders."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import math
 import re
 import shutil
 from collections import Counter
@@ -16,19 +17,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.errors import ConfigError, FormatError
-from blastdet.core.types import Dataset, Sample
+from blastdet.core.errors import ConfigError, FormatError, ScaleError
+from blastdet.core.mpp import check_mpp
+from blastdet.core.types import COLUMNS, Dataset, Sample, Scale
+from blastdet.imaging.io import find_images, image_size
 
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
-"""What reading a value from a hostile file may raise; with ``np.errstate(over="raise")`` also what fits no float32."""
+"""Errors that reading a value from a faulty file may raise, under ``np.errstate(over="raise")`` also for float32."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
+EXTRA: tuple[str, ...] = tuple(name for name in COLUMNS if name not in ("boxes_xyxy", "label"))
+"""Columns of `Detections` that a format stores besides box and class, in order."""
+
+
+def _extra_of(dtype: Any) -> tuple[str, ...]:
+    return tuple(name for name in EXTRA if COLUMNS[name] == (dtype, ()))
+
+
+NUMBERS, WORDS, FLAGS = _extra_of(np.float32), _extra_of(np.str_), _extra_of(np.bool_)
+"""Columns of `EXTRA` with one number, one text or one truth value for each cell."""
+
 
 def read_text(path: Path) -> str:
-    """Text of a file, whatever its line ends and byte order mark.
+    """Text of a UTF-8 file, with any line endings, with or without a byte order mark.
 
     Raises
     ------
@@ -40,7 +54,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error})") from None
     except UnicodeDecodeError:
-        raise FormatError(f"{path}: not a text file (UTF-8 expected)") from None
+        raise FormatError(f"{path}: expected a UTF-8 text file, got other bytes") from None
 
 
 def read_json(path: Path) -> Any:
@@ -49,20 +63,26 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     FormatError
-        If it cannot be read, is not JSON, nests too deep, or holds text that no UTF-8 file can hold.
+        If it cannot be read, is not JSON, nests too deeply, or contains text that UTF-8 cannot encode.
     """
     text = read_text(path)
     try:
         document = json.loads(text)
-        if _SURROGATE.search(text):  # half a character, by escape: it could be read, and never be written
+        if _SURROGATE.search(text):  # half a character, as an escape: JSON reads it, but UTF-8 cannot write it
             json.dumps(document, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: not valid JSON ({error})") from None
+        raise FormatError(f"{path}: expected valid JSON ({error})") from None
     return document
 
 
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a CSV file that has `columns`; a field that is missing is empty.
+    """Rows of a CSV file. Missing fields are empty.
+
+    Parameters
+    ----------
+    path : Path
+    *columns : str
+        Columns that the file must have.
 
     Raises
     ------
@@ -73,35 +93,74 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     try:
         if not set(columns) <= set(reader.fieldnames or ()):
             found = ", ".join(reader.fieldnames or ())
-            raise FormatError(f"{path}: columns {found} found, {' and '.join(columns)} expected")
+            raise FormatError(f"{path}: expected columns {' and '.join(columns)}, got {found or 'none'}")
         return list(reader)
     except csv.Error as error:
-        raise FormatError(f"{path}: not a CSV file ({error})") from None
+        raise FormatError(f"{path}: expected a CSV file ({error})") from None
+
+
+def read_column(table: Path, name: str) -> dict[str, str]:
+    """One column of a CSV file, by its column ``image``.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, lacks one of the two columns, or has an empty field in them.
+    """
+    values: dict[str, str] = {}
+    for number, row in enumerate(read_rows(table, "image", name), start=2):
+        if not row["image"] or not row[name]:
+            raise FormatError(f"{table}: line {number}: expected image and {name}, got an empty field")
+        values[row["image"]] = row[name]
+    return values
+
+
+def stated_mpp(value: Any, where: str) -> Scale:
+    """The scale that a file states, in µm/px along x and y; see `check_mpp`.
+
+    Raises
+    ------
+    FormatError
+        If it is not a scale, or out of range.
+    """
+    try:
+        return check_mpp(value, where)
+    except ScaleError as error:
+        raise FormatError(str(error)) from None
 
 
 def check_replaced(path: Path, sign: str, what: str) -> None:
-    """Refuse to write over a file that is none of our own kind.
+    """Refuse to overwrite a file that this program did not write.
 
     Parameters
     ----------
     path : Path
-        What is about to be written.
+        File about to be written.
     sign : str
-        Text that every file of the kind holds.
+        Text that every file of the expected kind contains.
     what : str
-        Name of the kind.
+        Name of the expected kind, for the error message.
 
     Raises
     ------
     ConfigError
-        If `path` exists without the sign.
+        If `path` exists and does not contain `sign`.
     """
     if path.exists() and sign not in read_text(path):
-        raise ConfigError(f"{path}: exists and is no {what}; name another file")
+        raise ConfigError(f"{path}: expected a new file or a {what}, got another file. Choose another name.")
+
+
+def unknown(name: str) -> Any:
+    """Value of a column of `EXTRA` for a cell that does not state it, as JSON types (with NaN for numbers)."""
+    if name == "score":
+        return 1.0
+    dtype, row = COLUMNS[name]
+    value = {np.float32: math.nan, np.bool_: False, np.str_: ""}[dtype]
+    return [value] * row[0] if row else value
 
 
 def to_json(column: NDArray[Any]) -> list[Any]:
-    """A column as plain lists, NaN as null (JSON knows no NaN)."""
+    """A column as plain lists, with None for NaN (JSON has no NaN)."""
     if column.dtype.kind != "f":
         return list(column.tolist())
     shortest = np.vectorize(lambda x: None if np.isnan(x) else float(str(x)), otypes=[object])
@@ -109,9 +168,9 @@ def to_json(column: NDArray[Any]) -> list[Any]:
 
 
 def folder_of(sample: Sample) -> str:
-    """Folder below ``images/`` that a smear belongs to.
+    """Folder below ``images/`` that a sample belongs to.
 
-    A smear that nobody annotated goes to a folder of its own: many programs take a picture without labels for one
+    Images without annotations go into a folder of their own: many programs treat an image without labels as one
     without cells.
     """
     if sample.truth is None:
@@ -120,7 +179,7 @@ def folder_of(sample: Sample) -> str:
 
 
 def unique_names(dataset: Dataset) -> list[str]:
-    """A file name for each smear, no two with the same stem in any case (label files are named by the stem)."""
+    """A file name for each sample. Stems are unique, ignoring case, because label files are named by the stem."""
     base = [sample.path.name for sample in dataset]
     count = Counter(Path(name).stem.casefold() for name in base)
     taken: set[str] = set()
@@ -143,20 +202,20 @@ def _not_taken(name: str, taken: set[str]) -> str:
 
 
 def place_images(dataset: Dataset, out: Path, how: str = "copy") -> Dataset:
-    """Put every picture below ``out/images/<split>/``, byte for byte.
+    """Copy or link every image, unchanged, to ``out/images/<split>/``.
 
     Parameters
     ----------
     dataset : Dataset
     out : Path
     how : {"copy", "link"}
-        ``link`` makes hard links, or symbolic ones to another file system. Beware: some training programs repair a
-        picture in place, and would so write into the source.
+        ``link`` makes hard links, or symbolic links across file systems. Caution: some training programs repair
+        images in place, which would modify the source.
 
     Returns
     -------
     Dataset
-        The same smears with their new paths and `root` = `out`. Pictures that lie there already stay.
+        The same samples with their new paths, and `root` set to `out`. Images that are already there stay.
     """
     images = out / "images"
     if all(sample.path.is_relative_to(images) for sample in dataset):
@@ -171,7 +230,7 @@ def place_images(dataset: Dataset, out: Path, how: str = "copy") -> Dataset:
 
 
 def put_file(source: Path, target: Path, how: str) -> None:
-    """Copy or link one file; what is in its place goes, and is never written through."""
+    """Copy or link one file. An existing target is replaced; an existing link is never written through."""
     try:
         if target.exists() and not target.is_symlink() and target.samefile(source):
             return
@@ -191,8 +250,23 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(source)
 
 
+def read_image_folder(path: Path) -> Dataset:
+    """Read all images of a folder, at any depth, without annotations, split or scale.
+
+    This format must be requested by name; it is never detected.
+
+    Raises
+    ------
+    ImageError
+        If the folder has no images, or one of them cannot be read.
+    """
+    path = Path(path)
+    samples = tuple(Sample(image, image_size(image)) for image in find_images(path))
+    return Dataset(path.resolve().name, path, samples)
+
+
 def splits_of(dataset: Dataset) -> Sequence[str]:
-    """Folders below ``images/`` that `dataset` fills, train, val and test first."""
+    """Folders below ``images/`` that `dataset` needs: train, val and test first."""
     present = {folder_of(sample) for sample in dataset}
     return [name for name in (*SPLITS, "unsplit", "unlabelled") if name in present] + sorted(
         present - {*SPLITS, "unsplit", "unlabelled"}

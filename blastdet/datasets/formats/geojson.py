@@ -1,7 +1,7 @@
-"""GeoJSON as QuPath reads it: one file a picture, each cell a *detection* (not an annotation).
+"""GeoJSON as QuPath reads it: one file for each image, each cell as a *detection* (not an annotation).
 
-QuPath's own form since 0.4: ``objectType``, ``classification`` with a name and an RGB colour, ``measurements`` as an
-object of numbers. What is no number lies in ``metadata``. Coordinates are full pixels, y downwards.
+The form of QuPath 0.4 and later: ``objectType``, ``classification`` with a name and an RGB colour, ``measurements`` as
+an object of numbers. Other values are in ``metadata``. Coordinates are pixels of the full image, y downwards.
 """
 
 from __future__ import annotations
@@ -22,17 +22,27 @@ from blastdet.core.errors import FormatError
 from blastdet.core.palette import COLOURS
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
-from blastdet.datasets.formats.files import FAULTS, folder_of, place_images, read_json
+from blastdet.datasets.formats.files import (
+    EXTRA,
+    FAULTS,
+    FLAGS,
+    NUMBERS,
+    WORDS,
+    folder_of,
+    place_images,
+    read_json,
+    unknown,
+)
+from blastdet.datasets.formats.records import RawBox, RawRecord, files_below, refuse_problem
 from blastdet.datasets.splits import SPLITS
 from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
 _NAMESPACE = uuid.UUID("6f3c1a52-7c3e-5d0e-9a59-5c0d2f1f8e11")
-_NUMBERS = {"score": "Score", "blast_probability": "Blast probability"}
-_WORDS = ("origin", "cell_type", "id")
+_MEASUREMENTS = {name: name.replace("_", " ").capitalize() for name in NUMBERS}  # column -> its name in QuPath
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
-    """Write ``geojson/<split>/<stem>.geojson`` beside ``images/<split>/`` below the folder `path`."""
+    """Write ``geojson/<split>/<stem>.geojson`` next to ``images/<split>/`` below the folder `path`."""
     placed = place_images(dataset, Path(path), how)
     for sample in placed:
         if sample.truth is not None:
@@ -42,12 +52,12 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
 
 
 def write_cells(path: Path, cells: Detections, mpp: Scale | None = None) -> None:
-    """Write the cells of one picture as one GeoJSON file."""
+    """Write the cells of one image as one GeoJSON file."""
     write_text(path, _pieces(cells, mpp, path.stem))
 
 
 def _pieces(cells: Detections, mpp: Scale | None, name: str) -> Iterator[str]:
-    """`feature_collection`, a line for each cell."""
+    """The text of `feature_collection`, one line for each cell."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     yield encode(feature_collection(Detections.empty(), name=name)).removesuffix("]}")
     for i in range(len(cells)):
@@ -64,7 +74,8 @@ def feature_collection(cells: Detections, mpp: Scale | None = None, name: str = 
     mpp : (float, float), optional
         µm/px, for the measurements of size.
     name : str
-        Of the picture; ids are made from it and the number of the cell, so that the same run gives the same file.
+        Name of the image. Ids are derived from it and from the number of the cell, so that the same run writes the
+        same file.
     """
     features = [_feature(cells, i, mpp, name) for i in range(len(cells))]
     return {"type": "FeatureCollection", "notice": RESEARCH_USE, "features": features}
@@ -74,19 +85,19 @@ def _feature(cells: Detections, i: int, mpp: Scale | None, name: str) -> dict[st
     label = CELL_CLASSES[cells.label[i]]
     x1, y1, x2, y2 = (float(v) for v in cells.boxes_xyxy[i])
     measurements = {}
-    for column, words in _NUMBERS.items():
+    for column, words in _MEASUREMENTS.items():
         values = getattr(cells, column)
         if values is not None and not math.isnan(values[i]):
             measurements[words] = float(str(values[i]))
     if mpp is not None and not math.isnan(x1):
         measurements |= {"Width µm": round((x2 - x1) * mpp[0], 3), "Height µm": round((y2 - y1) * mpp[1], 3)}
-    metadata = {word: str(values[i]) for word in _WORDS if (values := getattr(cells, word)) is not None}
+    metadata = {word: str(values[i]) for word in WORDS if (values := getattr(cells, word)) is not None}
     if cells.point_xy is not None and not np.isnan(cells.point_xy[i]).any():
         metadata["point_xy"] = " ".join(str(v) for v in cells.point_xy[i])
-    if cells.unsure is not None:
-        metadata["unsure"] = "true" if cells.unsure[i] else "false"
-    if cells.ignore is not None:
-        metadata["ignore"] = "true" if cells.ignore[i] else "false"
+    for flag in FLAGS:
+        values = getattr(cells, flag)
+        if values is not None:
+            metadata[flag] = "true" if values[i] else "false"
     return {
         "type": "Feature",
         "id": str(uuid.uuid5(_NAMESPACE, f"{name}/{i}")),
@@ -108,39 +119,39 @@ def _geometry(cells: Detections, i: int) -> dict[str, Any]:
 
 
 def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
-    """Read GeoJSON files and their pictures, ours or as exported from QuPath.
+    """Read GeoJSON files and their images, written by blastdet or exported from QuPath.
 
     Parameters
     ----------
     path : Path
-        A file, or a folder with ``.geojson`` files at any depth. The picture has the same stem and lies beside the
-        file, or below ``images/`` where the file lies below ``geojson/``.
+        A file, or a folder with ``.geojson`` files at any depth. The image has the same stem and is next to the file,
+        or below ``images/`` if the file is below ``geojson/``.
     class_map : mapping, optional
-        Foreign class name -> ours.
+        Class name of the file -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
-        µm/px of all pictures.
+        µm/px of all images.
 
     Raises
     ------
     FormatError
-        Not GeoJSON, no picture, a shape that is neither polygon nor point, a cell without class or of an unknown one.
+        If a file is not GeoJSON or has no image, or if a cell is neither polygon nor point or has no known class.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("*.geojson"))
     if not files:
-        raise FormatError(f"{path}: no .geojson file found")
+        raise FormatError(f"{path}: expected .geojson files, got none")
     root = path if path.is_dir() else path.parent
-    smears = []
+    samples = []
     for file in files:
-        picture = _picture_of(file)
+        image = _image_of(file)
         cells = read_cells(file, class_map)
-        sample = Sample(picture, image_size(picture), mpp=mpp, truth=cells)
-        smears.append(replace(sample, split=file.parent.name if file.parent.name in SPLITS else None))
-    dataset = Dataset(root.name, root, tuple(smears))
-    return replace(dataset, samples=tuple(replace(sample, annotated=dataset.classes) for sample in smears))
+        sample = Sample(image, image_size(image), mpp=mpp, truth=cells)
+        samples.append(replace(sample, split=file.parent.name if file.parent.name in SPLITS else None))
+    dataset = Dataset(root.name, root, tuple(samples))
+    return replace(dataset, samples=tuple(replace(sample, annotated=dataset.classes) for sample in samples))
 
 
-def _picture_of(file: Path) -> Path:
+def _image_of(file: Path) -> Path:
     folders = [file.parent]
     if "geojson" in file.parts:
         i = len(file.parts) - 1 - file.parts[::-1].index("geojson")
@@ -149,67 +160,89 @@ def _picture_of(file: Path) -> Path:
         for suffix in sorted(IMAGE_SUFFIXES) + sorted(s.upper() for s in IMAGE_SUFFIXES):
             if (folder / f"{file.stem}{suffix}").is_file():
                 return folder / f"{file.stem}{suffix}"
-    raise FormatError(f"{file}: no picture {file.stem}.* found beside it or in images/")
+    raise FormatError(f"{file}: expected an image {file.stem}.* next to it or in images/, got none")
 
 
 def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detections:
-    """Cells of one GeoJSON file; a polygon counts as its bounding box.
+    """Cells of one GeoJSON file. Polygons become their bounding boxes.
 
     Raises
     ------
     FormatError
         See `read`.
     """
-    document = read_json(path)
-    features = document.get("features") if isinstance(document, dict) else document
-    if not isinstance(features, list):
-        raise FormatError(f"{path}: no list of features found, a GeoJSON FeatureCollection expected")
-    parsed = []
-    for number, feature in enumerate(features, 1):
-        try:
-            parsed.append(_parse(feature, path, class_map))
-        except FAULTS as error:
-            raise FormatError(f"{path}: feature {number} is faulty ({error!r})") from None
+    record = parse(path)
+    refuse_problem(record)
+    label = [label_of(box.name, class_map, str(path)) for box in record.boxes]
     try:
         with np.errstate(over="raise"):
-            return _collect(parsed)
+            return _collect(record.boxes, label)
     except FAULTS as error:
-        raise FormatError(f"{path}: features do not fit together ({error!r})") from None
+        raise FormatError(f"{path}: features do not fit together ({error!r:.120})") from None
 
 
-def _parse(feature: Any, path: Path, class_map: Mapping[str, str] | None) -> dict[str, Any]:
+def read_records(root: Path) -> list[RawRecord]:
+    """Every GeoJSON file below a folder, faults included."""
+    records = []
+    for file in files_below(root, "*.geojson"):
+        try:
+            image = _image_of(file)
+        except FormatError:
+            image = None
+        split = file.parent.name if file.parent.name in SPLITS else None
+        records.append(replace(parse(file), image=image, split=split))
+    return records
+
+
+def parse(file: Path) -> RawRecord:
+    """Parse one GeoJSON file."""
+    try:
+        document = read_json(file)
+    except FormatError as error:
+        return RawRecord(file, problem=str(error).removeprefix(f"{file}: "))
+    features = document.get("features") if isinstance(document, dict) else document
+    if not isinstance(features, list):
+        return RawRecord(file, problem="expected a GeoJSON FeatureCollection, got no list of features")
+    boxes, problem = [], None
+    for number, feature in enumerate(features, 1):
+        try:
+            boxes.append(_box(feature, f"feature {number}"))
+        except FAULTS as error:
+            problem = problem or f"feature {number} is faulty ({error!r:.120})"
+    return RawRecord(file, boxes=tuple(boxes), problem=problem)
+
+
+def _box(feature: Any, source: str) -> RawBox:
     properties = feature["properties"]
     geometry = feature["geometry"]
     metadata = properties.get("metadata") or {}
     measured = properties.get("measurements") or {}
     if isinstance(measured, list):  # QuPath before 0.4
         measured = {item["name"]: item["value"] for item in measured}
-    cell: dict[str, Any] = {word: str(metadata[word]) for word in _WORDS if word in metadata}
-    cell |= {column: float(measured[words]) for column, words in _NUMBERS.items() if words in measured}
-    cell |= {word: metadata[word] == "true" for word in ("ignore", "unsure") if word in metadata}
+    cell: dict[str, Any] = {word: str(metadata[word]) for word in WORDS if word in metadata}
+    cell |= {column: float(measured[words]) for column, words in _MEASUREMENTS.items() if words in measured}
+    cell |= {word: metadata[word] == "true" for word in FLAGS if word in metadata}
     if "point_xy" in metadata:
         cell["point_xy"] = [float(word) for word in metadata["point_xy"].split()]
     if geometry["type"] == "Point":
         point = [float(v) for v in geometry["coordinates"][:2]]
-        cell = {"point_xy": point, **cell, "box": [math.nan] * 4}
+        cell, corners = {"point_xy": point, **cell}, [math.nan] * 4
     elif geometry["type"] in ("Polygon", "MultiPolygon"):
         shapes = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
         outline = np.array([corner[:2] for shape in shapes for corner in shape[0]], np.float64)
-        cell["box"] = [*outline.min(axis=0), *outline.max(axis=0)]
+        corners = [float(value) for value in (*outline.min(axis=0), *outline.max(axis=0))]
     else:
-        raise ValueError(f"geometry {geometry['type']!r}, Polygon or Point expected")
-    cell["label"] = label_of(str(properties["classification"]["name"]), class_map, str(path))
-    return cell
+        raise ValueError(f"expected a Polygon or Point, got {geometry['type']!r:.60}")
+    x1, y1, x2, y2 = corners
+    name = str(properties["classification"]["name"])
+    return RawBox(name, (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, math.isnan(x1), cell)
 
 
-def _collect(cells: Sequence[Mapping[str, Any]]) -> Detections:
-    unknown: dict[str, Any] = {"score": 1.0, "blast_probability": math.nan, "point_xy": [math.nan] * 2}
-    unknown |= {"ignore": False, "unsure": False}
+def _collect(cells: Sequence[RawBox], label: Sequence[int]) -> Detections:
     columns = {
-        name: [cell.get(name, unknown.get(name, "")) for cell in cells]
-        for name in (*_NUMBERS, *_WORDS, "point_xy", "ignore", "unsure")
-        if any(name in cell for cell in cells)
+        name: [cell.fields.get(name, unknown(name)) for cell in cells]
+        for name in EXTRA
+        if any(name in cell.fields for cell in cells)
     }
-    boxes = np.array([cell["box"] for cell in cells], np.float32).reshape(-1, 4)
-    label = np.array([cell["label"] for cell in cells], np.int64)
-    return Detections(boxes, label=label, **columns)
+    boxes = np.array([cell.xyxy for cell in cells], np.float32).reshape(-1, 4)
+    return Detections(boxes, label=np.array(label, np.int64), **columns)

@@ -1,35 +1,39 @@
-"""Annotation formats: each is a module with ``read(path, **options) -> Dataset`` and/or ``write(dataset, path)``.
+"""Annotation formats by name: detecting, reading and writing them.
 
-The tables are plain strings, resolved when a format is used, so that importing this package costs nothing.
-Every reader takes ``class_map`` (foreign class name to ours) and ``mpp`` (µm/px along x and y) where the format
-leaves room for them; what else a reader takes is in its own docstring.
+Each format is a module with ``read(path, **options) -> Dataset`` and/or ``write(dataset, path) -> Dataset``. The tables
+hold strings that are resolved on use, so that importing this module imports no format. Most readers accept `class_map`
+(class name of the files -> one of `CELL_CLASSES`) and `mpp` (µm/px along x and y); other options are in the docstring
+of each reader.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from blastdet.core.errors import ConfigError, FormatError
+from blastdet.core.mpp import check_mpp
 from blastdet.core.types import Dataset
+from blastdet.datasets.formats.records import RawRecord, to_dataset
 from blastdet.datasets.locations import missing
 
 READERS: dict[str, str] = {
-    "bccd": "blastdet.datasets.formats.voc:read",
+    "bccd": "blastdet.datasets.published.bccd:read",
     "voc": "blastdet.datasets.formats.voc:read",
-    "allidb1": "blastdet.datasets.published.allidb:read",
-    "allidb2": "blastdet.datasets.published.classified_folders:read_allidb2",
-    "cnmc": "blastdet.datasets.published.classified_folders:read_cnmc",
+    "allidb1": "blastdet.datasets.published.allidb1:read",
+    "allidb2": "blastdet.datasets.published.allidb2:read",
+    "cnmc": "blastdet.datasets.published.cnmc:read",
     "chula": "blastdet.datasets.published.chula:read",
-    "pbc": "blastdet.datasets.published.classified_folders:read_pbc",
-    "all_fields": "blastdet.datasets.published.classified_folders:read_all_fields",
+    "pbc": "blastdet.datasets.published.pbc:read",
+    "all_fields": "blastdet.datasets.published.all_fields:read",
     "coco": "blastdet.datasets.formats.coco:read",
     "yolo": "blastdet.datasets.formats.yolo:read",
     "geojson": "blastdet.datasets.formats.geojson:read",
-    "pictures": "blastdet.datasets.formats.image_folder:read",
+    "images": "blastdet.datasets.formats.files:read_image_folder",
 }
 """Name of a format -> ``module:function`` that reads it."""
 
@@ -41,42 +45,58 @@ WRITERS: dict[str, str] = {
 }
 """Name of a format -> ``module:function`` that writes it."""
 
-# Patterns that a folder of a format holds, or a function that recognises one; the first that fits wins, so the most
-# telling come first.
+RECORD_READERS: dict[str, str] = {
+    "voc": "blastdet.datasets.formats.voc:read_records",
+    "coco": "blastdet.datasets.formats.coco:read_records",
+    "yolo": "blastdet.datasets.formats.yolo:read_records",
+    "geojson": "blastdet.datasets.formats.geojson:read_records",
+}
+"""Name of a format -> ``module:function`` that reads its annotations as they are; see `read_records`."""
+
+_RENAMED = {"pictures": "images"}  # former name -> name
+_RECORDS_OF = {"bccd": "voc"}  # formats whose annotation files are those of another format
+
+# Patterns that a folder of a format contains, or a function that recognises one. The first match counts, so the most
+# specific come first.
 _SIGNS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
-    ("bccd", ("Annotations", "BCCD/Annotations")),
+    ("bccd", "blastdet.datasets.published.bccd:matches"),
+    ("voc", ("Annotations",)),
     ("yolo", ("data.yaml", "data.yml")),
     ("coco", ("annotations/*.json", "instances*.json", "truth.json", "*.coco.json", "*/*.coco.json")),
     ("geojson", ("*.geojson", "geojson/*/*.geojson")),
-    ("all_fields", "blastdet.datasets.published.classified_folders:matches_all_fields"),
-    ("pbc", "blastdet.datasets.published.classified_folders:matches_pbc"),
+    ("all_fields", "blastdet.datasets.published.all_fields:matches"),
+    ("pbc", "blastdet.datasets.published.pbc:matches"),
     ("chula", "blastdet.datasets.published.chula:matches"),
-    ("cnmc", "blastdet.datasets.published.classified_folders:matches_cnmc"),
-    ("allidb2", "blastdet.datasets.published.classified_folders:matches_allidb2"),
-    ("allidb1", "blastdet.datasets.published.allidb:matches"),
+    ("cnmc", "blastdet.datasets.published.cnmc:matches"),
+    ("allidb2", "blastdet.datasets.published.allidb2:matches"),
+    ("allidb1", "blastdet.datasets.published.allidb1:matches"),
 )
+_SUFFIXES = {".json": "coco", ".geojson": "geojson", ".yaml": "yolo", ".yml": "yolo"}
 
 
 def detect_format(path: Path) -> str:
-    """Name of the format of `path`, told from what lies there.
+    """Name of the format of `path`, from the files there.
 
     Raises
     ------
     FormatError
-        If nothing known is there.
+        If `path` does not exist, or is in no known format.
     """
-    if path.is_file():
-        by_suffix = {".json": "coco", ".geojson": "geojson", ".yaml": "yolo", ".yml": "yolo"}
-        if path.suffix.lower() in by_suffix:
-            return by_suffix[path.suffix.lower()]
+    path = Path(path)
+    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+        return _SUFFIXES[path.suffix.lower()]
     for name, sign in _SIGNS:
         if path.is_dir() and _fits(path, sign):
             return name
     if not path.exists():
         raise FormatError(missing(path))
     if (path / "crops.csv").is_file():
-        raise FormatError(f"{path}: crops of cells found; they train a classifier, whose configuration must be named")
-    raise FormatError(f"{path}: no known data set found; name its format ({', '.join(READERS)})")
+        raise FormatError(
+            f"{path}: expected images of blood films, got crops of cells. "
+            "They train a classifier: name its configuration."
+        )
+    known = ", ".join(READERS)
+    raise FormatError(f"{path}: expected a dataset in a known format, got none. Name its format with --from: {known}")
 
 
 def _fits(folder: Path, sign: tuple[str, ...] | str) -> bool:
@@ -85,55 +105,130 @@ def _fits(folder: Path, sign: tuple[str, ...] | str) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in sign)
 
 
-def read(path: Path, format: str = "auto", **options: Any) -> Dataset:
-    """Read a data set of any known format.
+def read(path: Path, format: str = "auto", *, strict: bool = True, **options: Any) -> Dataset:
+    """Read a dataset of any known format.
 
     Parameters
     ----------
     path : Path
-        A folder, or the file that describes the set.
+        A folder, or the file that describes the dataset.
     format : str
-        A key of `READERS`, or ``"auto"``.
+        The input format: a key of `READERS`, or ``"auto"`` to detect it.
+    strict : bool, default True
+        Whether a faulty annotation is an error. If false, everything valid is read, and `Dataset.dropped` has one line
+        for each fault; see `to_dataset`. Formats of `RECORD_READERS` only.
     **options
-        Passed to the reader; ``None`` values are left out, so that a reader's default holds.
+        Options of the reader. Options that are None are left out, so that the default of the reader applies.
+
+    Returns
+    -------
+    Dataset
+        With at least one sample.
 
     Raises
     ------
     FormatError
-        If the format is unknown or the files are faulty.
+        If the format is unknown, or the files are faulty.
     ConfigError
-        If the reader does not take an option.
+        If the reader does not have an option.
+    ScaleError
+        If the option `mpp` is not a scale.
+    ImageError
+        If an image cannot be read.
+
+    Examples
+    --------
+    >>> from blastdet.datasets.formats.registry import read
+    >>> dataset = read("bccd", mpp=(0.07, 0.07))  # doctest: +SKIP
     """
     path = Path(path)
     name, reader = _reader(path, format)
     given = {key: value for key, value in options.items() if value is not None}
-    unknown = sorted(set(given) - options_of(path, format))
+    if "mpp" in given:
+        given["mpp"] = check_mpp(given["mpp"])
+    accepted = options_of(path, format) if strict else {"class_map"}
+    unknown = sorted(set(given) - accepted)
     if unknown:
-        raise ConfigError(f"format {name!r} has no option {', '.join(unknown)}")
-    dataset: Dataset = reader(path, **given)
+        mode = "" if strict else " with strict=False"
+        raise ConfigError(
+            f"format {name!r}{mode}: expected options out of {', '.join(sorted(accepted))}, got {unknown[0]}"
+        )
+    if strict:
+        dataset: Dataset = reader(path, **given)
+    else:
+        root = path if path.is_dir() else path.parent
+        dataset = to_dataset(read_records(path, name), root, **given)
     if not len(dataset):
-        raise FormatError(f"{path}: not one picture found, a data set in the format {name} expected")
+        raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
+    if format in _RENAMED:
+        dataset = replace(dataset, notes=(*dataset.notes, f"note: the format {format} is now {name}"))
     return dataset
 
 
+def read_records(path: Path, format: str = "auto") -> tuple[RawRecord, ...]:
+    """The annotations of a dataset exactly as its files state them, faults included.
+
+    Parameters
+    ----------
+    path : Path
+        A folder, or an annotation file or ``data.yaml``.
+    format : str
+        A key of `READERS`; ``"auto"`` reads all formats of `RECORD_READERS`.
+
+    Returns
+    -------
+    tuple of RawRecord
+        In the order of formats and files; empty if there are no annotations in these formats.
+    """
+    path = Path(path)
+    name = _RECORDS_OF.get(format, format)
+    formats = list(RECORD_READERS) if name == "auto" else [name] if name in RECORD_READERS else []
+    root = path if path.is_dir() else path.parent
+    records: list[RawRecord] = [record for key in formats for record in resolve(RECORD_READERS[key])(root)]
+    if path.is_file() and path.suffix.lower() not in (".yaml", ".yml"):
+        records = [record for record in records if record.file == path]
+    return tuple(records)
+
+
 def options_of(path: Path, format: str = "auto") -> frozenset[str]:
-    """Options that the reader of `path` takes; errors as for `read`."""
+    """Names of the options that the reader of `path` accepts. Errors are those of `read`."""
     return frozenset(inspect.signature(_reader(Path(path), format)[1]).parameters) - {"path"}
 
 
 def _reader(path: Path, format: str) -> tuple[str, Callable[..., Any]]:
     if not path.exists():
         raise FormatError(missing(path))
-    name = detect_format(path) if format == "auto" else format
+    name = detect_format(path) if format == "auto" else _RENAMED.get(format, format)
     if name not in READERS:
-        raise FormatError(f"format {name!r} cannot be read; known are: auto, {', '.join(READERS)}")
+        raise FormatError(f"format: expected one of auto, {', '.join(READERS)}, got {format!r}")
     return name, resolve(READERS[name])
 
 
 def write(dataset: Dataset, path: Path, format: str, **options: Any) -> Dataset:
-    """Write `dataset` below the folder `path`; returns it with the paths it has there, and what the format lost."""
+    """Write a dataset in another format.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    path : Path
+        Folder to write into.
+    format : str
+        The output format, a key of `WRITERS`.
+    **options
+        Options of the writer.
+
+    Returns
+    -------
+    Dataset
+        With the paths of the written images, and notes on what the format cannot hold.
+
+    Raises
+    ------
+    FormatError
+        If the format is unknown, or a file cannot be written.
+    """
     if format not in WRITERS:
-        raise FormatError(f"format {format!r} cannot be written; known are: {', '.join(WRITERS)}")
+        raise FormatError(f"format: expected one of {', '.join(WRITERS)} to write, got {format!r}")
     written: Dataset = resolve(WRITERS[format])(dataset, Path(path), **options)
     return written
 

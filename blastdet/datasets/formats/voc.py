@@ -1,118 +1,156 @@
-"""Pascal VOC as BCCD uses it: ``Annotations/*.xml`` beside ``JPEGImages/``, sets in ``ImageSets/Main``.
+"""Pascal VOC: ``Annotations/*.xml`` next to ``JPEGImages/``, splits in ``ImageSets/Main``.
 
-Coordinates in the files are 1-based and inclusive; ours are 0-based and half-open: ``x1-1, y1-1, x2, y2``.
+Coordinates in the files are 1-based and inclusive; here they are 0-based and half-open: ``x1-1, y1-1, x2, y2``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-import numpy as np
-
-from blastdet.core import boxes
-from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
-from blastdet.datasets.formats.files import SPLITS, read_rows, read_text
+from blastdet.datasets.formats.files import SPLITS, read_text
+from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, cells_of, files_below, refuse_problem
+from blastdet.datasets.formats.records import split_of as split_named_by
 from blastdet.imaging.io import image_size
 
-BCCD_RED_CELL_PX = 105.0
-"""Median width of a red-cell box in BCCD, px (4,153 boxes): the only ruler there is, for nothing is stated."""
 
-BCCD_MPP: Scale = (RED_CELL_UM / BCCD_RED_CELL_PX, RED_CELL_UM / BCCD_RED_CELL_PX)
-
-# A class that this share of a set's pictures shows is expected on all of them.
-_USUAL_SHARE = 0.95
-
-
-@dataclass(frozen=True)
-class _Record:
-    """One XML file: boxes that stay, as (label, x1, y1, x2, y2), and lines about those that do not."""
-
-    cells: list[tuple[int, float, float, float, float]]
-    dropped: list[str]
-
-
-def read(
-    path: Path,
-    *,
-    class_map: Mapping[str, str] | None = None,
-    mpp: Scale | None = None,
-    as_published: bool = True,
-) -> Dataset:
-    """Read BCCD, or another set laid out like it.
+def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
+    """Read a Pascal VOC dataset.
 
     Parameters
     ----------
     path : Path
-        The folder with ``Annotations`` and ``JPEGImages``, or the one that holds it as ``BCCD``. A file
-        ``overlap_groups.csv`` (``image,group``) in either gives the groups.
+        The folder with ``Annotations`` and ``JPEGImages``.
     class_map : mapping, optional
-        Foreign class name -> ours, beside WBC, RBC and Platelets.
+        Class name of the files -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
-        µm/px of all pictures. For BCCD it is `BCCD_MPP` unless given; a note says so.
-    as_published : bool, default True
-        Every class counts as annotated on every picture. If false, a class that at least 95 % of the pictures show is
-        taken for unlabelled, hence unknown, where a picture has none of it; notes list those.
+        µm/px of all images.
 
     Returns
     -------
     Dataset
-        `dropped` names every degenerate box. A picture without XML is a smear that nobody annotated.
+        Every class that occurs counts as annotated in every image with an XML file. `dropped` names each box without
+        area or outside its image. An image without an XML file has no truth.
 
     Raises
     ------
     FormatError
-        Malformed XML, missing picture or size, a size that is not the picture's, an unknown class.
+        If an XML file is faulty, has no image, states another size than that of its image, or has an unknown class.
     """
-    root = _root_of(Path(path))
-    pictures = _pictures(root / "JPEGImages")
-    splits = _read_sets(root / "ImageSets" / "Main", set(pictures))
-    groups = read_groups(root, root.parent)
-    notes: list[str] = []
-    if mpp is None and any(stem.startswith("BloodImage_") for stem in pictures):
-        mpp = BCCD_MPP
-        notes.append(f"µm/px {mpp[0]:.4f}: BCCD's red cells ({BCCD_RED_CELL_PX:.0f} px) taken as {RED_CELL_UM} µm")
-    smears, dropped = [], []
-    _check_pairs(root / "Annotations", pictures)
-    for stem, picture in sorted(pictures.items()):
-        size_wh = image_size(picture)
-        sample = Sample(picture, size_wh, mpp, group=groups.get(stem), split=splits.get(stem))
+    root = Path(path)
+    if not ((root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()):
+        raise FormatError(f"{root}: expected the folders Annotations and JPEGImages, got neither or only one")
+    images = _images(root / "JPEGImages")
+    splits = _read_sets(root / "ImageSets" / "Main", set(images))
+    _check_pairs(root / "Annotations", images)
+    samples, dropped = [], []
+    for stem, image in sorted(images.items()):
+        sample = Sample(image, image_size(image), mpp, split=splits.get(stem))
         annotation = root / "Annotations" / f"{stem}.xml"
         if annotation.exists():
-            record = _read_xml(annotation, size_wh, class_map)
-            sample = replace(sample, truth=_truth(record))
-            dropped += record.dropped
-        smears.append(sample)
-    smears, unknown = _annotated(smears, as_published)
-    return Dataset(root.name.lower(), root, tuple(smears), tuple(dropped), tuple(notes + unknown))
+            truth, lines = _truth(annotation, sample, class_map)
+            sample = replace(sample, truth=truth)
+            dropped += lines
+        samples.append(sample)
+    shown = {CELL_CLASSES[i] for sample in samples if sample.truth is not None for i in sample.truth.label.tolist()}
+    annotated = tuple(name for name in CELL_CLASSES if name in shown)
+    marked = tuple(sample if sample.truth is None else replace(sample, annotated=annotated) for sample in samples)
+    return Dataset(root.name.lower(), root, marked, tuple(dropped))
 
 
-def _root_of(path: Path) -> Path:
-    for root in (path, path / "BCCD"):
-        if (root / "Annotations").is_dir() and (root / "JPEGImages").is_dir():
-            return root
-    raise FormatError(f"{path}: no folders Annotations and JPEGImages found (nor BCCD/ with them)")
+def read_records(root: Path) -> list[RawRecord]:
+    """Every VOC annotation file below a folder, faults included."""
+    images, splits = ImageIndex.below(root), _stated_splits(root)
+    records = []
+    for file in files_below(root, "*.xml"):
+        record = parse(file)
+        if record is None:
+            continue
+        image = images.nearest(file.stem, file)
+        if image is None and record.name:
+            image = images.nearest(Path(record.name).stem, file)
+        split = splits.get(file.stem) or split_named_by(file, root)
+        records.append(replace(record, image=image, split=split))
+    return records
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-    pictures = {p.stem: p for p in files}
-    if len(pictures) < len(files):
-        double = next(p for p in files if pictures[p.stem] != p)
-        raise FormatError(f"{double}: a second picture named {double.stem}; one picture to each XML expected")
-    return pictures
+def parse(file: Path) -> RawRecord | None:
+    """Parse one XML file; ``None`` if it is XML of another kind."""
+    try:
+        tree = ET.fromstring(file.read_bytes())
+    except (ET.ParseError, LookupError, ValueError, OSError) as error:  # LookupError: an unknown encoding
+        return RawRecord(file, problem=f"expected well-formed XML ({error})")
+    if tree.tag != "annotation":
+        return None
+    record = RawRecord(file, name=tree.findtext("filename"), folder=tree.findtext("folder"))
+    boxes, problem = [], None
+    try:
+        if tree.find("size/width") is not None and tree.find("size/height") is not None:
+            record = replace(record, size_wh=(_number(tree, "size/width"), _number(tree, "size/height")))
+    except ValueError as error:
+        problem = str(error)
+    for cell in tree.findall("object"):
+        try:
+            boxes.append(_box(cell))
+        except ValueError as error:
+            problem = problem or str(error)
+    return replace(record, boxes=tuple(boxes), problem=problem)
 
 
-def _check_pairs(annotations: Path, pictures: Mapping[str, Path]) -> None:
+def _box(cell: ET.Element) -> RawBox:
+    x1, y1, x2, y2 = (_number(cell, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
+    name = cell.findtext("name") or ""
+    return RawBox(name, (x1 - 1, y1 - 1, x2, y2), (x2 - x1, y2 - y1), f"{name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})")
+
+
+def _number(element: ET.Element, field: str) -> float:
+    text = element.findtext(field)
+    if text is None:
+        raise ValueError(f"expected {field} in <{element.tag}>, got none")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"expected a number as {field}, got {text!r:.60}")
+    return value
+
+
+def _truth(file: Path, sample: Sample, class_map: Mapping[str, str] | None) -> tuple[Detections, list[str]]:
+    record = parse(file)
+    if record is None:
+        raise FormatError(f"{file}: expected the root element <annotation>, got another one")
+    refuse_problem(record)
+    if record.size_wh is None:
+        raise FormatError(f"{file}: expected size/width and size/height in <annotation>, got none")
+    width, height = record.size_wh
+    if width != sample.size_wh[0] or height != sample.size_wh[1]:
+        actual = "{}x{}".format(*sample.size_wh)
+        raise FormatError(f"{file}: expected the size of the image, {actual}, got {width:g}x{height:g}")
+    if any(not box.name for box in record.boxes):
+        raise FormatError(f"{file}: expected a name for every object, got one without")
+    return cells_of(record, sample.size_wh, lambda name: label_of(name, class_map, str(file)))
+
+
+def _images(folder: Path) -> dict[str, Path]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    images = {path.stem: path for path in files}
+    if len(images) < len(files):
+        double = next(path for path in files if images[path.stem] != path)
+        raise FormatError(f"{double}: expected one image with the stem {double.stem}, got two")
+    return images
+
+
+def _check_pairs(annotations: Path, images: Mapping[str, Path]) -> None:
     for annotation in sorted(annotations.glob("*.xml")):
-        if annotation.stem not in pictures:
-            raise FormatError(f"{annotation}: no picture {annotation.stem}.* in JPEGImages")
+        if annotation.stem not in images:
+            raise FormatError(f"{annotation}: expected an image {annotation.stem}.* in JPEGImages, got none")
 
 
 def _read_sets(folder: Path, known: set[str]) -> dict[str, str]:
@@ -124,76 +162,18 @@ def _read_sets(folder: Path, known: set[str]) -> dict[str, str]:
                 continue
             stem = line.split()[0]
             if stem not in known:
-                raise FormatError(f"{listing}: {stem} listed, but there is no such picture")
+                raise FormatError(f"{listing}: expected stems of images, got {stem}, which has no image")
             if stem in splits:
-                raise FormatError(f"{listing}: {stem} listed, but it is in {splits[stem]} already")
+                raise FormatError(f"{listing}: expected each image in one split, got {stem}, also in {splits[stem]}")
             splits[stem] = name
     return splits
 
 
-def read_groups(*folders: Path) -> dict[str, str]:
-    """Stem of a picture -> its group, from the first ``overlap_groups.csv`` (``image,group``) in `folders`."""
-    listing = next((f / "overlap_groups.csv" for f in folders if (f / "overlap_groups.csv").exists()), None)
-    if listing is None:
-        return {}
-    return {Path(row["image"]).stem: row["group"] for row in read_rows(listing, "image", "group")}
-
-
-def _read_xml(path: Path, size_wh: tuple[int, int], class_map: Mapping[str, str] | None) -> _Record:
-    try:
-        tree = ET.fromstring(path.read_bytes())
-    except (ET.ParseError, LookupError, ValueError) as error:  # LookupError: an encoding that nobody knows
-        raise FormatError(f"{path}: not well-formed XML ({error})") from None
-    width, height = (_number(tree, f"size/{side}", path) for side in ("width", "height"))
-    if width != size_wh[0] or height != size_wh[1]:
-        raise FormatError(f"{path}: size {width:g}x{height:g} stated, the picture is {size_wh[0]}x{size_wh[1]}")
-    record = _Record([], [])
-    for cell in tree.findall("object"):
-        name = cell.findtext("name")
-        if name is None:
-            raise FormatError(f"{path}: an object without a name")
-        label = label_of(name, class_map, str(path))
-        x1, y1, x2, y2 = (_number(cell, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax"))
-        inside = boxes.clip([[x1 - 1, y1 - 1, x2, y2]], size_wh)[0].tolist()
-        found = f"{path.name}: {name} ({x1:g}, {y1:g}, {x2:g}, {y2:g})"
-        if x2 <= x1 or y2 <= y1:
-            record.dropped.append(f"{found}: box without area")
-        elif inside[2] <= inside[0] or inside[3] <= inside[1]:
-            record.dropped.append(f"{found}: box outside the picture")
-        else:
-            record.cells.append((label, *inside))
-    return record
-
-
-def _number(element: ET.Element, field: str, path: Path) -> float:
-    text = element.findtext(field)
-    if text is None:
-        raise FormatError(f"{path}: no {field} in <{element.tag}>")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise FormatError(f"{path}: {field} {text!r} found, a number expected")
-    return value
-
-
-def _truth(record: _Record) -> Detections:
-    table = np.array(record.cells, np.float64).reshape(-1, 5)
-    label = table[:, 0].astype(np.int64)
-    return Detections(table[:, 1:].astype(np.float32), label=label, origin=np.full(len(table), "human"))
-
-
-def _annotated(smears: list[Sample], as_published: bool) -> tuple[list[Sample], list[str]]:
-    """Say which classes each smear annotates; with notes where a usual class is missing."""
-    shown = [frozenset(np.unique(s.truth.label).tolist()) if s.truth is not None else None for s in smears]
-    looked = [labels for labels in shown if labels is not None]
-    everywhere = sorted(frozenset().union(*looked))
-    usual = [i for i in everywhere if sum(i in labels for labels in looked) >= _USUAL_SHARE * len(looked)]
-    marked, notes = [], []
-    for sample, labels in zip(smears, shown, strict=True):
-        unknown = [] if labels is None or as_published else [i for i in usual if i not in labels]
-        notes += [f"{sample.path.name}: no {CELL_CLASSES[i]} box, taken as not annotated" for i in unknown]
-        classes = () if labels is None else tuple(CELL_CLASSES[i] for i in everywhere if i not in unknown)
-        marked.append(replace(sample, annotated=classes))
-    return marked, notes
+def _stated_splits(root: Path) -> dict[str, str]:
+    """Stem of an image -> split, from all lists below `root`."""
+    splits: dict[str, str] = {}
+    for listing in root.rglob("ImageSets/*/*.txt"):
+        if listing.stem in SPLITS:
+            lines = listing.read_text("utf-8", "replace").splitlines()
+            splits |= {words[0]: listing.stem for line in lines if (words := line.split())}
+    return splits

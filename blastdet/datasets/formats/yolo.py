@@ -1,13 +1,15 @@
 """YOLO: ``images/<split>/``, ``labels/<split>/*.txt`` and a ``data.yaml`` that ultralytics accepts.
 
-A label line is ``class cx cy w h``, as shares of width and height. ``data.yaml`` has no ``path``: ultralytics then
-takes the folder of the file itself, so that the set works from any working directory and may be moved.
+A label line is ``class cx cy w h``, as fractions of the width and height of the image. The ``data.yaml`` written here
+has no ``path``: ultralytics then uses the folder of the file, so that the dataset may be moved and works from any
+working directory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +18,29 @@ import yaml
 
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
-from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
+from blastdet.core.errors import FormatError, ImageError
+from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, WidthHeight
 from blastdet.datasets.formats import yolo_sidecar
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import place_images, read_text, splits_of
+from blastdet.datasets.formats.records import (
+    ImageIndex,
+    RawBox,
+    RawRecord,
+    cells_of,
+    files_below,
+    refuse_problem,
+    split_of,
+)
 from blastdet.imaging.io import image_size
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 _FOLDERS = ("train", "val", "test", "unsplit", "unlabelled")
-# A foreign label may stick out by its rounding; more than that is no share of a picture.
-_SLACK = 0.01
+_SLACK = 0.01  # by which a label may exceed the image, for rounding
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
-    """Write a YOLO set below the folder `path`.
+    """Write a YOLO dataset below the folder `path`.
 
     Parameters
     ----------
@@ -42,7 +52,7 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     Returns
     -------
     Dataset
-        With the paths it has now; notes tell what a program that reads only the label files will misunderstand.
+        With the paths of the written images. Notes state what programs that read only the label files will miss.
     """
     placed = place_images(dataset, Path(path), how)
     classes = placed.classes
@@ -51,13 +61,13 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
             write_text(_label_file(sample.path), _label_text(sample, classes))
     yolo_sidecar.write(placed, placed.root)
     write_text(placed.root / "data.yaml", _data_yaml(placed, classes))
-    for name in ("train", "val"):  # ultralytics refuses a set in which either is missing
+    for name in ("train", "val"):  # ultralytics refuses a dataset without either
         (placed.root / "images" / name).mkdir(parents=True, exist_ok=True)
     return replace(placed, notes=(*placed.notes, *_losses(placed, classes)))
 
 
-def _label_file(picture: Path) -> Path:
-    parts = list(picture.parts)
+def _label_file(image: Path) -> Path:
+    parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
             parts[i] = "labels"
@@ -68,10 +78,10 @@ def _label_file(picture: Path) -> Path:
 def _label_text(sample: Sample, classes: tuple[str, ...]) -> str:
     assert sample.truth is not None
     truth = sample.truth[yolo_sidecar.in_label_file(sample)]
-    share = boxes.clip(truth.boxes_xyxy, sample.size_wh) / np.array([*sample.size_wh, *sample.size_wh], np.float64)
-    middle, extent = (share[:, :2] + share[:, 2:]) / 2, share[:, 2:] - share[:, :2]
+    fractions = boxes.clip(truth.boxes_xyxy, sample.size_wh) / np.array([*sample.size_wh, *sample.size_wh], np.float64)
+    centre, extent = (fractions[:, :2] + fractions[:, 2:]) / 2, fractions[:, 2:] - fractions[:, :2]
     number = [classes.index(CELL_CLASSES[i]) for i in truth.label]
-    rows = zip(number, np.hstack([middle, extent]).tolist(), strict=True)
+    rows = zip(number, np.hstack([centre, extent]).tolist(), strict=True)
     return "".join(f"{k} {cx:.10f} {cy:.10f} {w:.10f} {h:.10f}\n" for k, (cx, cy, w, h) in rows)
 
 
@@ -88,70 +98,138 @@ def _losses(dataset: Dataset, classes: tuple[str, ...]) -> list[str]:
     for name in classes:
         unknown = sum(name not in sample.annotated for sample in dataset if sample.truth is not None)
         if unknown:
-            notes.append(f"YOLO: {unknown} pictures do not annotate {name}; as they are, it is background there")
+            notes.append(f"YOLO: {unknown} images do not annotate {name}; programs will treat it as background there")
     hidden = sum(int((~yolo_sidecar.in_label_file(sample)).sum()) for sample in dataset)
     if hidden:
-        notes.append(f"YOLO: {hidden} cells without box or to be ignored are in {yolo_sidecar.FILE_NAME} only")
+        notes.append(f"YOLO: {hidden} ignored cells or cells without a box are only in {yolo_sidecar.FILE_NAME}")
     return notes
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Class numbers of a foreign set -> our labels; numbers are looked up when a cell uses them."""
-
-    file: Path
-    names: Mapping[int, str]
-    class_map: Mapping[str, str] | None
-
-    def label(self, number: float, where: str) -> int:
-        if number not in self.names:
-            raise FormatError(f"{where}: class {number:g} found, 0..{len(self.names) - 1} of {self.file.name} expected")
-        return label_of(self.names[int(number)], self.class_map, str(self.file))
-
-    def all(self) -> tuple[str, ...]:
-        labels = {self.label(number, str(self.file)) for number in self.names}
-        return tuple(CELL_CLASSES[i] for i in sorted(labels))
-
-
 def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
-    """Read a YOLO set: ours, with all that ``blastdet.json`` adds, or anybody's.
+    """Read a YOLO dataset, and the sidecar that blastdet writes next to its own.
 
     Parameters
     ----------
     path : Path
         ``data.yaml``, or its folder.
     class_map : mapping, optional
-        Foreign class name -> ours.
+        Class name of ``data.yaml`` -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
-        µm/px of all pictures, where no sidecar says it.
+        µm/px of all images whose scale is not in the sidecar.
 
     Returns
     -------
     Dataset
-        In a foreign set every class counts as annotated; a picture without label file is one that nobody annotated.
+        Without a sidecar, every class of ``data.yaml`` counts as annotated. An image without a label file has no truth.
 
     Raises
     ------
     FormatError
-        A faulty ``data.yaml`` or label line, a missing folder, an unknown class.
+        If ``data.yaml`` or a label file is faulty, a folder is missing, or a class is unknown.
     """
     file = _find_yaml(Path(path))
     data = _load_yaml(file)
-    names = _Names(file, _class_names(data, file), class_map)
+    names = _class_names(data, file)
     record = yolo_sidecar.read(file.parent)
-    smears, dropped, notes = [], list(record.get("dropped", ())), list(record.get("notes", ()))
+    samples, dropped, notes = [], list(record.get("dropped", ())), list(record.get("notes", ()))
     for split in _FOLDERS:
-        for picture in _pictures(data, split, file):
-            sample, lines = _read_smear(picture, split, names)
+        for image in _images(data, split, file):
+            sample, lines = _read_sample(image, names, class_map, file)
+            sample = replace(sample, split=split if split in ("train", "val", "test") else None)
             dropped += lines
-            relative = picture.relative_to(file.parent).as_posix() if picture.is_relative_to(file.parent) else ""
+            relative = image.relative_to(file.parent).as_posix() if image.is_relative_to(file.parent) else ""
             known = record.get("smears", {}).get(relative)
             if known is not None:
                 sample, lines = yolo_sidecar.apply(sample, known, file.parent / yolo_sidecar.FILE_NAME)
                 notes += lines
-            smears.append(sample if sample.mpp or not mpp else replace(sample, mpp=mpp))
+            samples.append(sample if sample.mpp or not mpp else replace(sample, mpp=mpp))
     name = str(record.get("name", file.parent.name))
-    return Dataset(name, file.parent, tuple(smears), tuple(dropped), tuple(notes))
+    return Dataset(name, file.parent, tuple(samples), tuple(dropped), tuple(notes))
+
+
+def read_records(root: Path) -> list[RawRecord]:
+    """Every label file in a folder ``labels`` at or below `root`, faults included."""
+    images = ImageIndex.below(root)
+    try:
+        file = _find_yaml(root)
+        names = _class_names(_load_yaml(file), file)
+    except FormatError:
+        names = {}
+    records = []
+    for labels in files_below(root, "*.txt"):
+        if "labels" in labels.relative_to(root.parent).parts[:-1]:
+            image = images.nearest(labels.stem, labels)
+            try:
+                size_wh = image_size(image) if image else (1, 1)
+            except ImageError:
+                size_wh = (1, 1)
+            records.append(replace(parse(labels, size_wh, names), image=image, split=split_of(labels, root)))
+    return records
+
+
+def parse(file: Path, size_wh: WidthHeight, names: Mapping[int, str]) -> RawRecord:
+    """Parse one label file.
+
+    Parameters
+    ----------
+    file : Path
+    size_wh : (int, int)
+        Size of the image, for boxes in pixels.
+    names : mapping
+        Class number -> name. If it is empty, numbers serve as names.
+    """
+    try:
+        lines = read_text(file).splitlines()
+    except FormatError as error:
+        return RawRecord(file, problem=str(error).removeprefix(f"{file}: "))
+    found, problem = [], None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                found.append(_box(line.split(), size_wh, names, f"line {number} ({line.strip():.60})"))
+            except ValueError as error:
+                problem = problem or f"line {number}: {error}"
+    return RawRecord(file, boxes=tuple(found), problem=problem)
+
+
+def _box(words: Sequence[str], size_wh: WidthHeight, names: Mapping[int, str], source: str) -> RawBox:
+    line = " ".join(words)
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 5 or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"expected five numbers 'class cx cy w h', got {line!r:.60}")
+    kind = numbers[0]
+    if names and kind not in names:
+        raise ValueError(f"expected a class number from 0 to {len(names) - 1} of data.yaml, got {kind:g}")
+    cx, cy, w, h = (value * size_wh[i % 2] for i, value in enumerate(numbers[1:]))
+    name = names[int(kind)] if names else f"{kind:g}"
+    return RawBox(name, (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (w, h), source)
+
+
+def check_fractions(record: RawRecord, size_wh: WidthHeight) -> None:
+    """Raise `FormatError` for a record that could not be parsed, or a box that is not in fractions of the image."""
+    refuse_problem(record)
+    for box in record.boxes:
+        centre = [(box.xyxy[i] + box.xyxy[i + 2]) / 2 for i in (0, 1)]
+        fractions = [value / size_wh[i % 2] for i, value in enumerate([*centre, *box.extent_wh])]
+        if not all(-_SLACK <= value <= 1 + _SLACK for value in fractions):
+            raise FormatError(f"{record.file}: {box.source}: expected fractions of the image from 0 to 1")
+
+
+def _read_sample(
+    image: Path, names: Mapping[int, str], class_map: Mapping[str, str] | None, file: Path
+) -> tuple[Sample, list[str]]:
+    sample = Sample(image, image_size(image))
+    labels = _label_file(image)
+    if not labels.exists():
+        return sample, []
+    record = parse(labels, sample.size_wh, names)
+    check_fractions(record, sample.size_wh)
+    known = {label_of(name, class_map, str(file)) for name in names.values()}
+    truth, dropped = cells_of(record, sample.size_wh, lambda name: label_of(name, class_map, str(file)))
+    return replace(sample, truth=truth, annotated=tuple(CELL_CLASSES[i] for i in sorted(known))), dropped
 
 
 def _find_yaml(path: Path) -> Path:
@@ -160,16 +238,16 @@ def _find_yaml(path: Path) -> Path:
     for name in ("data.yaml", "data.yml"):
         if (path / name).is_file():
             return (path / name).resolve()
-    raise FormatError(f"{path}: no data.yaml found")
+    raise FormatError(f"{path}: expected a data.yaml, got none")
 
 
 def _load_yaml(file: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(read_text(file))
     except yaml.YAMLError as error:
-        raise FormatError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise FormatError(f"{file}: expected valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
-        raise FormatError(f"{file}: a mapping with train, val and names expected")
+        raise FormatError(f"{file}: expected a mapping with train, val and names")
     return data
 
 
@@ -177,62 +255,31 @@ def _class_names(data: Mapping[str, Any], file: Path) -> dict[int, str]:
     names = data.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
-    if not isinstance(names, dict) or not all(isinstance(k, int) for k in names):
-        raise FormatError(f"{file}: names {names!r} found, a list of class names expected")
-    return {k: str(v) for k, v in names.items()}
+    if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
+        raise FormatError(f"{file}: expected a list of class names as names, got {names!r:.60}")
+    return {key: str(value) for key, value in names.items()}
 
 
-def _pictures(data: Mapping[str, Any], split: str, file: Path) -> list[Path]:
-    """Pictures of one split: in folders, or listed in text files, as ultralytics takes them."""
+def _images(data: Mapping[str, Any], split: str, file: Path) -> list[Path]:
+    """Images of one split: in folders, or listed in text files, as ultralytics accepts them."""
     places = data.get(split) or []
-    pictures: list[Path] = []
+    images: list[Path] = []
     for place in places if isinstance(places, list) else [places]:
         found = _resolve(str(place), data, file)
         if found.is_dir():
-            pictures += sorted(p for p in found.rglob("*") if p.suffix.lower() in _SUFFIXES)
+            images += sorted(path for path in found.rglob("*") if path.suffix.lower() in _SUFFIXES)
         elif found.suffix == ".txt":
-            pictures += [found.parent / line.strip() for line in read_text(found).splitlines() if line.strip()]
+            images += [found.parent / line.strip() for line in read_text(found).splitlines() if line.strip()]
         else:
-            raise FormatError(f"{file}: {split} {place!r} found, a folder or a .txt list expected")
-    return pictures
+            raise FormatError(f"{file}: expected a folder or a .txt list as {split}, got {place!r:.60}")
+    return images
 
 
 def _resolve(place: str, data: Mapping[str, Any], file: Path) -> Path:
-    # `path` is often that of the machine the set was made on, and some exports write ../train for train.
+    # `path` often names a folder of the machine that wrote the file, and some exports write ../train for train.
     roots = [file.parent / str(data.get("path") or "."), file.parent]
     tries = [root / name for root in roots for name in (place, place.removeprefix("../"))]
-    found = next((p for p in tries if p.exists()), None)
+    found = next((path for path in tries if path.exists()), None)
     if found is None:
-        raise FormatError(f"{file}: {place!r} found, but there is no such folder or list")
+        raise FormatError(f"{file}: expected an existing folder or list, got {place!r:.60}")
     return found.resolve()
-
-
-def _read_smear(picture: Path, split: str, names: _Names) -> tuple[Sample, list[str]]:
-    size_wh = image_size(picture)
-    sample = Sample(picture, size_wh, split=split if split in ("train", "val", "test") else None)
-    labels = _label_file(picture)
-    if not labels.exists():
-        return sample, []
-    lines = [(i, line) for i, line in enumerate(read_text(labels).splitlines(), 1) if line.strip()]
-    rows = [_parse_line(line, f"{labels}:{i}", names) for i, line in lines]
-    table = np.array(rows, np.float64).reshape(-1, 5)
-    half = table[:, 3:] / 2
-    corners = np.hstack([table[:, 1:3] - half, table[:, 1:3] + half]) * np.tile(np.array(size_wh, np.float64), 2)
-    inside = boxes.clip(corners, size_wh)
-    solid = ((inside[:, 2:] - inside[:, :2]) > 0).all(axis=1)
-    dropped = [f"{labels.name}: box {i + 1} of {len(table)} without area" for i in np.flatnonzero(~solid)]
-    truth = Detections(inside[solid], label=table[solid, 0].astype(np.int64), origin=np.full(int(solid.sum()), "human"))
-    return replace(sample, truth=truth, annotated=names.all()), dropped
-
-
-def _parse_line(line: str, where: str, names: _Names) -> tuple[float, ...]:
-    fields = line.split()
-    try:
-        number, *share = (float(field) for field in fields)
-    except ValueError:
-        raise FormatError(f"{where}: {line.strip()!r} found, numbers 'class cx cy w h' expected") from None
-    if len(share) != 4:
-        raise FormatError(f"{where}: {len(fields)} numbers found, 5 expected (class cx cy w h)")
-    if not all(-_SLACK <= value <= 1 + _SLACK for value in share):  # also false for NaN
-        raise FormatError(f"{where}: {line.strip()!r} found, shares of the picture from 0 to 1 expected")
-    return (names.label(number, where), *share)

@@ -1,8 +1,8 @@
-"""``blastdet.json``: what YOLO's label files cannot hold, so that our own way through YOLO loses nothing.
+"""``blastdet.json``: what YOLO label files cannot hold, so that a round trip through YOLO loses nothing.
 
-One record a picture: size, µm/px, group, cluster, split, label, annotated classes, and the columns of `Detections`
-beyond box and label. Cells that a label file must not name (ignored ones would be taught as cells, points have no box)
-lie here whole.
+The file has one record for each image: size, µm/px, group, cluster, split, label, annotated classes, and all columns of
+`Detections` besides box and class. Cells that must not be in a label file are stored here completely: ignored cells
+would be trained as cells, and points have no box.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.datasets.formats.files import FAULTS, SPLITS, read_json, to_json
+from blastdet.datasets.formats.files import EXTRA, FAULTS, SPLITS, read_json, stated_mpp, to_json
 
 FILE_NAME = "blastdet.json"
 
-_EXTRA = ("score", "id", "point_xy", "ignore", "origin", "cell_type", "blast_probability")
-
 
 def in_label_file(sample: Sample) -> NDArray[np.bool_]:
-    """Mask of the cells that a label file names: those with a box in the picture that are not to be ignored."""
+    """Mask of the cells that belong in the label file: not ignored, with a box inside the image."""
     if sample.truth is None:
         return np.zeros(0, bool)
     inside = boxes.clip(sample.truth.boxes_xyxy, sample.size_wh)
@@ -37,7 +35,7 @@ def in_label_file(sample: Sample) -> NDArray[np.bool_]:
 
 
 def write(dataset: Dataset, out: Path) -> None:
-    """Write the sidecar of a data set whose pictures lie below `out`."""
+    """Write the sidecar of a dataset whose images are below `out`."""
     document = {
         "format": "blastdet sidecar",
         "version": 1,
@@ -62,8 +60,7 @@ def _record(sample: Sample) -> dict[str, Any]:
     truth = sample.truth
     if truth is None:
         return record
-    listed = in_label_file(sample)
-    hidden = np.flatnonzero(~listed)
+    hidden = np.flatnonzero(~in_label_file(sample))
     record["cells"] = {
         "n": len(truth),
         "hidden": {
@@ -73,7 +70,7 @@ def _record(sample: Sample) -> dict[str, Any]:
         },
         "columns": {
             name: to_json(column)
-            for name in _EXTRA
+            for name in EXTRA
             if (column := getattr(truth, name)) is not None and not (name == "score" and (column == 1).all())
         },
     }
@@ -81,37 +78,48 @@ def _record(sample: Sample) -> dict[str, Any]:
 
 
 def read(root: Path) -> Mapping[str, Any]:
-    """The sidecar beside ``data.yaml``, or an empty mapping where there is none.
+    """The sidecar next to ``data.yaml``, or an empty mapping if there is none.
 
     Raises
     ------
     FormatError
-        If it is not valid JSON, or not ours.
+        If it is not valid JSON, or not a sidecar.
     """
     path = root / FILE_NAME
     if not path.exists():
         return {}
     document = read_json(path)
     if not isinstance(document, dict) or document.get("format") != "blastdet sidecar":
-        raise FormatError(f"{path}: not a sidecar of blastdet")
+        raise FormatError(f"{path}: expected a sidecar written by blastdet, got another JSON document")
     kinds = {"name": str, "dropped": list, "notes": list, "smears": dict}
     for key, kind in kinds.items():
         if not isinstance(document.get(key, kind()), kind):
-            raise FormatError(f"{path}: {key} {document[key]!r} found, a {kind.__name__} expected")
+            raise FormatError(f"{path}: expected a {kind.__name__} as {key}, got {document[key]!r:.60}")
     return document
 
 
 def apply(sample: Sample, record: Mapping[str, Any], path: Path) -> tuple[Sample, list[str]]:
-    """`smear` with what its record adds, and notes on what no longer fits.
+    """Add what the record of a sample states.
 
-    Label files may have been edited since: if their number of cells has changed, the boxes in the file win and the
-    columns of the record are left out.
+    Label files may have been edited since the sidecar was written. If the number of cells differs, the boxes of the
+    label file are kept, and the columns of the record are left out.
+
+    Returns
+    -------
+    sample : Sample
+    notes : list of str
+        A note if the columns were left out.
+
+    Raises
+    ------
+    FormatError
+        If the record is faulty.
     """
     try:
         _check_record(record)
         sample = replace(
             sample,
-            mpp=None if record["mpp"] is None else (float(record["mpp"][0]), float(record["mpp"][1])),
+            mpp=None if record["mpp"] is None else stated_mpp(record["mpp"], f"{path}: {sample.path.name}: mpp"),
             group=record["group"],
             cluster=record.get("cluster"),
             split=record["split"],
@@ -126,16 +134,17 @@ def apply(sample: Sample, record: Mapping[str, Any], path: Path) -> tuple[Sample
     except FAULTS as error:
         raise FormatError(f"{path}: record of {sample.path.name} is faulty ({error!r})") from None
     if truth is None:
-        return sample, [f"{sample.path.name}: labels changed since {path.name} was written; its columns are left out"]
+        note = f"{sample.path.name}: labels changed since {path.name} was written; its columns are left out"
+        return sample, [note]
     return replace(sample, truth=truth), []
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
     words = [record[key] for key in ("group", "label", "split")] + [record.get("cluster")]
     if not all(word is None or isinstance(word, str) for word in words) or record["split"] not in (None, *SPLITS):
-        raise ValueError(f"group, label, split, cluster {words} found")
+        raise ValueError(f"expected text or null as group, label, split and cluster, got {words!r:.60}")
     if not all(name in CELL_CLASSES for name in record["annotated"]):
-        raise ValueError(f"annotated {record['annotated']} found")
+        raise ValueError(f"expected a list of {', '.join(CELL_CLASSES)} as annotated, got {record['annotated']!r:.60}")
 
 
 def _merge(listed: Detections, cells: Mapping[str, Any]) -> Detections | None:
@@ -151,14 +160,5 @@ def _merge(listed: Detections, cells: Mapping[str, Any]) -> Detections | None:
     if len(rows):
         table[rows] = np.array(hidden["boxes_xyxy"], np.float32)  # None becomes NaN
         label[rows] = [CELL_CLASSES.index(name) for name in hidden["label"]]
-    columns = {name: _column(cells["columns"][name]) for name in _EXTRA if name in cells["columns"]}
+    columns = {name: cells["columns"][name] for name in EXTRA if name in cells["columns"]}
     return Detections(table, label=label, **columns)
-
-
-def _column(values: list[Any]) -> NDArray[Any]:
-    return np.array(values, np.float32) if _holds_numbers(values) else np.array(values)
-
-
-def _holds_numbers(values: list[Any]) -> bool:
-    flat = [x for value in values for x in (value if isinstance(value, list) else [value])]
-    return bool(flat) and all(x is None or (isinstance(x, int | float) and not isinstance(x, bool)) for x in flat)

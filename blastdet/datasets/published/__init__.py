@@ -1,1 +1,4 @@
-"""Published data sets whose layout is their own. Imports `segmentation` and below."""
+"""Readers of published datasets whose layout or file names are their own, one module for each dataset.
+
+Imports `segmentation` and below, and `datasets.formats`.
+"""

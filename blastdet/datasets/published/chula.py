@@ -1,6 +1,6 @@
-"""Read Chula RBC-12: ``Dataset/N.jpg`` and ``Label/N.txt`` with one red cell a line, ``x y type``.
+"""Chula RBC-12: ``Dataset/N.jpg`` and ``Label/N.txt`` with one red cell per line, ``x y type``.
 
-The set holds centres only, so boxes are NaN. Most pictures are labelled in part: a missing point is no negative.
+The dataset has centres only, so boxes are NaN. Most images are labelled in part: a missing point is not a negative.
 
 Source: Naruenatthanaset et al., "Red Blood Cell Segmentation with Overlapping Cell Separation and Classification
 on Imbalanced Dataset", arXiv:2012.01321, 2021.
@@ -36,7 +36,7 @@ CELL_TYPES: tuple[str, ...] = (
 """Type of a red cell by its number in the files."""
 
 DENSE_POINTS = 60
-"""From this many points on a picture is taken as labelled completely: a field shows 60 to 130 red cells."""
+"""An image with at least this many points counts as completely labelled: a field shows 60 to 130 red cells."""
 
 
 @dataclass
@@ -46,60 +46,60 @@ class _Log:
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` holds pictures in ``Dataset`` and numbered text files in ``Label``."""
+    """Whether `path` contains images in ``Dataset`` and numbered text files in ``Label``."""
     return (path / "Dataset").is_dir() and next((path / "Label").glob("[0-9]*.txt"), None) is not None
 
 
 def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
-    """Read a copy of Chula RBC-12, whole or in part.
+    """Read a complete or partial copy of Chula RBC-12.
 
     Parameters
     ----------
     path : Path
         The folder with ``Dataset`` and ``Label``.
     mpp : (float, float), optional
-        Micrometres per pixel; not published.
+        µm/px of all images; the dataset does not state it.
 
     Returns
     -------
     Dataset
-        Red cells as `point_xy` with NaN boxes and a `cell_type`. `annotated` is ``("rbc",)`` on pictures with at
-        least `DENSE_POINTS` points and empty elsewhere. A picture whose label file is missing or empty shows red
-        cells all the same, so it has no truth.
+        Red cells as `point_xy` with boxes of NaN and a `cell_type`. `annotated` is ``("rbc",)`` for images with at
+        least `DENSE_POINTS` points, and empty otherwise. An image whose label file is missing or empty has no truth,
+        because it shows red cells all the same.
 
     Raises
     ------
     FormatError
-        No picture, or a line that is not ``x y type``.
+        If there is no image, or a line is not ``x y type``.
     """
     images = sorted((path / "Dataset").glob("*.jpg"))
     if not images:
-        raise FormatError(f"{path}: no Dataset/N.jpg found, the folder with Dataset and Label expected")
+        raise FormatError(f"{path}: expected the folder with Dataset/N.jpg and Label, got no image")
     log = _Log()
-    smears = []
+    samples = []
     for image in images:
         size_wh = image_size(image)
         truth = _truth(path / "Label" / f"{image.stem}.txt", size_wh, log)
         annotated = ("rbc",) if truth is not None and len(truth) >= DENSE_POINTS else ()
-        smears.append(Sample(image, size_wh, mpp=mpp, annotated=annotated, truth=truth))
-    return Dataset("chula_rbc12", path, tuple(smears), tuple(log.dropped), tuple(log.notes))
+        samples.append(Sample(image, size_wh, mpp=mpp, annotated=annotated, truth=truth))
+    return Dataset("chula_rbc12", path, tuple(samples), tuple(log.dropped), tuple(log.notes))
 
 
 def _truth(file: Path, size_wh: WidthHeight, log: _Log) -> Detections | None:
     name = f"{file.parent.name}/{file.name}"
     if not file.is_file():
-        log.notes.append(f"{name}: missing, taken as not annotated")
+        log.notes.append(f"{name}: missing, its image is read as not annotated")
         return None
     cells = [_cell(line, f"{name}: line {n}") for n, line in enumerate(read_text(file).splitlines(), 1) if line.strip()]
     if not cells:
-        log.notes.append(f"{name}: empty, taken as not annotated")
+        log.notes.append(f"{name}: empty, its image is read as not annotated")
         return None
     kept: dict[tuple[int, int], int] = {}
     for x, y, kind in cells:
         if not (0 <= x < size_wh[0] and 0 <= y < size_wh[1]):
             log.dropped.append(f"{name}: point ({x}, {y}) is outside the image of {size_wh[0]} x {size_wh[1]} px")
         elif (x, y) in kept:
-            log.dropped.append(f"{name}: point ({x}, {y}) is there already")
+            log.dropped.append(f"{name}: point ({x}, {y}) is listed twice")
         else:
             kept[x, y] = kind
     return Detections(
@@ -116,5 +116,6 @@ def _cell(line: str, where: str) -> tuple[int, int, int]:
     except ValueError:
         kind = -1
     if not 0 <= kind < len(CELL_TYPES):
-        raise FormatError(f"{where}: {line.strip()[:40]!r} found, 'x y type' expected, type 0-{len(CELL_TYPES) - 1}")
+        expected = f"expected 'x y type' with a type from 0 to {len(CELL_TYPES) - 1}"
+        raise FormatError(f"{where}: {expected}, got {line.strip()[:40]!r}")
     return x, y, kind

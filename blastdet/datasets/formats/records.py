@@ -1,0 +1,213 @@
+"""Annotations exactly as files state them, faults included: the common result of the parsers of all formats.
+
+Each format module parses its files into a `RawRecord` for each image. Its ``read`` builds a `Dataset` from them and
+refuses the first fault; the audit looks at the records themselves, and `to_dataset` keeps what is valid.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blastdet.core import boxes as box_tools
+from blastdet.core.errors import FormatError, ImageError
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, WidthHeight
+from blastdet.datasets.formats.class_names import label_of
+from blastdet.imaging.io import find_images, image_size
+
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class RawBox:
+    """One box as published.
+
+    Parameters
+    ----------
+    name : str
+        Class name of the file.
+    xyxy : tuple of four float
+        Half-open pixels, neither clipped nor sorted.
+    extent_wh : (float, float)
+        Width and height as stated in the file: 0 means no area, a negative value means swapped corners.
+    source : str
+        Where the file states the box, for messages: ``"annotation 3"``, ``"line 12 (0 0.5 0.5 0.1 0)"``.
+    is_point : bool
+        Whether the file marks it as a point without a box.
+    fields : mapping
+        Everything else that the file states about the cell.
+    """
+
+    name: str
+    xyxy: tuple[float, float, float, float]
+    extent_wh: tuple[float, float]
+    source: str = ""
+    is_point: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RawRecord:
+    """What one annotation file states about one image.
+
+    Parameters
+    ----------
+    file : Path
+        The annotation file.
+    image : Path, optional
+        The image it belongs to; ``None`` if there is no such image.
+    split : str, optional
+    name, folder : str, optional
+        File name and folder of the image as stated in the annotation file.
+    size_wh : (float, float), optional
+        Size of the image as stated in the annotation file.
+    boxes : tuple of RawBox
+        All boxes that could be parsed.
+    problem : str, optional
+        The first thing that could not be parsed.
+    fields : mapping
+        Everything else that the file states about the image.
+    """
+
+    file: Path
+    image: Path | None = None
+    split: str | None = None
+    name: str | None = None
+    folder: str | None = None
+    size_wh: tuple[float, float] | None = None
+    boxes: tuple[RawBox, ...] = ()
+    problem: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageIndex:
+    """All images below a folder, by stem."""
+
+    by_stem: Mapping[str, Sequence[Path]]
+
+    @classmethod
+    def below(cls, root: Path) -> ImageIndex:
+        """Index the images below `root`; empty if there are none."""
+        by_stem: dict[str, list[Path]] = defaultdict(list)
+        try:
+            for path in find_images(root):
+                by_stem[path.stem].append(path)
+        except ImageError:
+            pass
+        return cls(by_stem)
+
+    def nearest(self, stem: str, to: Path) -> Path | None:
+        """The image with that stem whose folders have the most in common with those of the annotation file `to`."""
+        parts = set(to.with_suffix("").parts)
+        return max(self.by_stem.get(stem, ()), key=lambda path: len(parts.intersection(path.parts)), default=None)
+
+
+def files_below(root: Path, pattern: str) -> list[Path]:
+    """Visible files below `root` that match `pattern`, sorted."""
+    return sorted(path for path in root.rglob(pattern) if path.is_file() and not path.name.startswith("."))
+
+
+def split_of(file: Path, root: Path) -> str | None:
+    """The split named by a file or its folders below `root`, as in ``instances_train2017.json`` or ``valid/``."""
+    text = " ".join([*file.relative_to(root).parts[:-1], file.stem]).lower()
+    for separator in "_-.":
+        text = text.replace(separator, " ")
+    words = (word.rstrip("0123456789") for word in reversed(text.split()))
+    return next((_SPLITS[word] for word in words if word in _SPLITS), None)
+
+
+def refuse_problem(record: RawRecord) -> None:
+    """Raise `FormatError` if a part of the record could not be parsed."""
+    if record.problem is not None:
+        raise FormatError(f"{record.file}: {record.problem}")
+
+
+def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int]) -> tuple[Detections, list[str]]:
+    """Cells of a record, clipped to the image.
+
+    Parameters
+    ----------
+    record : RawRecord
+    size_wh : (int, int)
+        Size of the image.
+    label : callable
+        From the class name of a box to an index into `CELL_CLASSES`; its errors are raised.
+
+    Returns
+    -------
+    cells : Detections
+    dropped : list of str
+        One line for each box without area, or outside the image.
+    """
+    labels = np.array([label(box.name) for box in record.boxes], np.int64)
+    inside = box_tools.clip([box.xyxy for box in record.boxes], size_wh)
+    keep = np.zeros(len(labels), bool)
+    dropped = []
+    for i, box in enumerate(record.boxes):
+        if min(box.extent_wh) <= 0:
+            dropped.append(f"{record.file.name}: {box.source}: box without area")
+        elif (inside[i, 2:] <= inside[i, :2]).any():
+            dropped.append(f"{record.file.name}: {box.source}: box outside the image")
+        else:
+            keep[i] = True
+    return Detections(inside[keep], label=labels[keep], origin=np.full(int(keep.sum()), "human")), dropped
+
+
+def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str, str] | None = None) -> Dataset:
+    """A dataset of everything valid in `records`: boxes with area inside their image and with a known class.
+
+    Images that cannot be read, and records that could not be parsed completely, are left out.
+
+    Parameters
+    ----------
+    records : iterable of RawRecord
+    root : Path
+        `Dataset.root`.
+    class_map : mapping, optional
+        See `label_of`.
+
+    Returns
+    -------
+    Dataset
+        `dropped` has one line for everything that was left out.
+    """
+    samples, dropped = [], []
+    by_image = {}
+    for record in records:
+        if record.problem is not None:
+            dropped.append(f"{record.file.name}: {record.problem}")
+        elif record.image is not None:
+            by_image[record.image] = record
+    for image, record in sorted(by_image.items()):
+        try:
+            size_wh = image_size(image)
+        except ImageError as error:
+            dropped.append(str(error))
+            continue
+        known, lines = _with_known_class(record, class_map)
+        truth, more = cells_of(known, size_wh, lambda name: label_of(name, class_map, ""))
+        dropped += lines + more
+        samples.append(Sample(image, size_wh, split=record.split, truth=truth))
+    shown = {CELL_CLASSES[i] for sample in samples if sample.truth is not None for i in sample.truth.label.tolist()}
+    annotated = tuple(name for name in CELL_CLASSES if name in shown)
+    marked = tuple(replace(sample, annotated=annotated) for sample in samples)
+    return Dataset(root.name, root, marked, tuple(dropped))
+
+
+def _with_known_class(record: RawRecord, class_map: Mapping[str, str] | None) -> tuple[RawRecord, list[str]]:
+    known, dropped = [], []
+    for box in record.boxes:
+        try:
+            label_of(box.name, class_map, record.file.name)
+        except FormatError as error:
+            dropped.append(str(error))
+        else:
+            if not box.is_point:
+                known.append(box)
+    return replace(record, boxes=tuple(known)), dropped

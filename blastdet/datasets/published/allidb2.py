@@ -1,0 +1,46 @@
+"""ALL-IDB2: crops ``ImNNN_Y.tif`` of one cell each; Y is 1 for a blast, 0 for any other white cell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from blastdet.core.types import BLAST, WBC, Dataset, Scale
+from blastdet.datasets.published.named_files import crop_sample, named_files, sorted_files
+
+_NAME = re.compile(r"Im\d{3}_([01])\.tiff?", re.IGNORECASE)
+
+
+def matches(path: Path) -> bool:
+    """Whether a file below `path` is named like a crop of ALL-IDB2."""
+    return path.is_dir() and next(named_files(path, _NAME), None) is not None
+
+
+def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
+    """Read ALL-IDB2.
+
+    Parameters
+    ----------
+    path : Path
+        Folder that contains the crops, at any depth.
+    mpp : (float, float), optional
+        µm/px of all crops.
+
+    Returns
+    -------
+    Dataset
+        `Sample.label` is the class of the central cell, ``"blast"`` or ``"wbc"``; the truth is this cell as a point
+        with a box of NaN. Other cells may be visible, so no class counts as annotated. The dataset does not name
+        patients: `group` is ``None``, and a note says so.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file.
+    """
+    samples = [
+        crop_sample(image, BLAST if match[1] == "1" else WBC, mpp, group=None)
+        for image, match in sorted_files(path, _NAME, "Im001_1.tif")
+    ]
+    note = "patients are not named, and several crops may come from one image: a random split of this dataset may leak"
+    return Dataset("allidb2", path, tuple(samples), notes=(note,))

@@ -1,0 +1,46 @@
+"""C-NMC 2019: crops ``fold_F/{all,hem}/UID_SUBJECT_CELL_REPEAT_{all,hem}.bmp`` of one cell each."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from blastdet.core.types import BLAST, WBC, Dataset, Scale
+from blastdet.datasets.published.named_files import crop_sample, named_files, sorted_files
+
+_NAME = re.compile(r"UID_(H?\d+)_\d+_\d+_(all|hem)\.bmp", re.IGNORECASE)
+
+
+def matches(path: Path) -> bool:
+    """Whether a file below `path` is named like a training crop of C-NMC 2019."""
+    return path.is_dir() and next(named_files(path, _NAME), None) is not None
+
+
+def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
+    """Read C-NMC 2019, or one of its folds.
+
+    Parameters
+    ----------
+    path : Path
+        Folder that contains the crops, at any depth. To use the published folds, read the folder of each fold.
+    mpp : (float, float), optional
+        µm/px of all crops.
+
+    Returns
+    -------
+    Dataset
+        `Sample.label` is ``"blast"`` (all) or ``"wbc"`` (hem), from the file name; `group` is the subject. The truth is
+        one cell in the centre, a point with a box of NaN.
+
+    Raises
+    ------
+    FormatError
+        If there is no such file.
+    """
+    samples, notes = [], []
+    for image, match in sorted_files(path, _NAME, "UID_11_10_1_all.bmp"):
+        kind, folder = match[2].lower(), image.parent.name.lower()
+        if folder in ("all", "hem") and folder != kind:
+            notes.append(f"{image.name}: is in the folder {folder}, read as {kind} because of its name")
+        samples.append(crop_sample(image, BLAST if kind == "all" else WBC, mpp, group=match[1].upper()))
+    return Dataset("cnmc2019", path, tuple(samples), notes=tuple(notes))
