@@ -9,6 +9,7 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
+from audited import write_clean_set
 from made import picture
 
 REPO = Path(__file__).resolve().parent.parent
@@ -91,3 +92,15 @@ def chromium() -> str:
     path = _chromium()
     assert path, "Chromium is missing, although this is CI"
     return path
+
+
+@pytest.fixture(scope="session")
+def clean_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset without a fault for the audit; read only."""
+    return write_clean_set(tmp_path_factory.mktemp("audit") / "set")
+
+
+@pytest.fixture
+def faulty(clean_set: Path, tmp_path: Path) -> Path:
+    """A copy of `clean_set` to put faults into."""
+    return Path(shutil.copytree(clean_set, tmp_path / "set"))

@@ -123,11 +123,12 @@ def outside(subject: Subject) -> Findings:
 
 def _double_pairs(subject: Subject) -> Iterator[tuple[str, Detections, int, int, float]]:
     for sample in subject.dataset:
-        if sample.truth is not None and len(sample.truth):
-            first, second = boxes.overlapping_pairs(sample.truth.boxes_xyxy)
-            iou = boxes.pair_iou(sample.truth.boxes_xyxy[first], sample.truth.boxes_xyxy[second])
+        if sample.truth is not None:
+            truth = sample.truth[~np.isnan(sample.truth.boxes_xyxy).any(axis=1)]
+            first, second = boxes.overlapping_pairs(truth.boxes_xyxy)
+            iou = boxes.pair_iou(truth.boxes_xyxy[first], truth.boxes_xyxy[second])
             for k in np.flatnonzero(iou > _DOUBLED_IOU):
-                yield subject.name(sample.path), sample.truth, int(first[k]), int(second[k]), float(iou[k])
+                yield subject.name(sample.path), truth, int(first[k]), int(second[k]), float(iou[k])
 
 
 def doubled(subject: Subject) -> Findings:

@@ -58,7 +58,7 @@ def test_a_file_that_is_no_data_set_is_not_audited_with_its_folder(tmp_path: Pat
     (source / "notes").touch()
     result = CliRunner().invoke(cli, ["audit", str(source / "notes")])
     assert result.exit_code == 2
-    assert "no known data set found" in result.output
+    assert "expected a dataset in a known format" in result.output
 
 
 def test_a_loop_of_links_is_one_line(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_what_is_not_ours_is_not_replaced(tmp_path):
     demo = Path(__file__).parents[2] / "datasets/demo/truth.json"
     for words in (["audit", demo, "--no-overlaps", "--json", foreign], ["synth", tmp_path, "--size", "64x64"]):
         done = CliRunner().invoke(cli, [str(word) for word in words])
-        assert done.exit_code == 2 and "truth.json: exists and is no" in done.output
+        assert done.exit_code == 2 and "truth.json: expected a new file or a" in done.output
         assert foreign.read_text() == content
     for words in (["audit", demo, "--no-overlaps", "--json", tmp_path / "a.json"], ["synth", tmp_path / "films"]):
         for _ in range(2):

@@ -165,7 +165,7 @@ def test_nothing_stays_behind_when_it_fails(source: Path, tmp_path: Path) -> Non
         (["--source-mpp", "x"], ScaleError, "0.001 to 100"),
         (["--source-mpp", "1,2,3"], ScaleError, "0.001 to 100"),
         (["--source-mpp", "-1"], ScaleError, "0.001 to 100"),
-        (["--origin", "1"], ConfigError, "format 'bccd' has no option origin"),
+        (["--origin", "1"], ConfigError, "format 'bccd': expected as_published, class_map, mpp, got the option origin"),
         (["--mpp", "1000"], ScaleError, "vanish"),
         (["--split", "nothing.csv"], FormatError, "neither official"),
         (["--corrections", "nothing.json"], FormatError, "cannot be read"),

@@ -592,11 +592,11 @@ def test_every_subcommand_has_examples_and_exit_codes() -> None:
 
 
 def test_a_complete_look_alike_of_allidb1_is_installed_and_read(tmp_path: Path) -> None:
-    from blastdet.datasets.published import allidb
+    from blastdet.datasets.published import allidb1
 
     source = lookalike.allidb1(tmp_path / "ALL_IDB1", lookalike.allidb1_stems())
     target = fetch(catalog.load("allidb1"), tmp_path / "data", source=str(source))
-    assert len(allidb.read(target)) == 108
+    assert len(allidb1.read(target)) == 108
     (source / "im/Im001_1.jpg").unlink()
     with pytest.raises(FetchError, match="expected 108 files, got 107"):
         fetch(catalog.load("allidb1"), tmp_path / "other", source=str(source))

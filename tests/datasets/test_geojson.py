@@ -1,4 +1,4 @@
-"""GeoJSON for QuPath: detections, one file a picture, and back."""
+"""GeoJSON for QuPath: detections, one file for each image, and back."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def written(tmp_path: Path, document: Any) -> Path:
 
 @given(found=cells())
 @settings(max_examples=60, deadline=None)
-def test_there_and_back(found: Detections) -> None:
+def test_a_round_trip_loses_nothing(found: Detections) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.geojson"
         geojson.write_cells(path, found, (0.1, 0.2))
         back = geojson.read_cells(path)
     if len(found) and found.blast_probability is not None and np.isnan(found.blast_probability).all():
-        found = found.with_columns(blast_probability=None)  # QuPath has no number for unknown
+        found = found.with_columns(blast_probability=None)  # QuPath cannot store an unknown number
     same_cells(found, back)
 
 
@@ -55,7 +55,7 @@ def test_features_are_what_qupath_calls_detections() -> None:
     assert properties["objectType"] == "detection"
     assert properties["classification"] == {"name": "wbc", "color": [0, 90, 200]}
     assert properties["measurements"] == {"Score": 0.5, "Blast probability": 0.25, "Width µm": 1.0, "Height µm": 4.0}
-    assert properties["metadata"] == {"cell_type": "monocyte"}  # QuPath keeps words there, and words only
+    assert properties["metadata"] == {"cell_type": "monocyte"}  # where QuPath stores text
 
 
 def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:
@@ -66,7 +66,7 @@ def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:
     assert geojson.feature_collection(found, None, "b")["features"][0]["id"] != first[0]["id"]
 
 
-def test_a_data_set_there_and_back(tmp_path: Path) -> None:
+def test_a_round_trip_of_a_dataset(tmp_path: Path) -> None:
     smears = tuple(
         Sample(picture(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
         for n, s, t in (
@@ -84,7 +84,7 @@ def test_a_data_set_there_and_back(tmp_path: Path) -> None:
     assert back.samples[0].annotated == ("wbc",)
 
 
-def test_exports_of_qupath_old_and_new(tmp_path: Path) -> None:
+def test_exports_of_old_and_new_qupath(tmp_path: Path) -> None:
     picture(tmp_path / "a.jpg")
     old = feature()
     old["properties"]["measurements"] = [{"name": "Score", "value": 0.75}, {"name": "Area", "value": 3}]
@@ -100,15 +100,18 @@ def test_exports_of_qupath_old_and_new(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "words"),
     [
-        ({"type": "x"}, "no list of features"),
-        (3, "no list of features"),
+        ({"type": "x"}, "got no list of features"),
+        (3, "got no list of features"),
         ([3], "feature 1 is faulty"),
         ([feature(), feature(properties={})], "feature 2 is faulty"),
-        ([feature(geometry={"type": "LineString", "coordinates": [[1, 1], [2, 2]]})], "'LineString', Polygon or Point"),
+        (
+            [feature(geometry={"type": "LineString", "coordinates": [[1, 1], [2, 2]]})],
+            "Polygon or Point, got 'LineString'",
+        ),
         ([feature(geometry={"type": "Polygon", "coordinates": []})], "feature 1 is faulty"),
         (
             [feature(properties={"classification": {"name": "Tumor"}})],
-            "'Tumor' found, blast, wbc, rbc, platelet expected",
+            "expected a class out of blast, wbc, rbc, platelet, got 'Tumor'",
         ),
     ],
 )
@@ -119,12 +122,28 @@ def test_faulty_file_is_one_line_with_its_name(tmp_path: Path, document: Any, wo
     assert words in str(caught.value) and "a.geojson" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_no_json_no_picture_nothing(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match=r"no \.geojson file found"):
+def test_no_json_no_image_nothing(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match=r"expected \.geojson files"):
         geojson.read(tmp_path)
     path = written(tmp_path, [feature()])
-    with pytest.raises(FormatError, match=r"no picture a\.\* found"):
+    with pytest.raises(FormatError, match=r"expected an image a\.\*"):
         geojson.read(path)
     path.write_text("{")
-    with pytest.raises(FormatError, match="not valid JSON"):
+    with pytest.raises(FormatError, match="expected valid JSON"):
         geojson.read_cells(path)
+
+
+def test_records_keep_faults(tmp_path: Path) -> None:
+    flat = {"type": "Polygon", "coordinates": [[[1, 2], [5, 2], [1, 2]]]}
+    point = {"type": "Point", "coordinates": [3, 4]}
+    features = [feature(geometry=flat), feature(geometry=point), {"geometry": None}, feature()]
+    path = written(tmp_path, features)
+    (tmp_path / "b.geojson").write_text("{")
+    picture(tmp_path / "b.jpg")
+    a, b = geojson.read_records(tmp_path)
+    assert (a.file, a.image, a.split) == (path, None, None)
+    assert [(box.extent_wh[1], box.is_point) for box in a.boxes if not box.is_point] == [(0, False), (7, False)]
+    assert [box.source for box in a.boxes] == ["feature 1", "feature 2", "feature 4"]
+    assert a.problem is not None and a.problem.startswith("feature 3 is faulty")
+    assert b.image == tmp_path / "b.jpg"
+    assert b.problem is not None and b.problem.startswith("expected valid JSON")

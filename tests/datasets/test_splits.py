@@ -253,7 +253,7 @@ def test_bccd_grouped_keeps_fields_whole_and_cells_even(data_dir: Path) -> None:
 def test_what_is_no_split_is_not_replaced(leaking: Path, tmp_path: Path) -> None:
     other = tmp_path / "annotations.json"
     other.write_text('{"images": []}')
-    with pytest.raises(ConfigError, match="exists and is no split"):
+    with pytest.raises(ConfigError, match="expected a new file or a split"):
         run(leaking, other)
     assert other.read_text() == '{"images": []}'
 

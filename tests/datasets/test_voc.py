@@ -1,10 +1,9 @@
-"""BCCD's VOC: boxes, names, sets, groups, faults."""
+"""Pascal VOC: boxes, classes, splits, faults."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from made import picture, voc, voc_xml
 
@@ -30,32 +29,13 @@ def test_box_without_area_is_dropped_by_name(tmp_path: Path, box: tuple[int, ...
     assert "a.xml" in dataset.dropped[0] and "without area" in dataset.dropped[0]
 
 
-def test_box_outside_the_picture_is_dropped_by_name(tmp_path: Path) -> None:
+def test_box_outside_the_image_is_dropped_by_name(tmp_path: Path) -> None:
     dataset = reader.read(voc(tmp_path, {"a": voc_xml([("RBC", 70, 10, 90, 20)])}))
     assert len(dataset.samples[0].truth) == 0
     assert "outside" in dataset.dropped[0]
 
 
-def test_sets_groups_and_parent_folder(tmp_path: Path) -> None:
-    sets = {"train": ["a"], "val": ["b"], "test": ["c 1"]}
-    voc(tmp_path / "BCCD", {name: voc_xml([("RBC", 1, 1, 4, 4)]) for name in "abcd"}, sets)
-    (tmp_path / "overlap_groups.csv").write_text("image,group\na.jpg,g1\nb.jpg,g1\nc,g2\n")
-    for path in (tmp_path, tmp_path / "BCCD"):
-        dataset = reader.read(path)
-        assert [s.split for s in dataset] == ["train", "val", "test", None]
-        assert [s.group for s in dataset] == ["g1", "g1", "g2", None]
-        assert [s.mpp for s in dataset] == [None] * 4
-
-
-def test_scale_of_bccd_is_noted_and_can_be_given(tmp_path: Path) -> None:
-    root = voc(tmp_path, {"BloodImage_00000": voc_xml([])})
-    dataset = reader.read(root)
-    assert dataset.samples[0].mpp == pytest.approx((0.0714, 0.0714), abs=1e-4)
-    assert "0.0714" in dataset.notes[0]
-    assert reader.read(root, mpp=(0.1, 0.2)).samples[0].mpp == (0.1, 0.2)
-
-
-def test_a_picture_without_xml_is_not_an_empty_one(tmp_path: Path) -> None:
+def test_an_image_without_xml_has_no_truth(tmp_path: Path) -> None:
     root = voc(tmp_path, {"a": voc_xml([])})
     picture(root / "JPEGImages" / "b.jpg")
     a, b = reader.read(root)
@@ -63,20 +43,9 @@ def test_a_picture_without_xml_is_not_an_empty_one(tmp_path: Path) -> None:
     assert b.truth is None and b.annotated == ()
 
 
-def test_a_usual_class_that_is_missing_is_unknown_only_if_asked(tmp_path: Path) -> None:
-    files = {f"i{n:02}": voc_xml([("RBC", 1, 1, 4, 4), ("WBC", 9, 9, 20, 20)][: 1 + n % 2]) for n in range(30)}
-    files["odd"] = voc_xml([("WBC", 9, 9, 20, 20)])
-    root = voc(tmp_path, files)
-    assert all(s.annotated == ("wbc", "rbc") for s in reader.read(root))
-    dataset = reader.read(root, as_published=False)
-    assert [s.path.stem for s in dataset if "rbc" not in s.annotated] == ["odd"]
-    assert all("wbc" in s.annotated for s in dataset)  # half of the pictures have none: nothing unusual
-    assert dataset.notes == ("odd.jpg: no rbc box, taken as not annotated",)
-
-
-def test_unknown_class_lists_both_sides_and_map_teaches_it(tmp_path: Path) -> None:
+def test_an_unknown_class_is_refused_unless_it_is_mapped(tmp_path: Path) -> None:
     root = voc(tmp_path, {"a": voc_xml([("Lymphocyte", 1, 1, 4, 4)])})
-    with pytest.raises(FormatError, match=r"a\.xml: class 'Lymphocyte' found, blast, wbc, rbc, platelet expected"):
+    with pytest.raises(FormatError, match=r"a\.xml: expected a class out of blast, .*, got 'Lymphocyte'"):
         reader.read(root)
     assert reader.read(root, class_map={"Lymphocyte": "wbc"}).samples[0].truth.label.tolist() == [WBC]
 
@@ -84,16 +53,17 @@ def test_unknown_class_lists_both_sides_and_map_teaches_it(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<annotation><object>", "not well-formed"),
-        ("", "not well-formed"),
-        ("\x00\xff", "not well-formed"),
-        ("<annotation/>", "no size/width"),
-        (voc_xml([], (63, 48)), "size 63x48 stated, the picture is 64x48"),
-        (voc_xml([("RBC", 1, "x", 3, 4)]), "ymin 'x' found"),
-        (voc_xml([("RBC", 1, "nan", 3, 4)]), "ymin 'nan' found"),
-        (voc_xml([("RBC", 1, 2, "inf", 4)]), "xmax 'inf' found"),
-        (voc_xml([("RBC", 1, 2, 3, 4)]).replace("<ymax>4</ymax>", ""), "no bndbox/ymax"),
-        (voc_xml([("RBC", 1, 2, 3, 4)]).replace("<name>RBC</name>", ""), "without a name"),
+        ("<annotation><object>", "expected well-formed XML"),
+        ("", "expected well-formed XML"),
+        ("\x00\xff", "expected well-formed XML"),
+        ("<annotation/>", "expected size/width and size/height"),
+        ("<html/>", "expected the root element <annotation>"),
+        (voc_xml([], (63, 48)), "expected the size of the image, 64x48, got 63x48"),
+        (voc_xml([("RBC", 1, "x", 3, 4)]), "expected a number as bndbox/ymin, got 'x'"),
+        (voc_xml([("RBC", 1, "nan", 3, 4)]), "expected a number as bndbox/ymin, got 'nan'"),
+        (voc_xml([("RBC", 1, 2, "inf", 4)]), "expected a number as bndbox/xmax, got 'inf'"),
+        (voc_xml([("RBC", 1, 2, 3, 4)]).replace("<ymax>4</ymax>", ""), "expected bndbox/ymax in <object>"),
+        (voc_xml([("RBC", 1, 2, 3, 4)]).replace("<name>RBC</name>", ""), "expected a name for every object"),
     ],
 )
 def test_faulty_xml_is_one_line_with_the_file(tmp_path: Path, text: str, words: str) -> None:
@@ -104,51 +74,48 @@ def test_faulty_xml_is_one_line_with_the_file(tmp_path: Path, text: str, words: 
 
 
 def test_faulty_folders(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="no folders Annotations and JPEGImages"):
+    with pytest.raises(FormatError, match="expected the folders Annotations and JPEGImages"):
         reader.read(tmp_path)
     root = voc(tmp_path, {"a": voc_xml([])})
     (root / "Annotations" / "b.xml").write_text(voc_xml([]))
-    with pytest.raises(FormatError, match=r"b\.xml: no picture"):
+    with pytest.raises(FormatError, match=r"b\.xml: expected an image b"):
         reader.read(root)
     (root / "Annotations" / "b.xml").unlink()
     picture(root / "JPEGImages" / "a.png")
-    with pytest.raises(FormatError, match="a second picture named a"):
+    with pytest.raises(FormatError, match="expected one image with the stem a, got two"):
         reader.read(root)
 
 
 @pytest.mark.parametrize(
     ("sets", "words"),
-    [({"train": ["a"], "test": ["a"]}, "in train already"), ({"val": ["z"]}, "z listed, but there is no such picture")],
+    [({"train": ["a"], "test": ["a"]}, "got a, also in train"), ({"val": ["z"]}, "got z, which has no image")],
 )
 def test_faulty_sets(tmp_path: Path, sets: dict[str, list[str]], words: str) -> None:
     with pytest.raises(FormatError, match=words):
         reader.read(voc(tmp_path, {"a": voc_xml([])}, sets))
 
 
-def test_faulty_groups(tmp_path: Path) -> None:
-    root = voc(tmp_path, {"a": voc_xml([])})
-    (root / "overlap_groups.csv").write_text("file;group\n")
-    with pytest.raises(FormatError, match="image and group expected"):
-        reader.read(root)
+def test_splits_come_from_the_lists(tmp_path: Path) -> None:
+    root = voc(tmp_path, {name: voc_xml([]) for name in "abcd"}, {"train": ["a"], "val": ["b"], "test": ["c 1"]})
+    dataset = reader.read(root, mpp=(0.1, 0.2))
+    assert [sample.split for sample in dataset] == ["train", "val", "test", None]
+    assert {(sample.mpp, sample.group) for sample in dataset} == {((0.1, 0.2), None)}
 
 
-@pytest.mark.realdata
-def test_bccd_as_its_readme_counts_it(data_dir: Path) -> None:
-    dataset = reader.read(data_dir / "bccd")
-    counts = [sum(s.truth.counts()[name] for s in dataset) for name in ("wbc", "rbc", "platelet")]
-    assert counts == [372, 4155 - 2, 361]
-    assert [len(dataset.with_split(name)) for name in ("train", "val", "test")] == [205, 87, 72]
-    assert len({s.group for s in dataset}) == 328
-    assert [line.split(".")[0] for line in dataset.dropped] == ["BloodImage_00338", "BloodImage_00343"]
-    assert {s.annotated for s in dataset} == {("wbc", "rbc", "platelet")}
-    sides = np.concatenate([s.truth.with_classes("rbc").boxes_xyxy for s in dataset])
-    assert np.median(sides[:, 2] - sides[:, 0]) == pytest.approx(reader.BCCD_RED_CELL_PX, abs=1.5)
+def test_every_class_that_occurs_is_annotated_everywhere(tmp_path: Path) -> None:
+    root = voc(tmp_path, {"a": voc_xml([("RBC", 1, 1, 4, 4)]), "b": voc_xml([("WBC", 1, 1, 4, 4)])})
+    assert [sample.annotated for sample in reader.read(root)] == [("wbc", "rbc")] * 2
 
 
-@pytest.mark.realdata
-def test_bccd_pictures_without_red_cells_are_those_of_its_readme(data_dir: Path) -> None:
-    dataset = reader.read(data_dir / "bccd", as_published=False)
-    numbers = [int(s.path.stem[-5:]) for s in dataset if "rbc" not in s.annotated]
-    assert numbers == [134, 147, 150, 152, 224, 249, 250, 258, 267, 268, 303, 322, 327, 330, 350]
-    numbers = [int(s.path.stem[-5:]) for s in dataset if "wbc" not in s.annotated]
-    assert numbers == [133, 135, 171, 178, 228, 327]
+def test_records_keep_faults(tmp_path: Path) -> None:
+    boxes = [("RBC", 9, 5, 4, 9), ("Parasite", 1, 1, 4, 4), ("RBC", 1, "x", 3, 4), ("WBC", 5, "y", 6, 7)]
+    root = voc(tmp_path, {"a": voc_xml(boxes, (640, 480)), "b": "<annotation>", "c": "<html/>"}, {"test": ["a"]})
+    a, b = reader.read_records(root)
+    assert (a.image, a.split, a.folder, a.size_wh) == (root / "JPEGImages" / "a.jpg", "test", "RBC", (640, 480))
+    assert [(box.name, box.xyxy, box.extent_wh) for box in a.boxes] == [
+        ("RBC", (8, 4, 4, 9), (-5, 4)),
+        ("Parasite", (0, 0, 4, 4), (3, 3)),
+    ]
+    assert a.problem == "expected a number as bndbox/ymin, got 'x'"
+    assert (b.image, b.boxes) == (root / "JPEGImages" / "b.jpg", ())
+    assert b.problem is not None and b.problem.startswith("expected well-formed XML")

@@ -150,9 +150,8 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
     unknown = sorted(set(given) - accepted)
     if unknown:
         mode = "" if strict else " with strict=False"
-        raise ConfigError(
-            f"format {name!r}{mode}: expected options out of {', '.join(sorted(accepted))}, got {unknown[0]}"
-        )
+        expected = ", ".join(sorted(accepted)) or "no options"
+        raise ConfigError(f"format {name!r}{mode}: expected {expected}, got the option {unknown[0]}")
     if strict:
         dataset: Dataset = reader(path, **given)
     else:
