@@ -161,7 +161,7 @@ def test_nothing_stays_behind_when_it_fails(source: Path, tmp_path: Path) -> Non
     [
         (["--to", "xml"], FormatError, "--to xml: one of coco, yolo, csv, geojson expected"),
         (["--map", "RBC"], ConfigError, "NAME=CLASS expected"),
-        (["--map", "RBC=cat"], ConfigError, "'cat' found"),
+        (["--map", "RBC=cat"], ConfigError, "got 'cat'"),
         (["--source-mpp", "x"], ScaleError, "0.001 to 100"),
         (["--source-mpp", "1,2,3"], ScaleError, "0.001 to 100"),
         (["--source-mpp", "-1"], ScaleError, "0.001 to 100"),
