@@ -124,7 +124,7 @@ def outside(subject: Subject) -> Findings:
 def _double_pairs(subject: Subject) -> Iterator[tuple[str, Detections, int, int, float]]:
     for sample in subject.dataset:
         if sample.truth is not None:
-            truth = sample.truth[~np.isnan(sample.truth.boxes_xyxy).any(axis=1)]
+            truth = sample.truth[np.isfinite(sample.truth.boxes_xyxy[:, 0])]
             first, second = boxes.overlapping_pairs(truth.boxes_xyxy)
             iou = boxes.pair_iou(truth.boxes_xyxy[first], truth.boxes_xyxy[second])
             for k in np.flatnonzero(iou > _DOUBLED_IOU):
