@@ -16,7 +16,7 @@ REPO = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
-NEED_TORCH = {REPO / "tests" / name for name in ("training", "review")}
+NOT_IN_FAST = {"cli", "review", "training", "test_demo.py", "test_docs.py", "test_packaging.py"}
 LEFT_OUT_OF_FAST = {"slow", "realdata", "browser"}
 
 
@@ -40,8 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the packages that need torch out of the quick tests."""
-    return True if config.getoption("--fast") and collection_path in NEED_TORCH else None
+    """Leave out of the quick tests what needs torch, and what starts a process for every test."""
+    left_out = collection_path.parent == REPO / "tests" and collection_path.name in NOT_IN_FAST
+    return True if config.getoption("--fast") and left_out else None
 
 
 def _data_dir() -> Path:
