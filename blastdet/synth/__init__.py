@@ -1,1 +1,1 @@
-"""Synthetic smears with exact truth. Imports `core`."""
+"""Synthetic smears with exact truth: scenes, stains, rendering. Imports `core` and `imaging`."""

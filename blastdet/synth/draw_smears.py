@@ -1,0 +1,89 @@
+"""Files of synthetic smears: images on disk, and the dataset with the exact box of every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from blastdet.core.types import CELL_CLASSES, Dataset, Sample
+from blastdet.imaging.io import write_image
+from blastdet.synth.render import render, render_tiff
+from blastdet.synth.scene import SynthConfig, configure, varied
+
+
+def draw_smears(
+    folder: str | Path,
+    n: int = 1,
+    *,
+    size_wh: tuple[int, int] = (1600, 1200),
+    mpp: float = 0.1,
+    palette: str = "bccd",
+    blasts: float = 0.3,
+    seed: int = 0,
+    vary: bool = False,
+) -> Dataset:
+    """Draw synthetic smears into a folder, as JPEG, or as tiled TIFF above 50 megapixels.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if it does not exist.
+    n : int
+        Number of images.
+    size_wh : (int, int)
+        Width and height in pixels.
+    mpp : float
+        Micrometres per pixel, 0.04 to 1.
+    palette : str
+        Stain: ``"bccd"``, ``"pbc"``, ``"all"``, ``"chula"`` or ``"random"``.
+    blasts : float
+        Fraction of the white cells that are blasts, 0 to 1.
+    seed : int
+        The same seed gives the same images.
+    vary : bool
+        Give each image its own crowding, focus, brightness and noise.
+
+    Returns
+    -------
+    Dataset
+        The images with their truth.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = draw_smears(folder, 2, size_wh=(320, 240), mpp=0.2)
+    >>> [sample.path.name for sample in data]
+    ['smear_0000.jpg', 'smear_0001.jpg']
+    """
+    config = configure(size_wh=size_wh, mpp=mpp, palette=palette, blast_share=blasts)
+    suffix = ".tif" if config.size_wh[0] * config.size_wh[1] > _TIFF_FROM_PX else ".jpg"
+    names = ["smear"] if n == 1 else [f"smear_{i:04d}" for i in range(n)]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return draw_files([Path(folder, f"{name}{suffix}") for name in names], config, seed, vary=vary)
+
+
+_TIFF_FROM_PX = 50_000_000
+
+
+def draw_files(files: Sequence[Path], config: SynthConfig, seed: int, *, vary: bool = False) -> Dataset:
+    """Draw one smear into each file; the suffix selects the format."""
+    samples = [_draw(path, varied(config, seed + i) if vary else config, seed + i) for i, path in enumerate(files)]
+    return Dataset("synthetic smears", files[0].parent, tuple(samples), notes=("rendered by blastdet synth",))
+
+
+def _draw(path: Path, config: SynthConfig, seed: int) -> Sample:
+    if path.suffix.lower() in {".tif", ".tiff"}:
+        truth = render_tiff(path, config.size_wh, config, seed)
+    elif path.suffix.lower() in {".jpg", ".jpeg"}:  # compressed once, by the file itself
+        image, truth = render(config.model_copy(update={"jpeg_quality": None}), seed)
+        write_image(path, image, quality=config.jpeg_quality or 95)
+    else:
+        image, truth = render(config, seed)
+        write_image(path, image)
+    return Sample(path, config.size_wh, mpp=config.mpp_xy, group=path.stem, annotated=CELL_CLASSES, truth=truth)
