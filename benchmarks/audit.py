@@ -1,7 +1,7 @@
-"""How well and how fast overlapping fields are found: ``python benchmarks/audit.py [--all-fields CLASS]``.
+"""Recall and speed of the search for overlapping fields: ``python benchmarks/audit.py [--all-fields CLASS]``.
 
-Recall of the pairs and groups that the data sets list, pairs beyond the list (to be judged by eye), and seconds for the
-registration alone and for a whole audit. The folder of the data sets is that of BLASTDET_DATA, or ../shared/data.
+Prints the recall of the pairs and groups that the datasets list, the pairs that are not listed (to be checked by eye),
+and seconds for the registration alone and for a complete audit. The datasets are in BLASTDET_DATA, or ../shared/data.
 """
 
 from __future__ import annotations
@@ -25,37 +25,39 @@ def clock() -> tuple[float, float]:
 
 
 def listed_pairs(file: Path, columns: tuple[str, str]) -> set[frozenset[str]]:
+    """Pairs of names in a CSV file."""
     with file.open() as lines:
         return {frozenset(row[column] for column in columns) for row in csv.DictReader(lines)}
 
 
 def groups_of(pairs: Iterable[frozenset[str]]) -> set[frozenset[str]]:
-    """Connected sets of names."""
+    """Sets of names that are connected by pairs."""
     group = connected((Path(a), Path(b)) for a, b in map(sorted, pairs))
     names = set(group.values())
     return {frozenset(p.as_posix() for p, g in group.items() if g == name) for name in names}
 
 
 def compare(name: str, paths: list[Path], listed: set[frozenset[str]], key: Callable[[Path], str]) -> None:
+    """Print recall and time for one dataset."""
     start = clock()
     overlaps = find_overlaps(paths)
     wall, cpu = (b - a for a, b in zip(start, clock(), strict=True))
     here = {key(path) for path in paths}
     listed = {pair for pair in listed if pair <= here}
     found: dict[frozenset[str], Overlap] = {frozenset((key(o.a), key(o.b))): o for o in overlaps}
-    groups, mine = groups_of(listed), groups_of(found)
-    whole = sum(any(group <= other for other in mine) for group in groups)
+    groups, measured = groups_of(listed), groups_of(found)
+    complete = sum(any(group <= other for other in measured) for group in groups)
     number = len(paths) * (len(paths) - 1) // 2
-    print(f"{name}: {len(paths)} pictures, {number} pairs, {wall:.1f} s wall, {cpu:.1f} s CPU")
+    print(f"{name}: {len(paths)} images, {number} pairs, {wall:.1f} s wall, {cpu:.1f} s CPU")
     print(
-        f"  listed pairs found {len(listed & set(found))} of {len(listed)}; groups found whole {whole} of {len(groups)}"
+        f"  listed pairs found {len(listed & set(found))} of {len(listed)}; complete groups {complete} of {len(groups)}"
     )
     print(f"  lowest ncc of a listed pair {min((found[p].ncc for p in listed & set(found)), default=0):.3f}")
     for pair in listed - set(found):
         print(f"  missed: {' '.join(sorted(pair))}")
     for pair in set(found) - listed:
         o = found[pair]
-        print(f"  beyond the list: {key(o.a)} {key(o.b)} ncc {o.ncc:.3f} shared {o.overlap_fraction:.2f}")
+        print(f"  not listed: {key(o.a)} {key(o.b)} ncc {o.ncc:.3f} shared {o.overlap_fraction:.2f}")
 
 
 def main() -> None:
@@ -70,7 +72,7 @@ def main() -> None:
     start = clock()
     report = audit_folder(bccd)
     wall, cpu = (b - a for a, b in zip(start, clock(), strict=True))
-    print(f"BCCD, whole audit: {len(report.findings)} findings, {wall:.1f} s wall, {cpu:.1f} s CPU")
+    print(f"BCCD, complete audit: {len(report.findings)} findings, {wall:.1f} s wall, {cpu:.1f} s CPU")
     if arguments.all_fields:
         folder = DATA / "all_fields"
         listed = listed_pairs(folder / "overlap_pairs.csv", ("image_a", "image_b"))

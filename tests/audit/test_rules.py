@@ -62,11 +62,11 @@ FAULTS: dict[str, tuple[Callable[[Path], None], set[tuple[str, str, str]]]] = {
         lambda root: edit(root, "p12", lambda t: t.replace("<name>Platelets", "<name>WBC")),
         {("missing_class", "warning", "p12"), ("implausible_size", "error", "p12")},
     ),
-    "broken picture": (
+    "broken image": (
         lambda root: image(root, "p13").write_bytes(image(root, "p13").read_bytes()[:3000]) and None,
         {("unreadable", "error", "p13")},
     ),
-    "no picture": (
+    "no image": (
         lambda root: image(root, "p14").unlink(),
         {("orphan", "error", "p14"), ("unreadable", "error", "set")},
     ),

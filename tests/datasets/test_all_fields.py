@@ -32,8 +32,8 @@ def test_reads_groups_and_clusters(tmp_path: Path) -> None:
     table.write_text(
         "image,class,number,cluster,mark,group\npro/a.jpg,pro,1,pro_c01,red,f0007\npro/b.jpg,pro,2,pro_c02,red,f0007\n"
     )
-    smears = all_fields.read(tmp_path).samples
-    assert [(sample.group, sample.cluster) for sample in smears] == [("f0007", "pro_c01"), ("f0007", "pro_c02")]
+    samples = all_fields.read(tmp_path).samples
+    assert [(sample.group, sample.cluster) for sample in samples] == [("f0007", "pro_c01"), ("f0007", "pro_c02")]
     table.write_text("image,cluster,group\npro/a.jpg,c,f\n")
     with pytest.raises(FormatError, match=r"expected a row for every image, got none for pro/b\.jpg"):
         all_fields.read(tmp_path)

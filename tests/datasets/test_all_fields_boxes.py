@@ -1,4 +1,4 @@
-"""The hand-drawn boxes of 48 ALL fields: whole, plausible, from fields apart from each other, and as good as we say."""
+"""The hand-drawn boxes of 48 ALL fields: complete, plausible, from separate fields, with the documented agreement."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from blastdet.core.boxes import iou_matrix
 from blastdet.datasets.formats import coco
 
 DATASETS = Path(__file__).resolve().parents[2] / "datasets"
-SIDE = 224  # px, of the pictures as published
-STRETCH = 299 / SIDE  # the boxes were drawn on pictures with square pixels
-BORDER = 1.5  # px within which a cell that the border cuts must come to the border
+SIDE = 224  # px, of the images as published
+STRETCH = 299 / SIDE  # the boxes were drawn on images with square pixels
+BORDER = 1.5  # px: largest distance of a cut cell from the border
 
 Document = dict[str, Any]
 
@@ -46,7 +46,7 @@ def _of(rows: list[Document], image_id: int) -> list[Document]:
     return [row for row in rows if row["image_id"] == image_id]
 
 
-def test_twelve_fields_a_class_no_two_of_one_group_or_cluster(document: Document) -> None:
+def test_twelve_fields_for_each_class_from_separate_groups_and_clusters(document: Document) -> None:
     images = document["images"]
     assert Counter(row["label"] for row in images) == {"benign": 12, "early": 12, "pre": 12, "pro": 12}
     for key in ("id", "file_name", "group", "cluster"):
@@ -56,7 +56,7 @@ def test_twelve_fields_a_class_no_two_of_one_group_or_cluster(document: Document
         assert (row["width"], row["height"], row["annotated"]) == (SIDE, SIDE, ["wbc"])
 
 
-def test_every_annotation_is_whole(document: Document) -> None:
+def test_every_annotation_is_complete(document: Document) -> None:
     assert document["categories"] == [{"id": 2, "name": "wbc", "supercategory": "cell"}]
     ids = {row["id"] for row in document["images"]}
     for name in ("annotations", "second_drawing"):
@@ -72,7 +72,7 @@ def test_every_annotation_is_whole(document: Document) -> None:
     assert {row["image_id"] for row in document["annotations"] if not row["iscrowd"]} == ids
 
 
-def test_boxes_lie_in_the_picture_and_have_the_size_of_a_cell(document: Document) -> None:
+def test_boxes_are_inside_the_image_and_have_the_size_of_a_cell(document: Document) -> None:
     for name in ("annotations", "second_drawing"):
         boxes = _xyxy(document[name])
         assert boxes.min() >= 0
@@ -87,13 +87,13 @@ def test_boxes_lie_in_the_picture_and_have_the_size_of_a_cell(document: Document
         assert 0.9 <= np.median(shape) <= 1.1
 
 
-def test_what_is_cut_comes_to_the_border(document: Document) -> None:
+def test_cut_cells_touch_the_border(document: Document) -> None:
     cut = _xyxy([row for row in document["annotations"] if row.get("reason") == "cut"])
     distance = np.minimum(cut[:, :2].min(axis=1), SIDE - cut[:, 2:].max(axis=1))
     assert distance.max() <= BORDER
 
 
-def test_no_cell_is_boxed_twice(document: Document) -> None:
+def test_no_cell_has_two_boxes(document: Document) -> None:
     for image in document["images"]:
         boxes = _xyxy([row for row in _of(document["annotations"], image["id"]) if not row["iscrowd"]])
         overlap = np.triu(iou_matrix(boxes, boxes), 1)
@@ -117,7 +117,7 @@ def _field_agreement(first: list[Document], second: list[Document]) -> tuple[lis
     return ious, [len(ious), len(alone_1), len(alone_2), differs]
 
 
-def test_agreement_of_the_two_drawings_is_what_the_protocol_states(document: Document, protocol: str) -> None:
+def test_the_agreement_of_both_drawings_is_in_the_protocol(document: Document, protocol: str) -> None:
     label = {row["id"]: row["label"] for row in document["images"]}
     redrawn = sorted({row["image_id"] for row in document["second_drawing"]})
     assert Counter(label[image_id] for image_id in redrawn) == {"benign": 3, "early": 3, "pre": 3, "pro": 3}
@@ -136,7 +136,7 @@ def test_agreement_of_the_two_drawings_is_what_the_protocol_states(document: Doc
         assert line in protocol
 
 
-def test_protocol_counts_what_is_there(document: Document, protocol: str) -> None:
+def test_the_counts_are_in_the_protocol(document: Document, protocol: str) -> None:
     rows = document["annotations"]
     label = {row["id"]: row["label"] for row in document["images"]}
     for name in ("benign", "early", "pre", "pro"):
@@ -149,7 +149,7 @@ def test_protocol_counts_what_is_there(document: Document, protocol: str) -> Non
 
 
 @pytest.mark.realdata
-def test_class_cluster_and_group_are_those_of_the_data_set(document: Document, data_dir: Path) -> None:
+def test_class_cluster_and_group_are_those_of_the_dataset(document: Document, data_dir: Path) -> None:
     with (data_dir / "all_fields" / "clusters.csv").open(encoding="utf-8", newline="") as file:
         known = {row["image"]: row for row in csv.DictReader(file)}
     for row in document["images"]:
@@ -168,7 +168,7 @@ def test_no_two_fields_overlap(document: Document, data_dir: Path) -> None:
 
 
 @pytest.mark.realdata
-def test_our_reader_takes_them(document: Document, data_dir: Path, tmp_path: Path) -> None:
+def test_the_reader_accepts_them(document: Document, data_dir: Path, tmp_path: Path) -> None:
     for row in document["images"]:
         place = tmp_path / row["file_name"]
         place.parent.mkdir(exist_ok=True)

@@ -40,11 +40,11 @@ def test_results_by_name_stem_number_and_id(tmp_path: Path) -> None:
 
 
 def test_results_by_the_ids_of_our_own_file(tmp_path: Path) -> None:
-    smears = tuple(
+    samples = tuple(
         Sample(picture(tmp_path / "in" / f"{i}.jpg"), SIZE_WH, split=split, truth=Detections([[1, 1, 5, 5]]))
-        for i, split in ((9, "train"), (1, "test"))  # stems that are ids of the other picture
+        for i, split in ((9, "train"), (1, "test"))  # stems that are ids of the other image
     )
-    dataset = coco.write(Dataset("x", tmp_path / "in", smears), tmp_path / "o")
+    dataset = coco.write(Dataset("x", tmp_path / "in", samples), tmp_path / "o")
     entry = json.loads((tmp_path / "o" / "annotations" / "instances_test.json").read_text())["images"][0]
     path = results(tmp_path, [{**FOUND, "image_id": entry["id"]}])
     assert [len(found) for found in read_results(path, dataset)] == [0, 1]

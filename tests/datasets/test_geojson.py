@@ -67,7 +67,7 @@ def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:
 
 
 def test_a_round_trip_of_a_dataset(tmp_path: Path) -> None:
-    smears = tuple(
+    samples = tuple(
         Sample(picture(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
         for n, s, t in (
             ("a", "train", Detections([[1, 1, 9, 9]])),
@@ -75,7 +75,7 @@ def test_a_round_trip_of_a_dataset(tmp_path: Path) -> None:
             ("c", None, None),
         )
     )
-    geojson.write(Dataset("x", tmp_path / "in", smears), tmp_path / "o")
+    geojson.write(Dataset("x", tmp_path / "in", samples), tmp_path / "o")
     back = geojson.read(tmp_path / "o", mpp=(0.1, 0.1))
     assert {s.path.stem: (s.split, len(s.truth), s.mpp) for s in back} == {
         "a": ("train", 1, (0.1, 0.1)),

@@ -146,11 +146,11 @@ def test_ultralytics_finds_everything_from_any_folder(tmp_path: Path, monkeypatc
     monkeypatch.setitem(os.environ, "YOLO_CONFIG_DIR", str(tmp_path / "settings"))
     check = pytest.importorskip("ultralytics.data.utils").check_det_dataset
     paths = [picture(tmp_path / "in" / f"{name}.jpg") for name in ("a", "b")]
-    smears = tuple(
+    samples = tuple(
         Sample(path, SIZE_WH, split=split, annotated=("wbc", "platelet"), truth=Detections([[1, 1, 9, 9]]))
         for path, split in zip(paths, ("train", "val"), strict=True)
     )
-    yolo.write(Dataset("x", tmp_path / "in", smears), tmp_path / "o")
+    yolo.write(Dataset("x", tmp_path / "in", samples), tmp_path / "o")
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)  # with a folder of the same name in it, to mislead
     for name in (tmp_path / "o" / "data.yaml", Path("o/data.yaml")):

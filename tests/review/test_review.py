@@ -94,7 +94,7 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
 
 def test_pictures_that_nobody_annotated_are_suggested(made, tmp_path):
     dataset, predictions = made
-    plain = registry.read(dataset.root, "pictures")
+    plain = registry.read(dataset.root, "images")
     assert len(plain) == 4 and all(sample.truth is None for sample in plain)
     assert len(suggest(plain, predictions, 9)) == 4
     empty = replace(dataset, samples=tuple(replace(s, truth=Detections.empty()) for s in dataset))

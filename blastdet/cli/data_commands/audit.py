@@ -1,4 +1,4 @@
-"""``blastdet audit``: faults of a data set, found by rule."""
+"""``blastdet audit``: find the faults of a dataset by rules."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import click
 if TYPE_CHECKING:
     from blastdet.audit.folder_audit import AuditReport
 
-_LISTED = 12  # findings of one rule that the table shows; the JSON has all
+_LISTED = 12  # findings of one rule in the table; the JSON has all
 
 
 @click.command()
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--from", "format_", default="auto", show_default=True, help="Format of the data set.")
-@click.option("--json", "json_", type=click.Path(path_type=Path, dir_okay=False), help="Write everything to this file.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if there is an error or a warning.")
-@click.option("--no-overlaps", is_flag=True, help="Do not look for fields that overlap (the slow part).")
+@click.option("--from", "format_", default="auto", show_default=True, help="Format of the dataset.")
+@click.option("--json", "json_", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this file.")
+@click.option("--strict", is_flag=True, help="Exit with code 1 if there is an error or a warning.")
+@click.option("--no-overlaps", is_flag=True, help="Do not look for overlapping fields (the slow part).")
 def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overlaps: bool) -> None:
-    """Look for faults in an annotated data set; nothing is changed.
+    """Find faults in an annotated dataset. Nothing is changed.
 
-    Boxes without area, inverted, outside the picture, doubled, or of a size that their class does not come in; sizes,
-    names and folders that contradict the picture; pictures without a class that nearly all others show; copies,
-    mirrored and overlapping fields, and which of them leak across a split. Prints class balance and cell sizes in px
-    and µm.
+    Reports boxes without area, with swapped corners, outside the image, on the same cell, or of an implausible size for
+    their class; sizes, names and folders that contradict the image; images without a class that nearly all others show;
+    copies, mirrored images and overlapping fields, and which of them leak across a split. Prints class balance and cell
+    sizes in px and µm.
 
-    A terminal gets tables; a pipe gets one line for each finding: severity, rule, file, box and message, tab-separated.
+    A terminal shows tables. A pipe gets one line for each finding, tab-separated: severity, rule, file, box, message.
 
-    Every two pictures are compared for shared fields: 364 pictures take about 20 seconds of processor time, 2,800
-    about 20 minutes.
+    All pairs of images are compared for overlapping fields: 364 images take about 20 seconds of processor time, 2,800
+    images about 20 minutes.
 
     \b
     Examples:
       blastdet audit BCCD
       blastdet audit my-set --from yolo --json audit.json --strict
 
-    Exit codes: 0 done, 1 errors or warnings found with --strict, 2 bad input. Research use only.
+    Exit codes: 0 done, 1 errors or warnings with --strict, 2 bad input. Research use only.
     """
     from blastdet.audit.folder_audit import audit_folder
     from blastdet.datasets.formats.files import check_replaced
@@ -63,7 +63,7 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
 
 
 class _Bar:
-    """Progress on the terminal's stderr; silent elsewhere."""
+    """Progress bars on stderr if it is a terminal."""
 
     def __enter__(self) -> _Bar:
         from rich.console import Console
@@ -85,7 +85,7 @@ class _Bar:
 
 
 def plain_lines(report: AuditReport) -> list[str]:
-    """The report as lines: findings first, tab-separated, then counts, classes and pairs."""
+    """The report as lines: first the findings, tab-separated, then classes, counts and pairs."""
     lines = []
     for f in report.findings:
         box = "" if f.box is None else "({:g}, {:g}, {:g}, {:g})".format(*f.box)
@@ -104,20 +104,20 @@ def _in_words(row: dict[str, int]) -> str:
 def _summary(report: AuditReport) -> list[str]:
     s = report.statistics
     splits = ", ".join(f"{name} {number}" for name, number in s["splits"].items())
-    lines = [f"{s['name']}: {s['pictures']} pictures, {s['annotated']} annotated; splits: {splits}"]
+    lines = [f"{s['name']}: {s['pictures']} images, {s['annotated']} annotated; splits: {splits}"]
     if s["labels"]:
-        lines.append("pictures per label: " + ", ".join(f"{name} {number}" for name, number in s["labels"].items()))
+        lines.append("images per label: " + ", ".join(f"{name} {number}" for name, number in s["labels"].items()))
     shared = s["sharing"]
-    looked = "" if s["overlaps_looked_for"] else " (overlapping fields not looked for)"
+    skipped = "" if s["overlaps_looked_for"] else " (without overlapping fields)"
     lines.append(
-        f"sharing content: {shared['pairs']} pairs, {shared['groups']} groups of {shared['pictures']} pictures{looked}"
+        f"shared content: {shared['pairs']} pairs, {shared['groups']} groups of {shared['pictures']} images{skipped}"
     )
     totals = {name: sum(f.severity == name for f in report.findings) for name in ("error", "warning", "info")}
     return [*lines, "findings: " + (_in_words(totals) or "none")]
 
 
 def _class_rows(report: AuditReport) -> list[list[str]]:
-    head = ["class", "boxes", "pictures", "per split", "side px (5-50-95 %)", "side µm (5-50-95 %)", "µm from"]
+    head = ["class", "boxes", "images", "per split", "side px (5-50-95 %)", "side µm (5-50-95 %)", "µm from"]
     rows = []
     for name, c in report.statistics["classes"].items():
         splits = " ".join(f"{split} {number}" for split, number in c["boxes_per_split"].items())

@@ -28,17 +28,17 @@ def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
         If the class is unknown. The message lists all accepted names.
     """
     given = dict(class_map or {})
-    ours = check_class_map(given).get(name)
-    if ours is None:
+    known = check_class_map(given).get(name)
+    if known is None:
         plain = name.strip().casefold()
-        ours = next((known for known in CELL_CLASSES if plain in (known, known + "s")), None)
-    if ours is None:
+        known = next((label for label in CELL_CLASSES if plain in (label, label + "s")), None)
+    if known is None:
         expected = ", ".join([*CELL_CLASSES, *given])
         raise FormatError(
             f"{where}: expected a class out of {expected}, got {name!r}. Map it: --map {name}=wbc "
             f"(in a configuration: options: {{class_map: {{{name}: wbc}}}})"
         )
-    return CELL_CLASSES.index(ours)
+    return CELL_CLASSES.index(known)
 
 
 def check_class_map(class_map: Mapping[str, str]) -> Mapping[str, str]:
@@ -49,7 +49,7 @@ def check_class_map(class_map: Mapping[str, str]) -> Mapping[str, str]:
     ConfigError
         If it maps to any other class.
     """
-    for foreign, ours in class_map.items():
-        if ours not in CELL_CLASSES:
-            raise ConfigError(f"--map {foreign}={ours}: expected one of {', '.join(CELL_CLASSES)}, got {ours!r}")
+    for name, label in class_map.items():
+        if label not in CELL_CLASSES:
+            raise ConfigError(f"--map {name}={label}: expected one of {', '.join(CELL_CLASSES)}, got {label!r}")
     return class_map
