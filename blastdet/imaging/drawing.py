@@ -140,5 +140,4 @@ def _caption(counts: Mapping[str, int], classified: bool, ten_um: int, width: in
 def _counted(counts: Mapping[str, int]) -> list[tuple[str, tuple[int, int, int]]]:
     """Counts of the caption, each in its colour."""
     colours = {**COLOURS, "unsure": UNSURE_COLOUR}
-    named = {"wbc": "other wbc"} if "blast" in counts else {}
-    return [(f"{named.get(name, name)} {n}", colours.get(name, COLOURS["wbc"])) for name, n in counts.items()]
+    return [(f"{name} {n}", colours.get(name, COLOURS["wbc"])) for name, n in counts.items()]

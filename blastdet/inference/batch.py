@@ -20,7 +20,7 @@ from blastdet.core.parallel import map_ordered
 from blastdet.imaging.io import find_images, open_smear
 from blastdet.inference import blast_fraction
 from blastdet.inference.model import Model, Options
-from blastdet.inference.result import Result
+from blastdet.inference.result import Result, spoken
 from blastdet.inference.run_log import Existing, RunLog
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
@@ -277,7 +277,7 @@ class Batch:
         for entry in done:
             total.update(entry["counts"])
         area = sum(entry["area_mm2"] for entry in done)
-        counts = ", ".join(f"{_label(name, total)} {number}" for name, number in total.items())
+        counts = ", ".join(f"{spoken(name, total)} {number}" for name, number in total.items())
         say(f"total of {len(done)} images: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
         if self.model.classifier is not None:
             say("all images together, as fields of one smear:")
@@ -305,10 +305,6 @@ def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _label(kind: str, counts: Any) -> str:
-    return "other wbc" if kind == "wbc" and "blast" in counts else kind
-
-
 def describe(result: Result, files: Sequence[Path]) -> str:
     """What is printed of one image: a small table, the scale and where it comes from, the files."""
     width, height = result.size_wh
@@ -317,9 +313,9 @@ def describe(result: Result, files: Sequence[Path]) -> str:
     lines = [f"{result.name}: {width} x {height} px, {scale} µm/px ({result.scale.describe()}), {result.seconds:.2f} s"]
     lines += [f"  note: {warning}" for warning in result.warnings]
     lines.append(f"  {'class':<13}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}")
-    for kind, number in result.counts.items():
+    for kind, number in result.named_counts.items():
         density = number / result.area_mm2
-        lines.append(f"  {_label(kind, result.counts):<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+        lines.append(f"  {kind:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
     if result.blast_fraction is not None:
         lines += [f"  {line}" for line in result.blast_fraction.summary()]
     lines += [f"  wrote {path}" for path in files]

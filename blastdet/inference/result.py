@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +121,11 @@ class Result:
         return {name: kinds.count(name) for name in known}
 
     @property
+    def named_counts(self) -> dict[str, int]:
+        """As `counts`, under the names that tables and captions use."""
+        return {spoken(kind, self.counts): number for kind, number in self.counts.items()}
+
+    @property
     def differential(self) -> tuple[DifferentialRow, ...]:
         """White cells by type with their fractions and 95 % intervals; empty without a second stage."""
         return () if self.blast_fraction is None else differential(self.blast_fraction)
@@ -143,7 +148,7 @@ class Result:
         from PIL import Image
 
         with self.open() as source:
-            return Image.fromarray(drawing.draw(source, self.detections, self.mpp, self.counts))
+            return Image.fromarray(drawing.draw(source, self.detections, self.mpp, self.named_counts))
 
     def crops(self, kind: str | None = None) -> list[RGB]:
         """Square crops around cells, in the order of `detections`, with square pixels.
@@ -268,15 +273,17 @@ class Result:
         overlay.save(encoded, "JPEG", quality=88)
         source = base64.b64encode(encoded.getvalue()).decode()
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.summary())
-        tables = _table(("cell", "n", "per mm²"), [(k, n, f"{n / self.area_mm2:,.0f}") for k, n in self.counts.items()])
+        tables = _table(
+            ("cell", "n", "per mm²"), [(k, n, f"{n / self.area_mm2:,.0f}") for k, n in self.named_counts.items()]
+        )
         if self.blast_fraction is not None and self.blast_fraction.n:
-            rows = [(row.cell_type, row.n, *row.percentages) for row in self.differential]
+            rows = [(spoken(row.cell_type, self.counts), row.n, *row.percentages) for row in self.differential]
             tables += _table(("white cell", "n", "fraction", "95 % CI"), rows)
         scale = f"{self.mpp[0]:.4g} µm/px ({html.escape(self.scale.describe())})"
         return (
             f"<div><p><b>{html.escape(self.name)}</b>: {scale}</p>"
             f'<img alt="overlay of the detected cells" style="max-width:100%" src="data:image/jpeg;base64,{source}">'
-            f'<div style="display:flex;gap:2em;flex-wrap:wrap">{tables}</div><ul>{lines}</ul>'
+            f'<div style="display:flex;gap:2em;flex-wrap:wrap;align-items:flex-start">{tables}</div><ul>{lines}</ul>'
             f"<p><small>{RESEARCH_USE}</small></p></div>"
         )
 
@@ -294,8 +301,16 @@ def kinds_of(cells: Detections) -> list[str]:
     return kinds
 
 
+def spoken(kind: str, counts: Mapping[str, int]) -> str:
+    """Name of a kind in tables and captions: beside blasts, ``wbc`` are the other white cells."""
+    return "other wbc" if kind == "wbc" and "blast" in counts else kind
+
+
 def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
     def line(cells: Iterable[object], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"
+        sides = ["left", *["right"] * 9]
+        styled = zip(cells, sides, strict=False)
+        row = "".join(f'<{tag} style="text-align:{side}">{html.escape(str(cell))}</{tag}>' for cell, side in styled)
+        return f"<tr>{row}</tr>"
 
     return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"

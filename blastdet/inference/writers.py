@@ -158,7 +158,7 @@ def write_result(result: Result, stem: Path, formats: Iterable[str], source: Sou
         if kind == "json":
             write_text(path, _json(result))
         elif kind == "overlay":
-            write_image(path, drawing.draw(source, result.detections, result.mpp, result.counts))
+            write_image(path, drawing.draw(source, result.detections, result.mpp, result.named_counts))
         elif kind == "geojson":
             geojson.write_cells(path, named(result), result.mpp)
         else:
