@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blastdet.core.errors import BlastdetError
     from blastdet.core.types import Dataset, Detections, Sample
+    from blastdet.evaluation.comparison import compare
+    from blastdet.evaluation.evaluate import evaluate
     from blastdet.imaging.io import open_smear
     from blastdet.inference.model import Model, detect, load
     from blastdet.inference.result import Result
@@ -29,7 +31,9 @@ _PUBLIC = {
     "Model": "blastdet.inference.model",
     "Result": "blastdet.inference.result",
     "Sample": "blastdet.core.types",
+    "compare": "blastdet.evaluation.comparison",
     "detect": "blastdet.inference.model",
+    "evaluate": "blastdet.evaluation.evaluate",
     "load": "blastdet.inference.model",
     "open_smear": "blastdet.imaging.io",
 }
@@ -42,7 +46,9 @@ __all__ = [
     "Result",
     "Sample",
     "__version__",
+    "compare",
     "detect",
+    "evaluate",
     "load",
     "open_smear",
 ]

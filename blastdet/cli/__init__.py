@@ -27,14 +27,17 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure a model, or detections from any source",
     "compare": "compare two models on the same images",
     "review": "inspect errors, correct cells, save corrections",
-    "stress": "measure a model on blurred, restained or mis-scaled images",
+    "robustness": "measure a model on blurred, restained or wrongly scaled images",
 }
 """Command -> one line for ``--help``."""
+
+RENAMED = {"stress": "robustness"}
+"""Names of commands in earlier versions, which still work."""
 
 _GROUPS: dict[str, tuple[str, ...]] = {
     "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
     "model_commands": ("export", "runs", "train"),
-    "analysis_commands": ("compare", "detect", "evaluate", "review", "stress"),
+    "analysis_commands": ("compare", "detect", "evaluate", "review", "robustness"),
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}
 
@@ -58,6 +61,9 @@ class _Commands(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in RENAMED:
+            click.echo(f"note: {cmd_name} is now {RENAMED[cmd_name]}", err=True)
+            cmd_name = RENAMED[cmd_name]
         if cmd_name not in COMMANDS:
             return None
         found: click.Command = import_module(f"blastdet.cli.{_PACKAGE[cmd_name]}.{cmd_name}").command

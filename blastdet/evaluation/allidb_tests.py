@@ -17,9 +17,9 @@ import numpy as np
 
 from blastdet.core.statistics import Interval
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale
-from blastdet.evaluation.assignment import best_pairs
-from blastdet.evaluation.intervals import RESAMPLES, groups_of, ratio_interval
-from blastdet.evaluation.matching import Bools, Floats, Ints
+from blastdet.evaluation.confusion import best_pairs
+from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
+from blastdet.evaluation.match_table import Bools, Floats, Ints, groups_of
 
 SIDE_UM = (5.0, 30.0)
 """Sides a box may have to count as a white cell, µm."""

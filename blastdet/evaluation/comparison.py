@@ -1,12 +1,14 @@
-"""Two models on the same smears: differences with paired intervals.
+"""Compare two models on the same images, with paired intervals.
 
-Both are drawn with the same resamples of the same groups, so that what is hard for both cancels out. Two intervals
-that overlap say little; the interval of the difference is what counts.
+Both are drawn with the same resamples of the same groups, so that difficulty of the images cancels out. Whether the
+intervals of two models overlap says little; the interval of the difference counts.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +17,10 @@ from blastdet.core.statistics import Interval
 from blastdet.evaluation.confusion import Confusion
 from blastdet.evaluation.evaluate import FIGURES, Evaluation
 from blastdet.evaluation.intervals import RESAMPLES, bootstrap_ap, group_weights, spread_over_groups
-from blastdet.evaluation.matching import Floats, Ints
+from blastdet.evaluation.match_table import Floats, Ints
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -43,24 +48,84 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Which is higher, where the interval leaves zero out; else that it cannot be told."""
+        """Which model is higher, if the interval excludes zero."""
         if not (self.interval.low > 0 or self.interval.high < 0):
             return "cannot be told apart"
         return "B higher" if self.interval.low > 0 else "A higher"
 
 
-def compare(a: Evaluation, b: Evaluation, resamples: int = RESAMPLES) -> list[Difference]:
-    """Differences of average precision, sensitivity, precision and F1 of two models on one data set.
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison:
+    """Two models on one dataset. In a notebook it shows the table of differences.
+
+    Attributes
+    ----------
+    a, b : Evaluation
+    names : (str, str)
+        What the two models are called.
+    differences : list of Difference
+    """
+
+    a: Evaluation
+    b: Evaluation
+    names: tuple[str, str]
+    differences: list[Difference]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each class and figure: both values, their difference B - A with its 95 % interval, the verdict.
+
+        Raises
+        ------
+        DependencyError
+            If pandas is not installed.
+        """
+        from blastdet.evaluation.reporting.tables import as_frame, difference_rows
+
+        return as_frame(difference_rows(self))
+
+    def report(self, folder: str | Path) -> list[Path]:
+        """Write ``comparison.csv`` and the report of both models into a folder; returns the paths."""
+        from blastdet.evaluation.reporting.report import write_report
+
+        return write_report([self.a, self.b], Path(folder), [self])
+
+    def __repr__(self) -> str:
+        from blastdet.evaluation.reporting.text import comparison_as_text
+
+        return comparison_as_text(self)
+
+    def _repr_html_(self) -> str:
+        from blastdet.evaluation.reporting.html_report import comparison_table
+
+        return comparison_table(self)
+
+
+def compare(
+    a: Evaluation, b: Evaluation, *, names: tuple[str, str] | None = None, resamples: int = RESAMPLES
+) -> Comparison:
+    """Differences in average precision, sensitivity, precision and F1 of two models on one dataset.
+
+    Parameters
+    ----------
+    a, b : Evaluation
+        Of the same images.
+    names : (str, str), optional
+        What to call the two models. Default: the names in their predictions.
+    resamples : int
+        Bootstrap resamples.
 
     Raises
     ------
     ConfigError
-        If the two were not measured on the same smears, or share no class.
+        If the two were not measured on the same images, or have no class in common.
     """
     if [sample.path for sample in a.dataset] != [sample.path for sample in b.dataset]:
-        raise ConfigError(f"{a.title} and {b.title}: different smears found, the same expected")
+        raise ConfigError(f"expected two evaluations of the same images, got {a.title} and {b.title}")
+    if not set(a.ap.classes) & set(b.ap.classes):
+        raise ConfigError(f"expected evaluations with a class in common, got {a.ap.classes} and {b.ap.classes}")
     weights = group_weights(a.ap.table.group, resamples)
-    return [*_precision_differences(a, b, weights), *_cell_differences(a, b, weights)]
+    differences = [*_precision_differences(a, b, weights), *_cell_differences(a, b, weights)]
+    return Comparison(a, b, names or (a.predictions.name, b.predictions.name), differences)
 
 
 def _spread(samples: Floats, of: Evaluation) -> Interval:

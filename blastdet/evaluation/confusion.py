@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from blastdet.core import boxes
 from blastdet.core.statistics import Interval
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.evaluation.assignment import best_pairs
-from blastdet.evaluation.average_precision import is_scored
-from blastdet.evaluation.intervals import RESAMPLES, groups_of, ratio_interval
-from blastdet.evaluation.matching import Bools, Ints, coco_iou, to_xywh
+from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
+from blastdet.evaluation.match_table import Bools, Floats, Ints, groups_of, is_scored
 
 Matching = Literal["class-blind", "class-aware"]
 MATCHINGS: tuple[Matching, ...] = ("class-blind", "class-aware")
@@ -92,6 +92,32 @@ class Confusion:
         return f"{self.matching} matching, IoU ≥ {self.iou:g}, score ≥ {listed}"
 
 
+def best_pairs(allowed: Bools, gain: Floats) -> tuple[Ints, Ints]:
+    """Optimal one-to-one pairs of rows and columns: as many as possible, then with the greatest total gain.
+
+    Parameters
+    ----------
+    allowed : bool (n, m)
+        Which pairs may be made.
+    gain : float64 (n, m)
+        Between 0 and 1.
+
+    Returns
+    -------
+    rows, columns : int64 (k,)
+        Rows ascending.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    near_rows, near_columns = np.flatnonzero(allowed.any(axis=1)), np.flatnonzero(allowed.any(axis=0))
+    part = np.ix_(near_rows, near_columns)
+    one_pair = min(allowed[part].shape) + 1.0  # worth more than all gains together
+    rows, columns = linear_sum_assignment(np.where(allowed[part], one_pair + gain[part], 0.0), maximize=True)
+    rows, columns = near_rows[rows], near_columns[columns]
+    kept = allowed[rows, columns]
+    return rows[kept], columns[kept]
+
+
 def confusion(
     dataset: Dataset,
     candidates: Sequence[Detections],
@@ -140,9 +166,7 @@ def _match_smear(
     cells = np.flatnonzero(~ignored & known[sample.truth.label])
     found = np.flatnonzero(candidates.above_threshold(thresholds))
     truth_label, found_label = sample.truth.label[cells], candidates.label[found]
-    overlap = coco_iou(
-        to_xywh(candidates.boxes_xyxy[found]), to_xywh(sample.truth.boxes_xyxy[cells]), np.zeros(len(cells), bool)
-    ).T
+    overlap = boxes.iou_matrix(sample.truth.boxes_xyxy[cells], candidates.boxes_xyxy[found])
     allowed = overlap >= iou
     if matching == "class-aware":
         allowed &= truth_label[:, None] == found_label[None, :]
@@ -164,14 +188,13 @@ def _match_smear(
     )
 
 
-def _on_region(
-    boxes: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    regions: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-    iou: float,
-) -> Bools:
-    regions = regions[~np.isnan(regions).any(axis=1)]
-    share = coco_iou(to_xywh(boxes), to_xywh(regions), np.ones(len(regions), bool))
-    return np.asarray((share >= iou).any(axis=1))
+def _on_region(found_xyxy: NDArray[np.float32], regions_xyxy: NDArray[np.float32], part: float) -> Bools:
+    """Which boxes lie on some region to ignore with at least this part of their area."""
+    found = found_xyxy.astype(np.float64)[:, None]
+    regions = regions_xyxy.astype(np.float64)[None]  # one with a NaN shares no area with anything
+    shared = np.minimum(found[..., 2:], regions[..., 2:]) - np.maximum(found[..., :2], regions[..., :2])
+    area = np.prod(np.clip(np.nan_to_num(shared), 0, None), axis=2)
+    return np.asarray((area >= part * boxes.area(found_xyxy)[:, None]).any(axis=1))
 
 
 @dataclass(frozen=True)

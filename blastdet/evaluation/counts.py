@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 from blastdet.core.statistics import Interval, clopper_pearson
 from blastdet.core.types import BLAST, CELL_CLASSES, Dataset, Detections
 from blastdet.evaluation.average_precision import APResult
-from blastdet.evaluation.intervals import RESAMPLES, bootstrap_statistic, groups_of
-from blastdet.evaluation.matching import Floats, Ints
+from blastdet.evaluation.intervals import RESAMPLES, bootstrap_statistic
+from blastdet.evaluation.match_table import Floats, Ints, groups_of
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: 
     return SmearCounts(*sides)
 
 
-def share_coverage(
+def fraction_coverage(
     dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float]
 ) -> tuple[int, int]:
     """On how many smears the stated 95 % interval of the blast share holds the true share, and on how many it could.

@@ -8,18 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from blastdet.core.statistics import Interval, clopper_pearson, percentile_interval
-from blastdet.core.types import Dataset
-from blastdet.evaluation.match_table import ClassMatches, MatchTable, precision_recall
-from blastdet.evaluation.matching import Floats, Ints
+from blastdet.evaluation.match_table import ClassMatches, Floats, Ints, MatchTable, precision_recall
 
 RESAMPLES = 1000
-
-
-def groups_of(dataset: Dataset) -> Ints:
-    """Number of the group of each image, (s,); an image without a group is a group of its own."""
-    keys = [f"group {s.group}" if s.group is not None else f"image {i}" for i, s in enumerate(dataset)]
-    number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-    return np.array([number[key] for key in keys], np.int64)
 
 
 def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Ints:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.evaluation.match_table import ClassMatches
-from blastdet.evaluation.matching import Floats, Ints
+from blastdet.evaluation.match_table import ClassMatches, Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +39,7 @@ class Reliability:
 
     Parameters
     ----------
-    mean_score, share_right : float64 (bins,)
+    mean_score, fraction_right : float64 (bins,)
         NaN where a bin is empty.
     n : int64 (bins,)
     error : float
@@ -48,7 +47,7 @@ class Reliability:
     """
 
     mean_score: Floats
-    share_right: Floats
+    fraction_right: Floats
     n: Ints
     error: float
 

@@ -116,6 +116,37 @@ def only_split(dataset: Dataset, split: str, where: object) -> Dataset:
     return part
 
 
+def predict(
+    model: Any,
+    dataset: Dataset,
+    *,
+    mpp: Mpp = "data",
+    threshold: float | None = None,
+    device: str = "auto",
+    progress: Callable[[], None] | None = None,
+) -> Predictions:
+    """Predictions on a dataset, from whatever `blastdet.evaluate` accepts as a model.
+
+    Parameters
+    ----------
+    model : Predictions, Model, str or Path
+        Predictions are returned as they are; a path that ends in ``.json`` is a COCO results file.
+    dataset : Dataset
+    mpp, threshold, device, progress
+        See `from_model`.
+    """
+    if isinstance(model, Predictions):
+        return model
+    if isinstance(model, str | Path):
+        if str(model).endswith(".json"):
+            return from_file(Path(model), dataset, threshold)
+        return from_model(model, dataset, mpp=mpp, device=device, threshold=threshold, progress=progress)
+    if not isinstance(model, Model):
+        expected = "a model, predictions, the name of a shipped model, a weights folder or a COCO results file"
+        raise ConfigError(f"model: expected {expected}, got {type(model).__name__}")
+    return from_model(model, dataset, mpp=mpp, threshold=threshold, progress=progress)
+
+
 def predictions_of(
     dataset: Dataset, weights: Iterable[str] = (), detections: Iterable[Path] = (), **options: Any
 ) -> list[Predictions]:

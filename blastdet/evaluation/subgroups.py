@@ -16,7 +16,7 @@ from blastdet.core.statistics import Interval
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample
 from blastdet.evaluation.confusion import Confusion
 from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
-from blastdet.evaluation.matching import Bools, Floats
+from blastdet.evaluation.match_table import Bools, Floats
 
 SIZES_UM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0), (10.0, 15.0), (15.0, 100.0))
 """Ranges of cell size (square root of the box's area, µm): platelets, red cells, lymphocytes, larger ones."""

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections
-from blastdet.evaluation.assignment import best_pairs
-from blastdet.evaluation.confusion import class_figures, confusion, joint_figures
+from blastdet.evaluation.confusion import best_pairs, class_figures, confusion, joint_figures
 from blastdet.evaluation.reporting.worst_errors import worst_errors
 from evaluation.build import cells, dataset, problems
 

@@ -14,7 +14,15 @@ from blastdet.core.types import Dataset, Detections
 from blastdet.evaluation.allidb_tests import cell_test, image_test, match_points
 from blastdet.evaluation.average_precision import average_precision
 from blastdet.evaluation.confusion import confusion
-from blastdet.evaluation.counts import agreement, bland_altman, concordance, count_cells, coverage, froc, share_coverage
+from blastdet.evaluation.counts import (
+    agreement,
+    bland_altman,
+    concordance,
+    count_cells,
+    coverage,
+    fraction_coverage,
+    froc,
+)
 from blastdet.evaluation.evaluate import as_nucleated, by_class_probability
 from blastdet.evaluation.intervals import bootstrap_statistic, ratio_interval
 from blastdet.evaluation.operating_points import reliability, sweep
@@ -153,7 +161,7 @@ def test_calibration_is_that_of_scikit_learn() -> None:
     curve = reliability(matches)
     right, mean = calibration_curve(matches.found[0], matches.score, n_bins=10)
     kept = curve.n > 0
-    np.testing.assert_allclose(curve.share_right[kept], right)
+    np.testing.assert_allclose(curve.fraction_right[kept], right)
     np.testing.assert_allclose(curve.mean_score[kept], mean)
     expected = (np.abs(right - mean) * curve.n[kept]).sum() / curve.n.sum()
     assert curve.error == pytest.approx(expected)
@@ -296,8 +304,8 @@ def test_stated_intervals_are_held_against_the_truth() -> None:
     right = cells([(*box, 0.9) for box in boxes]).with_columns(label=label)
     none = right.with_columns(label=[1] * 20)
     unsure = right.with_columns(unsure=[True] * 20)
-    assert share_coverage(data, [right, none, unsure], {"blast": 0.5, "wbc": 0.5}) == (1, 3)
-    assert share_coverage(dataset([cells(boxes)], annotated=("wbc",)), [right], {"blast": 0.5, "wbc": 0.5}) == (0, 0)
+    assert fraction_coverage(data, [right, none, unsure], {"blast": 0.5, "wbc": 0.5}) == (1, 3)
+    assert fraction_coverage(dataset([cells(boxes)], annotated=("wbc",)), [right], {"blast": 0.5, "wbc": 0.5}) == (0, 0)
 
 
 def test_one_group_has_no_interval():

@@ -1,4 +1,4 @@
-"""Disturbances do what they say, and the command tells how much worse a model gets under them."""
+"""Corruptions do what they say, and the command measures how much accuracy a model loses under them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from click.testing import CliRunner
 
 from blastdet.cli import cli
 from blastdet.core.types import Dataset, Detections, Sample
-from blastdet.evaluation.robustness import CORRUPTIONS, blur, hue, jpeg, lamp, stain, steps, stress
+from blastdet.evaluation.robustness.corruptions import CORRUPTIONS, blur, brightness, hue, jpeg, stain
+from blastdet.evaluation.robustness.measure import measure_robustness, steps
 from blastdet.imaging.io import write_image
 from blastdet.inference.model import Model
 from blastdet.models.fake_detector import FakeDetector, fake_card
@@ -22,11 +23,11 @@ MPP = (0.2, 0.2)
 
 
 @pytest.mark.parametrize("name", [name for name, d in CORRUPTIONS.items() if d.apply and name not in ("blur", "jpeg")])
-def test_the_level_of_nothing_changes_nothing_and_others_do(name):
-    disturbance = CORRUPTIONS[name]
-    np.testing.assert_allclose(disturbance.apply(RGB, disturbance.none, MPP).astype(int), RGB, atol=1)
+def test_the_neutral_level_changes_nothing_and_others_do(name):
+    corruption = CORRUPTIONS[name]
+    np.testing.assert_allclose(corruption.apply(RGB, corruption.none, MPP).astype(int), RGB, atol=1)
     before = RGB.copy()
-    assert all((disturbance.apply(RGB, level, MPP) != RGB).mean() > 0.3 for level in disturbance.levels)
+    assert all((corruption.apply(RGB, level, MPP) != RGB).mean() > 0.3 for level in corruption.levels)
     np.testing.assert_array_equal(RGB, before)
 
 
@@ -40,16 +41,16 @@ def test_blur_is_in_micrometres():
 
 def test_stain_adds_up_in_optical_density_and_light_in_rgb():
     np.testing.assert_allclose(stain(np.uint8([[[127, 63, 255]]]), 2.0, MPP)[0, 0], [63, 15, 255], atol=1)
-    np.testing.assert_array_equal(lamp(np.uint8([[[100, 200, 250]]]), 1.3, MPP)[0, 0], [130, 255, 255])
+    np.testing.assert_array_equal(brightness(np.uint8([[[100, 200, 250]]]), 1.3, MPP)[0, 0], [130, 255, 255])
     redder = hue(np.full((1, 1, 3), 128, np.uint8), 0.3, MPP)[0, 0].astype(int)
     assert redder[0] > 128 > redder[1] == redder[2]
     assert np.abs(jpeg(RGB, 10, MPP).astype(int) - RGB).mean() > np.abs(jpeg(RGB, 95, MPP).astype(int) - RGB).mean()
 
 
 @pytest.fixture
-def films(tmp_path):
-    """Three pictures with white cells as the fake detector sees them, and COCO truth."""
-    images, annotations = [], []
+def images(tmp_path):
+    """Three images with white cells as the fake detector finds them, and COCO annotations."""
+    listed, annotations = [], []
     for i in range(3):
         rgb = np.full((128, 160, 3), 255, np.uint8)
         for j, x in enumerate((30, 80, 130)):
@@ -59,49 +60,62 @@ def films(tmp_path):
             annotations.append(row)
         write_image(tmp_path / f"{i}.png", rgb)
         size = {"file_name": f"{i}.png", "width": 160, "height": 128}
-        images.append({"id": i, **size, "mpp": [0.5, 0.5], "group": f"g{i}", "split": "val", "annotated": ["wbc"]})
-    document = {"images": images, "annotations": annotations, "categories": [{"id": 2, "name": "wbc"}]}
+        listed.append({"id": i, **size, "mpp": [0.5, 0.5], "group": f"g{i}", "split": "val", "annotated": ["wbc"]})
+    document = {"images": listed, "annotations": annotations, "categories": [{"id": 2, "name": "wbc"}]}
     (tmp_path / "truth.json").write_text(json.dumps(document))
     return tmp_path
 
 
-def test_a_model_gets_worse_as_pictures_do(films):
-    models = Model(FakeDetector(fake_card(0.5)), films)
+def test_accuracy_falls_with_the_level(images):
+    models = Model(FakeDetector(fake_card(0.5)), images)
     truth = Detections([[20, 50, 41, 71], [70, 50, 91, 71], [120, 50, 141, 71]])
     smears = [
-        Sample(films / f"{i}.png", (160, 128), (0.5, 0.5), f"g{i}", annotated=("wbc",), truth=truth) for i in range(3)
+        Sample(images / f"{i}.png", (160, 128), (0.5, 0.5), f"g{i}", annotated=("wbc",), truth=truth) for i in range(3)
     ]
-    dataset = Dataset("made", films, tuple(smears))
+    dataset = Dataset("made", images, tuple(smears))
     called = []
-    rows = stress(dataset, models, ["light", "mpp"], lambda: called.append(1))
-    assert len(called) == steps(dataset, ["light", "mpp"])
-    of = {(row.disturbance, row.level): row for row in rows if row.name == "wbc"}
-    assert of["light", 1.0].ap50 == of["mpp", 1.0].ap50 == 1.0 and of["light", 1.0].count_error == 0
-    assert of["light", 0.6].ap50 == 0 and of["light", 0.6].count_bias == -3  # too dark for the mark's colour
-    assert [row.level for row in rows if row.name == "all" and row.disturbance == "mpp"] == [0.75, 0.9, 1.0, 1.1, 1.25]
+    rows = measure_robustness(dataset, models, ["brightness", "mpp"], lambda: called.append(1))
+    assert len(called) == steps(dataset, ["brightness", "mpp"])
+    of = {(row.corruption, row.level): row for row in rows if row.name == "wbc"}
+    assert of["brightness", 1.0].ap50 == of["mpp", 1.0].ap50 == 1.0 and of["brightness", 1.0].count_error == 0
+    assert (
+        of["brightness", 0.6].ap50 == 0 and of["brightness", 0.6].count_bias == -3
+    )  # too dark for the colour of the mark
+    assert [row.level for row in rows if row.name == "all" and row.corruption == "mpp"] == [0.75, 0.9, 1.0, 1.1, 1.25]
 
 
-def test_the_command_writes_table_and_curves(films):
-    words = ["stress", "--data", films / "truth.json", "--only", "light", "--out", films / "out"]
+def test_the_command_writes_table_and_curves(images):
+    words = ["robustness", "--data", images / "truth.json", "--only", "brightness", "--out", images / "out"]
     done = CliRunner().invoke(cli, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    assert "light" in done.output and "blur" not in done.output
-    rows = json.loads((films / "out/stress.json").read_text())["rows"]
-    with (films / "out/stress.csv").open() as stream:
+    assert "brightness" in done.output and "blur" not in done.output
+    rows = json.loads((images / "out/robustness.json").read_text())["rows"]
+    with (images / "out/robustness.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) == len(rows) == 10  # five levels of wbc and of all
-    assert (films / "out/stress.png").stat().st_size > 5000
+    assert (images / "out/robustness.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--only", "rain"], "--only rain: one of blur, jpeg, stain, hue, light, mpp expected"),
+        (["--only", "rain"], "--only: expected one of blur, jpeg, stain, hue, brightness, mpp, got rain"),
         (["--mpp", "auto"], "Invalid value for '--mpp': expected data, X or X,Y"),
         (["--split", "train"], "no image in split 'train'. Splits in this dataset: val"),
         (["--out", "."], "it holds the source"),
     ],
 )
-def test_bad_usage_is_one_line(films, words, line, monkeypatch):
-    monkeypatch.chdir(films)
-    done = CliRunner().invoke(cli, ["stress", "--data", str(films / "truth.json"), "--out", str(films / "out"), *words])
-    assert done.exit_code == 2 and line in done.output and not (films / "out").exists()
+def test_bad_usage_gives_a_one_line_error(images, words, line, monkeypatch):
+    monkeypatch.chdir(images)
+    done = CliRunner().invoke(
+        cli, ["robustness", "--data", str(images / "truth.json"), "--out", str(images / "out"), *words]
+    )
+    assert done.exit_code == 2 and line in done.output and not (images / "out").exists()
+
+
+def test_old_names_still_work(images):
+    words = ["stress", "--data", images / "truth.json", "--only", "light", "--only", "rain", "--out", images / "out"]
+    done = CliRunner().invoke(cli, [str(word) for word in words])
+    assert (
+        "note: stress is now robustness" in done.output and "note: --only light is now --only brightness" in done.output
+    )
+    assert done.exit_code == 2 and "got rain" in done.output

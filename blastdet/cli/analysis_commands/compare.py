@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from blastdet.cli._options import Mpp, Number, renamed
-
-if TYPE_CHECKING:
-    from blastdet.evaluation.evaluate import Evaluation
 
 _PATH = click.Path(path_type=Path)
 
@@ -45,7 +42,7 @@ def command(a: str, b: str, **options: Any) -> None:
     Writes comparison.csv and what `blastdet evaluate` writes to the folder of --out.
     Exit codes: 0 done, 2 bad input. Research use only.
     """
-    from blastdet.cli.analysis_commands.evaluate import _READING, run_models
+    from blastdet.cli.analysis_commands.evaluate import READING, run_models
     from blastdet.core.extras import require
 
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
@@ -53,24 +50,21 @@ def command(a: str, b: str, **options: Any) -> None:
     from blastdet.evaluation.comparison import compare
     from blastdet.evaluation.evaluate import evaluate
     from blastdet.evaluation.predict import read_datasets
-    from blastdet.evaluation.reporting import html_report, text
+    from blastdet.evaluation.reporting.report import write_report
 
     out = options["out"]
     check_no_file(out)
-    datasets = read_datasets(options["data"], **{name: options[name] for name in _READING})
+    datasets = read_datasets(options["data"], **{name: options[name] for name in READING})
     side_a, side_b = (run_models(datasets[0], {**options, **_side(name)})[0] for name in (a, b))
     if side_a.name != side_b.name:
         a, b = side_a.name, side_b.name
-    evaluations: list[Evaluation] = []
-    rows: list[dict[str, Any]] = []
-    for truth in datasets:
-        pair = [evaluate(truth, side, options["max_dets"]) for side in (side_a, side_b)]
-        differences = compare(pair[0], pair[1])
-        click.echo(text.differences_as_text(truth, a, b, differences) + "\n")
-        rows += text.difference_rows(truth, a, b, differences)
-        evaluations += pair
-    written = [*html_report.write_report(evaluations, out, rows), *text.write_files(evaluations, out)]
-    for path in [*written, text.write_text(out / "comparison.csv", text.as_csv(rows))]:
+    comparisons = []
+    for dataset in datasets:
+        pair = [evaluate(dataset, side, max_dets=options["max_dets"]) for side in (side_a, side_b)]
+        comparisons.append(compare(*pair, names=(a, b)))
+        click.echo(f"{comparisons[-1]}\n")
+    evaluations = [side for comparison in comparisons for side in (comparison.a, comparison.b)]
+    for path in write_report(evaluations, out, comparisons):
         click.echo(f"wrote {path}")
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from blastdet.evaluation.predict import Predictions
 
 _PATH = click.Path(path_type=Path)
-_READING = ("format", "split", "images", "other", "corrections", "mpp")
+READING = ("format", "split", "images", "other", "corrections", "mpp")
+"""Options that say how a dataset is read; see `evaluation.predict.read_datasets`."""
 
 
 @click.command(cls=renamed(format="from"))
@@ -64,20 +65,20 @@ def command(places: tuple[Path, ...], out: Path, max_dets: int, **options: Any) 
         options["weights"] = ("default",)
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.datasets.convert import check_no_file
-    from blastdet.evaluation import evaluate
+    from blastdet.evaluation.evaluate import evaluate
     from blastdet.evaluation.predict import read_datasets
-    from blastdet.evaluation.reporting import html_report, text
+    from blastdet.evaluation.reporting.report import write_report
 
     check_no_file(out)
-    reading = {name: options[name] for name in _READING}
+    reading = {name: options[name] for name in READING}
     datasets = [read_datasets(place, **reading) for place in places]  # read all before anything is measured
     evaluations = []
     for versions in datasets:
         for found in run_models(versions[0], options):
-            evaluations += [evaluate.evaluate(dataset, found, max_dets) for dataset in versions]
+            evaluations += [evaluate(dataset, found, max_dets=max_dets) for dataset in versions]
     for evaluation in evaluations:
-        click.echo(text.as_text(evaluation) + "\n")
-    for path in [*html_report.write_report(evaluations, out), *text.write_files(evaluations, out)]:
+        click.echo(f"{evaluation}\n")
+    for path in write_report(evaluations, out):
         click.echo(f"wrote {path}")
 
 

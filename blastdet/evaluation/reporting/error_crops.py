@@ -1,4 +1,4 @@
-"""Small pictures of errors: the pixels as a JPEG in the page, boxes drawn over them as vectors."""
+"""Crops of errors: the pixels as a JPEG in the page, boxes drawn over them as SVG."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ class Box:
 
 @dataclass(frozen=True)
 class Crop:
-    """One error to look at.
+    """One error.
 
     Parameters
     ----------
     error : CellError
     file_name : str
-    picture : str
-        ``data:`` address of a JPEG of `SIDE_PX` x `SIDE_PX`; empty if the image cannot be read.
+    image : str
+        ``data:`` URL of a JPEG of `SIDE_PX` x `SIDE_PX`; empty if the image cannot be read.
     truth, found : tuple of Box
         Boxes in view.
     """
 
     error: CellError
     file_name: str
-    picture: str
+    image: str
     truth: tuple[Box, ...]
     found: tuple[Box, ...]
 
 
 def crops(evaluation: Evaluation) -> list[Crop]:
-    """A crop for each of the worst errors, in their order."""
+    """A crop of each of the worst errors."""
     return [_crop(evaluation, error) for error in evaluation.worst]
 
 
@@ -63,29 +63,29 @@ def _crop(evaluation: Evaluation, error: CellError) -> Crop:
     longer = max(x2 - x1, y2 - y1)
     side = max(min(_AROUND * longer, *sample.size_wh), longer, 24.0)
     left, top = (
-        float(np.clip((a + b - side) / 2, 0, max(length - side, 0)))  # rather off centre than off the picture
+        float(np.clip((a + b - side) / 2, 0, max(length - side, 0)))  # near an edge the cell is off centre
         for a, b, length in ((x1, x2, sample.size_wh[0]), (y1, y2, sample.size_wh[1]))
     )
     view = (left, top, side)
     try:
         with open_smear(sample.path) as source:
             scale = SIDE_PX / side
-            picture = data_address(source.read((left, top, left + side, top + side), (scale, scale)))
+            image = data_address(source.read((left, top, left + side, top + side), (scale, scale)))
     except ImageError:
-        picture = ""
+        image = ""
     assert sample.truth is not None
     found = candidates[candidates.above_threshold(evaluation.predictions.thresholds)]
     return Crop(
         error,
         evaluation.dataset.file_name(sample),
-        picture,
+        image,
         _in_view(sample.truth, view, error, False),
         _in_view(found, view, error, True),
     )
 
 
 def data_address(rgb: RGB, quality: int = 80) -> str:
-    """An image as a ``data:`` address that a page can hold."""
+    """An image as a ``data:`` URL."""
     file = io.BytesIO()
     Image.fromarray(rgb).save(file, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,10 +1,12 @@
-"""One self-contained page about one or more evaluations: no network, no script, light, dark and on paper."""
+"""The report as one self-contained HTML page: no network, no script; light, dark and on paper."""
 
 from __future__ import annotations
 
+import html
 import math
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +14,24 @@ from blastdet import __version__
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import DependencyError
 from blastdet.evaluation.allidb_tests import Verdicts
+from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.confusion import Confusion
 from blastdet.evaluation.counts import Agreement
 from blastdet.evaluation.evaluate import FIGURES, Evaluation, describe_data
 from blastdet.evaluation.reporting.error_crops import SIDE_PX, Crop, crops
 from blastdet.evaluation.reporting.plots import plots
-from blastdet.evaluation.reporting.template import PAGE
-from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes, of_figure, of_row, with_interval, write_text
+from blastdet.evaluation.reporting.tables import difference_rows, write_text
+from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes, of_figure, of_row, with_interval
 from blastdet.evaluation.subgroups import size_name
 
 Drawn = Sequence[tuple[str, str]]
 """Caption and SVG of each plot of an evaluation."""
 
 
-def write_report(
-    evaluations: Sequence[Evaluation], out: Path, differences: Sequence[dict[str, Any]] = ()
-) -> list[Path]:
+def write_page(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = ()) -> list[Path]:
     """Write ``report.html`` into the folder `out`, and its plots as SVG below ``plots``; returns both paths."""
     drawn = [plots(evaluation, i) for i, evaluation in enumerate(evaluations)]
-    page = write_text(out / "report.html", render(evaluations, differences, drawn))
+    page = write_text(out / "report.html", render(evaluations, comparisons, drawn))
     for number, some in enumerate(drawn, 1):
         for caption, text in some:
             name = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
@@ -39,17 +40,18 @@ def write_report(
 
 
 def render(
-    evaluations: Sequence[Evaluation], differences: Sequence[dict[str, Any]] = (), drawn: Sequence[Drawn] | None = None
+    evaluations: Sequence[Evaluation],
+    comparisons: Sequence[Comparison] = (),
+    drawn: Sequence[Drawn] | None = None,
 ) -> str:
     """The page as HTML text.
 
     Parameters
     ----------
     evaluations : sequence of Evaluation
-    differences : sequence of dict
-        From `output.difference_rows`, where two models are compared.
+    comparisons : sequence of Comparison
     drawn : sequence, optional
-        Plots of each evaluation, where they are drawn already.
+        Plots of each evaluation, if they are drawn already.
 
     Raises
     ------
@@ -63,24 +65,59 @@ def render(
         raise DependencyError("jinja2 is not installed: in the checkout, pip install -e '.[evaluate]'") from None
 
     def number(text: Any) -> Any:
-        """The interval smaller and softer than the figure."""
+        """The interval below the figure, smaller."""
         value, bracket, interval = str(text).partition(" [")
         return Markup("{}<br><small>[{}</small>").format(value, interval) if bracket else text
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(PAGE).render(
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("blastdet.evaluation.reporting", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    return environment.get_template("report.html.jinja").render(
         title=f"Evaluation: {', '.join(dict.fromkeys(e.predictions.name for e in evaluations))}",
         notice=RESEARCH_USE,
         version=__version__,
+        pycocotools=f"pycocotools {version('pycocotools')}",
         evaluations=[
             _section(evaluation, plots(evaluation, i) if drawn is None else drawn[i])
             for i, evaluation in enumerate(evaluations)
         ],
-        differences=[_difference(row) for row in differences],
+        differences=[_difference(row) for comparison in comparisons for row in difference_rows(comparison)],
         how=HOW_MATCHED,
         number=number,
         side=SIDE_PX,
     )
+
+
+def summary_table(evaluation: Evaluation) -> str:
+    """The summary of an evaluation as an HTML table, for notebooks."""
+    figures = ("AP50", "AP50:95", "precision", "recall", "F1")
+    rows = [
+        [str(row["class"]), str(row["n"])]
+        + [with_interval(row[name], row[f"{name}_lower"], row[f"{name}_upper"]) for name in figures]
+        for row in evaluation.summary
+    ]
+    return _table(f"{evaluation.title}, {len(evaluation.dataset)} images", ("class", "cells", *figures), rows)
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """A comparison as an HTML table, for notebooks."""
+    made = [_difference(row) for row in difference_rows(comparison)]
+    keys = ("class", "figure", "value_A", "value_B", "change", "verdict")
+    title = f"A {comparison.names[0]}, B {comparison.names[1]} on {comparison.a.dataset.name}"
+    rows = [[str(row[key]) for key in keys] for row in made if row["figure"] not in ("AP75", "AR")]
+    return _table(title, ("class", "figure", "A", "B", "B − A", ""), rows)
+
+
+def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    title = f"{html.escape(caption)}. 95 % intervals over groups. {RESEARCH_USE}"
+    return f"<table><caption>{title}</caption><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
 
 
 def _difference(row: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +130,6 @@ def _section(evaluation: Evaluation, drawn: Drawn) -> dict[str, Any]:
         "title": evaluation.title,
         "classes": evaluation.ap.classes,
         "max_dets": evaluation.ap.max_dets,
-        "pycocotools": f"pycocotools {evaluation.pycocotools}",
         "rows": [_row(row) for row in evaluation.rows],
         "notes": all_notes(evaluation),
         "matrices": [_matrix(evaluation, result) for result in evaluation.confusions],
@@ -169,7 +205,7 @@ def _sizes(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def _slices(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """A row for each slice, a cell for each class."""
+    """A row for each subgroup, a cell for each class."""
     cells: dict[str, dict[str, str]] = {}
     for part in evaluation.slices:
         text = with_interval(part.sensitivity, part.interval.low, part.interval.high)
@@ -201,18 +237,18 @@ def _labelled(crop: Crop) -> dict[str, Any]:
     elif error.kind == "false":
         label = f"false {error.found_class} {error.score:.2f}"
     else:
-        label = f"{error.truth_class} taken for {error.found_class} {error.score:.2f}"
+        label = f"{error.truth_class} classified as {error.found_class} {error.score:.2f}"
     return {
         "label": label,
         "file_name": crop.file_name,
-        "picture": crop.picture,
+        "image": crop.image,
         "truth": crop.truth,
         "found": crop.found,
     }
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
-    """Data, model and card, as lines of a table; long lists are cut with a count."""
+    """Data, model and card as rows of a table; long lists are shortened."""
     facts = [(f"data: {key.replace('_', ' ')}", _lines(v)) for key, v in describe_data(evaluation.dataset).items()]
     facts += [(f"operating score: {name}", [f"{v:.3g}"]) for name, v in evaluation.predictions.thresholds.items()]
     for key, value in evaluation.predictions.about.items():

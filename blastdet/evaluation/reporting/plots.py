@@ -1,4 +1,4 @@
-"""Curves as SVG that takes the colour of the page's text, so that one picture serves light, dark and paper."""
+"""Curves as SVG in the colour of the surrounding text, so that one plot works in light mode, dark mode and print."""
 
 from __future__ import annotations
 
@@ -70,32 +70,32 @@ def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = 
 
 
 FALSE = {"per_field": "per field", "per_100_white": "per 100 white cells"}
-"""Two ways to count false detections in a free-response curve, in words."""
+"""Axis labels of the two ways to count false detections in a free-response curve."""
 
 
 def plots(evaluation: Evaluation, number: int) -> list[tuple[str, str]]:
-    """Caption and SVG of every curve that the evaluation has; `number` tells evaluations on one page apart."""
+    """Caption and SVG of every curve of the evaluation; `number` distinguishes evaluations on one page."""
     drawn: list[tuple[str, Callable[[Axes], None]]] = [
         ("Precision and recall at IoU 0.5; dots: operating points", lambda axes: _precision_recall(axes, evaluation)),
         (
-            "F1 against threshold (to look at: a threshold is chosen on validation data)",
+            "F1 against score threshold (for information; choose thresholds on validation data)",
             lambda axes: _f1(axes, evaluation),
         ),
-        ("Are scores probabilities? Share right against score", lambda axes: _calibration(axes, evaluation)),
+        ("Calibration: fraction of correct boxes against score", lambda axes: _calibration(axes, evaluation)),
     ]
     for of in ("per_field", "per_100_white") if evaluation.frocs else ():
         caption = f"FROC: sensitivity against false detections {FALSE[of]}"
         if not all(np.isnan(getattr(curve, f"false_{of}")).all() for curve in evaluation.frocs.values()):
             drawn.append((caption, lambda axes, of=of: _froc(axes, evaluation, of)))  # type: ignore[misc]
-    judged = {count.name for count in evaluation.counts}
-    for name in [n for n in ("white cells", "blast share (%)") if n in judged] or sorted(judged)[:1]:
-        caption = f"Bland–Altman, {name} per smear: bias and limits of agreement"
+    counted = {count.name for count in evaluation.counts}
+    for name in [n for n in ("white cells", "blast share (%)") if n in counted] or sorted(counted)[:1]:
+        caption = f"Bland–Altman, {name} per image: bias and limits of agreement"
         drawn.append((caption, lambda axes, name=name: _bland_altman(axes, evaluation, name)))  # type: ignore[misc]
     return [(caption, svg(draw, f"{evaluation.title} {number}: {caption}")) for caption, draw in drawn]
 
 
 def _legend(axes: Axes, **words: Any) -> None:
-    """A legend where there is a curve: a data set may have no cells."""
+    """A legend if there is a curve: a dataset may have no cells."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(**words)
 
@@ -130,8 +130,8 @@ def _calibration(axes: Axes, evaluation: Evaluation) -> None:
     for name, curve in evaluation.calibration.items():
         kept = curve.n > 0
         label = f"{name}, error {curve.error:.2f}"
-        axes.plot(curve.mean_score[kept], curve.share_right[kept], "o-", ms=3, color=HEX[name], label=label)
-    _unit_square(axes, "score", "share of right boxes (IoU 0.5)")
+        axes.plot(curve.mean_score[kept], curve.fraction_right[kept], "o-", ms=3, color=HEX[name], label=label)
+    _unit_square(axes, "score", "fraction of correct boxes (IoU 0.5)")
     _legend(axes, loc="upper left")
 
 
@@ -157,4 +157,4 @@ def _bland_altman(axes: Axes, evaluation: Evaluation, name: str) -> None:
     for limit in agreement.limits:
         if np.isfinite(limit):
             axes.axhline(limit, color=_INK, lw=0.8, ls="--")
-    axes.set(xlabel=f"mean of true and found {name}", ylabel="found − true")
+    axes.set(xlabel=f"mean of annotated and detected {name}", ylabel="detected − annotated")

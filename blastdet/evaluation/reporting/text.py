@@ -1,41 +1,27 @@
-"""An evaluation as text, JSON and CSV. Every file is written under a temporary name and renamed."""
+"""An evaluation as text for the terminal, and the words that all outputs share."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from blastdet import __version__
-from blastdet.core import atomic_io
-from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError
-from blastdet.core.types import Dataset
 from blastdet.evaluation.allidb_tests import Verdicts
-from blastdet.evaluation.comparison import Difference
-from blastdet.evaluation.confusion import Confusion, Figure
-from blastdet.evaluation.evaluate import Evaluation, describe_data
-from blastdet.evaluation.match_table import RECALL_POINTS
+from blastdet.evaluation.comparison import Comparison
+from blastdet.evaluation.confusion import Figure
+from blastdet.evaluation.evaluate import Evaluation
 
 HOW_MATCHED = (
-    "average precision: COCO's matching, greedy by score, within each class, IoU 0.50 to 0.95 in steps of 0.05",
-    "class-blind confusion: one to one and optimal over boxes of all classes, then labels are compared",
-    "class-aware confusion: one to one and optimal within each class",
-    "a region to ignore hides detections of every class; a class is not scored on smears that do not annotate it",
-    "intervals: 95 %, percentile bootstrap over groups; truth and matches are drawn, nothing is matched again",
-    "interval of a share that is exactly 0 or 1: Clopper and Pearson's, each group being one trial",
+    "Average precision: COCO protocol (pycocotools), greedy by score within each class, IoU from 0.50 to 0.95.",
+    "Class-blind confusion matrix: optimal one-to-one matching of boxes of all classes, then labels are compared.",
+    "Class-aware confusion matrix: optimal one-to-one matching within each class.",
+    "A region marked to ignore hides detections of every class. A class is evaluated only on images that annotate it.",
+    "Intervals: 95 %, percentile bootstrap over groups. Images are resampled with their matches.",
+    "Interval of a proportion that is exactly 0 or 1: Clopper-Pearson, with each group as one trial.",
 )
 
 
 def with_interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """``0.957 [0.921, 0.984]``, or a dash where there is no value."""
+    """``0.957 [0.921, 0.984]``; a dash if there is no value."""
     if math.isnan(value):
         return "–"
     if math.isnan(low) or math.isnan(high):
@@ -56,7 +42,7 @@ def of_figure(figure: Figure) -> str:
 def as_text(evaluation: Evaluation) -> str:
     """The headline table, per-cell figures and notes, for a terminal."""
     lines = [
-        f"{evaluation.title}: {len(evaluation.dataset)} smears",
+        f"{evaluation.title}: {len(evaluation.dataset)} images",
         f"{'class':<10}{'truth':>7}  {'AP50 [95 % interval]':<26}AP50:95 [95 % interval]",
     ]
     for row in evaluation.rows:
@@ -69,7 +55,7 @@ def as_text(evaluation: Evaluation) -> str:
     lines += [verdict_line(verdicts) for verdicts in evaluation.images[:1]]
     if evaluation.cell_test is not None:
         lines.append(verdict_line(evaluation.cell_test.verdicts))
-        lines.append(f"boxes holding several centroids: {evaluation.cell_test.several}")
+        lines.append(f"boxes with several centroids: {evaluation.cell_test.several}")
     return "\n".join([*lines, *(f"note: {note}" for note in all_notes(evaluation))])
 
 
@@ -85,242 +71,36 @@ def verdict_line(verdicts: Verdicts) -> str:
     if verdicts.tn is None:
         return f"{start}sensitivity {sensitivity}, false blasts {verdicts.false_blasts}"
     specificity = with_interval(verdicts.specificity_value, verdicts.specificity.low, verdicts.specificity.high)
-    nowhere = f" ({verdicts.false_blasts} of them on no white cell)" if verdicts.false_blasts else ""
+    nowhere = f" ({verdicts.false_blasts} of them not on a white cell)" if verdicts.false_blasts else ""
     counts = f"TN {verdicts.tn}, FP {verdicts.fp}{nowhere}, CE {verdicts.error}"
     return f"{start}{counts}, sensitivity {sensitivity}, specificity {specificity}"
 
 
 def all_notes(evaluation: Evaluation) -> list[str]:
-    """What was left out, from all parts of the evaluation."""
+    """What was left out or needs explanation, from all parts of the evaluation."""
     notes = [*evaluation.ap.notes]
     if any(part.blast_probability is not None for part in evaluation.predictions.candidates):
         notes.append("blast, wbc: average precision ranks by score x class probability of the second stage")
-    held, n = evaluation.share_coverage
+    held, n = evaluation.fraction_coverage
     if n:
-        what = "the 95 % interval of the blast share (sampling error only)"
-        notes.append(f"{what} holds the truth on {held} of {n} smears")
+        what = "the 95 % interval of the blast fraction (sampling error only)"
+        notes.append(f"{what} contains the true fraction in {held} of {n} images")
     if not evaluation.by_size:
-        notes.append("µm/px of the data set unknown: no figures by cell size")
+        notes.append("no figures by cell size: the dataset has images without µm/px")
     if evaluation.cell_test is not None:
         notes += evaluation.cell_test.notes
     return notes
 
 
-def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Everything that was measured, in plain values (NaN becomes null: JSON has none)."""
-    document = {
-        "notice": RESEARCH_USE,
-        "blastdet": __version__,
-        "how_matched": list(HOW_MATCHED),
-        "evaluations": [_evaluation_json(evaluation) for evaluation in evaluations],
-    }
-    plain = _plain(document)
-    assert isinstance(plain, dict)
-    return plain
-
-
-def _evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        "data": describe_data(evaluation.dataset),
-        "model": {"name": evaluation.predictions.name, **evaluation.predictions.about},
-        "thresholds": evaluation.predictions.thresholds,
-        "average_precision": {
-            "max_dets": evaluation.ap.max_dets,
-            "checked_against": f"pycocotools {evaluation.pycocotools}: equal to the last digit",
-            "intervals": evaluation.intervals["all"]["AP"].method,
-            "rows": evaluation.rows,
-            "by_cell_size_um": {f"{a:g}-{b:g}": _size_json(evaluation, (a, b)) for a, b in evaluation.by_size},
-        },
-        "confusion": [_confusion_json(evaluation, result) for result in evaluation.confusions],
-        "localisation_and_classification": evaluation.joint,
-        "slices": evaluation.slices,
-        "counts_per_smear": evaluation.counts,
-        "blast_share_intervals": dict(zip(("hold_the_truth", "smears"), evaluation.share_coverage, strict=True)),
-        "image_tests": [_verdict_json(verdicts) for verdicts in evaluation.images],
-        "cell_test": _cell_test_json(evaluation),
-        "calibration_error": {name: curve.error for name, curve in evaluation.calibration.items()},
-        "notes": all_notes(evaluation),
-    }
-
-
-def _size_json(evaluation: Evaluation, size: tuple[float, float]) -> dict[str, Any]:
-    result = evaluation.by_size[size]
-    return {name: {"n_truth": n, **result.figures(name)} for name, n in result.n_truth.items() if n}
-
-
-def _confusion_json(evaluation: Evaluation, result: Confusion) -> dict[str, Any]:
-    return {
-        "title": result.title,
-        "matching": result.matching,
-        "iou": result.iou,
-        "thresholds": {name: result.thresholds.get(name) for name in result.classes},
-        "rows": [*result.classes, "false"],
-        "columns": [*result.classes, "missed"],
-        "matrix": result.matrix,
-        "per_class": evaluation.cells[result.matching],
-    }
-
-
-def _verdict_json(verdicts: Verdicts) -> dict[str, Any]:
-    values = {"sensitivity": verdicts.sensitivity_value, "specificity": verdicts.specificity_value}
-    intervals = {"sensitivity_ci95": verdicts.sensitivity, "specificity_ci95": verdicts.specificity}
-    counts = {key: getattr(verdicts, key) for key in ("name", "tp", "fp", "fn", "tn", "false_blasts")}
-    return {**counts, "CE": verdicts.error, **values, **intervals}
-
-
-def _cell_test_json(evaluation: Evaluation) -> dict[str, Any] | None:
-    test = evaluation.cell_test
-    if test is None:
-        return None
-    sizes = {"boxes_holding_several_centroids": test.several, "blasts_of_wrong_size": test.wrong_size}
-    return {**_verdict_json(test.verdicts), **sizes, "notes": list(test.notes)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def figure_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Every per-cell and counting figure in one long table."""
-    rows = []
-    for result in evaluation.confusions:
-        for name, figures in evaluation.cells[result.matching].items():
-            rows += [_figure_row(evaluation, result.title, name, figure) for figure in figures]
-    rows += [_figure_row(evaluation, evaluation.confusions[0].title, "all", figure) for figure in evaluation.joint]
-    for part in evaluation.slices:
-        made = Figure(f"sensitivity, {part.slice}", part.sensitivity, part.interval, part.n)
-        rows.append(_figure_row(evaluation, evaluation.confusions[1].title, part.name, made))
-    for count in evaluation.counts:
-        for figure, interval in count.intervals.items():
-            made = Figure(figure, getattr(count, figure), interval, count.n)
-            rows.append(_figure_row(evaluation, "count per smear", count.name, made))
-    return rows
-
-
-def _figure_row(evaluation: Evaluation, how: str, name: str, figure: Figure) -> dict[str, Any]:
-    where = {"model": evaluation.predictions.name, "data": evaluation.dataset.name, "how": how, "class": name}
-    interval = figure.interval
-    numbers = {"value": figure.value, "low": interval.low, "high": interval.high, "n": figure.n}
-    return {**where, "figure": figure.name, **numbers, "interval": interval.method}
-
-
-def confusion_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Confusion matrices as one row for each entry."""
-    return [
-        {
-            "model": evaluation.predictions.name,
-            "data": evaluation.dataset.name,
-            "how": result.title,
-            "truth": truth,
-            "predicted": predicted,
-            "cells": int(result.matrix[i, j]),
-        }
-        for result in evaluation.confusions
-        for i, truth in enumerate((*result.classes, "false"))
-        for j, predicted in enumerate((*result.classes, "missed"))
-        if not (i == j == len(result.classes))
-    ]
-
-
-def curve_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Precision at 101 levels of recall, IoU 0.5."""
-    return [
-        {
-            "model": evaluation.predictions.name,
-            "data": evaluation.dataset.name,
-            "class": name,
-            "recall": float(recall),
-            "precision": float(precision),
-        }
-        for k, name in enumerate(evaluation.ap.classes)
-        if evaluation.ap.n_truth[name]
-        for recall, precision in zip(RECALL_POINTS, evaluation.ap.precision[0, :, k], strict=True)
-    ]
-
-
-def froc_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Free-response curves: sensitivity and false detections at every score."""
-    rows: list[dict[str, Any]] = []
-    for name, curve in evaluation.frocs.items():
-        about = {"model": evaluation.predictions.name, "data": evaluation.dataset.name, "class": name}
-        columns = (curve.score, curve.sensitivity, curve.false_per_field, curve.false_per_100_white)
-        names = ("score", "sensitivity", "false_per_field", "false_per_100_white_cells")
-        rows += [about | dict(zip(names, map(float, values), strict=True)) for values in zip(*columns, strict=True)]
-    return rows
-
-
-def difference_rows(dataset: Dataset, a: str, b: str, differences: Sequence[Difference]) -> list[dict[str, Any]]:
-    """Differences of two models as rows."""
-    return [
-        {
-            "data": dataset.name,
-            "class": d.name,
-            "figure": d.figure,
-            "A": a,
-            "B": b,
-            "value_A": d.a,
-            "value_B": d.b,
-            "difference": d.difference,
-            "low": d.interval.low,
-            "high": d.interval.high,
-            "verdict": d.verdict,
-            "interval": d.interval.method,
-        }
-        for d in differences
-    ]
-
-
-def differences_as_text(dataset: Dataset, a: str, b: str, differences: Sequence[Difference]) -> str:
-    """The comparison, for a terminal; AP75 and AR are in the files."""
+def comparison_as_text(comparison: Comparison) -> str:
+    """A comparison for the terminal; AP75 and AR are in the files."""
+    dataset, (a, b) = comparison.a.dataset, comparison.names
     lines = [
-        f"A {a}, B {b} on {dataset.name}: {len(dataset)} smears",
+        f"A {a}, B {b} on {dataset.name}: {len(dataset)} images",
         f"{'class':<10}{'figure':<13}{'A':>7}{'B':>8}  B - A [95 % interval, paired]",
     ]
-    for d in differences:
+    for d in comparison.differences:
         if d.figure not in ("AP75", "AR"):
             change = with_interval(d.difference, d.interval.low, d.interval.high)
             lines.append(f"{d.name:<10}{d.figure:<13}{d.a:>7.3f}{d.b:>8.3f}  {change:<26}{d.verdict}")
     return "\n".join(lines)
-
-
-def as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows with the same keys as CSV text; empty where there is no value."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def write_files(evaluations: Sequence[Evaluation], out: Path) -> list[Path]:
-    """Write ``metrics.json`` and the CSV files into the folder `out`; returns their paths."""
-    texts = {"metrics.json": json.dumps(as_json(evaluations), indent=1, ensure_ascii=False) + "\n"}
-    tables = {
-        "per_class.csv": [row for evaluation in evaluations for row in evaluation.rows],
-        "figures.csv": [row for evaluation in evaluations for row in figure_rows(evaluation)],
-        "confusion.csv": [row for evaluation in evaluations for row in confusion_rows(evaluation)],
-        "precision_recall.csv": [row for evaluation in evaluations for row in curve_rows(evaluation)],
-        "froc.csv": [row for evaluation in evaluations for row in froc_rows(evaluation)],
-    }
-    texts |= {name: as_csv(rows) for name, rows in tables.items()}
-    return [write_text(out / name, text) for name, text in texts.items()]
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all, or say in one line why not."""
-    try:
-        return atomic_io.write_text(path, text)
-    except OSError as error:
-        raise BlastdetError(f"{path}: cannot be written ({error.strerror or error})") from None

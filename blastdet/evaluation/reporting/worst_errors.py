@@ -1,4 +1,4 @@
-"""The worst errors of a model, worst first: what to look at before believing any number."""
+"""The worst errors of a model: what to look at before trusting any number."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from blastdet.evaluation.confusion import Confusion
 
 @dataclass(frozen=True)
 class CellError:
-    """One cell that was missed, invented or given the wrong class.
+    """One cell that was missed, falsely detected, or given the wrong class.
 
     Parameters
     ----------
-    smear : int
-        Index in the data set.
+    sample : int
+        Index in the dataset.
     kind : str
         ``"missed"``, ``"false"`` or ``"wrong class"``.
     truth_class, found_class : str
-        Empty where there is none.
+        Empty if there is none.
     box_xyxy : tuple of float
-        Where to look, full-smear pixels.
+        Position, full-image pixels.
     score : float
-        Of the detection; of a missed cell the best score of any candidate on it, 0 if there is none.
+        Score of the detection; for a missed cell, the highest score of any candidate on it, 0 if there is none.
     badness : float
-        In [0, 1]: how sure the model was of its error.
+        In [0, 1]: how confident the model was in its error.
     """
 
     sample: int
@@ -43,7 +43,7 @@ class CellError:
 
 
 def worst_errors(dataset: Dataset, candidates: Sequence[Detections], result: Confusion, n: int = 30) -> list[CellError]:
-    """The `n` worst errors, taken in turn from every kind and class so that no kind crowds out the others."""
+    """The `n` worst errors, taken in turn from every kind and class so that all kinds are represented."""
     rows = result.outcomes
     kinds: dict[tuple[int, int], list[CellError]] = defaultdict(list)
     for i in np.flatnonzero(rows.truth_label != rows.found_label):

@@ -248,8 +248,8 @@ def draw_reliability(curve: Reliability, path: Path) -> None:
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.6", linewidth=1)
-    axes.plot(curve.mean_score, curve.share_right, marker="o", color="#d51e2d")
-    for x, y, n in zip(curve.mean_score, curve.share_right, curve.n, strict=True):
+    axes.plot(curve.mean_score, curve.fraction_right, marker="o", color="#d51e2d")
+    for x, y, n in zip(curve.mean_score, curve.fraction_right, curve.n, strict=True):
         if n:
             axes.annotate(str(n), (x, y), textcoords="offset points", xytext=(5, -9), fontsize=7, color="0.3")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="blast probability", ylabel="share of blasts")

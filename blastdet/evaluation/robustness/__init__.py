@@ -1,0 +1,1 @@
+"""How much accuracy a model loses on corrupted images. Imports `inference` and below."""
