@@ -49,7 +49,7 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
     require("evaluate", "pycocotools", "matplotlib")
     from blastdet.evaluation.predict import load_for, read_datasets
     from blastdet.evaluation.robustness.measure import measure_robustness, steps
-    from blastdet.evaluation.robustness.report import FILES, as_text, write
+    from blastdet.evaluation.robustness.output import FILES, as_text, write
 
     names = _names(only)
     check_folder(out, True, FILES[0], [path for path in (data, reading["images"]) if path])
