@@ -63,9 +63,9 @@ def made(folder: Path, n_smears: int, n_cells: int) -> tuple[Dataset, Prediction
 
 def measure(dataset: Dataset, predictions: Predictions, coco: Path) -> None:
     """Load both ways; a line each."""
-    from blastdet.review.cells import cells_of
-    from blastdet.review.fiftyone_dataset import Reviewed, load
+    from blastdet.review.fiftyone_dataset import load
     from blastdet.review.fiftyone_session import started
+    from blastdet.review.review import make_review
 
     begun = time.perf_counter()
     with started(None) as fiftyone:
@@ -73,9 +73,9 @@ def measure(dataset: Dataset, predictions: Predictions, coco: Path) -> None:
         print(f"FiftyOne and its database start in {opened - begun:.1f} s", flush=True)
         names = [f"benchmark {who} {os.getpid()}" for who in ("ours", "peer")]  # another process may share the database
         try:
-            made = load(fiftyone, names[0], Reviewed(*cells_of(dataset, predictions), predictions), persistent=False)
+            made = load(fiftyone, names[0], make_review(dataset, predictions), persistent=False)
             ours = time.perf_counter() - opened
-            n_ours = sum(made.count(f"{field}.detections") for field in ("truth", "found", "cells"))
+            n_ours = sum(made.count(f"{field}.detections") for field in ("truth", "detected", "cells"))
             views = len(made.list_saved_views())
             print(f"blastdet: {len(dataset)} smears, {n_ours} labels, {views} views in {ours:.1f} s", flush=True)
             begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Cells as a reviewer sees them: truth and detection paired as `evaluate` pairs them, sorted into views."""
+"""Cells to review: truth and detections matched as in `evaluate`, and sorted into views."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from blastdet.evaluation.evaluate import as_nucleated
 from blastdet.evaluation.predict import Predictions, check_predictions, scored_classes
 
 LOW_IOU = 0.65
-"""Hits that overlap less than this are worth a look: at IoU 0.5 they would be none."""
+"""Hits with a lower IoU are worth reviewing: below 0.5 they would not be hits."""
 
-TWICE = 0.6
-"""Two boxes of one side that overlap as much are taken for one cell."""
+DUPLICATE_IOU = 0.6
+"""Two annotations, or two detections, with at least this IoU are taken for the same cell."""
 
 UNCERTAIN = 0.15
-"""Scores this close to the operating threshold could have gone either way."""
+"""A cell is uncertain if its score is closer than this to the operating threshold."""
+
+NAN = float("nan")
 
 Box = tuple[float, float, float, float]
 
@@ -32,71 +34,71 @@ class Cell:
 
     Parameters
     ----------
-    smear : int
-        Index in the data set.
+    sample : int
+        Index in the dataset.
     kind : {"hit", "confused", "missed", "false"}
-        As in `blastdet evaluate`, class-blind matching.
-    truth, found : int
-        Row in the smear's truth and in the model's candidates; -1 where there is none.
-    true_class, found_class : str
-        Empty where there is none.
-    truth_box, found_box : (float, float, float, float) or None
-        In full-smear pixels.
+        Outcome of matching regardless of class, as in `blastdet evaluate`.
+    truth, detection : int
+        Row in the truth and in the model's candidates of the sample; -1 if there is none.
+    true_class, detected_class : str
+        Empty if there is none.
+    truth_box, detected_box : (float, float, float, float) or None
+        In pixels of the full image.
     iou, score, blast_probability, suspicion : float
-        NaN where there is none. `suspicion`: how sure the model contradicts the label, 0 to 1.
+        NaN if unknown. `suspicion`: confidence of the model that the label is wrong, 0 to 1.
     unsure : bool
-        The second stage's flag.
+        The second stage rejects the cell as uncertain.
     near : bool
-        The score lies close to its threshold.
+        The score is close to its threshold.
     margin : float
-        How far the score lies from its threshold, or the blast probability from a half where that is less; NaN where
-        nothing was found.
+        Distance of the score from its threshold, or of the blast probability from 0.5 if that is less; NaN without a
+        detection.
     cell_type : str
-    twice : bool
-        Another cell of the same side, annotated or found, lies on it.
+    duplicate : bool
+        Another annotation, or another detection, has almost the same box.
     novelty : float
-        Distance from what the second stage learnt, over the limit of its card: above 1 it is unlike anything seen. NaN
-        where no second stage looked.
+        Distance from the training data of the second stage, divided by the limit in its card: above 1 the cell is out
+        of distribution. NaN without a second stage.
     """
 
     sample: int
     kind: str
     truth: int
-    found: int
+    detection: int
     true_class: str
-    found_class: str
+    detected_class: str
     truth_box: Box | None
-    found_box: Box | None
-    iou: float
-    score: float
-    blast_probability: float
-    suspicion: float
-    unsure: bool
-    near: bool
-    margin: float
-    cell_type: str
-    twice: bool = False
-    novelty: float = float("nan")
+    detected_box: Box | None
+    iou: float = NAN
+    score: float = NAN
+    blast_probability: float = NAN
+    suspicion: float = NAN
+    unsure: bool = False
+    near: bool = False
+    margin: float = NAN
+    cell_type: str = ""
+    duplicate: bool = False
+    novelty: float = NAN
 
     @property
     def name(self) -> str:
-        """Its class: as annotated, or as found where nobody annotated it."""
-        return self.true_class or self.found_class
+        """The annotated class; that of the detection if the cell is not annotated."""
+        return self.true_class or self.detected_class
 
     @property
     def box(self) -> Box:
-        """Where to look."""
-        found = self.truth_box or self.found_box
-        assert found is not None
-        return found
+        """The annotated box; that of the detection if the cell is not annotated."""
+        box = self.truth_box or self.detected_box
+        assert box is not None
+        return box
 
 
 @dataclass(frozen=True)
 class View:
-    """Some cells, most telling first."""
+    """A selection of cells and their order."""
 
     title: str
-    holds: Callable[[Cell], bool]
+    contains: Callable[[Cell], bool]
     order: Callable[[Cell], float]
 
 
@@ -106,37 +108,39 @@ VIEWS: dict[str, View] = {
     ),
     "missed_blasts": View(
         "missed blasts",
-        lambda c: c.true_class == "blast" and c.found_class != "blast",
-        lambda c: -_known(c.suspicion),
+        lambda c: c.true_class == "blast" and c.detected_class != "blast",
+        lambda c: -_or_zero(c.suspicion),
     ),
-    "false": View("false white cells", lambda c: c.kind == "false" and c.found_class in NUCLEATED, lambda c: -c.score),
+    "false": View(
+        "false white cells", lambda c: c.kind == "false" and c.detected_class in NUCLEATED, lambda c: -c.score
+    ),
     "false_blasts": View(
         "false blasts",
-        lambda c: c.found_class == "blast" and c.true_class != "blast",
-        lambda c: -_known(c.blast_probability),
+        lambda c: c.detected_class == "blast" and c.true_class != "blast",
+        lambda c: -_or_zero(c.blast_probability),
     ),
     "confused": View("confused classes", lambda c: c.kind == "confused", lambda c: -c.score),
-    "low_iou": View("hits that overlap little", lambda c: c.kind == "hit" and c.iou < LOW_IOU, lambda c: c.iou),
-    "uncertain": View("uncertain", lambda c: c.unsure or c.near, lambda c: c.margin),
+    "low_iou": View("hits with low IoU", lambda c: c.kind == "hit" and c.iou < LOW_IOU, lambda c: c.iou),
+    "uncertain": View("uncertain cells", lambda c: c.unsure or c.near, lambda c: c.margin),
     "label_errors": View(
         "likely label errors",
-        # Where the second stage is out of its depth, it is no witness against the label.
+        # A second stage that is uncertain, or sees an unfamiliar cell, says nothing against the label.
         lambda c: c.suspicion > 0.5 and not (c.kind == "confused" and (c.unsure or c.novelty > 1)),
         lambda c: -c.suspicion,
     ),
-    "unlike": View("unlike anything seen", lambda c: c.novelty > 1, lambda c: -c.novelty),
-    "twice": View("annotated or found twice", lambda c: c.twice, lambda c: -_size(c)),
+    "unlike": View("unlike the training data", lambda c: c.novelty > 1, lambda c: -c.novelty),
+    "duplicates": View("duplicate boxes", lambda c: c.duplicate, lambda c: -_size(c)),
     "other_errors": View(
         "missed and false red cells and platelets",
         lambda c: c.kind in ("missed", "false") and c.name not in NUCLEATED,
-        lambda c: -_known(c.suspicion),
+        lambda c: -_or_zero(c.suspicion),
     ),
 }
-"""Name of each saved view -> what it shows."""
+"""Saved views by name."""
 
 
-def _known(value: float, instead: float = 0.0) -> float:
-    return instead if value != value else value
+def _or_zero(value: float) -> float:
+    return 0.0 if value != value else value
 
 
 def _size(cell: Cell) -> float:
@@ -144,21 +148,21 @@ def _size(cell: Cell) -> float:
     return (x2 - x1) * (y2 - y1)
 
 
-def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[Cell]]:
-    """Pair truth and detections of every smear that somebody annotated.
+def compare_cells(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[Cell]]:
+    """Match truth and detections of every annotated sample.
 
     Returns
     -------
     dataset : Dataset
-        As the model sees it: to a detector of nucleated cells, blasts of the truth are ``wbc``. µm/px that the data set
-        does not know are those that the model ran with.
+        With the classes of the model: for a detector of nucleated cells, annotated blasts are ``wbc``. Samples without
+        µm/px get the scale that the model used.
     cells : list of Cell
-        In the order of smears.
+        In the order of the samples.
 
     Raises
     ------
     BlastdetError
-        If the predictions are not of this data set, or the two have no class in common.
+        If the predictions belong to another dataset, or have no class in common with it.
     """
     if predictions.nucleated:
         dataset = as_nucleated(dataset)
@@ -169,23 +173,24 @@ def cells_of(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[
     classes, _ = scored_classes(dataset, predictions.candidates, predictions.name)
     result = confusion(dataset, predictions.candidates, classes, predictions.thresholds)
     rows = result.outcomes
-    doubled = _doubled(dataset, predictions)
-    return dataset, [_cell(dataset, predictions, result, i, doubled) for i in range(len(rows.sample))]
+    duplicates = _duplicates(dataset, predictions)
+    return dataset, [_cell(dataset, predictions, result, i, duplicates) for i in range(len(rows.sample))]
 
 
-def _doubled(dataset: Dataset, predictions: Predictions) -> list[tuple[set[int], set[int]]]:
-    """Rows of truth and of detections that lie on another one, for each smear."""
-    made = []
-    for sample, found in zip(dataset, predictions.candidates, strict=True):
-        sure = np.flatnonzero(found.above_threshold(predictions.thresholds))
-        annotated = _on_another(np.empty((0, 4)) if sample.truth is None else sample.truth.boxes_xyxy)
-        made.append((set(annotated), {int(sure[i]) for i in _on_another(found.boxes_xyxy[sure])}))
-    return made
+def _duplicates(dataset: Dataset, predictions: Predictions) -> list[tuple[set[int], set[int]]]:
+    """For each sample, rows of truth and of detections that duplicate another one."""
+    duplicates = []
+    for sample, candidates in zip(dataset, predictions.candidates, strict=True):
+        detected = np.flatnonzero(candidates.above_threshold(predictions.thresholds))
+        annotated = _duplicate_rows(np.empty((0, 4)) if sample.truth is None else sample.truth.boxes_xyxy)
+        rows = _duplicate_rows(candidates.boxes_xyxy[detected])
+        duplicates.append((set(annotated), {int(detected[i]) for i in rows}))
+    return duplicates
 
 
-def _on_another(boxes_xyxy: np.ndarray[Any, Any]) -> list[int]:
+def _duplicate_rows(boxes_xyxy: np.ndarray[Any, Any]) -> list[int]:
     i, j = boxes.overlapping_pairs(boxes_xyxy.astype(np.float64))
-    same = boxes.pair_iou(boxes_xyxy[i], boxes_xyxy[j]) >= TWICE
+    same = boxes.pair_iou(boxes_xyxy[i], boxes_xyxy[j]) >= DUPLICATE_IOU
     return [int(row) for row in np.union1d(i[same], j[same])]
 
 
@@ -194,41 +199,46 @@ def _cell(
     predictions: Predictions,
     result: Confusion,
     row: int,
-    doubled: Sequence[tuple[set[int], set[int]]],
+    duplicates: Sequence[tuple[set[int], set[int]]],
 ) -> Cell:
     rows = result.outcomes
-    sample, t, f = int(rows.sample[row]), int(rows.truth[row]), int(rows.found[row])
-    truth, found = dataset.samples[sample].truth, predictions.candidates[sample]
+    sample, t, d = int(rows.sample[row]), int(rows.truth[row]), int(rows.found[row])
+    truth, detections = dataset.samples[sample].truth, predictions.candidates[sample]
     assert truth is not None
-    truth_box = _box(truth, t)
-    found_box = _box(found, f)
-    iou = float("nan")
-    if truth_box is not None and found_box is not None:
-        iou = float(boxes.iou_matrix(np.array([truth_box]), np.array([found_box]))[0, 0])
     true_class = CELL_CLASSES[rows.truth_label[row]] if t >= 0 else ""
-    found_class = CELL_CLASSES[rows.found_label[row]] if f >= 0 else ""
-    score = float(found.score[f]) if f >= 0 else float("nan")
-    blast = found.blast_probability
-    probability = float(blast[f]) if f >= 0 and blast is not None else float("nan")
-    limit = predictions.thresholds.get(found_class, 2.0)
-    return Cell(
+    detected_class = CELL_CLASSES[rows.found_label[row]] if d >= 0 else ""
+    cell = Cell(
         sample=sample,
-        kind="false" if t < 0 else "missed" if f < 0 else "hit" if true_class == found_class else "confused",
+        kind="false" if t < 0 else "missed" if d < 0 else "hit" if true_class == detected_class else "confused",
         truth=t,
-        found=f,
+        detection=d,
         true_class=true_class,
-        found_class=found_class,
-        truth_box=truth_box,
-        found_box=found_box,
+        detected_class=detected_class,
+        truth_box=_box(truth, t),
+        detected_box=_box(detections, d),
+        suspicion=_suspicion(truth, detections, (t, d)),
+        duplicate=t in duplicates[sample][0] or d in duplicates[sample][1],
+    )
+    return cell if d < 0 else _with_detection(cell, detections, d, predictions.thresholds.get(detected_class, 2.0))
+
+
+def _with_detection(cell: Cell, detections: Detections, row: int, threshold: float) -> Cell:
+    """A cell with what the model says of it."""
+    score = float(detections.score[row])
+    blast = detections.blast_probability
+    probability = NAN if blast is None else float(blast[row])
+    iou = NAN
+    if cell.truth_box is not None and cell.detected_box is not None:
+        iou = float(boxes.iou_matrix(np.array([cell.truth_box]), np.array([cell.detected_box]))[0, 0])
+    return replace(
+        cell,
         iou=iou,
         score=score,
         blast_probability=probability,
-        suspicion=_suspicion(truth, found, (t, f)),
-        unsure=bool(f >= 0 and found.unsure is not None and found.unsure[f]),
-        near=bool(f >= 0 and abs(score - limit) < UNCERTAIN),
-        margin=float(np.nanmin([abs(score - limit), abs(probability - 0.5)])) if f >= 0 else float("nan"),
-        twice=t in doubled[sample][0] or f in doubled[sample][1],
-        cell_type=str(found.cell_type[f]) if f >= 0 and found.cell_type is not None else "",
+        unsure=bool(detections.unsure is not None and detections.unsure[row]),
+        near=bool(abs(score - threshold) < UNCERTAIN),
+        margin=float(np.nanmin([abs(score - threshold), abs(probability - 0.5)])),
+        cell_type="" if detections.cell_type is None else str(detections.cell_type[row]),
     )
 
 
@@ -239,56 +249,57 @@ def _box(cells: Detections, row: int) -> Box | None:
     return x1, y1, x2, y2
 
 
-def _suspicion(truth: Detections, found: Detections, pair: tuple[int, int]) -> float:
-    """How sure the model is that the label is wrong: of another class, not there, or missing."""
-    t, f = pair
+def _suspicion(truth: Detections, detections: Detections, pair: tuple[int, int]) -> float:
+    """Confidence of the model that the label is wrong: another class, no cell, or a missing label."""
+    t, d = pair
     if t < 0:
-        return _sure(found, f)
-    if f >= 0:
-        return 0.5 * (1 - _sure(found, f)) if truth.label[t] == found.label[f] else _sure(found, f)
-    on_it = boxes.iou_matrix(truth.boxes_xyxy[t : t + 1], found.boxes_xyxy)[0] >= 0.5
-    return 0.5 * (1 - float(found.score[on_it].max(initial=0.0)))
+        return _confidence(detections, d)
+    if d >= 0:
+        confidence = _confidence(detections, d)
+        return 0.5 * (1 - confidence) if truth.label[t] == detections.label[d] else confidence
+    here = boxes.iou_matrix(truth.boxes_xyxy[t : t + 1], detections.boxes_xyxy)[0] >= 0.5
+    return 0.5 * (1 - float(detections.score[here].max(initial=0.0)))
 
 
-def _sure(found: Detections, row: int) -> float:
-    """Score of a detection times the probability of its class, where a second stage gave one."""
-    score, label = float(found.score[row]), found.label[row]
-    blast = float("nan") if found.blast_probability is None else float(found.blast_probability[row])
+def _confidence(detections: Detections, row: int) -> float:
+    """Score of a detection times the probability of its class."""
+    score, label = float(detections.score[row]), detections.label[row]
+    blast = NAN if detections.blast_probability is None else float(detections.blast_probability[row])
     if blast != blast or label not in (BLAST, WBC):
         return score
     return score * (blast if label == BLAST else 1 - blast)
 
 
 def in_view(cells: Sequence[Cell], name: str) -> list[Cell]:
-    """Cells of a view, in its order; then by smear and row, so that the order is one."""
+    """Cells of a view in its order; ties by sample and row."""
     view = VIEWS[name]
-    chosen = [cell for cell in cells if view.holds(cell)]
-    return sorted(chosen, key=lambda c: (view.order(c), c.sample, c.truth, c.found))
+    chosen = [cell for cell in cells if view.contains(cell)]
+    return sorted(chosen, key=lambda c: (view.order(c), c.sample, c.truth, c.detection))
 
 
-def by_smear(dataset: Dataset, cells: Sequence[Cell]) -> list[list[int]]:
-    """Which of the cells lie on each smear."""
+def rows_by_sample(dataset: Dataset, cells: Sequence[Cell]) -> list[list[int]]:
+    """For each sample, the indices of its cells."""
     rows: list[list[int]] = [[] for _ in dataset]
     for row, cell in enumerate(cells):
         rows[cell.sample].append(row)
     return rows
 
 
-def seen_twice(dataset: Dataset, sha256: Sequence[str]) -> list[int]:
-    """Smears that show the same field as another one, those of one field together.
+def repeated_fields(dataset: Dataset, sha256: Sequence[str]) -> list[int]:
+    """Samples that show the same field as another one; those of one field follow each other.
 
     Parameters
     ----------
     dataset : Dataset
-        Its groups say which fields overlap.
+        Overlapping fields have the same group.
     sha256 : sequence of str
-        Of each smear's file.
+        Hash of each sample's file.
     """
-    found: list[int] = []
+    repeated: list[int] = []
     for values in (sha256, [sample.group for sample in dataset]):
         together: dict[str, list[int]] = {}
         for i, value in enumerate(values):
             if value is not None:
                 together.setdefault(value, []).append(i)
-        found += [i for some in together.values() if len(some) > 1 for i in some]
-    return list(dict.fromkeys(found))
+        repeated += [i for some in together.values() if len(some) > 1 for i in some]
+    return list(dict.fromkeys(repeated))

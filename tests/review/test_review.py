@@ -22,9 +22,10 @@ from blastdet.imaging.io import open_smear, write_image
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.second_stage import classify_cells
 from blastdet.models.classifier import load_classifier
-from blastdet.review.cells import VIEWS, cells_of, in_view, seen_twice
-from blastdet.review.embedding import as_map, look
+from blastdet.review.cells import VIEWS, compare_cells, in_view, repeated_fields
+from blastdet.review.embedding import embed_cells, project
 from blastdet.review.page import write_page
+from blastdet.review.review import make_review
 from blastdet.review.suggest import suggest
 
 THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
@@ -32,23 +33,23 @@ THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
 
 def test_views_show_each_kind_of_error_and_nothing_else(made):
     dataset, predictions = made
-    _, cells = cells_of(dataset, predictions)
+    _, cells = compare_cells(dataset, predictions)
     shown = {name: [(c.sample, c.kind) for c in in_view(cells, name)] for name in VIEWS}
     assert shown["missed"] == shown["missed_blasts"][-1:] == [(0, "missed")]
     assert shown["false"] == [(1, "false")]
     assert sorted(shown["false_blasts"]) == [(1, "false"), (2, "confused")]
     assert shown["confused"] == [(2, "confused")]
     assert shown["low_iou"] == [(3, "hit")]
-    assert [c.found for c in in_view(cells, "uncertain")] == [7]
+    assert [c.detection for c in in_view(cells, "uncertain")] == [7]
 
 
 def test_cells_are_those_that_evaluate_counts(made):
     dataset, predictions = made
-    _, cells = cells_of(dataset, predictions)
+    _, cells = compare_cells(dataset, predictions)
     matrix = confusion(dataset, predictions.candidates, ("blast", "wbc"), THRESHOLDS).matrix
     for i, truth in enumerate(("blast", "wbc", "")):
         for j, found in enumerate(("blast", "wbc", "")):
-            assert matrix[i, j] == sum((c.true_class, c.found_class) == (truth, found) for c in cells)
+            assert matrix[i, j] == sum((c.true_class, c.detected_class) == (truth, found) for c in cells)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -63,7 +64,7 @@ def test_swapped_labels_are_among_the_first(made, seed):
         for t in range(20):
             label[t] = 1 - label[t] if (s, t) in swapped else label[t]
         smears.append(replace(sample, truth=sample.truth.with_columns(label=label)))
-    _, cells = cells_of(replace(dataset, samples=tuple(smears)), predictions)
+    _, cells = compare_cells(replace(dataset, samples=tuple(smears)), predictions)
     first = sorted(cells, key=lambda c: -c.suspicion)[: len(cells) // 10]
     assert len({(c.sample, c.truth) for c in first} & swapped) >= 2
 
@@ -79,13 +80,12 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
     from blastdet.review.page import check_page
 
     dataset, predictions = made
-    dataset, cells = cells_of(dataset, predictions)
-    write_page(dataset, cells, predictions, tmp_path / "page")
+    write_page(make_review(dataset, predictions), tmp_path / "page")
     check_page(tmp_path / "page")
     for name, text in (("corrections.jsonl", "mine"), ("images/mine.jpg", "mine"), ("data.js", "const MINE = 1;")):
         before = (tmp_path / "page" / name).read_text() if name == "data.js" else None
         (tmp_path / "page" / name).write_text(text)
-        with pytest.raises(FormatError, match=f"{Path(name).name}: not of a review page"):
+        with pytest.raises(FormatError, match=f"{Path(name).name}: not part of a review page"):
             check_page(tmp_path / "page")
         (tmp_path / "page" / name).unlink() if before is None else (tmp_path / "page" / name).write_text(before)
     check_page(tmp_path / "page")
@@ -135,7 +135,7 @@ def test_a_folder_for_corrections_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["review", "--data", "x", "--weights", "default", "--out", str(tmp_path), "--port", "5999"]
     done = CliRunner().invoke(cli, words)
-    assert done.exit_code == 2 and "a folder found, a file for the corrections expected" in done.output
+    assert done.exit_code == 2 and "expected a file for the corrections, got a folder" in done.output
     with pytest.raises(FormatError, match="cannot be written"):
         append_corrections(tmp_path, [Correction("a", "b", "c", "0" * 64, (0, 0, 9, 9), "ok")])
 
@@ -145,19 +145,19 @@ def test_cells_and_fields_that_are_there_twice(made):
     first = dataset.samples[0]
     again = Detections.concatenate([first.truth, Detections([first.truth.boxes_xyxy[3] + 2], label=[1])])
     smears = (replace(first, truth=again, group="g"), replace(dataset.samples[1], group="g"), *dataset.samples[2:])
-    dataset, cells = cells_of(replace(dataset, samples=smears), predictions)
-    twice = in_view(cells, "twice")
+    dataset, cells = compare_cells(replace(dataset, samples=smears), predictions)
+    twice = in_view(cells, "duplicates")
     assert sorted(cell.truth for cell in twice) == [3, 20] and {cell.sample for cell in twice} == {0}
-    assert seen_twice(dataset, ["a", "b", "c", "d"]) == [0, 1]
-    assert seen_twice(dataset, ["a", "b", "c", "c"]) == [2, 3, 0, 1]
+    assert repeated_fields(dataset, ["a", "b", "c", "d"]) == [0, 1]
+    assert repeated_fields(dataset, ["a", "b", "c", "c"]) == [2, 3, 0, 1]
 
 
 def test_the_second_stage_looks_at_every_nucleated_cell(made):
     """The shipped classifier, at drawn discs, which are like nothing that it learnt."""
     dataset, predictions = made
-    dataset, cells = cells_of(dataset, predictions)
+    dataset, cells = compare_cells(dataset, predictions)
     classifier = load_classifier("blast", "cpu")
-    seen, embedding = look(dataset, cells, classifier)
+    seen, embedding = embed_cells(dataset, cells, classifier)
     assert [cell.box for cell in seen] == [cell.box for cell in cells]
     assert sorted(embedding.rows) == list(range(len(cells)))
     assert embedding.features.shape[1] > 8 and np.isfinite(embedding.features).all()
@@ -167,9 +167,9 @@ def test_the_second_stage_looks_at_every_nucleated_cell(made):
         found = Detections([cells[0].box], label=[1])
         judged = classify_cells(sample, found, dataset.samples[cells[0].sample].mpp, classifier)
     assert bool(judged.unsure[0]) or seen[0].novelty <= 1  # the same limit as in `detect`
-    points, method = as_map(embedding.features)
+    points, method = project(embedding.features)
     assert points.shape == (len(cells), 2) and method == "t-SNE"
-    np.testing.assert_array_equal(points, as_map(embedding.features)[0])
+    np.testing.assert_array_equal(points, project(embedding.features)[0])
 
 
 @pytest.mark.parametrize(
@@ -178,12 +178,18 @@ def test_the_second_stage_looks_at_every_nucleated_cell(made):
         ([], "--data: expected a dataset, got none"),
         (["--data", "x"], "expected either --weights or --detections"),
         (["--data", "x", "--html", "y"], "expected either --weights or --detections"),
-        (["export", "--data", "x", "--corrections", "c.jsonl", "--to", "voc", "o"], "--to voc: coco or yolo expected"),
+        (
+            ["export", "--data", "x", "--corrections", "c.jsonl", "--to", "voc", "o"],
+            "expected format coco or yolo, got voc",
+        ),
         (["export", "--data", "x", "--corrections", "nowhere.jsonl", "o"], "nowhere.jsonl: cannot be read"),
-        (["--data", "x", "export", "--data", "x", "--corrections", "c.jsonl", "o"], "--data before export: its own"),
+        (
+            ["--data", "x", "export", "--data", "x", "--corrections", "c.jsonl", "o"],
+            "--data before export",
+        ),
         (
             ["--data", "x", "--weights", "default", "--database-uri", "foo"],
-            "--database-uri foo: an address that starts",
+            "--database-uri: expected an address that starts with mongodb://, got foo",
         ),
         (["--data", "x", "--weights", "default", "--out", "test.py"], "test.py: line 1: not JSON"),
     ],
@@ -201,8 +207,7 @@ def page(made, tmp_path, chromium):
     from playwright.sync_api import sync_playwright
 
     dataset, predictions = made
-    dataset, cells = cells_of(dataset, predictions)
-    file = write_page(dataset, cells, predictions, tmp_path / "page")
+    file = write_page(make_review(dataset, predictions), tmp_path / "page")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         context = browser.new_context(viewport={"width": 1300, "height": 1100}, offline=True)
@@ -227,7 +232,7 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     dataset, _ = made
     page.fill("#who", "Reviewer B")
     page.click("button[data-view=missed]")
-    assert page.locator(".cell").count() == 1 and "missed · label blast" in page.inner_text(".cell")
+    assert page.locator(".cell").count() == 1 and "Missed · label blast" in page.inner_text(".cell")
     page.click("button[data-view=confused]")
     page.click(".cell button:text-is('blast')")
     assert page.locator(".cell.done").count() == 1
@@ -292,7 +297,7 @@ def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_
     (ignored,) = (line for line in _exported(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
     assert (ignored.op, ignored.new_class, ignored.old_class) == ("ignore", "", "wbc")
     assert ignored.new_box_xyxy == pytest.approx((71, 11, 111, 51), abs=1)
-    assert page.inner_text("#chosen") == "to be ignored"
+    assert page.inner_text("#chosen") == "ignored"
 
 
 def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, chromium):
@@ -301,8 +306,8 @@ def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, ch
     dataset, predictions = made
     ignore = np.arange(20) == 1
     smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
-    dataset, cells = cells_of(replace(dataset, samples=tuple(smears)), predictions)
-    file = write_page(dataset, cells, predictions, tmp_path / "page")
+    dataset = replace(dataset, samples=tuple(smears))
+    file = write_page(make_review(dataset, predictions), tmp_path / "page")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         opened = browser.new_page(viewport={"width": 1300, "height": 1100})
@@ -311,7 +316,7 @@ def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, ch
         opened.click(".cell canvas")
         assert opened.locator("#boxes rect.ignored").count() == 1
         opened.locator("#boxes rect.ignored").click()
-        assert opened.inner_text("#chosen") == "to be ignored"
+        assert opened.inner_text("#chosen") == "ignored"
         opened.click("#actions button:text-is('wbc')")
         after, counts = replay_corrections(dataset, _exported(opened, tmp_path))
         browser.close()
@@ -328,4 +333,7 @@ def test_what_to_label_next_is_doubtful_and_unlike_what_is_there(made):
     dataset = replace(dataset, samples=(*dataset.samples[:2], plain, odd))
     chosen = suggest(dataset, replace(predictions, candidates=tuple(found)), 5)
     assert [c.sample for c in chosen] == [3, 2]  # only those that nobody labelled
-    assert "20 of 20 nucleated cells doubtful" in chosen[0].why and "spreads from the nearest" in chosen[0].why
+    assert (
+        "20 of 20 nucleated cells uncertain" in chosen[0].reason
+        and "standard deviations from the nearest" in chosen[0].reason
+    )

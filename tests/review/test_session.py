@@ -22,10 +22,11 @@ from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
 from blastdet.datasets.apply_corrections import replay_corrections
 from blastdet.datasets.corrections import read_corrections
-from blastdet.review.cells import VIEWS, cells_of, in_view
+from blastdet.review.cells import VIEWS, compare_cells, in_view
 from blastdet.review.embedding import Embedding
-from blastdet.review.fiftyone_dataset import EVALUATION, MAP, Reviewed, load
+from blastdet.review.fiftyone_dataset import EVALUATION, MAP, load
 from blastdet.review.fiftyone_session import check_port
+from blastdet.review.review import Review
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of FiftyOne's own dependencies
 
@@ -51,11 +52,11 @@ def fiftyone(tmp_path_factory):
 @pytest.fixture
 def loaded(fiftyone, made):
     dataset, predictions = made
-    dataset, cells = cells_of(dataset, predictions)
+    dataset, cells = compare_cells(dataset, predictions)
     rows = np.arange(len(cells))
     features = np.array([[cell.sample, *cell.box] for cell in cells], np.float32)
     embedding = Embedding(rows, features)
-    reviewed = load(fiftyone, f"test {time.time()}", Reviewed(dataset, cells, predictions, embedding))
+    reviewed = load(fiftyone, f"test {time.time()}", Review(dataset, cells, predictions, embedding))
     yield reviewed, dataset, cells
     fiftyone.delete_dataset(reviewed.name)
 
@@ -68,9 +69,9 @@ def test_smears_cells_and_views_are_there(loaded):
         assert (view.title in reviewed.list_saved_views()) == bool(expected)
         if expected:
             shown = reviewed.load_saved_view(view.title)
-            keys = {(s.sha256, tuple(d.key)) for s in shown for f in ("truth", "found") for d in s[f].detections}
+            keys = {(s.sha256, tuple(d.key)) for s in shown for f in ("truth", "detected") for d in s[f].detections}
             assert len(keys) == expected, name
-    assert reviewed.load_saved_view("worst smears first").first().errors == 1
+    assert reviewed.load_saved_view("images with most errors first").first().errors == 1
 
 
 def test_cells_are_shown_one_by_one_the_most_telling_first(loaded):
@@ -94,7 +95,7 @@ def _with_sha(reviewed, name):
 def test_fiftyones_own_evaluation_counts_as_ours_does(loaded):
     reviewed, _, cells = loaded
     assert EVALUATION in reviewed.list_evaluations()
-    theirs = reviewed.count_values(f"found.detections.{EVALUATION}")
+    theirs = reviewed.count_values(f"detected.detections.{EVALUATION}")
     ours = Counter(cell.kind for cell in cells)
     # Theirs knows no kind "confused": a pair of two classes is a false and a missed cell.
     assert theirs == {"tp": ours["hit"], "fp": ours["false"] + ours["confused"]}
@@ -115,11 +116,11 @@ def test_a_session_of_the_same_name_goes_on(fiftyone, loaded, made):
     sample = reviewed.first()
     sample.truth.detections[0].tags.append("ok")
     sample.save()
-    again = load(fiftyone, reviewed.name, Reviewed(dataset, cells, made[1]))
+    again = load(fiftyone, reviewed.name, Review(dataset, cells, made[1]))
     assert again.count_label_tags("truth") == {"ok": 1}
     again.info = {**again.info, "loaded": False}  # as after a kill while it loaded
     again.save()
-    anew = load(fiftyone, reviewed.name, Reviewed(dataset, cells, made[1]))
+    anew = load(fiftyone, reviewed.name, Review(dataset, cells, made[1]))
     assert len(anew) == 4 and anew.count_label_tags("truth") == {} and not anew.list_brain_runs()
 
 
@@ -141,7 +142,7 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     del labels[4]
     sample.save()
     other = reviewed.match({"filepath": {"$regex": "s1"}}).first()
-    extra = next(label for label in other.found.detections if label.kind == "false")
+    extra = next(label for label in other.detected.detections if label.kind == "false")
     extra.tags.append("fix:blast")  # a detection that nobody annotated becomes a cell
     other.save()
     after, counts = replay_corrections(dataset, collect(reviewed, "somebody"))
@@ -167,8 +168,8 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     sample.save()
     assert Recorder(reviewed, path).write() == 1
     recorder.write()
-    assert any("fix:neutrophil on 1 cells says nothing" in line for line in recorder.warnings)
-    assert "1 cells have more than one tag of these; the first of each counts" in recorder.warnings
+    assert any("unknown tag fix:neutrophil on 1 cells" in line for line in recorder.warnings)
+    assert "1 cells have more than one of these tags; the first one counts" in recorder.warnings
     labels[5].tags = []
     sample.save()
     assert recorder.write() == 1 and recorder.warnings == []
@@ -182,8 +183,8 @@ def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_p
     dataset, predictions = made
     ignore = np.arange(20) == 2
     smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
-    dataset, cells = cells_of(replace(dataset, samples=tuple(smears)), predictions)
-    reviewed = load(fiftyone, f"ignored {time.time()}", Reviewed(dataset, cells, predictions))
+    dataset, cells = compare_cells(replace(dataset, samples=tuple(smears)), predictions)
+    reviewed = load(fiftyone, f"ignored {time.time()}", Review(dataset, cells, predictions))
     sample = reviewed.first()
     (region,) = (label for label in sample.truth.detections if label.label == "ignored")
     x, y, w, h = region.bounding_box
@@ -201,8 +202,8 @@ def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_p
 
 def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
     reviewed, dataset, cells = loaded
-    with pytest.raises(ReviewError, match="the database holds a review of other data or of another model"):
-        load(fiftyone, reviewed.name, Reviewed(dataset, cells, replace(made[1], about={"sha256": "other"})))
+    with pytest.raises(ReviewError, match="the database has a review of this name with other images"):
+        load(fiftyone, reviewed.name, Review(dataset, cells, replace(made[1], about={"sha256": "other"})))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -239,13 +240,13 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
         preexec_fn=heed_interrupts,
     )
     try:
-        _until(lambda: "Ctrl-C ends the session" in (tmp_path / "log").read_text(), process)
+        _until(lambda: "Press Ctrl-C" in (tmp_path / "log").read_text(), process)
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             page = browser.new_page(viewport={"width": 1400, "height": 900})
             page.goto(f"http://127.0.0.1:{port}/datasets/{name}", wait_until="domcontentloaded")
             page.wait_for_selector("text=1 sample", timeout=120_000)
-            assert page.locator("text=found").count() and page.locator("text=truth").count()
+            assert page.locator("text=detected").count() and page.locator("text=truth").count()
             page.wait_for_timeout(3000)  # the picture and its boxes are painted
             page.screenshot(path=tmp_path / "app.png")
             assert np.asarray(_picture(tmp_path / "app.png")).std() > 20
@@ -268,7 +269,7 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
     drawn, tagged = read_corrections(tmp_path / "corrections.jsonl")
     assert (drawn.op, drawn.old_class, drawn.new_class) == ("class", "", "rbc") and drawn.who
     assert (tagged.op, tagged.old_class) == ("ignore", "blast")
-    assert "the session is over" in (tmp_path / "log").read_text()
+    assert "Session ended" in (tmp_path / "log").read_text()
 
 
 def _said(folder):

@@ -1,37 +1,38 @@
-/* The static review page: cells by view, a smear with its boxes, corrections kept in the browser and exported as JSON
-   lines. DATA comes from data.js; nothing is fetched. */
+/* The static review page: cells by view, one image with its boxes, and corrections, which are stored in the browser and
+   exported as JSON Lines. DATA comes from data.js; nothing is fetched. */
 "use strict";
 
 const byId = (id) => document.getElementById(id);
 const KEEP = "blastdet-review " + DATA.id;
 const SHOWN = 120;
-const said = new Map(JSON.parse(localStorage.getItem(KEEP) || "[]"));
+const corrections = new Map(JSON.parse(localStorage.getItem(KEEP) || "[]"));
 let view = DATA.views.find((v) => v.cells.length) ? DATA.views.find((v) => v.cells.length).name : DATA.views[0].name;
 let shown = SHOWN;
-let here = null; // the smear on the stage
-let chosen = null; // the box chosen there
+let here = null; // index of the open image
+let chosen = null; // key box of the selected cell
 
-const keyOf = (smear, box) => DATA.smears[smear].sha256 + " " + box.map((side) => side.toFixed(1)).join(" ");
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+const keyOf = (sample, box) => DATA.samples[sample].sha256 + " " + box.map((side) => side.toFixed(1)).join(" ");
 const colourOf = (name) => DATA.colours[name] || DATA.colours.unsure;
 
 function save() {
-  localStorage.setItem(KEEP, JSON.stringify([...said]));
-  byId("count").textContent = said.size;
-  byId("saved").textContent = said.size ? "kept in this browser; export before you close it for good" : "";
+  localStorage.setItem(KEEP, JSON.stringify([...corrections]));
+  byId("count").textContent = corrections.size;
+  byId("saved").textContent = corrections.size ? "Stored in this browser only. Export to save them." : "";
 }
 
-/* What is said of a cell: its class, box and operation, one statement a cell. `name` is the class it has on the page. */
-function say(smear, box, op, { old = "", name = "", moved = null }) {
-  const before = said.get(keyOf(smear, box)) || {};
+/* Correct a cell; the latest correction of a cell replaces earlier ones. `name` is the class it has on the page. */
+function correct(sample, box, op, { old = "", name = "", moved = null }) {
+  const before = corrections.get(keyOf(sample, box)) || {};
   const to = op === "delete" ? null : moved || before.new_box_xyxy || null;
-  if (op === "ok" && to) op = "class"; // where it is now is right: that is a move
-  // An ignored detection becomes a region that is not to be counted, and needs a class; a cell that is annotated has one.
+  if (op === "ok" && to) op = "class"; // right at its new place: a move
+  // An ignored detection becomes an ignored region and needs a class; an annotated cell has one.
   const keeps = op === "class" || (op === "ignore" && !old);
-  said.set(keyOf(smear, box), {
+  corrections.set(keyOf(sample, box), {
     who: byId("who").value.trim(),
     when: new Date().toISOString(),
-    image: DATA.smears[smear].name,
-    image_sha256: DATA.smears[smear].sha256,
+    image: DATA.samples[sample].name,
+    image_sha256: DATA.samples[sample].sha256,
     box_xyxy: box,
     op,
     old_class: old,
@@ -43,13 +44,13 @@ function say(smear, box, op, { old = "", name = "", moved = null }) {
 }
 
 function lines() {
-  return [...said.values()].map((one) => JSON.stringify({ ...one, who: one.who || byId("who").value.trim() }) + "\n").join("");
+  return [...corrections.values()].map((one) => JSON.stringify({ ...one, who: one.who || byId("who").value.trim() }) + "\n").join("");
 }
 
-function choices(smear, cell, done) {
+function choices(sample, cell, done) {
   const row = document.createElement("span");
   row.className = "fix";
-  const now = said.get(keyOf(smear, cell.box));
+  const now = corrections.get(keyOf(sample, cell.box));
   const add = (word, pressed, press) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -61,48 +62,50 @@ function choices(smear, cell, done) {
   for (const word of [...DATA.classes, "ignore", "delete", "ok"]) {
     const op = DATA.classes.includes(word) ? "class" : word;
     const pressed = Boolean(now && now.op === op && (op !== "class" || now.new_class === word));
-    add(word, pressed, () => say(smear, cell.box, op, { old: cell.old, name: op === "class" ? word : cell.name }));
+    add(word, pressed, () => correct(sample, cell.box, op, { old: cell.old, name: op === "class" ? word : cell.name }));
   }
-  if (now) add("undo", null, () => { said.delete(keyOf(smear, cell.box)); save(); });
+  if (now) add("undo", null, () => { corrections.delete(keyOf(sample, cell.box)); save(); });
   return row;
 }
 
-function words(cell) {
-  const parts = [cell.kind];
+const KINDS = { hit: "Match", confused: "Wrong class", missed: "Missed", false: "Not annotated" };
+
+function describe(cell) {
+  const parts = [KINDS[cell.kind]];
   if (cell.true_class) parts.push("label " + cell.true_class);
-  if (cell.found_class) parts.push("found " + cell.found_class + " " + cell.score.toFixed(2));
-  if (cell.blast_probability !== null) parts.push("blast " + cell.blast_probability.toFixed(2) + (cell.unsure ? ", unsure" : ""));
-  if (cell.novelty > 1) parts.push("unlike anything seen");
+  if (cell.detected_class) parts.push("detected " + cell.detected_class + " " + cell.score.toFixed(2));
+  if (cell.blast_probability !== null) parts.push("P(blast) " + cell.blast_probability.toFixed(2) + (cell.unsure ? ", uncertain" : ""));
+  if (cell.novelty > 1) parts.push("unlike the training data");
   if (cell.iou !== null) parts.push("IoU " + cell.iou.toFixed(2));
   return parts.join(" · ");
 }
 
-const pictures = new Map();
-function picture(smear) {
-  if (!pictures.has(smear)) {
-    pictures.set(smear, new Promise((done, fail) => {
+const images = new Map();
+function image(sample) {
+  if (!images.has(sample)) {
+    images.set(sample, new Promise((done, fail) => {
       const image = new Image();
       image.onload = () => done(image);
-      image.onerror = () => fail(new Error(DATA.smears[smear].file));
-      image.src = DATA.smears[smear].file;
+      image.onerror = () => fail(new Error(DATA.samples[sample].file));
+      image.src = DATA.samples[sample].file;
     }));
   }
-  return pictures.get(smear);
+  return images.get(sample);
 }
 
 async function paint(canvas, cell) {
-  const smear = DATA.smears[cell.sample];
-  const image = await picture(cell.sample);
-  const [x1, y1, x2, y2] = cell.truth_box || cell.found_box;
-  const reach = Math.max((x2 - x1) * smear.mpp[0], (y2 - y1) * smear.mpp[1]) * 1.1; // µm, or pixels where mpp is unknown
-  const left = (x1 + x2) / 2 - reach / smear.mpp[0], top = (y1 + y2) / 2 - reach / smear.mpp[1];
-  const wide = (2 * reach) / smear.mpp[0], high = (2 * reach) / smear.mpp[1];
-  const fx = image.naturalWidth / smear.width, fy = image.naturalHeight / smear.height;
+  const sample = DATA.samples[cell.sample];
+  const image = await image(cell.sample);
+  const [x1, y1, x2, y2] = cell.truth_box || cell.detected_box;
+  const reach = Math.max((x2 - x1) * sample.mpp[0], (y2 - y1) * sample.mpp[1]) * 1.1; // µm, or pixels if the scale is unknown
+  const left = (x1 + x2) / 2 - reach / sample.mpp[0], top = (y1 + y2) / 2 - reach / sample.mpp[1];
+  const wide = (2 * reach) / sample.mpp[0], high = (2 * reach) / sample.mpp[1];
+  const fx = image.naturalWidth / sample.width, fy = image.naturalHeight / sample.height;
   const pen = canvas.getContext("2d");
   pen.fillStyle = "#888";
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.drawImage(image, left * fx, top * fy, wide * fx, high * fy, 0, 0, canvas.width, canvas.height);
-  for (const [box, name, dash] of [[cell.truth_box, cell.true_class, []], [cell.found_box, cell.found_class, [7, 5]]]) {
+  for (const [box, name, dash] of [[cell.truth_box, cell.true_class, []], [cell.detected_box, cell.detected_class, [7, 5]]]) {
     if (!box) continue;
     pen.setLineDash(dash);
     pen.lineWidth = 2.5;
@@ -113,100 +116,100 @@ async function paint(canvas, cell) {
 }
 
 function card(cell) {
-  const box = cell.truth_box || cell.found_box;
-  const now = said.get(keyOf(cell.sample, box));
+  const box = cell.truth_box || cell.detected_box;
+  const now = corrections.get(keyOf(cell.sample, box));
   const made = document.createElement("article");
   made.className = "cell" + (now ? " done" : "");
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 220;
-  canvas.onclick = () => openSmear(cell.sample, box);
-  paint(canvas, cell).catch((error) => { made.title = "cannot be shown: " + error.message; });
+  canvas.onclick = () => openSample(cell.sample, box);
+  paint(canvas, cell).catch((error) => { made.title = "Cannot show " + error.message; });
   const text = document.createElement("p");
-  text.textContent = words(cell);
+  text.textContent = describe(cell);
   const name = document.createElement("p");
-  name.textContent = DATA.smears[cell.sample].name;
-  const about = { box, old: cell.true_class, name: (now && now.new_class) || cell.true_class || cell.found_class };
+  name.textContent = DATA.samples[cell.sample].name;
+  const about = { box, old: cell.true_class, name: (now && now.new_class) || cell.true_class || cell.detected_class };
   made.append(canvas, text, name, choices(cell.sample, about, () => made.replaceWith(card(cell))));
   return made;
 }
 
 function list() {
-  byId("smear").hidden = true;
+  byId("sample").hidden = true;
   byId("grid").hidden = false;
   byId("views").replaceChildren(...DATA.views.map((v) => {
     const button = document.createElement("button");
     button.type = "button";
-    button.textContent = v.title + " (" + v.cells.length + ")";
+    button.textContent = capital(v.title) + " (" + v.cells.length + ")";
     button.dataset.view = v.name;
     button.setAttribute("aria-pressed", String(v.name === view));
     button.onclick = () => { view = v.name; shown = SHOWN; list(); };
     return button;
-  }), smearPicker());
+  }), samplePicker());
   const cells = DATA.views.find((v) => v.name === view).cells;
   byId("grid").replaceChildren(...cells.slice(0, shown).map((index) => card(DATA.cells[index])));
   byId("empty").hidden = cells.length > 0;
   byId("more").hidden = cells.length <= shown;
 }
 
-function smearPicker() {
+function samplePicker() {
   const select = document.createElement("select");
-  select.id = "smears";
-  select.setAttribute("aria-label", "smears, worst first");
-  select.append(new Option("smears, worst first", ""));
-  for (const i of DATA.worst) select.append(new Option(DATA.smears[i].name + " (" + DATA.smears[i].errors + " errors)", i));
-  if (DATA.again.length) {
+  select.id = "samples";
+  select.setAttribute("aria-label", "Images by number of errors");
+  select.append(new Option("Images by number of errors", ""));
+  for (const i of DATA.worst) select.append(new Option(DATA.samples[i].name + " (" + DATA.samples[i].errors + (DATA.samples[i].errors === 1 ? " error)" : " errors)"), i));
+  if (DATA.repeated.length) {
     const group = document.createElement("optgroup");
-    group.label = "fields seen twice";
-    for (const i of DATA.again) group.append(new Option(DATA.smears[i].name, i));
+    group.label = "Repeated fields";
+    for (const i of DATA.repeated) group.append(new Option(DATA.samples[i].name, i));
     select.append(group);
   }
-  select.onchange = () => { if (select.value !== "") openSmear(Number(select.value), null); };
+  select.onchange = () => { if (select.value !== "") openSample(Number(select.value), null); };
   return select;
 }
 
-function openSmear(smear, box) {
-  here = smear;
+function openSample(sample, box) {
+  here = sample;
   chosen = box;
   byId("grid").hidden = true;
   byId("more").hidden = true;
   byId("empty").hidden = true;
-  byId("smear").hidden = false;
-  byId("name").textContent = DATA.smears[smear].name;
-  byId("picture").src = DATA.smears[smear].file;
-  byId("picture").alt = DATA.smears[smear].name;
+  byId("sample").hidden = false;
+  byId("name").textContent = DATA.samples[sample].name;
+  byId("picture").src = DATA.samples[sample].file;
+  byId("picture").alt = DATA.samples[sample].name;
   draw();
 }
 
-/* Boxes of a smear: each with the box that names it, where it is now, its class, how it is shown, and what it was. */
-function boxesOf(smear) {
+/* Boxes of an image: key box, current box, class, the class shown, annotated class, and origin. */
+function boxesOf(sample) {
   const out = new Map();
-  for (const [box, name] of DATA.smears[smear].ignored) out.set(keyOf(smear, box), { box, at: box, name, shown: "to be ignored", old: name, from: "ignored" });
+  for (const [box, name] of DATA.samples[sample].ignored) out.set(keyOf(sample, box), { box, at: box, name, shown: "ignored", old: name, from: "ignored" });
   for (const cell of DATA.cells) {
-    if (cell.sample !== smear) continue;
-    const box = cell.truth_box || cell.found_box, name = cell.true_class || cell.found_class;
-    const apart = cell.truth_box && cell.found_box && (cell.kind !== "hit" || cell.iou < DATA.low_iou);
-    const pair = apart ? { box: cell.found_box, name: cell.found_class } : null;
-    out.set(keyOf(smear, box), { box, at: box, name, shown: name, old: cell.true_class, from: cell.truth_box ? "truth" : "found", pair });
+    if (cell.sample !== sample) continue;
+    const box = cell.truth_box || cell.detected_box, name = cell.true_class || cell.detected_class;
+    const apart = cell.truth_box && cell.detected_box && (cell.kind !== "hit" || cell.iou < DATA.low_iou);
+    const pair = apart ? { box: cell.detected_box, name: cell.detected_class } : null;
+    out.set(keyOf(sample, box), { box, at: box, name, shown: name, old: cell.true_class, from: cell.truth_box ? "truth" : "detected", pair });
   }
-  for (const one of said.values()) {
-    if (one.image_sha256 !== DATA.smears[smear].sha256) continue;
-    const key = keyOf(smear, one.box_xyxy);
+  for (const one of corrections.values()) {
+    if (one.image_sha256 !== DATA.samples[sample].sha256) continue;
+    const key = keyOf(sample, one.box_xyxy);
     const before = out.get(key) || { box: one.box_xyxy, at: one.box_xyxy, old: "" };
     const name = one.new_class || before.name;
-    const shown = { delete: "deleted", ignore: "to be ignored" }[one.op] || name;
+    const shown = { delete: "deleted", ignore: "ignored" }[one.op] || name;
     out.set(key, { ...before, at: one.new_box_xyxy || one.box_xyxy, name, shown, op: one.op, from: "corrected" });
   }
   return [...out.values()];
 }
 
 function draw() {
-  const smear = DATA.smears[here];
+  const sample = DATA.samples[here];
   const svg = byId("boxes");
-  svg.setAttribute("viewBox", "0 0 " + smear.width + " " + smear.height);
+  svg.setAttribute("viewBox", "0 0 " + sample.width + " " + sample.height);
   svg.setAttribute("preserveAspectRatio", "none");
   const all = boxesOf(here);
   const isChosen = (b) => chosen !== null && keyOf(here, b.box) === keyOf(here, chosen);
-  const rects = all.filter((b) => b.pair).map((b) => rect(b.pair.box, "found pair", colourOf(b.pair.name), null));
+  const rects = all.filter((b) => b.pair).map((b) => rect(b.pair.box, "detected pair", colourOf(b.pair.name), null));
   rects.push(...all.map((b) => rect(b.at, b.from + (isChosen(b) ? " chosen" : ""), colourOf(b.shown), (event) => grab(event, b, false))));
   const mine = all.find(isChosen);
   byId("chosen").textContent = mine ? mine.shown : "";
@@ -214,7 +217,7 @@ function draw() {
   if (mine) {
     byId("actions").append(choices(here, mine, draw));
     if (mine.op !== "delete") {
-      const side = Math.max(smear.width, smear.height) / 90;
+      const side = Math.max(sample.width, sample.height) / 90;
       const corner = [mine.at[2] - side / 2, mine.at[3] - side / 2, mine.at[2] + side / 2, mine.at[3] + side / 2];
       rects.push(rect(corner, "handle", "#000", (event) => grab(event, mine, true)));
     }
@@ -230,11 +233,11 @@ function rect(at, kind, colour, down) {
 }
 
 function spot(event) {
-  const smear = DATA.smears[here], frame = byId("boxes").getBoundingClientRect();
-  return [((event.clientX - frame.left) / frame.width) * smear.width, ((event.clientY - frame.top) / frame.height) * smear.height];
+  const sample = DATA.samples[here], frame = byId("boxes").getBoundingClientRect();
+  return [((event.clientX - frame.left) / frame.width) * sample.width, ((event.clientY - frame.top) / frame.height) * sample.height];
 }
 
-/* Follow the pointer until it is let go; `moved` gets the distance, `done` is called once. */
+/* Follow the pointer until it is released; `moved` gets the distance, `done` is called once. */
 function follow(event, moved, done) {
   event.preventDefault();
   event.stopPropagation();
@@ -250,9 +253,9 @@ function follow(event, moved, done) {
 }
 
 function within(box) {
-  const smear = DATA.smears[here];
+  const sample = DATA.samples[here];
   const clip = (value, most) => Math.round(Math.min(Math.max(value, 0), most) * 10) / 10;
-  return [clip(box[0], smear.width), clip(box[1], smear.height), clip(box[2], smear.width), clip(box[3], smear.height)];
+  return [clip(box[0], sample.width), clip(box[1], sample.height), clip(box[2], sample.width), clip(box[3], sample.height)];
 }
 
 function grab(event, b, resize) {
@@ -266,7 +269,7 @@ function grab(event, b, resize) {
     if (Math.abs(dx) + Math.abs(dy) > 1 && next[2] - next[0] >= 1 && next[3] - next[1] >= 1) to = next;
   }, () => {
     const ignored = b.op === "ignore" || (!b.op && b.from === "ignored");
-    if (to) say(here, b.box, ignored ? "ignore" : "class", { old: b.old, name: b.name, moved: to });
+    if (to) correct(here, b.box, ignored ? "ignore" : "class", { old: b.old, name: b.name, moved: to });
     draw();
   });
 }
@@ -279,7 +282,7 @@ byId("boxes").onpointerdown = (event) => {
   follow(event, (dx, dy, now) => {
     to = within([Math.min(start[0], now[0]), Math.min(start[1], now[1]), Math.max(start[0], now[0]), Math.max(start[1], now[1])]);
   }, () => {
-    if (to && to[2] - to[0] >= 2 && to[3] - to[1] >= 2) { say(here, to, "class", { name }); chosen = to; }
+    if (to && to[2] - to[0] >= 2 && to[3] - to[1] >= 2) { correct(here, to, "class", { name }); chosen = to; }
     byId("draw").value = "";
     draw();
   });
@@ -300,7 +303,7 @@ byId("export").onclick = () => {
 for (const name of DATA.classes) byId("draw").append(new Option(name, name));
 byId("title").textContent = DATA.title;
 byId("notice").textContent = DATA.notice;
-byId("legend").append("Solid: annotated. Dashed: found by the model. ", ...DATA.classes.map((name) => {
+byId("legend").append("Solid boxes: annotated. Dashed boxes: detected. ", ...DATA.classes.map((name) => {
   const word = document.createElement("b");
   word.textContent = name + " ";
   word.style.color = colourOf(name);

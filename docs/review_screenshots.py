@@ -1,8 +1,8 @@
-"""Draw the pictures of docs/review.md: a real session and a real page, in a headless Chromium, on films drawn by code.
+"""Take the screenshots of docs/how-to/review.md: a real session and a real page in headless Chromium.
 
-    python docs/review_pictures.py        (needs the extras review and dev, and a chromium)
+    python docs/review_screenshots.py        (needs the extras review and dev, and Chromium)
 
-Twelve films are drawn, some of them pale or coarse, and reviewed with weights/default. Writes docs/images/review-*.jpg.
+Reviews weights/default on twelve synthetic images, some of them pale or coarse. Writes docs/images/review-*.jpg.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ SIZE = {"width": 1280, "height": 800}
 
 
 def main() -> None:
-    """Draw films, look at them both ways."""
+    """Render images; take screenshots of the page and of a session."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = ["--n", "12", "--size", "480x360", "--mpp", "0.3", "--seed", "5", "--palette", "random", "--vary"]
-        blastdet(folder, "synth", "films", *words)
-        blastdet(folder, "review", "--data", "films/truth.json", "--weights", "default", "--html", "page")
+        blastdet(folder, "synth", "images", *words)
+        blastdet(folder, "review", "--data", "images/truth.json", "--weights", "default", "--html", "page")
         with sync_playwright() as play:
             chromium = shutil.which("chromium") or shutil.which("google-chrome")
             browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
@@ -50,19 +50,19 @@ def blastdet(folder: Path, *words: str) -> None:
 
 
 def session(folder: Path, browser: Any, draw: Callable[[Any, str], None]) -> None:
-    """Pictures of a FiftyOne session."""
+    """Take screenshots of a FiftyOne session."""
     with socket.socket() as trial:
         trial.bind(("127.0.0.1", 0))
         port = str(trial.getsockname()[1])
-    words = ["review", "--data", "films/truth.json", "--weights", "default", "--no-browser", "--port", port]
-    command = [sys.executable, "-m", "blastdet", *words, "--name", f"films-{port}"]
+    words = ["review", "--data", "images/truth.json", "--weights", "default", "--no-browser", "--port", port]
+    command = [sys.executable, "-m", "blastdet", *words, "--name", f"review-{port}"]
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
-        while "Ctrl-C" not in (folder / "log").read_text():
+        while "Press Ctrl-C" not in (folder / "log").read_text():
             assert process.poll() is None, (folder / "log").read_text()
             time.sleep(0.5)
-        address = f"http://127.0.0.1:{port}/datasets/films-{port}?view="
+        address = f"http://127.0.0.1:{port}/datasets/review-{port}?view="
         draw(browser, address)
     finally:
         process.send_signal(signal.SIGINT)
@@ -70,10 +70,10 @@ def session(folder: Path, browser: Any, draw: Callable[[Any, str], None]) -> Non
 
 
 def grids(browser: Any, address: str) -> None:
-    """Smears, cells one by one, and a smear under Annotate."""
-    keep(look(browser, f"{address}worst-smears-first"), "smears")
-    keep(look(browser, f"{address}unlike-anything-seen-cells"), "cells")
-    page = look(browser, f"{address}worst-smears-first")
+    """Images, single cells, and an image under Annotate."""
+    keep(look(browser, f"{address}images-with-most-errors-first"), "images")
+    keep(look(browser, f"{address}unlike-the-training-data-cells"), "cells")
+    page = look(browser, f"{address}images-with-most-errors-first")
     page.mouse.click(360, 200)
     page.wait_for_timeout(4000)
     page.click("[data-cy=annotate]")
@@ -82,8 +82,8 @@ def grids(browser: Any, address: str) -> None:
 
 
 def embeddings(browser: Any, address: str) -> None:
-    """The map of cells, coloured by error; in a session of its own, for what is open in one page opens in the next."""
-    page = look(browser, f"{address}worst-smears-first")
+    """The embedding of cells, coloured by error; in its own session, because open panels are kept within a session."""
+    page = look(browser, f"{address}images-with-most-errors-first")
     page.click("[data-cy=new-panel-btn]")
     page.get_by_text("Embeddings", exact=True).first.click()
     page.get_by_text("second_stage", exact=True).first.click()
@@ -95,7 +95,7 @@ def embeddings(browser: Any, address: str) -> None:
 
 
 def look(browser: Any, address: str) -> Any:
-    """Open an address of the App in a page of its own, and wait until it is drawn."""
+    """Open an address of the App in a new page, and wait until it is rendered."""
     page = browser.new_page(viewport=SIZE)
     page.goto(address, wait_until="domcontentloaded")
     page.wait_for_selector("[data-cy=looker]", state="attached", timeout=120_000)
@@ -107,12 +107,12 @@ def look(browser: Any, address: str) -> Any:
 
 
 def keep(page: Any, name: str) -> None:
-    """Store what the browser shows, and close the page."""
+    """Save a screenshot and close the page."""
     path = IMAGES / f"review-{name}.png"
     page.screenshot(path=path)
     page.close()
-    with Image.open(path) as picture:
-        picture.convert("RGB").save(path.with_suffix(".jpg"), quality=80)
+    with Image.open(path) as image:
+        image.convert("RGB").save(path.with_suffix(".jpg"), quality=80)
     path.unlink()
 
 

@@ -1,0 +1,99 @@
+"""Write a dataset with the corrections of reviewers applied: what ``blastdet review export`` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blastdet.core.atomic_io import new_folder, write_text
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.errors import ConfigError
+from blastdet.datasets.apply_corrections import count_cells, replay_corrections
+from blastdet.datasets.convert import check_folder
+from blastdet.datasets.corrections import Correction, append_corrections, merge_corrections, read_corrections
+from blastdet.datasets.formats import registry
+
+FORMATS = ("coco", "yolo")
+CORRECTIONS = "corrections.jsonl"
+
+RECORD = "review-export.json"
+"""Marks a folder as written by an export."""
+
+
+@dataclass(frozen=True)
+class ExportSummary:
+    """What an export changed.
+
+    Parameters
+    ----------
+    n_before, n_after : int
+        Number of cells, ignored ones left out.
+    counts : mapping
+        Number of changes of each kind, see `replay_corrections`.
+    n_disagreements : int
+        Cells on which the correction files disagree; the latest correction counts.
+    """
+
+    n_before: int
+    n_after: int
+    counts: Mapping[str, int]
+    n_disagreements: int
+
+
+def export_corrected(
+    data: Path,
+    corrections: Sequence[Path],
+    out: Path,
+    *,
+    formats: Sequence[str] = ("coco",),
+    source_format: str = "auto",
+    images: Path | None = None,
+    overwrite: bool = False,
+) -> ExportSummary:
+    """Apply corrections to a dataset and write it to a folder, with all corrections in ``corrections.jsonl``.
+
+    Parameters
+    ----------
+    data : Path
+        The dataset that was reviewed.
+    corrections : sequence of Path
+        Files of corrections.
+    out : Path
+    formats : sequence of {"coco", "yolo"}
+    source_format : str
+        Format of `data`.
+    images : Path, optional
+        COCO: folder of the images, if it is not that of the JSON file.
+    overwrite : bool
+        Replace a folder that an export wrote.
+
+    Raises
+    ------
+    BlastdetError
+        If a file is faulty, or `out` may not be replaced: it contains other files, or corrections that were not given.
+    """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ConfigError(f"expected format {' or '.join(FORMATS)}, got {unknown[0]}")
+    lines, n_disagreements = merge_corrections([read_corrections(path) for path in corrections])
+    check_folder(out, overwrite, RECORD, [data, *corrections, *([images] if images else [])])
+    if overwrite:
+        _check_kept(out / CORRECTIONS, lines)
+    dataset = registry.read(data, source_format, images=images)
+    corrected, counts = replay_corrections(dataset, lines)
+    with new_folder(out) as folder:
+        for name in dict.fromkeys(formats):
+            registry.write(corrected, folder, name)
+        write_text(folder / CORRECTIONS, "")
+        append_corrections(folder / CORRECTIONS, lines)
+        record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
+        write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    before, after = (sum(count_cells(sample.truth) for sample in side) for side in (dataset, corrected))
+    return ExportSummary(before, after, counts, n_disagreements)
+
+
+def _check_kept(path: Path, lines: Sequence[Correction]) -> None:
+    """Refuse to replace a file of corrections by one that lacks some of them."""
+    if path.is_file() and (lost := set(read_corrections(path)) - set(lines)):
+        raise ConfigError(f"{path}: {len(lost)} corrections would be lost. Add --corrections {path}")
