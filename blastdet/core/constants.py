@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+CELL_CLASSES: tuple[str, ...] = ("blast", "wbc", "rbc", "platelet")
+"""All cell classes. A ``label`` is an index into this tuple, everywhere."""
+
 RED_CELL_UM = 7.5
 """Usual width of a red cell (6.2–8.2 µm)."""
 

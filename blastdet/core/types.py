@@ -13,6 +13,9 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from blastdet.core.constants import CELL_CLASSES
+from blastdet.core.interop import Conversions
+
 __all__ = [
     "BLAST",
     "CELL_CLASSES",
@@ -30,9 +33,6 @@ __all__ = [
     "Scale",
     "WidthHeight",
 ]
-
-CELL_CLASSES: tuple[str, ...] = ("blast", "wbc", "rbc", "platelet")
-"""All cell classes. A ``label`` is an index into this tuple, everywhere."""
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
 
@@ -72,7 +72,7 @@ Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False, init=False)
-class Detections:
+class Detections(Conversions):
     """Cells as columns of equal length, for predictions and for ground truth (which has score 1).
 
     A cell known only by its centre has a `point_xy` and a box of NaN. All columns are read-only.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from blastdet.cli import cli
 from blastdet.core.errors import FormatError
@@ -233,6 +235,9 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     page.fill("#who", "Reviewer B")
     page.click("button[data-view=missed]")
     assert page.locator(".cell").count() == 1 and "Missed · label blast" in page.inner_text(".cell")
+    page.wait_for_timeout(500)
+    with Image.open(io.BytesIO(page.locator(".cell canvas").screenshot())) as crop:
+        assert np.asarray(crop.convert("L")).std() > 5  # the cell is drawn
     page.click("button[data-view=confused]")
     page.click(".cell button:text-is('blast')")
     assert page.locator(".cell.done").count() == 1

@@ -20,6 +20,7 @@ from made import heed_interrupts
 
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
+from blastdet.core.types import Detections
 from blastdet.datasets.apply_corrections import replay_corrections
 from blastdet.datasets.corrections import read_corrections
 from blastdet.review.cells import VIEWS, compare_cells, in_view
@@ -333,3 +334,29 @@ def _until(holds, process, seconds: float = 240) -> None:
     while not holds():
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.5)
+
+
+def test_detections_to_fiftyone_and_back(fiftyone, loaded):
+    from blastdet.core.errors import FormatError
+
+    reviewed, dataset, _ = loaded
+    sample = reviewed.first()
+    truth = dataset.samples[0].truth
+    for after in (
+        Detections.from_fiftyone(sample, field="truth"),
+        Detections.from_fiftyone(sample.truth, (310, 250)),
+        Detections.from_fiftyone(truth.to_fiftyone((310, 250)), (310, 250)),
+    ):
+        np.testing.assert_allclose(after.boxes_xyxy, truth.boxes_xyxy, atol=1e-3)
+        np.testing.assert_array_equal(after.label, truth.label)
+        np.testing.assert_array_equal(after.score, truth.score)
+    with pytest.raises(FormatError, match=r"expected one field of detections, got .*truth"):
+        Detections.from_fiftyone(sample)
+    with pytest.raises(FormatError, match="expected a field of detections, got 'nothing'"):
+        Detections.from_fiftyone(sample, field="nothing")
+    with pytest.raises(FormatError, match="expected size_wh"):
+        Detections.from_fiftyone(sample.truth)
+    labels = fiftyone.Detections(detections=[fiftyone.Detection(label="Leukocyte", bounding_box=[0, 0, 0.5, 0.5])])
+    with pytest.raises(FormatError, match=r"Unknown classes: Leukocyte \(1\)"):
+        Detections.from_fiftyone(labels, (10, 10))
+    assert Detections.from_fiftyone(labels, (10, 10), {"Leukocyte": "wbc"}).label.tolist() == [1]

@@ -68,7 +68,7 @@ function choices(sample, cell, done) {
   return row;
 }
 
-const KINDS = { hit: "Match", confused: "Wrong class", missed: "Missed", false: "Not annotated" };
+const KINDS = { hit: "Hit", confused: "Confused", missed: "Missed", false: "False" };
 
 function describe(cell) {
   const parts = [KINDS[cell.kind]];
@@ -81,7 +81,7 @@ function describe(cell) {
 }
 
 const images = new Map();
-function image(sample) {
+function loadImage(sample) {
   if (!images.has(sample)) {
     images.set(sample, new Promise((done, fail) => {
       const image = new Image();
@@ -95,7 +95,7 @@ function image(sample) {
 
 async function paint(canvas, cell) {
   const sample = DATA.samples[cell.sample];
-  const image = await image(cell.sample);
+  const image = await loadImage(cell.sample);
   const [x1, y1, x2, y2] = cell.truth_box || cell.detected_box;
   const reach = Math.max((x2 - x1) * sample.mpp[0], (y2 - y1) * sample.mpp[1]) * 1.1; // µm, or pixels if the scale is unknown
   const left = (x1 + x2) / 2 - reach / sample.mpp[0], top = (y1 + y2) / 2 - reach / sample.mpp[1];
