@@ -1,4 +1,4 @@
-"""Four smears of discs with one error of each kind, for the page and for FiftyOne."""
+"""Four images of discs with one error of each kind, for the page and for FiftyOne."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def grid(n: int) -> np.ndarray:
 
 @pytest.fixture
 def made(tmp_path):
-    """Four smears of 20 discs, half of them called blasts; found as they are, except for one error of each kind."""
+    """Four images of 20 discs, half of them blasts; detections have one error of each kind."""
     smears, found = [], []
     boxes = grid(20)
     label = np.arange(20) % 2

@@ -1,4 +1,4 @@
-"""A session whose process or whose database is killed loses nothing: real MongoDB of its own, real process."""
+"""Nothing is lost if a session or its database is killed: with a real MongoDB and a real process."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _tag(uri: str, row: int, tag: str) -> None:
     subprocess.run([sys.executable, "-c", code], env=_environment(uri), check=True, capture_output=True, timeout=300)
 
 
-def test_a_killed_session_goes_on_and_a_killed_database_is_one_line(mongod, tmp_path):
+def test_a_killed_session_continues_and_a_killed_database_gives_a_one_line_error(mongod, tmp_path):
     database, uri = mongod
     file, ready = tmp_path / "corrections.jsonl", "Press Ctrl-C"
     first = _session(tmp_path, uri, "first")
@@ -80,7 +80,7 @@ def test_a_killed_session_goes_on_and_a_killed_database_is_one_line(mongod, tmp_
     _wait(file.is_file, first)
     first.kill()
     first.wait()
-    _tag(uri, 1, "ok")  # said while no session looked
+    _tag(uri, 1, "ok")  # while no session is running
     second = _session(tmp_path, uri, "second")
     _wait(lambda: len(read_corrections(file)) == 2, second)
     _wait(lambda: ready in (tmp_path / "second").read_text(), second)
@@ -92,7 +92,7 @@ def test_a_killed_session_goes_on_and_a_killed_database_is_one_line(mongod, tmp_
     assert [line.op for line in read_corrections(file)] == ["ignore", "ok"]
 
 
-def test_a_database_of_a_later_fiftyone_is_one_line(mongod, tmp_path):
+def test_the_database_of_a_later_fiftyone_gives_a_one_line_error(mongod, tmp_path):
     import pymongo
 
     _, uri = mongod

@@ -1,4 +1,4 @@
-"""Review: cells and views, corrections that come back, the page in a real browser, and what to label next."""
+"""Review: cells and views, export of corrections, the page in a real browser, and suggestions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from blastdet.review.suggest import suggest
 THRESHOLDS = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
 
 
-def test_views_show_each_kind_of_error_and_nothing_else(made):
+def test_each_view_shows_its_kind_of_error(made):
     dataset, predictions = made
     _, cells = compare_cells(dataset, predictions)
     shown = {name: [(c.sample, c.kind) for c in in_view(cells, name)] for name in VIEWS}
@@ -45,7 +45,7 @@ def test_views_show_each_kind_of_error_and_nothing_else(made):
     assert [c.detection for c in in_view(cells, "uncertain")] == [7]
 
 
-def test_cells_are_those_that_evaluate_counts(made):
+def test_cells_agree_with_the_confusion_matrix(made):
     dataset, predictions = made
     _, cells = compare_cells(dataset, predictions)
     matrix = confusion(dataset, predictions.candidates, ("blast", "wbc"), THRESHOLDS).matrix
@@ -55,7 +55,7 @@ def test_cells_are_those_that_evaluate_counts(made):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_swapped_labels_are_among_the_first(made, seed):
+def test_swapped_labels_rank_among_the_likely_label_errors(made, seed):
     """Of 5 % of labels that were swapped, at least half are in the first 10 % of the likely label errors."""
     dataset, predictions = made
     rng = np.random.default_rng(seed)
@@ -94,7 +94,7 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
     check_page(tmp_path / "nowhere")
 
 
-def test_pictures_that_nobody_annotated_are_suggested(made, tmp_path):
+def test_images_without_annotations_are_suggested(made, tmp_path):
     dataset, predictions = made
     plain = registry.read(dataset.root, "images")
     assert len(plain) == 4 and all(sample.truth is None for sample in plain)
@@ -133,7 +133,7 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
     assert "corrected by review: 80 cells before, 79 after; 1 confirmed, 1 deleted" in describe_data(written)["notes"]
 
 
-def test_a_folder_for_corrections_is_one_line(tmp_path, monkeypatch):
+def test_a_folder_for_corrections_gives_a_one_line_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["review", "--data", "x", "--weights", "default", "--out", str(tmp_path), "--port", "5999"]
     done = CliRunner().invoke(cli, words)
@@ -142,7 +142,7 @@ def test_a_folder_for_corrections_is_one_line(tmp_path, monkeypatch):
         append_corrections(tmp_path, [Correction("a", "b", "c", "0" * 64, (0, 0, 9, 9), "ok")])
 
 
-def test_cells_and_fields_that_are_there_twice(made):
+def test_duplicate_boxes_and_repeated_fields(made):
     dataset, predictions = made
     first = dataset.samples[0]
     again = Detections.concatenate([first.truth, Detections([first.truth.boxes_xyxy[3] + 2], label=[1])])
@@ -154,7 +154,7 @@ def test_cells_and_fields_that_are_there_twice(made):
     assert repeated_fields(dataset, ["a", "b", "c", "c"]) == [2, 3, 0, 1]
 
 
-def test_the_second_stage_looks_at_every_nucleated_cell(made):
+def test_the_second_stage_embeds_every_nucleated_cell(made):
     """The shipped classifier, at drawn discs, which are like nothing that it learnt."""
     dataset, predictions = made
     dataset, cells = compare_cells(dataset, predictions)
@@ -196,7 +196,7 @@ def test_the_second_stage_looks_at_every_nucleated_cell(made):
         (["--data", "x", "--weights", "default", "--out", "test.py"], "test.py: line 1: not JSON"),
     ],
 )
-def test_bad_usage_is_one_line(words, line, tmp_path, monkeypatch):
+def test_bad_usage_gives_a_one_line_error(words, line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test.py").write_text("print()\n")
     done = CliRunner().invoke(cli, ["review", *words])
@@ -243,7 +243,7 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     assert page.locator(".cell.done").count() == 1
     page.click("button[data-view=false]")
     page.click(".cell button:text-is('ignore')")
-    page.reload()  # the browser closed midway
+    page.reload()  # as after closing the browser
     assert page.inner_text("#count") == "2" and page.input_value("#who") == "Reviewer B"
     lines = _exported(page, tmp_path)
     assert {(line.who, line.op, line.new_class) for line in lines} == {
@@ -258,7 +258,7 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     assert page.inner_text("#count") == "1"
 
 
-def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_path):
+def test_boxes_are_moved_drawn_and_deleted_on_the_image(page, made, tmp_path):
     dataset, _ = made
     page.click("button[data-view=missed]")
     page.click(".cell canvas")
@@ -305,7 +305,7 @@ def test_boxes_are_moved_resized_drawn_and_deleted_on_the_smear(page, made, tmp_
     assert page.inner_text("#chosen") == "ignored"
 
 
-def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, chromium):
+def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, chromium):
     from playwright.sync_api import sync_playwright
 
     dataset, predictions = made
@@ -328,7 +328,7 @@ def test_what_is_to_be_ignored_is_shown_and_can_be_taken_back(made, tmp_path, ch
     assert not after.samples[0].truth.ignore.any() and counts == {"counted again": 1}
 
 
-def test_what_to_label_next_is_doubtful_and_unlike_what_is_there(made):
+def test_suggestions_are_uncertain_and_unlike_the_labelled_images(made):
     dataset, predictions = made
     odd = replace(dataset.samples[3], truth=None)
     write_image(odd.path, np.full((250, 310, 3), 90, np.uint8))
@@ -337,7 +337,7 @@ def test_what_to_label_next_is_doubtful_and_unlike_what_is_there(made):
     found[3] = found[3].with_columns(blast_probability=np.full(20, 0.5))
     dataset = replace(dataset, samples=(*dataset.samples[:2], plain, odd))
     chosen = suggest(dataset, replace(predictions, candidates=tuple(found)), 5)
-    assert [c.sample for c in chosen] == [3, 2]  # only those that nobody labelled
+    assert [c.sample for c in chosen] == [3, 2]  # only unlabelled images
     assert (
         "20 of 20 nucleated cells uncertain" in chosen[0].reason
         and "standard deviations from the nearest" in chosen[0].reason

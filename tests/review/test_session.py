@@ -1,4 +1,4 @@
-"""FiftyOne for real: its MongoDB, its App in a headless Chromium, and what is said there comes back."""
+"""FiftyOne with its MongoDB and its App in headless Chromium: views, and corrections made there."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def loaded(fiftyone, made):
     fiftyone.delete_dataset(reviewed.name)
 
 
-def test_smears_cells_and_views_are_there(loaded):
+def test_samples_cells_and_views_are_loaded(loaded):
     reviewed, _, cells = loaded
     assert len(reviewed) == 4 and reviewed.count("truth.detections") == 80
     for name, view in VIEWS.items():
@@ -75,7 +75,7 @@ def test_smears_cells_and_views_are_there(loaded):
     assert reviewed.load_saved_view("images with most errors first").first().errors == 1
 
 
-def test_cells_are_shown_one_by_one_the_most_telling_first(loaded):
+def test_single_cells_are_shown_in_the_order_of_the_view(loaded):
     reviewed, dataset, cells = loaded
     for name, view in VIEWS.items():
         expected = in_view(cells, name)
@@ -104,7 +104,7 @@ def test_fiftyones_own_evaluation_counts_as_ours_does(loaded):
     assert missed == ours["missed"] + ours["confused"]
 
 
-def test_every_cell_has_its_place_on_the_map(loaded):
+def test_every_cell_is_in_the_embedding(loaded):
     reviewed, _, cells = loaded
     assert MAP in reviewed.list_brain_runs()
     found = reviewed.load_brain_results(MAP)
@@ -112,7 +112,7 @@ def test_every_cell_has_its_place_on_the_map(loaded):
     assert sorted(found.label_ids) == sorted(reviewed.values("cells.detections.id", unwind=True))
 
 
-def test_a_session_of_the_same_name_goes_on(fiftyone, loaded, made):
+def test_a_session_of_the_same_name_continues(fiftyone, loaded, made):
     reviewed, dataset, cells = loaded
     sample = reviewed.first()
     sample.truth.detections[0].tags.append("ok")
@@ -125,7 +125,7 @@ def test_a_session_of_the_same_name_goes_on(fiftyone, loaded, made):
     assert len(anew) == 4 and anew.count_label_tags("truth") == {} and not anew.list_brain_runs()
 
 
-def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
+def test_corrections_of_every_kind_are_collected(loaded, tmp_path):
     from blastdet.review.fiftyone_session import Recorder, collect
 
     reviewed, dataset, _ = loaded
@@ -178,7 +178,7 @@ def test_what_was_said_comes_back_whatever_way_it_was_said(loaded, tmp_path):
     assert fewer == {key: number for key, number in counts.items() if key not in ("ignored", "confirmed")}
 
 
-def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_path):
+def test_an_ignored_region_stays_ignored_when_it_is_moved(fiftyone, made, tmp_path):
     from blastdet.review.fiftyone_session import Recorder
 
     dataset, predictions = made
@@ -201,7 +201,7 @@ def test_a_region_to_be_ignored_stays_one_when_it_is_moved(fiftyone, made, tmp_p
     fiftyone.delete_dataset(reviewed.name)
 
 
-def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
+def test_a_name_or_port_in_use_gives_a_one_line_error(fiftyone, loaded, made):
     reviewed, dataset, cells = loaded
     with pytest.raises(ReviewError, match="the database has a review of this name with other images"):
         load(fiftyone, reviewed.name, Review(dataset, cells, replace(made[1], about={"sha256": "other"})))
@@ -212,7 +212,7 @@ def test_a_name_in_use_and_a_port_in_use_are_one_line(fiftyone, loaded, made):
             check_port(taken.getsockname()[1])
 
 
-def test_a_database_that_cannot_be_reached_is_one_line(tmp_path):
+def test_an_unreachable_database_gives_a_one_line_error(tmp_path):
     words = ["review", "--data", str(Path(__file__).parents[2] / "datasets/demo/truth.json"), "--weights", "default"]
     uri = f"mongodb://127.0.0.1:{_free_port()}/?serverSelectionTimeoutMS=300"
     command = [sys.executable, "-m", "blastdet", *words, "--no-browser", "--database-uri", uri]
