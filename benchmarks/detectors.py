@@ -104,7 +104,7 @@ def size(run: Path) -> dict[str, float]:
     from blastdet.datasets.formats.registry import read
     from blastdet.inference.scale import scaled_size
     from blastdet.models.onnx_detector import padded_size
-    from blastdet.training.config import read_config
+    from blastdet.training.config_file import read_config
     from blastdet.training.detection.train import build
 
     card, sample = read_card(run / "weights"), read(DATA).samples[0]

@@ -1,7 +1,7 @@
-"""What the second stage adds to a smear of 2592 x 1944 pixels: python benchmarks/second_stage.py [n]
+"""Time that the second stage adds to an image of 2592 x 1944 pixels: python benchmarks/second_stage.py [n]
 
-A film is drawn at 0.1 µm/px and saved as JPEG. Timed in turns, models loaded: the first stage from file to boxes, scale
-given; and the second stage on as many white cells as asked for (60), those that were found, repeated if need be.
+A smear is rendered at 0.1 µm/px and saved as JPEG. Two times are measured in turns, with loaded models: the first stage
+from file to boxes, with a given scale; and the second stage on n white cells (60), detected ones, repeated if needed.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def export_for_peers() -> None:
     import torch
     from onnx import numpy_helper
 
-    from blastdet.training.config import read_config
+    from blastdet.training.config_file import read_config
     from blastdet.training.detection.train import build
 
     module = build(read_config(REPO / "configs/default.yaml")).module.eval().fuse()

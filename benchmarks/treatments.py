@@ -1,18 +1,18 @@
-"""What closes the gap between cell and film? The second stage, and its probes, on crops that were treated first.
+"""Stain normalisation and masking for the second stage, measured on cells and on negative controls.
 
     python benchmarks/treatments.py [NAME ...] [--runs runs/treatments] [--model small]
 
-After ``benchmarks/blasts.py`` has cut the crops. For each treatment the same five trainings on cells, on windows of the
-same fields without any nucleated cell, and on six numbers of the cell: what the windows tell, slide and film tell.
-A treatment that helps leaves the cell's AUROC where it is and lowers the other two.
+Needs the crops of ``benchmarks/blasts.py``. For each treatment there are five trainings on cells, on windows of the
+same fields without a nucleated cell, and on six numbers of the cell. What the windows predict comes from slide and
+background. A treatment that helps keeps the AUROC of cells and lowers the other two.
 
 - ``reinhard``: mean and spread of a crop in Lab brought to those of the average crop (E. Reinhard et al., "Color
   transfer between images", IEEE CG&A 2001).
 - ``macenko``: its two stain vectors and their amounts brought to those of the average crop (M. Macenko et al., "A
   method for normalizing histology slides for quantitative analysis", ISBI 2009).
 - ``jitter``: stain jitter 1.0 in training instead of 0.4.
-- ``masked``: nothing but the ellipse in the cell's box is shown; around it, the grey of empty film.
-- ``masked-jitter``, ``masked-reinhard``: two of them.
+- ``masked``: only the ellipse in the box of the cell is shown, on the grey of the background.
+- ``masked-jitter``, ``masked-reinhard``: combinations.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from blastdet.imaging.io import read_image, write_image
 from blastdet.training.classification.crop_samples import PAD
 
 Change = Callable[[RGB, CropRow, bool], RGB]
-"""A crop, its row, and whether it is a window of a probe -> what the classifier is shown."""
+"""A crop, its row, and whether it is a window of a negative control -> the crop that the classifier sees."""
 
-_RIM = 1.1  # boxes are drawn tightly, and cells are no ellipses
+_RIM = 1.1  # boxes are tight, and cells are not exact ellipses
 _MAX_OD = 2.5
 
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def treat(folder: Path, out: Path, change: Change, is_window: bool) -> None:
-    """The same crops, changed; made once."""
+    """Changed copies of crops, made once."""
     for name in SETS:
         if not (folder / name / TABLE).is_file() or (out / name / TABLE).is_file():
             continue
@@ -78,7 +78,7 @@ def treat(folder: Path, out: Path, change: Change, is_window: bool) -> None:
 
 
 def reinhard(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
-    """Mean and spread of the three channels of Lab as those of the average crop."""
+    """Mean and standard deviation of the three Lab channels set to those of the average crop."""
     lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).astype(np.float32)
     mean, spread = lab.mean(axis=(0, 1)), lab.std(axis=(0, 1)) + 1e-3
     wanted = average_crop()
@@ -87,7 +87,7 @@ def reinhard(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
 
 
 def macenko(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
-    """Stain vectors and their amounts as those of the average crop; a crop that shows no stain stays as it is."""
+    """Stain vectors and their amounts set to those of the average crop; a crop without stain is not changed."""
     density = optical_density(rgb)
     stains = stain_vectors(density)
     if stains is None:
@@ -100,7 +100,7 @@ def macenko(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
 
 
 def masked(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
-    """The ellipse in the cell's box, on the grey of empty film; in a window, the largest one that a box could hold."""
+    """The ellipse in the box of the cell, on the grey of the background; in a window, the largest possible one."""
     side = len(rgb)
     wh = np.array([1.0, 1.0])
     if not is_window:
@@ -113,7 +113,7 @@ def masked(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
 
 @dataclass(frozen=True)
 class AverageCrop:
-    """What treated crops are brought to."""
+    """Colours that treated crops are brought to."""
 
     lab_mean: np.ndarray
     lab_spread: np.ndarray
@@ -123,7 +123,7 @@ class AverageCrop:
 
 @cache
 def average_crop(n: int = 300) -> AverageCrop:
-    """Means over as many crops of each data set; no label is looked at."""
+    """Means over equally many crops of each dataset; labels are not used."""
     rng = np.random.default_rng(0)
     lab, stains, most = [], [], []
     for name in SETS:
@@ -148,7 +148,7 @@ def optical_density(rgb: RGB) -> np.ndarray:
 
 
 def stain_vectors(density: np.ndarray) -> np.ndarray | None:
-    """Two unit vectors (3, 2) of optical density, the redder stain first; None where hardly anything is stained."""
+    """Two unit vectors (3, 2) of optical density, the redder stain first; None if hardly anything is stained."""
     stained = density[(density > 0.15).all(axis=1)]
     if len(stained) < 30:
         return None
@@ -163,7 +163,7 @@ def stain_vectors(density: np.ndarray) -> np.ndarray | None:
 
 
 def amounts_of(density: np.ndarray, stains: np.ndarray) -> np.ndarray:
-    """How much of each stain (2, pixels)."""
+    """Amount of each stain (2, pixels)."""
     return np.maximum(np.linalg.lstsq(stains, density.T, rcond=None)[0], 0)
 
 
@@ -174,7 +174,7 @@ def both(first: Change, second: Change) -> Change:
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done to crops, and with what settings they are learnt."""
+    """A change of the crops, and training settings."""
 
     change: Change | None = None
     settings: tuple[str, ...] = ()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from blastdet.imaging.io import open_smear
     from blastdet.inference.model import Model, detect, load
     from blastdet.inference.result import Result
+    from blastdet.training.entry_points import calibrate, export, train
 
 __version__ = "0.2.0"
 
@@ -31,11 +32,14 @@ _PUBLIC = {
     "Model": "blastdet.inference.model",
     "Result": "blastdet.inference.result",
     "Sample": "blastdet.core.types",
+    "calibrate": "blastdet.training.entry_points",
     "compare": "blastdet.evaluation.comparison",
     "detect": "blastdet.inference.model",
     "evaluate": "blastdet.evaluation.evaluate",
+    "export": "blastdet.training.entry_points",
     "load": "blastdet.inference.model",
     "open_smear": "blastdet.imaging.io",
+    "train": "blastdet.training.entry_points",
 }
 
 __all__ = [
@@ -46,11 +50,14 @@ __all__ = [
     "Result",
     "Sample",
     "__version__",
+    "calibrate",
     "compare",
     "detect",
     "evaluate",
+    "export",
     "load",
     "open_smear",
+    "train",
 ]
 
 

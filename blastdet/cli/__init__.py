@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "data": "list and download public data sets",
     "synth": "render synthetic smears with exact ground truth",
     "train": "train a detector or classifier from a configuration",
+    "calibrate": "calibrate a blast classifier on clusters left out of training",
     "runs": "list training runs side by side",
     "export": "export a trained model again, also in lower precision",
     "evaluate": "measure a model, or detections from any source",
@@ -36,7 +37,7 @@ RENAMED = {"stress": "robustness"}
 
 _GROUPS: dict[str, tuple[str, ...]] = {
     "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
-    "model_commands": ("export", "runs", "train"),
+    "model_commands": ("calibrate", "export", "runs", "train"),
     "analysis_commands": ("compare", "detect", "evaluate", "review", "robustness"),
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}

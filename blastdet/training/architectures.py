@@ -1,4 +1,4 @@
-"""Training: the only rooms that import torch. What leaves them is an exported model with its card."""
+"""Names of the detectors that can be trained. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ MODELS: dict[str, str] = {
     "fasterrcnn_mobilenet": "blastdet.training.detection.faster_rcnn:FasterRcnn",
     "fasterrcnn_resnet50": "blastdet.training.detection.faster_rcnn:FasterRcnn",
 }
-"""Detector name -> ``module:class``, resolved on use; a class follows `blastdet.training.loop.engine.Trainable`."""
+"""Name of a detector -> ``module:class``, imported on use; the class follows `training.loop.engine.Trainable`."""

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from made import cell_picture, run_blastdet
+from made import cell_picture, run_in_process
 from PIL import Image
 
 from blastdet.cli import cli
@@ -89,12 +89,13 @@ def crops_folder(tmp_path_factory):
         writer = csv.DictWriter(stream, list(CropRow.__annotations__), restval="")
         writer.writeheader()
         writer.writerows(rows)
-    config = {"task": "classify", "name": "made", "label": "blast", "classes": ["blast", "wbc"], "val_share": 0.3}
+    config = {"task": "classify", "name": "made", "label": "blast", "classes": ["blast", "wbc"], "val_fraction": 0.3}
     config |= {
         "data": [{"path": "made", "licence": "none"}],
         "epochs": 10,
         "epoch_samples": 96,
         "warmup_epochs": 0.5,
+        "workers": 0,
         "lr": 0.003,
     }
     (root / "made.yaml").write_text(yaml.safe_dump(config))
@@ -104,6 +105,6 @@ def crops_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def crops_run(crops_folder):
     """Run folder of a network trained on them."""
-    text = run_blastdet(crops_folder, "train", "made.yaml", "--out", "run")
+    text = run_in_process(crops_folder, "train", "made.yaml", "--out", "run")
     assert "export equals the model within 0.0" in text
     return crops_folder / "run"

@@ -1,4 +1,4 @@
-"""Temperature, calibration error, operating threshold, unsure band and distance, each against an oracle."""
+"""Temperature, calibration error, operating threshold, unsure band and distance, each compared with an oracle."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _drawn(seed: int, n: int = 400, classes: int = 3) -> tuple[np.ndarray, np.nd
 
 @settings(deadline=None)  # scikit-learn is imported on first use
 @given(st.integers(0, 50))
-def test_figures_are_those_of_scikit_learn_with_classes_counted_alike(seed):
+def test_figures_are_those_of_scikit_learn_with_equal_class_weights(seed):
     logits, truth = _drawn(seed)
     weight = calibration.class_weights(truth)
     found = calibration.figures(logits, truth)
@@ -34,7 +34,7 @@ def test_figures_are_those_of_scikit_learn_with_classes_counted_alike(seed):
 
 
 @pytest.mark.parametrize("stretch", [0.25, 1.0, 3.0])
-def test_the_temperature_undoes_what_was_stretched(stretch):
+def test_the_temperature_reverts_a_scaling_of_logits(stretch):
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 2, (20000, 3))
     likely = calibration.softmax(logits.astype(np.float32))
@@ -42,7 +42,7 @@ def test_the_temperature_undoes_what_was_stretched(stretch):
     assert calibration.best_temperature((stretch * logits).astype(np.float32), truth) == pytest.approx(stretch, rel=0.1)
 
 
-def test_probabilities_that_are_right_have_no_calibration_error_and_bold_ones_do():
+def test_correct_probabilities_have_no_calibration_error_and_overconfident_ones_do():
     rng = np.random.default_rng(2)
     p = rng.random(40000)
     blast = rng.random(40000) < p
@@ -61,12 +61,12 @@ def test_slope_and_offset_are_those_of_logistic_regression(seed, slope, offset):
     found = calibration.platt(raw, blast, "cells drawn at random")
     oracle = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
     oracle.fit(logit[:, None], blast, sample_weight=600 * calibration.class_weights(blast.astype(int)))
-    if oracle.coef_[0, 0] > 0.01:  # ours never turns the order of cells around
+    if oracle.coef_[0, 0] > 0.01:  # ours never reverses the order of cells
         np.testing.assert_allclose(found.apply(raw), oracle.predict_proba(logit[:, None])[:, 1], atol=2e-3)
 
 
 @given(st.integers(0, 100), st.integers(5, 300))
-def test_the_threshold_keeps_the_sensitivity_and_no_higher_one_does(seed, n):
+def test_the_threshold_is_the_highest_that_keeps_the_sensitivity(seed, n):
     rng = np.random.default_rng(seed)
     blast = np.arange(n) % 2 == 0
     p = np.clip(rng.normal(0.4 + 0.3 * blast, 0.2), 0, 1)
@@ -88,7 +88,7 @@ def test_outside_the_unsure_band_few_are_wrong(seed):
 
 
 @pytest.mark.parametrize("n", [1, 50, 99, 1000])
-def test_few_other_cells_are_taken_for_erythroblasts_and_no_lower_threshold_keeps_to_that(n):
+def test_the_erythroblast_threshold_is_the_lowest_with_few_false_positives(n):
     rng = np.random.default_rng(n)
     other, p = rng.random(2 * n) < 0.5, rng.random(2 * n).round(3)
     other[0] = True

@@ -12,7 +12,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from made import cell_picture, kill_after_an_epoch, run_blastdet
+from made import cell_picture, kill_after_an_epoch, run_in_process
 from PIL import Image
 
 from blastdet.core.errors import ConfigError, FormatError, WeightsError
@@ -21,7 +21,8 @@ from blastdet.datasets.crop_dataset import CropRow, read_table
 from blastdet.models.classifier import framed, load_classifier, prepare
 from blastdet.training.classification import cnn
 from blastdet.training.classification.crop_samples import CropEpoch, folds, label_of, load_crops, split, without_fold
-from blastdet.training.config import ClassifyConfig, read_any, read_config
+from blastdet.training.config import ClassifyConfig
+from blastdet.training.config_file import read_any, read_config
 from blastdet.training.detection.faster_rcnn import FasterRcnn
 from blastdet.training.loop import engine
 from blastdet.training.loop.initial_weights import read_tensors, take_weights
@@ -50,8 +51,8 @@ def test_it_learns_and_its_card_says_how_to_feed_it(run, folder):
     assert (found.distance > 0).all()
 
 
-def test_its_card_tells_where_it_is_sure(run):
-    """Cells apart by far: all blasts are called, no other is, and what is no cell is far from all that was learnt."""
+def test_its_card_has_a_rejection_rule(run):
+    """Well separated cells: all blasts are called, no other cell is, and stripes are far from the training data."""
     card, model, rng = read_card(run / "weights"), load_classifier(run / "weights"), np.random.default_rng(3)
     assert card.unsure is not None and card.unsure.low <= card.unsure.high
     kinds = ["blast", "wbc"] * 20
@@ -77,8 +78,8 @@ def test_a_card_may_calibrate_once_more(run, tmp_path):
     np.testing.assert_array_equal(after.distance, before.distance)
 
 
-def test_the_same_crop_at_another_resolution_is_the_samecell_picture(run):
-    """A PBC crop taken down to the resolution of ALL fields must not change its mind."""
+def test_the_same_crop_at_another_resolution_has_the_same_result(run):
+    """A PBC crop downsampled to the resolution of the ALL fields."""
     model, rng = load_classifier(run / "weights"), np.random.default_rng(2)
     fine = [cell_picture(kind, rng, 200) for kind in ("blast", "wbc") * 10]
     coarse = [np.asarray(Image.fromarray(rgb).resize((40, 40), Image.Resampling.BOX)) for rgb in fine]
@@ -86,7 +87,7 @@ def test_the_same_crop_at_another_resolution_is_the_samecell_picture(run):
     assert np.median(moved) < 0.1
 
 
-def test_one_pixel_no_crop_and_a_large_one(run):
+def test_crops_of_one_pixel_no_crops_and_large_crops(run):
     model = load_classifier(run / "weights")
     assert [part.shape for part in model([], [])] == [(0, 2), (0,)]
     odd = [np.full((n, n, 3), 200, np.uint8) for n in (1, 2, 500)]
@@ -95,16 +96,16 @@ def test_one_pixel_no_crop_and_a_large_one(run):
 
 def test_killed_and_resumed_equals_uninterrupted(run, folder):
     kill_after_an_epoch(folder, "again", "made.yaml")
-    run_blastdet(folder, "train", "made.yaml", "--out", "again", "--resume")
+    run_in_process(folder, "train", "made.yaml", "--out", "again", "--resume")
     a, b = (torch.load(folder / name / "last.pt", weights_only=True)["ema"] for name in ("run", "again"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_detector_is_no_classifier_and_the_reverse(run, folder):
+def test_a_detector_is_not_a_classifier_and_vice_versa(run, folder):
     with pytest.raises(WeightsError, match="to detect found, to classify expected"):
         load_classifier("default")
     (folder / "smear.png").write_bytes((folder / "made/000.png").read_bytes())
-    text = run_blastdet(folder, "detect", "smear.png", "--weights", "run/weights", "--mpp", "0.2", code=2)
+    text = run_in_process(folder, "detect", "smear.png", "--weights", "run/weights", "--mpp", "0.2", code=2)
     assert "to classify found, to detect expected" in text
 
 
@@ -112,36 +113,39 @@ def test_a_detector_is_no_classifier_and_the_reverse(run, folder):
     ("setting", "line"),
     [
         ("classes=[blast,erythroblast]", "no crop of ['erythroblast'] to train on"),
-        ("model=nothing", "nothing found, small or a classifier of torchvision expected"),
-        ("model=fasterrcnn_resnet50_fpn", "a classifier of torchvision expected"),
+        ("model=nothing", "expected small or a classifier of torchvision, got nothing"),
+        ("model=fasterrcnn_resnet50_fpn", "expected small or a classifier of torchvision"),
         ("data.0.path=nowhere", "nowhere"),
-        ("classes=[blast,blast]", "named twice"),
+        ("classes=[blast,blast]", "listed twice"),
         ("side=50", "side"),
-        ("model=squeezenet1_1", "a network that ends in a linear layer expected"),
-        ("model=vit_b_16", "side: 64 found, another expected by vit_b_16"),
+        ("model=squeezenet1_1", "expected a network with a linear layer at its end"),
+        ("model=vit_b_16", "side: vit_b_16 does not accept 64 pixels"),
         ("fold=[50,1000]", "no cluster of crops is in that fold"),
-        ("data=[{path: made},{path: made}]", "2 folders named made found"),
-        ("data.0.share=5e-324", "share"),
+        ("data=[{path: made},{path: made}]", "got 2 named made"),
+        ("data.0.sampling_weight=5e-324", "sampling_weight"),
     ],
 )
 def test_bad_settings_are_one_line(folder, setting, line):
-    text = run_blastdet(folder, "train", "made.yaml", "--out", "bad", "--set", setting, code=2)
+    text = run_in_process(folder, "train", "made.yaml", "--out", "bad", "--set", setting, code=2)
     assert line in text and "Traceback" not in text
     (folder / "bad/config.yaml").unlink(missing_ok=True)
 
 
-def test_a_model_of_a_shortcut_probe_says_so_and_is_not_mixed_with_cells(folder):
+def test_a_model_of_a_negative_control_says_so_and_is_not_mixed_with_cells(folder):
     shutil.copytree(folder / "made", folder / "probe")
     (folder / "probe/crops.json").write_text('{"probe": "covered"}')
     words = ("train", "made.yaml", "--set", "epochs=1", "--out")
-    text = run_blastdet(folder, *words, "mixed", "--data", "made", "--data", "probe", code=2)
-    assert "crops cut in different ways found (colour 'as it is', probe covered; colour 'as it is', probe none)" in text
-    run_blastdet(folder, *words, "probed", "--data", "probe")
+    text = run_in_process(folder, *words, "mixed", "--data", "made", "--data", "probe", code=2)
+    assert (
+        "expected crops cut with the same settings, got colour 'as it is', probe covered; colour 'as it is', probe none"
+        in text
+    )
+    run_in_process(folder, *words, "probed", "--data", "probe")
     card = read_card(folder / "probed/weights")
-    assert "Trained on a shortcut probe (covered)" in card.limits[-1]
+    assert "Trained on a negative control (covered)" in card.limits[-1]
     assert 0 <= {metric.metric: metric.value for metric in card.metrics}["AUROC of blast"] <= 1
     (folder / "probe/crops.json").write_text('{"probe": "none such"}')
-    text = run_blastdet(folder, *words, "bad", "--data", "probe", code=2)
+    text = run_in_process(folder, *words, "bad", "--data", "probe", code=2)
     assert "probe 'none such' found, one of covered, elsewhere or none expected" in text
 
 
@@ -153,10 +157,10 @@ def test_a_model_of_a_shortcut_probe_says_so_and_is_not_mixed_with_cells(folder)
         ("score", "nan", "line 2: numbers expected"),
         ("crop", "001.png", "line 3: 001.png: no such crop"),  # named twice
         ("crop", "x" * 300, "no such crop"),
-        ("mpp", "99", "a square of 500 µm at most expected"),
+        ("mpp", "99", "expected a square of at most 500 µm"),
     ],
 )
-def test_a_table_that_tells_nonsense_is_one_line(folder, column, value, line):
+def test_a_faulty_table_is_one_line(folder, column, value, line):
     shutil.copytree(folder / "made", folder / "odd", dirs_exist_ok=True)
     rows = list(csv.DictReader((folder / "made/crops.csv").read_text().splitlines()))
     rows[0][column] = value
@@ -175,7 +179,7 @@ def read_config_of(folder, **changes):
     return ClassifyConfig.model_validate(given)
 
 
-def test_folders_that_only_validate_are_cut_alike_too(folder):
+def test_folders_for_validation_only_must_be_cut_alike(folder):
     shutil.copytree(folder / "made", folder / "held", dirs_exist_ok=True)
     text = (folder / "held/crops.csv").read_text().splitlines()
     column = text[0].split(",").index("split")
@@ -183,11 +187,11 @@ def test_folders_that_only_validate_are_cut_alike_too(folder):
     lines = [rows[0]] + [[*row[:column], "val", *row[column + 1 :]] for row in rows[1:]]
     (folder / "held/crops.csv").write_text("\n".join(",".join(row) for row in lines) + "\n")
     (folder / "held/crops.json").write_text('{"colour": "canonical"}')
-    with pytest.raises(ConfigError, match="cut in different ways"):
+    with pytest.raises(ConfigError, match="cut with the same settings"):
         load_crops(read_config_of(folder, data=[{"path": "made"}, {"path": "held"}]), folder)
 
 
-def test_few_crops_to_validate_on_are_told(folder):
+def test_few_crops_to_validate_on_are_noted(folder):
     notes = load_crops(read_config_of(folder), folder).notes
     assert any("few crops to validate on (" in line and "blast" in line for line in notes)
 
@@ -203,11 +207,11 @@ def test_no_sample_is_alone_in_the_last_batch(length, batch, sizes):
 
 def test_a_training_that_diverges_says_so(folder):
     words = ("--set", "epochs=1", "--set", "lr=1e6", "--set", "warmup_epochs=0", "--set", "ema=0")
-    text = run_blastdet(folder, "train", "made.yaml", "--out", "wild", *words, code=2)
+    text = run_in_process(folder, "train", "made.yaml", "--out", "wild", *words, code=2)
     assert "lower lr" in text or "training: loss nan" in text, text
 
 
-def test_answers_that_are_no_probabilities_are_one_line(run, tmp_path):
+def test_outputs_that_are_not_probabilities_are_one_line(run, tmp_path):
     folder = shutil.copytree(run / "weights", tmp_path / "odd")
     card = read_card(folder)
     write_card(card.model_copy(update={"input": card.input.model_copy(update={"mean": (float("nan"),) * 3})}), folder)
@@ -228,7 +232,7 @@ def _row(**changes) -> CropRow:
 @pytest.mark.parametrize(
     ("row", "label"),
     [
-        (_row(label="wbc", smear_label="pro"), "wbc"),  # what a person said of the cell counts
+        (_row(label="wbc", smear_label="pro"), "wbc"),  # a label of the cell takes precedence
         (_row(smear_label="pro"), "blast"),
         (_row(smear_label="benign"), "wbc"),
         (_row(label="wbc", cell_type="erythroblast"), "erythroblast"),
@@ -236,7 +240,7 @@ def _row(**changes) -> CropRow:
         (_row(), ""),
     ],
 )
-def test_what_a_crop_teaches(row, label):
+def test_the_target_of_a_crop(row, label):
     assert label_of(row, "blast") == label
 
 
@@ -267,7 +271,7 @@ def test_a_published_val_split_is_kept():
     assert [row.crop for row in held] == ["1"] and [row.crop for row in train] == ["2"]
 
 
-def test_classes_are_drawn_alike_and_samples_depend_on_nothing_else(folder):
+def test_classes_are_balanced_and_samples_reproducible(folder):
     config = read_any(folder / "made.yaml", ["epoch_samples=400"])
     assert isinstance(config, ClassifyConfig)
     data = load_crops(config, folder)
@@ -327,11 +331,11 @@ def test_our_own_network_is_small():
 
 
 def test_a_trained_backbone_starts_faster_rcnn(folder, tmp_path):
-    """``--init`` of the first stage takes what the second learnt from crops."""
+    """``--init`` of a detector reads the weights of a classifier of crops."""
     learner = cnn.CropClassifier("mobilenet_v3_large", 2, 64)
     torch.save({"ema": learner.module.state_dict()}, tmp_path / "best.pt")
     detector = FasterRcnn("fasterrcnn_mobilenet", 3, 0.3)
-    assert "tensors taken" in take_weights(detector.module, tmp_path / "best.pt")
+    assert "tensors initialised" in take_weights(detector.module, tmp_path / "best.pt")
     name = "features.0.0.weight"
     torch.testing.assert_close(detector.module.backbone.body["0"][0].weight, read_tensors(tmp_path / "best.pt")[name])
 
@@ -340,6 +344,6 @@ def test_tables_written_by_crops_are_read(folder):
     assert len(read_table(folder / "made")) == 40
 
 
-def test_a_classifiers_configuration_is_no_detectors(folder):
-    with pytest.raises(ConfigError, match="task: classify found, detect expected"):
+def test_the_configuration_of_a_classifier_is_not_one_of_a_detector(folder):
+    with pytest.raises(ConfigError, match="task: expected detect, got classify"):
         read_config(folder / "made.yaml")

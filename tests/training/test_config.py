@@ -1,14 +1,17 @@
-"""A configuration describes a run completely; what is wrong with it is said in one line."""
+"""Configurations describe a run completely; an error in one is reported in one line."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 
 from blastdet.core.errors import ConfigError
-from blastdet.training.config import TrainConfig, expand, read_any, read_config, to_yaml
+from blastdet.training.config import ClassifyConfig, TrainConfig
+from blastdet.training.config_file import expand, read_any, read_config, to_yaml, with_current_names
 
 REPO = Path(__file__).parents[2]
 MINIMAL = {"name": "x", "mpp": 0.2, "data": [{"path": "here"}]}
@@ -31,16 +34,16 @@ def test_shipped_configurations_are_valid_and_survive_a_round_trip(path, tmp_pat
 
 
 def test_overrides_reach_inside(tmp_path):
-    words = ["epochs=3", "augment.mosaic=0", "data.0.share=2.5", "leave_out=[a, b]"]
+    words = ["epochs=3", "augment.mosaic=0", "data.0.sampling_weight=2.5", "leave_out=[a, b]"]
     config = read_config(_write(tmp_path, MINIMAL), words)
-    assert (config.epochs, config.augment.mosaic, config.data[0].share) == (3, 0, 2.5)
+    assert (config.epochs, config.augment.mosaic, config.data[0].sampling_weight) == (3, 0, 2.5)
     assert config.leave_out == ("a", "b")
 
 
-def test_data_of_ones_own_take_the_place_of_what_is_named(tmp_path, monkeypatch):
+def test_datasets_given_replace_those_of_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = read_any(_write(tmp_path, MINIMAL), ["data.1.share=2"], [Path("mine"), Path("more")])
-    assert [(item.path, item.split, item.share) for item in config.data] == [
+    config = read_any(_write(tmp_path, MINIMAL), ["data.1.sampling_weight=2"], [Path("mine"), Path("more")])
+    assert [(item.path, item.split, item.sampling_weight) for item in config.data] == [
         (str(tmp_path / "mine"), "auto", 1),
         (str(tmp_path / "more"), "auto", 2),
     ]
@@ -53,15 +56,15 @@ def test_data_of_ones_own_take_the_place_of_what_is_named(tmp_path, monkeypatch)
     ("change", "line"),
     [
         ({"epochs": 0}, "epochs: Input should be greater than or equal to 1"),
-        ({"classes": ["wbc", "dog"]}, "classes: Value error, .'dog'. found"),
-        ({"crop": 100}, "crop: Value error, 100 found, a multiple of 32 expected"),
-        ({"flavour": 1}, "flavour: no such entry"),
+        ({"classes": ["wbc", "dog"]}, "classes: expected some of .*, got .'dog'."),
+        ({"crop": 100}, "crop: expected a multiple of 32, got 100"),
+        ({"flavour": 1}, "flavour: unknown entry"),
         ({"data": []}, "data: Tuple should have at least 1 item"),
         ({"mpp": -0.1}, "mpp: Input should be greater than 0"),
         ({"augment": {"mosaic": 2}}, "augment.mosaic: Input should be less"),
     ],
 )
-def test_a_wrong_entry_is_named(tmp_path, change, line):
+def test_an_error_names_the_entry(tmp_path, change, line):
     with pytest.raises(ConfigError, match=line) as caught:
         read_config(_write(tmp_path, MINIMAL | change))
     assert "\n" not in str(caught.value)
@@ -69,9 +72,13 @@ def test_a_wrong_entry_is_named(tmp_path, change, line):
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [("[1, 2]", "list found, a mapping"), ("a: [", "not YAML"), ("", "NoneType found, a mapping")],
+    [
+        ("[1, 2]", "expected a mapping of settings, got list"),
+        ("a: [", "not YAML"),
+        ("", "expected a mapping of settings, got NoneType"),
+    ],
 )
-def test_a_file_that_is_no_configuration(tmp_path, content, line):
+def test_a_file_that_is_not_a_configuration(tmp_path, content, line):
     with pytest.raises(ConfigError, match=line) as caught:
         read_config(_write(tmp_path, content))
     assert "\n" not in str(caught.value)
@@ -82,10 +89,51 @@ def test_a_missing_file(tmp_path):
         read_config(tmp_path / "none.yaml")
 
 
-@pytest.mark.parametrize("words", ["epochs", "data.7.share=1", "name.x=1", "data.x=1"])
+@pytest.mark.parametrize("words", ["epochs", "data.7.sampling_weight=1", "name.x=1", "data.x=1"])
 def test_an_override_that_fits_nothing(tmp_path, words):
     with pytest.raises(ConfigError, match=f"--set {words}"):
         read_config(_write(tmp_path, MINIMAL), [words])
+
+
+OLD = {"augment": {"paste": 0.5, "pile": 0.25, "squeeze": 0.2}, "data": [{"path": "a", "share": 2}]}
+
+
+def test_entries_of_version_0_1_are_read_with_a_note(tmp_path):
+    notes = []
+    config = read_any(_write(tmp_path, MINIMAL | OLD), ["augment.paste=0.1", "data.0.share=3"], note=notes.append)
+    assert (config.augment.copy_paste, config.augment.rbc_overlap, config.augment.aspect_jitter) == (0.1, 0.25, 0.2)
+    assert config.data[0].sampling_weight == 3
+    assert notes == [
+        "note: augment.paste is now augment.copy_paste",
+        "note: augment.pile is now augment.rbc_overlap",
+        "note: augment.squeeze is now augment.aspect_jitter",
+        "note: share is now sampling_weight",
+    ]
+    notes.clear()
+    crops = {"task": "classify", "name": "c", "label": "blast", "classes": ["blast", "wbc"], "val_share": 0.3}
+    config = read_any(_write(tmp_path, crops | {"data": OLD["data"]}), note=notes.append)
+    assert (config.val_fraction, config.data[0].sampling_weight) == (0.3, 2) and len(notes) == 2
+
+
+def test_the_cards_of_shipped_models_have_configurations_of_today_once_renamed():
+    for path in sorted((REPO / "weights").glob("*/card.json")):
+        content = with_current_names(json.loads(path.read_text())["training"]["config"])
+        kind = ClassifyConfig if content.get("task") == "classify" else TrainConfig
+        assert kind.model_validate(content).name == content["name"]
+
+
+def test_paths_are_expanded_without_a_change_to_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("BLASTDET_DATA", raising=False)
+    before = dict(os.environ)
+    expand("${BLASTDET_DATA}/bccd", tmp_path)
+    assert dict(os.environ) == before
+
+
+def test_folds_need_a_blast_probability():
+    crops = {"task": "classify", "name": "c", "label": "cell_type", "classes": ["a", "b"], "data": [{"path": "x"}]}
+    for change in ({"folds": 3}, {"folds": 3, "fold": [0, 3]}):
+        with pytest.raises(ValueError, match="folds"):
+            ClassifyConfig.model_validate(crops | change)
 
 
 def test_classes_come_in_canonical_order():
@@ -112,10 +160,10 @@ def test_a_configuration_extends_another_over_two_steps(tmp_path):
     ("text", "line"),
     [
         ("extends: self.yaml", "self.yaml extends this file in turn"),
-        ("extends: gone.yaml", "which"),
-        ("extends: [a.yaml]", "the name of one file beside it expected"),
-        ("extends: null", "the name of one file beside it expected"),
-        ('extends: "a\\0b"', "the name of one file beside it expected"),
+        ("extends: gone.yaml", "extended by"),
+        ("extends: [a.yaml]", "expected the name of one file beside it"),
+        ("extends: null", "expected the name of one file beside it"),
+        ('extends: "a\\0b"', "expected the name of one file beside it"),
     ],
 )
 def test_what_cannot_be_extended_is_one_line(tmp_path, text, line):

@@ -1,4 +1,4 @@
-"""Pasted cells: where their class is known, boxed to the pixel, and never over another white cell."""
+"""Pasted cells are placed where their class is known, have exact boxes, and hide no white cell."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blastdet.core import boxes
-from blastdet.training.detection.copy_paste import Donors, paste, pile
-from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, TrainingSample
+from blastdet.training.detection.copy_paste import Donors, copy_paste, rbc_overlap
+from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, TrainingImage, TrainingSample
 
 LIGHT = 230
 
@@ -18,7 +18,7 @@ def _donor(label=0, box=(20, 20, 60, 56)):
     x1, y1, x2, y2 = box
     rgb[y1:y2, x1:x2] = (90, 40, 140)
     xyxy = np.array([box], np.float32)
-    return Picture(rgb, xyxy, np.array([label]), np.ones(3, bool), np.empty((0, 4), np.float32), 1.0, "donor")
+    return TrainingImage(rgb, xyxy, np.array([label]), np.ones(3, bool), np.empty((0, 4), np.float32), 1.0, "donor")
 
 
 def _film(xyxy=(), label=(), side=192):
@@ -27,16 +27,16 @@ def _film(xyxy=(), label=(), side=192):
     return TrainingSample(rgb, np.array(xyxy, np.float32).reshape(-1, 4), np.array(label, np.int64), known)
 
 
-def _paste(sample, seed, donor=None):
+def _pasted(sample, seed, donor=None):
     donors = Donors([donor or _donor()], np.ones(1), [0])
-    return paste(sample, donors, (0.7, 1.4), np.random.default_rng(seed))
+    return copy_paste(sample, donors, (0.7, 1.4), np.random.default_rng(seed))
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
 def test_every_pasted_cell_is_dark_and_boxed(seed):
     before = _film([[80, 80, 120, 120]], [0])
-    after = _paste(before, seed)
+    after = _pasted(before, seed)
     assert 2 <= len(after.boxes_xyxy) <= 4
     changed = (after.rgb != before.rgb).any(axis=2)
     for x1, y1, x2, y2 in after.boxes_xyxy[1:].astype(int):
@@ -50,7 +50,7 @@ def test_every_pasted_cell_is_dark_and_boxed(seed):
 @given(st.integers(0, 10_000))
 @settings(max_examples=60, deadline=None)
 def test_no_white_cell_hides_another_and_hidden_red_cells_lose_their_box(seed):
-    after = _paste(_film([[70, 70, 110, 110], [0, 0, 24, 24], [150, 150, 174, 174]], [0, 1, 1]), seed)
+    after = _pasted(_film([[70, 70, 110, 110], [0, 0, 24, 24], [150, 150, 174, 174]], [0, 1, 1]), seed)
     white = after.boxes_xyxy[after.label == 0]
     for i in range(len(white)):
         for j in range(i):
@@ -64,27 +64,27 @@ def test_no_white_cell_hides_another_and_hidden_red_cells_lose_their_box(seed):
             assert shared < 0.6 * boxes.area(red[None])[0] + 1e-3
 
 
-def test_nothing_is_pasted_where_the_class_is_unknown_or_beside_the_picture():
+def test_nothing_is_pasted_where_the_class_is_unknown_or_on_padding():
     unknown = _film()
     unknown.known[0] = False
     padding = _film()
     padding.rgb[:] = PAD
     for seed in range(40):
-        assert not len(_paste(unknown, seed).label)
-        assert not len(_paste(padding, seed).label)
+        assert not len(_pasted(unknown, seed).label)
+        assert not len(_pasted(padding, seed).label)
 
 
-def test_cells_cut_by_the_border_and_other_classes_are_no_donors():
+def test_cells_cut_by_the_border_and_other_classes_are_not_copied():
     for donor in (_donor(label=1), _donor(box=(0, 20, 40, 56)), _donor(box=(70, 20, 99, 89))):
         sample = _film()
-        assert _paste(sample, 0, donor) is sample
+        assert _pasted(sample, 0, donor) is sample
 
 
 def test_half_the_cells_touch_a_white_cell():
     centre = np.array([[76, 76, 116, 116]], np.float32)
     touching = pasted = 0
     for seed in range(200):
-        after = _paste(_film(centre, [0]), seed)
+        after = _pasted(_film(centre, [0]), seed)
         grown = after.boxes_xyxy[1:] + np.array([-3, -3, 3, 3])
         pasted += len(grown)
         touching += int((boxes.iou_matrix(grown, centre)[:, 0] > 0).sum())
@@ -93,12 +93,12 @@ def test_half_the_cells_touch_a_white_cell():
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=40, deadline=None)
-def test_piles_are_boxed_red_cells_that_let_light_through_and_spare_white_cells(seed):
+def test_overlapping_red_cells_are_boxed_translucent_and_spare_white_cells(seed):
     before = _film([[80, 80, 120, 120]], [0])
     donors = Donors([_donor(label=1)], np.ones(1), [1])
-    after = pile(before, donors, [0], (0.7, 1.4), np.random.default_rng(seed))
+    after = rbc_overlap(before, donors, [0], (0.7, 1.4), np.random.default_rng(seed))
     assert (after.label == 0).sum() == 1 and set(after.label) <= {0, 1}
-    assert (after.rgb <= before.rgb).all(), "a red cell on the film cannot make it brighter"
+    assert (after.rgb <= before.rgb).all(), "a red cell cannot make the image brighter"
     changed = (after.rgb != before.rgb).any(axis=2)
     white = np.zeros_like(changed)
     white[80:120, 80:120] = True
@@ -109,6 +109,6 @@ def test_piles_are_boxed_red_cells_that_let_light_through_and_spare_white_cells(
 
 def test_without_donors_nothing_is_pasted():
     sample = _film()
-    nobody = Donors([_donor(label=2)], np.ones(1), [0])
-    assert paste(sample, nobody, (1, 1), np.random.default_rng(0)) is sample
-    assert pile(sample, nobody, [0], (1, 1), np.random.default_rng(0)) is sample
+    none = Donors([_donor(label=2)], np.ones(1), [0])
+    assert copy_paste(sample, none, (1, 1), np.random.default_rng(0)) is sample
+    assert rbc_overlap(sample, none, [0], (1, 1), np.random.default_rng(0)) is sample

@@ -1,4 +1,4 @@
-"""The real loop on a tiny set: it trains, exports what torch computes, and resumes as if never killed."""
+"""The training loop on a tiny dataset: it trains, exports what torch computes, and resumes exactly."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from blastdet.core.model_card import read_card, sha256_of
 from blastdet.datasets.corrections import Correction, append_corrections
 from blastdet.datasets.formats import registry
 from blastdet.models.detector import load_detector
-from blastdet.training.config import read_config
-from blastdet.training.detection import train as run_module
+from blastdet.training.config_file import read_config
 from blastdet.training.detection.samples import TrainingSample
-from blastdet.training.detection.train import build, pick_device, run_training
+from blastdet.training.detection.train import build, train_detector
 from blastdet.training.detection.training_data import fingerprint
 from blastdet.training.detection.yolo_network import Yolo
-from blastdet.training.loop import checkpoints, engine, run_record
+from blastdet.training.loop import checkpoints, engine, run_record, session
 from blastdet.training.loop.run_folder import started
 from blastdet.training.loop.run_list import summarise
+from blastdet.training.loop.session import pick_device
 
 REPO = Path(__file__).parents[2]
 
@@ -71,8 +71,8 @@ def test_killed_and_resumed_equals_uninterrupted(trained, films, _train):
         assert {k: v for k, v in old.items() if k != "seconds"} == {k: v for k, v in new.items() if k != "seconds"}
 
 
-def test_what_a_review_exports_trains(films, blastdet):
-    """Corrections are replayed, the data set is written, and its path is all that a training needs."""
+def test_a_dataset_exported_by_review_can_be_trained_on(films, blastdet):
+    """Corrections are applied, the dataset is written, and its path is sufficient for a training."""
     dataset = registry.read(films / "films/truth.json")
     sample = dataset.samples[0]
     words = {
@@ -83,8 +83,8 @@ def test_what_a_review_exports_trains(films, blastdet):
     }
     gone = Correction(**words, box_xyxy=tuple(sample.truth.boxes_xyxy[0].tolist()), op="delete", old_class="wbc")
     append_corrections(films / "c.jsonl", [gone])
-    told = blastdet("review", "export", "--data", "films/truth.json", "--corrections", "c.jsonl", "corrected")
-    assert "1 deleted" in told.stdout
+    exported = blastdet("review", "export", "--data", "films/truth.json", "--corrections", "c.jsonl", "corrected")
+    assert "1 deleted" in exported.stdout
     run = blastdet("train", "tiny.yaml", "--data", "corrected", "--out", "of-corrected", "--set", "epochs=1")
     assert "corrected by review" in run.stdout and "1 deleted" in run.stdout
     (source,) = read_card(films / "of-corrected/weights").training.data
@@ -95,25 +95,25 @@ def test_what_a_review_exports_trains(films, blastdet):
     card = read_card(films / "runs/default-corrected/weights")
     assert card.training.config["model"] == "yolov5p2n" and len(card.training.data) == 1
     run = blastdet("train", code=2)
-    assert "CONFIG or --data expected" in run.stderr
+    assert "Expected CONFIG or --data" in run.stderr
 
 
 def test_a_second_run_does_not_overwrite_the_first(trained, films, _train):
     run = _train(films, "whole", code=2)
-    assert "holds a run already; use --resume" in run.stderr
+    assert "contains a run already. Pass --resume" in run.stderr
 
 
-def test_resume_wants_the_same_configuration(trained, films, _train):
+def test_resume_needs_the_same_configuration(trained, films, _train):
     run = _train(films, "whole", "--resume", "--set", "lr=0.5", code=2)
-    assert "differs from the configuration given in lr;" in run.stderr
+    assert "differs from the given configuration in lr;" in run.stderr
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "metrics.csv", "weights/mine.txt"])
-def test_a_folder_of_somebody_is_left_as_it_is(trained, films, tmp_path, _train, name):
+def test_a_folder_with_other_files_is_not_touched(trained, films, tmp_path, _train, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     run = _train(films, tmp_path, code=2)
-    assert "in the way of a new run" in run.stderr
+    assert "not part of a run" in run.stderr
     assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["mine"]
 
 
@@ -122,7 +122,7 @@ def test_a_training_that_cannot_start_leaves_nothing(films, tmp_path, _train):
     _train(films, tmp_path / "run", "--resume", code=2)
     assert not (tmp_path / "run").exists()
     (tmp_path / "file").write_text("")
-    assert "a file found, a folder for the run expected" in _train(films, tmp_path / "file", code=2).stderr
+    assert "expected a folder for the run, got a file" in _train(films, tmp_path / "file", code=2).stderr
 
 
 def _copy_of(trained, folder):
@@ -137,18 +137,16 @@ def test_killed_between_checkpoint_and_its_sha256(trained, films, tmp_path, _tra
     assert "resuming after epoch 3" in _train(films, tmp_path, "--resume").stdout
 
 
-def test_data_that_changed_are_not_resumed_with(trained, films, tmp_path, _train):
+def test_a_run_is_not_resumed_with_changed_data(trained, films, tmp_path, _train):
     _copy_of(trained, tmp_path)
     path = tmp_path / "sources.json"
     (source,) = json.loads(path.read_text())
     path.write_text(path.read_text().replace(source["fingerprint"], "0" * 64))
-    assert (
-        f"{source['name']}: its pictures or labels have changed" in _train(films, tmp_path, "--resume", code=2).stderr
-    )
+    assert f"{source['name']}: images or labels have changed" in _train(films, tmp_path, "--resume", code=2).stderr
 
 
-def test_data_sets_of_one_name_are_told_apart(tmp_path):
-    """As the three sets of films that configs/default.yaml trains on."""
+def test_datasets_of_one_name_are_distinguished(tmp_path):
+    """As the three synthetic datasets of configs/default.yaml."""
     films = [{"name": "films", "fingerprint": c * 64} for c in "ab"]
     config, cpu = read_config(REPO / "configs/default.yaml"), torch.device("cpu")
     with started(config, tmp_path, films, cpu, resume=False):
@@ -157,13 +155,13 @@ def test_data_sets_of_one_name_are_told_apart(tmp_path):
         pass
     changed = [films[0], {"name": "films", "fingerprint": "c" * 64}]
     with (
-        pytest.raises(ConfigError, match="films: its pictures or labels have changed"),
+        pytest.raises(ConfigError, match="films: images or labels have changed"),
         started(config, tmp_path, changed, cpu, resume=True),
     ):
         pass
 
 
-def test_all_that_shapes_a_training_is_in_what_it_has_seen(films):
+def test_fingerprints_cover_everything_that_influences_a_training(films):
     dataset = registry.read(films / "films/truth.json")
     one, *others = (replace(sample, split="train") for sample in dataset)
     cells = one.truth.with_columns(ignore=np.arange(len(one.truth)) == 0)
@@ -181,16 +179,16 @@ def test_all_that_shapes_a_training_is_in_what_it_has_seen(films):
     assert fingerprint([replace(one, mpp=(0.3, 0.3))]) == fingerprint([one])
 
 
-def test_a_run_started_twice_tells_both_machines(tmp_path, monkeypatch):
+def test_a_run_started_twice_records_both_machines(tmp_path, monkeypatch):
     config, cpu = read_config(REPO / "configs/default.yaml"), torch.device("cpu")
     for commit in ("a" * 40, "a" * 40, "b" * 40):
         monkeypatch.setattr(run_record, "git_commit", lambda commit=commit: commit)
         run_record.note_start(config, tmp_path, cpu)
-    told = run_record.training_record(config, (), tmp_path)
-    assert told.commit == f"{'a' * 40}, then {'b' * 40}" and told.device.startswith("cpu, ")
-    assert ", then" not in told.device and run_record.versions_of(tmp_path)["torch"] == metadata.version("torch")
+    record = run_record.training_record(config, (), tmp_path)
+    assert record.commit == f"{'a' * 40}, then {'b' * 40}" and record.device.startswith("cpu, ")
+    assert ", then" not in record.device and run_record.versions_of(tmp_path)["torch"] == metadata.version("torch")
     (tmp_path / "record.json").write_text('{"commit": 1}')
-    with pytest.raises(ConfigError, match=r"record\.json: no record of a run found"):
+    with pytest.raises(ConfigError, match=r"record\.json: expected the record of a run"):
         run_record.versions_of(tmp_path)
 
 
@@ -202,24 +200,24 @@ def test_killed_in_the_first_epoch(left, trained, films, tmp_path, _train):
         (tmp_path / "run" / name).write_bytes(b"half")
     shutil.copytree(tmp_path / "run", tmp_path / "again")
     _train(films, tmp_path / "again", "--set", "epochs=1")
-    told = _train(films, tmp_path / "run", "--resume").stdout
-    assert "no epoch was whole yet: training from the start" in told
+    output = _train(films, tmp_path / "run", "--resume").stdout
+    assert "no epoch was finished yet: training from the start" in output
     for name in ("best.pt", "last.pt"):
         run, whole = (torch.load(folder / name, weights_only=True)["ema"] for folder in (tmp_path / "run", trained))
         assert all(torch.equal(run[key], whole[key]) for key in whole)
 
 
-def test_a_run_that_stopped_early_is_done(films, tmp_path, _train):
+def test_a_run_that_stopped_early_is_finished(films, tmp_path, _train):
     words = ("--set", "patience=1", "--set", "epochs=6", "--set", "epoch_samples=4")
     _train(films, tmp_path, *words)
     before = (tmp_path / "metrics.csv").read_text()
-    assert len(before.splitlines()) == 2 + 1  # nothing is found: the second epoch is no better than the first
+    assert len(before.splitlines()) == 2 + 1  # no cells are detected: the second epoch is no better than the first
     assert summarise(tmp_path, tmp_path.parent).state == "finished"
     _train(films, tmp_path, *words, "--resume")
     assert (tmp_path / "metrics.csv").read_text() == before
 
 
-def test_two_trainings_of_one_folder(films, tmp_path, _train):
+def test_two_trainings_in_one_folder(films, tmp_path, _train):
     (tmp_path / ".lock").touch()
     with (tmp_path / ".lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -227,14 +225,14 @@ def test_two_trainings_of_one_folder(films, tmp_path, _train):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-def test_a_best_epoch_of_another_run_is_not_shipped(trained, films, tmp_path, _train):
+def test_the_best_epoch_of_another_run_is_not_exported(trained, films, tmp_path, _train):
     _copy_of(trained, tmp_path)
     content = torch.load(tmp_path / "best.pt", weights_only=True)
     torch.save(content | {"epoch": 99}, tmp_path / "best.pt")
     assert "best.pt: missing or damaged (not the best" in _train(films, tmp_path, "--resume", code=2).stderr
 
 
-def test_a_name_that_is_not_utf8_is_told_before_the_training(films, _train):
+def test_a_name_that_is_not_utf8_is_an_error_before_the_training(films, _train):
     for out, *words in (("r\udcff",), ("run8", "--data", "f\udcff/truth.json")):
         run = _train(films, out, *words, code=2)
         assert "a name that is not UTF-8; rename it" in run.stderr and not Path(films / out).exists()
@@ -247,14 +245,14 @@ def test_one_picture_in_train_and_in_val_of_two_sets_is_refused(films, tmp_path,
     for name, smears in (("a", sides), ("b", turned)):
         registry.write(replace(dataset, samples=tuple(smears)), tmp_path / name, "coco")
     words = ["--data", str(tmp_path / "a"), "--data", str(tmp_path / "b")]
-    assert "and the same picture" in _train(films, tmp_path / "run", *words, code=2).stderr
+    assert "are the same image" in _train(films, tmp_path / "run", *words, code=2).stderr
 
 
-def test_a_checkpoint_of_something_else_is_one_line(trained, films, tmp_path, _train):
+def test_another_file_as_checkpoint_is_one_line(trained, films, tmp_path, _train):
     _copy_of(trained, tmp_path)
     torch.save({"other": 1}, tmp_path / "last.pt")
     (tmp_path / "last.pt.sha256").write_text(sha256_of(tmp_path / "last.pt"))
-    assert "last.pt: no checkpoint of this model" in _train(films, tmp_path, "--resume", code=2).stderr
+    assert "last.pt: not a checkpoint of this model" in _train(films, tmp_path, "--resume", code=2).stderr
 
 
 def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
@@ -271,19 +269,25 @@ def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
     ("words", "line"),
     [
         (["--set", "data.0.path=nowhere"], "nowhere: no such file"),
-        (["--set", "model=yolov99"], "model: yolov99 found, one of"),
+        (["--set", "model=yolov99"], "model: expected one of"),
         (["--device", "cuda:9"], "device cuda:9: no CUDA device found"),
-        (["--set", "leave_out=[truth.json]"], "no annotated picture in any val split"),
-        (["--set", "foo=1"], "foo: no such entry"),
-        (["--set", "epohcs=1"], "epohcs: no such entry, did you mean epochs?"),
+        (["--set", "leave_out=[truth.json]"], "no annotated images in any val split"),
+        (["--set", "foo=1"], "foo: unknown entry"),
+        (["--set", "epohcs=1"], "epohcs: unknown entry, did you mean epochs?"),
         (["--set", "seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["--set", "mpp=.inf"], "mpp: Input should be a finite number"),
         (["--set", "mpp=1000"], "mpp: Input should be less than or equal to 5"),
-        (["--set", "tile_wh=[10,10]"], "tile_wh: Value error, [10, 10] found, at least 96 each expected"),
-        (["--set", "augment.scale=[2,1]"], "augment.scale: Value error, [2.0, 1.0] found"),
-        (["--set", "augment.scale=[0,1]"], "augment.scale: Value error, [0.0, 1.0] found"),
-        (["--set", "data.0.options={path: 3}"], "['path'] found, which are entries of their own"),
-        (["--set", "data.0.options={images: 3}"], "images: a path expected"),
+        (["--set", "tile_wh=[10,10]"], "tile_wh: expected at least 96 each, got [10, 10]"),
+        (
+            ["--set", "augment.scale=[2,1]"],
+            "augment.scale: expected [smallest, largest] between 0.1 and 10, got [2.0, 1.0]",
+        ),
+        (
+            ["--set", "augment.scale=[0,1]"],
+            "augment.scale: expected [smallest, largest] between 0.1 and 10, got [0.0, 1.0]",
+        ),
+        (["--set", "data.0.options={path: 3}"], "['path']: set these as entries of the dataset"),
+        (["--set", "data.0.options={images: 3}"], "images: expected a path"),
         (["--set", 'name="a\\0b"'], "name: String should match pattern"),
     ],
 )
@@ -299,15 +303,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(films, monkeypatch, tmp_path):
 
     monkeypatch.setattr(Yolo, "loss", poisoned)
     monkeypatch.chdir(films)
-    with pytest.raises(BlastdetError, match=r"loss nan in epoch 1, batch 1: .*; its pictures: .*smear_\d+\.jpg"):
-        run_training(read_config(films / "tiny.yaml"), films, tmp_path / "run", "cpu")
+    with pytest.raises(BlastdetError, match=r"loss nan in epoch 1, batch 1: .*; its images: .*smear_\d+\.jpg"):
+        train_detector(read_config(films / "tiny.yaml"), films, tmp_path / "run", "cpu")
 
 
 def test_a_full_disk_loses_nothing(tmp_path):
     path = tmp_path / "x.pt"
     checkpoints.save(path, {"a": torch.zeros(3)})
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # a file can grow no further, as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # files cannot grow further, as on a full disk
     try:
         with pytest.raises(BlastdetError, match=r"x\.pt: cannot be written") as error:
             checkpoints.save(path, {"a": torch.zeros(100_000)})
@@ -321,7 +325,7 @@ def test_events_on_a_full_disk_are_one_line(tmp_path, capfd):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
     try:
-        with pytest.raises(BlastdetError, match="events: cannot be written"), run_module._events(tmp_path, 0) as write:
+        with pytest.raises(BlastdetError, match="events: cannot be written"), session.event_file(tmp_path, 0) as write:
             for epoch in range(1, 200):
                 write({"epoch": float(epoch), "loss": 1.0, "AP50 wbc": 0.5})
     finally:
@@ -345,7 +349,7 @@ def _batch(known, cells=1):
     return Yolo.collate([TrainingSample(rgb, boxes, np.zeros(cells, np.int64), known)])
 
 
-def test_what_is_not_known_has_no_gradient_on_class_scores():
+def test_unknown_classes_have_no_gradient_on_class_scores():
     model = Yolo("yolov5n", 3).to(torch.device("cpu"))
     off = torch.autocast("cpu", enabled=False)
     known = np.ones((3, 12, 12), bool)
@@ -387,7 +391,7 @@ def test_devices(monkeypatch):
     for word in ("tpu", "cuda:", "cuda:x", "cuda0", "cpu:1"):
         with pytest.raises(ConfigError, match=f"{word} found, auto, cpu, cuda or cuda:N expected"):
             pick_device(word)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # no card can be had here
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # there is no GPU here
     assert pick_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match="2 CUDA devices found"):
         pick_device("cuda:2")

@@ -1,4 +1,4 @@
-"""Exports of a finished run, the list of runs, and what a user sees when something is missing or broken."""
+"""Exports of a finished run, the list of runs, and errors for missing or damaged files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import yaml
 
 from blastdet.core.errors import BlastdetError
 from blastdet.core.model_card import read_card, sha256_of, write_card
-from blastdet.training.config import read_config
+from blastdet.training.config_file import read_config
 from blastdet.training.detection import precision
 from blastdet.training.detection.export import check_parity, raw_on_cpu
-from blastdet.training.detection.samples import load_picture
+from blastdet.training.detection.samples import load_image
 from blastdet.training.detection.train import build
 from blastdet.training.detection.training_data import load_data
 from blastdet.training.loop import checkpoints, engine
@@ -24,14 +24,14 @@ from blastdet.training.loop.run_list import as_table, find_runs
 OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
-def test_f32_is_made_again_and_compared(trained, blastdet):
+def test_f32_is_exported_again_and_compared(trained, blastdet):
     before = read_card(trained / "weights")
     assert "weights: whole/weights" in blastdet("export", "whole").stdout
     after = read_card(trained / "weights")
     assert after.files == before.files and after.thresholds == before.thresholds
 
 
-def test_int8_says_what_it_costs_and_detect_runs_it(trained, blastdet):
+def test_int8_reports_its_change_in_precision_and_detect_runs_it(trained, blastdet):
     out = blastdet("export", "whole", "--precision", "int8").stdout
     assert "validation, " in out and "all AP50" in out
     folder = trained / "weights-onnx-int8"
@@ -44,7 +44,7 @@ def test_int8_says_what_it_costs_and_detect_runs_it(trained, blastdet):
 
 def test_what_cannot_be_exported_is_one_line(trained, films, blastdet):
     lines = {
-        ("whole", "--precision", "bf16"): "ONNX Runtime computes it on no CPU; use --to openvino",
+        ("whole", "--precision", "bf16"): "not supported by ONNX Runtime on CPUs; use --to openvino",
         ("nowhere",): "nowhere/config.yaml: cannot be read",
     }
     if not OPENVINO:
@@ -54,30 +54,30 @@ def test_what_cannot_be_exported_is_one_line(trained, films, blastdet):
         assert line in error and len(error.strip().splitlines()) == 1
 
 
-def test_parity_sees_every_difference(trained, films, tmp_path):
-    """A model made to find something, exported, and held against altered answers of torch."""
+def test_parity_detects_every_difference(trained, films, tmp_path):
+    """A model that detects cells, exported, and compared with altered outputs of torch."""
     config = read_config(trained / "config.yaml")
     data, cpu = load_data(config, films), torch.device("cpu")
     state = checkpoints.load_best(engine.start(build(config), config, cpu), trained)
     for branch in state.model.module.model[-1].cv3:
         branch[-1].bias.data += 8
     card = read_card(trained / "weights")
-    pictures = [load_picture(sample, config) for sample in data.val]
-    raws = raw_on_cpu(state, pictures, card)
+    images = [load_image(sample, config) for sample in data.val]
+    raws = raw_on_cpu(state, images, card)
     assert all(raw[4:].max() > 0.5 for raw in raws)
     state.model.export(tmp_path / "model.onnx")
     write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(tmp_path / "model.onnx")}}), tmp_path)
-    assert "export equals torch within 0.0" in check_parity(tmp_path, pictures, raws)
+    assert "export equals torch within 0.0" in check_parity(tmp_path, images, raws)
     for row, change in ((0, 0.6), (1, -0.6), (2, 1.2), (3, 1.2), (4, 0.01), (6, -0.01)):
         other = raws[1].copy()
         other[row, 17] += change
-        with pytest.raises(BlastdetError, match=r"export and torch differ by .* [12] of \d+ answers"):
-            check_parity(tmp_path, pictures, [raws[0], other])
+        with pytest.raises(BlastdetError, match=r"export and torch differ by .* [12] of \d+ outputs"):
+            check_parity(tmp_path, images, [raws[0], other])
     other[0, 17] = np.nan
-    with pytest.raises(BlastdetError, match="export and torch differ by nan px"):
-        check_parity(tmp_path, pictures, [raws[0], other])
-    with pytest.raises(BlastdetError, match="export and torch differ by inf px"):
-        check_parity(tmp_path, pictures, [raws[0][:, 1:], raws[1]])
+    with pytest.raises(BlastdetError, match="export and torch differ by up to nan px"):
+        check_parity(tmp_path, images, [raws[0], other])
+    with pytest.raises(BlastdetError, match="export and torch differ by up to inf px"):
+        check_parity(tmp_path, images, [raws[0][:, 1:], raws[1]])
 
 
 def test_an_export_is_of_the_best_epoch_so_far(trained, films, blastdet, tmp_path):
@@ -88,8 +88,8 @@ def test_an_export_is_of_the_best_epoch_so_far(trained, films, blastdet, tmp_pat
     words = ("--to", "openvino") if OPENVINO else ("--precision", "int8")
     blastdet("export", tmp_path / "run", *words)
     for name in ("weights", "weights-openvino-f32" if OPENVINO else "weights-onnx-int8"):
-        told = read_card(tmp_path / "run" / name).training
-        assert told.epochs == card.training.epochs and told.device == card.training.device
+        training = read_card(tmp_path / "run" / name).training
+        assert training.epochs == card.training.epochs and training.device == card.training.device
 
 
 def test_an_export_on_a_full_disk_is_one_line(trained, blastdet, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Faster R-CNN: what is unknown is no background, any size goes through, and the export is what torch computes."""
+"""Faster R-CNN: unknown regions are not background, any image size works, and the export equals torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _batch(known, boxes=((20, 20, 60, 60),)):
     return FasterRcnn.collate([sample, sample])
 
 
-def test_unknown_is_what_a_plain_loop_finds():
+def test_unknown_equals_a_plain_loop():
     rng = np.random.default_rng(1)
     known = torch.from_numpy(rng.random((3, 12, 10)) > 0.05)
     corners = rng.uniform(-1, 13, (200, 2, 2)) * KNOWN_STRIDE
@@ -49,7 +49,7 @@ def test_second_stage_with_all_known_is_torchvisions_loss():
     torch.testing.assert_close(tuple(ours.values()), theirs)
 
 
-def test_a_class_that_is_unknown_is_not_pushed_down_by_background():
+def test_background_does_not_lower_an_unknown_class():
     logits = torch.zeros(8, 4, requires_grad=True)
     unknown = torch.zeros(8, 3, dtype=torch.bool)
     unknown[:, 1] = True
@@ -59,7 +59,7 @@ def test_a_class_that_is_unknown_is_not_pushed_down_by_background():
     assert background < 0 and second < 0 < first and third > 0
 
 
-def test_where_nothing_is_known_nothing_is_learnt(model):
+def test_unknown_images_have_no_gradient(model):
     model.module.train()
     model.module.zero_grad()
     total, parts = model.loss(_batch(~ALL, ()), OFF)

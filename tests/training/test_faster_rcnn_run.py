@@ -1,4 +1,4 @@
-"""Faster R-CNN from configuration to report: trains, survives a kill, and its weights are taken as they are."""
+"""Faster R-CNN from configuration to report: it trains, resumes exactly, and its weights can be used."""
 
 from __future__ import annotations
 

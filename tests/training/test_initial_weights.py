@@ -29,7 +29,7 @@ def _lying(path, **changes):
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt", "best.pt"])
-def test_every_fitting_tensor_is_taken(kind, tmp_path):
+def test_every_matching_tensor_is_used(kind, tmp_path):
     source, target = _module(classes=2), _module(classes=3)
     path = tmp_path / f"weights.{kind}"
     if kind == "safetensors":
@@ -38,12 +38,12 @@ def test_every_fitting_tensor_is_taken(kind, tmp_path):
         torch.save({"ema": source.state_dict(), "epoch": 3} if kind == "best.pt" else source.state_dict(), path)
     head = target[2].weight.clone()
     line = take_weights(target, path)
-    assert line == f"weights.{kind}: 7 of the model's 9 tensors taken, of 9 in the file"
+    assert line == f"weights.{kind}: 7 of the model's 9 tensors initialised, from 9 in the file"
     torch.testing.assert_close(target[0].weight, source[0].weight)
     torch.testing.assert_close(target[2].weight, head)
 
 
-def test_a_backbone_alone_fills_that_of_faster_rcnn(tmp_path):
+def test_a_backbone_file_initialises_faster_rcnn(tmp_path):
     body = mobilenet_v3_large(weights=None)
     torch.save(body.state_dict(), tmp_path / "body.pt")
     model = FasterRcnn("fasterrcnn_mobilenet", 3, 0.2)
@@ -61,7 +61,7 @@ class _Hostile:
 def test_a_hostile_pickle_is_one_line_and_is_not_run(tmp_path):
     path = tmp_path / "evil.pt"
     torch.save({"model": _Hostile()}, path)
-    with pytest.raises(WeightsError, match=r"evil\.pt: holds more than tensors"):
+    with pytest.raises(WeightsError, match=r"evil\.pt: has more than tensors"):
         take_weights(_module(), path)
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Hostile()))
     with pytest.raises(WeightsError, match=r"plain\.pt"):
@@ -89,13 +89,13 @@ def test_broken_files_are_one_line(name, content, line, tmp_path):
 @pytest.mark.parametrize(
     "changes", [{"data_offsets": [0, 10**6]}, {"data_offsets": [-4, 0]}, {"shape": [10**6]}, {"dtype": "X"}]
 )
-def test_a_header_that_lies_is_one_line(changes, tmp_path):
+def test_a_wrong_header_is_one_line(changes, tmp_path):
     assert read_tensors(_lying(tmp_path / "x.safetensors"))["a"].tolist() == [0, 0, 0]
-    with pytest.raises(WeightsError, match="no safetensors, or damaged"):
+    with pytest.raises(WeightsError, match="not a safetensors file, or damaged"):
         read_tensors(_lying(tmp_path / "x.safetensors", **changes))
 
 
-def test_a_missing_file_and_one_that_fits_nowhere(tmp_path):
+def test_a_missing_file_and_one_without_matching_tensors(tmp_path):
     with pytest.raises(WeightsError, match="cannot be read"):
         take_weights(_module(), tmp_path / "none.pt")
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pt")

@@ -1,1 +1,1 @@
-"""Commands that make models: one file each."""
+"""Commands that make models, one file each. They parse options, call `training`, and print."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command("export", short_help="export a trained model anew, also in lower precision")
+@click.command("export", short_help="export a trained detector again, also in lower precision")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", default="onnx", show_default=True, type=click.Choice(["onnx", "openvino"]), help="File format.")
 @click.option(
@@ -18,16 +18,16 @@ import click
     help="Of the arithmetic.",
 )
 def command(run: Path, to: str, precision: str) -> None:
-    """Export the best epoch of the run folder RUN to a weights folder that `detect` and `evaluate` take.
+    """Export the best epoch of run folder RUN to a weights folder for `detect` and `evaluate`.
 
     \b
     blastdet export runs/tiny --precision int8
     blastdet detect smear.jpg --weights runs/tiny/weights-onnx-int8
 
-    f32 is compared with torch on validation pictures, in all runtimes that may run it, and refused if a box is off by
-    more than 0.5 px or a score by more than 0.001. For bf16 and int8 the change of average precision on validation is
-    printed; int8 is calibrated on training pictures. The data sets of the run must be where its config.yaml says.
-    bf16 needs OpenVINO.
+    An f32 export is compared with torch on validation images, in every runtime that can run it, and rejected if a box
+    differs by more than 0.5 px or a score by more than 0.001. For bf16 and int8 the change in average precision on the
+    validation split is printed; int8 is calibrated on training images. The datasets of the run must be where its
+    config.yaml says. bf16 needs OpenVINO. Only weights are replaced: a folder with other files is left as it is.
 
     Exit codes: 0 exported, 2 bad input, a missing package, an export that differs from torch.
     """
@@ -36,6 +36,6 @@ def command(run: Path, to: str, precision: str) -> None:
     require("train", "torch", "ultralytics", "onnx")
     if to == "openvino":
         require("openvino", "openvino")
-    from blastdet.training.detection.precision import export_run
+    from blastdet.training.entry_points import export
 
-    click.echo(f"weights: {export_run(run, Path.cwd(), to, precision, click.echo)}")
+    click.echo(f"weights: {export(run, to=to, precision=precision, say=click.echo)}")

@@ -10,14 +10,14 @@ import click
 @click.command("runs", short_help="list trainings side by side")
 @click.argument("folder", type=click.Path(path_type=Path), default="runs")
 def command(folder: Path) -> None:
-    """List the trainings below FOLDER (default: runs), the best first.
+    """List the trainings below FOLDER (default: runs), best first.
 
     \b
     blastdet runs
     blastdet runs runs/laboratories
 
-    Epochs are those done of those asked for; AP and AP50 are the best epoch's on validation; the state is started (no
-    epoch is whole yet), unfinished (running, or killed: --resume goes on), finished or unreadable.
+    Epochs: finished of configured. AP and AP50: best epoch, validation split. State: started (no epoch finished yet),
+    unfinished (running, or killed: continue with --resume), finished or unreadable.
 
     Exit codes: 0 listed, 2 no run found.
     """

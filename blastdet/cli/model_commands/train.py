@@ -9,65 +9,63 @@ import click
 
 @click.command("train", short_help="train a detector or classifier from a configuration")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--data", multiple=True, type=click.Path(path_type=Path), help="Instead of CONFIG's data sets. May be repeated."
-)
+@click.option("--data", multiple=True, type=click.Path(path_type=Path), help="Replaces CONFIG's datasets. Repeatable.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
-@click.option("--resume", is_flag=True, help="Go on after the last whole epoch of the run folder.")
+@click.option("--resume", is_flag=True, help="Continue after the last finished epoch of the run folder.")
+@click.option("--allow-version-change", is_flag=True, help="Resume also with another version of blastdet.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, or a state dict of torch."
-)
+@click.option("--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, or a torch state dict.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry, e.g. epochs=10.")
 def command(
     config: Path | None,
     data: tuple[Path, ...],
     out: Path | None,
     resume: bool,
+    allow_version_change: bool,
     device: str,
     init: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train a detector, or a classifier of crops, as CONFIG (YAML) says, and leave a weights folder.
+    """Train a detector, or a classifier of crops, from CONFIG (YAML), and write a weights folder.
 
     \b
     blastdet train configs/bccd-yolov5n.yaml --set epochs=20
     blastdet detect smear.jpg --weights runs/bccd-yolov5n/weights
     blastdet train --data bccd-corrected
+    blastdet train configs/blasts/small.yaml --set folds=5
 
-    With --data the data sets that CONFIG names are left aside for yours, split as they say, or else by groups. The
-    configuration is then that of weights/default, unless you name another.
+    With --data, your datasets replace those of CONFIG. They are split as they say, or else by groups. CONFIG is then
+    the configuration of weights/default, unless you give another.
 
-    Nothing is downloaded: training starts from random weights, or from those of a file with --init (tensors of the same
-    name and shape are taken). The run folder gets config.yaml, metrics.csv, curves.png, examples.jpg, TensorBoard
-    events, checkpoints and weights/ (card.json, model.onnx). Killed at any moment, it goes on with --resume and ends as
-    it would have.
+    Nothing is downloaded: training starts from random weights, or with --init from those of a file (tensors of the same
+    name and shape are used). The run folder gets config.yaml, metrics.csv, curves.png, examples.jpg, TensorBoard
+    events, checkpoints and weights/ (card.json, model.onnx). A run that was killed continues with --resume and gives
+    the same result as an uninterrupted one. --resume refuses another version of blastdet than the run was started with,
+    and notes other versions of libraries.
+
+    A classifier of blasts with folds: N is trained on all crops, then N times without one fold of clusters, and
+    calibrated on the cells left out: see `blastdet calibrate --help`.
 
     Exit codes: 0 trained, 2 bad configuration, missing data, a loss that is not finite.
     """
     from blastdet.core.extras import require
 
-    require("train", "torch", "ultralytics", "tensorboard")
+    require("train", "torch", "ultralytics", "tensorboard", "albumentations")
     from blastdet.cli._progress import training_reporter
-    from blastdet.core.model_card import shipped
-    from blastdet.training.config import ClassifyConfig, read_any
-    from blastdet.training.detection.train import Progress, run_training
+    from blastdet.training.entry_points import train
+    from blastdet.training.loop.session import Progress
 
     if config is None and not data:
-        raise click.UsageError("CONFIG or --data expected")
-    config = config or shipped("configs") / "default.yaml"
-    settings = read_any(config, [*overrides, *([f"init={init}"] if init else [])], data)
-    run = out or Path("runs") / settings.name
+        raise click.UsageError("Expected CONFIG or --data.")
     with training_reporter() as step:
-        progress = Progress(click.echo, step)
-        if not isinstance(settings, ClassifyConfig):
-            weights = run_training(settings, Path.cwd(), run, device, resume, progress)
-        elif settings.features:
-            from blastdet.training.classification.sklearn_models import run_shallow
-
-            weights = run_shallow(settings, Path.cwd(), run, device, resume, progress)
-        else:
-            from blastdet.training.classification.cnn import run_classifier
-
-            weights = run_classifier(settings, Path.cwd(), run, device, resume, progress)
+        weights = train(
+            config,
+            out=out,
+            data=data,
+            set=[*overrides, *([f"init={init}"] if init else [])],
+            resume=resume,
+            device=device,
+            allow_version_change=allow_version_change,
+            progress=Progress(click.echo, step),
+        )
     click.echo(f"weights: {weights}")

@@ -1,1 +1,4 @@
-"""Training of second-stage classifiers. Imports `training.loop`, `evaluation` and below."""
+"""Training of second-stage classifiers: crops, networks, scikit-learn models on features, calibration, publishing.
+
+May import `training.loop`, `evaluation` and everything below it, but not `detection`.
+"""

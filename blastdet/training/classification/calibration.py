@@ -1,6 +1,6 @@
-"""From a classifier's raw outputs on validation crops to what its card promises: calibrated, and aware of its limits.
+"""Calibration of a classifier: temperature, operating thresholds, rejection rule, distance from the training data.
 
-Classes are counted alike throughout: of ALL fields' crops nine in ten are blasts, of a ward's cells few may be.
+All classes have equal weight throughout: nine in ten crops of the ALL fields are blasts, in a clinic few cells may be.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from blastdet.core.model_card import Calibration, RejectionRule, Threshold
 from blastdet.evaluation.operating_points import Reliability, reliability_of
 
 SENSITIVITY = 0.95
-"""The operating threshold is the highest that keeps so many validation blasts."""
+"""Fraction of blasts at or above the operating threshold, which is the highest possible one."""
 
 FALSE_ERYTHROBLASTS = 0.01
-"""Share of validation's other white cells that may be taken for erythroblasts, which leave every denominator."""
+"""Fraction of other white cells that may be called erythroblasts, and so leave the differential, on validation."""
 
 TAIL = 0.025
-"""Share of blasts below the unsure band, and of other cells above it, on validation."""
+"""Fraction of blasts below the unsure band, and of other cells above it, on validation."""
 
 FAR = 0.01
-"""Share of validation cells that are farther from what was learnt than the limit."""
+"""Fraction of validation cells whose distance from the training data exceeds the limit."""
 
 _DIMENSIONS = 64
 
@@ -52,13 +52,13 @@ def figures(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, 
 
 
 def class_weights(truth: NDArray[np.int64]) -> Floats:
-    """Weight of each cell (n,), under which every class weighs the same; they add up to 1."""
+    """Weight of each cell (n,): all classes have the same weight, and the sum is 1."""
     n = np.bincount(truth)
     return np.asarray(1 / (n[truth] * np.count_nonzero(n)))
 
 
 def best_temperature(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> float:
-    """The temperature of the lowest cross-entropy, between 0.05 and 20.
+    """The temperature with the lowest cross-entropy, between 0.05 and 20.
 
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
@@ -68,13 +68,13 @@ def best_temperature(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> f
     return float(np.exp(found.x))
 
 
-def _cross_entropy(logits: NDArray[np.float32], truth: NDArray[np.int64], at: float) -> float:
-    likely = softmax(logits, at)[np.arange(len(truth)), truth]
+def _cross_entropy(logits: NDArray[np.float32], truth: NDArray[np.int64], temperature: float) -> float:
+    likely = softmax(logits, temperature)[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(likely, 1e-300)) @ class_weights(truth))
 
 
 def brier(probability: Floats, truth: NDArray[np.int64]) -> float:
-    """Mean squared distance of the probabilities (n, classes) from the truth; 0 is best, 2 worst.
+    """Mean squared difference of probabilities (n, classes) and truth, from 0 (best) to 2.
 
     Source: G. W. Brier, Monthly Weather Review 78 (1950) 1-3.
     """
@@ -83,27 +83,27 @@ def brier(probability: Floats, truth: NDArray[np.int64]) -> float:
 
 
 def blast_reliability(probability: Floats, is_blast: NDArray[np.bool_]) -> Reliability:
-    """How often cells of a blast probability (n,) are blasts, blasts weighing as much as all others."""
+    """Reliability of blast probabilities (n,); blasts and other cells have the same weight."""
     return reliability_of(probability, is_blast, class_weights(is_blast.astype(np.int64)))
 
 
 def auroc(probability: Floats, is_blast: NDArray[np.bool_]) -> float:
-    """Share of pairs of a blast and another cell (both there) in which the blast has the higher probability (n,)."""
+    """Area under the ROC curve of blast probabilities (n,); needs blasts and other cells."""
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(is_blast, probability))
 
 
 def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calibration:
-    """Slope and offset of the lowest cross-entropy, blasts weighing as much as all others.
+    """Slope and offset with the lowest cross-entropy; blasts and other cells have the same weight.
 
     Parameters
     ----------
     probability : (n,)
-        Blast probabilities of cells whose clusters the model that gave them never saw.
+        Blast probabilities of cells from clusters that the model was not trained on.
     is_blast : bool (n,)
     where : str
-        What the cells are, for the card.
+        Description of the cells, for the card.
     """
     from scipy.optimize import minimize
 
@@ -119,7 +119,7 @@ def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calib
 
 
 def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_], where: str = "validation crops") -> Threshold:
-    """The highest blast probability that keeps `SENSITIVITY` of the blasts; `where` says of what, for the card."""
+    """The highest threshold that keeps `SENSITIVITY` of the blasts; `where` describes the cells, for the card."""
     value = float(np.quantile(probability[is_blast], 1 - SENSITIVITY, method="lower"))
     return Threshold(
         value=value,
@@ -129,22 +129,22 @@ def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_], where:
 
 
 def erythroblast_threshold(probability: Floats, is_other: NDArray[np.bool_]) -> Threshold:
-    """The lowest erythroblast probability (n,) above all but `FALSE_ERYTHROBLASTS` of other white cells, bool (n,)."""
+    """The lowest threshold for erythroblast probabilities (n,) that `FALSE_ERYTHROBLASTS` of other cells reach."""
     value = float(np.quantile(probability[is_other], 1 - FALSE_ERYTHROBLASTS, method="higher"))
     return Threshold(
         value=min(np.nextafter(value, 1), 1.0),
         chosen_on=f"validation crops, {int(is_other.sum())} other white cells",
-        criterion=f"lowest threshold that {FALSE_ERYTHROBLASTS:.0%} of other white cells reach at most",
+        criterion=f"lowest threshold that at most {FALSE_ERYTHROBLASTS:.0%} of other white cells reach",
     )
 
 
 def unsure_of(
     probability: Floats, is_blast: NDArray[np.bool_], distance: Floats, where: str = "validation crops"
 ) -> RejectionRule:
-    """The band of blast probabilities, and the distance, from which on an answer is unsure.
+    """The band of blast probabilities, and the distance, for which a prediction counts as unsure.
 
-    The band lies between the probability that few blasts fall below and the one that few other cells reach. Where
-    classes are so far apart that the two do not cross, nothing is unsure for its probability.
+    The band lies between the probability that few blasts are below and the one that few other cells reach. If classes
+    are separated so well that the two do not overlap, the band is empty.
     """
     low = float(np.quantile(probability[is_blast], TAIL, method="lower"))
     high = float(np.quantile(probability[~is_blast], 1 - TAIL, method="higher"))
@@ -153,23 +153,23 @@ def unsure_of(
         high=max(low, high),
         distance=float(np.quantile(distance, 1 - FAR)),
         chosen_on=f"{where}, {int(is_blast.sum())} blasts, {int((~is_blast).sum())} others",
-        criterion=f"{TAIL:.1%} of blasts lie below the band, {TAIL:.1%} of others above; "
-        f"{FAR:.0%} of cells are farther than the distance",
+        criterion=f"{TAIL:.1%} of blasts are below the band, {TAIL:.1%} of others above; "
+        f"{FAR:.0%} of cells exceed the distance",
     )
 
 
 @dataclass(frozen=True, eq=False)
 class MahalanobisOOD:
-    """Where the classes lie among the features of the last layer.
+    """Out-of-distribution score: Mahalanobis distance from the nearest class mean, in the features of the last layer.
 
     Parameters
     ----------
     centre : float32 (features,)
-        Taken off the features first: what varies little about a large number would be lost to rounding.
+        Subtracted from the features first, against rounding of small differences of large numbers.
     means : float32 (classes, m)
-        In whitened axes, about the centre.
+        Class means in whitened axes, relative to the centre.
     axes : float32 (features, m)
-        Turns features into axes along which cells of a class scatter alike.
+        Projects features to axes along which the cells of a class have the same variance.
     """
 
     centre: NDArray[np.float32]
@@ -178,14 +178,14 @@ class MahalanobisOOD:
 
     @classmethod
     def fit(cls, features: NDArray[np.float32], label: NDArray[np.int64], classes: int) -> MahalanobisOOD:
-        """Class means and the within-class scatter of all classes together, along its 64 widest axes.
+        """From class means and the pooled within-class scatter, along its 64 axes of largest variance.
 
         Source: K. Lee et al., "A simple unified framework for detecting out-of-distribution samples and adversarial
-        attacks", NeurIPS 2018; the widest axes alone, for the narrow ones are noise.
+        attacks", NeurIPS 2018; restricted to the largest axes, since the others are noise.
         """
         means = np.stack([features[label == k].mean(axis=0, dtype=np.float64) for k in range(classes)])
         apart = features.astype(np.float64) - means[label]
-        scale = apart.std(axis=0) + 1e-9  # so that units do not matter
+        scale = apart.std(axis=0) + 1e-9  # independent of units
         values, vectors = np.linalg.eigh(np.cov(apart / scale, rowvar=False))
         widest = slice(max(len(values) - _DIMENSIONS, 0), None)
         spread = np.sqrt(values[widest] + 1e-3 * max(values.mean(), 1e-12))
@@ -194,18 +194,18 @@ class MahalanobisOOD:
         return cls(centre, ((means - centre) @ axes).astype(np.float32), axes.astype(np.float32))
 
     def distance(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Distance (n,) of features (n, f) from the nearest class; about 1 for cells like those that were learnt."""
+        """Distance (n,) of features (n, f) from the nearest class; about 1 for cells like the training data."""
         apart = ((features - self.centre) @ self.axes)[:, None] - self.means
         return np.asarray(np.sqrt((apart**2).sum(axis=2)).min(axis=1), np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
-    """What validation crops tell of a trained model.
+    """Calibration of a trained model on validation crops.
 
     Parameters
     ----------
-    space : Space
+    space : MahalanobisOOD
     temperature : float
     probability : float64 (n, classes)
         Of the validation crops, calibrated.
@@ -221,28 +221,28 @@ class CalibrationResult:
 
 
 def calibrate(
-    answers: tuple[NDArray[np.float32], NDArray[np.float32]],
+    predicted: tuple[NDArray[np.float32], NDArray[np.float32]],
     truth: NDArray[np.int64],
-    learnt: tuple[NDArray[np.float32], NDArray[np.int64]],
+    trained_on: tuple[NDArray[np.float32], NDArray[np.int64]],
 ) -> CalibrationResult:
     """Temperature and feature space of a trained model.
 
     Parameters
     ----------
-    answers : (float32 (n, classes), float32 (n, f))
+    predicted : (float32 (n, classes), float32 (n, f))
         Logits and features of validation crops.
     truth : int64 (n,)
-    learnt : (float32 (m, f), int64 (m,))
-        Features and labels of crops that the model was trained on.
+    trained_on : (float32 (m, f), int64 (m,))
+        Features and labels of training crops.
     """
-    logits, features = answers
-    space = MahalanobisOOD.fit(*learnt, logits.shape[1])
+    logits, features = predicted
+    space = MahalanobisOOD.fit(*trained_on, logits.shape[1])
     at = best_temperature(logits, truth)
     return CalibrationResult(space, at, softmax(logits, at), space.distance(features).astype(np.float64), truth)
 
 
 def draw_reliability(curve: Reliability, path: Path) -> None:
-    """Reliability plot: the diagonal is perfect."""
+    """Reliability diagram; a calibrated model is on the diagonal."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2, 4.2), layout="constrained")
@@ -252,6 +252,6 @@ def draw_reliability(curve: Reliability, path: Path) -> None:
     for x, y, n in zip(curve.mean_score, curve.fraction_right, curve.n, strict=True):
         if n:
             axes.annotate(str(n), (x, y), textcoords="offset points", xytext=(5, -9), fontsize=7, color="0.3")
-    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="blast probability", ylabel="share of blasts")
-    axes.set_title(f"validation, classes counted alike; calibration error {curve.error:.3f}", fontsize=9)
+    axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="blast probability", ylabel="fraction of blasts")
+    axes.set_title(f"validation, classes of equal weight; calibration error {curve.error:.3f}", fontsize=9)
     figure.savefig(path, dpi=150)

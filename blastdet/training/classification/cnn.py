@@ -1,4 +1,4 @@
-"""One training of a classifier from configuration to weights folder: networks, loop, calibration, export."""
+"""One training of a network for crops, from configuration to weights folder: loop, calibration, export."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from blastdet.training.classification import calibration
 from blastdet.training.classification.crop_samples import PAD, Crop, CropEpoch, CropSample, load_crops
 from blastdet.training.classification.publish import LIGHT, Tail, publish
 from blastdet.training.config import ClassifyConfig
-from blastdet.training.detection.train import Progress, begin, loop, pick_device
 from blastdet.training.loop import checkpoints, engine
 from blastdet.training.loop.onnx_export import write_onnx
 from blastdet.training.loop.run_folder import WEIGHTS, check_run, started
 from blastdet.training.loop.run_record import training_record
+from blastdet.training.loop.session import Progress, begin, loop, pick_device
 
 SMALL = "small"
 _BATCH = 128
 
 
 class CropClassifier:
-    """A network that looks at one crop.
+    """A network that classifies one crop.
 
     Parameters
     ----------
     model : str
-        ``small``, or a builder of torchvision: ``mobilenet_v2``, ``resnet18``, ``shufflenet_v2_x1_0``, …
+        ``small``, or a network of torchvision: ``mobilenet_v2``, ``resnet18``, ``shufflenet_v2_x1_0``, …
     n_classes : int
     side : int
         Side of the input in pixels.
@@ -51,9 +51,9 @@ class CropClassifier:
             with torch.no_grad():
                 self.module.eval()(torch.zeros(1, 3, side, side))
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise ConfigError(f"side: {side} found, another expected by {model} ({last_line(error)})") from None
+            raise ConfigError(f"side: {model} does not accept {side} pixels ({last_line(error)})") from None
         self.side = side
-        self.settled: calibration.CalibrationResult | None = None
+        self.calibrated: calibration.CalibrationResult | None = None
 
     def to(self, device: torch.device) -> CropClassifier:
         """Move to a device, in the memory layout that convolutions are fastest in."""
@@ -74,13 +74,13 @@ class CropClassifier:
         return loss, {"cls_loss": float(loss.detach())}
 
     @torch.no_grad()
-    def answers(self, crops: Sequence[Crop], config: ClassifyConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """On crops as they are, in evaluation mode: logits (n, classes), and what the last layer sees (n, features)."""
+    def predict(self, crops: Sequence[Crop], config: ClassifyConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """For crops without augmentation: logits (n, classes) and the input of the last layer (n, features)."""
         device = next(self.module.parameters()).device
         rows: list[NDArray[np.float32]] = []
-        seen: list[NDArray[np.float32]] = []
+        features: list[NDArray[np.float32]] = []
         head = _head(self.module)[1]
-        hook = head.register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu().numpy()))
+        hook = head.register_forward_pre_hook(lambda _, given: features.append(given[0].float().cpu().numpy()))
         for start in range(0, len(crops), _BATCH):
             ready = [
                 CropSample(framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD), c.label)
@@ -88,26 +88,26 @@ class CropClassifier:
             ]
             rows.append(self.module(self.collate(ready)["img"].to(device)).float().cpu().numpy())
         hook.remove()
-        return np.concatenate(rows), np.concatenate(seen)
+        return np.concatenate(rows), np.concatenate(features)
 
     def export(self, path: Path) -> None:
-        """Write ONNX of free batch size: calibrated probabilities, distance from what was learnt, and features."""
-        assert self.settled is not None
-        whole = _Answering(self.module.float().eval().cpu(), self.settled).eval()
+        """Write ONNX of dynamic batch size: calibrated probabilities, distance from the training data, and features."""
+        assert self.calibrated is not None
+        exported = _ExportedNetwork(self.module.float().eval().cpu(), self.calibrated).eval()
         names = (*OUTPUTS, FEATURES)
         axes = {name: {0: "batch"} for name in ("images", *names)}
-        write_onnx(whole, (2, 3, self.side, self.side), axes, path, names)
+        write_onnx(exported, (2, 3, self.side, self.side), axes, path, names)
 
 
-class _Answering(nn.Module):
-    """A network cut before its last layer, so that features are there for all answers."""
+class _ExportedNetwork(nn.Module):
+    """A network split before its last layer, whose input is an output of its own."""
 
-    def __init__(self, network: nn.Module, settled: calibration.CalibrationResult) -> None:
+    def __init__(self, network: nn.Module, calibrated: calibration.CalibrationResult) -> None:
         super().__init__()
         self.body = copy.deepcopy(network)
         name, self.head = _head(self.body)
         self.body.set_submodule(name, nn.Identity())
-        self.tail = Tail(settled)
+        self.tail = Tail(calibrated)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Probabilities (n, classes), distance (n,), features (n, f)."""
@@ -122,14 +122,16 @@ def _head(network: nn.Module) -> tuple[str, nn.Linear]:
 
 
 def check_network(model: str) -> None:
-    """Refuse a network that there is not.
+    """Refuse an unknown network.
 
     Raises
     ------
     ConfigError
     """
-    if model != SMALL and model not in models.list_models(module=models):  # not its submodules': detectors, videos
-        raise ConfigError(f"model: {model} found, {SMALL} or a classifier of torchvision expected")
+    if model != SMALL and model not in models.list_models(
+        module=models
+    ):  # without those of its submodules: detectors, video
+        raise ConfigError(f"model: expected {SMALL} or a classifier of torchvision, got {model}")
 
 
 def _network(model: str, n_classes: int) -> nn.Module:
@@ -139,12 +141,12 @@ def _network(model: str, n_classes: int) -> nn.Module:
     extra = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
     network: nn.Module = models.get_model(model, weights=None, num_classes=n_classes, **extra)
     if not any(isinstance(part, nn.Linear) for part in network.modules()):
-        raise ConfigError(f"model: {model} found, a network that ends in a linear layer expected")
+        raise ConfigError(f"model: expected a network with a linear layer at its end, got {model}")
     return network
 
 
 def _small(n_classes: int) -> nn.Module:
-    """Five stages of convolution, 0.4 M parameters: crops of 64 pixels hold no more."""
+    """Five convolutions, 0.4 M parameters: enough for crops of 64 pixels."""
     layers: list[nn.Module] = []
     before = 3
     for width, stride in ((24, 1), (48, 2), (96, 2), (160, 2), (160, 1)):
@@ -153,7 +155,7 @@ def _small(n_classes: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(before, n_classes))
 
 
-def run_classifier(
+def train_network(
     config: ClassifyConfig,
     base: Path,
     run: Path,
@@ -161,14 +163,14 @@ def run_classifier(
     resume: bool = False,
     progress: Progress = Progress(),  # noqa: B008  # frozen
 ) -> Path:
-    """Train, calibrate, export and describe a classifier of crops; parameters and errors as `run.run_training`."""
+    """Train a network on crops, calibrate and export it; parameters and errors as `detection.train.train_detector`."""
     check_run(config, run, resume)
     check_network(config.model)
     place = pick_device(device)
     data = load_crops(config, base)
     for line in data.notes:
         progress.say(line)
-    with started(config, run, data.seen, place, resume):
+    with started(config, run, data.fingerprints, place, resume):
         draw_crops(CropEpoch(data.train, config, 0), run / "samples.png")
         torch.manual_seed(config.seed)
         model = CropClassifier(config.model, len(config.classes), config.side)
@@ -177,29 +179,31 @@ def run_classifier(
 
         def validate(current: engine.State[Any]) -> dict[str, float]:
             with engine.ema_weights(current) as averaged_model:
-                return calibration.figures(averaged_model.answers(data.val, config)[0], truth)
+                return calibration.figures(averaged_model.predict(data.val, config)[0], truth)
 
         loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
         checkpoints.load_best(state, run)
         state.model.module.eval()
-        known = _as_many_of_each(data.train)
-        labels = np.array([crop.label for crop in known])
-        seen = state.model.answers(known, config)[1], labels
-        settled = state.model.settled = calibration.calibrate(state.model.answers(data.val, config), truth, seen)
+        some = _balanced(data.train)
+        labels = np.array([crop.label for crop in some])
+        trained_on = state.model.predict(some, config)[1], labels
+        calibrated = state.model.calibrated = calibration.calibrate(
+            state.model.predict(data.val, config), truth, trained_on
+        )
         record = training_record(config, data.sources, run)
         record = record.model_copy(update={"epochs": state.best_epoch, "duration_s": round(state.seconds, 1)})
-        progress.say(publish(config, data, record, settled, state.model.export, run))
+        progress.say(publish(config, data, record, calibrated, state.model.export, run))
     return run / WEIGHTS
 
 
-def _as_many_of_each(crops: Sequence[Crop], most: int = 1500) -> list[Crop]:
-    """Up to so many crops of each class, evenly taken."""
+def _balanced(crops: Sequence[Crop], most: int = 1500) -> list[Crop]:
+    """Up to `most` crops of each class, evenly spaced."""
     of = {label: [crop for crop in crops if crop.label == label] for label in {crop.label for crop in crops}}
     return [crop for mine in of.values() for crop in mine[:: -(-len(mine) // most)]]
 
 
 def draw_crops(samples: CropEpoch, path: Path, rows: int = 6, columns: int = 12) -> None:
-    """A contact sheet of what the model is shown, one row or more a class, in the order of the classes."""
+    """A contact sheet of training samples, one or more rows per class, in the order of the classes."""
     classes = len(samples.config.classes)
     shown: dict[int, list[Any]] = {label: [] for label in range(classes)}
     wanted = max(rows * columns // classes // columns, 1) * columns

@@ -1,4 +1,4 @@
-"""What a classifier's training sees: folders of crops, labelled, split by cluster, varied."""
+"""Crops of a classifier's training: read, labelled, split by cluster, augmented."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from blastdet.datasets.crop_dataset import TABLE, CropRow, Cut, cut_of, read_tab
 from blastdet.imaging.augmentation import jitter_stain
 from blastdet.imaging.io import read_image, resize
 from blastdet.models.classifier import framed, prepare
-from blastdet.training.config import ClassifyConfig, expand
+from blastdet.training.config import ClassifyConfig
+from blastdet.training.config_file import expand
 from blastdet.training.photometric import photometric
 
 PAD = 240
-"""Grey around a crop that does not fill the input: that of empty film in canonical colours."""
+"""Grey level around a crop that does not fill the input: the background in canonical colours."""
 
-_FEW = 50  # crops of a class; thresholds and figures on fewer are chance
-_LARGEST_UM = 500.0  # side of a crop: a table that says more is mistaken, and would take all memory
+_FEW = 50  # crops of a class; thresholds and figures from fewer are unreliable
+_LARGEST_UM = 500.0  # side of a crop; with more, the table is wrong, and memory would run out
 
 BY_SMEAR: dict[str, str] = {
     "benign": "wbc",
@@ -35,12 +36,12 @@ BY_SMEAR: dict[str, str] = {
     "blast": "blast",
     "wbc": "wbc",
 }
-"""What a white cell is taken for where only its smear has a class: a weak label, no smear is of one kind alone."""
+"""Label of a white cell if only its smear has a class: a weak label, since every smear has several kinds of cells."""
 
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One crop to learn from.
+    """One training crop.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ class Crop:
     label : int
         Index into the model's classes.
     weight : float
-        How often it is drawn.
+        Relative sampling weight.
     name : str
     """
 
@@ -63,7 +64,7 @@ class Crop:
 
 @dataclass(frozen=True, eq=False)
 class CropSample:
-    """What the loss needs of one crop: uint8 (side, side, 3) and the index of its class."""
+    """One augmented crop: uint8 (side, side, 3), and the index of its class."""
 
     rgb: RGB
     label: int
@@ -71,7 +72,7 @@ class CropSample:
 
 @dataclass(frozen=True)
 class CropData:
-    """Crops to train on, crops to validate on, and where they come from."""
+    """Crops for training and validation, and their sources."""
 
     train: tuple[Crop, ...]
     val: tuple[Crop, ...]
@@ -80,21 +81,21 @@ class CropData:
     cut: Cut
 
     @property
-    def seen(self) -> tuple[dict[str, str], ...]:
-        """Name and fingerprint of each folder: its table is all there is to know."""
+    def fingerprints(self) -> tuple[dict[str, str], ...]:
+        """Name and fingerprint of each folder, from its table."""
         return tuple({"name": source.name, "fingerprint": source.fingerprint} for source in self.sources)
 
 
 def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     """Read, label and split the crops of a configuration.
 
-    Crops of a test split are never used. Where a folder has no val split, whole clusters (else groups, else smears) are
-    drawn for validation by their names; what shares a group with them leaves the training side.
+    Crops of a test split are never used. If a folder has no val split, whole clusters (else groups, else smears) are
+    drawn for validation by their names; crops of the same groups are removed from the training side.
 
     Raises
     ------
     ConfigError
-        If a class has no crop to train or to validate on, or folders were not cut alike.
+        If a class has no crop to train or to validate on, or the folders were cut with different settings.
     """
     train: list[tuple[Path, CropRow, float]] = []
     val: list[tuple[Path, CropRow, float]] = []
@@ -110,8 +111,8 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
             whole, rows = len(rows), without_fold(rows, *config.fold)
             folded |= len(rows) < whole
         rows = [row for row in rows if label_of(row, config.label) in config.classes]
-        mine, held = split(rows, config.val_share, config.seed)
-        train += [(folder, row, item.share / max(len(mine), 1)) for row in mine]
+        mine, held = split(rows, config.val_fraction, config.seed)
+        train += [(folder, row, item.sampling_weight / max(len(mine), 1)) for row in mine]
         val += [(folder, row, 1.0) for row in held]
         fingerprint = sha256_of(folder / TABLE)
         source = DataSource(
@@ -120,34 +121,39 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
         sources.append(source)
         notes.append(f"{folder.name}: {len(mine)} crops to train, {len(held)} to validate on")
     if not folded:
-        raise ConfigError(f"fold: {list(config.fold or ())}: no cluster of crops is in that fold, so none is left out")
+        raise ConfigError(f"fold: {list(config.fold or ())}: no cluster of crops is in that fold")
     for side, what in ((train, "train"), (val, "validate")):
         count = Counter(label_of(row, config.label) for _, row, _ in side)
         if missing := [name for name in config.classes if not count[name]]:
             rest = [name for name in config.classes if count[name]]
-            raise ConfigError(f"data: no crop of {missing} to {what} on; without: --set 'classes=[{','.join(rest)}]'")
-    if few := {name: n for name, n in Counter(label_of(row, config.label) for _, row, _ in val).items() if n < _FEW}:
-        words = ", ".join(f"{n} {name}" for name, n in few.items())
-        notes.append(f"few crops to validate on ({words}): thresholds and figures in the card will say little")
+            raise ConfigError(
+                f"data: no crop of {missing} to {what} on. Without it: --set 'classes=[{','.join(rest)}]'"
+            )
+    notes += _few(Counter(label_of(row, config.label) for _, row, _ in val))
     cuts = {cut_of(folder) for folder in {folder for folder, *_ in (*train, *val)}}
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))
-        raise ConfigError(f"data: crops cut in different ways found ({ways}): cut them alike")
+        raise ConfigError(f"data: expected crops cut with the same settings, got {ways}")
     crops = _load(_balanced(train, config), config), _load(val, config)
     return CropData(*crops, tuple(sources), tuple(notes), cuts.pop())
 
 
+def _few(count: Counter[str]) -> list[str]:
+    few = ", ".join(f"{n} {name}" for name, n in count.items() if n < _FEW)
+    return [f"few crops to validate on ({few}): thresholds and figures in the card are unreliable"] if few else []
+
+
 def _distinct(folders: Sequence[Path]) -> None:
-    """Folders are told apart by their names; and crops that come twice would count twice."""
+    """Refuse two folders of one name: folders are identified by it, and crops must not count twice."""
     for name, n in Counter(folder.name for folder in folders).items():
         if n > 1:
-            raise ConfigError(f"data: {n} folders named {name} found, each name once expected")
+            raise ConfigError(f"data: expected folders of different names, got {n} named {name}")
 
 
 def label_of(row: CropRow, column: str) -> str:
-    """What a crop teaches.
+    """The target of a crop.
 
-    ``blast``: blast, wbc, erythroblast or not a cell; where nobody labelled the cell, the class of its smear decides.
+    ``blast``: blast, wbc, erythroblast or not a cell; without a label of the cell, from the class of its smear.
     ``cell_type``, ``smear_label``: that column.
     """
     if column == "blast":
@@ -158,9 +164,9 @@ def label_of(row: CropRow, column: str) -> str:
 
 
 def folds(rows: Sequence[CropRow], n: int) -> dict[str, int]:
-    """Fold of each cluster: every class of smear is dealt out evenly, the largest clusters first.
+    """Fold of each cluster: clusters of each smear class are distributed evenly, the largest first.
 
-    Crops without a cluster are in no fold: they are trained on every time.
+    Crops without a cluster are in no fold, and are used in every training.
     """
     size = Counter((row.smear_label, row.cluster) for row in rows if row.cluster)
     filled: dict[str, list[int]] = {}
@@ -174,31 +180,31 @@ def folds(rows: Sequence[CropRow], n: int) -> dict[str, int]:
 
 
 def without_fold(rows: Sequence[CropRow], fold: int, n: int) -> list[CropRow]:
-    """Rows that are not of a fold, and share no group with it."""
+    """Rows outside a fold, without those that share a group with it."""
     dealt = folds(rows, n)
     groups = {row.group for row in rows if row.group and dealt.get(row.cluster) == fold}
     return [row for row in rows if dealt.get(row.cluster) != fold and row.group not in groups]
 
 
-def split(rows: Sequence[CropRow], share: float, seed: int) -> tuple[list[CropRow], list[CropRow]]:
+def split(rows: Sequence[CropRow], fraction: float, seed: int) -> tuple[list[CropRow], list[CropRow]]:
     """Rows to train and to validate on: see `load_crops`."""
     rows = [row for row in rows if row.split != "test"]
     if any(row.split == "val" for row in rows):
         held = [row for row in rows if row.split == "val"]
     else:
-        held = [row for row in rows if _drawn(row.cluster or row.group or row.source, seed) < share]
+        held = [row for row in rows if _drawn(row.cluster or row.group or row.source, seed) < fraction]
     groups = {row.group for row in held if row.group}
     kept = {id(row) for row in held}
     return [row for row in rows if id(row) not in kept and row.group not in groups], held
 
 
 def _drawn(name: str, seed: int) -> float:
-    """A number in [0, 1) that depends on name and seed alone."""
+    """A number in [0, 1) that depends only on name and seed."""
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48
 
 
 def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> list[tuple[Path, CropRow, float]]:
-    """Weights under which every class is drawn as often as any other."""
+    """Rows with weights for which all classes are drawn equally often."""
     total: defaultdict[str, float] = defaultdict(float)
     for _, row, weight in rows:
         total[label_of(row, config.label)] += weight
@@ -206,13 +212,13 @@ def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfi
 
 
 def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> tuple[Crop, ...]:
-    finest = config.mpp / 2  # enough to resample from, and a tenth of the memory that some microscopes' crops take
+    finest = config.mpp / 2  # enough to resample from, with a tenth of the memory of some crops
     crops = []
     for folder, row, weight in rows:
         rgb, mpp = read_image(folder / row.crop), row.mpp
         if rgb.shape[0] != rgb.shape[1] or len(rgb) * mpp > _LARGEST_UM:
             size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels of {mpp:g} µm"
-            raise ConfigError(f"{folder / row.crop}: {size} found, a square of {_LARGEST_UM:g} µm at most expected")
+            raise ConfigError(f"{folder / row.crop}: expected a square of at most {_LARGEST_UM:g} µm, got {size}")
         if mpp < finest:
             side = max(round(len(rgb) * mpp / finest), 1)
             rgb, mpp = resize(rgb, (side, side)), mpp * len(rgb) / side
@@ -222,7 +228,7 @@ def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -
 
 
 class CropEpoch:
-    """The samples of one epoch; sample i is the same whoever asks and whenever."""
+    """The samples of one epoch; sample i is always the same."""
 
     def __init__(self, crops: Sequence[Crop], config: ClassifyConfig, epoch: int) -> None:
         self.crops, self.config, self.epoch = crops, config, epoch
@@ -246,7 +252,7 @@ class CropEpoch:
         return CropSample(_moved(canvas, x, y), crop.label)
 
     def names(self, indices: range) -> list[str]:
-        """Names of the crops that samples are made of."""
+        """Names of the crops that samples are made from."""
         return sorted({self._draw(index)[0].name for index in indices})
 
     def _draw(self, index: int) -> tuple[Crop, np.random.Generator]:

@@ -1,4 +1,4 @@
-"""From a trained classifier of crops to its weights folder: calibrated, described, exported, compared with itself."""
+"""From a trained classifier of crops to its weights folder: card, export, and a comparison of both models."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from blastdet.training.loop.run_folder import new_weights
 from blastdet.training.loop.run_record import versions_of
 
 LIGHT = InputSpec(wh=(64, 64), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
-"""How pixels go into a network; size, grey and sharpness are those of its configuration."""
+"""Normalisation of pixels; size, padding and low-pass filter are those of the configuration."""
 
 RELIABILITY = "reliability.png"
 _PARITY = 1e-4
 _LIMITS = (
     "Research use only; no diagnosis.",
-    "Trained on the crops listed under training; other stains, microscopes and focus lower its figures.",
+    "Trained on the crops listed under training. Less accurate with other stains, microscopes and focus.",
 )
-_PROBE = "Trained on a shortcut probe ({}): its crops do not show the cell, and what it tells apart is no blast."
+_PROBE = "Trained on a negative control ({}): its crops do not show the cell, so it does not recognise blasts."
 
 
 class Tail(nn.Module):
-    """From logits and features to what an exported model answers: see `blastdet.models.classifier.ClassifierOutput`."""
+    """From logits and features to the outputs of an exported model: see `models.classifier.ClassifierOutput`."""
 
-    def __init__(self, settled: CalibrationResult) -> None:
+    def __init__(self, calibrated: CalibrationResult) -> None:
         super().__init__()
-        self.temperature = settled.temperature
-        space = settled.space
+        self.temperature = calibrated.temperature
+        space = calibrated.space
         self.centre, self.axes, self.means = map(torch.from_numpy, (space.centre, space.axes, space.means))
 
     def forward(self, logits: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,20 +54,19 @@ def publish(
     config: ClassifyConfig,
     data: CropData,
     training: Training,
-    settled: CalibrationResult,
+    calibrated: CalibrationResult,
     export: Callable[[Path], None],
     run: Path,
 ) -> str:
-    """Write the weights folder of a run, and the reliability plot where blasts are told from others.
+    """Write the weights folder of a run, and a reliability diagram for classifiers of blasts.
 
     Parameters
     ----------
     config, data
-        What was trained, and on what.
+        The configuration and the crops of the training.
     training : Training
         The record for the card.
-    settled : Settled
-        What validation crops tell of the model.
+    calibrated : CalibrationResult
     export : callable
         Writes the model as ONNX.
     run : Path
@@ -75,52 +74,52 @@ def publish(
     Returns
     -------
     str
-        How well the export agrees with the model.
+        A line with the largest difference of export and model.
 
     Raises
     ------
     BlastdetError
-        If it does not.
+        If they differ too much.
     """
-    card = _card(config, training, data.cut, settled).model_copy(update={"versions": versions_of(run)})
+    card = _card(config, training, data.cut, calibrated).model_copy(update={"versions": versions_of(run)})
     rows = slice(None, None, max(len(data.val) // 64, 1))
     with new_weights(run) as folder:
         export(folder / "model.onnx")
         write_card(card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}}), folder)
-        line = _compared(folder, settled, data, rows)
+        line = _compared(folder, calibrated, data, rows)
     if "blast" in config.classes:
         blast = config.classes.index("blast")
-        curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
+        curve = calibration.blast_reliability(calibrated.probability[:, blast], calibrated.truth == blast)
         calibration.draw_reliability(curve, run / RELIABILITY)
     return line
 
 
-def _compared(folder: Path, settled: CalibrationResult, data: CropData, rows: slice) -> str:
+def _compared(folder: Path, calibrated: CalibrationResult, data: CropData, rows: slice) -> str:
     some = data.val[rows]
     exported = load_classifier(folder, "cpu")([crop.rgb for crop in some], [crop.mpp for crop in some])
-    apart = float(np.abs(exported.probability - settled.probability[rows]).max())
-    distance = settled.distance[rows]
-    farther = float((np.abs(exported.distance - distance) / np.maximum(distance, 1)).max())  # 1: as cells are
+    apart = float(np.abs(exported.probability - calibrated.probability[rows]).max())
+    distance = calibrated.distance[rows]
+    farther = float((np.abs(exported.distance - distance) / np.maximum(distance, 1)).max())  # 1 is typical of cells
     if apart > _PARITY or farther > 10 * _PARITY:
         raise BlastdetError(
-            f"{folder}: export and model differ by {apart:.5f} in probability and {farther:.5f} of the distance; "
-            f"{_PARITY} and {10 * _PARITY} are allowed"
+            f"{folder}: export and model differ by {apart:.5f} in probability and {farther:.5f} in relative distance; "
+            f"expected at most {_PARITY} and {10 * _PARITY}"
         )
     return f"export equals the model within {apart:.6f} in probability on {len(some)} crops"
 
 
-def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: CalibrationResult) -> Card:
+def _card(config: ClassifyConfig, training: Training, cut: Cut, calibrated: CalibrationResult) -> Card:
     size = {"wh": (config.side, config.side), "pad_value": PAD, "low_pass": config.low_pass, "stride": 1}
     thresholds: dict[str, Threshold] = {}
     unsure: RejectionRule | None = None
     if "blast" in config.classes:
         blast = config.classes.index("blast")
-        score, is_blast = settled.probability[:, blast], settled.truth == blast
+        score, is_blast = calibrated.probability[:, blast], calibrated.truth == blast
         thresholds = {"blast": calibration.operating_threshold(score, is_blast)}
-        unsure = calibration.unsure_of(score, is_blast, settled.distance)
+        unsure = calibration.unsure_of(score, is_blast, calibrated.distance)
         if {"wbc", ERYTHROBLAST} <= set(config.classes):
-            red = red_among_others(settled.probability, config.classes)
-            is_other = settled.truth == config.classes.index("wbc")
+            red = red_among_others(calibrated.probability, config.classes)
+            is_other = calibrated.truth == config.classes.index("wbc")
             thresholds[ERYTHROBLAST] = calibration.erythroblast_threshold(red, is_other)
     return Card(
         name=config.name,
@@ -134,22 +133,22 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, settled: Calibra
         thresholds=thresholds,
         unsure=unsure,
         training=training,
-        metrics=_metrics(config, settled),
+        metrics=_metrics(config, calibrated),
         probe=cut.probe,
-        limits=(*_LIMITS, *([_PROBE.format(cut.probe)] if cut.probe else [])),
+        limits=(*_LIMITS, *config.limits, *([_PROBE.format(cut.probe)] if cut.probe else [])),
     )
 
 
-def _metrics(config: ClassifyConfig, settled: CalibrationResult) -> tuple[Metric, ...]:
-    found = calibration.figures(np.log(np.maximum(settled.probability, 1e-12)), settled.truth)
-    found["Brier score"] = calibration.brier(settled.probability, settled.truth)
+def _metrics(config: ClassifyConfig, calibrated: CalibrationResult) -> tuple[Metric, ...]:
+    found = calibration.figures(np.log(np.maximum(calibrated.probability, 1e-12)), calibrated.truth)
+    found["Brier score"] = calibration.brier(calibrated.probability, calibrated.truth)
     if "blast" in config.classes:
         blast = config.classes.index("blast")
-        curve = calibration.blast_reliability(settled.probability[:, blast], settled.truth == blast)
+        curve = calibration.blast_reliability(calibrated.probability[:, blast], calibrated.truth == blast)
         found["expected calibration error of blast"] = curve.error
         if len(config.classes) > 1:
-            found["AUROC of blast"] = calibration.auroc(settled.probability[:, blast], settled.truth == blast)
-    n = len(settled.truth)
+            found["AUROC of blast"] = calibration.auroc(calibrated.probability[:, blast], calibrated.truth == blast)
+    n = len(calibrated.truth)
     return tuple(
         Metric(data="crops", split="val", n_images=n, n_cells=n, metric=name, value=round(value, 4))
         for name, value in found.items()

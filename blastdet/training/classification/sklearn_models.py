@@ -1,6 +1,6 @@
-"""Classifiers of scikit-learn on features: hand-made ones, or those that a trained network computes.
+"""Classifiers of scikit-learn on hand-made features, or on those of a trained network.
 
-Everything ends up in one ONNX file (skl2onnx, joined with the network where there is one); nothing is pickled.
+The result is one ONNX file (skl2onnx, joined with the network if there is one); nothing is pickled.
 """
 
 from __future__ import annotations
@@ -29,16 +29,17 @@ from blastdet.models.onnx_classifier import OnnxClassifier
 from blastdet.training.classification import calibration
 from blastdet.training.classification.crop_samples import PAD, CropEpoch, load_crops
 from blastdet.training.classification.publish import Tail, publish
-from blastdet.training.config import ClassifyConfig, expand
-from blastdet.training.detection.train import Progress, pick_device
+from blastdet.training.config import ClassifyConfig
+from blastdet.training.config_file import expand
 from blastdet.training.loop.onnx_export import OPSET, join, write_onnx
 from blastdet.training.loop.run_folder import WEIGHTS, check_run, started
 from blastdet.training.loop.run_record import training_record
+from blastdet.training.loop.session import Progress, pick_device
 
 Features = Callable[[Sequence[RGB]], NDArray[np.float32]]
 """Features (n, f) of crops that are prepared and framed."""
 
-_FLOOR = 1e-6  # probabilities below are taken for this; trees say 0
+_FLOOR = 1e-6  # lower limit of probabilities; trees give 0
 _BATCH = 40
 
 
@@ -104,10 +105,10 @@ MODELS: dict[str, Callable[..., Any]] = {
     "lda": _lda,
     "voting": _voting,
 }
-"""Name in a configuration -> classifier of scikit-learn, by a seed and its own options."""
+"""Name in a configuration -> function of a seed and options that makes a classifier of scikit-learn."""
 
 
-def run_shallow(
+def train_on_features(
     config: ClassifyConfig,
     base: Path,
     run: Path,
@@ -115,12 +116,12 @@ def run_shallow(
     resume: bool = False,
     progress: Progress = Progress(),  # noqa: B008
 ) -> Path:
-    """Fit (on the CPU), calibrate, export and describe; parameters and errors as `run.run_training`.
+    """Fit a classifier on the CPU, calibrate and export it; parameters and errors as `train_detector`.
 
-    Fitting takes seconds to minutes and is done from the start again where it was cut short.
+    Fitting takes seconds to minutes; a run that was killed starts again.
     """
     if config.model not in MODELS:
-        raise ConfigError(f"model: {config.model} found, with features one of {list(MODELS)} expected")
+        raise ConfigError(f"model: with features, expected one of {list(MODELS)}, got {config.model}")
     check_device(device)
     check_run(config, run, resume)
     begun = time.perf_counter()
@@ -128,28 +129,28 @@ def run_shallow(
     features, network = _features(config, base, data.cut.colour)
     for line in data.notes:
         progress.say(line)
-    with started(config, run, data.seen, pick_device("cpu"), resume):
-        seen, labels = _draws(config, CropEpoch(data.train, config, 0), features, progress)
+    with started(config, run, data.fingerprints, pick_device("cpu"), resume):
+        features_of, labels = _draws(config, CropEpoch(data.train, config, 0), features, progress)
         if missing := [name for k, name in enumerate(config.classes) if (labels == k).sum() < 2]:
             raise ConfigError(
-                f"epoch_samples: {config.epoch_samples} found, more expected: hardly any of {missing} drawn"
+                f"epoch_samples: too few samples of {missing} drawn, got {config.epoch_samples}; expected more"
             )
-        model = _fit(config, seen, labels)
+        model = _fit(config, features_of, labels)
         held = [framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD) for c in data.val]
         val, truth = features(held), np.array([crop.label for crop in data.val])
-        logits = np.log(np.maximum(_judge(config, model, val), _FLOOR)).astype(np.float32)
-        settled = calibration.calibrate((logits, val), truth, (seen, labels))
+        logits = np.log(np.maximum(_predict_probability(config, model, val), _FLOOR)).astype(np.float32)
+        calibrated = calibration.calibrate((logits, val), truth, (features_of, labels))
         record = training_record(config, data.sources, run)
         record = record.model_copy(update={"epochs": 1, "duration_s": round(time.perf_counter() - begun, 1)})
-        export = partial(_export, config, model, settled, network)
-        progress.say(publish(config, data, record, settled, export, run))
+        export = partial(_export, config, model, calibrated, network)
+        progress.say(publish(config, data, record, calibrated, export, run))
         if network is None:
             draw_importance(model, val, truth, run / "importance.png")
     return run / WEIGHTS
 
 
 def _features(config: ClassifyConfig, base: Path, colour: str) -> tuple[Features, onnx.ModelProto | None]:
-    """How features are computed, and the network that does so, cut behind them."""
+    """The function that computes features, and the network that does, cut after them; ``None`` for hand-made ones."""
     if config.features == "hand-made":
         return lambda crops: np.stack([hand_made(rgb, config.mpp) for rgb in crops]), None
     given = expand(config.features, base)
@@ -159,23 +160,23 @@ def _features(config: ClassifyConfig, base: Path, colour: str) -> tuple[Features
     classifier = OnnxClassifier(card, folder, "cpu")
     whole = onnx.load(folder / next(name for name in card.files if name.endswith(".onnx")))
     if FEATURES not in [output.name for output in whole.graph.output]:
-        raise WeightsError(f"{folder}: a model without an output of features found")
+        raise WeightsError(f"{folder}: expected a model with an output of features")
     return classifier.features, onnx.utils.Extractor(whole).extract_model(["images"], [FEATURES])
 
 
 def _check(config: ClassifyConfig, colour: str, card: Card, folder: Path) -> None:
     if card.task != "classify" or card.sees != "pixels":
-        raise ConfigError(f"features: {folder}: the weights of a network that classifies crops expected")
+        raise ConfigError(f"features: {folder}: expected the weights of a network that classifies crops")
     wanted = (config.mpp, config.side, config.low_pass, colour)
     found = (card.mpp, card.input.wh[0], card.input.low_pass, card.input.colour)
     if wanted != found:
-        raise ConfigError(f"mpp, side, low_pass, colour: {wanted} found, those of {folder} expected: {found}")
+        raise ConfigError(f"mpp, side, low_pass, colour: expected those of {folder}, {found}, got {wanted}")
 
 
 def _draws(
     config: ClassifyConfig, epoch: CropEpoch, features: Features, progress: Progress
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Features and labels of one epoch's samples, varied as for a network and drawn alike of every class."""
+    """Features and labels of the samples of one epoch, augmented as for a network, with balanced classes."""
     rows, labels = [], []
     for start in range(0, len(epoch), _BATCH):
         samples = [epoch[i] for i in range(start, min(start + _BATCH, len(epoch)))]
@@ -185,7 +186,7 @@ def _draws(
     return np.concatenate(rows), np.array(labels)
 
 
-def _fit(config: ClassifyConfig, seen: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
+def _fit(config: ClassifyConfig, features: NDArray[np.float32], labels: NDArray[np.int64]) -> Any:
     from sklearn.decomposition import PCA
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -193,29 +194,29 @@ def _fit(config: ClassifyConfig, seen: NDArray[np.float32], labels: NDArray[np.i
     try:
         model = MODELS[config.model](config.seed, **config.options)
         steps = [PCA(config.pca, random_state=config.seed)] if config.pca else []
-        return make_pipeline(StandardScaler(), *steps, model).fit(seen, labels)
+        return make_pipeline(StandardScaler(), *steps, model).fit(features, labels)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise _unfit(config, error) from error
+        raise _cannot_fit(config, error) from error
 
 
-def _judge(config: ClassifyConfig, model: Any, val: NDArray[np.float32]) -> NDArray[np.float64]:
+def _predict_probability(config: ClassifyConfig, model: Any, val: NDArray[np.float32]) -> NDArray[np.float64]:
     try:
         found: NDArray[np.float64] = model.predict_proba(val)
-    except (ValueError, ArithmeticError) as error:  # fewer crops than neighbours, voters without weight
-        raise _unfit(config, error) from error
+    except (ValueError, ArithmeticError) as error:  # fewer crops than neighbours, or voters without weight
+        raise _cannot_fit(config, error) from error
     return found
 
 
-def _unfit(config: ClassifyConfig, error: Exception) -> ConfigError:
+def _cannot_fit(config: ClassifyConfig, error: Exception) -> ConfigError:
     return ConfigError(f"model: {config.model} with options {config.options}, pca {config.pca}: {one_line(error)}")
 
 
-class _ShallowTail(nn.Module):
-    """Probabilities of scikit-learn and features to what an exported model answers."""
+class _FeatureTail(nn.Module):
+    """From probabilities of scikit-learn and features to the outputs of an exported model."""
 
-    def __init__(self, settled: calibration.CalibrationResult) -> None:
+    def __init__(self, calibrated: calibration.CalibrationResult) -> None:
         super().__init__()
-        self.tail = Tail(settled)
+        self.tail = Tail(calibrated)
 
     def forward(self, raw: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (n, classes) and distance (n,)."""
@@ -226,22 +227,22 @@ class _ShallowTail(nn.Module):
 def _export(
     config: ClassifyConfig,
     model: Any,
-    settled: calibration.CalibrationResult,
+    calibrated: calibration.CalibrationResult,
     network: onnx.ModelProto | None,
     path: Path,
 ) -> None:
-    """One ONNX file: the network if there is one, scikit-learn's model, and the calibrated answers."""
+    """One ONNX file: the network if there is one, scikit-learn's model, and the calibrated outputs."""
     from skl2onnx import to_onnx
 
-    classes, width = settled.probability.shape[1], settled.space.axes.shape[0]
+    classes, width = calibrated.probability.shape[1], calibrated.space.axes.shape[0]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # what skl2onnx reads of scikit-learn is its concern
+            warnings.simplefilter("ignore", FutureWarning)  # of attributes of scikit-learn that skl2onnx reads
             middle = to_onnx(model, np.zeros((1, width), np.float32), options={"zipmap": False}, target_opset=OPSET)
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        raise _unfit(config, error) from error
+        raise _cannot_fit(config, error) from error
     shapes = {"raw": (2, classes), FEATURES: (2, width)}
-    write_onnx(_ShallowTail(settled), shapes, {name: {0: "batch"} for name in (*shapes, *OUTPUTS)}, path, OUTPUTS)
+    write_onnx(_FeatureTail(calibrated), shapes, {name: {0: "batch"} for name in (*shapes, *OUTPUTS)}, path, OUTPUTS)
     renamed = {middle.graph.input[0].name: FEATURES, "probabilities": "raw"}
     parts = [(middle, renamed), (onnx.load(path), {})]
     if network is not None:
@@ -253,7 +254,7 @@ def _export(
 def draw_importance(
     model: Any, val: NDArray[np.float32], truth: NDArray[np.int64], path: Path, shown: int = 20
 ) -> None:
-    """What shuffling one hand-made feature costs in balanced accuracy on validation crops; the costliest on top."""
+    """Permutation importance of hand-made features on validation crops, the most important on top."""
     from matplotlib.figure import Figure
     from sklearn.inspection import permutation_importance
 

@@ -1,1 +1,4 @@
-"""Training of detectors. Imports `training.loop`, `evaluation` and below."""
+"""Training of detectors: networks, training samples with unknown regions, augmentation, export and parity tests.
+
+May import `training.loop`, `evaluation` and everything below it, but not `classification`.
+"""

@@ -1,8 +1,8 @@
-"""White cells of one laboratory on the film of another, alone or against a neighbour; and red cells in piles.
+"""Copy-paste augmentation: white cells of one dataset in images of another, and overlapping red cells.
 
-A white cell is rare, and each laboratory shows its own on its own film only. Pasted cells break that habit: the same
-cell on other red cells, other light, and in clumps, which few data sets show and none annotates well. Red cells that
-lie on each other are the dark, large thing most often taken for a white cell where the picture is coarse.
+White cells are rare, and every dataset shows them on its own background only. Pasted cells lie among other red cells,
+under other light, and in clumps, which few datasets have. Overlapping red cells are dark and large: in coarse images
+they are the most frequent false white cells.
 """
 
 from __future__ import annotations
@@ -17,65 +17,67 @@ from numpy.typing import NDArray
 from blastdet.core import boxes
 from blastdet.core.types import RGB
 from blastdet.imaging.optical_density import background_colour, to_density, to_levels
-from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, Picture, TrainingSample
+from blastdet.training.detection.samples import KNOWN_STRIDE, PAD, TrainingImage, TrainingSample
 
 _MOST = 3  # cells pasted onto one sample
 _TRIES = 6
-_TOUCHING = 0.5  # share that is put against a white cell, where there is one
-_SOFT_PX = 1.5  # the rim over which a pasted cell fades into the film
-_MOST_OVERLAP = 0.25  # of the smaller of two white cells: more, and people could not tell them apart either
+_TOUCHING = 0.5  # fraction of cells placed next to a white cell, if there is one
+_SOFT_PX = 1.5  # width of the rim over which a pasted cell fades into the image
+_MOST_OVERLAP = 0.25  # of the smaller of two white cells; with more, people cannot separate them either
 _RED_DYE = (-0.4, 0.4)
-_WHITE_DYE = (-0.7, 0.2)  # log of the dye taken up: other laboratories' nuclei are paler than those of BCCD and PBC
-_SMOOTHED = 0.4  # share with chromatin smoothed away, as in blasts and in coarse pictures
-_MOST_PADDING = 0.1  # of the place: no cell lies on the grey beside a picture
-_HIDDEN = 0.6  # a cell covered more than this cannot be seen
+_WHITE_DYE = (-0.7, 0.2)  # log factor of density: nuclei of other laboratories are paler than in BCCD and PBC
+_SMOOTHED = 0.4  # fraction with smoothed chromatin, as in blasts and coarse images
+_MOST_PADDING = 0.1  # of the place: no cell lies on the padding around an image
+_HIDDEN = 0.6  # a cell that is covered more than this is not visible
 
 
 class Donors:
-    """White cells that can be cut out of pictures, drawn like the pictures are.
+    """Cells that can be cut out of images; an image is drawn with its probability, then one of its cells.
 
     Parameters
     ----------
-    pictures : sequence of Picture
-    share : float64 (n,)
-        Chance of each picture to be drawn.
+    images : sequence of TrainingImage
+    probability : float64 (n,)
+        Of each image to be drawn.
     labels : sequence of int
         Indices of the classes to paste.
     """
 
-    def __init__(self, pictures: Sequence[Picture], share: NDArray[np.float64], labels: Sequence[int]) -> None:
-        self.pictures, self.labels = pictures, np.array(labels)
-        self.rows = [_whole(picture, self.labels) for picture in pictures]
-        chance = share * [len(rows) > 0 for rows in self.rows]
-        self.share = chance / chance.sum() if chance.any() else None
+    def __init__(
+        self, images: Sequence[TrainingImage], probability: NDArray[np.float64], labels: Sequence[int]
+    ) -> None:
+        self.images, self.labels = images, np.array(labels)
+        self.rows = [_whole(image, self.labels) for image in images]
+        chance = probability * [len(rows) > 0 for rows in self.rows]
+        self.probability = chance / chance.sum() if chance.any() else None
         self._light: dict[int, NDArray[np.float32]] = {}
 
     def draw(self, rng: np.random.Generator) -> tuple[NDArray[np.float32], int]:
-        """One cell as optical density above its own film (h, w, 3), and its label."""
-        index = int(rng.choice(len(self.pictures), p=self.share))
-        picture = self.pictures[index]
+        """One cell as optical density above its background (h, w, 3), and its label."""
+        index = int(rng.choice(len(self.images), p=self.probability))
+        image = self.images[index]
         row = int(rng.choice(self.rows[index]))
-        x1, y1, x2, y2 = picture.boxes_xyxy[row].round().astype(int)
+        x1, y1, x2, y2 = image.boxes_xyxy[row].round().astype(int)
         if index not in self._light:
-            self._light[index] = background_colour(picture.rgb)
-        density = to_density(picture.rgb[y1:y2, x1:x2].astype(np.float32), self._light[index])
-        return np.clip(density, 0, None).astype(np.float32), int(picture.label[row])
+            self._light[index] = background_colour(image.rgb)
+        density = to_density(image.rgb[y1:y2, x1:x2].astype(np.float32), self._light[index])
+        return np.clip(density, 0, None).astype(np.float32), int(image.label[row])
 
 
-def paste(
+def copy_paste(
     sample: TrainingSample, donors: Donors, scale: tuple[float, float], rng: np.random.Generator
 ) -> TrainingSample:
-    """A sample with one to three white cells more.
+    """A sample with one to three more white cells.
 
     Parameters
     ----------
-    sample : Sample
+    sample : TrainingSample
     donors : Donors
     scale : (float, float)
-        Range of enlargement, as for pictures.
+        Range of the zoom factor.
     rng : numpy Generator
     """
-    if donors.share is None:
+    if donors.probability is None:
         return sample
     for _ in range(int(rng.integers(1, _MOST + 1))):
         density, label = donors.draw(rng)
@@ -84,26 +86,26 @@ def paste(
         density = _varied(density, scale, _WHITE_DYE, rng)
         place = _place(sample, density.shape[:2], donors.labels, rng)
         if place is not None:
-            sample = _put(sample, density, label, place, _film(sample.rgb, place, density.shape[:2]))
+            sample = _put(sample, density, label, place, _background(sample.rgb, place, density.shape[:2]))
     return sample
 
 
-def pile(
+def rbc_overlap(
     sample: TrainingSample, donors: Donors, white: Sequence[int], scale: tuple[float, float], rng: np.random.Generator
 ) -> TrainingSample:
-    """A sample with two to four red cells more that lie on each other; light passes through all of them.
+    """A sample with two to four more red cells that overlap; their optical densities add up.
 
     Parameters
     ----------
-    sample : Sample
+    sample : TrainingSample
     donors : Donors
         Of red cells.
     white : sequence of int
-        Indices of the classes that a pile must not hide.
+        Indices of the classes that must stay visible.
     scale : (float, float)
     rng : numpy Generator
     """
-    if donors.share is None:
+    if donors.probability is None:
         return sample
     middle = rng.uniform(0.1, 0.9, 2) * sample.rgb.shape[0]
     for _ in range(int(rng.integers(2, 5))):
@@ -119,12 +121,12 @@ def pile(
     return sample
 
 
-def _whole(picture: Picture, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Cells that are not cut by the border of their picture."""
-    xyxy, limit = picture.boxes_xyxy, np.array(picture.rgb.shape[1::-1])
+def _whole(image: TrainingImage, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of cells that are not cut by the border of their image."""
+    xyxy, limit = image.boxes_xyxy, np.array(image.rgb.shape[1::-1])
     whole = (xyxy[:, :2] > 1).all(axis=1) & (xyxy[:, 2:] < limit - 1).all(axis=1)
     large = (xyxy[:, 2:] - xyxy[:, :2]).min(axis=1, initial=np.inf) >= 8
-    return np.flatnonzero(whole & large & np.isin(picture.label, labels))
+    return np.flatnonzero(whole & large & np.isin(image.label, labels))
 
 
 def _varied(
@@ -134,7 +136,7 @@ def _varied(
 
     factor = np.exp(rng.uniform(*np.log(scale)))
     size = max(round(density.shape[1] * factor), 4), max(round(density.shape[0] * factor), 4)
-    # Through 8 bits, since there is one way to resample; 100 steps a unit of density are finer than a camera's.
+    # As 8 bits, which `resize` takes: 100 steps per unit of density are finer than a camera's.
     coded = np.clip(density * 100, 0, 255).astype(np.uint8)
     turned = np.rot90(resize(coded, size), int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
     return np.asarray(turned / 100 * np.exp(rng.uniform(*dye) + rng.normal(0, 0.15, 3)), np.float32)
@@ -143,7 +145,7 @@ def _varied(
 def _place(
     sample: TrainingSample, hw: tuple[int, ...], labels: NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[int, int] | None:
-    """Top left corner for a cell: where its class is known, and no white cell is hidden."""
+    """Top left corner for a cell where its class is known and it hides no white cell."""
     side = sample.rgb.shape[0]
     white = sample.boxes_xyxy[np.isin(sample.label, labels)]
     size = np.array([hw[1], hw[0]])
@@ -161,7 +163,7 @@ def _place(
 
 
 def _is_free(sample: TrainingSample, corner: tuple[int, int], hw: tuple[int, ...], labels: NDArray[np.int64]) -> bool:
-    """Whether a cell fits: on the picture, where the classes `labels` are known, and hiding none of their cells."""
+    """Whether a cell fits: inside the image, where the classes `labels` are known, and hiding none of their cells."""
     (x, y), (h, w), side = corner, hw, sample.rgb.shape[0]
     if min(x, y) < 0 or x + w > side or y + h > side:
         return False
@@ -175,7 +177,7 @@ def _is_free(sample: TrainingSample, corner: tuple[int, int], hw: tuple[int, ...
 
 
 def _covered(xyxy: NDArray[np.float32], box: NDArray[np.float32], smaller: bool = False) -> NDArray[np.float64]:
-    """How much of each box another one covers; with `smaller`, of the smaller of the two."""
+    """Fraction of each box that another box covers; with `smaller`, relative to the smaller of the two."""
     shared = np.minimum(xyxy[:, 2:], box[:, 2:]) - np.maximum(xyxy[:, :2], box[:, :2])
     area = boxes.area(xyxy)
     return np.asarray(np.clip(shared, 0, None).prod(axis=1) / (np.minimum(area, boxes.area(box)) if smaller else area))
@@ -202,18 +204,18 @@ def _put(
     )
 
 
-def _film(rgb: RGB, corner: tuple[int, int], hw: tuple[int, ...]) -> NDArray[np.float32]:
-    """Colour of the bare film around a place: the bright end of what is there."""
+def _background(rgb: RGB, corner: tuple[int, int], hw: tuple[int, ...]) -> NDArray[np.float32]:
+    """Colour of the background around a place: the bright end of the colours there."""
     x, y = corner
     margin = max(hw)
     around = rgb[max(y - margin, 0) : y + hw[0] + margin, max(x - margin, 0) : x + hw[1] + margin]
     return np.percentile(around.reshape(-1, 3)[::7], 90, axis=0).astype(np.float32)
 
 
-def _blend(film: RGB, density: NDArray[np.float32], light: NDArray[np.float32]) -> RGB:
-    """A cell in its ellipse, as dye in this light (3,) or (h, w, 3), fading out at the rim."""
-    h, w = film.shape[:2]
+def _blend(below: RGB, density: NDArray[np.float32], light: NDArray[np.float32]) -> RGB:
+    """A cell inside its ellipse, lit by `light` (3,) or (h, w, 3), fading out at the rim."""
+    h, w = below.shape[:2]
     ys, xs = (np.arange(h)[:, None] + 0.5) * 2 / h - 1, (np.arange(w) + 0.5) * 2 / w - 1
     inside = np.clip((1 - np.hypot(xs, ys)) * (h + w) / 4 / _SOFT_PX, 0, 1)[:, :, None]
     cell = to_levels(density, light)
-    return np.asarray(np.clip(film * (1 - inside) + cell * inside, 0, 255), np.uint8)
+    return np.asarray(np.clip(below * (1 - inside) + cell * inside, 0, 255), np.uint8)

@@ -1,4 +1,4 @@
-"""Pictures in the run folder: what the model was shown, how it learnt, what it finds."""
+"""Images in the run folder: training samples as the model sees them, and its detections on validation images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from blastdet.core.palette import COLOURS
 from blastdet.core.types import CELL_CLASSES, RGB, Dataset, Detections
 from blastdet.imaging.io import write_image
 from blastdet.training.detection.epoch import Epoch
-from blastdet.training.detection.samples import KNOWN_STRIDE, Picture
+from blastdet.training.detection.samples import KNOWN_STRIDE, TrainingImage
 
 _EXAMPLES = 6
 _EXAMPLE_SIDE = 480  # pixels of the longer side
@@ -21,7 +21,7 @@ _HEADLINE = 24
 
 
 def draw_samples(samples: Epoch, path: Path, rows: int = 3, columns: int = 6) -> None:
-    """A contact sheet of what the model is shown: boxes in the colours of the overlay, unknown regions darkened."""
+    """A contact sheet of training samples: boxes in the colours of the overlay, unknown regions darkened."""
     names = samples.config.classes
     canvases = []
     for i in range(rows * columns):
@@ -35,57 +35,32 @@ def draw_samples(samples: Epoch, path: Path, rows: int = 3, columns: int = 6) ->
     write_image(path, np.concatenate(sheet))
 
 
-def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
-    """Losses and validation figures over epochs, as PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-    names = list(dict.fromkeys(name for row in history for name in row))
-    for name in names:
-        points = [(row["epoch"], row[name]) for row in history if name in row]
-        if name.endswith("loss"):
-            left.plot(*zip(*points, strict=True), label=name.replace("_", " "))
-        elif name.startswith("AP"):
-            right.plot(*zip(*points, strict=True), label=name)
-    left.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    right.set(xlabel="epoch", ylabel="average precision (validation)", ylim=(0, 1))
-    for axes in (left, right):
-        if axes.lines:
-            axes.legend()
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
 def draw_examples(
-    pictures: Sequence[Picture],
+    images: Sequence[TrainingImage],
     dataset: Dataset,
     found: Sequence[Detections],
     thresholds: Mapping[str, float],
     path: Path,
 ) -> None:
-    """Some validation pictures, one a row: truth on the left, what the model finds at its thresholds on the right.
+    """Some validation images, one per row: truth on the left, detections at the operating thresholds on the right.
 
     Parameters
     ----------
-    pictures : sequence of Picture
-        The pictures of `dataset` at the model's µm/px.
+    images : sequence of TrainingImage
+        The images of `dataset` at the model's µm/px.
     dataset : Dataset
     found : sequence of Detections
-        In full-smear pixels.
+        In pixels of the full image.
     thresholds : mapping of str to float
         Operating threshold of each class.
     path : Path
     """
     rows = []
-    for i in np.unique(np.linspace(0, len(pictures) - 1, _EXAMPLES).round().astype(int)):
+    for i in np.unique(np.linspace(0, len(images) - 1, _EXAMPLES).round().astype(int)):
         smear, cells = dataset.samples[i], found[i]
         truth = smear.truth if smear.truth is not None else Detections.empty()
         above = cells[cells.above_threshold(thresholds)]
-        rows.append(np.concatenate([_example(pictures[i].rgb, side, smear.size_wh) for side in (truth, above)], axis=1))
+        rows.append(np.concatenate([_example(images[i].rgb, side, smear.size_wh) for side in (truth, above)], axis=1))
     height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
     sheet = np.full((len(rows), height, width, 3), 255, np.uint8)
     for place, row in zip(sheet, rows, strict=True):
@@ -95,9 +70,9 @@ def draw_examples(
 
 
 def _headline(width: int, classes: Sequence[str]) -> RGB:
-    """What the halves of a sheet show, and the colours of the classes."""
+    """A line of text: what the two columns show, and the colours of the classes."""
     canvas = np.full((_HEADLINE, width, 3), 255, np.uint8)
-    _write(canvas, "found, at the operating thresholds", width // 2 + 4, (0, 0, 0))
+    _write(canvas, "detected, at the operating thresholds", width // 2 + 4, (0, 0, 0))
     x = 4 + _write(canvas, "truth: ", 4, (0, 0, 0))
     for name in classes:
         x += _write(canvas, f"{name} ", x, COLOURS[name])
@@ -105,13 +80,13 @@ def _headline(width: int, classes: Sequence[str]) -> RGB:
 
 
 def _write(canvas: RGB, words: str, x: int, colour: tuple[int, int, int]) -> int:
-    """Write words and tell their width."""
+    """Write words and return their width in pixels."""
     cv2.putText(canvas, words, (x, _HEADLINE - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, 1, cv2.LINE_AA)
     return int(cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0])
 
 
 def _example(rgb: RGB, cells: Detections, size_wh: tuple[int, int]) -> RGB:
-    """A picture, enlarged, with boxes given in the pixels of its smear."""
+    """An image, enlarged, with boxes given in pixels of the full image."""
     factor = _EXAMPLE_SIDE / max(rgb.shape[:2])
     canvas = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
     scaled = boxes.scale(cells.boxes_xyxy, (canvas.shape[1] / size_wh[0], canvas.shape[0] / size_wh[1]))

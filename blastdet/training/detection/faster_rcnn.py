@@ -1,6 +1,6 @@
-"""Faster R-CNN: networks, anchors and sampling from torchvision; deaf to what is not known, and free in image size.
+"""Faster R-CNN from the networks, anchors and sampling of torchvision, with unknown regions and any image size.
 
-Neither weights nor backbones are downloaded. Names of layers are torchvision's, so that ``--init`` takes its files.
+No weights are downloaded. Layers have the names of torchvision, so that ``--init`` can read its files.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from blastdet.training.loop.onnx_export import as_batch, write_onnx
 ANCHORS_UM = ((2.2, 3.5), (5.5, 8.0), (11.0, 16.0))
 """Sides of the anchors at strides 8, 16 and 32: platelets (2-4 µm), red cells (6-8), white cells (8-20)."""
 
-_RATIOS = (0.7, 1.0, 1.4)  # a cell at the edge of a picture is cut
+_RATIOS = (0.7, 1.0, 1.4)  # a cell at the edge of an image is cut
 _PROPOSALS = {"training": 500, "testing": 500}  # a crowded tile holds 200 cells
-_SAMPLED = 128  # proposals an image that the second stage learns from
+_SAMPLED = 128  # proposals per image that the second stage is trained on
 _WIDTH = 256  # channels of the feature pyramid
-_REGRESSION = (10.0, 10.0, 5.0, 5.0)  # torchvision's scaling of box offsets
-_LIGHT = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what ImageNet's weights expect, should --init bring some
+_REGRESSION = (10.0, 10.0, 5.0, 5.0)  # scaling of box offsets, as in torchvision
+_LIGHT = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as weights from ImageNet expect, for --init
 
 
 class FasterRcnn:
@@ -47,7 +47,7 @@ class FasterRcnn:
     model : str
     n_classes : int
     mpp : float
-        µm/px, which says how large the anchors are.
+        µm/px, from which the sizes of the anchors follow.
     """
 
     output: Literal["boxes"] = "boxes"
@@ -85,19 +85,19 @@ class FasterRcnn:
 
     @torch.no_grad()
     def raw(self, image: RGB, card: Card, device: torch.device) -> Raw:
-        """What the exported model would put out of one image, before it is decoded."""
+        """Raw output for one image, as the exported model gives it."""
         found: Raw = self.module(as_batch(image, card, device)).float().cpu().numpy()
         return found
 
     def export(self, path: Path) -> None:
-        """Write ONNX for one image of free height and width."""
+        """Write ONNX for one image of dynamic height and width."""
         self.module.float().eval().cpu()
         axes = {"images": {2: "height", 3: "width"}, "cells": {0: "cells"}}
         write_onnx(self.module, (1, 3, 96, 128), axes, path)
 
 
 class TwoStage(nn.Module):
-    """Backbone, proposals, heads: Faster R-CNN without torchvision's resizing of pictures."""
+    """Backbone, proposals, heads: Faster R-CNN without torchvision's resizing of images."""
 
     def __init__(self, backbone: BackboneWithFPN, n_classes: int, mpp: float) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class TwoStage(nn.Module):
         self.register_buffer("light", torch.tensor(_LIGHT)[:, :, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Boxes and class probabilities (n, 4 + k) of one image (1, 3, h, w), each box that of its likeliest class."""
+        """Boxes and probabilities (n, 4 + k) for one image (1, 3, h, w); boxes are those of the most likely class."""
         features, shapes = self._features(images)
         proposals, _ = self.rpn(ImageList(images, shapes), features)
         logits, offsets = self._heads(features, proposals, shapes)
@@ -125,7 +125,7 @@ class TwoStage(nn.Module):
         return torch.cat([boxes.gather(1, best)[:, 0], probability], dim=1)
 
     def losses(self, images: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The four losses of Faster R-CNN, of what is known.
+        """The four losses of Faster R-CNN, in known regions.
 
         Parameters
         ----------
@@ -144,7 +144,7 @@ class TwoStage(nn.Module):
 
     def _features(self, images: Tensor) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
         maps = self.backbone((images - self.light[0]) / self.light[1])
-        # Anchors take the type of the maps: in bf16 they would be off by pixels.
+        # Anchors have the type of the maps, and in bf16 would be off by pixels.
         return {name: level.float() for name, level in maps.items()}, [(images.shape[-2], images.shape[-1])] * len(
             images
         )
@@ -156,7 +156,7 @@ class TwoStage(nn.Module):
 
 
 class _RpnHead(RPNHead):
-    """Answers in float32: boxes are computed from it."""
+    """Returns float32, since boxes are computed from its output."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         logits, offsets = super().forward(x)
@@ -164,7 +164,7 @@ class _RpnHead(RPNHead):
 
 
 class _Rpn(RegionProposalNetwork):
-    """Proposals that do not take the unknown for background."""
+    """Proposals, without unknown regions as background."""
 
     def assign_targets_to_anchors(self, anchors: list[Tensor], targets: list[dict[str, Tensor]]) -> Any:
         labels, boxes = super().assign_targets_to_anchors(anchors, targets)
@@ -173,15 +173,15 @@ class _Rpn(RegionProposalNetwork):
         return labels, boxes
 
     def compute_loss(self, objectness: Tensor, offsets: Tensor, labels: Any, wanted: Any) -> tuple[Tensor, Tensor]:
-        if all(bool((label < 0).all()) for label in labels):  # nothing to learn from: the mean of nothing is no number
+        if all(bool((label < 0).all()) for label in labels):  # nothing is labelled: the mean would be NaN
             return objectness.sum() * 0, offsets.sum() * 0
         losses: tuple[Tensor, Tensor] = super().compute_loss(objectness, offsets, labels, wanted)
         return losses
 
 
 def _unknown(boxes: Tensor, known: Tensor) -> Tensor:
-    """Which classes are unknown somewhere below each box: bool (n, k) from a map (k, rows, columns)."""
-    sums = functional.pad((~known).to(torch.int32).cumsum(1).cumsum(2), (1, 0, 1, 0))  # of all above and left
+    """Which classes are unknown anywhere in each box: bool (n, k) from a map (k, rows, columns)."""
+    sums = functional.pad((~known).to(torch.int32).cumsum(1).cumsum(2), (1, 0, 1, 0))  # integral image
     height, width = known.shape[1:]
     cells = boxes.detach() / KNOWN_STRIDE
     x1, y1 = cells[:, 0].floor().long().clamp(0, width - 1), cells[:, 1].floor().long().clamp(0, height - 1)
@@ -192,10 +192,10 @@ def _unknown(boxes: Tensor, known: Tensor) -> Tensor:
 
 
 def _head_losses(logits: Tensor, offsets: Tensor, label: Tensor, wanted: Tensor, unknown: Tensor) -> dict[str, Tensor]:
-    """Losses of the second stage: a proposal without a cell is background, or any class that is unknown there.
+    """Losses of the second stage. A proposal without a cell is background, or any class that is unknown there.
 
-    Its loss is that of the sum of their probabilities, so that a picture without labelled red cells still teaches what
-    is no white cell. Where no class is known the sum is one, and the proposal counts for nothing.
+    Its loss is that of the sum of their probabilities: an image without labelled red cells still provides negative
+    examples of white cells. Where no class is known the sum is 1, and the proposal has no effect.
     """
     possible = functional.one_hot(label, logits.shape[1]).bool()
     possible[:, 1:] |= unknown & (label == 0)[:, None]
@@ -208,16 +208,16 @@ def _head_losses(logits: Tensor, offsets: Tensor, label: Tensor, wanted: Tensor,
 
 
 def _backbone(model: str) -> BackboneWithFPN:
-    """Untrained network with maps at strides 8, 16 and 32, each the last before the next reduction."""
+    """Untrained network with feature maps at strides 8, 16 and 32, the last ones before each reduction."""
     if model == "fasterrcnn_mobilenet":
         body, layers, channels = mobilenet_v3_large(weights=None).features, ["6", "12", "16"], [40, 112, 960]
     else:
         body, layers, channels = resnet50(weights=None), ["layer2", "layer3", "layer4"], [512, 1024, 2048]
     names = {layer: str(i) for i, layer in enumerate(layers)}
     backbone = BackboneWithFPN(body, names, channels, _WIDTH)
-    backbone.fpn.extra_blocks = None  # a map at stride 64 is for things larger than cells
+    backbone.fpn.extra_blocks = None  # a map at stride 64 is for objects larger than cells
     for layer in backbone.modules():
         if isinstance(layer, nn.BatchNorm2d):
-            # MobileNetV3's 0.01 is for a million steps; ours are a thousand, and the moving average smooths anyway.
+            # MobileNetV3's 0.01 is for a million steps, here there are thousands; the moving average smooths as well.
             layer.momentum = 0.1
     return backbone

@@ -1,4 +1,4 @@
-"""A run exported again: another file format, or arithmetic of lower precision, with what that costs in AP."""
+"""Exports of a finished run to other formats or to lower precision, with the change in average precision."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ from blastdet.core.types import Dataset, Detections
 from blastdet.evaluation.average_precision import average_precision
 from blastdet.models.detector import load_detector
 from blastdet.models.onnx_detector import padded_size, to_blob
-from blastdet.training.config import TrainConfig, read_config
+from blastdet.training.config import TrainConfig
+from blastdet.training.config_file import read_config
 from blastdet.training.detection.export import PARITY, check_parity, finish, raw_on_cpu
-from blastdet.training.detection.samples import Picture, load_picture
+from blastdet.training.detection.samples import TrainingImage, load_image
 from blastdet.training.detection.train import build
 from blastdet.training.detection.training_data import Data, load_data
 from blastdet.training.loop import checkpoints, engine
 from blastdet.training.loop.run_folder import CONFIG, WEIGHTS, check_sources, new_weights
 
-_CALIBRATION = 32  # training pictures that show int8 how large the numbers between layers get
+_CALIBRATION = 32  # training images that determine the value ranges between layers for int8
 
 
 def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[str], None]) -> Path:
     """Export the best epoch of a run; returns the weights folder.
 
-    ONNX in f32 is ``weights``, as at the end of a training; anything else lies beside it, under a name that says what
-    it is, and is made from ``weights``.
+    ONNX in f32 is written to ``weights``, as at the end of a training; other exports are made from it and written to
+    ``weights-FORMAT-PRECISION``.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
     to : {"onnx", "openvino"}
     precision : {"f32", "bf16", "int8"}
     say : callable
-        Gets the lines about parity.
+        Receives lines about parity and average precision.
 
     Raises
     ------
@@ -50,10 +51,10 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
         If the run, its data or a package is missing, or an f32 export differs from torch.
     """
     if (to, precision) == ("onnx", "bf16"):
-        raise ConfigError("--precision bf16: ONNX Runtime computes it on no CPU; use --to openvino")
+        raise ConfigError("--precision bf16: not supported by ONNX Runtime on CPUs; use --to openvino")
     config = read_config(run / CONFIG)
     data = load_data(config, base)
-    check_sources(run, data.seen)
+    check_sources(run, data.fingerprints)
     with locked(run):
         state = _last(config, run)
         if (to, precision) == ("onnx", "f32") or not _is_of(run / WEIGHTS, state):
@@ -64,9 +65,9 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
         with new_weights(run, name) as folder:
             _convert(run / WEIGHTS, folder, (to, precision), data, config)
             if precision == "f32":
-                state = checkpoints.load_best(_last(config, run), run)  # anew: an export changes the module for good
-                pictures = [load_picture(sample, config) for sample in data.val.samples[:PARITY]]
-                say(check_parity(folder, pictures, raw_on_cpu(state, pictures, read_card(folder))))
+                state = checkpoints.load_best(_last(config, run), run)  # loaded again: an export changes the module
+                images = [load_image(sample, config) for sample in data.val.samples[:PARITY]]
+                say(check_parity(folder, images, raw_on_cpu(state, images, read_card(folder))))
             say(compare(run / WEIGHTS, folder, data.val, config))
     return run / name
 
@@ -76,62 +77,59 @@ def _last(config: TrainConfig, run: Path) -> engine.State[engine.Trainable]:
 
 
 def _is_of(weights: Path, state: engine.State[Any]) -> bool:
-    """Whether a weights folder is that of the best epoch so far: it may be of a run that went on."""
+    """Whether a weights folder is that of the best epoch so far; the run may have been resumed since."""
     return (weights / "card.json").is_file() and read_card(weights).training.epochs == state.best_epoch
 
 
 def _convert(whole: Path, folder: Path, wanted: tuple[str, str], data: Data, config: TrainConfig) -> None:
-    """Model and card of a weights folder in another form; see `export_run`."""
+    """Model and card of a weights folder in another format or precision; see `export_run`."""
     (to, precision), card, source = wanted, read_card(whole), whole / "model.onnx"
     try:
         if precision == "int8":
-            shown = [load_picture(sample, config) for sample, _ in data.train[:_CALIBRATION]]
+            shown = [load_image(sample, config) for sample, _ in data.train[:_CALIBRATION]]
             quantise(source, folder / "model.onnx", shown, card)
             source = folder / "model.onnx"
         if to == "openvino":
             _to_openvino(source, folder)
     except BlastdetError:
         raise
-    except Exception as error:  # the converters raise what they like, on a full disk too
+    except Exception as error:  # converters raise errors of any kind, also on a full disk
         raise not_written(folder, last_line(error)) from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     changes = {"name": f"{card.name}-{to}-{precision}", "format": to, "precision": precision, "files": files}
     write_card(Card.model_validate({**card.model_dump(), **changes, "metrics": ()}), folder)
 
 
-def quantise(source: Path, target: Path, pictures: Sequence[Picture], card: Card) -> None:
-    """Convolutions in int8 (ONNX, quantise and dequantise nodes); the rest, boxes above all, stays in f32."""
-    import logging
-
+def quantise(source: Path, target: Path, images: Sequence[TrainingImage], card: Card) -> None:
+    """Quantise convolutions to int8 (ONNX, quantise and dequantise nodes); box decoding and the rest stay in f32."""
+    import onnx
     from onnxruntime import quantization
 
-    class Shown(quantization.CalibrationDataReader):
+    class CalibrationImages(quantization.CalibrationDataReader):
         def __init__(self) -> None:
-            self.blobs = _blobs(pictures, card)
+            self.blobs = _blobs(images, card)
 
         def get_next(self) -> Any:
             return next(self.blobs, None)
 
-    logging.getLogger().disabled, before = True, logging.getLogger().disabled  # it advises on every call
-    try:
-        quantization.quantize_static(
-            source,
-            target,
-            Shown(),
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            reduce_range=True,  # 7 bits of weight: processors without VNNI overflow with 8
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
-    finally:
-        logging.getLogger().disabled = before
+    model = onnx.load(source)
+    onnx.helper.set_model_props(model, {"onnx.quant.pre_process": "onnxruntime.quant"})  # else it warns on every call
+    quantization.quantize_static(
+        model,
+        target,
+        CalibrationImages(),
+        op_types_to_quantize=["Conv"],
+        per_channel=True,
+        reduce_range=True,  # 7-bit weights: with 8 bits, processors without VNNI overflow
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+    )
 
 
-def _blobs(pictures: Sequence[Picture], card: Card) -> Iterator[dict[str, Any]]:
-    for picture in pictures:
-        size = padded_size(picture.rgb.shape[:2], card.input.stride)
-        yield {"images": to_blob(picture.rgb, size, card.input)[None]}
+def _blobs(images: Sequence[TrainingImage], card: Card) -> Iterator[dict[str, Any]]:
+    for image in images:
+        size = padded_size(image.rgb.shape[:2], card.input.stride)
+        yield {"images": to_blob(image.rgb, size, card.input)[None]}
 
 
 def _to_openvino(source: Path, folder: Path) -> None:
@@ -144,25 +142,25 @@ def _to_openvino(source: Path, folder: Path) -> None:
 
 
 def compare(whole: Path, other: Path, dataset: Dataset, config: TrainConfig) -> str:
-    """One line: average precision on validation before and after, and the largest change of a class's AP50."""
-    pictures = [load_picture(sample, config) for sample in dataset]
-    before, after = (average_precision(dataset, _found(folder, pictures, dataset)) for folder in (whole, other))
+    """One line: average precision on the validation split before and after."""
+    images = [load_image(sample, config) for sample in dataset]
+    before, after = (average_precision(dataset, _found(folder, images, dataset)) for folder in (whole, other))
     parts = []
     for name in (None, *(n for n, count in before.n_truth.items() if count)):
         old, new = before.figures(name), after.figures(name)
         for figure in ("AP", "AP50") if name is None else ("AP50",):
             change = new[figure] - old[figure]
             parts.append(f"{name or 'all'} {figure} {old[figure]:.4f} -> {new[figure]:.4f} ({change:+.4f})")
-    return f"validation, {len(dataset)} pictures: {', '.join(parts)}"
+    return f"validation, {len(dataset)} images: {', '.join(parts)}"
 
 
-def _found(folder: Path, pictures: Sequence[Picture], dataset: Dataset) -> list[Detections]:
-    """Cells by a weights folder, in the pixels of the smears."""
+def _found(folder: Path, images: Sequence[TrainingImage], dataset: Dataset) -> list[Detections]:
+    """Detections of a weights folder, in pixels of the full images."""
     detector = load_detector(folder, "cpu")
     results = []
-    for picture, sample in zip(pictures, dataset, strict=True):
-        cells = detector([picture.rgb])[0]
-        height, width = picture.rgb.shape[:2]
+    for image, sample in zip(images, dataset, strict=True):
+        cells = detector([image.rgb])[0]
+        height, width = image.rgb.shape[:2]
         factor = (sample.size_wh[0] / width, sample.size_wh[1] / height)
         results.append(cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor)))
     return results

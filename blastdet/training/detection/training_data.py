@@ -1,9 +1,9 @@
-"""What a training sees: data sets of a configuration, split, scaled, with weak truth where nobody boxed."""
+"""Datasets of a detector's training: read, split, scaled, with weak labels for those without boxes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,85 +14,90 @@ import numpy as np
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.parallel import cpu_count
-from blastdet.core.types import BLAST, WBC, Dataset, Sample
+from blastdet.core.types import Dataset, Sample
 from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats.registry import read
 from blastdet.datasets.splits import assign, without
+from blastdet.evaluation.evaluate import as_nucleated
 from blastdet.imaging.io import read_image
 from blastdet.segmentation.mpp_estimation import estimate_mpp
 from blastdet.segmentation.weak_labels import weak_truth
-from blastdet.training.config import DataConfig, TrainConfig, expand
+from blastdet.training.config import DataConfig, TrainConfig
+from blastdet.training.config_file import expand
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a training sees: smears to train on with their weight, and a data set to validate on.
+    """Samples to train on, each with its sampling weight, and a dataset to validate on.
 
-    ``seen`` fingerprints all of each source, the validation side and the scale too; a source's own ``fingerprint`` is
-    that of what is trained on.
+    ``fingerprints`` cover everything of each dataset, with its validation split and scale; the ``fingerprint`` of a
+    source covers the samples trained on.
     """
 
     train: tuple[tuple[Sample, float], ...]
     val: Dataset
     sources: tuple[DataSource, ...]
-    seen: tuple[dict[str, str], ...]
+    fingerprints: tuple[dict[str, str], ...]
     notes: tuple[str, ...]
     n_test: int = 0
 
 
 def load_data(config: TrainConfig, base: Path) -> Data:
-    """Read and split the data sets of a configuration; a set's share is spread evenly over its pictures."""
+    """Read and split the datasets of a configuration; the weight of a dataset is spread evenly over its images."""
     train: list[tuple[Sample, float]] = []
     val: list[Sample] = []
-    sources, seen, notes, root, n_test = [], [], [], base, 0
+    sources, fingerprints, notes, root, n_test = [], [], [], base, 0
     for item in config.data:
         if Path(item.path).name in config.leave_out:
             continue
         dataset, split = read_data(item, base)
         if "blast" not in config.classes:
-            dataset = blasts_as_white_cells(dataset)
+            dataset = as_nucleated(dataset)  # to this detector, blasts are white cells
         mine = [sample for sample in dataset.with_split("train") if sample.truth is not None]
         if not mine:
-            raise ConfigError(f"{item.path}: no annotated picture in its train split")
-        train += [(sample, item.share / len(mine)) for sample in mine]
+            raise ConfigError(f"{item.path}: no annotated images in the train split")
+        train += [(sample, item.sampling_weight / len(mine)) for sample in mine]
         held = [sample for sample in dataset.with_split("val") if sample.truth is not None and item.validate_on]
         val += held
-        seen.append({"name": dataset.name, "fingerprint": fingerprint([*mine, *held], whole=True)})
-        sources.append(
-            DataSource(
-                name=dataset.name,
-                split=f"train of {Path(split).name}",
-                fingerprint=fingerprint(mine),
-                licence=item.licence,
-                n_images=len(mine),
-                notes=tuple(line for line in dataset.notes if line.startswith("corrected by review")),
-            )
-        )
+        fingerprints.append({"name": dataset.name, "fingerprint": fingerprint([*mine, *held], whole=True)})
+        sources.append(_source(dataset, split, mine, item.licence))
         notes += [f"{dataset.name}: {line}" for line in (*dataset.dropped, *dataset.notes)]
         n_test += len(dataset.with_split("test"))
         root = dataset.root if len(config.data) == 1 else base
     if not val:
         why = "; ".join(line for line in notes if "split" in line)
         raise ConfigError(
-            "data: no annotated picture in any val split, which chooses epoch and thresholds" + f" ({why})" * bool(why)
+            "data: no annotated images in any val split; epoch and thresholds are chosen on it"
+            + f" ({why})" * bool(why)
         )
     if len(sources) > 1:
         _check_leaks([sample for sample, _ in train], val)
     return Data(
-        tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(seen), tuple(notes), n_test
+        tuple(train), Dataset("validation", root, tuple(val)), tuple(sources), tuple(fingerprints), tuple(notes), n_test
+    )
+
+
+def _source(dataset: Dataset, split: str, trained_on: Sequence[Sample], licence: str) -> DataSource:
+    return DataSource(
+        name=dataset.name,
+        split=f"train of {Path(split).name}",
+        fingerprint=fingerprint(trained_on),
+        licence=licence,
+        n_images=len(trained_on),
+        notes=tuple(line for line in dataset.notes if line.startswith("corrected by review")),
     )
 
 
 def _check_leaks(train: Iterable[Sample], val: Iterable[Sample]) -> None:
-    """Refuse data sets that hold the same picture, one to train on and another to validate on."""
-    seen = {sha256_of(sample.path): sample.path for sample in train}
+    """Refuse an image that is in the training data of one dataset and in the validation data of another."""
+    trained_on = {sha256_of(sample.path): sample.path for sample in train}
     for sample in val:
-        if (other := seen.get(sha256_of(sample.path))) is not None:
-            raise ConfigError(f"data: {other} is trained on, and the same picture, {sample.path}, validated on")
+        if (other := trained_on.get(sha256_of(sample.path))) is not None:
+            raise ConfigError(f"data: {other} (train) and {sample.path} (val) are the same image. Remove one of them")
 
 
 def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
-    """One data set of a configuration, corrected, split, and without what it must not show; and how it was split."""
+    """One dataset of a configuration, corrected, split, without excluded images; and the name of its split."""
     dataset = read(expand(item.path, base), item.format, **item.options)
     if item.corrections:
         dataset = apply_corrections(dataset, expand(item.corrections, base))
@@ -114,20 +119,8 @@ def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
     return dataset, split
 
 
-def blasts_as_white_cells(dataset: Dataset) -> Dataset:
-    """Truth for a detector that has no class of its own for blasts: to it they are white cells."""
-    smears = []
-    for sample in dataset:
-        annotated = tuple(name for name in sample.annotated if name != "blast")
-        truth = sample.truth
-        if truth is not None:
-            truth = truth.with_columns(label=np.where(truth.label == BLAST, WBC, truth.label))
-        smears.append(replace(sample, annotated=annotated, truth=truth))
-    return replace(dataset, samples=tuple(smears))
-
-
 def with_scale(dataset: Dataset) -> Dataset:
-    """Smears of unknown scale measured by their red cells; those that do not tell are left out, with a note."""
+    """A dataset with all scales known: unknown ones are estimated, images where that fails are left out with a note."""
     kept, lost = [], 0
     for sample in dataset:
         mpp = sample.mpp or estimate_mpp(read_image(sample.path)).mpp
@@ -135,15 +128,14 @@ def with_scale(dataset: Dataset) -> Dataset:
             lost += 1
         else:
             kept.append(replace(sample, mpp=mpp))
-    notes = (f"{lost} pictures left out: no scale, and no red cells to measure it by",) if lost else ()
+    notes = (f"{lost} images left out: no scale, and too few red cells to estimate it",) if lost else ()
     return replace(dataset, samples=tuple(kept), notes=(*dataset.notes, *notes))
 
 
 def fingerprint(smears: Iterable[Sample], whole: bool = False) -> str:
-    """sha256 over the bytes of images and annotations, whatever their order or folder.
+    """sha256 over the bytes of images and annotations, independent of their order and folder.
 
-    Boxes and labels are the annotations; with `whole` also what is ignored, which classes are annotated, the scale and
-    the side of the split.
+    Covers boxes and labels; with `whole` also ignored cells, annotated classes, the scale and the split.
     """
     digests = []
     for sample in smears:

@@ -1,12 +1,11 @@
-"""YOLO detectors: architecture, assignment and loss from ultralytics, everything else ours.
+"""YOLO detectors: architecture, label assignment and loss from ultralytics; the training loop is our own.
 
-Only ultralytics' modules are used, not its trainer: nothing is downloaded, phoned home or installed on the way, the
-loop in `engine` resumes exactly, and its data may leave classes unknown.
+ultralytics' trainer is not used: the loop in `engine` resumes exactly, allows datasets that leave classes unknown, and
+neither downloads nor installs anything.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -21,22 +20,18 @@ from blastdet.core.types import RGB
 from blastdet.models.decoding import Raw
 from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.loop.onnx_export import as_batch, write_onnx
-
-# Before ultralytics is imported: no installs, no network, no settings of its own in the user's home.
-os.environ.setdefault("YOLO_AUTOINSTALL", "false")
-os.environ.setdefault("YOLO_OFFLINE", "true")
-os.environ.setdefault("YOLO_VERBOSE", "false")
+from blastdet.training.quiet_imports import ultralytics
 
 _GAINS = {"box": 7.5, "cls": 0.5, "dfl": 1.5}
 
 
 class Yolo:
-    """A YOLO of a YAML file, all with ultralytics' anchor-free head: ``yolov5n``, ``yolov4s``, ``yolo26n``, …
+    """A YOLO network from a YAML file, with ultralytics' anchor-free head: ``yolov5n``, ``yolov4s``, ``yolo26n``, …
 
     Parameters
     ----------
     model : str
-        Name of one of ultralytics' files, or of one in ``configs/models`` followed by its scale.
+        Name of a file of ultralytics, or of one in ``configs/models`` followed by its scale.
     n_classes : int
     mpp : float
         Not used: the head has no anchors.
@@ -45,15 +40,13 @@ class Yolo:
     output: Literal["yolo"] = "yolo"
 
     def __init__(self, model: str, n_classes: int, mpp: float = 1.0) -> None:
-        from ultralytics.cfg import get_cfg
-        from ultralytics.nn.tasks import DetectionModel
-
-        self.module: Any = DetectionModel(_architecture(model), nc=n_classes, verbose=False)
-        self.module.args = get_cfg(overrides=_GAINS)  # read by the loss
+        detection_model = ultralytics("nn.tasks").DetectionModel
+        self.module: Any = detection_model(_architecture(model), nc=n_classes, verbose=False)
+        self.module.args = ultralytics("cfg").get_cfg(overrides=_GAINS)  # read by the loss
         self._criterion: Any = None
-        # YOLO26 has a second, one-to-one head that needs no suppression. Tiles and classes need ours anyway, and that
-        # head teaches the layers below it nothing (it sees them detached): with the first alone, YOLO26 answers and
-        # learns as the others do. ultralytics, too, uses the first unless asked.
+        # YOLO26 has a second, one-to-one head that needs no suppression. Tiles need suppression anyway, and no gradient
+        # of that head reaches the layers below. Without it YOLO26 has the outputs of the others; ultralytics, too,
+        # uses the first head by default.
         head = self.module.model[-1]
         head.one2one_cv2 = head.one2one_cv3 = None
 
@@ -65,7 +58,7 @@ class Yolo:
 
     @staticmethod
     def collate(samples: Sequence[TrainingSample]) -> dict[str, Tensor]:
-        """A batch as ultralytics' loss wants it, and the map of known classes."""
+        """A batch in the format of ultralytics' loss, and the map of known classes."""
         side = samples[0].rgb.shape[0]
         boxes = np.concatenate([sample.boxes_xyxy for sample in samples]) / side
         xywh = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
@@ -90,12 +83,12 @@ class Yolo:
 
     @torch.no_grad()
     def raw(self, image: RGB, card: Card, device: torch.device) -> Raw:
-        """What the exported model would put out of one image, before it is decoded."""
+        """Raw output for one image, as the exported model gives it."""
         found: Raw = self.module(as_batch(image, card, device))[0][0].float().cpu().numpy()
         return found
 
     def export(self, path: Path) -> None:
-        """Write ONNX with free batch, height and width; the module is changed for good (its layers are fused)."""
+        """Write ONNX with dynamic batch, height and width; fuses the layers of the module, which cannot be undone."""
         self.module.float().eval().cpu()
         self.module.fuse(verbose=False)
         head = self.module.model[-1]
@@ -105,7 +98,7 @@ class Yolo:
 
 
 def _architecture(model: str) -> str | dict[str, Any]:
-    """What ultralytics builds a model from: the name of a file of its own, or the content of one of ours."""
+    """Input of ultralytics' model builder: the name of one of its files, or the content of one in ``configs``."""
     own = shipped("configs") / "models" / f"{model[:-1]}.yaml"
     if not own.is_file():
         return f"{model}.yaml"
@@ -114,10 +107,9 @@ def _architecture(model: str) -> str | dict[str, Any]:
 
 
 def _masked_loss(module: nn.Module) -> Any:
-    """ultralytics' loss, deaf to class scores where the class is not known."""
-    from ultralytics.utils.loss import v8DetectionLoss
+    """ultralytics' loss, without class scores where the class is unknown."""
 
-    class MaskedLoss(v8DetectionLoss):
+    class MaskedLoss(ultralytics("utils.loss").v8DetectionLoss):  # type: ignore[misc]
         def loss(self, preds: dict[str, Any], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
             known = _known_anchors(batch["known"], preds["feats"])
             bce = nn.functional.binary_cross_entropy_with_logits
@@ -129,7 +121,7 @@ def _masked_loss(module: nn.Module) -> Any:
 
 
 def _known_anchors(known: Tensor, levels: Sequence[Tensor]) -> Tensor:
-    """The map of known classes at every anchor, (batch, anchors, classes): known where all pixels below it are."""
+    """The map of known classes at every anchor, (batch, anchors, classes): known if all pixels below it are."""
     rows = []
     for level in levels:
         kernel = known.shape[2] // level.shape[2]

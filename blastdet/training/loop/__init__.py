@@ -1,1 +1,4 @@
-"""The training loop, its run folder and its checkpoints, the same for every model. Imports `evaluation` and below."""
+"""The training loop, run folders, checkpoints and ONNX export, the same for detectors and classifiers.
+
+May import `training.config`, `evaluation` and everything below it, but neither `detection` nor `classification`.
+"""

@@ -1,4 +1,4 @@
-"""What a run keeps on disk: checkpoints, whole or not at all, and the table of its epochs."""
+"""Checkpoints, written completely or not at all, and the table of epochs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAST, BEST, METRICS = "last.pt", "best.pt", "metrics.csv"
 
 
 def save_state(path: Path, state: State[Any]) -> None:
-    """Write a checkpoint, whole or not at all, and its sha256 beside it."""
+    """Write a checkpoint, completely or not at all, and its sha256 beside it."""
     content = {
         "model": state.model.module.state_dict(),
         "ema": state.ema,
@@ -43,17 +43,17 @@ def save_state(path: Path, state: State[Any]) -> None:
 
 
 def _digests(path: Path) -> tuple[Path, Path]:
-    """File with the sha256 of a checkpoint, and the one that holds it until the checkpoint is in its place."""
+    """The file with the sha256 of a checkpoint, and the one that has it until the checkpoint is renamed."""
     return path.with_name(f"{path.name}.sha256"), path.with_name(f"{path.name}.sha256.tmp")
 
 
 def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> None:
-    """`torch.save`, whole or not at all; before it takes its place, its sha256 is in the file `digest`.
+    """`torch.save`, completely or not at all; the sha256 is written to `digest` before the checkpoint is renamed.
 
     Raises
     ------
     BlastdetError
-        If the disk is full or the folder cannot be written; what was there stays.
+        If the disk is full or the folder cannot be written; an earlier file is kept.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -67,22 +67,22 @@ def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> Non
 
 
 def resume(state: State[Any], run: Path) -> State[Any]:
-    """Go on from ``last.pt`` of a run folder.
+    """Restore a state from ``last.pt`` of a run folder.
 
     Raises
     ------
     ConfigError
-        If there is none, or its bytes are not the ones that were written.
+        If it is missing or damaged.
     """
     path = run / LAST
-    digests = _digests(path)  # killed between the two: the second one holds
+    digests = _digests(path)  # killed between the two renames: the second one is valid
     known = {one.read_text(encoding="utf-8", errors="replace").strip() for one in digests if one.is_file()}
     if not path.is_file():
-        raise ConfigError(f"{path}: no checkpoint found; `blastdet train --resume` trains from the start")
+        raise ConfigError(f"{path}: no checkpoint found. `blastdet train --resume` trains from the start")
     if not known:
-        raise ConfigError(f"{digests[0]}: missing, so that nobody can tell whether {path.name} is whole; train anew")
+        raise ConfigError(f"{digests[0]}: missing; {path.name} cannot be verified. Train anew with another --out")
     if sha256_of(path) not in known:
-        raise ConfigError(f"{path}: damaged (sha256 differs from {digests[0].name}); train anew with another --out")
+        raise ConfigError(f"{path}: damaged (sha256 differs from {digests[0].name}). Train anew with another --out")
     device = next(state.model.module.parameters()).device
     try:
         content = torch.load(path, map_location=device, weights_only=True)
@@ -93,33 +93,33 @@ def resume(state: State[Any], run: Path) -> State[Any]:
         for name, value in content["numbers"].items():
             setattr(state, name, value)
         state.history = content["history"]
-    except Exception as error:  # torch raises whatever a strange archive leads to
-        raise ConfigError(f"{path}: no checkpoint of this model ({str(error).splitlines()[0][:120]})") from error
+    except Exception as error:  # torch raises errors of any kind for such an archive
+        raise ConfigError(f"{path}: not a checkpoint of this model ({str(error).splitlines()[0][:120]})") from error
     return state
 
 
 def load_best(state: State[Any], run: Path) -> State[Any]:
-    """Put the best epoch's moving average into the model.
+    """Load the moving average of the best epoch into the model.
 
     Raises
     ------
     ConfigError
-        If ``best.pt`` is missing, damaged, or not the one that belongs to ``last.pt``.
+        If ``best.pt`` is missing, damaged, or does not belong to ``last.pt``.
     """
     device = next(state.model.module.parameters()).device
     try:
         if state.best_sha256 and sha256_of(run / BEST) != state.best_sha256:
-            raise ValueError(f"not the best epoch that {LAST} knows; `blastdet train --resume` may mend it")
+            raise ValueError(f"not the best epoch according to {LAST}; try `blastdet train --resume`")
         content = torch.load(run / BEST, map_location=device, weights_only=True)
         state.model.module.load_state_dict(content["ema"])
-    except Exception as error:  # torch raises whatever a broken archive leads to
+    except Exception as error:  # torch raises errors of any kind for such an archive
         raise ConfigError(f"{run / BEST}: missing or damaged ({str(error).splitlines()[0][:120]})") from error
     state.ema = content["ema"]
     return state
 
 
 def write_history(path: Path, history: Sequence[dict[str, float]]) -> None:
-    """``metrics.csv``: one row an epoch."""
+    """Write ``metrics.csv``, one row per epoch."""
     names = list(dict.fromkeys(name for row in history for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names)

@@ -1,8 +1,8 @@
-"""The training loop: one for every detector and classifier. It resumes exactly, and stops on a loss that is not finite.
+"""The training loop for detectors and classifiers. It resumes exactly, and stops on a loss that is not finite.
 
-A sample depends on (seed, epoch, index) alone, so a run that was killed goes on from its last whole epoch as if
-nothing had happened: the checkpoint holds weights, moving average, optimiser and history, and no random state. (To the
-bit with the same number of threads: sums are split among them.)
+A sample depends only on (seed, epoch, index), so a run that was killed continues after its last finished epoch as if
+uninterrupted: the checkpoint has weights, moving average, optimiser and history, and needs no random state. Results
+are bit-identical for the same number of threads.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _CLIP = 10.0
 
 
 class Learner(Protocol):
-    """What the loop needs of whatever it trains."""
+    """What the loop needs of a model."""
 
     module: Any
 
     def to(self, device: torch.device) -> Learner: ...
 
     def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch (to be divided by nothing more) and its parts."""
+        """Mean loss of a batch, and its parts for the log."""
         ...
 
     def export(self, path: Path) -> None:
-        """Write the model as ONNX; the module may be changed for good."""
+        """Write the model as ONNX; may change the module so that it cannot be trained further."""
         ...
 
     @staticmethod
@@ -49,27 +49,27 @@ class Learner(Protocol):
 
 
 class Trainable(Learner, Protocol):
-    """A detector: made from its name, the number of classes and the µm/px.
+    """A detector, made from its name, the number of classes and the µm/px.
 
-    ``output`` is the card's, and says how `blastdet.models.detector` decodes the exported model.
+    ``output`` goes into the card, and determines how `blastdet.models.detector` decodes the exported model.
     """
 
     output: Literal["yolo", "boxes"]
 
     def raw(self, image: RGB, card: Card, device: torch.device) -> Raw:
-        """What the exported model will put out of one image, before it is decoded."""
+        """Raw output for one image, as the exported model gives it."""
         ...
 
 
 class Samples(Protocol):
-    """The samples of one epoch, a map-style data set; sample i is the same whoever asks and whenever."""
+    """The samples of one epoch, a map-style dataset; sample i is always the same."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
 
     def names(self, indices: range) -> list[str]:
-        """Names of the pictures that samples are made of."""
+        """Names of the images that samples are made from."""
         ...
 
 
@@ -78,7 +78,7 @@ L = TypeVar("L", bound=Learner)
 
 @dataclass
 class State(Generic[L]):
-    """What a checkpoint holds."""
+    """The state of a training, as kept in checkpoints."""
 
     model: L
     ema: dict[str, Tensor]
@@ -95,16 +95,16 @@ class State(Generic[L]):
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the loop calls on its way: plain functions, so that it knows no terminal and no data set.
+    """Functions that the loop calls, so that it depends on neither a terminal nor a dataset.
 
     Parameters
     ----------
     validate : callable
-        Figures of the moving average; ``"fitness"`` decides which epoch is best.
+        Returns figures of the moving average; the epoch with the highest ``"fitness"`` is the best.
     step : callable
-        Called with steps done, steps of the whole training, current values.
+        Called with steps done, steps in total, current values.
     epoch : callable
-        Called when an epoch is on disk; ``state.history[-1]`` is its row.
+        Called when an epoch has been saved; ``state.history[-1]`` is its row.
     """
 
     validate: Callable[[State[Any]], dict[str, float]]
@@ -113,7 +113,7 @@ class Hooks:
 
 
 def start(model: L, config: LoopConfig, device: torch.device) -> State[L]:
-    """A fresh state: model on its device, moving average equal to it, optimiser without history."""
+    """A new state: model on its device, moving average equal to it, fresh optimiser."""
     model.to(device)
     ema = {name: value.detach().clone() for name, value in model.module.state_dict().items()}
     scaler = torch.amp.GradScaler(device.type, enabled=config.amp == "fp16")
@@ -121,7 +121,7 @@ def start(model: L, config: LoopConfig, device: torch.device) -> State[L]:
 
 
 def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, run: Path, hooks: Hooks) -> State[L]:
-    """Train until the last epoch of `config` (or until nothing improves), writing checkpoints below `run`.
+    """Train until the last epoch of `config`, or until `patience` runs out, writing checkpoints below `run`.
 
     Parameters
     ----------
@@ -137,12 +137,12 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
     Raises
     ------
     BlastdetError
-        If the loss is not finite; epoch, batch, parts and pictures are named.
+        If the loss is not finite; the error names epoch, batch, parts of the loss and images.
     """
     batches = _batches(epoch, len(epoch(state.epoch)), state, config)
     while state.epoch < config.epochs and not config.should_stop_early(state.epoch, state.best_epoch):
         started = time.perf_counter()
-        # Random numbers inside the model (dropout) restart with each epoch too.
+        # Seeds random numbers inside the model (dropout) anew for each epoch.
         torch.manual_seed(config.seed * 100_003 + state.epoch)
         losses = _epoch(state, epoch(state.epoch), batches, config, hooks)
         state.epoch += 1
@@ -153,7 +153,7 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         row["seconds"] = state.seconds
         state.history.append(row)
         if not math.isfinite(row.get("fitness", 0.0)):
-            raise BlastdetError(f"training: what it learnt in epoch {state.epoch} gives no finite figures; lower lr")
+            raise BlastdetError(f"training: validation figures of epoch {state.epoch} are not finite. Lower lr")
         if row.get("fitness", -math.inf) > state.best:
             state.best, state.best_epoch = row["fitness"], state.epoch
             save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
@@ -180,7 +180,7 @@ def _epoch(
         if not torch.isfinite(loss):
             names = ", ".join(samples.names(parts_of[number - 1]))
             where = f"epoch {state.epoch + 1}, batch {number}"
-            raise BlastdetError(f"training: loss {loss.item()} in {where}: {parts}; its pictures: {names}")
+            raise BlastdetError(f"training: loss {loss.item()} in {where}: {parts}; its images: {names}")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.unscale_(optimizer)
@@ -199,7 +199,7 @@ def _epoch(
 def _batches(
     epoch: Callable[[int], Samples], length: int, state: State[Any], config: LoopConfig
 ) -> Iterator[dict[str, Tensor]]:
-    """Batches of all epochs to come, one stream: workers are started once and work ahead while a model is validated."""
+    """Batches of all remaining epochs as one stream: workers start once, and work ahead during validation."""
     device = next(state.model.module.parameters()).device
     coming = [
         [(number, index) for index in some]
@@ -214,12 +214,12 @@ def _batches(
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if config.workers else None,
     )
-    batches = iter(loader)  # now: it draws a random number, and each epoch's are to be the same after --resume
+    batches = iter(loader)  # here, since it draws a random number, which must not be one of an epoch's
     return ({name: value.to(device, non_blocking=True) for name, value in batch.items()} for batch in batches)
 
 
 def _parts(length: int, batch: int) -> list[range]:
-    """Samples of an epoch, batch by batch; a last one alone, of which no variance can be had, joins those before it."""
+    """Samples of an epoch by batch; a single last sample, which has no variance, joins the batch before it."""
     starts = list(range(0, length, batch))
     if len(starts) > 1 and length - starts[-1] == 1:
         starts.pop()
@@ -249,7 +249,7 @@ def autocast(config: LoopConfig, device: torch.device) -> torch.autocast:
 
 
 def precision(config: LoopConfig, device: torch.device) -> str:
-    """``"off"``, ``"bf16"`` or ``"fp16"``, as configured; ``"auto"`` asks the processor.
+    """``"off"``, ``"bf16"`` or ``"fp16"``, as configured; ``"auto"`` depends on the processor.
 
     A CPU without instructions for bf16 emulates it: measured on one with AVX2 only, ten times slower than float32.
     """
@@ -265,7 +265,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def learning_rate(config: LoopConfig, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
+    """Linear warm-up, then cosine decay to one hundredth."""
     warmup = config.warmup_epochs * steps_per_epoch
     if step < warmup:
         return config.lr * (step + 1) / (warmup + 1)
@@ -274,7 +274,7 @@ def learning_rate(config: LoopConfig, step: int, steps_per_epoch: int) -> float:
 
 
 def _optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    """AdamW; biases and normalisation layers (one-dimensional) are not decayed."""
+    """AdamW, without weight decay for biases and normalisation layers (one-dimensional)."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -284,7 +284,7 @@ def _optimizer(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
 
 
 def _average(state: State[Any], decay: float) -> None:
-    """Move the average towards the model; a young average forgets faster."""
+    """Update the moving average; early in a training it follows the model faster."""
     keep = min(decay, (1 + state.step) / (10 + state.step))
     for name, value in state.model.module.state_dict().items():
         average = state.ema[name]

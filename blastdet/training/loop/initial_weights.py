@@ -1,4 +1,4 @@
-"""Starting weights from a file at hand: safetensors, or what torch saved. Nothing in such a file is executed."""
+"""Starting weights from a safetensors or torch file. No code in the file is executed."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import Tensor, nn
 
 from blastdet.core.errors import WeightsError, one_line
 
-_INSIDE = ("ema", "model", "state_dict")  # where checkpoints keep their tensors; the moving average before the rest
+_INSIDE = ("ema", "model", "state_dict")  # where checkpoints keep their tensors; the moving average is preferred
 
 
 def take_weights(module: nn.Module, path: Path) -> str:
-    """Copy every tensor of a file that has its place in `module`, by name and shape; one line says how many.
+    """Copy the tensors of a file that match `module` by name and shape; returns a line with their number.
 
-    A file of a backbone alone (torchvision's ``resnet50``, ``mobilenet_v3_large``) fills that of Faster R-CNN.
+    The file may be of a backbone only (torchvision's ``resnet50``, ``mobilenet_v3_large``) for Faster R-CNN.
 
     Parameters
     ----------
     module : Module
         Changed in place.
     path : Path
-        ``.safetensors``, or a file of `torch.save` that holds tensors only.
+        ``.safetensors``, or a file of `torch.save` with nothing but tensors.
 
     Raises
     ------
     WeightsError
-        If the file cannot be read, holds something else than tensors, or none that fits.
+        If the file cannot be read, has anything but tensors, or none that matches.
     """
     given = read_tensors(path)
     own = module.state_dict()
@@ -43,9 +43,9 @@ def take_weights(module: nn.Module, path: Path) -> str:
                 fitting[place] = value
                 break
     if not fitting:
-        raise WeightsError(f"{path}: none of its {len(given)} tensors has name and shape of one of the model's")
+        raise WeightsError(f"{path}: none of its {len(given)} tensors matches the model by name and shape")
     module.load_state_dict(fitting, strict=False)
-    return f"{path.name}: {len(fitting)} of the model's {len(own)} tensors taken, of {len(given)} in the file"
+    return f"{path.name}: {len(fitting)} of the model's {len(own)} tensors initialised, from {len(given)} in the file"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -60,24 +60,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             break
     tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
     if not tensors:
-        raise WeightsError(f"{path}: no tensors found, a state dict expected")
+        raise WeightsError(f"{path}: expected a state dict, got no tensors")
     return tensors
 
 
 def _torch(path: Path) -> Any:
     with path.open("rb"):
-        pass  # a missing file is an OSError here, whatever torch makes of it
+        pass  # a missing file is an OSError here, and another error in torch
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{path}: holds more than tensors, which is not loaded; export it as safetensors") from error
-    except Exception as error:  # torch raises whatever a broken archive leads to
-        raise WeightsError(f"{path}: neither safetensors nor a file of torch ({type(error).__name__})") from error
+        raise WeightsError(f"{path}: has more than tensors and is not loaded. Convert it to safetensors") from error
+    except Exception as error:  # torch raises errors of any kind for such an archive
+        raise WeightsError(f"{path}: expected a safetensors or torch file ({type(error).__name__})") from error
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        # From bytes, not mapped: a file that changes under a mapping ends the process.
+        # From bytes: a memory-mapped file that changes ends the process.
         return load(path.read_bytes())
     except (SafetensorError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path}: no safetensors, or damaged ({one_line(error)})") from error
+        raise WeightsError(f"{path}: not a safetensors file, or damaged ({one_line(error)})") from error

@@ -1,4 +1,4 @@
-"""Between torch and ONNX, alike for every detector: what goes into a module, and how it is written to a file."""
+"""From torch to ONNX: input tensors, export, and joined graphs."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def write_onnx(
     path: Path,
     outputs: Sequence[str] = ("cells",),
 ) -> None:
-    """Trace a module on blanks of a shape, or of one for each input by name; `axes` names all free axes."""
+    """Trace a module on zeros of a shape (or one shape per input, by name); `axes` names all dynamic axes."""
     shapes = shape if isinstance(shape, Mapping) else {"images": shape}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the tracer, about Python values that are constants indeed
+        warnings.simplefilter("ignore")  # of the tracer, about Python values that are meant to be constants
         torch.onnx.export(
             module,
             tuple(torch.zeros(one) for one in shapes.values()),
@@ -49,16 +49,16 @@ def write_onnx(
 def join(
     parts: Sequence[tuple[onnx.ModelProto, Mapping[str, str]]], shared: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    """Several models as one graph, joined where they share a name.
+    """Several models as one graph, connected where they share a name.
 
     Parameters
     ----------
     parts : sequence of (ModelProto, mapping)
-        In order, each with new names for some of its values. The first one's inputs are those of the whole.
+        In order, each with new names for some of its values. The inputs of the first are those of the result.
     shared : sequence of str
-        Names that stay as they are; all others belong to their part alone.
+        Names to keep; all others get a prefix for their part.
     outputs : sequence of str
-        Those of the last part that the whole answers.
+        Outputs of the last part that the result has.
     """
     nodes, constants = [], []
     for number, (model, renamed) in enumerate(parts):

@@ -1,13 +1,15 @@
-"""Run folders side by side: what was trained, how far it got, how good it is. Imports no torch."""
+"""Table of run folders: model, data, progress, figures. Imports no torch."""
 
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from blastdet.core.errors import BlastdetError, one_line
-from blastdet.training.config import ClassifyConfig, read_any
+from blastdet.training.config import ClassifyConfig, TrainConfig
+from blastdet.training.config_file import read_any
 
 _COLUMNS = ("name", "model", "data", "epochs", "AP", "AP50", "time", "state")
 
@@ -34,7 +36,7 @@ class RunSummary:
 
 
 def find_runs(folder: Path) -> list[RunSummary]:
-    """All runs below a folder, best first; one that cannot be read is listed with the reason.
+    """All runs below a folder, best first; a run that cannot be read is listed with the reason.
 
     Raises
     ------
@@ -43,30 +45,40 @@ def find_runs(folder: Path) -> list[RunSummary]:
     """
     found = [summarise(path.parent, folder) for path in sorted(folder.rglob("config.yaml"))]
     if not found:
-        raise BlastdetError(f"{folder}: no run found (a folder with a config.yaml, as `blastdet train` leaves it)")
+        raise BlastdetError(
+            f"{folder}: no run found; expected folders with a config.yaml, as `blastdet train` writes them"
+        )
     return sorted(found, key=lambda run: (-run.ap if run.ap == run.ap else 1.0, run.name))
 
 
 def summarise(run: Path, folder: Path) -> RunSummary:
-    """What config.yaml, metrics.csv and the weights of a run folder tell."""
+    """A run as described by its config.yaml, metrics.csv and weights."""
     name, nan = run.relative_to(folder).as_posix(), float("nan")
     try:
         config = read_any(run / "config.yaml")
         rows = _rows(run / "metrics.csv")
-        judged = [row for row in rows if "fitness" in row]
-        best = max(judged, key=lambda row: row["fitness"], default={})
+        validated = [row for row in rows if "fitness" in row]
+        best = max(validated, key=lambda row: row["fitness"], default={})
         seconds = rows[-1]["seconds"] if rows else 0.0
         figures = best.get("AP", nan), best.get("AP50", nan)  # a classifier has none
     except (BlastdetError, KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {one_line(error)}")
     done = len(rows)
-    shallow = isinstance(config, ClassifyConfig) and bool(config.features)  # fitted at once, without epochs
-    whole = shallow or done >= config.epochs or config.should_stop_early(done, int(best.get("epoch", 0)))
-    finished = whole and (run / "weights" / "card.json").is_file()  # an unfinished run may have been exported
+    no_epochs = isinstance(config, ClassifyConfig) and bool(config.features)
+    complete = no_epochs or done >= config.epochs or config.should_stop_early(done, int(best.get("epoch", 0)))
+    finished = complete and _has_weights(run, config)  # an unfinished run may have been exported
     state = "finished" if finished else "started" if not done else "unfinished"
     data = "+".join(dict.fromkeys(Path(item.path).name for item in config.data))
-    epochs = "–" if shallow else f"{done}/{config.epochs}"
+    epochs = "–" if no_epochs else f"{done}/{config.epochs}"
     return RunSummary(name, config.model, data, epochs, *figures, seconds, state)
+
+
+def _has_weights(run: Path, config: TrainConfig | ClassifyConfig) -> bool:
+    path = run / "weights" / "card.json"
+    if not path.is_file():
+        return False
+    folds = config.folds if isinstance(config, ClassifyConfig) else None
+    return not folds or json.loads(path.read_text(encoding="utf-8")).get("calibration") is not None
 
 
 def _rows(path: Path) -> list[dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What a run was started with: the code, the versions and the machine, noted in its folder and told by its card."""
+"""The record of a run: code, versions and machine of every start, kept in the run folder and copied to the card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from importlib import metadata
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,59 @@ from blastdet import __version__
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, Training
+from blastdet.core.versions import versions
 from blastdet.training.config import LoopConfig
 from blastdet.training.loop import engine
 
 RECORD = "record.json"
-_PACKAGES = ("torch", "torchvision", "ultralytics", "numpy", "opencv-python-headless", "onnx", "onnxruntime")
+_MODULES = ("torch", "torchvision", "ultralytics", "albumentations", "numpy", "cv2", "onnx", "onnxruntime")
 
 
 def note_start(config: LoopConfig, run: Path, place: torch.device) -> None:
-    """Note in the run folder what trains from here on; a run that is resumed elsewhere has more than one such note."""
+    """Add a start to the record; a run that is resumed with other versions or on another machine has several."""
     now = _now(config, place)
     starts = _starts(run)
     if starts[-1:] != [now]:
         write_text(run / RECORD, json.dumps([*starts, now], indent=1) + "\n")
 
 
+def check_versions(run: Path, note: Callable[[str], None], allow_change: bool = False) -> None:
+    """Compare the installed versions with those that the run was last started with, before it is resumed.
+
+    Parameters
+    ----------
+    run : Path
+        Run folder.
+    note : callable
+        Receives a line if a library has another version: results may differ slightly from an uninterrupted run.
+    allow_change : bool
+        Only note another version of blastdet, too.
+
+    Raises
+    ------
+    ConfigError
+        If blastdet has another version, whose samples or loss may be different ones.
+    """
+    starts = _starts(run)
+    if not starts:
+        return
+    before, now = starts[-1]["versions"], versions(_MODULES)
+    changed = {
+        name: f"{name} {before.get(name, 'missing')} -> {now.get(name, 'missing')}"
+        for name in dict.fromkeys((*before, *now))
+        if before.get(name) != now.get(name)
+    }
+    if "blastdet" in changed and not allow_change:
+        raise ConfigError(
+            f"{run}: started with blastdet {before.get('blastdet')}, expected {__version__}. "
+            "Install that version, pass --allow-version-change, or train anew with another --out."
+        )
+    if changed:
+        note(f"note: versions changed since {run} was started; results may differ: {', '.join(changed.values())}")
+
+
 def training_record(config: LoopConfig, sources: tuple[DataSource, ...], run: Path) -> Training:
-    """What a card says of a training, less how long it took; no path of the machine goes into it."""
+    """The training section of a card, without epochs and duration; absolute paths are left out."""
     return Training(
         config=portable(config.model_dump(mode="json"), Path.cwd()),
         seed=config.seed,
@@ -45,21 +81,20 @@ def training_record(config: LoopConfig, sources: tuple[DataSource, ...], run: Pa
 
 
 def versions_of(run: Path) -> dict[str, str]:
-    """Versions of everything that shaped a training."""
+    """Versions of all packages that took part in a training."""
     starts = [start["versions"] for start in _starts(run)]
-    names = dict.fromkeys(name for versions in starts for name in versions)
-    return {name: _joined(versions[name] for versions in starts if name in versions) for name in names}
+    names = dict.fromkeys(name for given in starts for name in given)
+    return {name: _joined(given[name] for given in starts if name in given) for name in names}
 
 
-def _joined(values: Any) -> str:
+def _joined(values: Iterable[str]) -> str:
     return ", then ".join(dict.fromkeys(values))
 
 
 def _now(config: LoopConfig, place: torch.device) -> dict[str, Any]:
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    versions = {"blastdet": __version__, **{name: metadata.version(name) for name in _PACKAGES}}
     device = f"{name}, precision {engine.precision(config, place)}"
-    return {"commit": git_commit(), "device": device, "versions": versions}
+    return {"commit": git_commit(), "device": device, "versions": dict(versions(_MODULES))}
 
 
 def _starts(run: Path) -> list[dict[str, Any]]:
@@ -68,16 +103,16 @@ def _starts(run: Path) -> list[dict[str, Any]]:
         return []
     try:
         starts: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        whole = all(start.keys() == {"commit", "device", "versions"} for start in starts)
+        valid = all(start.keys() == {"commit", "device", "versions"} for start in starts)
     except (ValueError, AttributeError, TypeError):
-        whole = False
-    if not whole:
-        raise ConfigError(f"{path}: no record of a run found")
+        valid = False
+    if not valid:
+        raise ConfigError(f"{path}: expected the record of a run, as `blastdet train` writes it")
     return starts
 
 
 def portable(value: Any, base: Path) -> Any:
-    """A configuration without the paths of one machine: relative to `base`, or the last part of what lies elsewhere."""
+    """A configuration without the paths of one machine: relative to `base`, or the last part of paths elsewhere."""
     if isinstance(value, dict):
         return {key: portable(inner, base) for key, inner in value.items()}
     if isinstance(value, list):
@@ -89,9 +124,9 @@ def portable(value: Any, base: Path) -> Any:
 
 
 def git_commit() -> str:
-    """Commit of the code, with ``+changes`` where it was edited since; empty outside a checkout.
+    """Commit of the code, with ``+changes`` if it was edited since; empty outside a checkout.
 
-    A machine that has the code without its history is told by ``BLASTDET_COMMIT``.
+    On a machine that has the code without its history, the variable ``BLASTDET_COMMIT`` gives it.
     """
     folder = Path(__file__).parents[3]
 
