@@ -17,22 +17,9 @@ from blastdet.core.constants import CELL_CLASSES
 from blastdet.core.interop import Conversions
 
 __all__ = [
-    "BLAST",
-    "CELL_CLASSES",
-    "COLUMNS",
-    "ERYTHROBLAST",
-    "NUCLEATED",
-    "ORIGINS",
-    "PLATELET",
-    "RBC",
-    "RGB",
-    "WBC",
-    "Dataset",
-    "Detections",
-    "Sample",
-    "Scale",
-    "WidthHeight",
-]
+    "BLAST", "CELL_CLASSES", "COLUMNS", "ERYTHROBLAST", "NUCLEATED", "ORIGINS", "PLATELET", "RBC", "RGB", "WBC",
+    "Dataset", "Detections", "Sample", "Scale", "WidthHeight",
+]  # fmt: skip
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
 

@@ -12,16 +12,16 @@ from blastdet.core.palette import COLOURS, UNSURE_COLOUR
 from blastdet.core.types import CELL_CLASSES, RGB, Detections, Scale, WidthHeight
 from blastdet.imaging.io import Source
 
-_SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small pictures are enlarged, huge ones reduced
+_SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small images are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
-_TAGGED = 40  # pixels of a typical white cell from which there is room for a figure
+_TAGGED = 40  # pixels of a typical white cell that leaves room for a label
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int]) -> RGB:
     """The image with boxes, a number at each nucleated cell, and a caption with counts and a scale bar.
 
-    The number is the blast probability where a second stage classified the cell, the detector's score elsewhere.
+    The number is the blast probability if a second stage classified the cell, else the detector's score.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
     scale = _scale(source.size_wh, mpp)
     canvas = _canvas(source, scale)
     height, width = canvas.shape[:2]
-    unit = max(width, height) / 1600  # line width 1 and text height 12 px on a picture of 1600
+    unit = max(width, height) / 1600  # line width 1 and text height 12 px on an image of 1600
     order = np.argsort(cells.label)[::-1]  # white cells last, on top
     boxes = cells.boxes_xyxy * np.array([*scale, *scale])
     unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
@@ -62,7 +62,7 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
 
 
 def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
-    """The picture at a scale; what is enlarged needs no filter against aliasing, and OpenCV is ten times as fast."""
+    """The image at a scale. Enlarging needs no anti-aliasing, so OpenCV does it ten times as fast."""
     if min(scale) < 1.0:
         return np.ascontiguousarray(source.read(None, scale))
     width, height = source.size_wh
@@ -89,7 +89,7 @@ def _scale(size_wh: WidthHeight, mpp: Scale) -> tuple[float, float]:
     longest = max(size_wh[0] * square[0], size_wh[1] * square[1])
     factor = min(max(1.0, _SHORTEST / longest), _LONGEST / longest)
     width, height = size_wh
-    return max(square[0] * factor, 1 / width), max(square[1] * factor, 1 / height)  # at least a pixel is left
+    return max(square[0] * factor, 1 / width), max(square[1] * factor, 1 / height)  # at least one pixel a side
 
 
 def _line(name: str, unit: float) -> int:
@@ -102,12 +102,12 @@ def _box(canvas: RGB, box: np.ndarray, colour: tuple[int, int, int], line: int) 
 
 
 def _tag(canvas: RGB, text: str, box: np.ndarray, colour: tuple[int, int, int], unit: float) -> None:
-    """A filled label above the box, or inside it where the box touches the upper edge."""
+    """A filled label above the box, or inside it if there is no room above; always within the image."""
     size = max(0.38, 0.5 * unit)
     line = max(1, round(unit))
     (width, height), below = cv2.getTextSize(text, _FONT, size, line)
     pad = max(2, round(2 * unit))
-    x = int(np.clip(round(float(box[0])), 0, max(canvas.shape[1] - width - 2 * pad, 0)))
+    x = int(np.clip(round(float(box[0])), 0, max(canvas.shape[1] - width - 2 * pad - 1, 0)))
     y = round(float(box[1])) - height - below - 2 * pad
     y = y if y >= 0 else round(float(box[1]))
     cv2.rectangle(canvas, (x, y), (x + width + 2 * pad, y + height + below + 2 * pad), colour, -1)
@@ -115,7 +115,7 @@ def _tag(canvas: RGB, text: str, box: np.ndarray, colour: tuple[int, int, int], 
 
 
 def _caption(counts: Mapping[str, int], classified: bool, ten_um: int, width: int, unit: float) -> RGB:
-    """A strip below the picture: counts in their colours, a scale bar of 10 µm, the research-use line."""
+    """A strip below the image: counts in their colours, a scale bar of 10 µm, the research-use notice."""
     size, line = max(0.4, 0.6 * unit), max(1, round(unit))
     row = round(max(18, 30 * unit))
     strip = np.full((2 * row, width, 3), 255, np.uint8)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from blastdet.core.palette import COLOURS
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import draw
+from blastdet.imaging.drawing import _tag, draw
 
 
 class _Plain:
@@ -37,31 +39,50 @@ def _draw(size_wh, mpp, cells):
     ],
 )
 def test_size_and_square_pixels(size_wh, mpp, expected_wh):
-    picture = _draw(size_wh, mpp, Detections.empty())
-    assert picture.shape[1] == pytest.approx(expected_wh[0], abs=1)
-    caption = picture.shape[0] - expected_wh[1]
+    image = _draw(size_wh, mpp, Detections.empty())
+    assert image.shape[1] == pytest.approx(expected_wh[0], abs=1)
+    caption = image.shape[0] - expected_wh[1]
     assert caption > 10 if expected_wh[0] >= 60 else caption == 0
-    assert (picture[: expected_wh[1] - 1] == 200).all()
+    assert (image[: expected_wh[1] - 1] == 200).all()
 
 
 @pytest.mark.parametrize("size_wh", [(300, 225), (4000, 3000)])
 def test_boxes_are_drawn_where_the_cells_are(size_wh):
     unit = np.array([*size_wh, *size_wh])
     cells = Detections(np.array([[0.2, 0.3, 0.4, 0.5], [0.6, 0.6, 0.7, 0.75]]) * unit, [0.9, 0.8], [1, 2])
-    picture = _draw(size_wh, (0.2, 0.2), cells).astype(int)
-    height = round(size_wh[1] * picture.shape[1] / size_wh[0])
+    image = _draw(size_wh, (0.2, 0.2), cells).astype(int)
+    height = round(size_wh[1] * image.shape[1] / size_wh[0])
     for (x1, y1, x2, y2), name in zip([(0.2, 0.3, 0.4, 0.5), (0.6, 0.6, 0.7, 0.75)], ("wbc", "rbc"), strict=True):
-        left, right, middle = (round(v * picture.shape[1]) for v in (x1, x2, (x1 + x2) / 2))
+        left, right, middle = (round(v * image.shape[1]) for v in (x1, x2, (x1 + x2) / 2))
         bottom = round(y2 * height)
-        near = picture[bottom - 6 : bottom + 6, middle]
+        near = image[bottom - 6 : bottom + 6, middle]
         assert np.abs(near - COLOURS[name]).sum(axis=1).min() < 30, name
-        row = picture[round((y1 + y2) / 2 * height)]
+        row = image[round((y1 + y2) / 2 * height)]
         for side in (left, right):
             assert np.abs(row[max(side - 6, 0) : side + 6] - COLOURS[name]).sum(axis=1).min() < 30
-        assert (row[left + 12 : right - 12] == 200).all()  # the cell itself stays in view
+        assert (row[left + 12 : right - 12] == 200).all()  # the cell itself stays visible
 
 
-def test_a_label_never_leaves_the_picture():
-    cells = Detections([[0, 0, 60, 40], [580, 0, 640, 30], [0, 440, 30, 480]], label=[1, 1, 1])
-    picture = _draw((640, 480), (0.2, 0.2), cells)
-    assert picture.shape[1] == 900 and picture.dtype == np.uint8
+def _label_pixels(corner_xy, size_wh=(300, 200), unit=1.0):
+    """Pixels that the label of a box at a corner covers, bool (h, w)."""
+    canvas = np.full((size_wh[1], size_wh[0], 3), 200, np.uint8)
+    _tag(canvas, "erythroblast .02", np.array([*corner_xy, corner_xy[0] + 40, corner_xy[1] + 40]), (0, 90, 200), unit)
+    return (canvas != 200).any(axis=2)
+
+
+@given(st.integers(0, 299), st.integers(0, 160), st.sampled_from([0.5, 1.0, 1.2]))
+@settings(deadline=None)
+def test_a_label_lies_whole_within_the_image(x, y, unit):
+    whole = _label_pixels((60, 100), unit=unit).sum()
+    assert whole > 500
+    assert _label_pixels((x, y), unit=unit).sum() == whole
+
+
+def test_labels_of_cells_at_the_corners_are_drawn():
+    corners = np.array([[0, 0, 90, 90], [550, 0, 640, 90], [0, 390, 90, 480], [550, 390, 640, 480]])
+    cells = Detections(corners, label=[1, 1, 1, 1])
+    image = _draw((640, 480), (0.2, 0.2), cells)[:675]
+    text = (image > 210).all(axis=2)  # only text is brighter than the grey image
+    for y in (slice(0, 337), slice(337, 675)):
+        for x in (slice(0, 450), slice(450, 900)):
+            assert text[y, x].sum() > 5
