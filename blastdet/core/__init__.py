@@ -1,4 +1,4 @@
-"""Foundations without any model: errors, `Detections` and data sets, box geometry, model cards, output files.
+"""Foundations without any model: errors, `Detections` and datasets, box geometry, model cards, output files.
 
 Imports no other package.
 """

@@ -119,7 +119,7 @@ class ValidationCounts(_Frozen):
 
 
 class DataSource(_Frozen):
-    """A data set a model was trained on."""
+    """A dataset a model was trained on."""
 
     name: str
     split: str

@@ -1,1 +1,1 @@
-"""Pixels in and out: reading image files, resampling, tiles, colour, cutting cells out, drawing. Imports `core`."""
+"""Image files, resampling, tiles, optical density and stain, crops of cells, overlays. Imports `core` only."""

@@ -1,4 +1,4 @@
-"""Square crops around cells, as the second stage sees them: centred, in square pixels, reflected at borders."""
+"""Square crops around cells for the second stage: centred, with square pixels, reflected at borders."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from blastdet.core.types import RGB, Scale
 from blastdet.imaging.io import Source
 
 CONTEXT = 1.3
-"""Side of a crop over the longer side of its box, both in µm: the cell and a rim of film."""
+"""Side of a crop relative to the longer side of its box, both in µm: the cell and a rim of background."""
 
 Box = tuple[float, float, float, float]
 
 
 def window(box_xyxy: Box, mpp: Scale) -> Box:
-    """The square (in µm) around a box, in pixels; it may leave the picture.
+    """The square (in µm) around a box, in pixels; it may extend beyond the image.
 
     Parameters
     ----------
@@ -36,16 +36,16 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
     ----------
     source : Source
     box_xyxy : (float, float, float, float)
-        In pixels of the source; its middle lies on the picture.
+        In pixels of the source; its centre lies in the image.
     mpp : (float, float)
         µm per pixel of the source along x and y.
     to_mpp : float, optional
-        µm per pixel of the crop. Default: the finer of `mpp`, so that nothing is lost and pixels are square.
+        µm per pixel of the crop. By default the finer of `mpp`, so that pixels are square without loss.
 
     Returns
     -------
     uint8 (n, n, 3)
-        At least one pixel a side. Beyond the border the picture is reflected.
+        At least one pixel a side. The image is reflected at its borders.
     """
     pitch = to_mpp or min(mpp)
     sides = window(box_xyxy, mpp)
@@ -54,10 +54,10 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
     for low, high, size, step in zip(
         sides[:2], sides[2:], source.size_wh, (pitch / mpp[0], pitch / mpp[1]), strict=True
     ):
-        start = (low + high - side * step) / 2  # whole pixels around the same middle
+        start = (low + high - side * step) / 2  # whole pixels around the same centre
         if step == 1:
-            start = float(round(start))  # pixels as they are: half a pixel off centre rather than blurred
-        # the pixels of the crop whose middle lies on the picture; one at least
+            start = float(round(start))  # original pixels: half a pixel off centre rather than blurred
+        # the pixels of the crop whose centre lies in the image; at least one
         first = min(max(int(np.ceil(-start / step - 0.5)), 0), side - 1)
         last = max(min(int(np.ceil((size - start) / step - 0.5)), side), first + 1)
         read.append((start + first * step, start + last * step, last - first))

@@ -1,11 +1,10 @@
-"""Pictures in and out: the only decoder and encoder of images. RGB uint8 (h, w, 3), turned as EXIF says.
+"""Reading and writing of images, RGB uint8 (h, w, 3), with the EXIF orientation applied.
 
-A picture is a `Source`: its header is checked when it is opened, its pixels are decoded when they are first
-read. TIFF is read strip by strip or tile by tile (`blastdet.imaging.tiff_reader`), other formats as a whole.
+An image is opened as a `Source`: the header is checked at once, pixels are decoded on the first read. TIFF is read
+strip by strip or tile by tile (`blastdet.imaging.tiff_reader`), other formats as a whole.
 
-Resampling is Pillow's triangle filter (anti-aliased when shrinking, bilinear when enlarging) on the grid of the
-whole picture, so that a tile cut from a scaled picture equals the scaled tile bit by bit: neither the position of
-a tile nor the blocks that a large picture is worked through in can be seen in the result.
+Resampling uses Pillow's triangle filter (anti-aliased when shrinking, bilinear when enlarging) on the grid of the whole
+image. A tile of a scaled image therefore equals the scaled tile bit by bit, whatever its position.
 """
 
 from __future__ import annotations
@@ -39,26 +38,26 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".bmp": ("BMP", {}),
 }
 IMAGE_SUFFIXES: frozenset[str] = frozenset(_WRITERS)
-"""Suffixes, in lower case, of the files that `find_images` takes from a folder and `write_image` writes."""
+"""Lower-case suffixes that `find_images` looks for in folders and that `write_image` supports."""
 
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OTHER_HEADS = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"RIFF": "a WebP or RIFF file", b"PK": "a ZIP archive"}
 _JPEG_SIDE = 65500
-_SPARE = 1.5  # how much finer than asked for a picture is decoded at least
+_SPARE = 1.5  # an image is decoded at least this much finer than requested
 
 
 class Source(Protocol):
-    """A picture of any size that is read by box; a context manager.
+    """An image of any size that is read box by box; a context manager.
 
     Attributes
     ----------
     path : Path
     size_wh : (int, int)
-        In pixels, orientation applied.
+        In pixels, with the orientation applied.
     mpp : (float, float) or None
-        Micrometres per pixel, only where the file states them credibly.
+        Micrometres per pixel, if the file states a plausible scale.
     notes : tuple of str
-        What a user should know about how the file is read, such as "3 pages found, only the first is read".
+        Remarks for the user on how the file is read, such as "3 pages found, only the first is read".
     """
 
     path: Path
@@ -67,11 +66,11 @@ class Source(Protocol):
     notes: tuple[str, ...]
 
     def read(self, box_xyxy: Box | None = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
-        """Pixels of a box (default: the whole picture) at a scale; see `open_smear`."""
+        """Pixels of a box (default: the whole image) at a scale; see `open_smear`."""
         ...
 
     def close(self) -> None:
-        """Let go of file and pixels."""
+        """Close the file and free the pixels."""
         ...
 
     def __enter__(self) -> Source: ...
@@ -93,8 +92,8 @@ class _Pixels(Protocol):
     def close(self) -> None: ...
 
 
-class _Picture:
-    """A `Source` on top of anything that hands out windows of whole pixels."""
+class _ImageSource:
+    """A `Source` on top of a reader that returns windows of whole pixels."""
 
     def __init__(self, path: Path, pixels: _Pixels) -> None:
         self.path, self._pixels = path, pixels
@@ -104,12 +103,14 @@ class _Picture:
         x1, y1, x2, y2 = (float(v) for v in box_xyxy or (0, 0, *self.size_wh))
         sx, sy = (float(v) for v in scale_xy)
         if not all(map(math.isfinite, (x1, y1, x2, y2, sx, sy))) or x2 <= x1 or y2 <= y1 or min(sx, sy) < 0.001:
-            raise ValueError(f"box {box_xyxy} at scale {scale_xy} found, expected x1 < x2, y1 < y2 and scale >= 0.001")
+            raise ValueError(
+                f"expected a box with x1 < x2, y1 < y2 and a scale of 0.001 or more, got {box_xyxy} at {scale_xy}"
+            )
         size_wh = round((x2 - x1) * sx), round((y2 - y1) * sy)
         if size_wh[0] * size_wh[1] > MAX_PIXELS:
             raise ImageError(
-                f"{self.path}: {size_wh[0]} x {size_wh[1]} pixels asked for at once, "
-                f"expected at most {MAX_PIXELS // 10**6} megapixels: read it in boxes or at a smaller scale"
+                f"{self.path}: expected at most {MAX_PIXELS // 10**6} megapixels at once, "
+                f"got {size_wh[0]} x {size_wh[1]} pixels. Read it in boxes or at a smaller scale."
             )
         factor, window = self._pixels.reduced(min(1 / sx, 1 / sy) / _SPARE)
         limit_wh = -(-self.size_wh[0] // factor), -(-self.size_wh[1] // factor)
@@ -119,7 +120,7 @@ class _Picture:
     def close(self) -> None:
         self._pixels.close()
 
-    def __enter__(self) -> _Picture:
+    def __enter__(self) -> _ImageSource:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,16 +128,16 @@ class _Picture:
 
 
 def open_smear(path: str | Path) -> Source:
-    """Open a picture: the header is checked now, the pixels are decoded when read.
+    """Open an image. The header is checked now; pixels are decoded when they are read.
 
-    ``read(box_xyxy, scale_xy)`` answers with (round((y2 - y1) * sy), round((x2 - x1) * sx), 3) pixels; pixel i
-    covers the source from x1 + i / sx to x1 + (i + 1) / sx. A box may be fractional, and may leave the picture:
-    there the nearest pixel inside is repeated. Reading is safe from several threads.
+    ``read(box_xyxy, scale_xy)`` returns (round((y2 - y1) * sy), round((x2 - x1) * sx), 3) pixels; pixel i covers the
+    source from x1 + i / sx to x1 + (i + 1) / sx. A box may be fractional and may extend beyond the image: there the
+    nearest pixel inside is repeated. Reading is safe from several threads.
 
     Parameters
     ----------
     path : str or Path
-        JPEG, PNG, BMP or TIFF, told by content and not by name.
+        JPEG, PNG, BMP or TIFF, recognized by content, not by name.
 
     Returns
     -------
@@ -145,16 +146,16 @@ def open_smear(path: str | Path) -> Source:
     Raises
     ------
     ImageError
-        If there is no such picture, or it is damaged, of another kind, or over 400 megapixels in one piece.
+        If the file does not exist, is damaged, has another format, or has over 400 megapixels in one piece.
     """
     path = Path(path)
     head = _head(path)
     if head.startswith(_TIFF_HEADS):
-        return _Picture(path, TiffPixels(path))
+        return _ImageSource(path, TiffPixels(path))
     for magic, plugin in PILLOW_HEADS.items():
         if head.startswith(magic):
-            return _Picture(path, PillowPixels(path, plugin))
-    raise ImageError(f"{path}: {_describe(head)} found, expected JPEG, PNG, TIFF or BMP")
+            return _ImageSource(path, PillowPixels(path, plugin))
+    raise ImageError(f"{path}: expected JPEG, PNG, TIFF or BMP, got {_describe(head)}")
 
 
 class _ArrayPixels:
@@ -197,27 +198,27 @@ def open_image(rgb: RGB, name: str = "image") -> Source:
 
 
 def image_size(path: str | Path) -> WidthHeight:
-    """Width and height in pixels, orientation applied, from the header alone; errors as `open_smear`."""
+    """Width and height in pixels with the orientation applied, from the header alone; errors as for `open_smear`."""
     with open_smear(path) as source:
         return source.size_wh
 
 
 def read_image(path: str | Path) -> RGB:
-    """The whole picture at its own size, (h, w, 3); errors as `open_smear`, and over 400 megapixels."""
+    """The whole image at full size, uint8 (h, w, 3); errors as for `open_smear`, and above 400 megapixels."""
     with open_smear(path) as source:
         return source.read()
 
 
 def write_image(path: str | Path, rgb: RGB, quality: int = 90) -> None:
-    """Write a picture in the format of its suffix; an interrupted write leaves the old file as it was.
+    """Write an image in the format of its suffix. An interrupted write leaves the old file unchanged.
 
     Parameters
     ----------
     path : str or Path
-        Suffix one of `IMAGE_SUFFIXES`; the folder exists.
+        With a suffix of `IMAGE_SUFFIXES`, in an existing folder.
     rgb : uint8 (h, w, 3)
     quality : int, default 90
-        Of JPEG, 1 to 100; colour is kept at full resolution (4:4:4).
+        JPEG quality, 1 to 100; colour keeps its full resolution (4:4:4).
 
     Raises
     ------
@@ -227,12 +228,12 @@ def write_image(path: str | Path, rgb: RGB, quality: int = 90) -> None:
     path = Path(path)
     _check_rgb(rgb)
     if path.suffix.lower() not in _WRITERS:
-        raise ImageError(f"{path}: suffix '{path.suffix}' found, expected one of {', '.join(sorted(_WRITERS))}")
+        raise ImageError(f"{path}: expected one of {', '.join(sorted(_WRITERS))}, got suffix '{path.suffix}'")
     kind, options = _WRITERS[path.suffix.lower()]
     if kind == "JPEG":
         if max(rgb.shape) > _JPEG_SIDE:  # else libjpeg prints to stderr
             raise ImageError(
-                f"{path}: {rgb.shape[1]} x {rgb.shape[0]} pixels found, expected at most {_JPEG_SIDE} a side"
+                f"{path}: expected at most {_JPEG_SIDE} pixels a side for JPEG, got {rgb.shape[1]} x {rgb.shape[0]}"
             )
         options = {**options, "quality": quality}
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")
@@ -247,19 +248,19 @@ def write_image(path: str | Path, rgb: RGB, quality: int = 90) -> None:
 
 
 def resize(rgb: RGB, size_wh: WidthHeight) -> RGB:
-    """A picture (h, w, 3) resampled to `size_wh` as `Source.read` does it: anti-aliased; always a new array."""
+    """An image (h, w, 3) resampled to `size_wh` with the filter of `Source.read`; always a new array."""
     _check_rgb(rgb)
     h, w = rgb.shape[:2]
     if min(size_wh) < 1:
-        raise ValueError(f"{w} x {h} to {size_wh} found, expected at least one pixel a side")
+        raise ValueError(f"expected a size of at least one pixel a side, got {size_wh} for an image of {w} x {h}")
     pitch = w / size_wh[0], h / size_wh[1]
     return resample(lambda x0, y0, x1, y1: rgb[y0:y1, x0:x1], (w, h), (0.0, 0.0), pitch, size_wh)
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Pictures that files, patterns (``slides/*.png``, ``**`` too) and folders (with all below) stand for.
+    """Images given by files, patterns (``slides/*.png``, also ``**``) and folders (recursively).
 
-    A file that is named is taken whatever its suffix; hidden files and folders below a folder are not.
+    A file given by name is accepted with any suffix. Hidden files and folders below a folder are skipped.
 
     Returns
     -------
@@ -269,7 +270,7 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     Raises
     ------
     ImageError
-        If one of `paths` stands for nothing.
+        If there is no image for one of `paths`.
     """
     found: dict[str, Path] = {}
     for path in [paths] if isinstance(paths, str | Path) else paths:
@@ -279,7 +280,7 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
             raise ImageError(f"{path}: cannot be searched ({one_line(error)})") from error
         if not matches:
             suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-            raise ImageError(f"{path}: no picture found, expected a file, a pattern or a folder with {suffixes}")
+            raise ImageError(f"{path}: no image found. Expected a file, a pattern or a folder with {suffixes}.")
         for match in matches:
             found.setdefault(os.path.abspath(match), match)  # noqa: PTH100 - resolve() would merge linked data
     return sorted(found.values())
@@ -300,7 +301,7 @@ def _matches(path: Path) -> list[Path]:
 
 
 def _hidden(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether a pattern hit something hidden without asking for it by a dot of its own."""
+    """Whether a match is hidden although the pattern has no part that starts with a dot."""
     return any(part.startswith(".") for part in parts) and not any(part.startswith(".") for part in pattern)
 
 
@@ -319,13 +320,13 @@ def _below(folder: Path) -> list[Path]:
 def _head(path: Path) -> bytes:
     try:
         if path.is_dir():
-            raise ImageError(f"{path}: a folder found, expected a picture")
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise ImageError(f"{path}: no regular file found, expected a picture")
+            raise ImageError(f"{path}: expected an image, got a folder")
+        if path.exists() and not path.is_file():  # opening a pipe would block
+            raise ImageError(f"{path}: expected an image, got something that is not a regular file")
         with path.open("rb") as file:
             return file.read(64)
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file found, expected a picture") from error
+        raise ImageError(f"{path}: no such file") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be opened ({one_line(error)})") from error
 
@@ -345,4 +346,4 @@ def _describe(head: bytes) -> str:
 
 def _check_rgb(rgb: RGB) -> None:
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
-        raise ValueError(f"{rgb.dtype} {rgb.shape} found, expected uint8 (h, w, 3)")
+        raise ValueError(f"expected uint8 (h, w, 3), got {rgb.dtype} {rgb.shape}")

@@ -1,7 +1,7 @@
-"""Pixels of JPEG, PNG and BMP pictures, decoded as a whole; and what both readers of pictures need.
+"""Reader of JPEG, PNG and BMP images, which are decoded as a whole, and helpers that the TIFF reader shares.
 
-That is the limit of what is decoded at once, turning by the EXIF orientation, and composing on white.
-16-bit samples lose their low byte. Nothing here asks or changes a global of Pillow.
+The helpers are the pixel limit, the EXIF orientation and composition on white. 16-bit samples lose their low byte.
+Nothing here reads or changes a global setting of Pillow.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from blastdet.core.errors import ImageError, one_line
 from blastdet.core.types import RGB, Scale, WidthHeight
 
 Window = Callable[[int, int, int, int], RGB]
-"""Pixels [x0, x1) x [y0, y1) of a picture, by x0, y0, x1, y1."""
+"""Pixels [x0, x1) x [y0, y1) of an image, by x0, y0, x1, y1."""
 
 MAX_PIXELS = 400_000_000
-"""Most pixels that are ever decoded at once."""
+"""Largest number of pixels that is decoded at once."""
 
-_LARGE = 8_000_000  # pixels; below, a picture is decoded in little time, and as JPEG and PNG it looks the same
+_LARGE = 8_000_000  # pixels; smaller JPEGs are decoded in full: it takes little time, and they look the same as PNG
 
 BROKEN = (
     OSError,
@@ -42,9 +42,9 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
-"""What Pillow, tifffile and imagecodecs raise on damaged files."""
+"""Exceptions that Pillow, tifffile and imagecodecs raise on damaged files."""
 
-# The classes and not Image.open, whose limit on the number of pixels is a global that others set.
+# The classes, not Image.open, whose pixel limit is a global that other code may set.
 PILLOW_HEADS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
@@ -52,7 +52,7 @@ PILLOW_HEADS: dict[bytes, type[ImageFile.ImageFile]] = {
 }
 _quiet = threading.Lock()
 
-# EXIF and TIFF tag 274: how the stored picture is turned into the shown one, as (transpose, flip x, flip y).
+# EXIF and TIFF tag 274: how the stored image becomes the displayed one, as (transpose, flip x, flip y).
 ORIENTATIONS = {
     1: (False, False, False),
     2: (False, True, False),
@@ -66,7 +66,7 @@ ORIENTATIONS = {
 
 
 def orient(rgb: RGB, orientation: int) -> RGB:
-    """The picture (h, w, ...) as it is to be shown: a view, transposed first and flipped after."""
+    """The image (h, w, ...) in its displayed orientation, as a view: transposed first, then flipped."""
     transpose, flip_x, flip_y = ORIENTATIONS[orientation]
     if transpose:
         rgb = rgb.swapaxes(0, 1)
@@ -74,15 +74,15 @@ def orient(rgb: RGB, orientation: int) -> RGB:
 
 
 def on_white(colour: RGB, alpha: RGB) -> RGB:
-    """Straight (not premultiplied) colour (h, w, 3) with opacity (h, w), composed on white."""
+    """Straight (not premultiplied) colour (h, w, 3) with alpha (h, w), composed on white."""
     opacity = alpha.astype(np.uint16)[..., None]
     return ((colour * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
 
 
 class PillowPixels:
-    """A JPEG, PNG or BMP file, decoded as a whole when first needed."""
+    """A JPEG, PNG or BMP file, decoded as a whole on the first read."""
 
-    mpp: Scale | None = None  # the resolution in such files is a printer's, not a microscope's
+    mpp: Scale | None = None  # such files state the resolution for printing, not of the microscope
     notes: tuple[str, ...] = ()
 
     def __init__(self, path: Path, plugin: type[ImageFile.ImageFile]) -> None:
@@ -95,12 +95,12 @@ class PillowPixels:
                 image = self._header(file)
                 self.size_wh, self._turned = _shown_size(image), _orientation(image) != 1
         except BROKEN as error:
-            raise ImageError(f"{path}: a damaged header found ({one_line(error)}), expected a picture") from error
+            raise ImageError(f"{path}: damaged image header ({one_line(error)})") from error
         w, h = self.size_wh
         if w * h > MAX_PIXELS:
             raise ImageError(
-                f"{path}: {w} x {h} = {w * h / 1e6:.0f} megapixels found, expected at most "
-                f"{MAX_PIXELS // 10**6} (a larger picture as a tiled TIFF)"
+                f"{path}: expected at most {MAX_PIXELS // 10**6} megapixels, got {w} x {h} = {w * h / 1e6:.0f}. "
+                f"Store larger images as tiled TIFF."
             )
 
     def _header(self, file: Any) -> ImageFile.ImageFile:
@@ -117,9 +117,9 @@ class PillowPixels:
                     image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
                 rgb = np.ascontiguousarray(orient(to_rgb(image), _orientation(image)))
         except BROKEN as error:
-            raise ImageError(f"{self._path}: truncated or damaged data found ({one_line(error)})") from error
+            raise ImageError(f"{self._path}: truncated or damaged image data ({one_line(error)})") from error
         if rgb.shape[1::-1] != size_wh:
-            raise ImageError(f"{self._path}: {rgb.shape[1::-1]} pixels found, expected {size_wh} as in its header")
+            raise ImageError(f"{self._path}: expected {size_wh} pixels as in the header, got {rgb.shape[1::-1]}")
         return rgb
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
@@ -129,10 +129,10 @@ class PillowPixels:
         return self._rgb[y0:y1, x0:x1]
 
     def reduced(self, most: float) -> tuple[int, Window]:
-        """A factor of 1, 2, 4 or 8, `most` at most, and windows of the picture reduced by it.
+        """A factor of 1, 2, 4 or 8, at most `most`, and a function for windows of the image reduced by it.
 
-        A large JPEG is decoded at that size straight away, in a fraction of the time and memory. Not one that is to be
-        turned or mirrored: its last pixels, which stand for less than `factor` of the picture, would come first.
+        A large JPEG is decoded directly at that size, in a fraction of the time and memory. Images with an EXIF
+        orientation are not: their last, incomplete block of pixels would come first.
         """
         factor = max((k for k in (2, 4, 8) if k <= most), default=1)
         width, height = self.size_wh
@@ -154,7 +154,7 @@ class PillowPixels:
 
 def to_rgb(image: Image.Image) -> RGB:
     """A decoded image as uint8 (h, w, 3): transparency on white, 16 bits reduced to their upper 8."""
-    if image.mode.startswith("I"):  # grey PNG of 16 bits; Pillow's own conversion would clip
+    if image.mode.startswith("I"):  # 16-bit grey PNG; Pillow's own conversion would clip
         return np.repeat((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)[..., None], 3, axis=2)
     if image.mode in {"LA", "PA", "RGBA"} or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA"))
@@ -168,7 +168,7 @@ def _shown_size(image: Image.Image) -> WidthHeight:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF tag 274 of the first directory, 1 where it is missing or damaged."""
+    """EXIF tag 274 of the first directory; 1 if it is missing or damaged."""
     exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:

@@ -1,6 +1,6 @@
-"""Resampling by blocks on the grid of the whole picture: wherever a tile starts, it equals the whole bit by bit.
+"""Resampling in blocks on the grid of the whole image: a tile equals the whole bit by bit, wherever it starts.
 
-It is Pillow's triangle filter: anti-aliased when shrinking, bilinear when enlarging.
+The filter is Pillow's triangle: anti-aliased when shrinking, bilinear when enlarging.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from blastdet.core.types import RGB, Scale, WidthHeight
 from blastdet.imaging.pillow_reader import Window
 
 _FILTER = Image.Resampling.BILINEAR
-_STRIP_PIXELS = 4_000_000  # of the source, resampled together: bounds memory
+_STRIP_PIXELS = 4_000_000  # of the source that are resampled at once; bounds memory
 
 
 def resample(window: Window, limit_wh: WidthHeight, start_xy: Scale, pitch_xy: Scale, size_wh: WidthHeight) -> RGB:
@@ -39,9 +39,9 @@ def resample(window: Window, limit_wh: WidthHeight, start_xy: Scale, pitch_xy: S
 
 
 def _resample_rows(window: Window, limit_wh: WidthHeight, columns: list[Span], rows: list[Span], out: RGB) -> None:
-    """Some rows of blocks of the result, one axis after the other: each of Pillow's calls does a whole strip.
+    """Some rows of blocks of the result, one axis after the other: each call of Pillow does a whole strip.
 
-    Left to itself, Pillow picks the order of the axes by the sizes, and a tile rounds differently.
+    Pillow itself chooses the order of the axes by the sizes, and a tile would round differently.
     """
     top, bottom = rows[0].left, rows[-1].right
     strip = np.empty((bottom - top, out.shape[1], 3), np.uint8)
@@ -68,11 +68,11 @@ class Span(NamedTuple):
 
 
 def spans(start: float, pitch: float, count: int) -> Iterator[Span]:
-    """Cut one axis into blocks that lie on the grid of the whole picture, wherever the reading starts.
+    """Cut one axis into blocks on the grid of the whole image, wherever the reading starts.
 
-    Pillow takes the box as float32, and its rounding error would depend on where a tile starts. So a block begins
-    at a multiple of 2**-15 px (coarser above 64-fold shrinking), and so does the pitch within it: then all of
-    Pillow's sums are exact, and a tile equals the whole bit by bit. The price is a shift of at most 0.003 px.
+    Pillow takes the box as float32, and its rounding error would depend on where a tile starts. Start and pitch of a
+    block are therefore multiples of 2**-15 px (coarser above 64-fold shrinking). Then all of Pillow's sums are exact
+    and a tile equals the whole bit by bit, at the price of a shift of at most 0.003 px.
     """
     side = max(512, 2 ** math.ceil(math.log2(8 * pitch)))
     fine = 2**24 / side
@@ -94,7 +94,7 @@ def spans(start: float, pitch: float, count: int) -> Iterator[Span]:
 
 
 def _replicated(window: Window, limit_wh: WidthHeight, box: tuple[int, int, int, int]) -> RGB:
-    """A window that may leave the picture, filled there with the nearest pixel inside."""
+    """A window that may extend beyond the image; there the nearest pixel inside is repeated."""
     x0, y0, x1, y1 = box
     ax, bx, pad_x = _clipped(x0, x1, limit_wh[0])
     ay, by, pad_y = _clipped(y0, y1, limit_wh[1])
@@ -106,7 +106,7 @@ def _replicated(window: Window, limit_wh: WidthHeight, box: tuple[int, int, int,
 
 
 def _clipped(start: int, stop: int, limit: int) -> tuple[int, int, tuple[int, int]]:
-    """The part of [start, stop) inside [0, limit), at least one pixel, and what is missing before and after."""
+    """The part of [start, stop) inside [0, limit), at least one pixel, and how much is missing before and after."""
     a = min(max(start, 0), limit - 1)
     b = min(max(stop, a + 1), limit)
     missing = (stop - start) - (b - a)

@@ -1,12 +1,12 @@
-"""Pixels of a TIFF picture, decoded strip by strip or tile by tile, so that a gigapixel fits into little memory.
+"""Reader of TIFF images, strip by strip or tile by tile, so that a gigapixel needs little memory.
 
-How samples become 8-bit RGB:
+Samples are converted to 8-bit RGB:
 
-- b-bit integers lose their low bits (``>> b - 8``), whatever the values in the picture: two pictures of one
-  camera stay comparable. ``BitsPerSample`` says b; a 16-bit file of a 12-bit camera says so in ``MaxSampleValue``.
-- Transparency is composed on white (ExtraSamples 1 premultiplied, 2 straight; an unspecified channel is left out).
-- CMYK and YCbCr are converted by Pillow, without colour profile. Floats and signed integers are refused.
-- A segment that the file leaves out (offset 0: sparse slides) is white, the colour of empty glass.
+- b-bit integers lose their low bits (``>> b - 8``), independent of the values in the image, so that images of one
+  camera stay comparable. b is ``BitsPerSample``; a 16-bit file of a 12-bit camera states it in ``MaxSampleValue``.
+- Transparency is composed on white (ExtraSamples 1 premultiplied, 2 straight; an unspecified channel is ignored).
+- CMYK and YCbCr are converted by Pillow, without a colour profile. Floats and signed integers are rejected.
+- A segment that is missing in the file (offset 0: sparse slides) is white, the colour of empty glass.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class TiffPixels:
         import tifffile
 
         log = logging.getLogger("tifffile")
-        if not log.handlers:  # else Python prints to stderr what tifffile dislikes
+        if not log.handlers:  # else Python prints tifffile's warnings to stderr
             log.addHandler(logging.NullHandler())
         self.path = path
         self._lock = threading.Lock()
@@ -118,7 +118,7 @@ class TiffPixels:
             self._read_header()
         except BROKEN as error:
             self.close()
-            raise ImageError(f"{path}: a damaged TIFF header found ({one_line(error)}), expected a picture") from error
+            raise ImageError(f"{path}: damaged TIFF header ({one_line(error)})") from error
         except ImageError:
             self.close()
             raise
@@ -150,7 +150,7 @@ class TiffPixels:
         return stored_wh[0], min(rows, stored_wh[1])
 
     def _mapped(self) -> NDArray[Any] | None:
-        """Samples on disk as an array, where they lie there as they are (Fiji writes one strip of any size)."""
+        """Samples as a memory map, if they are stored uncompressed (Fiji writes one strip of any size)."""
         page = self._page
         if not page.is_memmappable or page.planarconfig != 1 or page.imagedepth != 1:
             return None
@@ -165,12 +165,12 @@ class TiffPixels:
         if page.dtype is None or page.dtype.kind not in "ub" or not isinstance(page.bitspersample, int):
             found = {"f": "floating-point", "i": "signed", "c": "complex"}.get(getattr(page.dtype, "kind", ""), "odd")
             raise ImageError(
-                f"{self.path}: {found} {page.bitspersample}-bit samples found, expected 8 or 16-bit colours"
+                f"{self.path}: expected 8 or 16-bit unsigned samples, got {found} {page.bitspersample}-bit samples"
             )
         if colours is None or page.samplesperpixel < colours or page.imagedepth != 1:
             raise ImageError(
-                f"{self.path}: {page.samplesperpixel} samples of photometric {int(page.photometric)} and depth "
-                f"{page.imagedepth} found, expected grey, palette, RGB, YCbCr or CMYK"
+                f"{self.path}: expected grey, palette, RGB, YCbCr or CMYK, got {page.samplesperpixel} samples of "
+                f"photometric {int(page.photometric)} and depth {page.imagedepth}"
             )
         bits = page.bitspersample
         highest = page.tags.valueof(281, 0)
@@ -188,16 +188,16 @@ class TiffPixels:
     def _check_size(self) -> None:
         (w, h), (segment_w, segment_h) = self.size_wh, self._segment_wh
         if min(w, h) < 1 or min(segment_w, segment_h) < 1:
-            raise ImageError(f"{self.path}: {w} x {h} pixels found, expected a picture")
+            raise ImageError(f"{self.path}: expected at least one pixel, got {w} x {h}")
         if segment_w * segment_h > MAX_PIXELS:
             raise ImageError(
-                f"{self.path}: {w} x {h} = {w * h / 1e6:.0f} megapixels in pieces of {segment_w} x {segment_h} found, "
-                f"expected at most {MAX_PIXELS // 10**6} megapixels in a piece (store it in tiles)"
+                f"{self.path}: expected strips or tiles of at most {MAX_PIXELS // 10**6} megapixels, got {w} x {h} = "
+                f"{w * h / 1e6:.0f} megapixels in pieces of {segment_w} x {segment_h}. Store it in tiles."
             )
         number = self._per_plane * self._planes
         if self._rows is None and not len(self._page.dataoffsets) == len(self._page.databytecounts) == number:
             raise ImageError(
-                f"{self.path}: {len(self._page.dataoffsets)} strips or tiles found, expected {number} (damaged TIFF)"
+                f"{self.path}: damaged TIFF: expected {number} strips or tiles, got {len(self._page.dataoffsets)}"
             )
         self._check_length()
 
@@ -205,10 +205,10 @@ class TiffPixels:
         end = max((o + n for o, n in zip(self._page.dataoffsets, self._page.databytecounts, strict=False)), default=0)
         length = self.path.stat().st_size
         if end > length:
-            raise ImageError(f"{self.path}: {length} bytes found, expected {end} (truncated TIFF)")
+            raise ImageError(f"{self.path}: truncated TIFF: expected {end} bytes, got {length}")
 
     def reduced(self, most: float) -> tuple[int, Window]:
-        """No TIFF is decoded at a smaller size: see `PillowPixels.reduced`."""
+        """See `PillowPixels.reduced`; a TIFF is never decoded at a smaller size."""
         return 1, self.window
 
     def close(self) -> None:
@@ -220,7 +220,7 @@ class TiffPixels:
             self._file.close()
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
-        """Pixels [x0, x1) x [y0, y1) of the picture as shown; the window lies inside it and is not empty."""
+        """Pixels [x0, x1) x [y0, y1) of the displayed image; the window is not empty and lies inside it."""
         transpose, flip_x, flip_y = ORIENTATIONS[self._orientation]
         w, h = self.size_wh
         if flip_x:
@@ -250,9 +250,7 @@ class TiffPixels:
             try:
                 rgb = self._decode(index)
             except BROKEN as error:
-                raise ImageError(
-                    f"{self.path}: damaged picture data found ({one_line(error)}), expected TIFF"
-                ) from error
+                raise ImageError(f"{self.path}: damaged TIFF data ({one_line(error)})") from error
             self._cache[index] = rgb
             self._cached_bytes += rgb.nbytes
             while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
@@ -274,16 +272,16 @@ class TiffPixels:
                 return np.full((*self._segment_wh[::-1], 3), 255, np.uint8)
             handle = self._file.filehandle
             handle.seek(offset)
-            data = handle.read(count)  # at once: tifffile's properties move the position in the file
-            if page.compression == _NEW_JPEG and _JPEG_END not in data:  # its decoder makes up the rest, in grey
-                raise ImageError(f"{self.path}: strip or tile {number} cut short found, expected a whole JPEG stream")
+            data = handle.read(count)  # in one go: tifffile's properties move the position in the file
+            if page.compression == _NEW_JPEG and _JPEG_END not in data:  # else the decoder fills the rest with grey
+                raise ImageError(f"{self.path}: truncated JPEG stream in strip or tile {number}")
             planes.append(page.decode(data, number, **tables)[0][0])
         samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
         return self._samples.to_rgb(samples, jpeg=page.compression in _JPEG)
 
 
 def _plausible(mpp: Scale) -> Scale | None:
-    """A microscope's scale, or nothing: 72 dots per inch are no scale."""
+    """The scale if a microscope can have it; 72 dots per inch is not a scale."""
     return mpp if all(_PLAUSIBLE_MPP[0] <= value <= _PLAUSIBLE_MPP[1] for value in mpp) else None
 
 

@@ -1,8 +1,10 @@
-"""Tile grid, ownership of cells, stitching: pure arrays.
+"""Tile grid, ownership of cells, stitching; works on arrays only.
 
-A smear is cut into tiles that overlap. Each tile owns a core, the cores partition the smear, and a cell belongs to
-the tile whose core holds its centre; so every cell is reported once, by a tile that saw it whole. Merging tiles by
-overlap of their boxes instead leaves fragments or swallows small neighbours (docs/decisions/0002-tiles-own-cells.md).
+An image is cut into overlapping tiles. Each tile owns a core, and the cores partition the image. A cell belongs to the
+tile whose core contains its centre, so every cell is reported once, by a tile that contains all of it. Merging tiles by
+the overlap of boxes would leave fragments or lose small neighbours (docs/decisions/0002-tiles-own-cells.md).
+
+Own code, since the libraries merge by overlap.
 """
 
 from __future__ import annotations
@@ -21,14 +23,14 @@ from blastdet.core.types import Detections, WidthHeight
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of a grid, in pixels of the picture that was cut.
+    """One tile of a grid, in pixels of the image that was cut.
 
     Parameters
     ----------
     box_xyxy : (int, int, int, int)
-        What the detector sees.
+        The pixels that the detector gets.
     core_xyxy : (float, float, float, float)
-        What the tile owns; infinite where it meets the edge of the picture.
+        The part that the tile owns; infinite at the edges of the image.
     """
 
     box_xyxy: tuple[int, int, int, int]
@@ -42,18 +44,18 @@ class Tile:
 
 
 def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int, multiple: int = 1) -> Iterator[Tile]:
-    """Tiles that cover a picture evenly, row by row: as few as can be, and all of the smallest size that does.
+    """Tiles that cover an image evenly, row by row: as few as possible, all of the smallest size that suffices.
 
     Parameters
     ----------
     size_wh : (int, int)
-        The picture.
+        Size of the image.
     tile_wh : (int, int)
-        The largest tile; a smaller picture is one tile of its own size.
+        Largest tile; a smaller image is one tile of its own size.
     overlap : int
-        Pixels that neighbours share at least. A cell up to this size is whole in the tile that owns it.
+        Least overlap of neighbours in pixels. A cell up to this size lies whole in the tile that owns it.
     multiple : int
-        Sides of tiles are rounded up to a multiple of this where that keeps them within `tile_wh`.
+        Sides of tiles are rounded up to a multiple of this, within `tile_wh`.
 
     Raises
     ------
@@ -61,9 +63,7 @@ def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int, multiple
         If a tile is not larger than the overlap.
     """
     if min(tile_wh) <= overlap:
-        raise ConfigError(
-            f"tile of {tile_wh[0]} x {tile_wh[1]} px found, more than the overlap of {overlap} px expected"
-        )
+        raise ConfigError(f"expected tiles larger than the overlap of {overlap} px, got {tile_wh[0]} x {tile_wh[1]} px")
     columns = list(_intervals(size_wh[0], tile_wh[0], overlap, multiple))
     for y1, y2, top, bottom in _intervals(size_wh[1], tile_wh[1], overlap, multiple):
         for x1, x2, left, right in columns:
@@ -71,7 +71,7 @@ def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int, multiple
 
 
 def _intervals(length: int, largest: int, overlap: int, multiple: int) -> Iterator[tuple[int, int, float, float]]:
-    """Start, stop, and owned stretch of the tiles along one axis."""
+    """Start, stop and owned interval of the tiles along one axis."""
     n = max(math.ceil((length - overlap) / (largest - overlap)), 1)
     even = math.ceil((length + (n - 1) * overlap) / n)
     tile = min(-(-even // multiple) * multiple, largest)
@@ -84,10 +84,10 @@ def _intervals(length: int, largest: int, overlap: int, multiple: int) -> Iterat
 
 
 def owned(cells: Detections, tile: Tile, slack: float = 0.0) -> NDArray[np.bool_]:
-    """Which cells (in pixels of the whole picture) have their centre in the tile's core.
+    """Mask of the cells (in pixels of the whole image) whose centre lies in the core of a tile, bool (n,).
 
-    `slack` widens the core by some pixels: two tiles see the same cell a little differently, and without slack one
-    whose centre falls just beyond the border on both sides would belong to nobody. `stitch` removes the doubles.
+    `slack` widens the core by some pixels. Two tiles locate the same cell slightly differently; without slack, a cell
+    whose centre falls just outside the core of both would be lost. `stitch` removes the duplicates.
     """
     x1, y1, x2, y2 = tile.core_xyxy
     centre = cells.centres_xy.astype(np.float64)
@@ -96,12 +96,12 @@ def owned(cells: Detections, tile: Tile, slack: float = 0.0) -> NDArray[np.bool_
 
 
 def place(cells: Detections, tile: Tile, slack: float = 0.0) -> Detections:
-    """Cells that a tile owns, moved from the pixels of the tile to those of the whole picture."""
+    """Cells that a tile owns, moved from pixels of the tile to pixels of the whole image."""
     moved = cells.with_columns(boxes_xyxy=boxes.shift(cells.boxes_xyxy, tile.box_xyxy[:2]))
     return moved[owned(moved, tile, slack)]
 
 
 def stitch(parts: list[Detections], iou: float) -> Detections:
-    """One set of cells from the cells of all tiles: doubles suppressed, canonical order."""
+    """The cells of all tiles without duplicates, in canonical order."""
     cells = Detections.concatenate(parts)
     return cells[boxes.suppress(cells.boxes_xyxy, cells.score, iou)].sorted()

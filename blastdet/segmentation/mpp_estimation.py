@@ -1,4 +1,4 @@
-"""µm per pixel from the red cells in the picture.
+"""µm per pixel from the red cells in the image.
 
 A red cell is about 7.5 µm wide, so the size of the dominant population of round, moderately dense cells without a
 nucleus gives the scale of each axis. Micro- or macrocytosis biases every µm by as much. How such cells are found is
@@ -22,7 +22,7 @@ MARGIN = 1.08
 
 _SIDE = 800  # longest side that is worked on
 
-# Chosen on BCCD train and on middle pieces of PBC pictures.
+# Chosen on BCCD train and on middle pieces of PBC images.
 _CYTOPLASM = 0.3  # of the thickest nucleus: this near to a nucleus lies no middle of a red cell
 _WHOLE = 5  # as many whole cells make those cut by the border superfluous
 _FEWEST = 2
@@ -30,26 +30,26 @@ _FEWEST = 2
 
 @dataclass(frozen=True, eq=False)
 class MppEstimate:
-    """What the red cells of a picture tell about its scale.
+    """What the red cells of an image tell about its scale.
 
     Parameters
     ----------
     mpp : (float, float) or None
-        µm per pixel along x and y; ``None`` where the picture does not tell.
+        µm per pixel along x and y; ``None`` where the image does not tell.
     n_cells : int
         Red cells used.
     diameter_px : (float, float) or None
-        Median width and height of a red cell, in pixels of the picture.
+        Median width and height of a red cell, in pixels of the image.
     aspect : float
         Height over width of the average red cell; 1 where no squeeze is claimed.
     squeezed : bool
-        Whether the picture was stretched along one axis by more than 10 %.
+        Whether the image was stretched along one axis by more than 10 %.
     confidence : float
         From 0 to 1: a tenth for each cell used.
     reason : str
         One line: why it could, or could not, tell.
     boxes_xyxy : float32 (n_cells, 4)
-        The red cells used, in pixels of the picture.
+        The red cells used, in pixels of the image.
     """
 
     mpp: Scale | None
@@ -63,7 +63,7 @@ class MppEstimate:
 
 
 def estimate_mpp(rgb: RGB) -> MppEstimate:
-    """Find µm per pixel along x and y from the red cells in a picture.
+    """Find µm per pixel along x and y from the red cells in an image.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
     small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     found, reason = _search(small)
     to_full = np.array([width / size[0], height / size[1]])
-    if factor < 0.6:  # cells may be too small in the shrunk picture: what does its middle say in full?
+    if factor < 0.6:  # cells may be too small in the shrunk image: what does its middle say in full?
         left, top = max((width - _SIDE) // 2, 0), max((height - _SIDE) // 2, 0)
         middle = np.ascontiguousarray(rgb[top : top + _SIDE, left : left + _SIDE])
         closer, _ = _search(middle)
@@ -91,12 +91,12 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
 
 
 def _coverage(discs: EllipseFits, rgb: RGB) -> float:
-    """Part of a picture that the red cells found explain, weighted by how well they show."""
+    """Part of an image that the red cells found explain, weighted by how well they show."""
     return float((discs.quality * discs.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
 
 
 def _search(rgb: RGB) -> tuple[EllipseFits, str]:
-    """Red cells of one picture, and why there are none."""
+    """Red cells of one image, and why there are none."""
     plane, nuclei = density_plane(rgb)
     if plane is None:
         return no_ellipses(), "nothing stands out from the background"
@@ -134,7 +134,7 @@ def _report(found: EllipseFits, to_full: Floats) -> MppEstimate:
 def _plausible(discs: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
     """Without discs inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
 
-    The thickest nucleus of a picture measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
+    The thickest nucleus of an image measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
     """
     contours, _ = cv2.findContours(nuclei.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     whole = cv2.drawContours(np.zeros(nuclei.shape, np.uint8), contours, -1, 1, cv2.FILLED)

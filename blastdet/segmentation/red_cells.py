@@ -1,6 +1,6 @@
 """Round things of the density of a red cell: where they are and how large.
 
-The picture becomes one plane of optical density, 0 on the empty film and 1 in a red cell, so that the stain does not
+The image becomes one plane of optical density, 0 on the empty film and 1 in a red cell, so that the stain does not
 matter. A ring filter (mean just inside a circle minus mean just outside) finds discs at every scale, also where cells
 touch or overlap; rays from each centre find its edge, and an ellipse through the edge gives width and height.
 """
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 Image32 = NDArray[np.float32]
 
 RADIUS = 8.0
-"""Radius of the ring filter; the picture is scaled, not the filter."""
+"""Radius of the ring filter; the image is scaled, not the filter."""
 
 _WINDOW = 640  # at each scale of the filter only so much of the middle: hundreds of the smallest cells
 _CANDIDATES = 500  # looked at closely, per scale
@@ -31,20 +31,20 @@ _RAYS = 32
 _STEPS = np.linspace(0.5, 1.55, 36, dtype=np.float32)  # along a ray, in radii
 _BEYOND = 4  # pixels past the border, at the filter's scale, where the middle of a cut cell is looked for
 
-# Chosen on BCCD train and on middle pieces of PBC pictures; densities are parts of a typical red cell's.
+# Chosen on BCCD train and on middle pieces of PBC images; densities are parts of a typical red cell's.
 _LEVEL = 35  # percentile of what is stained that counts as a red cell: overlaps and cytoplasm are darker
 _BIMODAL = 0.655  # share of variance between film and cells, below which there is only noise
 _RESPONSE = 0.15  # of the ring filter
 _FAINTEST = 0.15  # fall of density at an edge
 _FILL = 0.25  # density just inside an edge
 _AROUND = 0.6  # part of the rim that must show an edge on one ellipse
-_LEAST_SEEN = 0.35  # part of the rim that must lie in the picture
+_LEAST_SEEN = 0.35  # part of the rim that must lie in the image
 _RIDGE = 0.1  # pull of an ellipse towards the circle that the filter saw
 
 
 @dataclass(frozen=True, eq=False)
 class EllipseFits:
-    """Candidates: centre, half extents along x and y, quality, and the part of the rim that lies in the picture."""
+    """Candidates: centre, half extents along x and y, quality, and the part of the rim that lies in the image."""
 
     centre: Floats
     half: Floats
@@ -153,7 +153,7 @@ def _rings() -> tuple[Image32, Image32]:
 def _response(scaled: Image32) -> Image32:
     """Mean inside minus mean outside of a circle around every pixel and `_BEYOND` pixels past the border.
 
-    Only what lies in the picture counts, so that a cell cut by the border answers like a whole one.
+    Only what lies in the image counts, so that a cell cut by the border answers like a whole one.
     """
     padded = cv2.copyMakeBorder(scaled, _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.copyMakeBorder(np.ones_like(scaled), _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
@@ -202,7 +202,7 @@ def fit_ellipses(scaled: Image32, centres: Floats) -> tuple[EllipseFits, NDArray
 
 
 def _typical(strength: Floats, inside: NDArray[np.bool_]) -> Floats:
-    """Median strength (n, 1) of the edges inside the picture; 0 where no ray is."""
+    """Median strength (n, 1) of the edges inside the image; 0 where no ray is."""
     some = inside.any(axis=1, keepdims=True)
     values = np.where(inside | ~some, np.where(some, strength, 0), np.nan)
     return np.asarray(np.nanmedian(values, axis=1, keepdims=True))

@@ -1,7 +1,7 @@
-"""Weak truth: what classical segmentation can and cannot tell about pictures that nobody boxed.
+"""Weak truth: what classical segmentation can and cannot tell about images that nobody boxed.
 
 Cells that stand out clearly become boxes; whatever is doubtful (clumps, smudges, cut cells, debris) becomes a region
-where nothing is known; the rest is background. So a data set without boxes teaches what its background looks like,
+where nothing is known; the rest is background. So a dataset without boxes teaches what its background looks like,
 and what its cells look like, without teaching the faults of a threshold.
 """
 

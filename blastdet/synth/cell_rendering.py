@@ -1,4 +1,4 @@
-"""Single cells of a synthetic smear, drawn as optical density. `synth` places them and makes the picture.
+"""Single cells of a synthetic smear, drawn as optical density. `synth` places them and makes the image.
 
 Every cell is drawn whole on its own patch, from its own random generator, so that it looks the same whichever part
 of a smear is rendered. Shapes are signed distances (µm, negative inside) bent by noise; amounts of stain add up
@@ -26,7 +26,7 @@ OD_UNIT = 2048
 SMUDGE, DEBRIS = 4, 5
 """Kinds beside the four classes: a crushed nucleus (ignored in truth) and dirt (not in truth at all)."""
 
-_COARSEST_MPP = 0.17  # coarser pictures are drawn at least this fine and averaged: no aliasing of chromatin
+_COARSEST_MPP = 0.17  # coarser images are drawn at least this fine and averaged: no aliasing of chromatin
 
 MAX_REACH_UM = 22.0
 """No cell, halo and all, reaches further than this from its centre."""
@@ -123,7 +123,7 @@ def draw(cell: Cell, stain: Stain, mpp: Scale) -> Patch:
     cell : Cell
     stain : Stain
     mpp : (float, float)
-        µm/px of the picture along x and y.
+        µm/px of the image along x and y.
 
     Returns
     -------

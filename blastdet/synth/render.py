@@ -1,4 +1,4 @@
-"""Synthetic smears: pictures of blood films with exact truth, any size, from a seed.
+"""Synthetic smears: images of blood films with exact truth, any size, from a seed.
 
 Cells are placed block by block from a hash of (seed, block), drawn one by one (`synth_cells`) and summed in optical
 density, so any part of a smear can be rendered alone and comes out the same, pixel by pixel. No image of a patient
@@ -28,9 +28,9 @@ from blastdet.synth.scene import PALETTES, Scene, SynthConfig, configure, varied
 __all__ = ["PALETTES", "SynthConfig", "configure", "render", "render_tiff", "varied"]
 
 _TILE = 256  # JPEG and sensor noise work on this grid, whatever is rendered at once
-_STEP = (4, 4)  # tiles across and down rendered at once in memory; changes the speed, not the picture
+_STEP = (4, 4)  # tiles across and down rendered at once in memory; changes the speed, not the image
 _BAND = (8, 2)  # and in a file, where a band of tiles is kept until it is complete
-_VISIBLE = 0.2  # a cell cut by the edge of the picture to less than this counts as ignored
+_VISIBLE = 0.2  # a cell cut by the edge of the image to less than this counts as ignored
 
 
 class _Truth:
@@ -81,13 +81,13 @@ def render(config: SynthConfig, seed: int) -> tuple[RGB, Detections]:
     ----------
     config : SynthConfig
     seed : int
-        The same seed and config give the same picture.
+        The same seed and config give the same image.
 
     Returns
     -------
     image : uint8 (height, width, 3)
     truth : Detections
-        Half-open boxes of the visible extent of every cell; smudges, and cells of which the picture's edge leaves
+        Half-open boxes of the visible extent of every cell; smudges, and cells of which the image's edge leaves
         less than a fifth, are marked ``ignore``.
 
     Examples
@@ -175,7 +175,7 @@ def _tiles(film: Scene, truth: _Truth) -> Iterator[RGB]:
 
 
 def _parts(film: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | None) -> Iterator[tuple[int, int, RGB]]:
-    """The picture in rectangles of whole tiles: ``x, y, pixels``, row by row."""
+    """The image in rectangles of whole tiles: ``x, y, pixels``, row by row."""
     w, h = film.config.size_wh
     across, down = (n * _TILE for n in tiles_wh)
     for y in range(0, h, down):
@@ -185,7 +185,7 @@ def _parts(film: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | Non
 
 
 def _region(film: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
-    """One rectangle of the picture, before JPEG; its corner must lie on the tile grid."""
+    """One rectangle of the image, before JPEG; its corner must lie on the tile grid."""
     config = film.config
     mx, my = config.mpp_xy
     sigma = (config.blur_um / mx, config.blur_um / my)
@@ -228,7 +228,7 @@ def _transmission() -> NDArray[np.uint16]:
 
 
 def _background(film: Scene, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
-    """Density of lamp, camera and the bare film: a vignette, a gradient and stained plasma, smooth over the picture."""
+    """Density of lamp, camera and the bare film: a vignette, a gradient and stained plasma, smooth over the image."""
     config, wave = film.config, film.waves
     w, h = config.size_wh
     x = np.arange(box[0], box[2], dtype=np.float64)[None, :]
@@ -267,7 +267,7 @@ def _digitise(light: NDArray[np.uint16], sigma: float, seed: int, origin: tuple[
 
 
 def _through_jpeg(image: RGB, quality: int) -> RGB:
-    """The picture after JPEG compression, tile by tile (the corner of `image` lies on the tile grid)."""
+    """The image after JPEG compression, tile by tile (the corner of `image` lies on the tile grid)."""
     out = np.empty_like(image)
     for y in range(0, image.shape[0], _TILE):
         for x in range(0, image.shape[1], _TILE):

@@ -1,4 +1,4 @@
-"""What is on a synthetic film: its settings, its stain, and which cell lies where. `synth` makes the picture."""
+"""What is on a synthetic film: its settings, its stain, and which cell lies where. `synth` makes the image."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class SynthConfig(BaseModel):
     mpp : float
         µm/px along y; along x it is ``mpp * squeeze``.
     squeeze : float
-        Above 1, the picture was made narrower: cells look taller than wide.
+        Above 1, the image was made narrower: cells look taller than wide.
     palette : str
-        One of `PALETTES`: named after the data set it was matched to by eye; ``"random"`` invents a laboratory.
+        One of `PALETTES`: named after the dataset it was matched to by eye; ``"random"`` invents a laboratory.
     stain_jitter : float
         How much slides of one laboratory differ; 0 gives its exact colours.
     red_cells, white_cells, platelets, smudges, debris : float
@@ -48,7 +48,7 @@ class SynthConfig(BaseModel):
     rouleaux, overlap : float
         Share of the red cells that lie stacked, and that may overlap another.
     illumination : float
-        Largest fall of brightness across the picture, as a share.
+        Largest fall of brightness across the image, as a share.
     blur_um, noise, jpeg_quality
         Gaussian blur (sigma), sensor noise (sigma in grey levels), and JPEG quality or ``None``.
     """

@@ -145,7 +145,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["missing.jpg"], "missing.jpg: no picture found"),
+        (["missing.jpg"], "missing.jpg: no image found"),
         ([SMEAR, "--weights", "nope"], "nope: no card.json found"),
         ([SMEAR, "--mpp", "0"], "--mpp: expected µm/px between 0.001 and 100, got"),
         ([SMEAR, "--mpp", "fine"], "--mpp: expected a number, a pair (x, y), 'auto' or None as µm/px, got 'fine'"),

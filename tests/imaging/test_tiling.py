@@ -19,7 +19,7 @@ SIZES = st.tuples(st.integers(1, 900), st.integers(1, 900))
 
 @given(SIZES, st.integers(60, 300), st.integers(60, 300), st.integers(0, 59))
 @settings(max_examples=100, deadline=None)
-def test_cores_partition_the_picture(size_wh, width, height, overlap):
+def test_cores_partition_the_image(size_wh, width, height, overlap):
     tiles = list(tile_grid(size_wh, (width, height), overlap))
     x, y = np.meshgrid(np.arange(size_wh[0]) + 0.5, np.arange(size_wh[1]) + 0.5)
     owners = np.zeros(x.shape, int)
@@ -106,5 +106,5 @@ def test_owned_follows_the_centre():
 
 
 def test_a_tile_not_larger_than_the_overlap_is_refused():
-    with pytest.raises(ConfigError, match="64 x 32 px found, more than the overlap of 32 px"):
+    with pytest.raises(ConfigError, match="expected tiles larger than the overlap of 32 px, got 64 x 32 px"):
         list(tile_grid((100, 100), (64, 32), 32))

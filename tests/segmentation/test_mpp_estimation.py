@@ -69,7 +69,7 @@ def test_scale_is_found_at_any_size_and_density(diameter: float, crowd: float, s
 
 
 @pytest.mark.parametrize("stretch_xy", [(0.75, 1.0), (1.0, 0.75)])
-def test_squeezed_picture_gives_each_axis_its_scale(stretch_xy: tuple[float, float]) -> None:
+def test_squeezed_image_gives_each_axis_its_scale(stretch_xy: tuple[float, float]) -> None:
     image = film(40, (480, 400))
     size = round(480 * stretch_xy[0]), round(400 * stretch_xy[1])
     found = mpp_estimation.estimate_mpp(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
@@ -78,7 +78,7 @@ def test_squeezed_picture_gives_each_axis_its_scale(stretch_xy: tuple[float, flo
     assert found.diameter_px == pytest.approx([40 * s for s in stretch_xy], rel=0.15)
 
 
-def test_doubling_the_picture_halves_the_scale() -> None:
+def test_doubling_the_image_halves_the_scale() -> None:
     image = film(24, (300, 240))
     twice = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
     assert size_of(mpp_estimation.estimate_mpp(twice)) == pytest.approx(
@@ -86,7 +86,7 @@ def test_doubling_the_picture_halves_the_scale() -> None:
     )
 
 
-def test_large_picture_of_small_cells_is_looked_at_closely() -> None:
+def test_large_image_of_small_cells_is_looked_at_closely() -> None:
     image = np.tile(film(16, (400, 300)), (5, 5, 1))
     found = mpp_estimation.estimate_mpp(image)
     assert size_of(found) == pytest.approx(16, rel=0.15)
@@ -95,7 +95,7 @@ def test_large_picture_of_small_cells_is_looked_at_closely() -> None:
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (3, 40), (60, 60), (400, 300)])
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_blank_picture_tells_nothing(size_wh: tuple[int, int], level: int) -> None:
+def test_blank_image_tells_nothing(size_wh: tuple[int, int], level: int) -> None:
     found = mpp_estimation.estimate_mpp(np.full((size_wh[1], size_wh[0], 3), level, np.uint8))
     assert found.mpp is None and found.diameter_px is None and found.n_cells == 0
     assert found.reason and "\n" not in found.reason

@@ -48,7 +48,7 @@ def test_same_seed_same_smear_other_seed_another() -> None:
 
 
 @pytest.mark.parametrize("quality", [None, 80])
-def test_picture_does_not_depend_on_how_it_is_cut(quality: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_does_not_depend_on_how_it_is_cut(quality: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     config = SMALL.model_copy(update={"jpeg_quality": quality, "squeeze": 1.3})
     whole, truth = render(config, 3)
     for step in ((1, 1), (2, 3), (9, 1)):
@@ -67,7 +67,7 @@ def test_any_size(w: int, h: int, seed: int) -> None:
     assert (boxes.area(truth.boxes_xyxy) > 0).all()
 
 
-def test_lossless_tiff_is_the_picture_in_memory(tmp_path: Path) -> None:
+def test_lossless_tiff_is_the_image_in_memory(tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"jpeg_quality": None})
     path = tmp_path / "smear.tif"
     truth = render_tiff(path, (700, 520), config, 9)
@@ -83,7 +83,7 @@ def test_lossless_tiff_is_the_picture_in_memory(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["smear.tif"]
 
 
-def test_jpeg_tiff_looks_like_the_picture_in_memory(tmp_path: Path) -> None:
+def test_jpeg_tiff_looks_like_the_image_in_memory(tmp_path: Path) -> None:
     render_tiff(tmp_path / "smear.tif", (700, 520), SMALL, 9)
     image = tifffile.imread(tmp_path / "smear.tif").astype(int)
     assert np.abs(image - render(SMALL, 9)[0]).mean() < 1.5
@@ -143,7 +143,7 @@ def test_boxes_enclose_each_cell_exactly(palette: str) -> None:
                 assert abs(found[-1] - stated[-1]) <= soft
 
 
-def test_boxes_lie_where_the_cells_are_in_the_picture() -> None:
+def test_boxes_lie_where_the_cells_are_in_the_image() -> None:
     """A film with cells less the same film without: what changed lies in the boxes, and every box holds a change."""
     bare = {"red_cells": 0, "white_cells": 0, "platelets": 0, "smudges": 0}
     plain = {"size_wh": (640, 500), "debris": 0, "noise": 0, "blur_um": 0, "jpeg_quality": None, "palette": "pbc"}
@@ -287,7 +287,7 @@ def test_over_a_gigapixel_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_command_writes_pictures_and_truth_that_read_back(tmp_path: Path) -> None:
+def test_command_writes_images_and_truth_that_read_back(tmp_path: Path) -> None:
     out = tmp_path / "films"
     arguments = [str(out), "--size", "400x300", "--n", "2", "--palette", "random", "--vary", "--seed", "5"]
     result = CliRunner().invoke(command, arguments)
@@ -318,7 +318,7 @@ def test_command_refuses_in_one_line(tmp_path: Path, arguments: list[str]) -> No
     assert not (tmp_path / "x").exists()
 
 
-def test_command_does_not_put_many_pictures_into_one_file(tmp_path: Path) -> None:
+def test_command_does_not_put_many_images_into_one_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(command, [str(tmp_path / "x.png"), "--n", "2"])
     assert isinstance(result.exception, ConfigError)
 
