@@ -194,7 +194,7 @@ def open_image(rgb: RGB, name: str = "image") -> Source:
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         got = f"{rgb.dtype} of shape {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise ImageError(f"{name}: expected a uint8 array of shape (height, width, 3), got {got}")
-    return _Picture(Path(name), _ArrayPixels(rgb))
+    return _ImageSource(Path(name), _ArrayPixels(rgb))
 
 
 def image_size(path: str | Path) -> WidthHeight:

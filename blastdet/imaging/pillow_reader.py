@@ -95,7 +95,7 @@ class PillowPixels:
                 image = self._header(file)
                 self.size_wh, self._turned = _shown_size(image), _orientation(image) != 1
         except BROKEN as error:
-            raise ImageError(f"{path}: damaged image header ({one_line(error)})") from error
+            raise ImageError(f"{path}: damaged header ({one_line(error)})") from error
         w, h = self.size_wh
         if w * h > MAX_PIXELS:
             raise ImageError(
