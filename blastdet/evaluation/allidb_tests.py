@@ -1,6 +1,6 @@
-"""The two tests of ALL-IDB1: is the picture positive, and which cells are blasts?
+"""The two tests of ALL-IDB1: is the image positive, and which cells are blasts?
 
-Truth is one centroid per cell; nobody ever published boxes. A detection finds a cell if the centroid lies inside its
+Annotations are one centroid per cell, without boxes. A detection finds a cell if the centroid lies inside its
 box, the box being 5 to 30 µm long on each side; pairs are one to one, as many as possible, the nearest centres first
 (Hungarian method). All white cells take part in the pairing, then the labels are compared.
 
@@ -25,7 +25,7 @@ SIDE_UM = (5.0, 30.0)
 """Sides a box may have to count as a white cell, µm."""
 
 IMAGE_K = (1, 2, 3, 5)
-"""Numbers of blasts from which a picture is called positive."""
+"""Numbers of blasts from which an image is called positive."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def cell_test(
 
     FP are other white cells called blast, and blasts detected where there is no white cell (`false_blasts`). If some
     smear does not annotate the other white cells, negatives are unknown: only sensitivity and false blasts remain,
-    and a false blast may be a white cell nobody marked.
+    and a false blast may be a white cell that is not annotated.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def cell_test(
     thresholds : mapping of str to float
         Operating score of each class.
     mpp : sequence of (float, float), optional
-        µm/px of each smear, where it is not in the data set; sides of boxes are not checked where nobody knows.
+        µm/px of each smear, if it is not in the dataset; box sizes are not checked where it is unknown.
     """
     scales = [sample.mpp for sample in dataset] if mpp is None else list(mpp)
     judged = [sample.truth is not None and "blast" in sample.annotated for sample in dataset]
@@ -165,7 +165,7 @@ def _notes(others: bool, unscaled: int) -> tuple[str, ...]:
             "no centroids of the other white cells (--other): no specificity, no CE; only sensitivity and false blasts"
         )
     if unscaled:
-        notes.append(f"µm/px unknown on {unscaled} smears: sides of boxes not checked there")
+        notes.append(f"µm/px unknown for {unscaled} images: box sizes were not checked there")
     return tuple(notes)
 
 
@@ -216,10 +216,10 @@ def image_test(
     k: int = 1,
     resamples: int = RESAMPLES,
 ) -> Verdicts:
-    """The image test: a picture with at least `k` detected blasts is called positive.
+    """The image test: an image with at least `k` detected blasts is called positive.
 
     What it is: positive if its own label says ``"all"``, negative if ``"healthy"``; else positive if its truth holds
-    a blast. Smears of which neither is known are passed over.
+    a blast. Images without either are skipped.
     """
     is_positive = [_is_positive(sample) for sample in dataset]
     known = np.array([value is not None for value in is_positive])

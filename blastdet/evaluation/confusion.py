@@ -1,14 +1,14 @@
 """Per-cell confusion: truth and what was missed against predictions and what was false.
 
-Two matchings, one to one and optimal (`assignment.best_pairs`), at one IoU threshold and one score per class:
+Two matchings, one to one and optimal (`best_pairs`), at one IoU threshold and one score per class:
 
 class-blind
     Localise first: a detection may take a cell of any class; then the two labels are compared. The whole matrix.
 class-aware
     A detection may take a cell of its own class only. Diagonal, missed and false; nothing else can occur.
 
-A cell that is neither matched nor to be ignored is missed, a detection likewise false. There are no true negatives
-among detections: specificity and accuracy exist over matched cells only.
+A cell that is neither matched nor ignored is missed; such a detection is false. Detection has no true negatives, so
+specificity and accuracy are given for matched cells only.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def confusion(
 ) -> Confusion:
     """Match detections at the operating point with the truth, and count.
 
-    On a smear that does not annotate a class, unmatched detections of that class are left out: nobody knows.
+    On a smear that does not annotate a class, unmatched detections of that class are left out, because they may be right.
     Unmatched detections on a region to ignore are left out, too.
 
     Parameters

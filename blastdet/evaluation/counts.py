@@ -1,4 +1,4 @@
-"""Counting cells: how far counts are off, how well they agree, and how many false blasts a sensitivity costs."""
+"""Counts per image: error, agreement, and false detections against sensitivity (FROC)."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def agreement(name: str, true: ArrayLike, found: ArrayLike, group: Ints, resampl
 
 
 def coverage(low: ArrayLike, high: ArrayLike, true: ArrayLike) -> tuple[int, int]:
-    """Number of stated intervals that hold the truth, and number of intervals; NaN intervals are passed over."""
+    """Number of intervals that contain the true value, and number of intervals; NaN intervals are skipped."""
     a, b, x = (np.asarray(values, np.float64) for values in (low, high, true))
     known = ~(np.isnan(a) | np.isnan(b) | np.isnan(x))
     return int(((a <= x) & (x <= b))[known].sum()), int(known.sum())
@@ -195,7 +195,7 @@ def _count(part: Detections, name: str) -> float:
 def agreements(
     dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float], resamples: int = RESAMPLES
 ) -> list[Agreement]:
-    """Agreement of every count that the data set can judge."""
+    """Agreement of every count that the dataset can judge."""
     counts, group = count_cells(dataset, candidates, thresholds), groups_of(dataset)
     judged = [name for name in counts.true if not np.isnan(counts.true[name] + counts.found[name]).all()]
     return [agreement(name, counts.true[name], counts.found[name], group, resamples) for name in judged]

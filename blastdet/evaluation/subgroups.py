@@ -1,7 +1,6 @@
-"""Sensitivity where it is hard: touching cells, cells at the border, small and large ones, crowded smears; and by
-class, cluster or group of the smear, where there are few enough to look at.
+"""Sensitivity in subgroups of cells: touching, at the border, by size, in crowded images; by label, cluster or group.
 
-A slice is a property of the truth, so that only sensitivity can be sliced: a false detection has no true size.
+A subgroup is a property of annotated cells, so only sensitivity can be given: a false detection has no true size.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ SIZES_UM: tuple[tuple[float, float], ...] = ((0.0, 5.0), (5.0, 10.0), (10.0, 15.
 """Ranges of cell size (square root of the box's area, µm): platelets, red cells, lymphocytes, larger ones."""
 
 BORDER_PX = 1.0
-"""A box that ends this close to the edge of the picture is taken for cut off."""
+"""A box that ends this close to the edge of the image counts as cut off."""
 
 CROWDED = 0.5
-"""Smears with more cells than this quantile of all smears are crowded."""
+"""Images with more cells than this quantile of all images are crowded."""
 
 
 MOST = 20
-"""Clusters, groups or classes of smears are told apart if there are no more of them than this."""
+"""Clusters, groups or labels of images are subgroups if there are no more of them than this."""
 
 
 @dataclass(frozen=True)

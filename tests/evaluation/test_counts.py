@@ -214,7 +214,7 @@ def test_boxes_of_impossible_size_find_nothing() -> None:
     unscaled = Dataset("x", _leukaemic().root, tuple(replace(s, mpp=None) for s in _leukaemic()))
     test = cell_test(unscaled, [found, Detections.empty()], HALF, resamples=50)
     assert test.verdicts.tp == 2
-    assert "µm/px unknown on 2 smears" in test.notes[0]
+    assert "µm/px unknown for 2 images" in test.notes[0]
     assert cell_test(unscaled, [found, Detections.empty()], HALF, [(0.1, 0.1)] * 2, 50).verdicts.tp == 0
 
 
