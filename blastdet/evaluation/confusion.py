@@ -128,7 +128,7 @@ def confusion(
 ) -> Confusion:
     """Match detections at the operating point with the truth, and count.
 
-    On a smear that does not annotate a class, unmatched detections of that class are left out, because they may be right.
+    On an image that does not annotate a class, unmatched detections of that class are left out.
     Unmatched detections on a region to ignore are left out, too.
 
     Parameters
