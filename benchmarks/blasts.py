@@ -315,7 +315,7 @@ def erythroblasts() -> None:
 
 def probe(kind: str, runs: Path) -> None:
     """Crops of a negative control, made if they are missing; images of PBC and BCCD have no room for a window."""
-    cut(runs / kind, ["--probe", kind], list(SETS) if kind == "covered" else ["all_fields"])
+    cut(runs / kind, ["--negative-control", kind], list(SETS) if kind == "covered" else ["all_fields"])
 
 
 def six_numbers(crops: Path = CROPS) -> dict[str, object]:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blastdet.core.errors import BlastdetError
     from blastdet.core.types import Dataset, Detections, Sample
+    from blastdet.datasets.convert import convert, write_dataset
+    from blastdet.datasets.reading import read_dataset
+    from blastdet.datasets.splits import split
     from blastdet.evaluation.comparison import compare
     from blastdet.evaluation.evaluate import evaluate
     from blastdet.imaging.io import open_smear
@@ -34,12 +37,16 @@ _PUBLIC = {
     "Sample": "blastdet.core.types",
     "calibrate": "blastdet.training.entry_points",
     "compare": "blastdet.evaluation.comparison",
+    "convert": "blastdet.datasets.convert",
     "detect": "blastdet.inference.model",
     "evaluate": "blastdet.evaluation.evaluate",
     "export": "blastdet.training.entry_points",
     "load": "blastdet.inference.model",
     "open_smear": "blastdet.imaging.io",
+    "read_dataset": "blastdet.datasets.reading",
+    "split": "blastdet.datasets.splits",
     "train": "blastdet.training.entry_points",
+    "write_dataset": "blastdet.datasets.convert",
 }
 
 __all__ = [
@@ -52,12 +59,16 @@ __all__ = [
     "__version__",
     "calibrate",
     "compare",
+    "convert",
     "detect",
     "evaluate",
     "export",
     "load",
     "open_smear",
+    "read_dataset",
+    "split",
     "train",
+    "write_dataset",
 ]
 
 

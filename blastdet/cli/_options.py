@@ -1,26 +1,28 @@
-"""Types of options that click has not quite."""
+"""Types of command-line options, and options under old names."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
+_C = TypeVar("_C", bound=click.Command)
+
 
 class Number(click.FloatRange):
-    """A number in a range; ``nan``, which compares with nothing and so passes click's check, is refused."""
+    """A finite number in a range. ``nan`` passes click's own range check, because every comparison with it is false."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number, or a usage error."""
+        """Return the number, or raise a usage error."""
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
-            self.fail(f"{value} found, a number expected.", param, ctx)
+            self.fail(f"expected a number, got {value}.", param, ctx)
         return number
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
-    """So many finite numbers, comma between them."""
+    """A fixed number of finite numbers, separated by commas."""
 
     name = "numbers"
 
@@ -28,13 +30,13 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic in the newe
         self.count = count
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A tuple of numbers, or a usage error."""
+        """Return a tuple of numbers, or raise a usage error."""
         try:
             numbers = tuple(float(word) for word in str(value).split(","))
         except ValueError:
             numbers = ()
         if len(numbers) != self.count or not all(math.isfinite(number) for number in numbers):
-            self.fail(f"{value} found, {self.count} numbers with commas between them expected.", param, ctx)
+            self.fail(f"expected {self.count} numbers separated by commas, got {value}.", param, ctx)
         return numbers
 
 
@@ -70,18 +72,35 @@ class Mpp(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"expected {forms} (µm/px between 0.001 and 100), got {value!r}", param, ctx)
 
 
-def renamed(**options: str) -> type[click.Command]:
-    """A command class that still reads options under old names, and says so: ``renamed(format="from")``."""
+def renamed(base: type[_C] = click.Command, /, **options: str) -> type[_C]:  # type: ignore[assignment]
+    """A command class that also reads options under their old names, with a note on stderr.
+
+    Parameters
+    ----------
+    base : type
+        `click.Command` or `click.Group`.
+    **options : str
+        Old name -> new name, without dashes: ``renamed(format="from")``.
+
+    Raises
+    ------
+    click.UsageError
+        By the command, if an option is given under both names.
+    """
     new_names = {f"--{old.replace('_', '-')}": f"--{new.replace('_', '-')}" for old, new in options.items()}
 
-    class Command(click.Command):
+    class Command(base):  # type: ignore[misc, valid-type]
         def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
             end = args.index("--") if "--" in args else len(args)
+            given = {word.partition("=")[0] for word in args[:end]}
             for i, word in enumerate(args[:end]):
                 old, equals, value = word.partition("=")
                 if old in new_names:
+                    if new_names[old] in given:
+                        raise click.UsageError(f"{old} is now {new_names[old]}. Pass only {new_names[old]}.", ctx)
                     click.echo(f"note: {old} is now {new_names[old]}", err=True)
                     args[i] = new_names[old] + equals + value
-            return super().parse_args(ctx, args)
+            rest: list[str] = super().parse_args(ctx, args)
+            return rest
 
     return Command

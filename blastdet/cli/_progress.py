@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal; elsewhere a plain line now and then where files take long."""
+"""Progress: a bar on a terminal, otherwise occasional lines on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _EVERY_S = 15.0
 
 @contextmanager
 def training_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
-    """A callable (steps done, steps of the training, values) that draws the bar of a training."""
+    """A callable ``step(done, total, values)`` that draws the progress bar of a training."""
     if not sys.stderr.isatty():
         yield lambda done, total, values: None
         return
@@ -37,7 +37,7 @@ def training_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]
 
 @contextmanager
 def file_reporter(total: int, what: str) -> Iterator[Callable[[], None]]:
-    """A callable to be called once per file done."""
+    """A callable to call after each file."""
     if not sys.stderr.isatty() or total < 2:
         yield _lines(total, what)
         return
@@ -51,7 +51,7 @@ def file_reporter(total: int, what: str) -> Iterator[Callable[[], None]]:
 
 
 def _lines(total: int, what: str) -> Callable[[], None]:
-    """Writes a line to stderr when so many seconds have passed since the last one."""
+    """Writes a line to stderr every 15 seconds."""
     done, last = 0, time.monotonic()
 
     def step() -> None:
@@ -66,7 +66,7 @@ def _lines(total: int, what: str) -> Callable[[], None]:
 
 @contextmanager
 def count_reporter(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A callable (done, total) that draws a bar from its first call on."""
+    """A callable ``step(done, total)`` that draws a progress bar, starting with its first call."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return

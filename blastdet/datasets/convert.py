@@ -1,144 +1,209 @@
-"""From one format to others in one go: what ``blastdet convert`` does."""
+"""Convert a dataset to other formats: ``blastdet.convert``, ``blastdet.write_dataset`` and ``blastdet convert``."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import blastdet
+from blastdet.core import boxes
 from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset
+from blastdet.core.errors import ConfigError, FormatError, ScaleError
+from blastdet.core.mpp import MPP_RANGE
+from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample, Scale
 from blastdet.datasets import splits
-from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats import registry
-from blastdet.datasets.formats.files import place_images
-from blastdet.datasets.rescaling import resample
+from blastdet.datasets.formats.files import folder_of, place_images, unique_names
+from blastdet.datasets.reading import find_dataset, read_dataset
 from blastdet.datasets.segmented_boxes import Progress, draw_boxes
+from blastdet.imaging.io import open_smear, write_image
 
 RECORD = "convert.json"
-"""What was done, kept beside the result; also the sign that a folder is ours to overwrite."""
+"""Record of a conversion, next to its result. A folder with this file may be overwritten."""
+
+JPEG_QUALITY = 95
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to convert and how.
+def convert(
+    data: Dataset | str | Path,
+    out: str | Path,
+    to: str | Sequence[str] = "coco",
+    *,
+    format: str = "auto",
+    mpp: float | Scale | None = None,
+    resample: float | None = None,
+    split: str | None = None,
+    boxes: str | None = None,
+    corrections: str | Path | None = None,
+    class_map: Mapping[str, str] | None = None,
+    link: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Dataset:
+    """Convert a dataset: read, correct, draw boxes, split, resample and write it.
+
+    The folder appears only when it is complete.
 
     Parameters
     ----------
-    source, out : Path
-    to : tuple of str
-        Keys of `formats.WRITERS`.
-    format : str
-        A key of `formats.READERS`, or ``"auto"``.
+    data : Dataset, str or Path
+        A dataset, or what `read_dataset` accepts.
+    out : str or Path
+        Output folder. Images go to ``out/images/<split>/``.
+    to : str or sequence of str
+        Output formats: ``"coco"``, ``"yolo"``, ``"csv"``, ``"geojson"``.
+    format, mpp, corrections, class_map, **options
+        As for `read_dataset`. Not allowed if `data` is a `Dataset`.
+    resample : float, optional
+        Resample all images to this many µm/px. Default: images are copied byte for byte.
     split : str, optional
-        See `splits.assign`; ``None`` leaves the splits as they were read.
-    mpp : float, optional
-        Resample every picture to this.
+        A strategy of `split`, or a CSV file. Default: the splits of the dataset.
     boxes : {"segment", "fixed", "none"}, optional
-        How cells without a box get one: an option of the reader where it has it; ``"segment"`` serves every set.
-    corrections : Path, optional
-    how : {"copy", "link"}
+        How cells without a box get one. ``"segment"`` works for every dataset, the others for ALL-IDB1.
+    link : bool
+        Link images instead of copying them.
     overwrite : bool
-    reader : mapping
-        Options of the reader.
-    """
-
-    source: Path
-    out: Path
-    to: tuple[str, ...]
-    format: str = "auto"
-    split: str | None = None
-    mpp: float | None = None
-    boxes: str | None = None
-    corrections: Path | None = None
-    how: str = "copy"
-    overwrite: bool = False
-    reader: Mapping[str, Any] = field(default_factory=dict)
-
-
-def convert(job: Job, progress: Progress | None = None) -> Dataset:
-    """Read, correct, draw, split, resample and write; nothing stays behind if any of it fails.
-
-    Parameters
-    ----------
-    job : Job
+        Replace `out` if an earlier conversion wrote it.
     progress : callable, optional
-        Of the drawing, the slow part: see `draw.Progress`.
+        Called as ``progress(done, total)`` while boxes are drawn.
 
     Returns
     -------
     Dataset
-        As it lies in `job.out`, with everything dropped and noted on the way.
+        The dataset in `out`, with everything that was dropped and noted.
 
     Raises
     ------
     FormatError
-        Faulty input, or an `out` that is not empty.
+        If the input is invalid, or `out` exists and is not empty.
+    ScaleError
+        If images are to be resampled and their scale is unknown.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from blastdet.datasets.catalog import CATALOG
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = convert(CATALOG / "demo", f"{folder}/demo", to=["coco", "yolo"], format="coco")
+    ...     sorted(path.name for path in data.root.iterdir())
+    ['annotations', 'blastdet.json', 'convert.json', 'data.yaml', 'images', 'labels']
     """
-    _check(job)
-    check_folder(job.out, job.overwrite, RECORD, [job.source])
-    dataset = _read(job)
-    if job.corrections is not None:
-        dataset = apply_corrections(dataset, job.corrections)
-    if job.boxes == "segment":
+    out, formats = Path(out), (to,) if isinstance(to, str) else tuple(to)
+    _check_formats(formats)
+    reading = {"format": format, "mpp": mpp, "corrections": corrections, "class_map": class_map, **options}
+    check_folder(out, overwrite, RECORD, [data.root if isinstance(data, Dataset) else find_dataset(data)[0]])
+    dataset = _read(data, reading, boxes)
+    if boxes == "segment":
         dataset = draw_boxes(dataset, progress)
-    if job.split is not None:
-        dataset = splits.assign(dataset, job.split)
+    if split is not None:
+        dataset = splits.split(dataset, split)
     dataset = replace(dataset, notes=(*dataset.notes, *_leak_note(dataset)))
-    with new_folder(job.out) as folder:
-        placed = place_images(dataset, folder, job.how) if job.mpp is None else resample(dataset, folder, job.mpp)
-        for name in job.to:
+    done = {"to": list(formats), "split": split, "resample": resample, "boxes": boxes, "link": link}
+    return _write(dataset, out, formats, {**reading, **done})
+
+
+def write_dataset(
+    dataset: Dataset,
+    path: str | Path,
+    format: str | Sequence[str] = "coco",
+    *,
+    resample: float | None = None,
+    link: bool = False,
+    overwrite: bool = False,
+) -> Dataset:
+    """Write a dataset, images included, to a folder.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    path : str or Path
+        Output folder. Appears only when it is complete.
+    format : str or sequence of str
+        ``"coco"``, ``"yolo"``, ``"csv"``, ``"geojson"``, or several of them.
+    resample, link, overwrite
+        As for `convert`.
+
+    Returns
+    -------
+    Dataset
+        The dataset in `path`.
+
+    Raises
+    ------
+    FormatError
+        If the format is unknown, or `path` exists and is not empty.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from blastdet.datasets.catalog import CATALOG
+    >>> data = read_dataset(CATALOG / "demo", format="coco")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = write_dataset(data, f"{folder}/demo", "yolo")
+    ...     read_dataset(written.root).classes == data.classes
+    True
+    """
+    return convert(dataset, path, format, resample=resample, link=link, overwrite=overwrite)
+
+
+def _read(data: Dataset | str | Path, reading: dict[str, Any], boxes: str | None) -> Dataset:
+    """The dataset to convert; `boxes` is passed to the reader if it has such an option."""
+    if isinstance(data, Dataset):
+        given = [name for name, value in reading.items() if value not in (None, "auto")]
+        if given or boxes not in (None, "segment"):
+            raise ConfigError(f"{given[0] if given else 'boxes'}: expected None for a Dataset. Pass it to read_dataset")
+        return data
+    path, defaults = find_dataset(data)
+    format = reading["format"] if reading["format"] != "auto" else defaults.get("format", "auto")
+    drawn_later = boxes == "segment" and "boxes" not in registry.options_of(path, format)
+    if boxes is not None and not drawn_later:
+        reading = {**reading, "boxes": boxes}
+    return read_dataset(data, **reading)
+
+
+def _write(dataset: Dataset, out: Path, formats: Sequence[str], options: dict[str, Any]) -> Dataset:
+    how, resolution = "link" if options["link"] else "copy", options["resample"]
+    with new_folder(out) as folder:
+        placed = place_images(dataset, folder, how) if resolution is None else resample_to(dataset, folder, resolution)
+        for name in formats:
             written = registry.write(placed, folder, name)
             dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *written.notes))))
-        final = tuple(replace(s, path=job.out / s.path.relative_to(folder)) for s in placed)
-        dataset = replace(dataset, root=job.out, samples=final)
-        write_text(folder / RECORD, json.dumps(_record(job, dataset), indent=1, ensure_ascii=False) + "\n")
+        final = tuple(replace(s, path=out / s.path.relative_to(folder)) for s in placed)
+        dataset = replace(dataset, root=out, samples=final)
+        write_text(folder / RECORD, json.dumps(_record(dataset, options), indent=1, ensure_ascii=False) + "\n")
     return dataset
 
 
-def _read(job: Job) -> Dataset:
-    options = dict(job.reader)
-    drawn_later = job.boxes == "segment" and "boxes" not in registry.options_of(job.source, job.format)
-    if job.boxes is not None and not drawn_later:
-        options["boxes"] = job.boxes
-    return registry.read(job.source, job.format, **options)
-
-
-def _check(job: Job) -> None:
-    for name in job.to:
+def _check_formats(formats: Iterable[str]) -> None:
+    for name in formats:
         if name not in registry.WRITERS:
-            raise FormatError(f"--to {name}: one of {', '.join(registry.WRITERS)} expected")
+            raise FormatError(f"to: expected one of {', '.join(registry.WRITERS)}, got {name!r}")
 
 
 def _leak_note(dataset: Dataset) -> list[str]:
     found = splits.leaks(dataset)
-    return [f"leak: {len(found)} groups lie on two sides of the split, first {found[0]}"] if found else []
+    return [f"leak: {len(found)} groups are in more than one split, first {found[0]}"] if found else []
 
 
-def _record(job: Job, dataset: Dataset) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "format": job.format,
-        "split": job.split,
-        "mpp": job.mpp,
-        "boxes": job.boxes,
-        "to": list(job.to),
-        "images": job.how,
-    }
-    options |= {"corrections": job.corrections and job.corrections.name}
-    options |= {key: str(value) for key, value in job.reader.items() if value is not None}
+def _record(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+    def plain(value: Any) -> Any:
+        if isinstance(value, Path):
+            return value.name  # no paths of this machine
+        return list(value) if isinstance(value, tuple) else value
+
     return {
         "notice": RESEARCH_USE,
         "blastdet": blastdet.__version__,
         "dataset": dataset.name,
-        "options": options,
+        "options": {name: plain(value) for name, value in options.items()},
         "counts": counts(dataset),
         "dropped": list(dataset.dropped),
         "notes": list(dataset.notes),
@@ -146,8 +211,8 @@ def _record(job: Job, dataset: Dataset) -> dict[str, Any]:
 
 
 def counts(dataset: Dataset) -> dict[str, Any]:
-    """Pictures in each split, cells of each class (those to be ignored apart), and where their boxes come from."""
-    pictures = Counter(sample.split or "no split" for sample in dataset)
+    """Images of each split, cells of each class (ignored cells apart), and boxes of each origin."""
+    images = Counter(sample.split or "no split" for sample in dataset)
     cells: Counter[str] = Counter()
     origins: Counter[str] = Counter()
     ignored = without_box = 0
@@ -159,48 +224,93 @@ def counts(dataset: Dataset) -> dict[str, Any]:
             without_box += int((~boxed).sum())
             origins.update([] if sample.truth.origin is None else sample.truth.origin[boxed].tolist())
     classes = {name: cells[name] for name in CELL_CLASSES if name in dataset.classes}
-    ordered = {name: pictures[name] for name in (*splits.SPLITS, "no split") if pictures[name]}
-    boxes = {name: origins[name] for name in ORIGINS if origins[name]}
+    ordered = {name: images[name] for name in (*splits.SPLITS, "no split") if images[name]}
+    drawn = {name: origins[name] for name in ORIGINS if origins[name]}
     number = {"pictures": len(dataset), "splits": ordered, "cells": classes, "ignored": ignored}
-    return {**number, "boxes": boxes, "cells_without_box": without_box, "not_annotated": _not_annotated(dataset)}
+    not_annotated = sum(sample.truth is None for sample in dataset)
+    return {**number, "boxes": drawn, "cells_without_box": without_box, "not_annotated": not_annotated}
 
 
-def _not_annotated(dataset: Dataset) -> int:
-    return sum(sample.truth is None for sample in dataset)
+def resample_to(dataset: Dataset, out: Path, mpp: float) -> Dataset:
+    """Write all images below ``out/images/<split>/``, resampled to `mpp` µm/px along both axes.
+
+    Pixels become square. JPEG stays JPEG (quality 95), other formats become PNG. Width and height are rounded to whole
+    pixels; the µm/px and the boxes of each image follow from its actual size.
+
+    Raises
+    ------
+    ScaleError
+        If `mpp` is out of range, the scale of an image is unknown, or an image would have no pixels.
+    """
+    if not MPP_RANGE[0] <= mpp < MPP_RANGE[1]:
+        raise ScaleError(f"resample: expected µm/px between {MPP_RANGE[0]:g} and {MPP_RANGE[1]:g}, got {mpp:g}")
+    unknown = [dataset.file_name(sample) for sample in dataset if sample.mpp is None]
+    if unknown:
+        raise ScaleError(f"{dataset.root}: {len(unknown)} images without µm/px, first {unknown[0]}. Pass --mpp")
+    samples = []
+    for sample, name in zip(dataset, unique_names(dataset), strict=True):
+        suffix = Path(name).suffix if Path(name).suffix.lower() in (".jpg", ".jpeg") else ".png"
+        target = out / "images" / folder_of(sample) / f"{Path(name).stem}{suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        samples.append(_resampled(sample, target, mpp))
+    return replace(dataset, root=out, samples=tuple(samples))
+
+
+def _resampled(sample: Sample, target: Path, mpp: float) -> Sample:
+    assert sample.mpp is not None
+    width, height = (round(side * own / mpp) for side, own in zip(sample.size_wh, sample.mpp, strict=True))
+    if min(width, height) < 1:
+        size, scale = "{} x {}".format(*sample.size_wh), "{:g}, {:g}".format(*sample.mpp)
+        raise ScaleError(f"{sample.path}: {size} px at {scale} µm/px leave no pixel at {mpp:g} µm/px")
+    factor = width / sample.size_wh[0], height / sample.size_wh[1]
+    with open_smear(sample.path) as source:
+        write_image(target, source.read(scale_xy=factor), JPEG_QUALITY)
+    return replace(
+        sample,
+        path=target,
+        size_wh=(width, height),
+        mpp=(sample.mpp[0] / factor[0], sample.mpp[1] / factor[1]),
+        truth=None if sample.truth is None else _scaled(sample.truth, factor),
+    )
+
+
+def _scaled(cells: Detections, factor_xy: tuple[float, float]) -> Detections:
+    points = None if cells.point_xy is None else cells.point_xy * factor_xy
+    return cells.with_columns(boxes_xyxy=boxes.scale(cells.boxes_xyxy, factor_xy), point_xy=points)
 
 
 def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path]) -> None:
-    """Refuse an output folder that holds a source, or anything that is not ours to replace.
+    """Refuse an output folder that contains a source, or files that blastdet did not write.
 
     Raises
     ------
     FormatError
-        If `out` is a file, holds one of `sources`, or is not empty; with `overwrite`, if it has no file `record`, which
-        the writer of such folders leaves in them.
+        If `out` is a file, contains one of `sources`, or is not empty. With `overwrite`: if it does not contain the
+        file `record`, which marks folders that this command wrote.
     """
     for source in sources:
         try:
-            held = source.resolve().is_relative_to(out.resolve())
-        except (OSError, RuntimeError) as error:  # RuntimeError: Python 3.11's word for a loop of links
-            raise FormatError(f"{source} to {out}: no path that can be followed ({error})") from None
-        if held:
-            raise FormatError(f"{out}: it holds the source {source}; name another folder")
+            is_inside = source.resolve().is_relative_to(out.resolve())
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, in Python 3.11
+            raise FormatError(f"{source} or {out}: the path cannot be resolved ({error})") from None
+        if is_inside:
+            raise FormatError(f"{out}: contains the source {source}. Choose another output folder")
     check_no_file(out)
     if out.is_dir() and any(out.iterdir()):
         if not overwrite:
-            raise FormatError(f"{out}: the folder is not empty; give another, or --overwrite")
+            raise FormatError(f"{out}: the folder is not empty. Choose another one, or add --overwrite")
         if not (out / record).is_file():
             raise FormatError(
-                f"{out}: no {record} found, so blastdet did not write this folder and does not replace it"
+                f"{out}: not overwritten, because it has no {record} and so was not written by this command"
             )
 
 
 def check_no_file(out: Path) -> None:
-    """Refuse a file where a folder is to be written.
+    """Refuse a file in the place of an output folder.
 
     Raises
     ------
     FormatError
     """
     if out.exists() and not out.is_dir():
-        raise FormatError(f"{out}: a file found, a folder expected")
+        raise FormatError(f"{out}: expected a folder, got a file")

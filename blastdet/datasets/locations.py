@@ -19,13 +19,7 @@ def data_dir() -> Path:
     -------
     Path
         The value of the environment variable ``BLASTDET_DATA`` if it is set and not empty, otherwise ``data`` below
-        the current folder. The folder need not exist.
-
-    Examples
-    --------
-    >>> os.environ["BLASTDET_DATA"] = "/datasets"
-    >>> (data_dir() / "bccd").as_posix()
-    '/datasets/bccd'
+        the current folder. The folder need not exist. The dataset ``bccd`` is in ``data_dir() / "bccd"``.
     """
     return Path(os.environ.get(VARIABLE) or "data").expanduser()
 

@@ -1,4 +1,7 @@
-"""Shortcut probes: crops with the same labels that do not show the cell. What a classifier tells by them is no cell."""
+"""Negative controls: crops with the label of a cell that do not show the cell.
+
+A classifier that predicts the label from such crops uses a shortcut, such as stain, sharpness or neighbouring cells.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from blastdet.imaging.cell_crops import CONTEXT, Box, crop
 from blastdet.imaging.io import Source
 
 NEGATIVE_CONTROLS = ("covered", "elsewhere")
-"""The cell under a disc of one size, in a window of one size, where other cells may show; an equal window of the same
-smear without any nucleated cell."""
+"""``covered``: a window of fixed size with a disc of fixed size over the cell; other cells may be visible.
+``elsewhere``: a window of the same size in the same image, without any nucleated cell."""
 
 WINDOW_UM, DISC_UM = LARGEST_CELL_UM, 20.0
 _GREY = (128, 128, 128)
@@ -22,44 +25,45 @@ _LEAST_PX = 16
 
 
 def windows(
-    probe: str,
+    control: str,
     boxes_xyxy: NDArray[np.float32],
-    picture: tuple[tuple[int, int], Scale],
+    image: tuple[tuple[int, int], Scale],
     cells: NDArray[np.float32],
     marks: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """What is cut out in the place of each cell: boxes whose crops are `WINDOW_UM` a side.
+    """Windows of a negative control, one for each cell.
 
     Parameters
     ----------
-    probe : one of PROBES
-    boxes_xyxy : (n, 4)
-        The cells, in pixels of the smear.
-    picture : ((int, int), (float, float))
-        Width and height in pixels; µm per pixel along x and y.
-    cells : (m, 4)
-        All nucleated cells: no window elsewhere touches one.
-    marks : (k, 4)
-        Burnt-in marks: no window shows one.
+    control : str
+        One of `NEGATIVE_CONTROLS`.
+    boxes_xyxy : float32 (n, 4)
+        The cells, in pixels of the image.
+    image : ((int, int), (float, float))
+        Width and height in pixels, and µm per pixel along x and y.
+    cells : float32 (m, 4)
+        All nucleated cells. A window elsewhere does not touch any of them.
+    marks : float32 (k, 4)
+        Burnt-in marks. No window shows any of them.
 
     Returns
     -------
-    (n, 4)
-        NaN where there is no such window, `_TRIES` draws found no free place, or the picture is smaller than a window,
-        or a window than 16 pixels.
-        The same cells give the same windows.
+    float32 (n, 4)
+        Boxes whose crops are squares of `WINDOW_UM`. NaN if there is no such window: no free place was found in 60
+        random draws, the image is smaller than the window, or the window is smaller than 16 pixels. The same cells
+        always give the same windows.
     """
-    size_wh, mpp = picture
+    size_wh, mpp = image
     half = WINDOW_UM / 2 / np.array(mpp)
     rng = np.random.default_rng(np.frombuffer(boxes_xyxy.astype("<f4").tobytes(), np.uint32))
     found = np.full((len(boxes_xyxy), 4), np.nan, np.float32)
     size = np.array(size_wh, np.float64)
     if (size < 2 * half).any() or 2 * half.max() < _LEAST_PX:
-        return found  # reflections would be shown, or next to nothing
+        return found  # the crop would show reflections, or too few pixels
     for row, box in zip(found, boxes_xyxy.reshape(-1, 2, 2).astype(np.float64), strict=True):
-        if probe == "covered":
-            middle = box.mean(axis=0)
-            place = middle if _is_free(middle, half, marks) else None
+        if control == "covered":
+            centre = box.mean(axis=0)
+            place = centre if _is_free(centre, half, marks) else None
         else:
             place = _free_place(size, half, np.concatenate([cells, marks]), rng)
         if place is not None:
@@ -67,22 +71,22 @@ def windows(
     return found
 
 
-def _is_free(middle: NDArray[np.float64], half: NDArray[np.float64], taken: NDArray[np.float32]) -> bool:
-    return not ((taken[:, :2] < middle + half) & (taken[:, 2:] > middle - half)).all(axis=1).any()
+def _is_free(centre: NDArray[np.float64], half: NDArray[np.float64], taken: NDArray[np.float32]) -> bool:
+    return not ((taken[:, :2] < centre + half) & (taken[:, 2:] > centre - half)).all(axis=1).any()
 
 
 def _free_place(
     size: NDArray[np.float64], half: NDArray[np.float64], taken: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.float64] | None:
-    """Middle of a window that lies on the picture and touches nothing of `taken`."""
+    """Centre of a window inside the image that touches nothing of `taken`."""
     draws = (rng.uniform(half, size - half) for _ in range(_TRIES))
-    return next((middle for middle in draws if _is_free(middle, half, taken)), None)
+    return next((centre for centre in draws if _is_free(centre, half, taken)), None)
 
 
-def crop_of(probe: str, source: Source, box_xyxy: Box, mpp: Scale) -> RGB:
-    """The crop of a box, its middle covered where the probe says so; without a probe, `crops.crop`."""
+def crop_of(control: str, source: Source, box_xyxy: Box, mpp: Scale) -> RGB:
+    """Crop of a box, with a grey disc over its centre for the control ``covered``."""
     rgb = crop(source, box_xyxy, mpp)
-    if probe != "covered":
+    if control != "covered":
         return rgb
     side = len(rgb)
     radius = round(side * DISC_UM / WINDOW_UM / 2)

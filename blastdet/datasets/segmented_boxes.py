@@ -1,4 +1,4 @@
-"""Boxes for a data set that has none: what ``blastdet convert --boxes segment`` does after reading."""
+"""Boxes by segmentation for datasets without boxes: ``blastdet convert --boxes segment``."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from blastdet.segmentation.mpp_estimation import estimate_mpp
 from blastdet.segmentation.nuclei import segment_cells
 
 Progress = Callable[[int, int], None]
-"""Told after each picture: how many are done, of how many."""
+"""Called after each image as ``progress(done, total)``."""
 
 
 def draw_boxes(dataset: Dataset, progress: Progress | None = None) -> Dataset:
-    """Draw boxes by segmentation, origin ``segment``, where nobody drew any.
+    """Draw missing boxes by segmentation, with origin ``segment``.
 
-    In a set with points every point gets the box of its cell. In a set without, pictures that nobody annotated get the
-    nucleated cells that `segment.segment_cells` finds, as class ``wbc``. Boxes that are there stay. The scale is the
-    smear's, or that of its red cells; the latter draws boxes and is not written to the smear.
+    In a dataset with points, every point gets the box of its cell. In a dataset without points, images without
+    annotation get the nucleated cells that `segment_cells` finds, as class ``wbc``. Existing boxes do not change. The
+    scale is that of the image, or an estimate from its red cells that is used for drawing and not stored.
 
     Parameters
     ----------
@@ -33,40 +33,40 @@ def draw_boxes(dataset: Dataset, progress: Progress | None = None) -> Dataset:
     Returns
     -------
     Dataset
-        With a note for each picture, or its points, left without a box. Such a picture stays one that nobody annotated,
-        so that it is never taken for empty.
+        With a note for each image or point left without a box. Such an image stays unannotated, so that it is never
+        taken for an empty one.
 
     Raises
     ------
     ConfigError
-        If every cell has its box already.
+        If every cell already has a box.
     ScaleError
-        If there is something to draw and no picture tells its scale.
+        If boxes are missing, and no image has a known scale or one that can be estimated.
     """
     pointed = any(sample.truth is not None and sample.truth.point_xy is not None for sample in dataset)
     todo = [sample for sample in dataset if _open(sample) or (not pointed and sample.truth is None)]
     drawn_by_reader = any(sample.truth is not None and "segment" in _origins(sample.truth) for sample in dataset)
     if not todo and not drawn_by_reader:
-        raise ConfigError(f"{dataset.root}: --boxes segment: every cell has a box already, so there is none to draw")
-    smears, notes = {id(sample): sample for sample in dataset}, []
-    n_scaled = n_ruler = 0
+        raise ConfigError(f"{dataset.root}: --boxes segment: every cell already has a box")
+    samples, notes = {id(sample): sample for sample in dataset}, []
+    n_scaled = n_estimated = 0
     for done, sample in enumerate(todo, 1):
         rgb = read_image(sample.path)
         mpp, why = _scale(sample, rgb)
         name = dataset.file_name(sample)
         if mpp is None:
-            notes.append(f"{name}: left without boxes, no scale: {why}")
+            notes.append(f"{name}: no boxes drawn, the scale is unknown: {why}")
         else:
-            n_scaled, n_ruler = n_scaled + 1, n_ruler + (sample.mpp is None)
-            smears[id(sample)] = drawn = _drawn(sample, rgb, mpp)
+            n_scaled, n_estimated = n_scaled + 1, n_estimated + (sample.mpp is None)
+            samples[id(sample)] = drawn = _drawn(sample, rgb, mpp)
             notes += _left(drawn, name)
         if progress is not None:
             progress(done, len(todo))
     if todo and not n_scaled:
-        raise ScaleError(f"{dataset.root}: none of {len(todo)} pictures tells its scale ({notes[0]}); say --source-mpp")
-    if n_ruler:
-        notes.insert(0, f"boxes drawn at the µm/px that red cells tell, in {n_ruler} pictures")
-    return replace(dataset, samples=tuple(smears[id(s)] for s in dataset), notes=(*dataset.notes, *notes))
+        raise ScaleError(f"{dataset.root}: the scale of {len(todo)} images is unknown ({notes[0]}). Pass --mpp")
+    if n_estimated:
+        notes.insert(0, f"boxes of {n_estimated} images drawn at a scale estimated from red cells")
+    return replace(dataset, samples=tuple(samples[id(s)] for s in dataset), notes=(*dataset.notes, *notes))
 
 
 def _origins(truth: Detections) -> set[str]:
@@ -91,12 +91,12 @@ def _drawn(sample: Sample, rgb: RGB, mpp: Scale) -> Sample:
     if sample.truth is not None:
         return replace(sample, truth=boxes_from_points(rgb, sample.truth, mpp))
     found = segment_cells(rgb, mpp)
-    # a field where segmentation sees nothing is not known to be empty
+    # no detection does not prove that the field is empty
     return replace(sample, truth=found, annotated=("wbc",)) if len(found) else sample
 
 
 def _left(sample: Sample, name: str) -> list[str]:
     if sample.truth is None:
-        return [f"{name}: left without boxes, no nucleated cell found"]
+        return [f"{name}: no boxes drawn, no nucleated cell found"]
     left = _open(sample)
-    return [f"{name}: {left} of {len(sample.truth)} cells left without a box"] if left else []
+    return [f"{name}: no box drawn for {left} of {len(sample.truth)} cells"] if left else []

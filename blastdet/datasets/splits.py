@@ -1,6 +1,6 @@
-"""Splits that keep together what belongs together: patients, overlapping fields, identical files.
+"""Train, validation and test splits that keep groups together: patients, overlapping fields, identical files.
 
-A split is the `split` of each smear: ``train``, ``val``, ``test`` or ``None`` (in none of them).
+The split of an image is `Sample.split`: ``train``, ``val``, ``test``, or ``None`` (not used).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -26,53 +26,80 @@ STRATEGIES: tuple[str, ...] = ("official", "official-disjoint", "grouped")
 FRACTIONS: tuple[float, float, float] = (0.70, 0.15, 0.15)
 
 Keys = Mapping[Path, str]
-"""What each smear, named by its path, may not be parted from; a smear that is missing stands alone."""
+"""Path of an image -> its group. An image that is not listed is a group of its own."""
 
 
-def assign(
-    dataset: Dataset, strategy: str = "official", *, seed: int = 0, fractions: Sequence[float] = FRACTIONS
+def split(
+    data: Dataset | str | Path,
+    strategy: str = "grouped",
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    keys: Keys | None = None,
+    purge: Keys | None = None,
 ) -> Dataset:
-    """Give every smear its split.
+    """Split a dataset into train, val and test without leaks.
 
     Parameters
     ----------
-    dataset : Dataset
+    data : Dataset, str or Path
+        A dataset, or what `read_dataset` accepts.
     strategy : str
-        ``official``: as the set is published, untouched. ``official-disjoint``: the same, but what shares a group with
-        the test side leaves train and val. ``grouped``: drawn anew, groups whole. Anything else is a CSV file with the
-        columns ``image,split``.
-    seed, fractions
-        For ``grouped`` only.
+        ``"grouped"``: a random split that keeps groups (patients, overlapping fields, identical files) together and
+        balances the classes. ``"official"``: the published split. ``"official-disjoint"``: the published split, without
+        the images of train and val that share a group with test. Anything else: path of a CSV file with the columns
+        ``image,split``.
+    fractions : (float, float, float)
+        Fractions of train, val and test, with sum 1. For ``"grouped"``.
+    seed : int
+        Random seed. For ``"grouped"``.
+    keys : mapping, optional
+        Path of an image -> its group, instead of `Sample.group`. For ``"grouped"``.
+    purge : mapping, optional
+        A second key, as `keys`: images of train and val that share it with test or val are removed (``split=None``).
 
     Returns
     -------
     Dataset
-        With notes on what was left out.
+        The same images, each with its `Sample.split`. Notes say what was left out.
 
     Raises
     ------
     FormatError
-        If the set has no official split, or the file does not fit the set.
+        If the dataset has no published split, the file does not match the dataset, or `fractions` are invalid.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from blastdet import Dataset, Sample
+    >>> samples = tuple(Sample(Path(f"{i}.png"), (640, 480), group=f"patient {i // 5}") for i in range(100))
+    >>> data = split(Dataset("mine", Path("."), samples), seed=1)
+    >>> [len(data.with_split(name)) for name in ("train", "val", "test")]
+    [70, 15, 15]
     """
+    if not isinstance(data, Dataset):
+        from blastdet.datasets.reading import read_dataset
+
+        data = read_dataset(data)
     if strategy == "grouped":
-        return grouped(dataset, seed=seed, fractions=fractions)
-    if strategy not in STRATEGIES:
-        return from_file(dataset, Path(strategy))
-    if all(sample.split is None for sample in dataset):
-        raise FormatError(f"{dataset.root}: no official split found; split it grouped, or by a CSV file (image,split)")
-    if strategy == "official-disjoint":
-        return purge(dataset, group_keys(dataset), protected=("test",))
-    return dataset
+        data = grouped(data, keys, seed=seed, fractions=fractions)
+    elif strategy not in STRATEGIES:
+        data = from_file(data, Path(strategy))
+    elif all(sample.split is None for sample in data):
+        raise FormatError(f"{data.root}: no official split. Use the strategy grouped, or a CSV file (image,split)")
+    elif strategy == "official-disjoint":
+        data = remove_shared(data, group_keys(data), protected=("test",))
+    return data if purge is None else remove_shared(data, purge)
 
 
 def group_keys(dataset: Dataset, key: Literal["group", "cluster"] = "group") -> dict[Path, str]:
-    """The `group` (or `cluster`) of each smear that has one."""
+    """The `group` (or `cluster`) of each image that has one."""
     values = ((sample.path, sample.group if key == "group" else sample.cluster) for sample in dataset)
     return {path: value for path, value in values if value is not None}
 
 
-def purge(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("test", "val")) -> Dataset:
-    """Take out of the training side what shares a key with the side that measures.
+def remove_shared(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("test", "val")) -> Dataset:
+    """Remove images from the training side that share a group with the evaluation side.
 
     Parameters
     ----------
@@ -80,49 +107,54 @@ def purge(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("test", "val
     keys : mapping
         See `Keys`.
     protected : sequence of str
-        Sides that keep everything, most precious first: ``("test", "val")`` takes from val what test shows, and from
-        train what test or the rest of val shows.
+        Splits to protect, most important first. ``("test", "val")`` removes from val the groups of test, and from
+        train the groups of test and of the remaining val.
 
     Returns
     -------
     Dataset
-        Smears taken out have ``split=None``; a note for each side says how many and which.
+        Removed images have ``split=None``. A note for each split gives their number and names.
     """
-    smears = list(dataset.samples)
+    samples = list(dataset.samples)
     notes = []
     for i, side in enumerate(protected):
-        shown = {keys[s.path] for s in smears if s.split == side and s.path in keys}
+        shown = {keys[s.path] for s in samples if s.split == side and s.path in keys}
         spared = (None, *protected[: i + 1])
-        hit = [j for j, s in enumerate(smears) if s.split not in spared and keys.get(s.path) in shown]
-        for origin, number in sorted(Counter(str(smears[j].split) for j in hit).items()):
-            names = ", ".join(smears[j].path.name for j in hit if smears[j].split == origin)
-            notes.append(f"split: {number} pictures left out of {origin}, they share a group with {side}: {names}")
+        hit = [j for j, s in enumerate(samples) if s.split not in spared and keys.get(s.path) in shown]
+        for origin, number in sorted(Counter(str(samples[j].split) for j in hit).items()):
+            names = ", ".join(samples[j].path.name for j in hit if samples[j].split == origin)
+            notes.append(f"split: {number} images removed from {origin}, they share a group with {side}: {names}")
         for j in hit:
-            smears[j] = replace(smears[j], split=None)
-    return replace(dataset, samples=tuple(smears), notes=(*dataset.notes, *notes))
+            samples[j] = replace(samples[j], split=None)
+    return replace(dataset, samples=tuple(samples), notes=(*dataset.notes, *notes))
 
 
 def grouped(
     dataset: Dataset, keys: Keys | None = None, *, seed: int = 0, fractions: Sequence[float] = FRACTIONS
 ) -> Dataset:
-    """Draw train, val and test with every group whole, and classes shared out evenly.
+    """Draw train, val and test at random: groups stay together, classes are balanced.
 
-    The largest groups are dealt first, each to the side that lacks most, relative to its size, of what the group holds
-    (pictures, cells of each class, labels of pictures). Identical files count as one group.
+    Groups are assigned in order of decreasing size, each to the split that needs its contents most (images, cells of
+    each class, image labels) relative to the size of the split. Identical files count as one group.
 
     Parameters
     ----------
     dataset : Dataset
     keys : mapping, optional
-        What to keep together instead of `Smear.group`.
+        Groups to use instead of `Sample.group`.
     seed : int
-        Settles the order of groups of one size.
+        Decides the order of groups of equal size.
     fractions : (float, float, float)
-        Shares of train, val, test; positive, summing to 1.
+        Fractions of train, val and test; positive, with sum 1.
+
+    Raises
+    ------
+    FormatError
+        If `fractions` are not three positive numbers with sum 1.
     """
-    share = np.array(fractions, np.float64)
-    if share.shape != (3,) or not (share > 0).all() or not abs(share.sum() - 1) <= 1e-6:
-        raise FormatError(f"fractions {tuple(fractions)} found, three positive shares summing to 1 expected")
+    fraction = np.array(fractions, np.float64)
+    if fraction.shape != (3,) or not (fraction > 0).all() or not abs(fraction.sum() - 1) <= 1e-6:
+        raise FormatError(f"fractions: expected three positive numbers with sum 1, got {tuple(fractions)}")
     units = _units(dataset, group_keys(dataset) if keys is None else keys)
     strata = _strata(dataset)
     weight = np.array([strata[unit].sum(axis=0) for unit in units]).reshape(len(units), -1)
@@ -130,20 +162,20 @@ def grouped(
     size = np.array([len(unit) for unit in units])
     order = order[np.argsort(-size[order], kind="stable")]
     filled = np.zeros((3, weight.shape[1]))
-    smears = list(dataset.samples)
+    samples = list(dataset.samples)
     for unit in order:
-        lack = ((share[:, None] - filled) / share[:, None]) @ weight[unit]
+        lack = ((fraction[:, None] - filled) / fraction[:, None]) @ weight[unit]
         side = int(np.argmax(lack))
         filled[side] += weight[unit]
         for i in units[unit]:
-            smears[i] = replace(smears[i], split=SPLITS[side])
-    empty = [name for name in SPLITS if all(s.split != name for s in smears)]
-    notes = [f"split: {len(units)} groups are too few, {name} is empty" for name in empty]
-    return replace(dataset, samples=tuple(smears), notes=(*dataset.notes, *notes))
+            samples[i] = replace(samples[i], split=SPLITS[side])
+    empty = [name for name in SPLITS if all(s.split != name for s in samples)]
+    notes = [f"split: too few groups ({len(units)}), {name} is empty" for name in empty]
+    return replace(dataset, samples=tuple(samples), notes=(*dataset.notes, *notes))
 
 
 def _strata(dataset: Dataset) -> NDArray[np.float64]:
-    """Share that each smear has of the set's pictures, labels and cells of each class: (n, k), columns sum to 1."""
+    """Fraction of all images, image labels and cells of each class that is in each image: (n, k), columns sum to 1."""
     labels = sorted({sample.label for sample in dataset if sample.label is not None})
     rows = [
         [1.0]
@@ -157,38 +189,33 @@ def _strata(dataset: Dataset) -> NDArray[np.float64]:
 
 
 def _units(dataset: Dataset, keys: Keys) -> list[list[int]]:
-    """Indices of smears that must stay together: by key, and by identical content, joined where either holds."""
-    parent = list(range(len(dataset)))
-
-    def top(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
+    """Indices of images that must stay together: same group, or identical file, transitively."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
     index = {sample.path: i for i, sample in enumerate(dataset)}
     alike = [*_by_key(dataset.samples, keys).values(), *duplicates(dataset.samples)]
-    for members in alike:
-        for sample in members[1:]:
-            parent[top(index[sample.path])] = top(index[members[0].path])
+    edges = [(index[members[0].path], index[sample.path]) for members in alike for sample in members]
+    rows, columns = np.array(edges, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(dataset), len(dataset)))
     units: dict[int, list[int]] = defaultdict(list)
-    for i in range(len(dataset)):
-        units[top(i)].append(i)
+    for i, unit in enumerate(connected_components(graph, directed=False)[1]):
+        units[unit].append(i)
     return list(units.values())
 
 
-def _by_key(smears: Iterable[Sample], keys: Keys) -> dict[str, list[Sample]]:
+def _by_key(samples: Iterable[Sample], keys: Keys) -> dict[str, list[Sample]]:
     members: dict[str, list[Sample]] = defaultdict(list)
-    for sample in smears:
+    for sample in samples:
         if sample.path in keys:
             members[keys[sample.path]].append(sample)
     return members
 
 
-def duplicates(smears: Iterable[Sample]) -> list[list[Sample]]:
-    """Smears whose files are the same byte for byte, two or more a list (sha256 of files of one length)."""
+def duplicates(samples: Iterable[Sample]) -> list[list[Sample]]:
+    """Images with identical files, as lists of two or more (sha256 is computed for files of equal size only)."""
     by_length: dict[int, list[Sample]] = defaultdict(list)
-    for sample in smears:
+    for sample in samples:
         if sample.path.is_file():
             by_length[sample.path.stat().st_size].append(sample)
     found: dict[str, list[Sample]] = defaultdict(list)
@@ -199,106 +226,132 @@ def duplicates(smears: Iterable[Sample]) -> list[list[Sample]]:
 
 
 def leaks(dataset: Dataset, keys: Keys | None = None) -> list[str]:
-    """One line for each group, or set of identical files, that lies on more than one side of the split.
+    """One line for each group, or set of identical files, that is in more than one split.
 
     Parameters
     ----------
     dataset : Dataset
     keys : mapping, optional
-        What must not be torn apart instead of `Smear.group`.
+        Groups to use instead of `Sample.group`.
     """
     members = _by_key(dataset, group_keys(dataset) if keys is None else keys)
-    lines = [_leak(f"group {key}", smears) for key, smears in sorted(members.items())]
-    lines += [_leak("identical files", smears) for smears in duplicates(dataset)]
+    lines = [_leak(f"group {key}", samples) for key, samples in sorted(members.items())]
+    lines += [_leak("identical files", samples) for samples in duplicates(dataset)]
     return [line for line in lines if line]
 
 
-def _leak(what: str, smears: Sequence[Sample]) -> str:
-    sides = {name: [s.path.name for s in smears if s.split == name] for name in SPLITS}
+def _leak(what: str, samples: Sequence[Sample]) -> str:
+    sides = {name: [s.path.name for s in samples if s.split == name] for name in SPLITS}
     parts = [f"{name} ({', '.join(files)})" for name, files in sides.items() if files]
     return f"{what}: in {' and '.join(parts)}" if len(parts) > 1 else ""
 
 
 def from_file(dataset: Dataset, path: Path) -> Dataset:
-    """Splits from a CSV with the columns ``image,split``; an empty split leaves a picture out.
+    """Read splits from a CSV file with the columns ``image,split``; an empty split leaves an image out.
 
-    Pictures are named by their path below the set's folder, or by the file name or stem alone where that is unique.
+    An image is named by its path below the dataset's folder, or by its file name or stem if that is unique.
 
     Raises
     ------
     FormatError
-        Another column, an unknown picture or split, a picture listed twice.
+        If a column is missing, an image or a split is unknown, or an image is listed twice.
     """
     chosen: dict[Path, str | None] = {}
     for sample, split in read_column(dataset, path, "split"):
         if split not in (*SPLITS, ""):
-            raise FormatError(f"{path}: split {split!r} found, one of {', '.join(SPLITS)} expected")
+            raise FormatError(f"{path}: expected one of {', '.join(SPLITS)} as split, got {split!r}")
         if sample.path in chosen:
-            raise FormatError(f"{path}: {sample.path.name} is listed twice")
+            raise FormatError(f"{path}: {sample.path.name}: listed twice")
         chosen[sample.path] = split or None
     missing = [sample.path.name for sample in dataset if sample.path not in chosen]
-    notes = [f"split: {len(missing)} pictures are not in {path.name}, first {missing[0]}"] if missing else []
-    smears = tuple(replace(sample, split=chosen.get(sample.path)) for sample in dataset)
-    return replace(dataset, samples=smears, notes=(*dataset.notes, *notes))
+    notes = [f"split: {len(missing)} images are not in {path.name}, first {missing[0]}"] if missing else []
+    samples = tuple(replace(sample, split=chosen.get(sample.path)) for sample in dataset)
+    return replace(dataset, samples=samples, notes=(*dataset.notes, *notes))
 
 
 def without(dataset: Dataset, coco_file: Path) -> Dataset:
-    """A data set without the pictures that a COCO file names, nor any other of their groups.
+    """A dataset without the images in a COCO file, and without other images of their groups.
 
     Raises
     ------
     FormatError
-        If the file cannot be read, or is no COCO.
+        If the file cannot be read, or is not a COCO file.
     """
     try:
         images = json.loads(coco_file.read_text(encoding="utf-8"))["images"]
         names = {str(image["file_name"]) for image in images}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(f"{coco_file}: a COCO file with images expected ({type(error).__name__}: {error})") from None
+        raise FormatError(f"{coco_file}: expected a COCO file with images ({type(error).__name__}: {error})") from None
     groups = {sample.group for sample in dataset if dataset.file_name(sample) in names}
     kept = [s for s in dataset if dataset.file_name(s) not in names and (s.group is None or s.group not in groups)]
-    note = f"{len(dataset) - len(kept)} pictures left out: named by {coco_file.name}, or of a group with one named"
+    note = f"{len(dataset) - len(kept)} images left out: listed in {coco_file.name}, or in a group with one of these"
     return replace(dataset, samples=tuple(kept), notes=(*dataset.notes, note))
 
 
+def find_keys(dataset: Dataset, column: str | None = None, file: Path | None = None) -> dict[Path, str]:
+    """Groups by name: ``group`` (default) or ``cluster`` of the dataset, or a column of a CSV file.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    column : str, optional
+        ``"group"``, ``"cluster"``, or with `file` one of its columns.
+    file : Path, optional
+        CSV file with a column ``image`` and the column `column`.
+
+    Raises
+    ------
+    ConfigError
+        If the column is unknown, or no image has a cluster.
+    """
+    if file is not None and column is not None:
+        return read_keys(dataset, file, column)
+    if column not in (None, "group", "cluster"):
+        raise ConfigError(
+            f"{column}: expected group or cluster. To use a column of a CSV file, pass the file with --keys"
+        )
+    found = group_keys(dataset, "cluster" if column == "cluster" else "group")
+    if column == "cluster" and not found:
+        raise ConfigError(f"{dataset.root}: no image has a cluster. Group by another key")
+    return found
+
+
 def read_keys(dataset: Dataset, path: Path, column: str) -> dict[Path, str]:
-    """Keys from one column of a CSV that has a column ``image``; empty fields give none."""
+    """Groups from one column of a CSV file with a column ``image``; empty fields are skipped."""
     keys: dict[Path, str] = {}
     for sample, value in read_column(dataset, path, column):
         if value and keys.setdefault(sample.path, value) != value:
-            raise FormatError(
-                f"{path}: {sample.path.name}: {column} {keys[sample.path]} and {value} found, one expected"
-            )
+            raise FormatError(f"{path}: {sample.path.name}: expected one {column}, got {keys[sample.path]} and {value}")
     return keys
 
 
 def read_column(dataset: Dataset, path: Path, column: str) -> list[tuple[Sample, str]]:
-    """Rows of a CSV as (smear, value of `column`)."""
+    """Rows of a CSV file as (image, value of `column`)."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise FormatError(f"{path}: neither {', '.join(STRATEGIES)} nor a readable file ({error.strerror})") from None
+        raise FormatError(f"{path}: expected {', '.join(STRATEGIES)} or a CSV file ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise FormatError(f"{path}: not a text file (CSV expected)") from None
+        raise FormatError(f"{path}: expected a CSV file, got binary data") from None
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         columns, rows = reader.fieldnames or (), list(reader)
     except csv.Error as error:
         raise FormatError(f"{path}: not a CSV file ({error})") from None
     if not {"image", column} <= set(columns):
-        raise FormatError(f"{path}: columns {', '.join(columns)} found, image and {column} expected")
+        raise FormatError(f"{path}: expected the columns image and {column}, got {', '.join(columns) or 'none'}")
     names = names_of(dataset)
     found = []
     for row in rows:
         sample = names.get(row["image"] or "")
         if sample is None:
-            raise FormatError(f"{path}: {row['image']} is no picture of {dataset.root}, or fits several")
+            raise FormatError(f"{path}: {row['image']}: matches no image of {dataset.root}, or several")
         found.append((sample, (row[column] or "").strip()))
     return found
 
 
 def names_of(dataset: Dataset) -> dict[str, Sample]:
-    """Every name that means one smear only: path below the root, file name, stem."""
+    """Every unambiguous name of an image: path below the root, file name, stem."""
     ways = [{id(s): dataset.file_name(s) for s in dataset}, {id(s): s.path.name for s in dataset}]
     ways.append({id(s): s.path.stem for s in dataset})
     names: dict[str, Sample] = {}
@@ -309,7 +362,7 @@ def names_of(dataset: Dataset) -> dict[str, Sample]:
 
 
 def to_csv(dataset: Dataset) -> str:
-    """The split as text of a CSV with the columns ``image,split,group``, which `from_file` reads."""
+    """The split as CSV text with the columns ``image,split,group``, which `from_file` reads."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("image", "split", "group"))

@@ -1,4 +1,4 @@
-"""Files made to break a reader: each is one line and exit code 2 (the audit may call it a finding), nothing is left."""
+"""Hostile files: each one gives a one-line error and exit code 2 (or a finding of the audit), and no output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def looped(root: Path) -> None:
     image.symlink_to(image)
 
 
-def yolo_without_pictures(root: Path) -> None:
+def yolo_without_images(root: Path) -> None:
     root.mkdir()
     (root / "data.yaml").write_text("names: [wbc]\n")
 
@@ -58,19 +58,19 @@ MADE = {
     "huge box": lambda root: coco(root, annotations=[{**CELL, "bbox": [10**400, 1, 1, 1]}]),
     "infinite box": lambda root: coco(root, annotations=[{**CELL, "bbox": [float("inf"), 1, 1, 1]}]),
     "NUL in a name": lambda root: coco(root, images=[{**IMAGE, "file_name": "a\0.jpg"}]),
-    "a name out of the folder": lambda root: coco(root, images=[{**IMAGE, "file_name": "../../../etc/passwd"}]),
+    "a name outside the folder": lambda root: coco(root, images=[{**IMAGE, "file_name": "../../../etc/passwd"}]),
     "half a character": lambda root: coco(root, info={"description": "\ud800"}),
     "5,000 digits": lambda root: text_as_json(root, '{"images": [{"id": ' + "9" * 5000 + "}]}"),
     "deep JSON": lambda root: text_as_json(root, "[" * 100_000),
     "endless field": lambda root: table(root, "image,group\n" + "a" * 200_000 + ",b\n"),
     "short row": lambda root: table(root, "image,group\nbenign/a.jpg\n"),
     "symlink to itself": looped,
-    "no picture": yolo_without_pictures,
+    "no image": yolo_without_images,
 }
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_one_line_and_nothing_left(tmp_path: Path, name: str) -> None:
+def test_a_hostile_file_is_a_one_line_error(tmp_path: Path, name: str) -> None:
     source = tmp_path / "src"
     MADE[name](source)
     for words in (["convert", source, tmp_path / "out"], ["split", source, tmp_path / "out.csv"]):

@@ -29,13 +29,15 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
-def test_it_prints_what_it_read_dropped_noted_and_wrote(source: Path, tmp_path: Path) -> None:
+def test_it_prints_what_was_read_dropped_noted_and_written(source: Path, tmp_path: Path) -> None:
     lines = run(source, tmp_path / "o", "--to", "coco", "--to", "csv").splitlines()
-    assert lines[0] == "read     src: 3 pictures (train 1, val 1, test 1)"
+    assert lines[0] == "read     src: 3 images (train 1, val 1, test 1)"
     assert lines[1] == "cells    wbc 1, rbc 1, platelet 1"
     assert lines[2] == "dropped  BloodImage_1.xml: RBC (5, 5, 5, 5): box without area"
     assert lines[3].startswith("note     µm/px 0.0714")
-    assert lines[4].startswith("note     leak: 1 groups lie on two sides of the split, first group g: in train (BloodI")
+    assert lines[4].startswith(
+        "note     leak: 1 groups are in more than one split, first group g: in train (BloodImage"
+    )
     assert lines[-1] == f"wrote    {tmp_path / 'o'}: images, coco, csv"
     record = json.loads((tmp_path / "o" / "convert.json").read_text())
     assert record["counts"]["cells"] == {"wbc": 1, "rbc": 1, "platelet": 1}
@@ -44,7 +46,7 @@ def test_it_prints_what_it_read_dropped_noted_and_wrote(source: Path, tmp_path: 
 
 @pytest.mark.parametrize("format_", ["coco", "yolo"])
 @pytest.mark.parametrize("how", ["--copy", "--link"])
-def test_every_format_gives_the_set_back(source: Path, tmp_path: Path, format_: str, how: str) -> None:
+def test_every_format_round_trips(source: Path, tmp_path: Path, format_: str, how: str) -> None:
     run(source, tmp_path / "o", "--to", format_, how)
     read = registry.read(source)
     same_smears(read, registry.read(tmp_path / "o"), tolerance=1e-3)
@@ -54,7 +56,7 @@ def test_every_format_gives_the_set_back(source: Path, tmp_path: Path, format_: 
         assert sample.path.samefile(original) == (how == "--link")
 
 
-def test_all_formats_in_one_folder_share_their_pictures(source: Path, tmp_path: Path) -> None:
+def test_all_formats_in_one_folder_share_their_images(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "o", *(x for name in registry.WRITERS for x in ("--to", name)))
     assert len(list((tmp_path / "o" / "images").rglob("*.jpg"))) == 3
     for name in ("coco", "yolo"):
@@ -63,17 +65,17 @@ def test_all_formats_in_one_folder_share_their_pictures(source: Path, tmp_path: 
 
 def test_disjoint_split(source: Path, tmp_path: Path) -> None:
     text = run(source, tmp_path / "o", "--split", "official-disjoint", "--to", "yolo")
-    assert "1 pictures left out of train, they share a group with test: BloodImage_1.jpg" in text
+    assert "1 images removed from train, they share a group with test: BloodImage_1.jpg" in text
     assert (tmp_path / "o" / "images" / "unsplit" / "BloodImage_1.jpg").is_file()
     assert "leak" not in text
 
 
-def test_resampling_scales_picture_and_boxes_and_makes_pixels_square(tmp_path: Path) -> None:
+def test_resampling_scales_image_and_boxes_and_makes_pixels_square(tmp_path: Path) -> None:
     root = voc(tmp_path / "src", {"a": voc_xml([("WBC", 17, 13, 32, 24)], (64, 48))})
     pixels = np.full((48, 64, 3), 255, np.uint8)
     pixels[12:24, 16:32] = (90, 40, 120)
     Image.fromarray(pixels).save(root / "JPEGImages" / "a.jpg", quality=95)
-    run(root, tmp_path / "o", "--mpp", 0.25, "--source-mpp", "0.5,0.75")
+    run(root, tmp_path / "o", "--resample", 0.25, "--mpp", "0.5,0.75")
     (sample,) = registry.read(tmp_path / "o")
     assert sample.size_wh == (128, 144) and sample.mpp == pytest.approx((0.25, 0.25))
     assert sample.truth.boxes_xyxy.tolist() == [[32, 36, 64, 72]]
@@ -84,9 +86,9 @@ def test_resampling_scales_picture_and_boxes_and_makes_pixels_square(tmp_path: P
     np.testing.assert_allclose([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], [32, 36, 64, 72], atol=1)
 
 
-def test_resampling_tells_the_scale_that_whole_pixels_give(tmp_path: Path) -> None:
+def test_the_scale_after_resampling_follows_from_whole_pixels(tmp_path: Path) -> None:
     root = voc(tmp_path / "src", {"a": voc_xml([("WBC", 1, 1, 64, 48)])})
-    run(root, tmp_path / "o", "--mpp", 0.3, "--source-mpp", "0.1")
+    run(root, tmp_path / "o", "--resample", 0.3, "--mpp", "0.1")
     (sample,) = registry.read(tmp_path / "o")
     assert sample.size_wh == (21, 16)
     assert sample.mpp == pytest.approx((0.1 * 64 / 21, 0.3))
@@ -97,7 +99,7 @@ def test_other_formats_become_png(tmp_path: Path) -> None:
     root = voc(tmp_path / "src", {"a": voc_xml([])})
     (root / "JPEGImages" / "a.jpg").unlink()
     picture(root / "JPEGImages" / "a.bmp")
-    run(root, tmp_path / "o", "--mpp", 0.5, "--source-mpp", "0.5")
+    run(root, tmp_path / "o", "--resample", 0.5, "--mpp", "0.5")
     assert [s.path.name for s in registry.read(tmp_path / "o")] == ["a.png"]
 
 
@@ -106,7 +108,7 @@ def test_allidb1_with_fixed_boxes_and_the_other_cells(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     (other / "Im034_0.xyc").write_text("500 600\n")
-    options = ("--boxes", "fixed", "--size-um", 10, "--other", other, "--origin", 1, "--source-mpp", 0.1)
+    options = ("--boxes", "fixed", "--size-um", 10, "--other", other, "--origin", 1, "--mpp", 0.1)
     text = run(tmp_path / "src", tmp_path / "o", *options, "--to", "yolo")
     assert "cells    blast 1, wbc 1" in text
     cells = {s.path.stem: s.truth for s in registry.read(tmp_path / "o")}
@@ -122,20 +124,20 @@ def test_points_without_boxes_survive_coco(tmp_path: Path) -> None:
     assert np.isnan(sample.truth.boxes_xyxy).all() and sample.truth.point_xy.tolist() == [[300, 400]]
 
 
-def test_an_existing_folder_is_not_touched_unless_told_to(source: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_only_replaced_with_overwrite(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     run(source, out)
     (out / "mine.txt").touch()
-    with pytest.raises(FormatError, match="not empty; give another, or --overwrite"):
+    with pytest.raises(FormatError, match=r"not empty\. Choose another one, or add --overwrite"):
         run(source, out)
     assert (out / "mine.txt").exists()
     run(source, out, "--overwrite", "--to", "csv")
     assert sorted(p.name for p in out.iterdir()) == ["cells.csv", "convert.json", "images"]
     (out / "convert.json").unlink()
-    with pytest.raises(FormatError, match="blastdet did not write this folder"):
+    with pytest.raises(FormatError, match="not written by this command"):
         run(source, out, "--overwrite")
     (tmp_path / "file").touch()
-    with pytest.raises(FormatError, match="a file found, a folder expected"):
+    with pytest.raises(FormatError, match="expected a folder, got a file"):
         run(source, tmp_path / "file")
     (tmp_path / "empty").mkdir()
     run(source, tmp_path / "empty")
@@ -144,34 +146,31 @@ def test_an_existing_folder_is_not_touched_unless_told_to(source: Path, tmp_path
 
 def test_the_source_is_never_overwritten(source: Path, tmp_path: Path) -> None:
     for out in (source, tmp_path):
-        with pytest.raises(FormatError, match="it holds the source"):
+        with pytest.raises(FormatError, match="contains the source"):
             run(source, out, "--overwrite")
 
 
-def test_nothing_stays_behind_when_it_fails(source: Path, tmp_path: Path) -> None:
+def test_nothing_is_left_behind_after_an_error(source: Path, tmp_path: Path) -> None:
     bad = source / "JPEGImages" / "BloodImage_3.jpg"
-    bad.write_bytes(bad.read_bytes()[:400])  # the header is whole, the pixels are not
+    bad.write_bytes(bad.read_bytes()[:400])  # the header is complete, the pixels are not
     with pytest.raises(BlastdetError, match="BloodImage_3"):
-        run(source, tmp_path / "o", "--mpp", 0.5)
+        run(source, tmp_path / "o", "--resample", 0.5)
     assert [p.name for p in tmp_path.iterdir()] == ["src"]
 
 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (["--to", "xml"], FormatError, "--to xml: one of coco, yolo, csv, geojson expected"),
-        (["--map", "RBC"], ConfigError, "NAME=CLASS expected"),
+        (["--to", "xml"], FormatError, "to: expected one of coco, yolo, csv, geojson, got 'xml'"),
+        (["--map", "RBC"], ConfigError, "expected NAME=CLASS, got RBC"),
         (["--map", "RBC=cat"], ConfigError, "got 'cat'"),
-        (["--source-mpp", "x"], ScaleError, "0.001 to 100"),
-        (["--source-mpp", "1,2,3"], ScaleError, "0.001 to 100"),
-        (["--source-mpp", "-1"], ScaleError, "0.001 to 100"),
         (["--origin", "1"], ConfigError, "format 'bccd': expected as_published, class_map, mpp, got the option origin"),
-        (["--mpp", "1000"], ScaleError, "vanish"),
-        (["--split", "nothing.csv"], FormatError, "neither official"),
+        (["--resample", "90"], ScaleError, "leave no pixel"),
+        (["--split", "nothing.csv"], FormatError, "expected official"),
         (["--corrections", "nothing.json"], FormatError, "cannot be read"),
     ],
 )
-def test_bad_input_is_one_line(
+def test_bad_input_is_a_one_line_error(
     source: Path, tmp_path: Path, options: list[str], error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words) as caught:
@@ -182,8 +181,8 @@ def test_bad_input_is_one_line(
 
 def test_resampling_needs_a_scale(tmp_path: Path) -> None:
     root = voc(tmp_path / "src", {"a": voc_xml([])})
-    with pytest.raises(ScaleError, match="say --source-mpp"):
-        run(root, tmp_path / "o", "--mpp", 0.5)
+    with pytest.raises(ScaleError, match="Pass --mpp"):
+        run(root, tmp_path / "o", "--resample", 0.5)
 
 
 @pytest.mark.realdata

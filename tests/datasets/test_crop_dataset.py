@@ -1,4 +1,4 @@
-"""Crops: geometry that holds for any box, scale and border; the table; the command."""
+"""Crops: geometry for any box, scale and border; the table; the command."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ from blastdet.core.types import BLAST, RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.crop_dataset import (
     NOT_A_CELL,
     Cells,
-    found_cells,
-    off_marks,
+    annotated_cells,
+    detected_cells,
     read_table,
-    true_cells,
+    without_marks,
     write_crops,
 )
 from blastdet.datasets.formats import registry
-from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.cell_crops import CONTEXT, crop, window
 from blastdet.imaging.io import image_size, open_smear
 
@@ -40,7 +39,7 @@ scales = st.floats(0.05, 2)
 
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory):
-    """A picture in which every pixel is its own."""
+    """An image of random pixels."""
     path = tmp_path_factory.mktemp("noise") / "noise.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (*SIZE[::-1], 3), np.uint8)).save(path)
     return path
@@ -64,7 +63,7 @@ def test_every_box_gives_a_square_of_the_right_size(noise, x, y, w, h, mpp):
 
 
 @given(x=st.integers(20, 100), y=st.integers(20, 70), half=st.integers(1, 12))
-def test_inside_the_picture_a_crop_is_its_pixels(noise, x, y, half):
+def test_inside_the_image_a_crop_has_its_pixels(noise, x, y, half):
     n = 2 * half  # a window of whole pixels
     box = (x - half / CONTEXT, y - half / CONTEXT, x + half / CONTEXT, y + half / CONTEXT)
     with open_smear(noise) as source:
@@ -73,7 +72,7 @@ def test_inside_the_picture_a_crop_is_its_pixels(noise, x, y, half):
     np.testing.assert_array_equal(rgb, whole[y - half : y + half, x - half : x + half])
 
 
-def test_beyond_the_border_the_picture_is_reflected(noise):
+def test_beyond_the_border_the_image_is_reflected(noise):
     half = 13 / CONTEXT
     with open_smear(noise) as source:
         whole, rgb = source.read(), crop(source, (5 - half, 85 - half, 5 + half, 85 + half), (0.2, 0.2))
@@ -81,7 +80,7 @@ def test_beyond_the_border_the_picture_is_reflected(noise):
     np.testing.assert_array_equal(rgb, wanted)
 
 
-def test_a_squeezed_cell_comes_out_round(tmp_path):
+def test_a_cell_in_a_squeezed_image_becomes_round(tmp_path):
     film = np.full((200, 200, 3), 240, np.uint8)
     cv2.ellipse(film, (100, 100), (24, 32), 0, 0, 360, (90, 60, 140), -1)  # a circle of 12 µm at 0.5 x 0.375 µm/px
     Image.fromarray(film).save(tmp_path / "squeezed.png")
@@ -93,7 +92,7 @@ def test_a_squeezed_cell_comes_out_round(tmp_path):
 
 
 def _set(tmp_path):
-    """Two smears: one with a blast, a white cell, a red cell and a region to ignore; one that nobody annotated."""
+    """Two images: one with a blast, a white cell, a red cell and a region to ignore; one without annotation."""
     film = np.full((80, 100, 3), 200, np.uint8)
     for name in ("a", "b"):
         Image.fromarray(film).save(tmp_path / f"{name}.png")
@@ -109,10 +108,10 @@ def _set(tmp_path):
     return Dataset("made", tmp_path, (one, two))
 
 
-def test_truth_becomes_crops_and_a_table(tmp_path):
+def test_annotated_cells_become_crops_and_a_table(tmp_path):
     dataset, out = _set(tmp_path), tmp_path / "out"
     out.mkdir()
-    rows, failed = write_crops(dataset, true_cells(dataset), out)
+    rows, failed = write_crops(dataset, annotated_cells(dataset), out)
     assert not failed
     assert [(row.label, row.cell_type, row.group, row.cluster) for row in rows] == [
         ("blast", "", "g", "c"),
@@ -128,15 +127,14 @@ def test_detections_take_the_label_of_the_cell_they_match(tmp_path):
         score=[0.9, 0.8, 0.9, 0.9, 0.2],
     )
     anywhere = Detections([[5, 5, 25, 25]], score=[0.7])
-    predictions = Predictions("made", (found, anywhere), {"wbc": 0.5})
-    one, two = found_cells(_set(tmp_path), predictions)
+    one, two = detected_cells(_set(tmp_path), (found, anywhere), {"wbc": 0.5})
     assert one.labels == ("blast", "wbc", NOT_A_CELL)  # the one on the ignored region and the weak one are left out
-    assert one.found.cell_type.tolist() == ["", "lymphocyte", ""] and one.left_out == {"to be ignored": 1}
+    assert one.found.cell_type.tolist() == ["", "lymphocyte", ""] and one.left_out == {"ignored": 1}
     assert two.labels == ("",) and two.mpp == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("how", ["one cell is a point", "only blasts are annotated"])
-def test_where_not_all_white_cells_are_boxed_nothing_is_called_no_cell(tmp_path, how):
+def test_not_a_cell_needs_boxes_of_all_white_cells(tmp_path, how):
     dataset = _set(tmp_path)
     sample = dataset.samples[0]
     if how == "one cell is a point":
@@ -147,8 +145,8 @@ def test_where_not_all_white_cells_are_boxed_nothing_is_called_no_cell(tmp_path,
     else:
         sample = replace(sample, annotated=("blast",))
     found = Detections([[11, 10, 31, 30], [82, 60, 98, 78]], score=[0.9, 0.9])
-    predictions = Predictions("made", (found, Detections.empty()), {"wbc": 0.5})
-    one, _ = found_cells(replace(dataset, samples=(sample, dataset.samples[1])), predictions)
+    partly = replace(dataset, samples=(sample, dataset.samples[1]))
+    one, _ = detected_cells(partly, (found, Detections.empty()), {"wbc": 0.5})
     assert one.labels == ("blast", "")
 
 
@@ -160,15 +158,15 @@ boxes = st.builds(_box, st.integers(0, 90), st.integers(0, 70), st.integers(5, 4
 
 
 @given(boxes, boxes, st.sampled_from([(0.25, 0.25), (0.5, 0.375)]))
-def test_cells_whose_crop_shows_a_mark_are_left_out_and_no_others(noise, mark, box, mpp):
-    """Oracle: a mark is painted, and the crop looked at. (A row or column may be smoothed away in resampling.)"""
+def test_only_cells_whose_crop_shows_a_mark_are_left_out(noise, mark, box, mpp):
+    """Oracle: paint a mark and look at the crop. (Resampling may smooth away a row or column.)"""
     film = np.zeros((80, 100, 3), np.uint8)
     film[mark[1] : mark[3], mark[0] : mark[2]] = 255
     path = noise.with_name("marked.png")
     Image.fromarray(film).save(path)
     with open_smear(path) as source:
         paint = crop(source, box, mpp).max()
-    kept = off_marks(Cells(Detections([box], score=[0.9]), ("wbc",), mpp, {}, np.empty((0, 4))), [mark])
+    kept = without_marks(Cells(Detections([box], score=[0.9]), ("wbc",), mpp, {}, np.empty((0, 4))), [mark])
     assert len(kept.found) == len(kept.labels) == 1 - kept.left_out.get("with a mark in the crop", 0)
     if paint > 128:
         assert not len(kept.found)
@@ -179,29 +177,29 @@ def test_cells_whose_crop_shows_a_mark_are_left_out_and_no_others(noise, mark, b
         assert len(kept.found) or min(x2, mark[2]) - max(x1, mark[0]) > 0
 
 
-def test_boxes_are_cut_to_the_picture(tmp_path):
+def test_boxes_are_clipped_to_the_image(tmp_path):
     sample = _set(tmp_path).samples[0]
     truth = Detections([[-1e11, -1e11, 1e11, 1e11], [1e6, 1e6, 1e6 + 50, 1e6 + 50], [90, 70, 130, 90]])
-    (cells,) = true_cells(Dataset("wild", tmp_path, (replace(sample, truth=truth),)))
+    (cells,) = annotated_cells(Dataset("wild", tmp_path, (replace(sample, truth=truth),)))
     assert cells.found.boxes_xyxy.tolist() == [[0, 0, 100, 80], [90, 70, 100, 80]]
-    assert cells.left_out == {"off the picture": 1}
+    assert cells.left_out == {"outside the image": 1}
 
 
-def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_done(tmp_path):
+def test_an_unreadable_image_is_listed_and_the_others_are_processed(tmp_path):
     dataset, out = _set(tmp_path), tmp_path / "out"
     out.mkdir()
     broken = replace(dataset.samples[0], path=tmp_path / "broken.png")
     broken.path.write_bytes(dataset.samples[0].path.read_bytes()[:60])
     whole = replace(dataset, samples=(broken, dataset.samples[0]))
-    rows, failed = write_crops(whole, true_cells(whole), out)
+    rows, failed = write_crops(whole, annotated_cells(whole), out)
     assert [row.source for row in rows] == ["a.png", "a.png"] and "broken.png" in failed[0]
 
 
-def test_cells_without_a_scale_are_one_line(tmp_path):
+def test_cells_without_a_scale_are_a_one_line_error(tmp_path):
     sample = _set(tmp_path).samples[0]
     bare = Dataset("bare", tmp_path, (Sample(sample.path, sample.size_wh, truth=sample.truth),))
-    with pytest.raises(ScaleError, match=r"a\.png: µm/px unknown"):
-        true_cells(bare)
+    with pytest.raises(ScaleError, match=r"a\.png: unknown µm/px"):
+        annotated_cells(bare)
 
 
 @pytest.mark.parametrize(
@@ -213,10 +211,10 @@ def test_cells_without_a_scale_are_one_line(tmp_path):
         ("smear_label", "kind", "smear_label"),
     ],
 )
-def test_a_faulty_table_is_one_line(tmp_path, old, new, line):
+def test_an_invalid_table_is_a_one_line_error(tmp_path, old, new, line):
     dataset, out = _set(tmp_path), tmp_path / "out"
     out.mkdir()
-    write_crops(dataset, true_cells(dataset), out)
+    write_crops(dataset, annotated_cells(dataset), out)
     path = out / "crops.csv"
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(FormatError, match=line) as error:
@@ -229,7 +227,7 @@ def _run(*words: object) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
+def test_the_command_with_annotations_with_a_file_and_over_an_old_folder(tmp_path):
     registry.write(_set(tmp_path), tmp_path, "coco")
     code, text = _run(tmp_path, tmp_path / "out", "--images", tmp_path, "--colour", "canonical")
     assert code == 0 and "crops    2: blast 1, wbc 1" in text
@@ -241,7 +239,7 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
     (tmp_path / "found.json").write_text(json.dumps(results))
     (tmp_path / "boxed.json").write_text(json.dumps({"images": [{"file_name": document["images"][0]["file_name"]}]}))
     code, text = _run(tmp_path, tmp_path / "none", "--images", tmp_path, "--exclude", tmp_path / "boxed.json")
-    assert code == 0 and "1 pictures left out: named by boxed.json" in text and "crops    0" in text
+    assert code == 0 and "1 images left out: listed in boxed.json" in text and "crops    0" in text
     words = (
         tmp_path,
         tmp_path / "out",
@@ -254,7 +252,11 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
     )
     code, text = _run(*words)
     assert code == 2 and "not empty" in text
-    for mark, line in (("1,2,3", "4 numbers with commas between them"), ("9,9,1,1", "x1 < x2"), ("1,2,nan,4", "4 num")):
+    for mark, line in (
+        ("1,2,3", "expected 4 numbers separated by commas"),
+        ("9,9,1,1", "x1 < x2"),
+        ("1,2,nan,4", "expected 4"),
+    ):
         code, text = _run(tmp_path, tmp_path / "marked", "--images", tmp_path, "--mark", mark)
         assert code == 2 and line in text, text
     code, text = _run(
@@ -262,7 +264,7 @@ def test_the_command_on_truth_on_a_file_and_over_an_old_folder(tmp_path):
     )
     assert code == 0 and "crops    1: blast 1" in text and "1 with a mark in the crop" in text, text
     code, text = _run(tmp_path / "images", tmp_path, "--overwrite")
-    assert code == 2 and "holds the source" in text
+    assert code == 2 and "contains the source" in text
     code, text = _run(*words, "--overwrite")
     assert code == 0 and "crops    1: wbc 1" in text
     with (tmp_path / "out/crops.csv").open() as stream:
@@ -280,11 +282,11 @@ def test_the_command_with_a_model(tmp_path):
     assert rows and {row.label for row in rows} == {""}
     assert all(image_size(tmp_path / "out" / row.crop)[0] * row.mpp > 6 for row in rows)
     code, text = _run(*words, "--weights", "default", "--detections", "x.json")
-    assert code == 2 and "one at most" in text
+    assert code == 2 and "got both" in text
 
 
 def _demo(folder: Path, *more: str) -> Path:
-    """The demo set with more pictures in its annotations, the first of them cut short; returns these."""
+    """The demo dataset with more images, the first of them truncated; returns its annotation file."""
     shutil.copytree(Path(__file__).parents[2] / "datasets/demo", folder / "demo")
     truth = folder / "demo/truth.json"
     document = json.loads(truth.read_text())
@@ -295,7 +297,7 @@ def _demo(folder: Path, *more: str) -> Path:
     return truth
 
 
-def test_a_picture_that_the_model_cannot_read_is_named_and_the_others_are_done(tmp_path):
+def test_an_image_that_the_model_cannot_read_is_listed_and_the_others_are_processed(tmp_path):
     truth = _demo(tmp_path)
     code, text = _run(truth, tmp_path / "out", "--weights", "default")
     assert code == 1, text
@@ -303,9 +305,9 @@ def test_a_picture_that_the_model_cannot_read_is_named_and_the_others_are_done(t
     assert len(read_table(tmp_path / "out")) >= 10
 
 
-def test_where_the_scale_is_measured_what_tells_none_is_named_and_the_others_are_done(tmp_path):
+def test_with_mpp_auto_images_without_an_estimate_are_listed_and_the_others_are_processed(tmp_path):
     truth = _demo(tmp_path, "empty.png")
     Image.fromarray(np.full((1200, 1600, 3), 230, np.uint8)).save(tmp_path / "demo/empty.png")
     code, text = _run(truth, tmp_path / "out", "--mpp", "auto")
-    assert code == 1 and "cut.jpg" in text and "empty.png: too few red cells to measure by" in text, text
+    assert code == 1 and "cut.jpg" in text and "empty.png: could not estimate the scale" in text, text
     assert {0.09 < row.mpp < 0.11 for row in read_table(tmp_path / "out")} == {True}

@@ -102,4 +102,4 @@ def test_train_finds_what_data_get_brought_to_a_clean_folder(tmp_path: Path, rem
 
     after = _run(folder, *train)  # it reads the images now, and needs a split for them
     assert after.returncode == 2
-    assert f"{folder}/data/all_fields: no official split found" in after.stderr
+    assert f"{folder}/data/all_fields: no official split" in after.stderr

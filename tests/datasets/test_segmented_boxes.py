@@ -1,4 +1,4 @@
-"""``convert --boxes segment``: boxes where nobody drew any, and a line for whatever is left without."""
+"""``convert --boxes segment``: missing boxes are drawn, and a note lists what stays without a box."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def fields(root: Path, **pictures: object) -> Path:
 
 
 def unannotated(root: Path, **pictures: object) -> Path:
-    """A COCO set that says neither scale nor cells."""
+    """A COCO dataset without scale and cells."""
     fields(root / "src", **pictures)
     read = registry.read(root / "src")
     bare = Dataset("bare", read.root, tuple(Sample(s.path, s.size_wh) for s in read))
@@ -40,17 +40,17 @@ def unannotated(root: Path, **pictures: object) -> Path:
     return root / "src"
 
 
-def test_a_set_without_points_gets_white_cells(tmp_path: Path) -> None:
+def test_a_dataset_without_points_gets_white_cells(tmp_path: Path) -> None:
     blank = np.full((360, 480, 3), BACKGROUND, np.uint8)
     source = fields(tmp_path / "src", a=sample(WHITE), blank=blank)
-    text = run(source, tmp_path / "o", "--boxes", "segment", "--source-mpp", MPP)
+    text = run(source, tmp_path / "o", "--boxes", "segment", "--mpp", f"{MPP},{MPP}")
     lines = text.splitlines()
     assert lines[:3] == [
-        "read     all_fields: 2 pictures (no split 2)",
+        "read     all_fields: 2 images (no split 2)",
         "cells    wbc 2",
-        "drawn    segment 2; left: 0 cells and 1 pictures without a box",
+        "drawn    segment 2; left: 0 cells and 1 images without a box",
     ]
-    assert "note     early/blank.jpg: left without boxes, no nucleated cell found" in lines
+    assert "note     early/blank.jpg: no boxes drawn, no nucleated cell found" in lines
     first, second = sorted(registry.read(tmp_path / "o"), key=lambda found: found.path.name)
     assert first.truth is not None and first.truth.origin is not None
     assert first.annotated == ("wbc",)
@@ -60,34 +60,34 @@ def test_a_set_without_points_gets_white_cells(tmp_path: Path) -> None:
     assert second.path.parent.name == "unlabelled"
 
 
-def test_scale_comes_from_the_red_cells_where_the_set_does_not_say(tmp_path: Path) -> None:
+def test_an_unknown_scale_is_estimated_from_red_cells(tmp_path: Path) -> None:
     blank = np.full((360, 480, 3), BACKGROUND, np.uint8)
     text = run(unannotated(tmp_path, a=sample(WHITE), blank=blank), tmp_path / "o", "--boxes", "segment")
-    assert "drawn    segment 2; left: 0 cells and 1 pictures without a box" in text
-    assert "note     boxes drawn at the µm/px that red cells tell, in 1 pictures" in text
-    assert "blank.jpg: left without boxes, no scale: nothing stands out from the background" in text
+    assert "drawn    segment 2; left: 0 cells and 1 images without a box" in text
+    assert "note     boxes of 1 images drawn at a scale estimated from red cells" in text
+    assert "blank.jpg: no boxes drawn, the scale is unknown: nothing stands out from the background" in text
     assert all(found.mpp is None for found in registry.read(tmp_path / "o"))
 
 
-def test_a_set_without_any_scale_is_refused(tmp_path: Path) -> None:
+def test_a_dataset_without_any_scale_is_refused(tmp_path: Path) -> None:
     source = unannotated(tmp_path, blank=np.full((60, 80, 3), 255))
-    with pytest.raises(ScaleError, match=r"none of 1 pictures tells its scale \(.*say --source-mpp"):
+    with pytest.raises(ScaleError, match=r"the scale of 1 images is unknown \(.*Pass --mpp"):
         run(source, tmp_path / "o", "--boxes", "segment")
     assert not (tmp_path / "o").exists()
 
 
-def test_a_set_with_boxes_is_refused(tmp_path: Path) -> None:
+def test_a_dataset_with_boxes_is_refused(tmp_path: Path) -> None:
     source = voc(tmp_path / "src", {"a": voc_xml([("WBC", 1, 1, 9, 9)])})
-    with pytest.raises(ConfigError, match="every cell has a box already"):
+    with pytest.raises(ConfigError, match="every cell already has a box"):
         run(source, tmp_path / "o", "--boxes", "segment")
 
 
-def test_allidb1_is_seeded_and_its_healthy_pictures_stay_empty(tmp_path: Path) -> None:
+def test_allidb1_boxes_are_drawn_around_points_and_healthy_images_stay_empty(tmp_path: Path) -> None:
     points = {"Im048_1": [(600, 700), (1500, 900)]}
     lookalike.allidb1(tmp_path / "src", ["Im034_0", "Im048_1"], points)
     text = run(tmp_path / "src", tmp_path / "o", "--boxes", "segment")
     assert "cells    blast 2" in text
-    assert "drawn    segment 2; left: 0 cells and 0 pictures without a box" in text
+    assert "drawn    segment 2; left: 0 cells and 0 images without a box" in text
     found = {s.path.stem: s.truth for s in registry.read(tmp_path / "o")}
     half = lookalike.CELL_WIDTH / 2
     expected = [[x - half, y - half, x + half, y + half] for x, y in points["Im048_1"]]
@@ -96,7 +96,7 @@ def test_allidb1_is_seeded_and_its_healthy_pictures_stay_empty(tmp_path: Path) -
 
 
 def chula(root: Path) -> tuple[Path, list[tuple[int, int]]]:
-    """A picture of red cells 48 pixels wide, all but the first two with a point, one point on bare film."""
+    """An image of red cells 48 pixels wide, all but the first two with a point, and one point on the background."""
     points = [(x, y) for x in range(40, 480, 80) for y in range(40, 360, 80)]
     (root / "Label").mkdir(parents=True)
     (root / "Dataset").mkdir()
@@ -107,18 +107,18 @@ def chula(root: Path) -> tuple[Path, list[tuple[int, int]]]:
     return root, points[2:]
 
 
-def test_red_cells_grow_from_points(tmp_path: Path) -> None:
+def test_boxes_of_red_cells_are_drawn_around_points(tmp_path: Path) -> None:
     source, points = chula(tmp_path / "src")
     text = run(source, tmp_path / "o", "--boxes", "segment")
-    assert f"drawn    segment {len(points)}; left: 1 cells and 1 pictures without a box" in text
-    assert f"Dataset/1.jpg: 1 of {len(points) + 1} cells left without a box" in text
+    assert f"drawn    segment {len(points)}; left: 1 cells and 1 images without a box" in text
+    assert f"Dataset/1.jpg: no box drawn for 1 of {len(points) + 1} cells" in text
     (truth,) = (s.truth for s in registry.read(tmp_path / "o") if s.truth is not None)
     drawn = truth[~np.isnan(truth.boxes_xyxy[:, 0])]
     expected = [[x - 24, y - 24, x + 24, y + 24] for x, y in drawn.point_xy]
     assert np.diag(boxes.iou_matrix(drawn.boxes_xyxy, expected)).min() > 0.75
 
 
-def test_boxes_that_are_there_stay_and_platelets_get_none() -> None:
+def test_existing_boxes_do_not_change_and_platelets_get_none() -> None:
     given = [10.0, 10.0, 60.0, 60.0]
     nan = [np.nan] * 4
     cells = Detections(
@@ -137,14 +137,14 @@ def test_boxes_that_are_there_stay_and_platelets_get_none() -> None:
 
 
 @pytest.mark.parametrize("size_wh", [(1, 1), (40, 30)])
-def test_a_blank_picture_grows_nothing(size_wh: tuple[int, int]) -> None:
+def test_a_blank_image_gives_no_boxes(size_wh: tuple[int, int]) -> None:
     blank = np.full((size_wh[1], size_wh[0], 3), 200, np.uint8)
     assert np.isnan(red_cell_boxes_from_points(blank, np.array([[0.0, 0.0]]), (0.1, 0.1))).all()
     assert red_cell_boxes_from_points(blank, np.empty((0, 2)), (0.1, 0.1)).shape == (0, 4)
 
 
 @pytest.mark.realdata
-def test_red_cells_of_bccd_from_their_middles(data_dir: Path) -> None:
+def test_red_cells_of_bccd_from_their_centres(data_dir: Path) -> None:
     part = list(registry.read(data_dir / "bccd").with_split("train"))[::25]
     from blastdet.imaging.io import read_image
 

@@ -1,4 +1,4 @@
-"""Splits: groups whole, classes even, nothing leaks, and what leaks is told."""
+"""Splits: groups stay together, classes are balanced, nothing leaks, and leaks are reported."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
 
 
-def a_set(*rows: tuple[str, str | None, str | None]) -> Dataset:
-    """A set of smears (name, group, split) whose files do not exist."""
+def made_of(*rows: tuple[str, str | None, str | None]) -> Dataset:
+    """A dataset of samples (name, group, split) whose files do not exist."""
     return Dataset("set", Path("/s"), tuple(Sample(Path("/s") / n, (9, 9), group=g, split=s) for n, g, s in rows))
 
 
@@ -28,7 +28,7 @@ def splits_of(dataset: Dataset) -> list[str | None]:
     return [sample.split for sample in dataset]
 
 
-OFFICIAL = a_set(
+OFFICIAL = made_of(
     ("a", "g", "train"),
     ("b", "g", "test"),
     ("c", "h", "val"),
@@ -38,21 +38,21 @@ OFFICIAL = a_set(
 )
 
 
-def test_official_stays_as_it_is() -> None:
-    assert splits_of(splits.assign(OFFICIAL, "official")) == splits_of(OFFICIAL)
+def test_official_is_unchanged() -> None:
+    assert splits_of(splits.split(OFFICIAL, "official")) == splits_of(OFFICIAL)
 
 
-def test_official_disjoint_takes_from_train_and_val_what_test_shows() -> None:
-    dataset = splits.assign(OFFICIAL, "official-disjoint")
+def test_official_disjoint_removes_groups_of_test_from_train_and_val() -> None:
+    dataset = splits.split(OFFICIAL, "official-disjoint")
     assert splits_of(dataset) == [None, "test", "val", "train", "train", None]
     assert dataset.notes == (
-        "split: 1 pictures left out of train, they share a group with test: a",
-        "split: 1 pictures left out of val, they share a group with test: f",
+        "split: 1 images removed from train, they share a group with test: a",
+        "split: 1 images removed from val, they share a group with test: f",
     )
 
 
-def test_purge_also_frees_val_from_train() -> None:
-    dataset = splits.purge(OFFICIAL, splits.group_keys(OFFICIAL))
+def test_purge_also_separates_val_from_train() -> None:
+    dataset = splits.remove_shared(OFFICIAL, splits.group_keys(OFFICIAL))
     assert splits_of(dataset) == [None, "test", "val", None, "train", None]
     assert splits.leaks(dataset) == []
 
@@ -74,9 +74,35 @@ def test_identical_files_leak_whatever_their_group(tmp_path: Path) -> None:
         assert drawn[0] == drawn[1]
 
 
+def test_split_reads_a_dataset_by_path(leaking: Path) -> None:
+    data = splits.split(leaking, seed=3)
+    assert splits.leaks(data) == [] and set(splits_of(data)) == set(splits.SPLITS)
+    assert splits_of(data) == splits_of(splits.split(registry.read(leaking), seed=3))
+
+
+def test_keys_and_purge_replace_the_groups() -> None:
+    data = made_of(*[(f"{i}", None, None) for i in range(40)])
+    keys = {sample.path: str(i // 2) for i, sample in enumerate(data)}
+    fields = {sample.path: str(i // 4) for i, sample in enumerate(data)}
+    drawn = splits.split(data, keys=keys, purge=fields)
+    assert splits.leaks(drawn, keys) == [] and splits.leaks(drawn, fields) == []
+    assert splits.leaks(splits.split(data, keys=keys), fields)
+
+
+def test_groups_are_joined_transitively(tmp_path: Path) -> None:
+    """a and b share a file, b and c a group, c and d a file: one unit."""
+    groups, colours = ("1", "2", "2", "3", "4"), (10, 10, 20, 20, 30)
+    paths = [picture(tmp_path / f"{n}.png", colour=(c, 0, 0)) for n, c in zip("abcde", colours, strict=True)]
+    samples = [Sample(path, (9, 9), group=group) for path, group in zip(paths, groups, strict=True)]
+    data = Dataset("set", tmp_path, tuple(samples))
+    for seed in range(10):
+        drawn = splits_of(splits.split(data, seed=seed))
+        assert len(set(drawn[:4])) == 1 and drawn[4] != drawn[0]
+
+
 def test_no_official_split() -> None:
-    with pytest.raises(FormatError, match="no official split found"):
-        splits.assign(a_set(("a", None, None)), "official")
+    with pytest.raises(FormatError, match="no official split"):
+        splits.split(made_of(("a", None, None)), "official")
 
 
 @st.composite
@@ -93,7 +119,7 @@ def grouped_sets(draw: st.DrawFn) -> Dataset:
 
 @given(dataset=grouped_sets(), seed=st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
-def test_grouped_never_leaks_leaves_nothing_out_and_is_repeatable(dataset: Dataset, seed: int) -> None:
+def test_grouped_never_leaks_uses_every_image_and_is_reproducible(dataset: Dataset, seed: int) -> None:
     drawn = splits.grouped(dataset, seed=seed)
     assert splits.leaks(drawn) == []
     assert set(splits_of(drawn)) <= set(splits.SPLITS)
@@ -101,7 +127,7 @@ def test_grouped_never_leaks_leaves_nothing_out_and_is_repeatable(dataset: Datas
     assert [s.path for s in drawn] == [s.path for s in dataset]
 
 
-def test_grouped_shares_classes_out_evenly() -> None:
+def test_grouped_balances_classes() -> None:
     rng = np.random.default_rng(5)
     smears = []
     for i in range(300):
@@ -111,65 +137,65 @@ def test_grouped_shares_classes_out_evenly() -> None:
     dataset = Dataset("set", Path("/s"), tuple(smears))
     for seed in range(5):
         drawn = splits.grouped(dataset, seed=seed)
-        for name, share in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
+        for name, fraction in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
             part, whole = drawn.with_split(name), drawn
-            assert len(part) / len(whole) == pytest.approx(share, abs=0.02)
+            assert len(part) / len(whole) == pytest.approx(fraction, abs=0.02)
             for cell in ("blast", "wbc", "rbc", "platelet"):
                 number = [sum(s.truth.counts()[cell] for s in d) for d in (part, whole)]
-                assert number[0] / number[1] == pytest.approx(share, abs=0.02), (name, cell)
+                assert number[0] / number[1] == pytest.approx(fraction, abs=0.02), (name, cell)
 
 
 def test_seeds_differ() -> None:
-    dataset = a_set(*[(str(i), None, None) for i in range(50)])
+    dataset = made_of(*[(str(i), None, None) for i in range(50)])
     assert splits_of(splits.grouped(dataset, seed=1)) != splits_of(splits.grouped(dataset, seed=2))
 
 
-def test_too_few_groups_are_told() -> None:
-    drawn = splits.grouped(a_set(("a", "g", None), ("b", "g", None)))
+def test_too_few_groups_give_a_note() -> None:
+    drawn = splits.grouped(made_of(("a", "g", None), ("b", "g", None)))
     assert len([note for note in drawn.notes if "too few" in note]) == 2
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (0.5, 0.6, 0.2), (1.0, 0.0, 0.0), (1.5, -0.25, -0.25)])
 def test_impossible_fractions(fractions: tuple[float, ...]) -> None:
-    with pytest.raises(FormatError, match="three positive shares"):
+    with pytest.raises(FormatError, match="three positive numbers"):
         splits.grouped(OFFICIAL, fractions=fractions)
 
 
-def test_a_file_decides_and_comes_back(tmp_path: Path) -> None:
-    dataset = a_set(("x/a.jpg", "g,1", None), ("y/a.jpg", None, None), ("b.jpg", None, None), ("c.jpg", None, None))
+def test_a_split_file_round_trip(tmp_path: Path) -> None:
+    dataset = made_of(("x/a.jpg", "g,1", None), ("y/a.jpg", None, None), ("b.jpg", None, None), ("c.jpg", None, None))
     listing = tmp_path / "s.csv"
     listing.write_text("\ufeffimage,split\r\nx/a.jpg,train\r\ny/a.jpg,test\r\nb,\r\n", encoding="utf-8")
-    chosen = splits.assign(dataset, str(listing))
+    chosen = splits.split(dataset, str(listing))
     assert splits_of(chosen) == ["train", "test", None, None]
-    assert chosen.notes == ("split: 1 pictures are not in s.csv, first c.jpg",)
+    assert chosen.notes == ("split: 1 images are not in s.csv, first c.jpg",)
     listing.write_text(splits.to_csv(chosen))
-    assert splits_of(splits.assign(dataset, str(listing))) == splits_of(chosen)
+    assert splits_of(splits.split(dataset, str(listing))) == splits_of(chosen)
     assert splits.read_keys(dataset, listing, "group") == {Path("/s/x/a.jpg"): "g,1"}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("image;split\na;train", "image and split expected"),
-        ("", "image and split expected"),
-        ("image,split\na.jpg,train", "a.jpg is no picture of /s, or fits several"),
-        ("image,split\nz,train", "z is no picture"),
-        ("image,split\nb.jpg,dev", "split 'dev' found, one of train, val, test expected"),
-        ("image,split\nb.jpg,val\nb,val", "b.jpg is listed twice"),
+        ("image;split\na;train", "expected the columns image and split"),
+        ("", "expected the columns image and split"),
+        ("image,split\na.jpg,train", "a.jpg: matches no image of /s, or several"),
+        ("image,split\nz,train", "z: matches no image"),
+        ("image,split\nb.jpg,dev", "expected one of train, val, test as split, got 'dev'"),
+        ("image,split\nb.jpg,val\nb,val", "b.jpg: listed twice"),
     ],
 )
-def test_faulty_file(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_split_file(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "s.csv").write_text(text)
     with pytest.raises(FormatError) as caught:
-        splits.assign(
-            a_set(("x/a.jpg", None, None), ("y/a.jpg", None, None), ("b.jpg", None, None)), str(tmp_path / "s.csv")
+        splits.split(
+            made_of(("x/a.jpg", None, None), ("y/a.jpg", None, None), ("b.jpg", None, None)), str(tmp_path / "s.csv")
         )
     assert words in str(caught.value) and "s.csv" in str(caught.value)
 
 
-def test_a_strategy_that_is_no_file() -> None:
-    with pytest.raises(FormatError, match="neither official, official-disjoint, grouped nor a readable file"):
-        splits.assign(OFFICIAL, "ofical")
+def test_an_unknown_strategy() -> None:
+    with pytest.raises(FormatError, match="expected official, official-disjoint, grouped or a CSV file"):
+        splits.split(OFFICIAL, "ofical")
 
 
 @pytest.fixture
@@ -193,11 +219,11 @@ def run(*arguments: object) -> tuple[int, str]:
 def test_command_writes_a_split_that_convert_reads(leaking: Path, tmp_path: Path) -> None:
     code, text = run(leaking, tmp_path / "s.csv", "--seed", 3)
     assert code == 0 and "wrote" in text
-    drawn = splits.assign(registry.read(leaking), str(tmp_path / "s.csv"))
+    drawn = splits.split(registry.read(leaking), str(tmp_path / "s.csv"))
     assert splits.leaks(drawn) == [] and None not in splits_of(drawn)
 
 
-def test_command_refuses_a_leaking_split_unless_told_to(leaking: Path, tmp_path: Path) -> None:
+def test_command_refuses_a_leaking_split_without_allow_leaks(leaking: Path, tmp_path: Path) -> None:
     listing, out = tmp_path / "bad.csv", tmp_path / "s.csv"
     listing.write_text("image,split\na,train\nc,test\n")
     code, text = run(leaking, out, "--strategy", listing)
@@ -211,8 +237,8 @@ def test_command_with_two_keys(leaking: Path, tmp_path: Path) -> None:
     keys = leaking / "overlap_groups.csv"
     code, text = run(leaking, tmp_path / "s.csv", "--keys", keys, "--group-by", "group", "--purge", "field")
     assert code == 0, text
-    assert "left out of train" in text
-    drawn = splits.assign(registry.read(leaking), str(tmp_path / "s.csv"))
+    assert "removed from train" in text
+    drawn = splits.split(registry.read(leaking), str(tmp_path / "s.csv"))
     assert splits.leaks(drawn, splits.read_keys(drawn, keys, "field")) == []
     assert splits.leaks(drawn) == []
 
@@ -220,9 +246,9 @@ def test_command_with_two_keys(leaking: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (["--purge", "field"], ConfigError, "name it with --keys"),
+        (["--purge", "field"], ConfigError, "pass the file with --keys"),
         (["--fractions", "a,b"], ConfigError, "three numbers"),
-        (["--strategy", "nothing"], FormatError, "neither"),
+        (["--strategy", "nothing"], FormatError, "or a CSV file"),
     ],
 )
 def test_command_with_bad_input(
@@ -233,24 +259,26 @@ def test_command_with_bad_input(
 
 
 @pytest.mark.realdata
-def test_bccd_as_published_leaks_and_disjoint_frees_the_test_side(data_dir: Path) -> None:
-    published = splits.assign(registry.read(data_dir / "bccd"), "official")
+def test_bccd_as_published_leaks_and_disjoint_separates_test(data_dir: Path) -> None:
+    published = splits.split(registry.read(data_dir / "bccd"), "official")
     assert len(splits.leaks(published)) == 20
-    freed = splits.assign(published, "official-disjoint")
+    freed = splits.split(published, "official-disjoint")
     assert Counter(splits_of(freed)) == {"train": 195, "val": 81, "test": 72, None: 16}
     assert not [line for line in splits.leaks(freed) if "test" in line]
 
 
 @pytest.mark.realdata
-def test_bccd_grouped_keeps_fields_whole_and_cells_even(data_dir: Path) -> None:
-    drawn = splits.assign(registry.read(data_dir / "bccd"), "grouped", seed=4)
+def test_bccd_grouped_keeps_fields_together_and_balances_cells(data_dir: Path) -> None:
+    drawn = splits.split(registry.read(data_dir / "bccd"), "grouped", seed=4)
     assert splits.leaks(drawn) == []
-    for name, share in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
+    for name, fraction in zip(splits.SPLITS, splits.FRACTIONS, strict=True):
         for cell, whole in (("wbc", 372), ("rbc", 4153), ("platelet", 361)):
-            assert sum(s.truth.counts()[cell] for s in drawn.with_split(name)) / whole == pytest.approx(share, abs=0.01)
+            assert sum(s.truth.counts()[cell] for s in drawn.with_split(name)) / whole == pytest.approx(
+                fraction, abs=0.01
+            )
 
 
-def test_what_is_no_split_is_not_replaced(leaking: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_split_is_not_replaced(leaking: Path, tmp_path: Path) -> None:
     other = tmp_path / "annotations.json"
     other.write_text('{"images": []}')
     with pytest.raises(ConfigError, match="expected a new file or a split"):
@@ -258,12 +286,12 @@ def test_what_is_no_split_is_not_replaced(leaking: Path, tmp_path: Path) -> None
     assert other.read_text() == '{"images": []}'
 
 
-def test_clusters_that_nobody_named_are_one_line(leaking: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no picture has a cluster"):
+def test_missing_clusters_are_a_one_line_error(leaking: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no image has a cluster"):
         run(leaking, tmp_path / "s.csv", "--group-by", "cluster")
 
 
-def test_a_picture_with_two_keys_is_one_line(leaking: Path, tmp_path: Path) -> None:
+def test_an_image_with_two_keys_is_a_one_line_error(leaking: Path, tmp_path: Path) -> None:
     (tmp_path / "keys.csv").write_text("image,slide\na.jpg,1\na.jpg,2\n")
-    with pytest.raises(FormatError, match=r"a\.jpg: slide 1 and 2 found"):
+    with pytest.raises(FormatError, match=r"a\.jpg: expected one slide, got 1 and 2"):
         run(leaking, tmp_path / "s.csv", "--keys", tmp_path / "keys.csv", "--group-by", "slide")

@@ -234,7 +234,7 @@ def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None
     assert split.exit_code == 2 and "Splits in this dataset: test" in split.output
     for words in (("evaluate", "--detections", found), ("compare", found, found)):
         taken = run(*words, "--data", data, "--out", found)
-        assert taken.exit_code == 2 and "a file found, a folder expected" in taken.output
+        assert taken.exit_code == 2 and "expected a folder, got a file" in taken.output
     scale = run("evaluate", "--data", data, "--mpp", "big", "--detections", found, "--out", tmp_path)
     assert (
         scale.exit_code == 2

@@ -101,7 +101,7 @@ def test_the_command_writes_table_and_curves(images):
         (["--only", "rain"], "--only: expected one of blur, jpeg, stain, hue, brightness, mpp, got rain"),
         (["--mpp", "auto"], "Invalid value for '--mpp': expected data, X or X,Y"),
         (["--split", "train"], "no image in split 'train'. Splits in this dataset: val"),
-        (["--out", "."], "it holds the source"),
+        (["--out", "."], "contains the source"),
     ],
 )
 def test_bad_usage_gives_a_one_line_error(images, words, line, monkeypatch):

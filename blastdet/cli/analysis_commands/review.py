@@ -19,11 +19,7 @@ _PATH = click.Path(path_type=Path)
 _IMAGES_HELP = "COCO: folder of the images, if it is not that of the JSON file."
 
 
-class _Group(renamed(format="from"), click.Group):  # type: ignore[misc]  # a class made by a function
-    """Reads options under their old names, before and after ``export``."""
-
-
-@click.group(cls=_Group, invoke_without_command=True)
+@click.group(cls=renamed(click.Group, format="from"), invoke_without_command=True)
 @click.option("--data", type=_PATH, help="Dataset: a folder, or its JSON or YAML file.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")

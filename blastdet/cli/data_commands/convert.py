@@ -1,97 +1,99 @@
-"""``blastdet convert``: any known data set to COCO, YOLO, CSV or GeoJSON."""
+"""``blastdet convert``: any known dataset to COCO, YOLO, CSV or GeoJSON."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import click
 
-from blastdet.cli._options import Number
+from blastdet.cli._options import Mpp, Number, renamed
 
 _PATH = click.Path(path_type=Path)
 
 
-@click.command()
+_MPP = f"{__name__}.mpp"
+"""Key of `click.Context.meta`: what the user typed after --mpp."""
+
+
+class _Command(renamed(source_mpp="mpp")):  # type: ignore[misc]
+    """Up to version 0.1 --mpp resampled, and the scale of the images was --source-mpp."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        typed = dict(pairwise(args)) | dict(word.split("=", 1) for word in args if "=" in word)
+        if "--mpp" in typed:
+            ctx.meta[_MPP] = typed["--mpp"]
+            if "--source-mpp" in typed:
+                raise click.UsageError("--source-mpp is now --mpp, and --mpp that resampled is now --resample.", ctx)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+
+@click.command(cls=_Command)
 @click.argument("src", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--from", "format_", default="auto", show_default=True, help="Format of SRC (bccd, allidb1, coco, ...).")
-@click.option("--to", multiple=True, help="coco, yolo, csv or geojson; may be repeated.  [default: coco]")
-@click.option("--split", help="official, official-disjoint, grouped, or a CSV file image,split.")
-@click.option("--map", "map_", multiple=True, metavar="NAME=CLASS", help="What a foreign class is; may be repeated.")
-@click.option("--mpp", type=Number(0, min_open=True), help="Resample every picture to this many µm/px.")
-@click.option("--source-mpp", metavar="X[,Y]", help="µm/px of the pictures as they are, where the set does not say.")
-@click.option("--boxes", help="Boxes where nobody drew any: segment; for ALL-IDB1's centroids fixed or none, too.")
-@click.option("--size-um", type=Number(0, min_open=True), help="Side of a fixed box, µm.")
-@click.option("--other", type=_PATH, help="Folder with ALL-IDB1's centroids of the other white cells.")
-@click.option("--origin", type=click.IntRange(0, 1), help="Number of the first pixel in centroid files.")
+@click.option("--to", "--format", "to", multiple=True, help="coco, yolo, csv or geojson. Repeatable.  [default: coco]")
+@click.option("--split", help="official, official-disjoint, grouped, or a CSV file with the columns image,split.")
+@click.option("--map", "map_", multiple=True, metavar="NAME=CLASS", help="Our class for a foreign class. Repeatable.")
+@click.option("--mpp", type=Mpp(), help="µm per pixel of the images, if the dataset does not state it.")
+@click.option("--resample", type=Number(0, min_open=True), help="Resample all images to this many µm per pixel.")
+@click.option("--boxes", help="Draw missing boxes: segment, or for the centroids of ALL-IDB1 also fixed or none.")
+@click.option("--size-um", type=Number(0, min_open=True), help="ALL-IDB1: side of a fixed box in µm.")
+@click.option("--other", type=_PATH, help="ALL-IDB1: folder with the centroids of the other white cells.")
+@click.option("--origin", type=click.IntRange(0, 1), help="ALL-IDB1: number of the first pixel in centroid files.")
 @click.option("--corrections", type=_PATH, help="Corrections of the annotations, JSON Lines.")
-@click.option("--link/--copy", "link", default=False, help="Link pictures instead of copying them.  [default: copy]")
+@click.option("--link/--copy", "link", default=False, help="Link images instead of copying them.  [default: copy]")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier convert wrote it.")
-def command(
-    src: Path,
-    out: Path,
-    format_: str,
-    to: tuple[str, ...],
-    split: str | None,
-    map_: tuple[str, ...],
-    mpp: float | None,
-    source_mpp: str | None,
-    boxes: str | None,
-    size_um: float | None,
-    other: Path | None,
-    origin: int | None,
-    corrections: Path | None,
-    link: bool,
-    overwrite: bool,
-) -> None:
-    """Convert the data set SRC into the folder OUT.
+def command(src: Path, out: Path, to: tuple[str, ...], map_: tuple[str, ...], format_: str, **options: Any) -> None:
+    """Convert the dataset SRC to the folder OUT.
 
-    Pictures go to OUT/images/<split>/ byte for byte unless --mpp resamples them. Prints what was read, dropped, noted
-    and written. OUT appears only when everything is in it.
+    SRC is a folder, a file, or the name of an installed dataset such as bccd. Images are copied to
+    OUT/images/<split>/ byte for byte, unless --resample changes their scale. The command prints what was read, dropped,
+    noted and written. OUT appears only when it is complete.
 
-    --boxes segment draws the boxes of a set that has none, origin "segment": around each point where the set has
-    points, else around every nucleated cell that segmentation finds, as wbc. The scale is the set's, --source-mpp, or
-    that of the red cells in the picture; a picture that tells none is named and left without boxes. A score against
-    such boxes is no average precision.
+    --boxes segment draws missing boxes, with origin "segment": around each point if the dataset has points, otherwise
+    around every nucleated cell that segmentation finds, as class wbc. The scale is that of the dataset, --mpp, or an
+    estimate from the red cells. Images whose scale cannot be estimated are listed and stay without boxes. Average
+    precision against such boxes is not comparable with published values.
 
-    A link may lead a training program that repairs pictures in place to the source: the default is a copy.
+    Copies are the default because some training programs repair images in place, and would change the source through
+    a link.
 
     \b
     Examples:
       blastdet convert bccd out --to coco --to yolo --split official-disjoint
       blastdet convert ALL_IDB1 out --boxes fixed --size-um 15 --other other/
       blastdet convert all_fields out --boxes segment
-      blastdet convert bccd small --to yolo --mpp 0.25
+      blastdet convert bccd small --to yolo --resample 0.25
+      blastdet convert my-images out --from coco --mpp 0.1 --map Leukocyte=wbc
 
     Exit codes: 0 done, 2 bad input. Research use only.
     """
     from blastdet.cli._progress import count_reporter
-    from blastdet.datasets.convert import Job, convert
+    from blastdet.datasets.convert import convert
 
-    reader = {
-        "class_map": _parse_map(map_),
-        "mpp": None if source_mpp is None else _parse_mpp(source_mpp),
-        "size_um": size_um,
-        "other": other,
-        "origin": origin,
-    }
-    job = Job(
-        source=src,
-        out=out,
-        to=to or ("coco",),
-        format=format_,
-        split=split,
-        mpp=mpp,
-        boxes=boxes,
-        corrections=corrections,
-        how="link" if link else "copy",
-        overwrite=overwrite,
-        reader={key: value for key, value in reader.items() if value is not None},
-    )
-    with count_reporter("drawing") as step:
-        dataset = convert(job, step)
-    _print(dataset, job.to, out)
+    to = to or ("coco",)
+    typed = click.get_current_context().meta.get(_MPP)
+    if typed is not None and options["resample"] is None:
+        _refuse_old_mpp(src, format_, typed)
+    given = {name: value for name, value in options.items() if value is not None}
+    with count_reporter("drawing boxes") as step:
+        dataset = convert(src, out, to, format=format_, class_map=_parse_map(map_), progress=step, **given)
+    _print(dataset, to, out)
+
+
+def _refuse_old_mpp(src: Path, format_: str, typed: str) -> None:
+    """Refuse ``--mpp X`` where it used to resample: a single number, and a dataset that states its scale."""
+    from blastdet.core.errors import ConfigError
+    from blastdet.datasets.reading import read_dataset
+
+    if "," not in typed and all(sample.mpp is not None for sample in read_dataset(src, format=format_)):
+        raise ConfigError(
+            f"--mpp {typed}: --mpp is now the scale of the images, and {src} states its scale already. "
+            f"To resample the images, use --resample {typed}. To replace the scale, use --mpp {typed},{typed}"
+        )
 
 
 def _parse_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -100,20 +102,8 @@ def _parse_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
 
     for pair in pairs:
         if "=" not in pair:
-            raise ConfigError(f"--map {pair}: NAME=CLASS expected")
+            raise ConfigError(f"--map: expected NAME=CLASS, got {pair}")
     return dict(check_class_map(dict(pair.rsplit("=", 1) for pair in pairs))) or None
-
-
-def _parse_mpp(text: str) -> tuple[float, float]:
-    from blastdet.core.errors import ScaleError
-
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in (1, 2) or not all(0.001 <= v < 100 for v in values):
-        raise ScaleError(f"--source-mpp {text}: X[,Y] expected, 0.001 to 100 µm/px")
-    return values[0], values[-1]
 
 
 def _print(dataset: Any, to: tuple[str, ...], out: Path) -> None:
@@ -122,12 +112,12 @@ def _print(dataset: Any, to: tuple[str, ...], out: Path) -> None:
     number = counts(dataset)
     splits = ", ".join(f"{name} {n}" for name, n in number["splits"].items())
     cells = ", ".join(f"{name} {n}" for name, n in number["cells"].items())
-    click.echo(f"read     {dataset.name}: {number['pictures']} pictures ({splits})")
-    click.echo(f"cells    {cells or 'none'}" + (f"; {number['ignored']} to be ignored" if number["ignored"] else ""))
+    click.echo(f"read     {dataset.name}: {number['pictures']} images ({splits})")
+    click.echo(f"cells    {cells or 'none'}" + (f"; {number['ignored']} ignored" if number["ignored"] else ""))
     drawn = {name: n for name, n in number["boxes"].items() if name in ("segment", "fixed")}
     if drawn or number["cells_without_box"]:
         origins = ", ".join(f"{name} {n}" for name, n in drawn.items()) or "none"
-        left = f"{number['cells_without_box']} cells and {number['not_annotated']} pictures without a box"
+        left = f"{number['cells_without_box']} cells and {number['not_annotated']} images without a box"
         click.echo(f"drawn    {origins}; left: {left}")
     for line in dataset.dropped:
         click.echo(f"dropped  {line}")

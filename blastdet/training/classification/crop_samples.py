@@ -132,7 +132,7 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     notes += _few(Counter(label_of(row, config.label) for _, row, _ in val))
     cuts = {cut_of(folder) for folder in {folder for folder, *_ in (*train, *val)}}
     if len(cuts) > 1:
-        ways = "; ".join(sorted(f"colour {cut.colour!r}, probe {cut.probe or 'none'}" for cut in cuts))
+        ways = "; ".join(sorted(f"colour {cut.colour!r}, {cut.negative_control or 'cells'}" for cut in cuts))
         raise ConfigError(f"data: expected crops cut with the same settings, got {ways}")
     crops = _load(_balanced(train, config), config), _load(val, config)
     return CropData(*crops, tuple(sources), tuple(notes), cuts.pop())

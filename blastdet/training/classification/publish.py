@@ -134,8 +134,8 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, calibrated: Cali
         unsure=unsure,
         training=training,
         metrics=_metrics(config, calibrated),
-        probe=cut.probe,
-        limits=(*_LIMITS, *config.limits, *([_PROBE.format(cut.probe)] if cut.probe else [])),
+        probe=cut.negative_control,
+        limits=(*_LIMITS, *config.limits, *([_PROBE.format(cut.negative_control)] if cut.negative_control else [])),
     )
 
 

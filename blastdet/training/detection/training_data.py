@@ -15,9 +15,10 @@ from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.parallel import cpu_count
 from blastdet.core.types import Dataset, Sample
+from blastdet.datasets import splits
 from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats.registry import read
-from blastdet.datasets.splits import assign, without
+from blastdet.datasets.splits import without
 from blastdet.evaluation.evaluate import as_nucleated
 from blastdet.imaging.io import read_image
 from blastdet.segmentation.mpp_estimation import estimate_mpp
@@ -109,7 +110,7 @@ def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
     if split == "train":
         dataset = replace(dataset, samples=tuple(replace(sample, split="train") for sample in dataset))
     else:
-        dataset = assign(dataset, str(expand(split, base)) if split.endswith(".csv") else split)
+        dataset = splits.split(dataset, str(expand(split, base)) if split.endswith(".csv") else split)
     dataset = with_scale(dataset)
     if item.weak:
         unknown = np.array(item.unknown, np.float32).reshape(-1, 4)

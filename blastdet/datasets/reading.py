@@ -1,0 +1,121 @@
+"""Read a dataset by name or path: ``blastdet.read_dataset``, which all commands with a dataset use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from blastdet.core.errors import ConfigError, FormatError
+from blastdet.core.mpp import check_mpp
+from blastdet.core.types import Dataset, Scale
+from blastdet.datasets import catalog
+from blastdet.datasets.formats import registry
+from blastdet.datasets.locations import data_dir, missing
+
+
+def read_dataset(
+    name_or_path: str | Path,
+    split: str | None = None,
+    *,
+    format: str = "auto",
+    images: str | Path | None = None,
+    mpp: float | Scale | None = None,
+    corrections: str | Path | None = None,
+    class_map: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Dataset:
+    """Read an annotated dataset.
+
+    Parameters
+    ----------
+    name_or_path : str or Path
+        A folder or a file, or the name of a dataset in the catalog (``blastdet data list``). A path takes precedence;
+        a name means the folder of that name below `data_dir`.
+    split : {"train", "val", "test"}, optional
+        Default: all images.
+    format : str
+        Annotation format, a key of `blastdet.datasets.formats.registry.READERS`. ``"auto"`` recognises it.
+    images : str or Path, optional
+        COCO only: folder of the images, if they are not next to the annotation file.
+    mpp : float or (float, float), optional
+        Micrometres per pixel of the images, along x and y. Replaces the scale stored in the dataset.
+    corrections : str or Path, optional
+        File of corrections to apply.
+    class_map : mapping, optional
+        Class name in the files -> one of ``"blast"``, ``"wbc"``, ``"rbc"``, ``"platelet"``.
+    **options
+        Further options of the reader, such as ``boxes`` and ``other`` for ALL-IDB1.
+
+    Returns
+    -------
+    Dataset
+        `Dataset.dropped` and `Dataset.notes` list what the reader dropped and noticed.
+
+    Raises
+    ------
+    FormatError
+        If there is no such dataset (the message says how to get it), its format is unknown, or a file is invalid.
+    ConfigError
+        If there is no image in the split, or the reader has no such option.
+    ScaleError
+        If `mpp` is not between 0.001 and 100.
+
+    Examples
+    --------
+    >>> data = read_dataset(catalog.CATALOG / "demo")
+    >>> data.classes
+    ('blast', 'wbc', 'rbc', 'platelet')
+    >>> test = read_dataset("bccd", split="test")  # doctest: +SKIP
+    """
+    path, defaults = find_dataset(name_or_path)
+    if format == "auto" and "format" in defaults:
+        format = defaults.pop("format")
+    defaults.pop("format", None)
+    given = {**defaults, **options, "class_map": class_map, "images": None if images is None else Path(images)}
+    scale = None if mpp is None else check_mpp(mpp)
+    if scale is not None and "mpp" in registry.options_of(path, format):
+        given["mpp"] = scale
+    dataset = registry.read(path, format, **given)
+    if scale is not None:
+        dataset = replace(dataset, samples=tuple(replace(sample, mpp=scale) for sample in dataset))
+    if corrections is not None:
+        from blastdet.datasets.apply_corrections import apply_corrections
+
+        dataset = apply_corrections(dataset, Path(corrections))
+    return select_split(dataset, split)
+
+
+def find_dataset(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Folder or file of a dataset, and the catalog's ``format`` and reader options if it was named.
+
+    Raises
+    ------
+    FormatError
+        If there is neither such a path nor an installed dataset of that name.
+    """
+    path = Path(name_or_path)
+    name = str(name_or_path)
+    if path.exists() or path.name != name or not (catalog.CATALOG / f"{name}.yaml").is_file():
+        return path, {}
+    folder = data_dir() / name
+    if not folder.exists():
+        raise FormatError(missing(folder))
+    entry = catalog.load(name)
+    return folder, {**entry.options, **({"format": entry.reader} if entry.reader else {})}
+
+
+def select_split(dataset: Dataset, split: str | None) -> Dataset:
+    """Images of one split; ``None`` or ``"all"``: all images.
+
+    Raises
+    ------
+    ConfigError
+        If no image is in that split. Lists the splits that exist.
+    """
+    part = dataset if split in (None, "all") else dataset.with_split(str(split))
+    if not len(part):
+        known = ", ".join(sorted({sample.split for sample in dataset if sample.split})) or "none"
+        raise ConfigError(f"{dataset.root}: no image in split {split!r}. Splits in this dataset: {known} (or all)")
+    return part
