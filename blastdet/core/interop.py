@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from blastdet.core.constants import CELL_CLASSES
 from blastdet.core.errors import FormatError
-from blastdet.core.extras import needed
+from blastdet.core.packages import needed
 
 if TYPE_CHECKING:
     from blastdet.core.types import WidthHeight

@@ -188,7 +188,7 @@ class Result:
         DependencyError
             If pandas is not installed.
         """
-        from blastdet.core.extras import needed
+        from blastdet.core.packages import needed
         from blastdet.datasets.formats import csv_table
         from blastdet.inference.writers import named
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.packages import versions
 from blastdet.core.types import CELL_CLASSES, Detections
-from blastdet.core.versions import versions
 from blastdet.datasets.formats import csv_table, geojson
 from blastdet.datasets.formats.coco_writer import UNSURE, categories, to_annotations
 from blastdet.imaging import drawing

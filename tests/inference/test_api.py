@@ -173,7 +173,7 @@ def test_options_are_parsed_once():
 
 
 def test_a_missing_package_says_how_to_install_it():
-    from blastdet.core.extras import needed
+    from blastdet.core.packages import needed
 
     with pytest.raises(DependencyError, match=r"pip install 'blastdet\[notebook\]'"):
         needed("no_such_module", "notebook")

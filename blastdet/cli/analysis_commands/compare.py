@@ -43,7 +43,7 @@ def command(a: str, b: str, **options: Any) -> None:
     Exit codes: 0 done, 2 bad input. Research use only.
     """
     from blastdet.cli.analysis_commands.evaluate import READING, run_models
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
 
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.datasets.convert import check_no_file

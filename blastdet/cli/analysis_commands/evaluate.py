@@ -56,7 +56,7 @@ def command(places: tuple[Path, ...], out: Path, max_dets: int, **options: Any) 
     Exit codes: 0 done, 2 bad input. Research use only.
     """
     from blastdet.core.errors import ConfigError
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
 
     for name in ("detections", "images", "other", "corrections"):
         if len(places) > 1 and options[name]:

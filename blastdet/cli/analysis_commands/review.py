@@ -67,7 +67,7 @@ def command(context: click.Context, /, **options: Any) -> None:
         _refuse_options_before(context)
         return
     from blastdet.core.errors import ConfigError
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
 
     if options["data"] is None:
         raise ConfigError("--data: expected a dataset, got none")

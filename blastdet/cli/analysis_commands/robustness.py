@@ -42,7 +42,7 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
     """
     from blastdet.cli._progress import file_reporter
     from blastdet.core.errors import ConfigError
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
     from blastdet.datasets.convert import check_folder
     from blastdet.datasets.formats.files import check_replaced
 

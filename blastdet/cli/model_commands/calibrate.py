@@ -33,7 +33,7 @@ def command(run: Path, folds: tuple[Path, ...], out: Path | None) -> None:
 
     Exit codes: 0 calibrated, 2 bad input: a missing fold, another configuration, an --out that exists.
     """
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
 
     require("train", "torch", "sklearn")
     from blastdet.training.entry_points import calibrate

@@ -31,7 +31,7 @@ def command(run: Path, to: str, precision: str) -> None:
 
     Exit codes: 0 exported, 2 bad input, a missing package, an export that differs from torch.
     """
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
 
     require("train", "torch", "ultralytics", "onnx")
     if to == "openvino":

@@ -48,7 +48,7 @@ def command(
 
     Exit codes: 0 trained, 2 bad configuration, missing data, a loss that is not finite.
     """
-    from blastdet.core.extras import require
+    from blastdet.core.packages import require
 
     require("train", "torch", "ultralytics", "tensorboard", "albumentations")
     from blastdet.cli._progress import training_reporter

@@ -16,7 +16,7 @@ from blastdet import __version__
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, Training
-from blastdet.core.versions import versions
+from blastdet.core.packages import versions
 from blastdet.training.config import LoopConfig
 from blastdet.training.loop import engine
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from blastdet.core.versions import versions
+from blastdet.core.packages import versions
 
 
 @pytest.fixture
