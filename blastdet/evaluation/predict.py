@@ -12,8 +12,8 @@ import numpy as np
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.coco_results import read_results
+from blastdet.datasets.reading import read_dataset
 from blastdet.inference.model import Model, Options, load
 
 Mpp = Scale | Literal["auto", "data"] | None
@@ -86,9 +86,8 @@ def read_datasets(
     BlastdetError
         If the dataset or the corrections cannot be read, or the split is empty.
     """
-    whole = registry.read(data, format, other=other, images=images)
-    if isinstance(mpp, tuple):
-        whole = replace(whole, samples=tuple(replace(sample, mpp=mpp) for sample in whole))
+    scale = mpp if isinstance(mpp, tuple) else None
+    whole = read_dataset(data, format=format, other=other, images=images, mpp=scale)
     parts = [only_split(whole, split, data)]
     if corrections is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
