@@ -1,8 +1,8 @@
 """µm per pixel from the red cells in the image.
 
 A red cell is about 7.5 µm wide, so the size of the dominant population of round, moderately dense cells without a
-nucleus gives the scale of each axis. Micro- or macrocytosis biases every µm by as much. How such cells are found is
-in `discs`.
+nucleus gives the scale of each axis. Micro- or macrocytosis biases the scale by the same factor. `red_cells` finds the
+cells.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from blastdet.core.types import RGB, Scale
 from blastdet.segmentation.red_cells import EllipseFits, Floats, density_plane, find_ellipses, no_ellipses
 
 MARGIN = 1.08
-"""People draw a box outside the foot of the edge; the rays of `discs` stop half way down it."""
+"""People draw a box outside the foot of the edge; the rays of `red_cells` stop half way down it."""
 
 _SIDE = 800  # longest side that is worked on
 
@@ -30,24 +30,24 @@ _FEWEST = 2
 
 @dataclass(frozen=True, eq=False)
 class MppEstimate:
-    """What the red cells of an image tell about its scale.
+    """Scale of an image as estimated from its red cells.
 
     Parameters
     ----------
     mpp : (float, float) or None
-        µm per pixel along x and y; ``None`` where the image does not tell.
+        µm per pixel along x and y; ``None`` if it cannot be estimated.
     n_cells : int
         Red cells used.
     diameter_px : (float, float) or None
         Median width and height of a red cell, in pixels of the image.
     aspect : float
-        Height over width of the average red cell; 1 where no squeeze is claimed.
+        Height over width of the average red cell; 1 unless the image is squeezed.
     squeezed : bool
         Whether the image was stretched along one axis by more than 10 %.
     confidence : float
         From 0 to 1: a tenth for each cell used.
     reason : str
-        One line: why it could, or could not, tell.
+        One line: what the estimate rests on, or why there is none.
     boxes_xyxy : float32 (n_cells, 4)
         The red cells used, in pixels of the image.
     """
@@ -71,7 +71,7 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
 
     Returns
     -------
-    Measurement
+    MppEstimate
         With ``mpp=None`` and a reason where there are too few red cells or they do not agree.
     """
     height, width = rgb.shape[:2]
@@ -90,9 +90,9 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
     return _report(found, to_full) if len(found) >= _FEWEST else _unknown(reason)
 
 
-def _coverage(discs: EllipseFits, rgb: RGB) -> float:
+def _coverage(fits: EllipseFits, rgb: RGB) -> float:
     """Part of an image that the red cells found explain, weighted by how well they show."""
-    return float((discs.quality * discs.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
+    return float((fits.quality * fits.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
 
 
 def _search(rgb: RGB) -> tuple[EllipseFits, str]:
@@ -131,8 +131,8 @@ def _report(found: EllipseFits, to_full: Floats) -> MppEstimate:
     )
 
 
-def _plausible(discs: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
-    """Without discs inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
+def _plausible(fits: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
+    """Without fits inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
 
     The thickest nucleus of an image measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
     """
@@ -140,22 +140,22 @@ def _plausible(discs: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
     whole = cv2.drawContours(np.zeros(nuclei.shape, np.uint8), contours, -1, 1, cv2.FILLED)
     thickness = 2 * float(cv2.distanceTransform(whole, cv2.DIST_L2, 5).max())
     if thickness < 8:
-        return discs
+        return fits
     away = cv2.distanceTransform(1 - whole, cv2.DIST_L2, 5)
-    columns, rows = np.clip(np.rint(discs.centre).astype(int), 0, np.array(nuclei.shape[::-1]) - 1).T
+    columns, rows = np.clip(np.rint(fits.centre).astype(int), 0, np.array(nuclei.shape[::-1]) - 1).T
     outside = away[rows, columns] > _CYTOPLASM * thickness
-    return discs[outside & (discs.diameter > 0.4 * thickness) & (discs.diameter < 2.5 * thickness)]
+    return fits[outside & (fits.diameter > 0.4 * thickness) & (fits.diameter < 2.5 * thickness)]
 
 
-def _population(discs: EllipseFits) -> EllipseFits:
-    """The discs of the size that most of the film shows."""
-    whole = discs.visible >= 0.9
+def _population(fits: EllipseFits) -> EllipseFits:
+    """The fits of the most common size."""
+    whole = fits.visible >= 0.9
     if whole.sum() >= _WHOLE:
-        discs = discs[whole]
-    if not len(discs):
-        return discs
-    size = np.log(discs.diameter)
-    weight = discs.quality * discs.diameter * discs.visible
+        fits = fits[whole]
+    if not len(fits):
+        return fits
+    size = np.log(fits.diameter)
+    weight = fits.quality * fits.diameter * fits.visible
     kernel = np.exp(-0.5 * ((size[:, None] - size[None]) / 0.15) ** 2)
     mode = size[int((kernel @ weight).argmax())]
-    return discs[np.abs(size - mode) < np.log(1.35)]
+    return fits[np.abs(size - mode) < np.log(1.35)]

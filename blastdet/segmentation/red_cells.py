@@ -1,8 +1,8 @@
-"""Round things of the density of a red cell: where they are and how large.
+"""Position and size of red cells, by fitting ellipses.
 
-The image becomes one plane of optical density, 0 on the empty film and 1 in a red cell, so that the stain does not
-matter. A ring filter (mean just inside a circle minus mean just outside) finds discs at every scale, also where cells
-touch or overlap; rays from each centre find its edge, and an ellipse through the edge gives width and height.
+The image is reduced to one plane of optical density, 0 in the empty background and 1 in a red cell, so that the stain
+does not matter. A ring filter (mean just inside a circle minus mean just outside) finds candidates at every scale, also
+where cells touch or overlap. Rays from each centre find its edge; an ellipse through the edge gives width and height.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BEYOND = 4  # pixels past the border, at the filter's scale, where the middle o
 
 # Chosen on BCCD train and on middle pieces of PBC images; densities are parts of a typical red cell's.
 _LEVEL = 35  # percentile of what is stained that counts as a red cell: overlaps and cytoplasm are darker
-_BIMODAL = 0.655  # share of variance between film and cells, below which there is only noise
+_BIMODAL = 0.655  # share of variance between background and cells, below which there is only noise
 _RESPONSE = 0.15  # of the ring filter
 _FAINTEST = 0.15  # fall of density at an edge
 _FILL = 0.25  # density just inside an edge
@@ -67,7 +67,7 @@ def no_ellipses() -> EllipseFits:
 
 
 def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
-    """Density between the film (0) and a red cell (1), and where the nuclei are."""
+    """Density between the background (0) and a red cell (1), and where the nuclei are."""
     density = absorbance(cv2.GaussianBlur(rgb, (0, 0), 0.7)).mean(axis=2)
     nuclei = nucleus_mask(rgb)
     grown = cv2.dilate(nuclei.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
@@ -79,14 +79,14 @@ def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
     if not dense.size or explained < _BIMODAL:
         return None, nuclei
     level = float(np.percentile(dense, _LEVEL))
-    film = float(np.median(rest[rest <= cut]))
-    if level - film < 0.04:
+    background = float(np.median(rest[rest <= cut]))
+    if level - background < 0.04:
         return None, nuclei
-    return np.asarray(np.clip((density - film) / (level - film), -0.2, 1.1), np.float32), nuclei
+    return np.asarray(np.clip((density - background) / (level - background), -0.2, 1.1), np.float32), nuclei
 
 
 def _two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Otsu's cut, and the share of variance it explains: 0.64 for one bell curve, above for film and cells."""
+    """Otsu's cut, and the share of variance it explains: 0.64 for one bell curve, above for background and cells."""
     low, high = np.percentile(values, [1, 99])
     scaled = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     cut, _ = cv2.threshold(scaled.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -111,12 +111,12 @@ def find_ellipses(plane: Image32, nuclei: NDArray[np.bool_]) -> EllipseFits:
 
 
 def _window(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseFits:
-    """The discs of one scale in the middle of the plane."""
+    """The fits of one scale in the middle of the plane."""
     side = int(np.ceil(_WINDOW / factor))
     top, left = (max((length - side) // 2, 0) for length in plane.shape)
     view = slice(top, top + side), slice(left, left + side)
-    discs = _level(plane[view], nuclei[view], factor)
-    return EllipseFits(discs.centre + np.array([left, top]), discs.half, discs.quality, discs.visible)
+    fits = _level(plane[view], nuclei[view], factor)
+    return EllipseFits(fits.centre + np.array([left, top]), fits.half, fits.quality, fits.visible)
 
 
 def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseFits:
@@ -133,15 +133,15 @@ def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseF
     nuclear = cv2.blur(cv2.resize(nuclei.astype(np.float32), size, interpolation=cv2.INTER_AREA), (11, 11))
     clean = nuclear[np.clip(ys, 0, size[1] - 1), np.clip(xs, 0, size[0] - 1)] < 0.15
     ratio = np.array([plane.shape[1] / size[0], plane.shape[0] / size[1]])
-    discs, kept = fit_ellipses(scaled, np.stack([xs[clean], ys[clean]], axis=1).astype(np.float64))
-    discs = discs[kept]
-    return EllipseFits((discs.centre + 0.5) * ratio, discs.half * ratio, discs.quality, discs.visible)
+    fits, kept = fit_ellipses(scaled, np.stack([xs[clean], ys[clean]], axis=1).astype(np.float64))
+    fits = fits[kept]
+    return EllipseFits((fits.centre + 0.5) * ratio, fits.half * ratio, fits.quality, fits.visible)
 
 
 def _rings() -> tuple[Image32, Image32]:
     """Soft rings just inside (0.72–0.98) and just outside (1.02–1.28) the radius."""
-    above_threshold = int(np.ceil(1.3 * RADIUS))
-    y, x = np.mgrid[-above_threshold : above_threshold + 1, -above_threshold : above_threshold + 1].astype(np.float32)
+    far = int(np.ceil(1.3 * RADIUS))
+    y, x = np.mgrid[-far : far + 1, -far : far + 1].astype(np.float32)
     rho = np.hypot(x, y)
     soft = [
         np.clip(rho - low * RADIUS + 0.5, 0, 1) * np.clip(high * RADIUS - rho + 0.5, 0, 1)
@@ -171,16 +171,16 @@ def fit_ellipses(scaled: Image32, centres: Floats) -> tuple[EllipseFits, NDArray
     Parameters
     ----------
     scaled : float32 (h, w)
-        Density between film and red cell, at a scale that gives a red cell about `RADIUS`.
+        Density between background and red cell, at a scale that gives a red cell about `RADIUS`.
     centres : float64 (n, 2)
         Where to look, in pixels of `scaled`.
 
     Returns
     -------
-    Discs
+    EllipseFits
         One for each centre, in its order.
     bool (n,)
-        Which of them are discs indeed.
+        Which of them are red cells.
     """
     if not len(centres):
         return no_ellipses(), np.zeros(0, bool)
@@ -215,9 +215,9 @@ def _inside(scaled: Image32, points: Floats) -> NDArray[np.bool_]:
 
 def _edges(scaled: Image32, centres: Floats, unit: Floats) -> tuple[Floats, Floats, Floats]:
     """Radius (n, rays) of the strongest fall of density along each ray, how strong it is, and the density before it."""
-    above_threshold = RADIUS * _STEPS
-    x = (centres[:, 0, None, None] + unit[:, 0, None] * above_threshold).astype(np.float32)
-    y = (centres[:, 1, None, None] + unit[:, 1, None] * above_threshold).astype(np.float32)
+    along = RADIUS * _STEPS
+    x = (centres[:, 0, None, None] + unit[:, 0, None] * along).astype(np.float32)
+    y = (centres[:, 1, None, None] + unit[:, 1, None] * along).astype(np.float32)
     n = len(centres)
     flat = x.reshape(n * _RAYS, -1), y.reshape(n * _RAYS, -1)
     values = np.concatenate(
@@ -284,15 +284,15 @@ def _ellipses(points: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, 
     return np.nan_to_num(centre), half, inlier
 
 
-def _distinct(discs: EllipseFits) -> EllipseFits:
+def _distinct(fits: EllipseFits) -> EllipseFits:
     """One disc a cell: the best of those whose centres lie within half a radius."""
-    order = np.argsort(-discs.quality, kind="stable")[:3000]
-    discs = discs[order]
-    radius = discs.diameter / 2
-    alive = np.ones(len(discs), bool)
-    for i in range(len(discs)):
+    order = np.argsort(-fits.quality, kind="stable")[:3000]
+    fits = fits[order]
+    radius = fits.diameter / 2
+    alive = np.ones(len(fits), bool)
+    for i in range(len(fits)):
         if alive[i]:
-            gap = np.hypot(*(discs.centre[i + 1 :] - discs.centre[i]).T)
+            gap = np.hypot(*(fits.centre[i + 1 :] - fits.centre[i]).T)
             alive[i + 1 :] &= gap > 0.6 * np.maximum(radius[i], radius[i + 1 :])
             alive[i + 1 :] &= (gap > 0.9 * radius[i]) | (radius[i + 1 :] > 0.7 * radius[i])  # the rim of this one
-    return discs[alive]
+    return fits[alive]

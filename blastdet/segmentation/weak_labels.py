@@ -1,4 +1,4 @@
-"""Weak truth: what classical segmentation can and cannot tell about images that nobody boxed.
+"""Weak labels: boxes from classical segmentation for images without annotated boxes.
 
 Cells that stand out clearly become boxes; whatever is doubtful (clumps, smudges, cut cells, debris) becomes a region
 where nothing is known; the rest is background. So a dataset without boxes teaches what its background looks like,
@@ -25,11 +25,11 @@ _MARGIN_UM = 1.0  # around doubtful regions
 
 
 def weak_truth(sample: Sample, what: Weak, unknown_xyxy: NDArray[np.float32]) -> Sample:
-    """The smear with truth from `segment.segment_cells`, class wbc.
+    """The sample with truth from `nuclei.segment_cells`, class wbc.
 
     Parameters
     ----------
-    smear : Smear
+    sample : Sample
         With a scale.
     what : {"boxes", "background"}
         ``boxes``: clear cells are truth. ``background``: they too are left unknown, and only the rest is used; for

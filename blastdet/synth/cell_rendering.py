@@ -34,7 +34,7 @@ MAX_REACH_UM = 22.0
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing on the film: kind, type, centre and radius in µm, and the seed of its looks."""
+    """One object on the smear: kind, type, centre and radius in µm, and the seed of its appearance."""
 
     kind: int
     cell_type: str
@@ -110,8 +110,8 @@ def _power_bump(t: Array, power: float) -> Array:
     return np.asarray(np.exp(-np.power(t, np.float32(power))), np.float32)
 
 
-def above_threshold(cell: Cell) -> float:
-    """How far (µm) a cell with its halo may reach from its centre; never over `MAX_REACH_UM`."""
+def reach(cell: Cell) -> float:
+    """Largest distance (µm) of a cell with its halo from its centre; at most `MAX_REACH_UM`."""
     return min(cell.radius * (2.1 if cell.kind == SMUDGE else 1.5) + 1.2, MAX_REACH_UM)
 
 
@@ -132,7 +132,7 @@ def draw(cell: Cell, stain: Stain, mpp: Scale) -> Patch:
     """
     fine = max(1, int(np.ceil(max(mpp) / _COARSEST_MPP)))
     step = (mpp[0] / fine, mpp[1] / fine)
-    far = above_threshold(cell)
+    far = reach(cell)
     left, top = (int(np.floor((c - far) / m)) for c, m in zip((cell.x, cell.y), mpp, strict=True))
     width, height = (int(np.ceil(2 * far / m)) + 1 for m in mpp)
     u = (left * mpp[0] - cell.x + (np.arange(width * fine) + 0.5) * step[0]).astype(np.float32)[None, :]
@@ -264,7 +264,7 @@ def _nucleus(grid: _Grid, cell: Cell, kind: WhiteKind) -> tuple[Array, Array]:
 def _lobes(rng: np.random.Generator, form: str, r: float, size: float) -> list[tuple[float, float, float]]:
     """Discs ``(x, y, radius)`` whose union is a segmented, band or kidney-shaped nucleus."""
     turn = rng.uniform(0, 2 * np.pi)
-    n, above_threshold, span, thread = {
+    n, radius, span, thread = {
         "lobes": (int(rng.integers(3, 6)), 0.46, rng.uniform(3.6, 5.0), 0.12),
         "two": (2, 0.44, rng.uniform(1.9, 2.6), 0.2),
         "band": (9, 0.48, rng.uniform(3.2, 4.3), 0.0),
@@ -274,12 +274,12 @@ def _lobes(rng: np.random.Generator, form: str, r: float, size: float) -> list[t
     radii = size * (rng.uniform(0.78, 1.1, n) if thread else rng.uniform(0.94, 1.04, n))
     if form == "lobes":
         radii *= (4 / n) ** 0.4
-    far = np.full(n, above_threshold * r) * (rng.uniform(0.8, 1.12, n) if thread else 1)
+    far = np.full(n, radius * r) * (rng.uniform(0.8, 1.12, n) if thread else 1)
     x, y = far * np.cos(angles), far * np.sin(angles)
     discs = list(zip(x, y, radii, strict=True))
     for i in range(n - 1 if thread else 0):  # the threads between lobes
-        for share in (0.3, 0.5, 0.7):
-            discs.append((x[i] + share * (x[i + 1] - x[i]), y[i] + share * (y[i + 1] - y[i]), thread * r))
+        for part in (0.3, 0.5, 0.7):
+            discs.append((x[i] + part * (x[i + 1] - x[i]), y[i] + part * (y[i + 1] - y[i]), thread * r))
     return [(float(a), float(b), float(c)) for a, b, c in discs]
 
 

@@ -98,8 +98,8 @@ def render(config: SynthConfig, seed: int) -> tuple[RGB, Detections]:
     """
     w, h = config.size_wh
     image = np.empty((h, w, 3), np.uint8)
-    film, truth = Scene(config, seed), _Truth(config.size_wh)
-    for x, y, part in _parts(film, truth, _STEP, config.jpeg_quality):
+    scene, truth = Scene(config, seed), _Truth(config.size_wh)
+    for x, y, part in _parts(scene, truth, _STEP, config.jpeg_quality):
         image[y : y + part.shape[0], x : x + part.shape[1]] = part
     return image, truth.detections()
 
@@ -130,12 +130,12 @@ def render_tiff(path: Path, size_wh: WidthHeight, config: SynthConfig, seed: int
         If the file cannot be written.
     """
     config = configure(**(config.model_dump() | {"size_wh": size_wh}))
-    film, truth = Scene(config, seed), _Truth(size_wh)
+    scene, truth = Scene(config, seed), _Truth(size_wh)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with tifffile.TiffWriter(temporary, bigtiff=True) as writer:
             writer.write(
-                _tiles(film, truth),
+                _tiles(scene, truth),
                 shape=(size_wh[1], size_wh[0], 3),
                 dtype=np.uint8,
                 tile=(_TILE, _TILE),
@@ -159,11 +159,11 @@ def _compression(quality: int | None) -> dict[str, object]:
     return {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": quality}}  # stored as YCbCr 4:2:0
 
 
-def _tiles(film: Scene, truth: _Truth) -> Iterator[RGB]:
+def _tiles(scene: Scene, truth: _Truth) -> Iterator[RGB]:
     """Whole tiles in the order of the file, edges filled up with the last row and column."""
-    across = -(-film.config.size_wh[0] // _TILE)
+    across = -(-scene.config.size_wh[0] // _TILE)
     band: dict[tuple[int, int], RGB] = {}
-    for x, y, part in _parts(film, truth, _BAND, None):
+    for x, y, part in _parts(scene, truth, _BAND, None):
         for top in range(0, part.shape[0], _TILE):
             for left in range(0, part.shape[1], _TILE):
                 tile = part[top : top + _TILE, left : left + _TILE]
@@ -174,34 +174,34 @@ def _tiles(film: Scene, truth: _Truth) -> Iterator[RGB]:
             band.clear()
 
 
-def _parts(film: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | None) -> Iterator[tuple[int, int, RGB]]:
+def _parts(scene: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | None) -> Iterator[tuple[int, int, RGB]]:
     """The image in rectangles of whole tiles: ``x, y, pixels``, row by row."""
-    w, h = film.config.size_wh
+    w, h = scene.config.size_wh
     across, down = (n * _TILE for n in tiles_wh)
     for y in range(0, h, down):
         for x in range(0, w, across):
-            part = _region(film, truth, (x, y, min(x + across, w), min(y + down, h)))
+            part = _region(scene, truth, (x, y, min(x + across, w), min(y + down, h)))
             yield x, y, part if quality is None else _through_jpeg(part, quality)
 
 
-def _region(film: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
+def _region(scene: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
     """One rectangle of the image, before JPEG; its corner must lie on the tile grid."""
-    config = film.config
+    config = scene.config
     mx, my = config.mpp_xy
     sigma = (config.blur_um / mx, config.blur_um / my)
     pad = int(np.ceil(4 * max(sigma))) if max(sigma) > 0.05 else 0
     x1, y1, x2, y2 = box[0] - pad, box[1] - pad, box[2] + pad, box[3] + pad
     density = np.zeros((y2 - y1, x2 - x1, 3), np.int16)
-    for cell in film.near((x1 * mx, y1 * my, x2 * mx, y2 * my)):
-        patch = draw(cell, film.stain, (mx, my))
+    for cell in scene.near((x1 * mx, y1 * my, x2 * mx, y2 * my)):
+        patch = draw(cell, scene.stain, (mx, my))
         _paste(density, patch, (x1, y1))
         truth.add(cell, patch)
-    density += _background(film, (x1, y1, x2, y2))
+    density += _background(scene, (x1, y1, x2, y2))
     light = np.take(_transmission(), density, mode="clip")
     if pad:
         light = cv2.GaussianBlur(light, (2 * pad + 1, 2 * pad + 1), sigmaX=sigma[0], sigmaY=sigma[1])
         light = light[pad:-pad, pad:-pad]
-    return _digitise(light, config.noise, film.seed, (box[0], box[1]))
+    return _digitise(light, config.noise, scene.seed, (box[0], box[1]))
 
 
 def _paste(canvas: NDArray[np.int16], patch: Patch, origin: tuple[int, int]) -> None:
@@ -227,9 +227,9 @@ def _transmission() -> NDArray[np.uint16]:
     return np.rint(65280 * 10.0 ** (-np.arange(4 * OD_UNIT) / OD_UNIT)).astype(np.uint16)
 
 
-def _background(film: Scene, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
-    """Density of lamp, camera and the bare film: a vignette, a gradient and stained plasma, smooth over the image."""
-    config, wave = film.config, film.waves
+def _background(scene: Scene, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
+    """Density of the illumination and the empty background: a vignette, a gradient and stained plasma, all smooth."""
+    config, wave = scene.config, scene.waves
     w, h = config.size_wh
     x = np.arange(box[0], box[2], dtype=np.float64)[None, :]
     y = np.arange(box[1], box[3], dtype=np.float64)[:, None]
@@ -239,8 +239,8 @@ def _background(film: Scene, box: tuple[int, int, int, int]) -> NDArray[np.int16
     um = (x * config.mpp_xy[0], y * config.mpp_xy[1])
     plasma = 0.006 * np.sin(um[0] / 17 + wave[3]) * np.sin(um[1] / 23 + wave[4])
     plasma = plasma + 0.004 * np.sin(um[0] / 7.1 + wave[5]) * np.sin(um[1] / 8.3 + wave[0])
-    base = -np.log10(np.asarray(film.stain.background) / 255)
-    tint = film.stain.density("pale")
+    base = -np.log10(np.asarray(scene.stain.background) / 255)
+    tint = scene.stain.density("pale")
     tint = tint / max(float(np.abs(tint).max()), 1e-3)
     parts = [np.rint(OD_UNIT * (shade + plasma * tint[i] + base[i])).astype(np.int16) for i in range(3)]
     return np.stack(parts, axis=2)

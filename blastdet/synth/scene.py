@@ -1,4 +1,4 @@
-"""What is on a synthetic film: its settings, its stain, and which cell lies where. `synth` makes the image."""
+"""Contents of a synthetic smear: settings, stain, and the place of each cell. `render` draws the image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from blastdet.core.errors import ConfigError
 from blastdet.core.types import BLAST, PLATELET, RBC, WBC, Scale
-from blastdet.synth.cell_rendering import DEBRIS, MAX_REACH_UM, SMUDGE, WHITE_KINDS, WHITE_SHARES, Cell, above_threshold
+from blastdet.synth.cell_rendering import DEBRIS, MAX_REACH_UM, SMUDGE, WHITE_KINDS, WHITE_SHARES, Cell, reach
 from blastdet.synth.stains import STAINS, stain_named
 
 PALETTES: tuple[str, ...] = (*STAINS, "random")
@@ -76,7 +76,7 @@ class SynthConfig(BaseModel):
     @model_validator(mode="after")
     def _at_most_a_gigapixel(self) -> Self:
         if self.size_wh[0] * self.size_wh[1] > LARGEST_PX:
-            raise ValueError(f"size of at most {LARGEST_PX} pixels in all expected")
+            raise ValueError(f"expected at most {LARGEST_PX} pixels in all")
         return self
 
     @property
@@ -86,14 +86,14 @@ class SynthConfig(BaseModel):
 
 
 def configure(**settings: Any) -> SynthConfig:
-    """A `SynthConfig`, or a `ConfigError` of one line that names the setting and what was found."""
+    """A `SynthConfig`, or a one-line `ConfigError` that names the setting and its value."""
     try:
         return SynthConfig.model_validate(settings)
     except ValidationError as error:
         first = error.errors()[0]
         entry = ".".join(str(part) for part in first["loc"]) or "size_wh"
         found = settings.get(entry.partition(".")[0])
-        raise ConfigError(f"synth: {entry}: {first['msg']} ({found!r} found)") from error
+        raise ConfigError(f"synth: {entry}: {first['msg']} (got {found!r})") from error
 
 
 def varied(config: SynthConfig, seed: int) -> SynthConfig:
@@ -151,13 +151,13 @@ class Scene:
 
 
 def _touches(cell: Cell, box_um: tuple[float, float, float, float]) -> bool:
-    far = above_threshold(cell) + 2  # the patch ends on whole pixels, at most 1 µm wide
+    far = reach(cell) + 2  # the patch ends on whole pixels, at most 1 µm wide
     inside_x = box_um[0] - far < cell.x < box_um[2] + far
     return inside_x and box_um[1] - far < cell.y < box_um[3] + far
 
 
-class _Room:
-    """What is taken in and around one block, to test a new cell against."""
+class _Occupied:
+    """Places already taken in and around one block."""
 
     def __init__(self, taken: list[Cell]) -> None:
         self._rows = np.empty((max(64, 2 * len(taken)), 4))
@@ -196,7 +196,7 @@ def _place(
     centre = (np.asarray(at) + 0.5) * _BLOCK_UM
     crowd = 1 + 0.3 * np.sin(centre[0] / 61 + waves[0]) * np.sin(centre[1] / 53 + waves[1])
     area = _BLOCK_UM**2 / 1e6
-    room, cells = _Room(taken), list[Cell]()
+    room, cells = _Occupied(taken), list[Cell]()
     for kind, density in (
         (SMUDGE, config.smudges),
         (WBC, config.white_cells),
@@ -210,9 +210,9 @@ def _place(
 
 
 def _put(
-    config: SynthConfig, rng: np.random.Generator, at: tuple[int, int], kind: int, room: _Room, cells: list[Cell]
+    config: SynthConfig, rng: np.random.Generator, at: tuple[int, int], kind: int, room: _Occupied, cells: list[Cell]
 ) -> None:
-    """Place one cell where it fits, or give up: a full film is full."""
+    """Place one cell where it fits; give up after ten tries."""
     kind, cell_type, radius = _draw_kind(config, rng, kind)
     loose = rng.random() < (config.overlap if kind == RBC else 0.15)
     chain = kind == RBC and rng.random() < config.rouleaux

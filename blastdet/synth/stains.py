@@ -25,7 +25,7 @@ class Stain:
     halo: float = 0.05
     odd_red: float = 0.1
     dots: float = 0.02
-    lamp: float = 0.02
+    brightness: float = 0.02
 
     def density(self, name: str) -> NDArray[np.float32]:
         """Optical density of one colour above the background, (3,)."""
@@ -36,11 +36,11 @@ class Stain:
 STAINS: dict[str, Stain] = {
     "bccd": Stain(
         (197, 197, 193), (175, 149, 157), (116, 84, 194), (183, 156, 200), (146, 142, 212), (186, 112, 142),
-        (148, 138, 204), (172, 140, 210), pallor=0.8, edge=0.3, halo=0.03, odd_red=0.15, dots=0.15, lamp=0.02,
+        (148, 138, 204), (172, 140, 210), pallor=0.8, edge=0.3, halo=0.03, odd_red=0.15, dots=0.15, brightness=0.02,
     ),
     "pbc": Stain(
         (250, 225, 199), (196, 157, 160), (80, 42, 120), (217, 180, 187), (150, 139, 178), (206, 134, 150),
-        (112, 66, 138), (168, 118, 166), pallor=0.62, edge=0.10, halo=0.02, odd_red=0.12, lamp=0.01,
+        (112, 66, 138), (168, 118, 166), pallor=0.62, edge=0.10, halo=0.02, odd_red=0.12, brightness=0.01,
     ),
     "all": Stain(
         (240, 247, 249), (172, 186, 222), (140, 110, 230), (203, 200, 240), (168, 174, 236), (216, 156, 198),
@@ -48,7 +48,7 @@ STAINS: dict[str, Stain] = {
     ),
     "chula": Stain(
         (164, 173, 168), (136, 110, 120), (84, 62, 132), (150, 148, 164), (112, 120, 156), (150, 88, 110),
-        (108, 88, 146), (134, 108, 148), pallor=0.62, edge=0.25, halo=0.14, odd_red=0.22, dots=0.06, lamp=0.07,
+        (108, 88, 146), (134, 108, 148), pallor=0.62, edge=0.25, halo=0.14, odd_red=0.22, dots=0.06, brightness=0.07,
     ),
 }  # fmt: skip
 
@@ -56,7 +56,9 @@ STAINS: dict[str, Stain] = {
 def stain_named(name: str, rng: np.random.Generator, jitter: float) -> Stain:
     """A laboratory's stain as it comes out on one slide; ``"random"`` invents a laboratory."""
     stain = random_stain(rng) if name == "random" else STAINS[name]
-    background = np.asarray(stain.background) * np.exp(stain.lamp * jitter * (rng.normal(0, 1, 3) + rng.normal(0, 1)))
+    background = np.asarray(stain.background) * np.exp(
+        stain.brightness * jitter * (rng.normal(0, 1, 3) + rng.normal(0, 1))
+    )
     background = np.clip(background, 60, 254)
     strength = np.exp(rng.normal(0, 0.12 * jitter) + rng.normal(0, 0.04 * jitter, 3))
     colours = {}
@@ -68,7 +70,7 @@ def stain_named(name: str, rng: np.random.Generator, jitter: float) -> Stain:
 
 
 def random_stain(rng: np.random.Generator) -> Stain:
-    """A laboratory that does not exist: eosin, azure and grey mixed in optical density, any lamp and camera."""
+    """A laboratory that does not exist: eosin, azure and grey mixed in optical density, any brightness and camera."""
     eosin = np.array([rng.uniform(0.05, 0.35), 0.85, rng.uniform(0.3, 0.75)])
     azure = np.array([0.85, rng.uniform(0.55, 0.95), rng.uniform(0.05, 0.45)])
     grey = np.ones(3) * 0.6
