@@ -24,7 +24,12 @@ from lookalike import allidb1
 REPO = Path(__file__).resolve().parent.parent
 DOCS = REPO / "docs"
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
-EXECUTED = (REPO / "README.md", DOCS / "tutorial.md", *sorted((DOCS / "how-to").glob("*.md")))
+EXECUTED = (
+    REPO / "README.md",
+    DOCS / "tutorial.md",
+    *sorted((DOCS / "how-to").glob("*.md")),
+    DOCS / "api" / "README.md",
+)
 PAGES = sorted(
     [*REPO.glob("*.md"), *DOCS.rglob("*.md"), *(REPO / "datasets").rglob("*.md")], key=lambda page: page.as_posix()
 )
@@ -152,14 +157,73 @@ def test_guard_notes_an_attempt_even_if_it_is_swallowed(tmp_path: Path, data_dir
         _run([sys.executable, "-c", code], tmp_path, data_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
-def test_notebook_runs(notebook: Path, sandboxes: dict[Path, Path], data_dir: Path) -> None:
+def test_notebook_runs(
+    notebook: Path, sandboxes: dict[Path, Path], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLASTDET_SMALL", "1")
+    run = _run([sys.executable, str(DOCS / "run_notebook.py"), str(notebook)], sandboxes[EXECUTED[0]], data_dir)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+def test_notebooks_use_the_api_and_are_small(notebook: Path) -> None:
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    assert all(not cell["outputs"] for cell in cells if cell["cell_type"] == "code"), "clear the outputs"
-    quiet = "import os, matplotlib; matplotlib.use('Agg'); os.environ['BLASTDET_SMALL'] = '1'\n"
-    run = _run([sys.executable, "-c", quiet + code], sandboxes[EXECUTED[0]], data_dir)
-    assert run.returncode == 0, run.stderr
+    assert not re.search(r"subprocess|os\.system|CliRunner|^[!%]", code, re.MULTILINE), "use the Python API"
+    has_outputs = any(cell["outputs"] for cell in cells if cell["cell_type"] == "code")
+    assert has_outputs == (notebook.name == "first-look.ipynb"), "only first-look is stored with its outputs"
+    assert notebook.stat().st_size < 500_000
+
+
+def test_every_public_name_has_its_place_in_the_api_pages() -> None:
+    import blastdet
+
+    shown = set(
+        re.findall(r"^::: ([\w.]+)$", "\n".join(p.read_text("utf-8") for p in (DOCS / "api").glob("*.md")), re.M)
+    )
+    for name in blastdet.__all__:
+        if name != "__version__":
+            found = getattr(blastdet, name)
+            documented = {f"{found.__module__}.{found.__qualname__}", found.__module__} & shown
+            assert documented, f"blastdet.{name} is on no page in docs/api"
+    overview = (DOCS / "api" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`blastdet\.(\w+)`", overview)) == set(blastdet.__all__) - {"__version__"}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation site, built strictly: a broken link or an undocumented parameter is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    run = subprocess.run(words, cwd=REPO, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.xdist_group("site")
+def test_site_loads_nothing_from_elsewhere_and_can_be_searched(site: Path, chromium: str) -> None:
+    """Opened from the folder, without a server: every page, at the width of a phone; then a search."""
+    from playwright.sync_api import sync_playwright
+
+    asked: list[str] = []
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page.on("request", lambda request: asked.append(request.url))
+        for path in sorted(site.rglob("*.html")):
+            page.goto(path.as_uri(), wait_until="load")
+            spare = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert spare <= 0, f"{path.relative_to(site)} is wider than a phone by {spare} px"
+        page.set_viewport_size({"width": 1280, "height": 800})
+        page.goto((site / "index.html").as_uri())
+        page.fill("input[name=query]", "glossary")
+        page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
+        browser.close()
+    assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
 
 
 def matches(expected: str, output: str) -> bool:

@@ -181,7 +181,7 @@ class Result:
         return to_dict(self)
 
     def to_pandas(self) -> Any:
-        """One row per cell, as a ``pandas.DataFrame``: the columns of the CSV file.
+        """One row per cell, as a ``pandas.DataFrame``: the columns of the CSV file, unknown numbers as NaN.
 
         Raises
         ------
@@ -193,8 +193,11 @@ class Result:
         from blastdet.inference.writers import named
 
         rows = [[self.name, "", *row] for row in csv_table.rows(named(self), self.mpp)]
-        frame = needed("pandas", "notebook").DataFrame(rows, columns=list(csv_table.COLUMNS))
-        return frame.drop(columns=["split", "point_x", "point_y", "origin", "ignore"])
+        pandas = needed("pandas", "notebook")
+        frame = pandas.DataFrame(rows, columns=list(csv_table.COLUMNS))
+        frame = frame.drop(columns=["split", "point_x", "point_y", "origin", "ignore"])
+        numbers = frame.columns.drop(["image", "cell", "class", "cell_type"])
+        return frame.assign(**frame[numbers].apply(pandas.to_numeric))
 
     def to_coco(self) -> dict[str, Any]:
         """A COCO document with this image and its detections, scores included."""

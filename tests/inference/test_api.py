@@ -124,6 +124,8 @@ def test_what_a_result_turns_into_agrees(result, tmp_path):
     assert sum(result.counts.values()) == n == len(result.kinds)
     assert len(result.to_coco()["annotations"]) == len(result.candidates)
     assert result.to_pandas()["x1"].tolist() == pytest.approx(result.detections.boxes_xyxy[:, 0].tolist())
+    numbers = result.to_pandas()[["x1", "y2", "score", "width_um", "height_um", "blast_probability", "unsure"]]
+    assert all(dtype.kind in "fi" for dtype in numbers.dtypes)
     assert len(result.to_supervision()) == n and len(result.to_fiftyone().detections) == n
     files = result.save(tmp_path, ["json", "csv", "geojson", "overlay"])
     assert json.loads(files[0].read_text("utf-8")) == json.loads(json.dumps(result.to_dict()))
