@@ -77,6 +77,8 @@ def _output(output: dict[str, Any]) -> str:
         if kind in data:
             return f'<img alt="output of the cell above" src="data:{kind};base64,{"".join(data[kind]).strip()}">'
     if "text/html" in data:
-        return "<div>\n" + re.sub(r"\n\s*\n", "\n", "".join(data["text/html"])) + "\n</div>"
+        html = re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.DOTALL)
+        html = html.replace(' border="1" class="dataframe"', "")  # pandas; the theme's own look fits both modes
+        return "<div>\n" + re.sub(r"\n\s*\n", "\n", html) + "\n</div>"
     text = "".join(output.get("text", data.get("text/plain", "")))
     return f"```text\n{text.rstrip()}\n```" if text else ""
