@@ -17,6 +17,7 @@ IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 NOT_IN_FAST = {"cli", "review", "training", "test_demo.py", "test_docs.py", "test_packaging.py"}
+LONG = {"training", "test_docs.py", "test_packaging.py"}
 LEFT_OUT_OF_FAST = {"slow", "realdata", "browser"}
 
 
@@ -53,12 +54,19 @@ def _chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """With several workers, tests of one file stay together, so that they share its fixtures."""
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(REPO).as_posix()))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests that need something this machine lacks, with a reason; in CI nothing is skipped."""
     if config.getoption("--fast"):
         quick = [item for item in items if not LEFT_OUT_OF_FAST & {mark.name for mark in item.iter_markers()}]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
         items[:] = quick
+    items.sort(key=lambda item: not LONG & {item.path.name, item.path.parent.name})  # the long ones first
     if IN_CI:
         return
     missing = {}

@@ -50,7 +50,7 @@ class Block:
     @property
     def name(self) -> str:
         """Page and line, as pytest shows them."""
-        return f"{self.page.name}:{self.line}"
+        return f"{self.page.relative_to(REPO).as_posix()}:{self.line}"
 
     def commands(self) -> Iterator[tuple[str, str]]:
         """Each command of a console block with the output expected (empty: any)."""
@@ -80,6 +80,7 @@ def _runnable() -> list[object]:
             runs = block.kind in ("console", "python") or block.note.startswith("file:")
             if runs and not block.note.startswith("not run"):
                 marks = [getattr(pytest.mark, name) for name in ("slow", "realdata") if name in block.note.split()]
+                marks.append(pytest.mark.xdist_group(block.page.relative_to(REPO).as_posix()))  # blocks run in order
                 found.append(pytest.param(block, marks=marks, id=block.name))
     return found
 
@@ -88,7 +89,7 @@ def _runnable() -> list[object]:
 def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     """A folder for each page, like a checkout after installation, with a look-alike of ALL-IDB1 beside it."""
     points = {"Im001_1": [(400, 400), (900, 700)], "Im002_1": [(600, 500)]}
-    folders = {page: tmp_path_factory.mktemp(page.stem) for page in EXECUTED}
+    folders = {page: tmp_path_factory.mktemp(f"{page.parent.name}-{page.stem}") for page in EXECUTED}
     for folder in folders.values():
         for name in ("datasets", "configs"):
             shutil.copytree(REPO / name, folder / name)

@@ -59,6 +59,7 @@ def test_an_overlap_of_just_so_much_stays_and_what_is_no_box_overlaps_nothing(ma
     assert sorted(boxes.suppress(odd, [0.5] * 5, 0.5)) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_few_large_boxes_cost_little(monkeypatch):
     random = np.random.default_rng(0)
     corner = random.uniform(0, 6000, (6000, 2))

@@ -372,6 +372,7 @@ def test_a_file_without_a_list_is_an_error(tmp_path: Path, text: str) -> None:
         read_corrections(tmp_path / "c.json")
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize("old", [True, False])

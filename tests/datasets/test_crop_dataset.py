@@ -271,6 +271,7 @@ def test_the_command_with_annotations_with_a_file_and_over_an_old_folder(tmp_pat
         assert [row["score"] for row in csv.DictReader(stream)] == ["0.9"]
 
 
+@pytest.mark.slow
 def test_the_command_with_a_model(tmp_path):
     picture = shutil.copy(Path(__file__).parents[2] / "datasets/demo/smear.jpg", tmp_path)
     bare = Dataset("demo", tmp_path, (Sample(Path(picture), image_size(picture)),))
@@ -305,6 +306,7 @@ def test_an_image_that_the_model_cannot_read_is_listed_and_the_others_are_proces
     assert len(read_table(tmp_path / "out")) >= 10
 
 
+@pytest.mark.slow
 def test_with_mpp_auto_images_without_an_estimate_are_listed_and_the_others_are_processed(tmp_path):
     truth = _demo(tmp_path, "empty.png")
     Image.fromarray(np.full((1200, 1600, 3), 230, np.uint8)).save(tmp_path / "demo/empty.png")

@@ -84,6 +84,7 @@ def _run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_train_finds_what_data_get_brought_to_a_clean_folder(tmp_path: Path, remote: str):
     folder = tmp_path / "clean"
     folder.mkdir()

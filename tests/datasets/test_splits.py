@@ -117,6 +117,7 @@ def grouped_sets(draw: st.DrawFn) -> Dataset:
     return Dataset("set", Path("/s"), tuple(rows))
 
 
+@pytest.mark.slow
 @given(dataset=grouped_sets(), seed=st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
 def test_grouped_never_leaks_uses_every_image_and_is_reproducible(dataset: Dataset, seed: int) -> None:

@@ -89,6 +89,7 @@ def test_ignored_and_unknown_are_left_out() -> None:
     assert matrix.tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
 def test_figures_over_matched_cells_are_those_of_scikit_learn(labels: list[tuple[int, int]]) -> None:

@@ -96,6 +96,7 @@ def evaluated(data: Path, found: Path, tmp_path_factory: pytest.TempPathFactory)
     return run("evaluate", "--data", data, "--detections", found, "--out", out), out
 
 
+@pytest.mark.slow
 def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path]) -> None:
     result, out = evaluated
     assert result.exit_code == 0, result.output
@@ -144,6 +145,7 @@ def test_an_unreadable_image_is_an_error_or_is_listed(data: Path, tmp_path: Path
     assert [len(part) for part in predictions.candidates] == [0, 3, 3, 3, 3, 3]
 
 
+@pytest.mark.slow
 def test_several_datasets_are_rows_of_one_table(data: Path, tmp_path: Path) -> None:
     """Without --weights and --detections the shipped default model runs."""
     other = tmp_path / "other"
@@ -179,6 +181,7 @@ def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> Non
     assert "Evaluation: x" in page
 
 
+@pytest.mark.slow
 def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
     perfect = tmp_path / "perfect.json"
     perfect.write_text(json.dumps(_document(registry.read(data))))
@@ -420,6 +423,7 @@ def test_look_alike_of_allidb1_without_boxes(tmp_path: Path) -> None:
     assert (test["tp"], test["tn"], test["CE"], test["false_blasts"]) == (2, None, None, 1)
 
 
+@pytest.mark.slow
 def test_corrected_labels_are_measured_beside_the_published(data: Path, found: Path, tmp_path: Path) -> None:
     dataset = registry.read(data)
     sample = next(s for s in dataset if s.path.stem == "smear0")
