@@ -1,4 +1,4 @@
-"""Output files and folders: whole or not at all, and one writer at a time."""
+"""Atomic writing of files and folders, and a lock that allows one writer at a time."""
 
 from __future__ import annotations
 
@@ -16,23 +16,37 @@ LOCK = ".lock"
 
 
 def not_written(path: Path, said: str) -> BlastdetError:
-    """The error for what a library could not write: it may not say that the disk is full."""
+    """Error for a file that a library could not write. It states the free disk space, which libraries leave out."""
     free = shutil.disk_usage(path.parent).free / 2**20
     return BlastdetError(f"{path}: cannot be written ({said[:120]}; {free:.0f} MB free on that disk)")
 
 
 def write_text(path: Path, text: str | Iterable[str]) -> Path:
-    """Write a text file, whole or piece by piece, under a temporary name, then rename it: nobody ever sees half.
+    """Write a text file atomically: under a temporary name, which is then renamed.
+
+    Parameters
+    ----------
+    path : Path
+        Missing parent folders are created.
+    text : str or iterable of str
+        The content, or pieces of it in order. Written as UTF-8, with line endings unchanged.
 
     Returns
     -------
     Path
-        `path`, its folder made where it was missing.
+        `path`.
 
     Raises
     ------
     OSError
-        If it cannot be written; what was there stays.
+        If the file cannot be written. An existing file is left unchanged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(Path(folder, "new", "a.txt"), "hello").read_text()
+    'hello'
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -40,7 +54,7 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.writelines([text] if isinstance(text, str) else text)
-        temporary.chmod(0o644)  # mkstemp makes it private
+        temporary.chmod(0o644)  # mkstemp creates it readable by the owner only
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -49,14 +63,26 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name, and its place, once all went well, and vanishes if not.
+    """Write a folder atomically: a temporary folder that replaces `out` at the end of the block.
+
+    If the block raises an exception, the temporary folder is deleted, and `out` is left unchanged. The caller must
+    check whether `out` may be replaced.
+
+    Parameters
+    ----------
+    out : Path
+
+    Yields
+    ------
+    Path
+        The temporary folder, beside `out`.
 
     Raises
     ------
     BlastdetError
-        If it cannot be written. Whether `out` may be replaced is for the caller to say.
+        If the folder cannot be written.
     """
-    out = out.resolve()  # "." has no name to build another from
+    out = out.resolve()  # "." has no name that a temporary name could be derived from
     folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")
     try:
         folder.mkdir(parents=True)
@@ -75,28 +101,39 @@ def new_folder(out: Path) -> Iterator[Path]:
 
 
 def locked(out: Path) -> IO[bytes]:
-    """Make a folder and take its lock, which the system gives back when the program ends, however it ends.
+    """Create a folder and lock it for this process. The system releases the lock when the process ends.
+
+    Parameters
+    ----------
+    out : Path
+
+    Returns
+    -------
+    binary file
+        The open lock file. Closing it releases the lock.
 
     Raises
     ------
     BlastdetError
-        If the folder cannot be written to, or another program holds its lock.
+        If the folder cannot be created or written to, or another process holds its lock.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BlastdetError(f"{out}: cannot be made a folder ({error.strerror})") from error
+        raise BlastdetError(f"{out}: cannot create the folder ({error.strerror})") from error
     try:
         lock = (out / LOCK).open("wb")
     except OSError as error:
         raise BlastdetError(f"{out}: cannot be written to ({error.strerror})") from error
     try:
         import fcntl
-    except ImportError:  # not a POSIX system: no lock
+    except ImportError:  # not a POSIX system: no locks
         return lock
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise BlastdetError(f"{out}: another run is writing there; wait for it, or choose another --out") from error
+        raise BlastdetError(
+            f"{out}: another run is writing there. Wait until it ends, or pass another --out."
+        ) from error
     return lock

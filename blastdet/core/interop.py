@@ -1,4 +1,4 @@
-"""Conversions between `Detections` and other libraries, which are imported only when they are used."""
+"""Conversions between `Detections` and other libraries, which are imported on use."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from blastdet.core.types import WidthHeight
 
 _EXTRA = ("cell_type", "blast_probability", "unsure", "ignore", "origin", "id")
-"""Optional columns that ``supervision.Detections.data`` can hold."""
+"""Optional columns that are stored in ``supervision.Detections.data``."""
 
 
 class Conversions:
-    """Base of `Detections`."""
+    """Base class of `Detections` with its conversions."""
 
     if TYPE_CHECKING:
         boxes_xyxy: NDArray[np.float32]
@@ -40,9 +40,9 @@ class Conversions:
         Parameters
         ----------
         detections : supervision.Detections
-            Classes are read from ``data["class_name"]``; without it, ``class_id`` is used as a name (``"0"``).
+            Classes are read from ``data["class_name"]``. Without it, ``class_id`` is used as a name (``"0"``).
         class_map : mapping, optional
-            Name of a class to one of `CELL_CLASSES`, for names that are not theirs.
+            Maps other class names to `CELL_CLASSES`.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Conversions:
         return cls(detections.xyxy, score=detections.confidence, label=label, **columns)
 
     def to_supervision(self) -> Any:
-        """Convert to ``supervision.Detections``; ``data`` has the class names and the optional columns.
+        """Convert to ``supervision.Detections``. ``data`` holds the class names and the optional columns.
 
         Examples
         --------
@@ -85,13 +85,13 @@ class Conversions:
 
     @classmethod
     def from_ultralytics(cls, result: Any, class_map: Mapping[str, str] | None = None) -> Self:
-        """Convert one ``ultralytics`` result, as ``model(image)[0]``.
+        """Convert one Ultralytics result, such as ``model(image)[0]``.
 
         Parameters
         ----------
         result : ultralytics.engine.results.Results
         class_map : mapping, optional
-            Name of a class to one of `CELL_CLASSES`, for names that are not theirs.
+            Maps other class names to `CELL_CLASSES`.
 
         Raises
         ------
@@ -127,12 +127,12 @@ class Conversions:
         categories : sequence of dict
             With ``id`` and ``name``.
         class_map : mapping, optional
-            Name of a category to one of `CELL_CLASSES`, for names that are not theirs.
+            Maps other category names to `CELL_CLASSES`.
 
         Raises
         ------
         FormatError
-            If an annotation is faulty, or categories are unknown; the message lists them.
+            If an annotation is invalid, or categories are unknown; the message lists them.
 
         Examples
         --------
@@ -159,6 +159,15 @@ class Conversions:
 
     def to_coco(self, image_id: int = 1) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Convert to COCO annotations and categories.
+
+        Parameters
+        ----------
+        image_id : int
+
+        Returns
+        -------
+        annotations, categories : list of dict
+            Category ids are indices into `CELL_CLASSES` plus 1.
 
         Examples
         --------
@@ -195,7 +204,7 @@ class Conversions:
         class_map: Mapping[str, str] | None = None,
         field: str | None = None,
     ) -> Self:
-        """Convert ``fiftyone.Detections``, or those of a sample.
+        """Convert ``fiftyone.Detections``, or the detections of a FiftyOne sample.
 
         Parameters
         ----------
@@ -203,9 +212,9 @@ class Conversions:
         size_wh : (int, int), optional
             Size of the image in pixels; not needed for a sample with metadata.
         class_map : mapping, optional
-            Label to one of `CELL_CLASSES`, for labels that are not theirs.
+            Maps other labels to `CELL_CLASSES`.
         field : str, optional
-            Field of the sample, if it has several fields of detections.
+            Field of the sample. Required if it has several fields of detections.
 
         Raises
         ------
@@ -255,15 +264,15 @@ class Conversions:
 
 
 def labels_of(names: Iterable[str], class_map: Mapping[str, str] | None = None) -> NDArray[np.int64]:
-    """Class names as labels.
+    """Convert class names to labels.
 
     Parameters
     ----------
     names : iterable of str
-        Exact names of `class_map`, or names of `CELL_CLASSES` in any case, singular or plural (``"WBC"``,
+        Keys of `class_map`, or names of `CELL_CLASSES` in upper or lower case, singular or plural (``"WBC"``,
         ``"Platelets"``).
     class_map : mapping, optional
-        Name to one of `CELL_CLASSES`.
+        Maps other names to `CELL_CLASSES`.
 
     Returns
     -------
@@ -273,7 +282,12 @@ def labels_of(names: Iterable[str], class_map: Mapping[str, str] | None = None) 
     Raises
     ------
     FormatError
-        If names are unknown; the message lists all of them with their number.
+        If names are unknown; the message lists all of them with their counts.
+
+    Examples
+    --------
+    >>> labels_of(["WBC", "Platelets", "Leukocyte"], {"Leukocyte": "wbc"}).tolist()
+    [1, 3, 1]
     """
     given = dict(class_map or {})
     if wrong := sorted({name for name in given.values() if name not in CELL_CLASSES}):
@@ -289,7 +303,7 @@ def labels_of(names: Iterable[str], class_map: Mapping[str, str] | None = None) 
 
 
 def _of_sample(sample: Any, field: str | None, size_wh: WidthHeight | None) -> tuple[Any, WidthHeight | None]:
-    """The detections of a FiftyOne sample, and the size of its image."""
+    """Detections of a FiftyOne sample, and the size of its image."""
     names = [name for name in sample.field_names if type(sample[name]).__name__ == "Detections"]
     if field is None and len(names) != 1:
         raise FormatError(f"FiftyOne: expected one field of detections, got {', '.join(names) or 'none'}. Pass field")

@@ -1,7 +1,7 @@
-"""The card beside a model: what it is, how to feed it, how good it is, where it comes from.
+"""Model cards: input, thresholds, training data and metrics of a model, stored as ``card.json`` in its weights folder.
 
-A weights folder is ``card.json`` and the files it names, each with its sha256. The card is written by the tool at
-export; a file that does not match its sha256 is refused, never replaced by another model.
+A weights folder holds ``card.json`` and the files that it lists, each with its SHA-256. The card is written when the
+model is exported. A file that does not match its SHA-256 raises an error; no other model is loaded instead.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class _Frozen(BaseModel):
 
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-_STEEP = 700.0  # exp of more is no float
+_STEEP = 700.0  # exp of a larger number overflows
 
 
 class InputSpec(_Frozen):
-    """How pixels go into the model: ``(pixel / 255 - mean) / std``."""
+    """Preprocessing: pixels are normalized as ``(pixel / 255 - mean) / std``."""
 
     wh: tuple[int, int] = Field(description="largest tile, in pixels at the card's µm/px")
     stride: int = Field(default=32, gt=0, description="width and height are padded to a multiple of this")
@@ -42,14 +42,15 @@ class InputSpec(_Frozen):
     mean: tuple[_Finite, _Finite, _Finite] = (0.0, 0.0, 0.0)
     std: tuple[_Finite, _Finite, _Finite] = (1.0, 1.0, 1.0)
     colour: Literal["as it is", "canonical"] = Field(
-        default="as it is", description="canonical: film and red cells brought to fixed colours first"
+        default="as it is",
+        description="canonical: the stain is normalized to fixed colours first",
     )
     low_pass: float = Field(
         default=0,
         ge=0,
         le=10,
         allow_inf_nan=False,
-        description="sigma in pixels of the Gaussian that evens sharpness out",
+        description="sigma in pixels of the Gaussian blur that equalizes sharpness; 0: none",
     )
     layout: Literal["NCHW"] = "NCHW"
     dtype: Literal["float32"] = "float32"
@@ -64,12 +65,14 @@ class Threshold(_Frozen):
 
 
 class RejectionRule(_Frozen):
-    """Where a classifier's answer is not to be relied on."""
+    """Which predictions of a classifier are reported as uncertain."""
 
-    low: float = Field(ge=0, le=1, description="blast probabilities from here on, and below `high`, are unsure")
+    low: float = Field(ge=0, le=1, description="cells with a blast probability from here to below `high` are uncertain")
     high: float = Field(ge=0, le=1)
     distance: float = Field(
-        gt=0, allow_inf_nan=False, description="cells farther than this from all that was learnt are unsure"
+        gt=0,
+        allow_inf_nan=False,
+        description="cells farther than this from the training data are uncertain",
     )
     chosen_on: str
     criterion: str
@@ -77,19 +80,37 @@ class RejectionRule(_Frozen):
     @model_validator(mode="after")
     def _a_band(self) -> RejectionRule:
         if self.low > self.high:
-            raise ValueError(f"unsure from {self.low} to {self.high}: no band")
+            raise ValueError(f"expected low <= high, got {self.low} and {self.high}")
         return self
 
     def covers(self, blast: ArrayLike, distance: ArrayLike) -> NDArray[np.bool_]:
-        """Which cells, by their blast probability and distance (n,), are unsure; bool (n,)."""
+        """Mark the uncertain cells.
+
+        Parameters
+        ----------
+        blast : (n,)
+            Blast probability of each cell.
+        distance : (n,)
+            Distance of each cell from the training data.
+
+        Returns
+        -------
+        bool (n,)
+
+        Examples
+        --------
+        >>> rule = RejectionRule(low=0.4, high=0.6, distance=2.0, chosen_on="val", criterion="fixed")
+        >>> rule.covers([0.1, 0.5, 0.9], [1.0, 1.0, 3.0]).tolist()
+        [False, True, True]
+        """
         given = np.asarray(blast)
         return ((given >= self.low) & (given < self.high)) | (np.asarray(distance) > self.distance)
 
 
 class Calibration(_Frozen):
-    """What turns a model's blast probability into that of stains it never saw: on the logit, slope and offset.
+    """Platt scaling of the blast probability for unseen stains: a slope and an offset on the logit.
 
-    Source: J. Platt, "Probabilistic outputs for support vector machines", 1999; fitted to out-of-fold answers.
+    Fitted to out-of-fold predictions. Source: J. Platt, "Probabilistic outputs for support vector machines", 1999.
     """
 
     slope: float = Field(gt=0, le=1e6, allow_inf_nan=False)
@@ -97,14 +118,29 @@ class Calibration(_Frozen):
     chosen_on: str
 
     def apply(self, probability: ArrayLike) -> NDArray[np.float64]:
-        """Blast probabilities as the model gives them, to blast probabilities."""
+        """Calibrate blast probabilities.
+
+        Parameters
+        ----------
+        probability : array of float
+            Blast probabilities as the model outputs them.
+
+        Returns
+        -------
+        float64, same shape
+
+        Examples
+        --------
+        >>> Calibration(slope=1.0, offset=0.0, chosen_on="val").apply([0.25]).round(3).tolist()
+        [0.25]
+        """
         given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
         logit = np.clip(self.slope * np.log(given / (1 - given)) + self.offset, -_STEEP, _STEEP)
         return np.asarray(1 / (1 + np.exp(-logit)))
 
 
 class ValidationCounts(_Frozen):
-    """How the cells of one cluster fared with a model whose training never saw it."""
+    """Out-of-fold counts of one cluster: results of a model that was trained without it."""
 
     blasts: int = Field(ge=0, le=10**12)
     blasts_called: int = Field(ge=0, description="blasts at or above the operating threshold")
@@ -114,23 +150,26 @@ class ValidationCounts(_Frozen):
     @model_validator(mode="after")
     def _parts_of_a_whole(self) -> ValidationCounts:
         if self.blasts_called > self.blasts or self.others_called > self.others:
-            raise ValueError("more cells called blasts than there are")
+            raise ValueError(
+                "expected blasts_called <= blasts and others_called <= others, got "
+                f"{self.blasts_called} of {self.blasts} and {self.others_called} of {self.others}"
+            )
         return self
 
 
 class DataSource(_Frozen):
-    """A dataset a model was trained on."""
+    """A dataset that a model was trained on."""
 
     name: str
     split: str
-    fingerprint: str = Field(description="sha256 over image hashes and boxes of the smears used")
+    fingerprint: str = Field(description="SHA-256 over the image hashes and the boxes of the samples used")
     licence: str
     n_images: int = 0
-    notes: tuple[str, ...] = Field(default=(), description="what a review changed")
+    notes: tuple[str, ...] = Field(default=(), description="what was changed in a review")
 
 
 class Training(_Frozen):
-    """How to train the same model again."""
+    """Everything needed to repeat the training."""
 
     config: dict[str, Any]
     seed: int
@@ -142,7 +181,7 @@ class Training(_Frozen):
 
 
 class Metric(_Frozen):
-    """One measured figure with its interval."""
+    """One metric with its confidence interval."""
 
     data: str
     split: str
@@ -165,27 +204,29 @@ class Card(_Frozen):
         default="yolo",
         description="yolo: (n, 4 + classes, anchors), cx cy w h in input px; "
         "boxes: (cells, 4 + classes) of one image, x1 y1 x2 y2 in input px; "
-        "probabilities: (n, classes), calibrated, of n crops of input wh; and distance (n,) from what was learnt",
+        "probabilities: (n, classes), calibrated, of n crops of input wh, and distance (n,) from the training data",
     )
     sees: Literal["pixels", "hand-made features"] = "pixels"
-    files: dict[str, str] = Field(description="file name: sha256")
-    mpp: float = Field(  # images are resampled to it: a finer scale than 0.01 would only exhaust memory
-        ge=0.01, lt=MPP_RANGE[1], allow_inf_nan=False, description="µm/px the model was trained at"
+    files: dict[str, str] = Field(description="file name: SHA-256")
+    mpp: float = Field(  # images are resampled to it: below 0.01 they would exhaust memory
+        ge=0.01, lt=MPP_RANGE[1], allow_inf_nan=False, description="µm/px that the model was trained at"
     )
     input: InputSpec
     thresholds: dict[str, Threshold]
     suppression_iou: float = Field(default=0.5, gt=0, le=1)
     second_stage: str | None = Field(
-        default=None, description="weights folder beside this one, or shipped model, that tells blasts from others"
+        default=None,
+        description="classifier of white cells: a weights folder beside this one, or a shipped model",
     )
     calibration: Calibration | None = Field(
-        default=None, description="of the blast probability once more, on clusters left out of training"
+        default=None, description="calibration of the blast probability on clusters left out of training"
     )
     unsure: RejectionRule | None = None
     trials: tuple[ValidationCounts, ...] = Field(
-        default=(), description="out-of-fold counts by cluster: sensitivity, specificity and how sure they are"
+        default=(),
+        description="out-of-fold counts of each cluster, for sensitivity, specificity and their intervals",
     )
-    probe: str = Field(default="", description="the shortcut probe that its crops were cut for; empty: none")
+    probe: str = Field(default="", description="negative control that the crops were cut for; empty: none")
     training: Training
     metrics: tuple[Metric, ...] = ()
     versions: dict[str, str] = {}
@@ -197,62 +238,103 @@ class Card(_Frozen):
     def _classes_are_known(self) -> Card:
         unknown = [name for name in self.classes if name not in CELL_CLASSES]
         if unknown and self.task == "detect":
-            raise ValueError(f"classes {unknown} found, some of {list(CELL_CLASSES)} expected")
+            raise ValueError(f"expected classes among {', '.join(CELL_CLASSES)}, got {', '.join(map(repr, unknown))}")
         if not self.classes or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes {list(self.classes)} found, one or more, each once, expected")
+            raise ValueError(f"expected one or more different classes, got {list(self.classes)}")
         missing = [name for name in self.classes if name not in self.thresholds]
         if missing and self.task == "detect":
-            raise ValueError(f"no threshold for {missing}")
+            raise ValueError(f"expected a threshold for every class, got none for {', '.join(missing)}")
         if idle := [name for name in self.thresholds if name not in self.classes]:
-            raise ValueError(f"thresholds for {idle}, which the model does not know")
+            raise ValueError(f"expected thresholds for the model's classes only, got {', '.join(idle)}")
         if (self.output == "probabilities") != (self.task == "classify"):
-            raise ValueError(f"output {self.output} found in a card to {self.task}")
+            expected = "probabilities" if self.task == "classify" else "yolo or boxes"
+            raise ValueError(f"output: expected {expected} for task {self.task}, got {self.output}")
         if self.calibration is not None and "blast" not in self.classes:
-            raise ValueError("calibration: of a blast probability, which the model does not give")
+            raise ValueError("calibration: expected a model with the class blast, got none")
         if self.second_stage is not None and (self.task != "detect" or "blast" in self.classes):
-            raise ValueError("second_stage: only a detector that does not know blasts has one")
-        if min(map(abs, self.input.std)) < 1e-6 or min(self.input.wh) < self.input.stride:
-            raise ValueError("input: std other than 0, and wh of a stride or more, expected")
+            raise ValueError("second_stage: expected in the card of a detector without the class blast only")
+        if min(map(abs, self.input.std)) < 1e-6:
+            raise ValueError(f"input.std: expected values other than 0, got {self.input.std}")
+        if min(self.input.wh) < self.input.stride:
+            raise ValueError(f"input.wh: expected at least the stride, {self.input.stride}, got {self.input.wh}")
         return self
 
     @property
     def labels(self) -> tuple[int, ...]:
-        """Index into `CELL_CLASSES` of each of the model's outputs."""
+        """Index into `CELL_CLASSES` of each output of the model."""
         return tuple(CELL_CLASSES.index(name) for name in self.classes)
 
 
 def shipped(folder: str) -> Path:
-    """A folder that comes with the product (``weights``, ``datasets``, ``configs``).
+    """Path of a folder that is shipped with blastdet.
 
-    In a wheel it lies inside the package, in a checkout beside it.
+    In a wheel it is inside the package, in a checkout beside it.
+
+    Parameters
+    ----------
+    folder : {"weights", "datasets", "configs"}
+
+    Returns
+    -------
+    Path
     """
     inside = Path(__file__).parents[1] / "_shipped" / folder
     return inside if inside.is_dir() else Path(__file__).parents[2] / folder
 
 
 def find_weights(name_or_dir: str | os.PathLike[str]) -> Path:
-    """Folder of a shipped model's name, or of a path to a weights folder.
+    """Find a weights folder.
+
+    Parameters
+    ----------
+    name_or_dir : str or path
+        Path of a weights folder, or name of a shipped model, such as ``"default"``.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     WeightsError
-        If there is no ``card.json`` there; the names that exist are listed.
+        If there is no ``card.json``; the message lists the shipped models.
+
+    Examples
+    --------
+    >>> find_weights("default").name
+    'default'
     """
     given = Path(name_or_dir)
     for folder in (given, shipped("weights") / given):
         if (folder / CARD).is_file():
             return folder
     names = sorted(path.parent.name for path in shipped("weights").glob(f"*/{CARD}"))
-    raise WeightsError(f"{name_or_dir}: no {CARD} found, a weights folder or one of {names} expected")
+    raise WeightsError(
+        f"{name_or_dir}: expected a folder with {CARD} or a shipped model ({', '.join(names)}), got neither"
+    )
 
 
 def read_card(folder: Path) -> Card:
-    """The card of a weights folder, its files checked against their sha256.
+    """Read the card of a weights folder, and check the SHA-256 of every file it lists.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Card
 
     Raises
     ------
     WeightsError
-        If the card cannot be read, or a file is missing or is not the one the card names.
+        If the card cannot be read, or a file is missing or differs from the one the card lists.
+
+    Examples
+    --------
+    >>> card = read_card(find_weights("default"))
+    >>> card.task, card.classes
+    ('detect', ('wbc', 'rbc', 'platelet'))
     """
     try:
         card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
@@ -261,24 +343,27 @@ def read_card(folder: Path) -> Card:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "card"
-        raise WeightsError(f"{folder / CARD}: {where}: {first['msg']}") from error
+        raise WeightsError(f"{folder / CARD}: {where}: {first['msg'].removeprefix('Value error, ')}") from error
     for name, expected in card.files.items():
         path = folder / name
         if path.name != name or not path.is_file():
-            raise WeightsError(f"{path}: missing, although {CARD} names it")
+            raise WeightsError(f"{path}: listed in {CARD}, but missing. Copy the weights folder again.")
         found = sha256_of(path)
         if found != expected:
-            raise WeightsError(f"{path}: sha256 {found[:12]}… found, {expected[:12]}… expected by its card")
+            raise WeightsError(
+                f"{path}: expected sha256 {expected[:12]}… as in {CARD}, got {found[:12]}…. "
+                "Copy the weights folder again."
+            )
     return card
 
 
 def write_card(card: Card, folder: Path) -> Path:
-    """Write ``card.json`` (whole or not at all) and return its path."""
+    """Write ``card.json`` atomically, and return its path."""
     text = json.dumps(card.model_dump(mode="json"), indent=2, ensure_ascii=False)
     return write_text(folder / CARD, text + "\n")
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in blocks."""
+    """Hexadecimal SHA-256 of a file, which is read in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Micrometres per pixel (mpp): the one place where a scale is parsed and checked."""
+"""Parsing and validation of scales in micrometres per pixel (mpp)."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from blastdet.core.errors import ScaleError
 from blastdet.core.types import Scale
 
 MPP_RANGE = (0.001, 100.0)
-"""µm/px that can be meant: an electron microscope shows 0.001, a flatbed scanner 100."""
+"""Plausible range of µm/px: from an electron microscope (0.001) to a flatbed scanner (100)."""
 
 _FORMS = "a number, a pair (x, y), 'auto' or None"
 
 
 def check_mpp(value: Any, where: object = "mpp") -> Scale:
-    """Scale along x and y from a number, or from a pair of numbers.
+    """Check a scale, and return it along x and y.
 
     Parameters
     ----------
     value : float, (float, float) or array of 1 or 2 numbers
         Micrometres per pixel. One number means square pixels.
     where : str or path
-        What the error names: a file, an option.
+        Prefix of the error message, such as a file or an option.
 
     Returns
     -------
@@ -54,7 +54,18 @@ def check_mpp(value: Any, where: object = "mpp") -> Scale:
 
 
 def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | None:
-    """A scale as users give it: a number, a pair, ``"0.1"``, ``"0.1,0.12"``, ``"auto"`` or ``None``.
+    """Parse a scale as given by the user.
+
+    Parameters
+    ----------
+    value : float, (float, float), str or None
+        ``0.1``, ``(0.1, 0.12)``, ``"0.1"``, ``"0.1,0.12"``, ``"auto"`` or ``None``; in µm/px.
+    where : str or path
+        Prefix of the error message, such as a file or an option.
+
+    Returns
+    -------
+    (float, float), "auto" or None
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Installed packages: their versions, and an error that says how to install an optional one that is missing."""
+"""Versions of installed packages, and import of optional ones with an error that says how to install them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from blastdet import __version__
 from blastdet.core.errors import DependencyError
 
 _USUAL: dict[str, str] = {"cv2": "opencv-python-headless", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
-"""Module -> distribution that usually provides it, where the names differ; asking for all of them takes a second."""
+"""Module -> distribution that usually provides it, if the names differ. Searching all of them takes a second."""
 
 
 def versions(modules: Iterable[str]) -> dict[str, str]:
-    """blastdet's version, and that of each distribution that provides one of `modules`.
+    """Versions of blastdet and of the distributions that provide `modules`.
 
-    A module may come from several distributions: ``onnxruntime`` from onnxruntime or onnxruntime-gpu, ``cv2`` from
-    opencv-python or opencv-python-headless. The one that is installed is named. A module that is not installed is left
-    out.
+    A module may come from one of several distributions: ``onnxruntime`` from onnxruntime or onnxruntime-gpu, ``cv2``
+    from opencv-python or opencv-python-headless. The result names the one that is installed. Modules that are not
+    installed are left out.
 
     Parameters
     ----------
     modules : iterable of str
         Import names, such as ``"cv2"``.
+
+    Returns
+    -------
+    dict
+        Distribution -> version.
 
     Examples
     --------
@@ -50,10 +55,21 @@ def _provider(module: str) -> dict[str, str]:
 def require(extra: str, *modules: str) -> None:
     """Check that the modules of an extra are installed.
 
+    Parameters
+    ----------
+    extra : str
+        Extra of blastdet that installs them, such as ``"train"``.
+    *modules : str
+        Import names.
+
     Raises
     ------
     DependencyError
-        Naming what is missing and how to install it.
+        If modules are missing; the message says how to install them.
+
+    Examples
+    --------
+    >>> require("train", "numpy")
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
@@ -61,6 +77,23 @@ def require(extra: str, *modules: str) -> None:
 
 
 def needed(module: str, extra: str) -> Any:
-    """Import an optional module, or say how to install it; errors as `require`."""
+    """Import an optional module.
+
+    Parameters
+    ----------
+    module : str
+        Import name, such as ``"sklearn.svm"``.
+    extra : str
+        Extra of blastdet that installs it.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    DependencyError
+        If it is not installed; see `require`.
+    """
     require(extra, module.partition(".")[0])
     return import_module(module)

@@ -1,4 +1,4 @@
-"""One colour for each kind of cell, the same in overlays, plots, pages and QuPath."""
+"""Colours of the cell classes, shared by overlays, plots, HTML pages and QuPath."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "rbc": (225, 140, 0),
     "platelet": (0, 140, 90),
 }
-"""Colour of each class, RGB; told apart by colour-blind readers too, and from Giemsa's violet and pink."""
+"""RGB colour of each class. Readable with colour blindness, and distinct from the violet and pink of Giemsa stain."""
 
 UNSURE_COLOUR = (60, 60, 60)
-"""Colour of white cells that the second stage does not decide on."""
+"""RGB colour of uncertain cells."""
 
 HEX: dict[str, str] = {
     name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in {**COLOURS, "unsure": UNSURE_COLOUR}.items()
 }
-"""The same colours, ``unsure`` among them, as pages and plots name them."""
+"""The same colours, including ``unsure``, as hexadecimal strings for HTML and matplotlib."""

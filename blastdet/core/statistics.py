@@ -1,4 +1,4 @@
-"""Intervals of proportions, and of bootstrap samples."""
+"""Confidence intervals of proportions and of bootstrap samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval.
+    """A 95 % confidence interval.
 
     Parameters
     ----------
@@ -25,7 +25,25 @@ class Interval:
 
 
 def percentile_interval(samples: ArrayLike, method: str) -> Interval:
-    """2.5th and 97.5th percentile of bootstrap samples; resamples without a value are passed over."""
+    """Percentile interval of bootstrap samples: their 2.5th and 97.5th percentile.
+
+    Parameters
+    ----------
+    samples : (n,)
+        NaN values are ignored.
+    method : str
+        Description of the method; see `Interval`.
+
+    Returns
+    -------
+    Interval
+        NaN if there are no samples.
+
+    Examples
+    --------
+    >>> percentile_interval(range(101), "bootstrap")
+    Interval(low=2.5, high=97.5, method='bootstrap')
+    """
     known = np.asarray(samples, np.float64)
     known = known[~np.isnan(known)]
     if not known.size:
@@ -35,9 +53,26 @@ def percentile_interval(samples: ArrayLike, method: str) -> Interval:
 
 
 def wilson(successes: int, n: int) -> Interval:
-    """Wilson's score interval of a proportion; only fair where every group gives one cell.
+    """Wilson's score interval of a proportion. Only valid for independent cells, such as one cell per group.
 
-    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
+    Parameters
+    ----------
+    successes, n : int
+
+    Returns
+    -------
+    Interval
+        NaN if `n` is 0.
+
+    References
+    ----------
+    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
+
+    Examples
+    --------
+    >>> interval = wilson(5, 10)
+    >>> round(interval.low, 3), round(interval.high, 3)
+    (0.237, 0.763)
     """
     if n == 0:
         return Interval(float("nan"), float("nan"), "Wilson")
@@ -48,9 +83,20 @@ def wilson(successes: int, n: int) -> Interval:
 
 
 def clopper_pearson(successes: int, n: int) -> Interval:
-    """The exact interval of a proportion.
+    """Exact interval of a proportion.
 
-    Source: C. J. Clopper and E. S. Pearson, Biometrika 26 (1934) 404-413.
+    Parameters
+    ----------
+    successes, n : int
+
+    Returns
+    -------
+    Interval
+        NaN if `n` is 0.
+
+    References
+    ----------
+    C. J. Clopper and E. S. Pearson, Biometrika 26 (1934) 404-413.
 
     Examples
     --------
@@ -60,7 +106,7 @@ def clopper_pearson(successes: int, n: int) -> Interval:
     """
     if n == 0:
         return Interval(float("nan"), float("nan"), "Clopper-Pearson")
-    from scipy.special import betaincinv  # scipy.stats has the same, and takes half a second to import
+    from scipy.special import betaincinv  # scipy.stats has it too, but takes half a second to import
 
     low = 0.0 if successes == 0 else float(betaincinv(successes, n - successes + 1, 0.025))
     high = 1.0 if successes == n else float(betaincinv(successes + 1, n - successes, 0.975))

@@ -1,4 +1,4 @@
-"""Models behind one call each: detectors and classifiers, the runtimes that execute them, fakes for tests.
+"""Detectors and classifiers behind one interface each, the runtimes that run them, and fakes for tests.
 
 Imports `segmentation` and below.
 """

@@ -1,4 +1,4 @@
-"""Second stage: classifiers of crops, all of which answer one call."""
+"""Second stage: the interface of crop classifiers, and the preprocessing of crops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from blastdet.imaging.io import resize
 
 
 class ClassifierOutput(NamedTuple):
-    """What a classifier says of n crops.
+    """Output of a classifier for n crops.
 
     Parameters
     ----------
     probability : float32 (n, classes)
-        Calibrated; each row adds up to 1.
+        Calibrated; each row sums to 1.
     distance : float32 (n,)
-        From what was learnt, in feature space: about 1 for cells like those; see `RejectionRule`.
+        From the training data, in feature space: about 1 for similar cells; see `RejectionRule`.
     """
 
     probability: NDArray[np.float32]
@@ -33,39 +33,55 @@ class ClassifierOutput(NamedTuple):
 
 
 OUTPUTS = ClassifierOutput._fields
-"""Names of an exported model's outputs."""
+"""Output names of an exported model."""
 
 FEATURES = "features"
-"""Name of a further output of networks: what their last layer sees; and the input of models that see only such."""
+"""Name of another output of networks, the input of their last layer; also the input name of models trained on these."""
 
 
 class Classifier(Protocol):
-    """Says how likely each class is; holds no state that a call changes."""
+    """Interface of crop classifiers. Calls do not change its state."""
 
     @property
     def card(self) -> Card: ...
 
     def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> ClassifierOutput:
-        """Probability of each class and distance from what was learnt, for each crop.
+        """Classify crops.
 
         Parameters
         ----------
         crops : sequence of uint8 (s, s, 3)
-            Of any size, one pixel included: see `blastdet.imaging.cell_crops`.
+            Square RGB crops of any size from one pixel; see `blastdet.imaging.cell_crops`.
         mpp : sequence of float
-            µm per pixel of each.
+            µm per pixel of each crop.
+
+        Returns
+        -------
+        ClassifierOutput
+            Probability of each class, and distance from the training data, for each crop.
         """
         ...
 
 
 def red_among_others(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
-    """Probability (n,) of an erythroblast if it is no blast: the same before and after the blast's is calibrated.
+    """Probability of an erythroblast, given that the cell is not a blast.
+
+    It does not change when the blast probability is calibrated.
 
     Parameters
     ----------
     probability : (n, classes)
     classes : sequence of str
-        With ``blast`` and ``erythroblast``.
+        Including ``blast`` and ``erythroblast``.
+
+    Returns
+    -------
+    float64 (n,)
+
+    Examples
+    --------
+    >>> red_among_others(np.array([[0.5, 0.1, 0.4]]), ["blast", "wbc", "erythroblast"]).round(2).tolist()
+    [0.8]
     """
     given = probability.astype(np.float64)
     rest = np.maximum(1 - given[:, list(classes).index("blast")], 1e-9)
@@ -73,27 +89,57 @@ def red_among_others(probability: NDArray[np.floating[Any]], classes: Sequence[s
 
 
 def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:
-    """Classifier of a weights folder or of a shipped model's name; `device` as for detectors.
+    """Load a classifier.
+
+    Parameters
+    ----------
+    weights : str or path
+        Weights folder, or name of a shipped model.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
+
+    Returns
+    -------
+    Classifier
 
     Raises
     ------
     WeightsError
-        If the weights are missing, tampered with, or not those of a classifier.
+        If the weights are missing, modified, or not those of a classifier.
     """
     from blastdet.models.onnx_classifier import OnnxClassifier
 
     folder: Path = find_weights(weights)
     card = read_card(folder)
     if card.task != "classify":
-        raise WeightsError(f"{folder}: weights to {card.task} found, to classify expected")
+        raise WeightsError(f"{folder}: expected a model with task classify, got task {card.task}")
     return OnnxClassifier(card, folder, device)
 
 
 def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
-    """A crop at the classifier's µm/px, sharpness evened out.
+    """Resample a crop to the scale of the classifier, and blur it.
 
-    Crops of a fine microscope are reduced, those of a coarse one enlarged; then all go through one Gaussian, so that
-    sharpness says as little as possible about where a cell comes from.
+    Images with a high resolution are reduced, those with a low resolution are enlarged. The Gaussian blur then makes
+    sharpness alike, so that it says as little as possible about the source of an image.
+
+    Parameters
+    ----------
+    rgb : uint8 (s, s, 3)
+    mpp : float
+        µm per pixel of the crop.
+    to_mpp : float
+        µm per pixel of the result.
+    low_pass : float
+        Sigma of the Gaussian blur, in pixels of the result; 0: none.
+
+    Returns
+    -------
+    uint8 (t, t, 3)
+
+    Examples
+    --------
+    >>> prepare(np.zeros((40, 40, 3), np.uint8), mpp=0.1, to_mpp=0.2, low_pass=0.5).shape
+    (20, 20, 3)
     """
     side = max(round(len(rgb) * mpp / to_mpp), 1)
     scaled = resize(rgb, (side, side))
@@ -103,7 +149,25 @@ def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
 
 
 def framed(rgb: RGB, side: int, pad_value: int) -> RGB:
-    """A square crop in the middle of a square of `side` pixels: cut, or surrounded by grey."""
+    """Crop or pad a square image around its centre.
+
+    Parameters
+    ----------
+    rgb : uint8 (s, s, 3)
+    side : int
+        Side of the result in pixels.
+    pad_value : int
+        Grey level of the padding.
+
+    Returns
+    -------
+    uint8 (side, side, 3)
+
+    Examples
+    --------
+    >>> framed(np.zeros((20, 20, 3), np.uint8), side=32, pad_value=114)[0, 0].tolist()
+    [114, 114, 114]
+    """
     canvas = np.full((side, side, 3), pad_value, np.uint8)
     n = min(len(rgb), side)
     there, here = (side - n) // 2, (len(rgb) - n) // 2

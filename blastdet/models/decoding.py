@@ -1,4 +1,4 @@
-"""From what a model puts out to cells: one function for each kind of output that a card may name."""
+"""Decoding of raw model outputs to `Detections`: one function for each kind of output (`Card.output`)."""
 
 from __future__ import annotations
 
@@ -14,36 +14,51 @@ Raw = NDArray[np.float32]
 
 
 def decode(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
-    """Cells from the raw output of one image, of the kind that the card names."""
+    """Decode the raw output of one image.
+
+    Parameters
+    ----------
+    prediction : float32
+        See `decode_yolo` and `decode_boxes`.
+    hw : (int, int)
+        Height and width of the image before padding; boxes are clipped to it.
+    card : Card
+        Its `output` selects the format.
+
+    Returns
+    -------
+    Detections
+        In pixels of the image, after non-maximum suppression, with scores from `SCORE_FLOOR`.
+    """
     return {"yolo": decode_yolo, "boxes": decode_boxes}[card.output](prediction, hw, card)
 
 
 def decode_yolo(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
-    """Cells from the raw output of a YOLO head.
+    """Decode the raw output of a YOLO head.
 
     Parameters
     ----------
     prediction : float32 (4 + k, anchors)
-        Centre x, centre y, width, height in input pixels, then a probability for each of k classes.
+        Centre x, centre y, width and height in input pixels, then the probability of each of k classes.
     hw : (int, int)
-        Size of the image before padding; boxes are cut to it.
+        Height and width of the image before padding; boxes are clipped to it.
     card : Card
     """
-    few = prediction[:, prediction[4:].max(axis=0) >= SCORE_FLOOR]  # of thousands of anchors
+    few = prediction[:, prediction[4:].max(axis=0) >= SCORE_FLOOR]  # a few of thousands of anchors
     cx, cy, w, h = few[:4]
     corners = np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=1)
     return decode_boxes(np.concatenate([corners, few[4:].T], axis=1), hw, card)
 
 
 def decode_boxes(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
-    """Cells from boxes that a model found, before any suppression.
+    """Decode boxes without non-maximum suppression applied.
 
     Parameters
     ----------
     prediction : float32 (n, 4 + k)
-        Left, top, right, bottom in input pixels, then a probability for each of k classes.
+        Left, top, right and bottom in input pixels, then the probability of each of k classes.
     hw : (int, int)
-        Size of the image before padding; boxes are cut to it.
+        Height and width of the image before padding; boxes are clipped to it.
     card : Card
     """
     best = prediction[:, 4:].max(axis=1, initial=0)

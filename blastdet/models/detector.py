@@ -1,4 +1,4 @@
-"""First stage: detectors that all answer one call."""
+"""First stage: the interface of detectors."""
 
 from __future__ import annotations
 
@@ -11,42 +11,63 @@ from blastdet.core.model_card import Card, find_weights, read_card
 from blastdet.core.types import RGB, Detections
 
 SCORE_FLOOR = 0.01
-"""Lowest score a detector reports; the operating threshold of the card is applied later, in the pipeline."""
+"""Lowest score that a detector reports. The thresholds of the card are applied later, in the pipeline."""
 
 
 class Detector(Protocol):
-    """Finds cells; holds no state that a call changes."""
+    """Interface of detectors. Calls do not change its state."""
 
     @property
     def card(self) -> Card: ...
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
-        """Cells of each image, in its own pixels, one box a cell, scores down to `SCORE_FLOOR`.
+        """Detect cells.
 
-        Images are at the card's µm/px and not larger than its input.
+        Parameters
+        ----------
+        images : sequence of uint8 (h, w, 3)
+            RGB at the card's µm/px, and not larger than its input.
+
+        Returns
+        -------
+        list of Detections
+            Cells of each image in its own pixels, one box per cell, with scores from `SCORE_FLOOR`.
         """
         ...
 
 
 def load_detector(weights: str | os.PathLike[str], device: str = "auto") -> Detector:
-    """Detector of a weights folder or of a shipped model's name.
+    """Load a detector.
 
     Parameters
     ----------
     weights : str or path
-        Folder with a ``card.json``, or a name such as ``"default"``.
+        Weights folder, or name of a shipped model, such as ``"default"``.
     device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
+
+    Returns
+    -------
+    Detector
 
     Raises
     ------
     WeightsError
-        If the weights are missing, tampered with, or not those of a detector.
+        If the weights are missing, modified, or not those of a detector.
+
+    Examples
+    --------
+    >>> detector = load_detector("default", device="cpu")
+    >>> detector.card.classes
+    ('wbc', 'rbc', 'platelet')
     """
     folder = find_weights(weights)
     card = read_card(folder)
     if card.task != "detect":
-        hint = "; a classifier is the second_stage in the card of a detector" if card.task == "classify" else ""
-        raise WeightsError(f"{folder}: weights to {card.task} found, to detect expected{hint}")
+        raise WeightsError(
+            f"{folder}: expected a model with task detect, got task {card.task}. "
+            "To use a classifier, set it as second_stage in the card of a detector."
+        )
     from blastdet.models.onnx_detector import OnnxDetector
 
     return OnnxDetector(card, folder, device)

@@ -1,4 +1,4 @@
-"""A classifier for tests and documentation that reads its answers off the colour of a cell."""
+"""A classifier for tests and examples, whose output depends only on the colour of a cell."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from blastdet.core.model_card import Card, InputSpec, RejectionRule, Threshold, 
 from blastdet.core.types import RGB
 from blastdet.models.classifier import ClassifierOutput
 
-_NOBODY = "nothing"
+_NO_DATA = "nothing"
 
 
 def fake_classifier_card() -> Card:
-    """A card for `FakeClassifier`: blast from 0.5, unsure from 0.4 to 0.6 and beyond a distance of 2."""
+    """Card of `FakeClassifier`: blasts from 0.5; uncertain from 0.4 to 0.6, and beyond a distance of 2."""
     return Card(
         name="fake",
         task="classify",
@@ -23,22 +23,32 @@ def fake_classifier_card() -> Card:
         files={},
         mpp=0.5,
         input=InputSpec(wh=(32, 32)),
-        thresholds={"blast": Threshold(value=0.5, chosen_on=_NOBODY, criterion="made up")},
-        unsure=RejectionRule(low=0.4, high=0.6, distance=2.0, chosen_on=_NOBODY, criterion="made up"),
+        thresholds={"blast": Threshold(value=0.5, chosen_on=_NO_DATA, criterion="made up")},
+        unsure=RejectionRule(low=0.4, high=0.6, distance=2.0, chosen_on=_NO_DATA, criterion="made up"),
         trials=tuple(ValidationCounts(blasts=50, blasts_called=45, others=50, others_called=10) for _ in range(20)),
         training=Training(config={}, seed=0, commit="", data=(), epochs=0, device="", duration_s=0),
     )
 
 
 class FakeClassifier:
-    """Looks at the middle of a crop: red is the blast probability, green a tenth of the distance, blue erythroblast."""
+    """Classify a crop by the colour of its central pixel.
+
+    Red is the blast probability, green a tenth of the distance, and blue the probability of an erythroblast among cells
+    that are not blasts; each on a scale from 0 to 1.
+
+    Examples
+    --------
+    >>> crop = np.full((8, 8, 3), (255, 0, 0), np.uint8)
+    >>> FakeClassifier()([crop], [0.1]).probability.tolist()
+    [[1.0, 0.0, 0.0]]
+    """
 
     def __init__(self, card: Card | None = None) -> None:
         self.card = card or fake_classifier_card()
         self.seen: list[tuple[int, ...]] = []
 
     def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> ClassifierOutput:
-        """See `blastdet.models.classifier.Classifier`; keeps the shapes of what it saw."""
+        """See `blastdet.models.classifier.Classifier`. The shapes of all crops are kept in `seen`."""
         self.seen += [rgb.shape for rgb in crops]
         middles = np.array([rgb[len(rgb) // 2, len(rgb) // 2] for rgb in crops], np.float32).reshape(-1, 3) / 255
         blast, rest, red_cell = middles[:, 0], 1 - middles[:, 0], middles[:, 2]

@@ -1,4 +1,4 @@
-"""A detector without a model, for tests: it finds marks of pure colour, wherever in the image they lie."""
+"""A detector for tests and examples, which finds marks of pure colour."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ from blastdet.core.model_card import Card, InputSpec, Threshold, Training
 from blastdet.core.types import CELL_CLASSES, RGB, Detections
 
 MARKS: dict[str, tuple[int, int, int]] = {"wbc": (0, 0, 255), "rbc": (255, 0, 0), "platelet": (0, 255, 0)}
-"""Colour that stands for a cell of each class."""
+"""RGB colour that marks a cell of each class."""
 
 
 def fake_card(mpp: float = 0.5, tile_wh: tuple[int, int] = (256, 256)) -> Card:
-    """A card without files."""
+    """Card of `FakeDetector`, without files.
+
+    Parameters
+    ----------
+    mpp : float
+        µm per pixel.
+    tile_wh : (int, int)
+        Largest tile in pixels.
+    """
     point = Threshold(value=0.5, chosen_on="nothing", criterion="fixed")
     training = Training(config={}, seed=0, commit="", data=(), epochs=0, device="cpu", duration_s=0)
     return Card(
@@ -31,13 +39,21 @@ def fake_card(mpp: float = 0.5, tile_wh: tuple[int, int] = (256, 256)) -> Card:
 
 
 class FakeDetector:
-    """Each connected patch of a mark's colour is a cell; its score grows with its area."""
+    """Detect each connected region of a mark's colour as a cell. The score grows with the area.
+
+    Examples
+    --------
+    >>> image = np.full((40, 40, 3), 255, np.uint8)
+    >>> image[5:15, 10:20] = MARKS["wbc"]
+    >>> FakeDetector()([image])[0].boxes_xyxy.tolist()
+    [[10.0, 5.0, 20.0, 15.0]]
+    """
 
     def __init__(self, card: Card | None = None) -> None:
         self.card = card or fake_card()
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
-        """Cells of each image; see `Detector`."""
+        """Detect cells; see `blastdet.models.detector.Detector`."""
         return [self._find(image) for image in images]
 
     @staticmethod

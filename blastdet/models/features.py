@@ -1,7 +1,9 @@
-"""Hand-made features of one white cell: shape, colour and texture, as the literature on leukaemia names them.
+"""Hand-made features of one white cell: shape, colour and texture, as used in the literature on leukaemia.
 
-All are measured at the µm/px that the caller chose, within the nucleus that `segment` finds, so that they compare
-across microscopes as far as the pixels allow. `FEATURES` names every one, with its unit and its source.
+All are measured at the µm/px of the caller, within the nucleus found by `blastdet.segmentation.nuclei`, so that they
+are comparable across microscopes as far as the resolution allows. `FEATURES` lists them with unit and source.
+Co-occurrence and binary patterns come from scikit-image. Run lengths are our own code: scikit-image has none, and
+mahotas and pyradiomics are heavy dependencies for one function.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ Mask = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 LEVELS = 16
-"""Grey levels that texture is measured on; the nucleus's own darkest to its lightest."""
+"""Number of grey levels for texture, from the darkest to the lightest pixel of the nucleus."""
 
 _STEPS = ((0, 1), (1, 1), (1, 0), (1, -1))  # 0°, 45°, 90°, 135°; texture is averaged over them
 _HARALICK = "Haralick, Shanmugam & Dinstein 1973, doi:10.1109/TSMC.1973.4309314"
@@ -33,15 +35,15 @@ _PLAIN = "plane geometry"
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature.
+    """Name, unit and source of one feature.
 
     Parameters
     ----------
     name : str
     unit : str
-        Empty for a plain number.
+        Empty for a dimensionless number.
     source : str
-        Who defined it.
+        Publication that defines it.
     """
 
     name: str
@@ -80,24 +82,30 @@ FEATURES: tuple[Feature, ...] = (
     *(Feature(f"GLRLM {name}", "", _CHU) for name in _GREY_RUNS),
     *(Feature(f"LBP {i}", "", _OJALA) for i in range(10)),
 )
-"""Name, unit and source of every entry of `features`, in order. LBP 0 to 8: share of uniform patterns with so many
-lighter neighbours; LBP 9: of all others."""
+"""Name, unit and source of every entry of `features`, in order. LBP 0 to 8: fraction of uniform patterns with this many
+neighbours that are not darker; LBP 9: fraction of all other patterns."""
 
 
 def features(rgb: RGB, mpp: float) -> NDArray[np.float32]:
-    """Features of the cell in the middle of a crop.
+    """Compute the features of the cell in the centre of a crop.
 
     Parameters
     ----------
     rgb : uint8 (n, n, 3)
-        See `blastdet.imaging.cell_crops`.
+        RGB; see `blastdet.imaging.cell_crops`.
     mpp : float
         µm per pixel.
 
     Returns
     -------
     float32 (len(FEATURES),)
-        Always finite. Where no nucleus is found, the disc that fills the box of the cell stands in for it.
+        Always finite. If no nucleus is found, a disc that fills the box of the cell is used instead.
+
+    Examples
+    --------
+    >>> row = features(np.full((40, 40, 3), 240, np.uint8), mpp=0.3)
+    >>> row.shape == (len(FEATURES),)
+    True
     """
     nucleus, cell = masks(rgb, mpp)
     grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
@@ -117,7 +125,19 @@ def features(rgb: RGB, mpp: float) -> NDArray[np.float32]:
 
 
 def masks(rgb: RGB, mpp: float) -> tuple[Mask, Mask]:
-    """Nucleus and whole cell in the middle of a crop, bool (n, n): the one within the other, neither empty."""
+    """Segment the nucleus and the whole cell in the centre of a crop.
+
+    Parameters
+    ----------
+    rgb : uint8 (n, n, 3)
+    mpp : float
+        µm per pixel.
+
+    Returns
+    -------
+    nucleus, cell : bool (n, n)
+        Never empty. The nucleus is part of the cell.
+    """
     side = len(rgb)
     middle = side / 2
     cell = cell_masks(rgb, [[middle, middle]], (mpp, mpp)) == 1
@@ -125,18 +145,18 @@ def masks(rgb: RGB, mpp: float) -> tuple[Mask, Mask]:
     if nucleus.any():
         return nucleus, cell
     ys, xs = np.ogrid[:side, :side]
-    radius = max(side / 2 / 1.3, 0.75)  # at least the pixel in the middle
+    radius = max(side / 2 / 1.3, 0.75)  # at least the central pixel
     disc = np.hypot(ys + 0.5 - middle, xs + 0.5 - middle) <= radius
     return disc, disc
 
 
 def _geometry(mask: Mask, mpp: float) -> tuple[float, float, float, float, float]:
-    """Area, perimeter, circularity, solidity and eccentricity of the pixels of a mask."""
+    """Area (µm²), perimeter (µm), circularity, solidity and eccentricity of a mask."""
     area = float(mask.sum())
     around, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     perimeter = sum(_length(contour[:, 0]) for contour in around)
     ys, xs = np.nonzero(mask)
-    # corners of the pixels, so that one pixel has an area
+    # corners of the pixels, so that the hull of one pixel has an area
     corners = np.concatenate([np.stack([xs + dx, ys + dy], 1) for dx in (0, 1) for dy in (0, 1)]).astype(np.float32)
     solidity = area / cv2.contourArea(cv2.convexHull(corners))
     small, large = np.linalg.eigvalsh(np.cov(np.stack([xs, ys]), bias=True))
@@ -146,10 +166,10 @@ def _geometry(mask: Mask, mpp: float) -> tuple[float, float, float, float, float
 
 
 def _length(points: NDArray[np.int32]) -> float:
-    """Length of a closed contour through pixel middles, pushed out by half a pixel; corners cut as a smooth line does.
+    """Length of a closed contour through pixel centres (n, 2), moved outwards by half a pixel.
 
-    Steps of a digital contour are weighted 0.948 (straight) and 1.340 (diagonal): Vossepoel & Smeulders 1982,
-    doi:10.1016/0146-664X(82)90034-0, without the corner count.
+    Steps of the contour are weighted by 0.948 (straight) and 1.340 (diagonal), which removes the bias of a staircase:
+    Vossepoel & Smeulders 1982, doi:10.1016/0146-664X(82)90034-0, without the corner count.
     """
     if len(points) < 2:
         return float(np.pi)
@@ -167,31 +187,36 @@ def _colour_moments(rgb: RGB, mask: Mask) -> Iterator[float]:
 
 
 def _levels(grey: NDArray[np.uint8], mask: Mask) -> NDArray[np.int64]:
-    """Grey levels 0 to LEVELS - 1 over the range that the masked pixels span."""
+    """Quantize grey levels to 0 ... LEVELS - 1 over the range of the masked pixels."""
     low, high = (float(v) for v in (grey[mask].min(), grey[mask].max()))
     scaled = (grey.astype(np.float64) - low) / max(high - low, 1.0) * LEVELS
     return np.clip(scaled.astype(np.int64), 0, LEVELS - 1)
 
 
 def glcm(levels: NDArray[np.int64], mask: Mask) -> Floats:
-    """Haralick's figures of the grey levels of neighbouring pixels, averaged over four directions.
+    """Texture features of the grey-level co-occurrence matrix, averaged over four directions.
 
     Parameters
     ----------
     levels : int64 (h, w)
-        Grey levels, 0 to LEVELS - 1.
+        Grey levels from 0 to LEVELS - 1.
     mask : bool (h, w)
         Only pairs with both pixels in the mask count.
 
     Returns
     -------
     float64 (6,)
-        Contrast, dissimilarity, homogeneity, energy, correlation, entropy (bits). A direction without any pair counts
-        as flat: 0, 0, 1, 1, 1, 0.
+        Contrast, dissimilarity, homogeneity, energy, correlation and entropy (bits). A direction without pairs counts
+        as uniform: 0, 0, 1, 1, 1, 0.
+
+    Examples
+    --------
+    >>> glcm(np.zeros((4, 4), np.int64), np.ones((4, 4), bool)).tolist()
+    [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
     """
     from skimage.feature import graycomatrix, graycoprops
 
-    inside = np.where(mask, levels + 1, 0).astype(np.uint8)  # level 0 collects the pairs to leave out
+    inside = np.where(mask, levels + 1, 0).astype(np.uint8)  # level 0 collects the pairs to be left out
     angles = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
     matrix = graycomatrix(inside, [1], angles, LEVELS + 1, symmetric=True)[1:, 1:]
     names = ("contrast", "dissimilarity", "homogeneity", "energy", "correlation", "entropy")
@@ -203,9 +228,28 @@ def glcm(levels: NDArray[np.int64], mask: Mask) -> Floats:
 
 
 def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Floats:
-    """Galloway's five figures of runs of one grey level along a direction, and Chu's two, within the mask.
+    """Texture features of runs of equal grey level along one direction, within a mask.
 
-    Non-uniformities are divided by the number of runs, so that they do not grow with the nucleus.
+    Five features by Galloway and two by Chu et al.; see `FEATURES`. Non-uniformities are divided by the number of runs,
+    so that they do not grow with the nucleus.
+
+    Parameters
+    ----------
+    levels : int64 (h, w)
+        Grey levels from 0 to LEVELS - 1.
+    mask : bool (h, w)
+        Not empty.
+    step : (int, int)
+        Direction as rows and columns: ``(0, 1)``, ``(1, 1)``, ``(1, 0)`` or ``(1, -1)``.
+
+    Returns
+    -------
+    float64 (7,)
+
+    Examples
+    --------
+    >>> glrlm(np.zeros((1, 4), np.int64), np.ones((1, 4), bool), (0, 1)).tolist()
+    [0.0625, 16.0, 1.0, 1.0, 0.25, 1.0, 1.0]
     """
     grey, length = _runs(levels, mask, step)
     n = len(grey)
@@ -225,7 +269,7 @@ def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Float
 
 
 def _shifted(mask: Mask, step: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Slices of an array, and of the same array one step further."""
+    """Slices of the pixels that have a neighbour one step further, and of these neighbours."""
     dy, dx = step
     h, w = mask.shape
     here = slice(0, h - dy), slice(max(0, -dx), w - max(0, dx))
@@ -234,13 +278,13 @@ def _shifted(mask: Mask, step: tuple[int, int]) -> tuple[tuple[slice, slice], tu
 
 
 def _runs(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Grey level and length of every run along `step`."""
+    """Grey level and length (runs,) of every run along `step`."""
     here, there = _shifted(mask, step)
-    same = np.zeros(mask.shape, bool)  # a pixel that goes on the run of the one before
+    same = np.zeros(mask.shape, bool)  # pixels that continue the run of the previous pixel
     same[there] = mask[here] & mask[there] & (levels[here] == levels[there])
-    length = mask.astype(np.int64)  # of the run up to each pixel
+    length = mask.astype(np.int64)  # of the run up to and including each pixel
     going = same
-    while going.any():  # round n: pixels with n before them in their run
+    while going.any():  # iteration n: pixels with at least n pixels before them in their run
         length[going] += 1
         onward = np.zeros_like(going)
         onward[there] = going[here]
@@ -251,9 +295,25 @@ def _runs(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> tuple
 
 
 def lbp(grey: NDArray[np.uint8], mask: Mask) -> Floats:
-    """Fractions (10,) of the rotation-invariant uniform local binary patterns in a mask (8 neighbours at distance 1).
+    """Frequencies of the rotation-invariant uniform local binary patterns (8 neighbours at distance 1) in a mask.
 
     Beyond the border of the image, the nearest pixel is repeated.
+
+    Parameters
+    ----------
+    grey : uint8 (h, w)
+    mask : bool (h, w)
+        Not empty.
+
+    Returns
+    -------
+    float64 (10,)
+        Fractions that sum to 1.
+
+    Examples
+    --------
+    >>> lbp(np.full((3, 3), 7, np.uint8), np.ones((3, 3), bool)).argmax()
+    np.int64(8)
     """
     from skimage.feature import local_binary_pattern
 

@@ -16,16 +16,29 @@ from blastdet.models.features import features as hand_made
 from blastdet.models.onnx_detector import onnx_session, to_blob
 
 BATCH = 32
-"""Crops that run at once; bounds memory."""
+"""Crops per batch; limits memory."""
 
 
 class OnnxClassifier:
-    """A classifier that ONNX Runtime runs; see `blastdet.models.classifier.Classifier`."""
+    """A classifier that ONNX Runtime runs; see `blastdet.models.classifier.Classifier`.
+
+    Parameters
+    ----------
+    card : Card
+    folder : Path
+        Weights folder.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+
+    Raises
+    ------
+    WeightsError
+        If the model cannot be loaded or run.
+    """
 
     def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
         models = [name for name in card.files if name.endswith(".onnx")]
         if len(models) != 1:
-            raise WeightsError(f"{folder}: {len(models)} .onnx files named by the card, 1 expected")
+            raise WeightsError(f"{folder}: expected one .onnx file in card.json, got {len(models)}")
         self.card = card
         self._path = folder / models[0]
         self._session = onnx_session(self._path, device)
@@ -43,11 +56,21 @@ class OnnxClassifier:
 
     @property
     def has_features(self) -> bool:
-        """Whether it is a network whose last layer can be looked at."""
+        """Whether the model is a network that also outputs the input of its last layer."""
         return FEATURES in [output.name for output in self._session.get_outputs()]
 
     def features(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
-        """What the network's last layer sees (n, f) of crops that are prepared and framed."""
+        """Features of a network: the input of its last layer.
+
+        Parameters
+        ----------
+        framed_crops : sequence of uint8 (side, side, 3)
+            After `prepare` and `framed`.
+
+        Returns
+        -------
+        float32 (n, f)
+        """
         found: list[NDArray[np.float32]] = self._run(self._inputs(framed_crops), (FEATURES,))
         return found[0]
 
@@ -62,9 +85,11 @@ class OnnxClassifier:
         found = self._run(batch, OUTPUTS)
         expected = [(len(batch), len(self.card.classes)), (len(batch),)]
         if [part.shape for part in found] != expected:
-            raise WeightsError(f"{self._path}: outputs {[part.shape for part in found]} found, {expected} expected")
-        if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # NaN, too
-            raise WeightsError(f"{self._path}: answers that are no probabilities found; is its card's input right?")
+            raise WeightsError(
+                f"{self._path}: expected outputs of shape {expected}, got {[part.shape for part in found]}"
+            )
+        if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # or NaN
+            raise WeightsError(f"{self._path}: expected probabilities, got other numbers. Check input in card.json.")
         return ClassifierOutput(_calibrated(found[0], self.card), found[1])
 
     def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
@@ -76,12 +101,12 @@ class OnnxClassifier:
 
 
 def _calibrated(probability: NDArray[np.float32], card: Card) -> NDArray[np.float32]:
-    """Probabilities (n, classes), the blast's as the card calibrates it; the others share what is left as before."""
+    """Probabilities (n, classes) with the blast probability calibrated, and the others rescaled to sum to 1."""
     if card.calibration is None:
         return probability
     blast = card.classes.index("blast")
     wanted = card.calibration.apply(probability[:, blast])
-    others = np.maximum(probability.astype(np.float64), 1e-12)  # a blast of probability 1 leaves nothing to share
+    others = np.maximum(probability.astype(np.float64), 1e-12)  # avoids 0 / 0 if the blast probability is 1
     others[:, blast] = 0
     found = others * ((1 - wanted) / others.sum(axis=1))[:, None]
     found[:, blast] = wanted

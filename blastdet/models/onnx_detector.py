@@ -1,4 +1,4 @@
-"""Detectors exported to ONNX or to OpenVINO's format, run by OpenVINO or ONNX Runtime."""
+"""Detectors in ONNX or OpenVINO format, run by OpenVINO or ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -20,31 +20,40 @@ from blastdet.models.decoding import Raw, decode
 from blastdet.models.openvino_runtime import OpenVinoModel
 
 Blob = NDArray[np.float32]
-"""Pixels as a model takes them, float32 (3, height, width)."""
+"""Input of a model for one image, float32 (3, height, width)."""
 
 
 Compute = Callable[[Sequence[Blob]], list[Raw]]
-"""What runs a model: images (3, height, width), of any sizes, to the first output of each."""
+"""Runs a model: from images (3, height, width), of different sizes, to the first output of each."""
 
 _CUDA = "CUDAExecutionProvider"
 _SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 class OnnxDetector:
-    """A detector exported to ONNX or to OpenVINO's format.
+    """A detector in ONNX or OpenVINO format; see `blastdet.models.detector.Detector`.
 
-    On a CPU, OpenVINO runs it where that is installed, for it is faster (docs/decisions/0016-speed.md); else
-    ONNX Runtime does. ONNX Runtime also runs it through CUDA, and models that were quantised for it or put boxes out.
+    On a CPU, OpenVINO runs the model if it is installed, because it is faster (docs/decisions/0016-speed.md). ONNX
+    Runtime runs it otherwise, on CUDA, and for int8 models and models with boxes as output.
 
     Parameters
     ----------
     card : Card
     folder : Path
-        Where the card's file lies.
+        Weights folder.
     device : {"auto", "cpu", "cuda", "cuda:N"}
-        ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU.
+        ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
     openvino : bool
-        Whether OpenVINO may run a model in ONNX.
+        Whether OpenVINO may run a model in ONNX format.
+
+    Raises
+    ------
+    WeightsError
+        If the model cannot be loaded or run.
+    ConfigError
+        If the device is unknown, or is CUDA for a model in OpenVINO format.
+    DependencyError
+        If the runtime is not installed.
     """
 
     def __init__(self, card: Card, folder: Path, device: str = "auto", openvino: bool = True) -> None:
@@ -52,7 +61,7 @@ class OnnxDetector:
         suffix = _SUFFIX[card.format]
         models = [name for name in card.files if name.endswith(suffix)]
         if len(models) != 1:
-            raise WeightsError(f"{folder}: {len(models)} {suffix} files named by the card, 1 expected")
+            raise WeightsError(f"{folder}: expected one {suffix} file in card.json, got {len(models)}")
         self._path = folder / models[0]
         self._compute = self._load(self._path, device)
         side = card.input.stride * 2
@@ -60,7 +69,7 @@ class OnnxDetector:
 
     def _load(self, path: Path, device: str) -> Compute:
         if self.card.format == "openvino" and device not in ("auto", "cpu"):
-            raise ConfigError(f"device: {device} found, auto or cpu expected of a model in OpenVINO's format")
+            raise ConfigError(f"device: expected auto or cpu for a model in OpenVINO format, got {device}")
         if self.card.format == "openvino" or self._openvino_is_faster(device):
             return OpenVinoModel(path, self.card.precision)
         return OnnxRuntimeModel(path, device, batched=self.card.output == "yolo")
@@ -70,12 +79,12 @@ class OnnxDetector:
         return plain and not wants_cuda(device) and find_spec("openvino") is not None
 
     def __call__(self, images: Sequence[RGB]) -> list[Detections]:
-        """Cells of each image; see `Detector`."""
+        """Detect cells; see `blastdet.models.detector.Detector`."""
         raws = self.raw(images)
         return [decode(raw, image.shape[:2], self.card) for raw, image in zip(raws, images, strict=True)]
 
     def raw(self, images: Sequence[RGB]) -> list[Raw]:
-        """The raw output of each image, before it is decoded; see `Card.output`."""
+        """Raw output of each image, before decoding; see `Card.output`."""
         spec = self.card.input
         return self._run([to_blob(image, padded_size(image.shape[:2], spec.stride), spec) for image in images])
 
@@ -87,7 +96,9 @@ class OnnxDetector:
         k = 4 + len(self.card.classes)
         for raw in raws:
             if raw.ndim != 2 or raw.shape[0 if self.card.output == "yolo" else 1] != k:
-                raise WeightsError(f"{self._path}: output {raw.shape} found, {self.card.output} of {k} values expected")
+                raise WeightsError(
+                    f"{self._path}: expected {self.card.output} output with {k} values, got shape {raw.shape}"
+                )
         return raws
 
 
@@ -99,18 +110,19 @@ class OnnxRuntimeModel:
     path : Path
     device : str
     batched : bool
-        Whether images of one size may go through together; else the model puts out as many rows as it finds cells.
+        Whether images of one size may run as a batch. Models that output one row per cell cannot.
     """
 
     def __init__(self, path: Path, device: str, batched: bool) -> None:
         self._session, self._batched = onnx_session(path, device), batched
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
-            raise WeightsError(f"{path}: one float input (n, 3, height, width) expected")
+            got = ", ".join(f"{entry.type} {entry.shape}" for entry in inputs)
+            raise WeightsError(f"{path}: expected one float input (n, 3, height, width), got {got}")
         self._name = inputs[0].name
 
     def __call__(self, blobs: Sequence[Blob]) -> list[Raw]:
-        """The first output of each image (3, height, width)."""
+        """First output of each image (3, height, width)."""
         if not self._batched:
             return [self._run(blob[None]) for blob in blobs]
         found: dict[int, Raw] = {}
@@ -127,15 +139,38 @@ class OnnxRuntimeModel:
 
 
 def padded_size(hw: tuple[int, ...], stride: int) -> tuple[int, int]:
-    """Height and width rounded up to a multiple of the stride."""
+    """Round height and width up to multiples of the stride.
+
+    Examples
+    --------
+    >>> padded_size((33, 64), 32)
+    (64, 64)
+    """
     return -(-hw[0] // stride) * stride, -(-hw[1] // stride) * stride
 
 
 def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
-    """Image as float32 (3, height, width), padded right and below, normalised as the card says."""
+    """Pad an image on the right and at the bottom, and normalize it.
+
+    Parameters
+    ----------
+    image : uint8 (h, w, 3)
+    padded_hw : (int, int)
+        Height and width of the result.
+    spec : InputSpec
+
+    Returns
+    -------
+    float32 (3, height, width)
+
+    Examples
+    --------
+    >>> to_blob(np.zeros((30, 50, 3), np.uint8), (32, 64), InputSpec(wh=(64, 64))).shape
+    (3, 32, 64)
+    """
     canvas = np.full((*padded_hw, 3), spec.pad_value, np.uint8)
     canvas[: image.shape[0], : image.shape[1]] = image
-    # One look-up a channel instead of three passes of float arithmetic over every pixel.
+    # One table per channel is faster than float arithmetic on every pixel.
     table = ((np.arange(256)[:, None] / 255 - np.array(spec.mean)) / np.array(spec.std)).astype(np.float32)
     blob = np.empty((3, *padded_hw), np.float32)
     for channel in range(3):
@@ -144,13 +179,31 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
 
 
 def onnx_session(path: Path, device: str) -> Any:
-    """ONNX Runtime's session of a model; ``auto`` takes CUDA where ONNX Runtime was built with it, else the CPU."""
+    """Create an ONNX Runtime session.
+
+    Parameters
+    ----------
+    path : Path
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+
+    Raises
+    ------
+    DependencyError
+        If the device is CUDA, and ONNX Runtime does not support it.
+    WeightsError
+        If the model cannot be loaded.
+    """
     onnxruntime, cuda = _onnxruntime(), wants_cuda(device)
     if cuda and _CUDA not in (available := onnxruntime.get_available_providers()):
-        raise DependencyError(f"device {device}: onnxruntime-gpu expected, only {available} found")
+        raise DependencyError(f"device {device}: expected onnxruntime-gpu, got one with {', '.join(available)} only")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cpu_count()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads leave cores to others
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads do not occupy cores
     on_cuda = (_CUDA, {"device_id": int(device.partition(":")[2] or 0)})
     providers = [on_cuda, "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
     try:
@@ -160,19 +213,19 @@ def onnx_session(path: Path, device: str) -> Any:
 
 
 def wants_cuda(device: str) -> bool:
-    """Whether a model shall run through CUDA: asked for, or ``auto`` where ONNX Runtime was built with it.
+    """Whether to use CUDA: if requested, or for ``"auto"`` if ONNX Runtime supports it.
 
     Raises
     ------
     ConfigError
-        If there is no such kind of device.
+        If the device is unknown.
     """
     check_device(device)
     return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
 
 
 def _onnxruntime() -> Any:
-    # Before the import: since 1.32 that alone writes an id of the machine to disk, and events to be sent.
+    # Set before the import: since version 1.32, importing writes a machine id and pending events to disk.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import onnxruntime
 

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: several tiles at once, a core or more for each."""
+"""Models run by OpenVINO on the CPU, several tiles in parallel."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from blastdet.core.errors import DependencyError, WeightsError, last_line
 from blastdet.core.parallel import cpu_count
 from blastdet.models.decoding import Raw
 
-_STREAMS = 4  # tiles at once at most; cores beyond that share them
+_STREAMS = 4  # most tiles in parallel; more cores are shared among them
 
 
 class OpenVinoModel:
-    """A model in ONNX or OpenVINO's own format; see `blastdet.models.onnx_detector.Compute`.
+    """A model in ONNX or OpenVINO format; see `blastdet.models.onnx_detector.Compute`.
 
     Parameters
     ----------
     path : Path
     precision : str
-        ``"bf16"``: computed so where the processor can; else f32.
+        ``"bf16"`` is used if the processor supports it; otherwise f32.
 
     Raises
     ------
     DependencyError
         If OpenVINO is not installed.
     WeightsError
-        If it cannot load the model.
+        If OpenVINO cannot load the model.
     """
 
     def __init__(self, path: Path, precision: str) -> None:
         try:
             import openvino
         except ImportError as error:
-            raise DependencyError(f"{path}: openvino is not installed; pip install openvino") from error
+            raise DependencyError(f"{path}: openvino is not installed. Run: pip install openvino") from error
         cores = cpu_count()
         settings = {
-            # Without the hint it takes bf16 wherever the processor can, and scores differ between machines.
+            # Without the hint, bf16 is used if the processor supports it, and scores differ between machines.
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
             "NUM_STREAMS": str(min(cores, _STREAMS)),
             "INFERENCE_NUM_THREADS": str(cores),
@@ -47,16 +47,16 @@ class OpenVinoModel:
         try:
             model = _read(path)
             if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
-                raise ValueError("one float input (n, 3, height, width) expected")
+                raise ValueError(f"expected one float input (n, 3, height, width), got {len(model.inputs)} inputs")
             compiled = openvino.Core().compile_model(model, "CPU", settings)
-            self._free: SimpleQueue[Any] = SimpleQueue()  # requests, each with memory of its own
+            self._free: SimpleQueue[Any] = SimpleQueue()  # requests, each with its own memory
             for _ in range(min(cores, _STREAMS)):
                 self._free.put(compiled.create_infer_request())
-        except Exception as error:  # it raises bare RuntimeErrors of its own C++ types
+        except Exception as error:  # OpenVINO raises plain RuntimeErrors from C++
             raise WeightsError(f"{path}: OpenVINO cannot load it ({last_line(error)})") from error
 
     def __call__(self, blobs: Sequence[Any]) -> list[Raw]:
-        """The first output of each image (3, height, width); may be called from several threads."""
+        """First output of each image (3, height, width). Safe to call from several threads."""
         found: list[Raw | None] = [None] * len(blobs)
         under_way: deque[tuple[int, Any]] = deque()
         try:
@@ -72,7 +72,7 @@ class OpenVinoModel:
         return [raw for raw in found if raw is not None]
 
     def _borrow(self, under_way: deque[tuple[int, Any]], found: list[Raw | None]) -> Any:
-        """A free request. A thread that holds some waits for none of others', or two would wait for each other."""
+        """A free request. A thread that holds requests finishes its own instead of waiting for others: no deadlock."""
         while under_way:
             try:
                 return self._free.get_nowait()
@@ -84,13 +84,13 @@ class OpenVinoModel:
         index, request = under_way[0]
         request.wait()
         output = request.get_output_tensor(0).data
-        found[index] = (output[0] if output.ndim == 3 else output).copy()  # boxes of one image come without a batch
+        found[index] = (output[0] if output.ndim == 3 else output).copy()  # boxes of one image have no batch dimension
         under_way.popleft()
         self._free.put(request)
 
 
 def _read(path: Path) -> Any:
-    from openvino.frontend import FrontEndManager  # left to itself, OpenVINO tries one format after the other, aloud
+    from openvino.frontend import FrontEndManager  # OpenVINO itself tries every format and prints errors
 
     reader = FrontEndManager().load_by_framework("onnx" if path.suffix == ".onnx" else "ir")
     return reader.convert(reader.load(str(path)))

@@ -154,9 +154,9 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
         ([""], "got an empty path"),
         ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, got xml"),
         ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
-        ([SMEAR, "--device", "cuda"], "device cuda: onnxruntime-gpu expected"),
+        ([SMEAR, "--device", "cuda"], "device cuda: expected onnxruntime-gpu"),
         ([SMEAR, "--device", "abacus"], "device: abacus found"),
-        ([SMEAR, "--out", "taken.txt"], "taken.txt: cannot be made a folder"),
+        ([SMEAR, "--out", "taken.txt"], "taken.txt: cannot create the folder"),
         ([], "Missing argument"),
     ],
 )

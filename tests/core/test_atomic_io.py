@@ -1,4 +1,4 @@
-"""`blastdet.core.atomic_io`: what is written is there as a whole, or what was there before is."""
+"""Atomic writing: either the whole new content, or what was there before."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from blastdet.core.atomic_io import locked, new_folder, write_text
 from blastdet.core.errors import BlastdetError
 
 
-def test_text_is_written_as_it_is(tmp_path: Path) -> None:
+def test_text_is_written_unchanged(tmp_path: Path) -> None:
     path = write_text(tmp_path / "new/folder/a.txt", ["é\n", "b\r\n"])
     assert path.read_bytes() == "é\nb\r\n".encode()
     assert path.stat().st_mode & 0o777 == 0o644
     assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
 
 
-def test_a_file_that_fails_half_way_leaves_the_one_before(tmp_path: Path) -> None:
+def test_an_error_while_writing_keeps_the_existing_file(tmp_path: Path) -> None:
     def pieces() -> Iterator[str]:
         yield "half"
         raise ZeroDivisionError
@@ -30,7 +30,7 @@ def test_a_file_that_fails_half_way_leaves_the_one_before(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_text_that_no_file_can_hold_leaves_the_one_before(tmp_path: Path) -> None:
+def test_text_that_cannot_be_encoded_keeps_the_existing_file(tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.txt", "before")
     with pytest.raises(UnicodeEncodeError):
         write_text(path, "after \ud800")
@@ -38,14 +38,14 @@ def test_text_that_no_file_can_hold_leaves_the_one_before(tmp_path: Path) -> Non
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_folder_in_the_place_of_a_file_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_raises_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.txt").mkdir()
     with pytest.raises(IsADirectoryError):
         write_text(tmp_path / "a.txt", "text")
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with new_folder(out) as folder:
         write_text(folder / "a.txt", "one")
@@ -59,7 +59,7 @@ def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
 
-def test_one_writer_at_a_time(tmp_path: Path) -> None:
+def test_a_second_writer_gets_an_error(tmp_path: Path) -> None:
     with locked(tmp_path / "run"), pytest.raises(BlastdetError, match="another run is writing there"):
         locked(tmp_path / "run")
     locked(tmp_path / "run").close()

@@ -1,8 +1,6 @@
-"""Geometry against slow, obvious code."""
+"""Box geometry compared with slow, obvious code."""
 
 from __future__ import annotations
-
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -34,42 +32,57 @@ def _naive_suppress(xyxy, score, iou):
 
 
 @given(st.lists(BOX, max_size=8), st.lists(BOX, max_size=8))
-def test_iou_is_that_of_the_definition(a, b):
+def test_iou_equals_its_definition(a, b):
     expected = np.array([[_naive_iou(x, y) for y in b] for x in a]).reshape(len(a), len(b))
     np.testing.assert_allclose(boxes.iou_matrix(a, b), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize("many", [0, 1000], ids=["large sets", "small sets"])
+@pytest.mark.parametrize("opencv_up_to", [0, 1000], ids=["grid", "OpenCV"])
 @given(st.lists(st.tuples(BOX, st.integers(1, 4)), max_size=30), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 @settings(deadline=None)
-def test_suppression_is_the_greedy_one(many, rows, iou):
+def test_suppression_is_greedy(opencv_up_to, rows, iou):
     xyxy, score = [row[0] for row in rows], [row[1] / 4 for row in rows]
-    with patch.object(boxes, "_MANY", many):
-        assert boxes.suppress(xyxy, score, iou).tolist() == _naive_suppress(xyxy, score, iou)
+    found = boxes.suppress(xyxy, score, iou, opencv_up_to=opencv_up_to)
+    assert found.tolist() == _naive_suppress(xyxy, score, iou)
 
 
-@pytest.mark.parametrize("many", [0, 1000], ids=["large sets", "small sets"])
-def test_an_overlap_of_just_so_much_stays_and_what_is_no_box_overlaps_nothing(many, monkeypatch):
-    monkeypatch.setattr(boxes, "_MANY", many)
+@pytest.mark.parametrize("opencv_up_to", [0, 1000], ids=["grid", "OpenCV"])
+def test_boxes_with_exactly_the_limit_of_overlap_and_boxes_without_area_are_kept(opencv_up_to):
+    def kept(xyxy, score, iou):
+        return sorted(boxes.suppress(xyxy, score, iou, opencv_up_to=opencv_up_to).tolist())
+
     for n in range(2, 60):
         for k in range(1, n):
-            assert len(boxes.suppress([[0, 0, n, 1], [0, 0, k, 1]], [0.9, 0.8], k / n)) == 2
-            assert len(boxes.suppress([[0, 0, n, 1], [0, 0, k, 1]], [0.9, 0.8], 0.999 * k / n)) == 1
+            assert kept([[0, 0, n, 1], [0, 0, k, 1]], [0.9, 0.8], k / n) == [0, 1]
+            assert kept([[0, 0, n, 1], [0, 0, k, 1]], [0.9, 0.8], 0.999 * k / n) == [0]
     odd = [[np.nan, 0, 5, 5], [0, 0, np.inf, 5], [3, 3, 3, 9], [0, 0, 5, 5], [0, 0, 5, 5]]
-    assert sorted(boxes.suppress(odd, [0.5] * 5, 0.5)) == [0, 1, 2, 3]
+    assert kept(odd, [0.5] * 5, 0.5) == [0, 1, 2, 3]
+
+
+def _pairs(xyxy, **options):
+    return list(zip(*(index.tolist() for index in boxes.overlapping_pairs(xyxy, **options)), strict=True))
+
+
+def test_a_large_set_is_suppressed_as_a_small_one():
+    """6,000 boxes: more than OpenCV gets by default."""
+    random = np.random.default_rng(0)
+    corner = random.uniform(0, 900, (6000, 2))
+    xyxy = np.hstack([corner, corner + random.uniform(10, 30, (6000, 2))])
+    score = random.random(6000)
+    np.testing.assert_array_equal(
+        boxes.suppress(xyxy, score, 0.3), boxes.suppress(xyxy, score, 0.3, opencv_up_to=10_000)
+    )
 
 
 @pytest.mark.slow
-def test_a_few_large_boxes_cost_little(monkeypatch):
+def test_a_few_large_boxes_are_compared_with_few_pairs():
     random = np.random.default_rng(0)
     corner = random.uniform(0, 6000, (6000, 2))
     xyxy = np.hstack([corner, corner + random.uniform(20, 30, (6000, 2))])
     xyxy[[7, 4000]] = [[100, 100, 4100, 4100], [2000, 0, 2500, 6000]]
     pairs = sum(pair.shape[1] for pair in boxes._grid_pairs(xyxy))
-    assert pairs < 6000 * 40  # all with all: 18 million
-    found = set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
-    monkeypatch.setattr(boxes, "_FEW", 10_000)
-    assert found == set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
+    assert pairs < 6000 * 40  # all pairs: 18 million
+    assert set(_pairs(xyxy)) == set(_pairs(xyxy, all_pairs_up_to=10_000))
 
 
 @given(st.lists(st.tuples(BOX, st.integers(1, 4)), min_size=1, max_size=30, unique=True), st.randoms())
@@ -83,23 +96,23 @@ def test_suppression_does_not_depend_on_the_order_of_its_input(rows, random):
     assert results[0] == results[1]
 
 
-def test_the_grid_finds_the_pairs_that_all_with_all_finds(monkeypatch):
+def test_the_grid_finds_the_same_pairs_as_a_comparison_of_all():
     random = np.random.default_rng(0)
     corner = random.uniform(-50, 800, (600, 2))
     xyxy = np.hstack([corner, corner + random.uniform(1, 40, (600, 2))])
-    dense = set(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
-    monkeypatch.setattr(boxes, "_FEW", 0)
-    monkeypatch.setattr(boxes, "_TOGETHER", 70)
-    sparse = list(zip(*(k.tolist() for k in boxes.overlapping_pairs(xyxy)), strict=True))
-    assert len(sparse) == len(set(sparse))
-    assert set(sparse) == dense and len(dense) > 300
+    dense = set(_pairs(xyxy, all_pairs_up_to=1000))
+    assert len(dense) > 300
+    for batch in (70, 1 << 16):
+        sparse = _pairs(xyxy, batch=batch)
+        assert len(sparse) == len(set(sparse))
+        assert set(sparse) == dense
 
 
-def test_nan_boxes_overlap_nothing():
+def test_nan_boxes_have_no_overlap():
     assert boxes.pair_iou([[np.nan] * 4], [[0, 0, 1, 1]]).tolist() == [0.0]
 
 
-def test_moves_and_sizes():
+def test_clip_scale_shift_squares_and_area():
     np.testing.assert_array_equal(boxes.clip([[-5, -5, 20, 8]], (10, 6)), [[0, 0, 10, 6]])
     np.testing.assert_array_equal(boxes.scale([[1, 2, 3, 4]], (2, 10)), [[2, 20, 6, 40]])
     np.testing.assert_array_equal(boxes.shift([[1, 2, 3, 4]], (1, -1)), [[2, 1, 4, 3]])

@@ -1,4 +1,4 @@
-"""What settings differ in."""
+"""Names of the settings that differ."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SETTINGS = {"model": "yolov5n", "lr": 0.001, "mpp": [0.2, 0.2], "data": [{"path"
         (["seed"], 1, "seed"),
     ],
 )
-def test_the_entry_that_differs_is_named(keys, value, name):
+def test_the_entry_that_differs_is_returned(keys, value, name):
     other = copy.deepcopy(SETTINGS)
     part = other
     for key in keys[:-1]:
@@ -34,5 +34,5 @@ def test_the_entry_that_differs_is_named(keys, value, name):
     assert differing(other, SETTINGS) == name.split()
 
 
-def test_what_is_no_tree_of_settings_differs_as_a_whole():
+def test_values_that_are_not_settings_differ_as_a_whole():
     assert differing(None, SETTINGS) == ["all of it"]

@@ -1,4 +1,4 @@
-"""Conversions of Detections from and to supervision, ultralytics and COCO. FiftyOne: tests/review/test_session.py."""
+"""Conversion of Detections from and to supervision, Ultralytics and COCO. FiftyOne: tests/review/test_session.py."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def ignored(one: Detections) -> list[bool]:
 
 @given(cells())
 @settings(deadline=None)
-def test_supervision_and_back(before: Detections) -> None:
+def test_supervision_round_trip(before: Detections) -> None:
     converted = before.to_supervision()
     assert type(converted).__module__.startswith("supervision") and len(converted) == len(before)
     after = Detections.from_supervision(converted)
@@ -48,7 +48,7 @@ def test_supervision_and_back(before: Detections) -> None:
     assert ignored(before) == ignored(after)
 
 
-def test_columns_pass_through_supervision() -> None:
+def test_supervision_keeps_optional_columns() -> None:
     extra: dict[str, Any] = {"cell_type": ["a", ""], "blast_probability": [0.5, np.nan], "unsure": [True, False]}
     before = Detections([[0, 0, 9, 9], [1, 1, 5, 5]], **extra)
     after = Detections.from_supervision(before.to_supervision()[::-1])[::-1]
@@ -58,7 +58,7 @@ def test_columns_pass_through_supervision() -> None:
 
 @given(cells())
 @settings(deadline=None)
-def test_coco_and_back(before: Detections) -> None:
+def test_coco_round_trip(before: Detections) -> None:
     annotations, categories = before.to_coco(image_id=3)
     assert all(row["image_id"] == 3 for row in annotations)
     after = Detections.from_coco(annotations, categories)
@@ -66,7 +66,7 @@ def test_coco_and_back(before: Detections) -> None:
     assert ignored(before) == ignored(after)
 
 
-def test_pycocotools_reads_what_is_written() -> None:
+def test_pycocotools_reads_the_annotations() -> None:
     from pycocotools.coco import COCO
 
     before = Detections([[0, 0, 9, 9], [1, 2, 5, 8]], label=[0, 2])
@@ -116,7 +116,7 @@ def test_unknown_classes_are_listed_in_one_error() -> None:
 
 
 def test_supervision_without_names_needs_a_class_map() -> None:
-    """A foreign class id 0 must not become a blast."""
+    """Class id 0 of another model must not become a blast."""
     import supervision
 
     boxes = np.array([[0, 0, 9, 9]], np.float32)

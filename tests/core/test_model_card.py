@@ -1,4 +1,4 @@
-"""Weights that are missing, mismatched or tampered with are an error, never a silent fallback."""
+"""Weights that are missing, mismatched or modified give an error, never a silent fallback."""
 
 from __future__ import annotations
 
@@ -26,29 +26,33 @@ def test_round_trip(folder):
     assert not list(folder.glob("*.tmp"))
 
 
-def test_tampered_file(folder):
+def test_modified_file(folder):
     (folder / "model.onnx").write_bytes(b"another model")
-    with pytest.raises(WeightsError, match=r"model\.onnx: sha256 \w{12}… found, \w{12}… expected"):
+    with pytest.raises(WeightsError, match=r"model\.onnx: expected sha256 \w{12}… as in card\.json, got \w{12}…"):
         read_card(folder)
 
 
 def test_missing_file(folder):
     (folder / "model.onnx").unlink()
-    with pytest.raises(WeightsError, match=r"model\.onnx: missing"):
+    with pytest.raises(WeightsError, match=r"model\.onnx: listed in card\.json, but missing"):
         read_card(folder)
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"classes": ["wbc", "tumour"]}, "classes .'tumour'. found"),
-        ({"thresholds": {}}, "no threshold for"),
+        ({"classes": ["wbc", "tumour"]}, "card: expected classes among blast, wbc, rbc, platelet, got 'tumour'"),
+        ({"classes": []}, "expected one or more different classes"),
+        ({"thresholds": {}}, "expected a threshold for every class, got none for wbc, rbc, platelet"),
         ({"mpp": -1}, "mpp: Input should be greater than or equal to 0.01"),
-        ({"files": {"../../etc/passwd": "0"}}, "missing, although"),
+        ({"files": {"../../etc/passwd": "0"}}, "listed in card.json, but missing"),
+        ({"output": "probabilities"}, "output: expected yolo or boxes for task detect, got probabilities"),
+        ({"input": {"wh": [16, 640]}}, r"input\.wh: expected at least the stride, 32, got \(16, 640\)"),
+        ({"input": {"wh": [64, 64], "std": [0, 1, 1]}}, r"input\.std: expected values other than 0"),
         ({"surprise": 1}, "surprise: Extra inputs"),
     ],
 )
-def test_a_wrong_card_is_one_line(folder, change, line):
+def test_an_invalid_card_gives_a_one_line_error(folder, change, line):
     path = folder / "card.json"
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | change), "utf-8")
     with pytest.raises(WeightsError, match=line) as caught:
@@ -57,29 +61,31 @@ def test_a_wrong_card_is_one_line(folder, change, line):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]"])
-def test_a_broken_card_is_one_line(folder, content):
+def test_a_damaged_card_gives_a_one_line_error(folder, content):
     (folder / "card.json").write_bytes(content)
     with pytest.raises(WeightsError, match=r"card\.json"):
         read_card(folder)
 
 
-def test_a_file_that_is_no_model(folder):
+def test_a_file_that_is_not_a_model(folder):
     with pytest.raises(WeightsError, match=r"model\.onnx: (ONNX Runtime|OpenVINO) cannot load it") as caught:
         load_detector(folder)
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_name_lists_the_shipped_ones():
-    with pytest.raises(WeightsError, match=r"nothing-here: no card\.json found, a weights folder or one of .*default"):
+def test_an_unknown_name_lists_the_shipped_models():
+    with pytest.raises(
+        WeightsError, match=r"nothing-here: expected a folder with card\.json or a shipped model \(.*default"
+    ):
         find_weights("nothing-here")
 
 
-def test_a_classifier_is_no_detector(folder):
+def test_a_classifier_is_not_accepted_as_a_detector(folder):
     write_card(read_card(folder).model_copy(update={"task": "classify", "output": "probabilities"}), folder)
-    with pytest.raises(WeightsError, match="weights to classify found, to detect expected"):
+    with pytest.raises(WeightsError, match="expected a model with task detect, got task classify"):
         load_detector(folder)
 
 
-def test_shipped_weights_are_what_their_cards_say():
+def test_shipped_weights_match_their_cards():
     for card in shipped("weights").glob("*/card.json"):
         read_card(card.parent)

@@ -1,4 +1,4 @@
-"""Versions follow what is imported, whatever distribution provides it."""
+"""Versions are those of the imported modules, whichever distribution provides them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from blastdet.core.packages import versions
 
 @pytest.fixture
 def gpu_build(tmp_path, monkeypatch):
-    """A module that comes from a distribution of another name, as onnxruntime does from onnxruntime-gpu."""
+    """A module from a distribution with another name, such as onnxruntime from onnxruntime-gpu."""
     (tmp_path / "somewhere_runtime").mkdir()
     (tmp_path / "somewhere_runtime/__init__.py").write_text("")
     info = tmp_path / "somewhere_runtime_gpu-1.2.3.dist-info"
@@ -23,7 +23,7 @@ def gpu_build(tmp_path, monkeypatch):
     sys.modules.pop("somewhere_runtime", None)
 
 
-def test_the_distribution_that_provides_a_module_is_named(gpu_build):
+def test_the_distribution_that_provides_a_module_is_reported(gpu_build):
     found = versions([gpu_build, "numpy"])
     assert found["somewhere-runtime-gpu"] == "1.2.3" and "numpy" in found and "blastdet" in found
 

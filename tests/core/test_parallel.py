@@ -1,4 +1,4 @@
-"""Work in several threads: results in order, little begun ahead, errors where they belong."""
+"""Parallel map: results in order, little work started ahead, errors raised at the right place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from blastdet.core.parallel import map_ordered
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_results_come_in_order_whichever_is_ready_first(at_once):
+def test_results_are_in_order_whichever_is_ready_first(at_once):
     def slow_first(n):
         time.sleep(0.02 if n == 0 else 0)
         return n * n
@@ -21,12 +21,12 @@ def test_results_come_in_order_whichever_is_ready_first(at_once):
     assert list(map_ordered(slow_first, [], at_once)) == []
 
 
-def test_pieces_run_side_by_side():
-    meeting = threading.Barrier(2, timeout=30)  # one thread alone would wait here until it breaks
+def test_items_run_in_parallel():
+    meeting = threading.Barrier(2, timeout=30)  # a single thread would wait here until the timeout
     assert [rank for _, rank in map_ordered(lambda _: meeting.wait() >= 0, range(4), 2)] == [True] * 4
 
 
-def test_little_is_begun_before_it_is_asked_for():
+def test_little_work_is_started_before_it_is_requested():
     begun = []
     results = map_ordered(begun.append, range(100), 2)
     next(results)
@@ -36,7 +36,7 @@ def test_little_is_begun_before_it_is_asked_for():
     assert len(begun) <= 3
 
 
-def test_an_error_reaches_the_caller_after_the_results_before_it():
+def test_an_error_is_raised_after_the_results_before_it():
     def fails(n):
         if n == 2:
             raise ValueError("third")
@@ -48,7 +48,7 @@ def test_an_error_reaches_the_caller_after_the_results_before_it():
         next(results)
 
 
-def test_what_runs_inside_stops_when_the_outer_work_ends():
+def test_nested_work_stops_when_the_outer_work_ends():
     begun, hold = [], threading.Event()
 
     def inner(n):
@@ -59,12 +59,12 @@ def test_what_runs_inside_stops_when_the_outer_work_ends():
         return [result for _, result in map_ordered(inner, range(200), 2)] if n else None
 
     results = map_ordered(outer, range(3), 2)
-    next(results)  # the first is done, two others have 200 pieces each
+    next(results)  # the first is done, two others have 200 items each
     results.close()
     assert len(begun) < 100
 
 
-def test_a_thread_that_cannot_start_is_one_line(monkeypatch):
+def test_a_thread_that_cannot_start_gives_a_one_line_error(monkeypatch):
     def refuse(*_):
         raise RuntimeError("can't start new thread")
 

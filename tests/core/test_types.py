@@ -1,4 +1,4 @@
-"""The columns of Detections: read-only, checked, filtered together, in one order."""
+"""Columns of Detections: read-only, validated, indexed together, in one order. Datasets and samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _cells(n, seed=0):
 
 
 @given(st.integers(0, 30), st.integers(0, 99), st.randoms())
-def test_sorting_does_not_depend_on_the_order_given(n, seed, random):
+def test_sorting_does_not_depend_on_the_input_order(n, seed, random):
     cells = _cells(n, seed)
     shuffled = cells[random.sample(range(n), n)]
     np.testing.assert_array_equal(cells.sorted().boxes_xyxy, shuffled.sorted().boxes_xyxy)
@@ -37,7 +37,7 @@ def test_sorting_does_not_depend_on_the_order_given(n, seed, random):
 
 
 @given(st.integers(0, 20), st.integers(0, 99))
-def test_concatenating_parts_gives_the_whole(n, seed):
+def test_concatenated_parts_equal_the_whole(n, seed):
     cells = _cells(n, seed)
     whole = Detections.concatenate([cells[: n // 2], Detections.empty(), cells[n // 2 :]])
     for name in ("boxes_xyxy", "score", "label") + (("id", "ignore") if n else ()):
@@ -74,7 +74,7 @@ def test_columns_are_read_only_copies():
         ({"label": [4]}, "label: expected integers from 0 to 3, got 4"),
         ({"label": [-1]}, "label: expected integers from 0 to 3, got -1"),
         ({"label": [0.5]}, "label: expected int64 of shape (1,), got [0.5]"),
-        ({"label": np.array([np.nan])}, "label: expected int64 of shape (1,), got array([nan])"),
+        ({"label": [float("nan")]}, "label: expected int64 of shape (1,), got [nan]"),
         ({"label": ["wbc"]}, "label: expected int64 of shape (1,), got ['wbc']"),
         ({"point_xy": [[1, 2, 3]]}, "point_xy: expected float32 of shape (1, 2), got shape (1, 3)"),
         ({"id": "c1"}, "id: expected str of shape (1,), got shape ()"),
@@ -86,7 +86,7 @@ def test_an_invalid_column_raises_an_error_that_names_it(columns, line):
 
 
 def _all_columns(n):
-    """Detections with a value in every column that differs from row to row."""
+    """Detections with all columns, and different values in every row."""
     kinds = {"f": lambda size: np.arange(size) + 0.5, "i": lambda size: np.arange(size) % 4}
     kinds |= {"b": lambda size: np.arange(size) % 3 == 0, "U": lambda size: np.array([f"r{i}" for i in range(size)])}
     columns = {}
@@ -98,7 +98,7 @@ def _all_columns(n):
 
 @st.composite
 def _indices(draw):
-    """A number of rows and an index into them, of every form that users pass."""
+    """A number of rows, and an index of any supported form into them."""
     n = draw(st.integers(0, 12))
     mask = st.lists(st.booleans(), min_size=n, max_size=n)
     forms = [st.slices(n), mask, mask.map(lambda values: np.array(values, bool)), st.just([])]
@@ -162,18 +162,18 @@ def test_iteration_yields_one_row_detections_in_order():
     assert list(Detections.empty()) == []
 
 
-def test_the_columns_are_the_fields_and_the_parameters_in_one_order():
+def test_columns_fields_and_parameters_have_the_same_order():
     parameters = tuple(inspect.signature(Detections).parameters)
     assert Detections.columns() == parameters == tuple(field.name for field in fields(Detections))
 
 
-def test_counts_leave_ignored_cells_out():
+def test_counts_leave_out_ignored_cells():
     cells = Detections(np.zeros((3, 4)), label=[1, 1, 2], ignore=[True, False, False])
     assert cells.counts() == {"blast": 0, "wbc": 1, "rbc": 1, "platelet": 0}
     assert len(cells.with_classes("wbc", "rbc")) == 3 and len(cells.with_classes("blast")) == 0
 
 
-def test_the_point_replaces_a_box_of_nan():
+def test_a_cell_without_a_box_uses_its_point():
     cells = Detections([[np.nan] * 4, [0, 0, 4, 4]], point_xy=[[7, 8], [np.nan, np.nan]])
     np.testing.assert_array_equal(cells.centres_xy, [[7, 8], [2, 2]])
     assert np.isnan(cells.sorted().boxes_xyxy[1]).all()

@@ -102,11 +102,11 @@ def test_killed_and_resumed_equals_uninterrupted(run, folder):
 
 
 def test_a_detector_is_not_a_classifier_and_vice_versa(run, folder):
-    with pytest.raises(WeightsError, match="to detect found, to classify expected"):
+    with pytest.raises(WeightsError, match="expected a model with task classify, got task detect"):
         load_classifier("default")
     (folder / "smear.png").write_bytes((folder / "made/000.png").read_bytes())
     text = run_in_process(folder, "detect", "smear.png", "--weights", "run/weights", "--mpp", "0.2", code=2)
-    assert "to classify found, to detect expected" in text
+    assert "expected a model with task detect, got task classify" in text
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_outputs_that_are_not_probabilities_are_one_line(run, tmp_path):
         load_classifier(folder)
     model = load_classifier(run / "weights")
     model._run = lambda batch, outputs: [np.full((len(batch), 2), np.nan, np.float32), np.ones(len(batch), np.float32)]
-    with pytest.raises(WeightsError, match="answers that are no probabilities"):
+    with pytest.raises(WeightsError, match="expected probabilities, got other numbers"):
         model([np.zeros((20, 20, 3), np.uint8)], [0.5])
 
 
