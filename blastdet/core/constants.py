@@ -1,4 +1,4 @@
-"""Facts about blood cells that several packages rely on. All lengths are in micrometres."""
+"""Facts about blood cells, and one colour for each class. All lengths are in micrometres."""
 
 from __future__ import annotations
 
@@ -16,3 +16,19 @@ MATCH_IOU = 0.5
 
 RESEARCH_USE = "For Research Use Only. Not for use in diagnostic procedures."
 """Printed on everything that a run writes."""
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "blast": (213, 30, 45),
+    "wbc": (0, 90, 200),
+    "rbc": (225, 140, 0),
+    "platelet": (0, 140, 90),
+}
+"""RGB colour of each class. Readable with colour blindness, and distinct from the violet and pink of Giemsa stain."""
+
+UNSURE_COLOUR = (60, 60, 60)
+"""RGB colour of uncertain cells."""
+
+HEX: dict[str, str] = {
+    name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in {**COLOURS, "unsure": UNSURE_COLOUR}.items()
+}
+"""The same colours, including ``unsure``, as hexadecimal strings for HTML and matplotlib."""

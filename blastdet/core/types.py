@@ -8,11 +8,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from blastdet.core.columns import (
+    CELL_COLUMNS,
+    COLUMNS,
+    Index,
+    cell_frame,
+    cell_rows,
+    checked_column,
+    checked_rows,
+    html_table,
+)
 from blastdet.core.constants import CELL_CLASSES
 from blastdet.core.interop import Conversions
 
@@ -40,22 +50,6 @@ WidthHeight = tuple[int, int]
 
 Scale = tuple[float, float]
 """Micrometres per pixel along x and y."""
-
-COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "boxes_xyxy": (np.float32, (4,)),
-    "score": (np.float32, ()),
-    "label": (np.int64, ()),
-    "id": (np.str_, ()),
-    "point_xy": (np.float32, (2,)),
-    "ignore": (np.bool_, ()),
-    "origin": (np.str_, ()),
-    "cell_type": (np.str_, ()),
-    "blast_probability": (np.float32, ()),
-    "unsure": (np.bool_, ()),
-}
-"""Columns of `Detections`, in order: dtype, and shape of one row. Writers and tests derive their lists from here."""
-
-Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -129,7 +123,7 @@ class Detections(Conversions):
         blast_probability: ArrayLike | None = None,
         unsure: ArrayLike | None = None,
     ) -> None:
-        boxes = _column("boxes_xyxy", boxes_xyxy, None)
+        boxes = checked_column("boxes_xyxy", boxes_xyxy, None)
         n = len(boxes)
         object.__setattr__(self, "boxes_xyxy", boxes)
         given: dict[str, ArrayLike | None] = {
@@ -144,7 +138,7 @@ class Detections(Conversions):
             "unsure": unsure,
         }
         for name, value in given.items():
-            object.__setattr__(self, name, None if value is None else _column(name, value, n))
+            object.__setattr__(self, name, None if value is None else checked_column(name, value, n))
         if n and not (self.label.min() >= 0 and self.label.max() < len(CELL_CLASSES)):
             wrong = self.label[(self.label < 0) | (self.label >= len(CELL_CLASSES))][0]
             raise ValueError(f"Detections.label: expected integers from 0 to {len(CELL_CLASSES) - 1}, got {wrong}")
@@ -158,7 +152,7 @@ class Detections(Conversions):
         return len(self.boxes_xyxy)
 
     def __getitem__(self, index: Index) -> Detections:
-        rows = _rows(index, len(self))
+        rows = checked_rows(index, len(self))
         return Detections(**{name: column[rows] for name, column in self._present()})
 
     def __iter__(self) -> Iterator[Detections]:
@@ -236,68 +230,6 @@ class Detections(Conversions):
         )
 
 
-def _column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
-    """A read-only copy of a column of `n` rows (any number if None), with its type and shape checked."""
-    dtype, row = COLUMNS[name]
-    shape = ", ".join(map(str, ("n" if n is None else n, *row))) + ("" if row else ",")
-    expected = f"{dtype.__name__.strip('_')} of shape ({shape})"
-    try:
-        array = np.array(
-            _integers(value) if dtype is np.int64 else value, dtype=dtype
-        )  # always a copy: no caller can change it afterwards
-    except (TypeError, ValueError):
-        raise ValueError(f"Detections.{name}: expected {expected}, got {value!r:.60}") from None
-    if array.ndim and not len(array):
-        array = array.reshape(0, *row)
-    if array.ndim != 1 + len(row) or array.shape[1:] != row or (n is not None and len(array) != n):
-        raise ValueError(f"Detections.{name}: expected {expected}, got shape {array.shape}")
-    array.setflags(write=False)
-    return array
-
-
-def _integers(value: ArrayLike) -> NDArray[Any]:
-    """Values that are whole numbers, so that a conversion to integers loses nothing."""
-    array = np.asarray(value)
-    if array.dtype.kind == "f" and not (array == np.rint(array)).all():
-        raise ValueError
-    return array
-
-
-def _rows(index: Index, n: int) -> slice | NDArray[Any]:
-    """An index into `n` rows as a slice, a mask (n,) or integers (m,); anything else is an IndexError."""
-    if isinstance(index, slice):
-        return index
-    forms = "an integer, a slice, a boolean mask or a sequence of integers"
-    if isinstance(index, tuple):
-        raise IndexError(f"Detections: expected {forms}, got a tuple; pass a list")
-    try:
-        array = np.asarray(index)
-    except ValueError:  # rows of different lengths
-        raise IndexError(f"Detections: expected {forms}, got {index!r:.60}") from None
-    if array.ndim == 0 and array.dtype.kind in "iu":
-        array = array[None]
-    if array.ndim == 1 and not len(array) and not isinstance(index, np.ndarray):
-        array = array.astype(np.int64)  # an empty list has no type of its own
-    if array.ndim != 1 or array.dtype.kind not in "biu":
-        raise IndexError(f"Detections: expected {forms}, got {_described(index, array)}")
-    if array.dtype.kind == "b":
-        if len(array) != n:
-            raise IndexError(f"Detections: expected a mask of length {n}, got length {len(array)}")
-        return array
-    outside = (array < -n) | (array >= n)
-    if outside.any():
-        wrong = array[outside][0]
-        allowed = f"indices from {-n} to {n - 1}" if n else "no index, since there are no rows"
-        raise IndexError(f"Detections: expected {allowed}, got {wrong}")
-    return array
-
-
-def _described(index: object, array: NDArray[Any]) -> str:
-    if array.dtype == object or array.dtype.kind in "US" or not array.ndim:
-        return f"{index!r:.60}"
-    return f"{array.dtype} of shape {array.shape}"
-
-
 def _column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
     column = getattr(part, name)
     if column is not None:
@@ -372,6 +304,53 @@ class Dataset:
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
+
+    def __repr__(self) -> str:
+        cells = ", ".join(f"{name} {n}" for name, n in self.counts().items()) or "none"
+        splits = ", ".join(f"{name} {len(part)}" for name, part in self._parts().items())
+        return f"<Dataset {self.name}: {len(self)} images; cells: {cells}; splits: {splits or 'none'}>"
+
+    def _repr_html_(self) -> str:
+        """Images and cells of each split as a table, for notebooks."""
+        rows = []
+        for name, part in {**self._parts(), "all": self}.items():
+            counts = part.counts()
+            rows.append((name, len(part), *(counts.get(label, 0) for label in self.classes)))
+        return html_table(("split", "images", *self.classes), rows, self.name)
+
+    def _parts(self) -> dict[str, Dataset]:
+        """The samples of each split; those without a split come last, as ``no split``."""
+        named = sorted({sample.split for sample in self if sample.split})
+        parts = {split: self.with_split(split) for split in named}
+        without = tuple(sample for sample in self if not sample.split)
+        return {**parts, "no split": replace(self, samples=without)} if without else parts
+
+    def counts(self) -> dict[str, int]:
+        """Number of annotated cells of each class in `classes`, without ignored cells."""
+        every = [sample.truth.counts() for sample in self if sample.truth is not None]
+        return {name: sum(counts[name] for counts in every) for name in self.classes}
+
+    def to_pandas(self) -> Any:
+        """One row per annotated cell, as a ``pandas.DataFrame``; images without cells have no row.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns of the CSV format, with ``group`` after ``split``. Unknown numbers are NaN.
+
+        Raises
+        ------
+        DependencyError
+            If pandas is not installed.
+        """
+        head = (*CELL_COLUMNS[:2], "group", *CELL_COLUMNS[2:])
+        rows = [
+            [self.file_name(sample), sample.split or "", sample.group or "", *row]
+            for sample in self
+            if sample.truth is not None
+            for row in cell_rows(sample.truth, sample.mpp)
+        ]
+        return cell_frame(rows, head)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.palette import COLOURS, UNSURE_COLOUR
+from blastdet.core.constants import COLOURS, RESEARCH_USE, UNSURE_COLOUR
 from blastdet.core.types import CELL_CLASSES, RGB, Detections, Scale, WidthHeight
 from blastdet.imaging.io import Source
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blastdet.core.columns import cell_frame, cell_rows, html_table
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError, ConfigError
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, Detections, Scale, WidthHeight
@@ -188,16 +189,10 @@ class Result:
         DependencyError
             If pandas is not installed.
         """
-        from blastdet.core.packages import needed
-        from blastdet.datasets.formats import csv_table
         from blastdet.inference.writers import named
 
-        rows = [[self.name, "", *row] for row in csv_table.rows(named(self), self.mpp)]
-        pandas = needed("pandas", "notebook")
-        frame = pandas.DataFrame(rows, columns=list(csv_table.COLUMNS))
-        frame = frame.drop(columns=["split", "point_x", "point_y", "origin", "ignore"])
-        numbers = frame.columns.drop(["image", "cell", "class", "cell_type"])
-        return frame.assign(**frame[numbers].apply(pandas.to_numeric))
+        frame = cell_frame([self.name, "", *row] for row in cell_rows(named(self), self.mpp))
+        return frame.drop(columns=["split", "point_x", "point_y", "origin", "ignore"])
 
     def to_coco(self) -> dict[str, Any]:
         """A COCO document with this image and its detections, scores included."""
@@ -276,12 +271,12 @@ class Result:
         overlay.save(encoded, "JPEG", quality=88)
         source = base64.b64encode(encoded.getvalue()).decode()
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in self.summary())
-        tables = _table(
+        tables = html_table(
             ("cell", "n", "per mm²"), [(k, n, f"{n / self.area_mm2:,.0f}") for k, n in self.named_counts.items()]
         )
         if self.blast_fraction is not None and self.blast_fraction.n:
             rows = [(spoken(row.cell_type, self.counts), row.n, *row.percentages) for row in self.differential]
-            tables += _table(("white cell", "n", "fraction", "95 % CI"), rows)
+            tables += html_table(("white cell", "n", "fraction", "95 % CI"), rows)
         scale = f"{self.mpp[0]:.4g} µm/px ({html.escape(self.scale.describe())})"
         return (
             f"<div><p><b>{html.escape(self.name)}</b>: {scale}</p>"
@@ -307,13 +302,3 @@ def kinds_of(cells: Detections) -> list[str]:
 def spoken(kind: str, counts: Mapping[str, int]) -> str:
     """Name of a kind in tables and captions: beside blasts, ``wbc`` are the other white cells."""
     return "other wbc" if kind == "wbc" and "blast" in counts else kind
-
-
-def _table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    def line(cells: Iterable[object], tag: str) -> str:
-        sides = ["left", *["right"] * 9]
-        styled = zip(cells, sides, strict=False)
-        row = "".join(f'<{tag} style="text-align:{side}">{html.escape(str(cell))}</{tag}>' for cell, side in styled)
-        return f"<tr>{row}</tr>"
-
-    return f"<table>{line(head, 'th')}{''.join(line(row, 'td') for row in rows)}</table>"

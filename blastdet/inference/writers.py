@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.columns import CELL_COLUMNS, cell_rows
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.packages import versions
 from blastdet.core.types import CELL_CLASSES, Detections
@@ -188,8 +189,8 @@ def named(result: Result) -> Detections:
 
 
 def _csv(result: Result) -> Iterator[str]:
-    yield csv_table.line(csv_table.COLUMNS)
-    for row in csv_table.rows(named(result), result.mpp):
+    yield csv_table.line(CELL_COLUMNS)
+    for row in cell_rows(named(result), result.mpp):
         yield csv_table.line([result.name, "", *row])
 
 

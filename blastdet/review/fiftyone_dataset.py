@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from blastdet.core.constants import HEX
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.palette import HEX
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, Detections, Sample
 from blastdet.evaluation.confusion import IOU
 from blastdet.review.cells import VIEWS, Cell, View, in_view, repeated_fields, rows_by_sample

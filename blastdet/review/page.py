@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import new_folder, write_text
-from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.constants import HEX, RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
-from blastdet.core.palette import HEX
 from blastdet.core.types import CELL_CLASSES, Detections, Sample
 from blastdet.datasets.convert import check_folder
 from blastdet.evaluation.predict import Predictions

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blastdet.core.columns import CELL_COLUMNS
 from blastdet.core.types import COLUMNS, Dataset, Detections, Sample
 
 
@@ -195,3 +198,54 @@ def test_above_threshold_uses_the_threshold_of_each_class():
     cells = Detections(np.zeros((4, 4)), label=[0, 1, 1, 2], score=[1.0, 0.5, 0.25, 1.0])
     assert cells.above_threshold({"wbc": 0.5, "blast": 1.0}).tolist() == [True, True, False, False]
     assert not cells.above_threshold({}).any() and Detections.empty().above_threshold({"wbc": 0.5}).shape == (0,)
+
+
+def _dataset(name="two <b>"):
+    first = Detections(
+        [[0, 0, 10, 20], [1, 1, 3, 3], [5, 5, 9, 9]],
+        label=[1, 0, 2],
+        score=[0.75, 1, 1],
+        ignore=[False, False, True],
+        cell_type=["lymphocyte", "", ""],
+        blast_probability=[0.25, np.nan, np.nan],
+    )
+    samples = (
+        Sample(Path("/r/a.png"), (64, 48), (0.1, 0.2), "p1", "train", truth=first),
+        Sample(Path("/r/b.png"), (64, 48), None, None, "val", truth=Detections([[1, 2, 3, 4]], label=[0])),
+        Sample(Path("/r/c.png"), (64, 48)),
+    )
+    return Dataset(name, Path("/r"), samples)
+
+
+def test_dataset_is_printed_as_one_line():
+    assert repr(_dataset("two")) == (
+        "<Dataset two: 3 images; cells: blast 2, wbc 1, rbc 0; splits: train 1, val 1, no split 1>"
+    )
+    assert repr(Dataset("none", Path(), ())) == "<Dataset none: 0 images; cells: none; splits: none>"
+
+
+def test_dataset_shows_images_and_cells_of_each_split_in_a_notebook():
+    table = ElementTree.fromstring(_dataset()._repr_html_())
+    assert table.findtext("caption") == "two <b>"
+    rows = [[cell.text for cell in row] for row in table.iter("tr")]
+    assert rows == [
+        ["split", "images", "blast", "wbc", "rbc"],
+        ["train", "1", "1", "1", "0"],
+        ["val", "1", "1", "0", "0"],
+        ["no split", "1", "0", "0", "0"],
+        ["all", "3", "2", "1", "0"],
+    ]
+
+
+def test_dataset_as_a_data_frame_has_one_row_per_cell():
+    frame = _dataset().to_pandas()
+    assert list(frame.columns) == ["image", "split", "group", *CELL_COLUMNS[2:]]
+    assert frame["image"].tolist() == ["a.png"] * 3 + ["b.png"]
+    assert frame["group"].tolist() == ["p1", "p1", "p1", ""]
+    assert frame["class"].tolist() == ["wbc", "blast", "rbc", "blast"]
+    assert frame.loc[0, ["x1", "y2", "score", "width_um", "height_um", "blast_probability"]].tolist() == [
+        0, 20, 0.75, 1, 4, 0.25,
+    ]  # fmt: skip
+    assert frame["width_um"].isna().tolist() == [False, False, False, True]  # b.png has no scale
+    assert frame["ignore"].tolist() == [0, 0, 1, 0]
+    assert Dataset("none", Path(), ()).to_pandas().empty

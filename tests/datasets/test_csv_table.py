@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from made import SIZE_WH, cells, picture
 
+from blastdet.core.columns import CELL_COLUMNS, cell_rows
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats import csv_table
 
@@ -34,7 +35,7 @@ def test_the_table_has_one_row_for_each_cell(tmp_path: Path) -> None:
     dataset = _dataset(tmp_path, truth)
     csv_table.write(dataset, tmp_path / "o")
     rows = list(csv.DictReader((tmp_path / "o" / "cells.csv").read_text().splitlines()))
-    assert tuple(rows[0]) == csv_table.COLUMNS and len(rows) == 4
+    assert tuple(rows[0]) == CELL_COLUMNS and len(rows) == 4
     first, second = rows[:2]
     assert (first["image"], first["split"], first["cell"], first["class"]) == ("p/a.jpg", "test", "x", "wbc")
     assert [float(first[k]) for k in ("x1", "y1", "x2", "y2", "score")] == [1, 2, 11, 22, 0.1]
@@ -46,7 +47,7 @@ def test_the_table_has_one_row_for_each_cell(tmp_path: Path) -> None:
 @given(found=cells())
 @settings(max_examples=40, deadline=None)
 def test_the_table_holds_every_column_of_detections(found: Detections) -> None:
-    rows = [dict(zip(csv_table.COLUMNS[2:], row, strict=True)) for row in csv_table.rows(found, (0.1, 0.2))]
+    rows = [dict(zip(CELL_COLUMNS[2:], row, strict=True)) for row in cell_rows(found, (0.1, 0.2))]
     read = {
         "boxes_xyxy": [[_number(row[side]) for side in ("x1", "y1", "x2", "y2")] for row in rows],
         "label": [CELL_CLASSES.index(row["class"]) for row in rows],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blastdet.core.palette import COLOURS
+from blastdet.core.constants import COLOURS
 from blastdet.core.types import Detections
 from blastdet.imaging.drawing import _tag, draw
 

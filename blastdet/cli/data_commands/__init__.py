@@ -1,1 +1,1 @@
-"""Commands about data sets: one file each."""
+"""Commands that work on datasets, one module each."""

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.constants import COLOURS, RESEARCH_USE
 from blastdet.core.errors import FormatError
-from blastdet.core.palette import COLOURS
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import (

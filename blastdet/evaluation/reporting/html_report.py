@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blastdet import __version__
+from blastdet.core.columns import html_table
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import DependencyError
 from blastdet.evaluation.allidb_tests import Verdicts
@@ -23,6 +23,8 @@ from blastdet.evaluation.reporting.plots import plots
 from blastdet.evaluation.reporting.tables import difference_rows, write_text
 from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes, of_figure, of_row, with_interval
 from blastdet.evaluation.subgroups import size_name
+
+_HOW = f"95 % intervals over groups. {RESEARCH_USE}"
 
 Drawn = Sequence[tuple[str, str]]
 """Caption and SVG of each plot of an evaluation."""
@@ -99,7 +101,8 @@ def summary_table(evaluation: Evaluation) -> str:
         + [with_interval(row[name], row[f"{name}_lower"], row[f"{name}_upper"]) for name in figures]
         for row in evaluation.summary
     ]
-    return _table(f"{evaluation.title}, {len(evaluation.dataset)} images", ("class", "cells", *figures), rows)
+    title = f"{evaluation.title}, {len(evaluation.dataset)} images"
+    return html_table(("class", "cells", *figures), rows, f"{title}. {_HOW}")
 
 
 def comparison_table(comparison: Comparison) -> str:
@@ -108,16 +111,7 @@ def comparison_table(comparison: Comparison) -> str:
     keys = ("class", "figure", "value_A", "value_B", "change", "verdict")
     title = f"A {comparison.names[0]}, B {comparison.names[1]} on {comparison.a.dataset.name}"
     rows = [[str(row[key]) for key in keys] for row in made if row["figure"] not in ("AP75", "AR")]
-    return _table(title, ("class", "figure", "A", "B", "B − A", ""), rows)
-
-
-def _table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    title = f"{html.escape(caption)}. 95 % intervals over groups. {RESEARCH_USE}"
-    return f"<table><caption>{title}</caption><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
+    return html_table(("class", "figure", "A", "B", "B − A", ""), rows, f"{title}. {_HOW}")
 
 
 def _difference(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blastdet.core.constants import HEX
 from blastdet.core.errors import DependencyError
-from blastdet.core.palette import HEX
 from blastdet.evaluation.counts import count_cells
 from blastdet.evaluation.evaluate import Evaluation
 from blastdet.evaluation.match_table import RECALL_POINTS

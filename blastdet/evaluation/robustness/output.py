@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.constants import HEX, RESEARCH_USE
 from blastdet.core.errors import DependencyError
-from blastdet.core.palette import HEX
 from blastdet.evaluation.reporting.text import with_interval
 from blastdet.evaluation.robustness.corruptions import CORRUPTIONS
 from blastdet.evaluation.robustness.measure import Row

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from blastdet.core import boxes
-from blastdet.core.palette import COLOURS
+from blastdet.core.constants import COLOURS
 from blastdet.core.types import CELL_CLASSES, RGB, Dataset, Detections
 from blastdet.imaging.io import write_image
 from blastdet.training.detection.epoch import Epoch

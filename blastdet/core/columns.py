@@ -1,0 +1,175 @@
+"""The columns of `Detections`: their types, checks of values and indices, and cells as rows of a table."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from blastdet.core.constants import CELL_CLASSES
+from blastdet.core.packages import needed
+
+if TYPE_CHECKING:
+    from blastdet.core.types import Detections, Scale
+
+COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "boxes_xyxy": (np.float32, (4,)),
+    "score": (np.float32, ()),
+    "label": (np.int64, ()),
+    "id": (np.str_, ()),
+    "point_xy": (np.float32, (2,)),
+    "ignore": (np.bool_, ()),
+    "origin": (np.str_, ()),
+    "cell_type": (np.str_, ()),
+    "blast_probability": (np.float32, ()),
+    "unsure": (np.bool_, ()),
+}
+"""Columns of `Detections`, in order: dtype, and shape of one row. Writers and tests derive their lists from here."""
+
+Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
+
+CELL_COLUMNS: tuple[str, ...] = (
+    "image",
+    "split",
+    "cell",
+    "class",
+    "x1",
+    "y1",
+    "x2",
+    "y2",
+    "score",
+    "width_um",
+    "height_um",
+    "point_x",
+    "point_y",
+    "origin",
+    "cell_type",
+    "blast_probability",
+    "unsure",
+    "ignore",
+)
+"""Columns of a table with one row for each cell, in order."""
+
+_TEXT = ("image", "split", "group", "cell", "class", "origin", "cell_type")
+
+
+def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
+    """A read-only copy of a column of `n` rows (any number if None), with its type and shape checked."""
+    dtype, row = COLUMNS[name]
+    shape = ", ".join(map(str, ("n" if n is None else n, *row))) + ("" if row else ",")
+    expected = f"{dtype.__name__.strip('_')} of shape ({shape})"
+    try:
+        # Always a copy: no caller can change it afterwards.
+        array = np.array(_integers(value) if dtype is np.int64 else value, dtype=dtype)
+    except (TypeError, ValueError):
+        raise ValueError(f"Detections.{name}: expected {expected}, got {value!r:.60}") from None
+    if array.ndim and not len(array):
+        array = array.reshape(0, *row)
+    if array.ndim != 1 + len(row) or array.shape[1:] != row or (n is not None and len(array) != n):
+        raise ValueError(f"Detections.{name}: expected {expected}, got shape {array.shape}")
+    array.setflags(write=False)
+    return array
+
+
+def _integers(value: ArrayLike) -> NDArray[Any]:
+    """Values that are whole numbers, so that a conversion to integers loses nothing."""
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and not (array == np.rint(array)).all():
+        raise ValueError
+    return array
+
+
+def checked_rows(index: Index, n: int) -> slice | NDArray[Any]:
+    """An index into `n` rows as a slice, a mask (n,) or integers (m,); anything else is an IndexError."""
+    if isinstance(index, slice):
+        return index
+    forms = "an integer, a slice, a boolean mask or a sequence of integers"
+    if isinstance(index, tuple):
+        raise IndexError(f"Detections: expected {forms}, got a tuple; pass a list")
+    try:
+        array = np.asarray(index)
+    except ValueError:  # rows of different lengths
+        raise IndexError(f"Detections: expected {forms}, got {index!r:.60}") from None
+    if array.ndim == 0 and array.dtype.kind in "iu":
+        array = array[None]
+    if array.ndim == 1 and not len(array) and not isinstance(index, np.ndarray):
+        array = array.astype(np.int64)  # an empty list has no type of its own
+    if array.ndim != 1 or array.dtype.kind not in "biu":
+        raise IndexError(f"Detections: expected {forms}, got {_described(index, array)}")
+    if array.dtype.kind == "b":
+        if len(array) != n:
+            raise IndexError(f"Detections: expected a mask of length {n}, got length {len(array)}")
+        return array
+    outside = (array < -n) | (array >= n)
+    if outside.any():
+        wrong = array[outside][0]
+        allowed = f"indices from {-n} to {n - 1}" if n else "no index, since there are no rows"
+        raise IndexError(f"Detections: expected {allowed}, got {wrong}")
+    return array
+
+
+def _described(index: object, array: NDArray[Any]) -> str:
+    if array.dtype == object or array.dtype.kind in "US" or not array.ndim:
+        return f"{index!r:.60}"
+    return f"{array.dtype} of shape {array.shape}"
+
+
+def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
+    """Fields of each cell, from the column ``cell`` on. Unknown values are empty.
+
+    Parameters
+    ----------
+    cells : Detections
+    mpp : (float, float), optional
+        µm/px; without it, sizes in µm are empty.
+    """
+    for i in range(len(cells)):
+        x1, y1, x2, y2 = (_shortest(v) for v in cells.boxes_xyxy[i])
+        name = str(cells.id[i]) if cells.id is not None else str(i + 1)
+        point = ["", ""] if cells.point_xy is None else [_shortest(v) for v in cells.point_xy[i]]
+        size_um = ["", ""] if mpp is None or x1 == "" else [f"{(x2 - x1) * mpp[0]:.3f}", f"{(y2 - y1) * mpp[1]:.3f}"]
+        yield [
+            name,
+            CELL_CLASSES[cells.label[i]],
+            *(x1, y1, x2, y2),
+            _shortest(cells.score[i]),
+            *size_um,
+            *point,
+            "" if cells.origin is None else str(cells.origin[i]),
+            "" if cells.cell_type is None else str(cells.cell_type[i]),
+            "" if cells.blast_probability is None else _shortest(cells.blast_probability[i]),
+            "" if cells.unsure is None else int(cells.unsure[i]),
+            int(cells.ignore is not None and cells.ignore[i]),
+        ]
+
+
+def _shortest(value: Any) -> Any:
+    """A float32 with its shortest exact digits, or an empty string for NaN."""
+    return "" if math.isnan(value) else float(str(value))
+
+
+def cell_frame(rows: Iterable[Sequence[Any]], columns: Sequence[str] = CELL_COLUMNS) -> Any:
+    """Rows as a ``pandas.DataFrame``. Numbers are numbers, and NaN where the field is empty."""
+    pandas = needed("pandas", "notebook")
+    frame = pandas.DataFrame(list(rows), columns=list(columns))
+    numbers = [name for name in columns if name not in _TEXT]
+    return frame.assign(**frame[numbers].apply(pandas.to_numeric))
+
+
+def html_table(head: Iterable[object], rows: Iterable[Iterable[object]], caption: str = "") -> str:
+    """A table as HTML, with all texts escaped. The first column is aligned to the left, the others to the right."""
+
+    def line(cells: Iterable[object], tag: str) -> str:
+        styled = [
+            f'<{tag} style="text-align:{"right" if i else "left"}">{html.escape(str(cell))}</{tag}>'
+            for i, cell in enumerate(cells)
+        ]
+        return f"<tr>{''.join(styled)}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
