@@ -14,6 +14,7 @@ from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.imaging.io import read_image, write_image
 
 
+@pytest.mark.slow
 def test_copies_mirrors_and_shared_fields_leak(faulty: Path) -> None:
     """p00 (train) again as p20 (test) byte for byte, p01 as p21 mirrored, p02 shifted as p16 (val)."""
     shutil.copyfile(image(faulty, "p00"), image(faulty, "p20"))

@@ -30,6 +30,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "o"
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @pytest.mark.parametrize(
@@ -60,6 +61,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(sound: Path, name: str, f
         path.write_text(text)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_damaged_results_are_read_or_refused_in_one_line(sound: Path, data: st.DataObject) -> None:

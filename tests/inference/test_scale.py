@@ -40,6 +40,7 @@ def sample():
     return read_image(SMEAR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.2, 0.35, 0.6, 1.0, 1.4])
 def test_any_magnification(sample, detector, factor):
     rgb = resize(sample, (round(1600 * factor), round(1200 * factor)))
@@ -55,6 +56,7 @@ def test_a_squeezed_picture_is_told_and_measured_on_each_axis(sample, detector):
     assert any("looks squeezed" in line for line in found.warnings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("corner", [(0, 0), (700, 400), (1100, 800)])
 def test_a_crop_of_few_cells(sample, detector, corner):
     rgb = sample[corner[1] : corner[1] + 360, corner[0] : corner[0] + 360]
@@ -73,6 +75,7 @@ def test_where_there_are_no_red_cells_nothing_is_guessed(detector, kind):
     assert found.mpp is None and found.origin == "unknown" and found.is_weak and found.reason
 
 
+@pytest.mark.slow
 def test_a_detector_without_red_cells_leaves_it_to_the_ruler(sample):
     white = FakeDetector()
     white.card = white.card.model_copy(update={"classes": ("wbc",)})
@@ -80,6 +83,7 @@ def test_a_detector_without_red_cells_leaves_it_to_the_ruler(sample):
     assert found.mpp == pytest.approx((MPP, MPP), rel=0.15)
 
 
+@pytest.mark.slow
 def test_what_is_given_or_stated_is_not_measured(sample, detector):
     source = Memory(sample)
     assert estimate_scale(source, (0.3, 0.4), detector).mpp == (0.3, 0.4)

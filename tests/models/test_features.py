@@ -202,6 +202,7 @@ def test_every_feature_has_a_unique_name_and_a_source():
     assert row.shape == (len(names),) and row.dtype == np.float32
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rgb=hnp.arrays(np.uint8, st.integers(1, 24).map(lambda n: (n, n, 3))), mpp=st.floats(0.05, 2))
 def test_any_crop_gives_finite_features(rgb, mpp):

@@ -40,6 +40,7 @@ def runtimes():
     return detector, models
 
 
+@pytest.mark.slow
 @needs_openvino
 @given(data=st.data())
 @settings(max_examples=12, deadline=None)

@@ -60,6 +60,7 @@ def test_scale_is_found_under_any_stain(stain: str, diameter: int) -> None:
     assert len(found.boxes_xyxy) == found.n_cells > 0
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.floats(14, 80), st.sampled_from([0.3, 0.6, 1.0]), st.integers(0, 99))
 def test_scale_is_found_at_any_size_and_density(diameter: float, crowd: float, seed: int) -> None:

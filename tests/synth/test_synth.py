@@ -58,6 +58,7 @@ def test_image_does_not_depend_on_how_it_is_cut(quality: int | None, monkeypatch
         same(truth, truth_part)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(w=st.integers(1, 600), h=st.integers(1, 600), seed=st.integers(0, 10**9))
 def test_any_size(w: int, h: int, seed: int) -> None:
@@ -89,6 +90,7 @@ def test_jpeg_tiff_looks_like_the_image_in_memory(tmp_path: Path) -> None:
     assert np.abs(image - render(SMALL, 9)[0]).mean() < 1.5
 
 
+@pytest.mark.slow
 def test_wide_tiff_of_many_parts_in_a_row(tmp_path: Path) -> None:
     config = SynthConfig(size_wh=(2900, 300), mpp=0.3, jpeg_quality=None)
     render_tiff(tmp_path / "wide.tif", config.size_wh, config, 2)
@@ -159,6 +161,7 @@ def test_boxes_lie_where_the_cells_are_in_the_image() -> None:
     assert (changed & ~covered).sum() < 0.002 * changed.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mpp", "squeeze"), [(0.1, 1.0), (0.1, 1.33), (0.4, 1.0)])
 def test_cells_have_the_size_of_cells(mpp: float, squeeze: float) -> None:
     size_um = 240
@@ -175,6 +178,7 @@ def test_cells_have_the_size_of_cells(mpp: float, squeeze: float) -> None:
         assert (median <= high).all(), (label, median)
 
 
+@pytest.mark.slow
 def test_density_and_shares_are_those_asked_for() -> None:
     config = SynthConfig(size_wh=(1500, 1500), mpp=0.4, red_cells=5000, white_cells=400, platelets=900, blast_share=0.5)
     counts = render(config, 8)[1].counts()
@@ -195,6 +199,7 @@ def test_empty_film_and_film_without_blasts() -> None:
     assert healthy.counts()["wbc"] > 10
 
 
+@pytest.mark.slow
 def test_smudges_and_slivers_are_ignored_and_dirt_is_not_in_truth() -> None:
     config = SynthConfig(size_wh=(900, 900), mpp=0.2, smudges=800, debris=3000, white_cells=100)
     _, truth = render(config, 3)
@@ -238,6 +243,7 @@ def test_no_cell_reaches_beyond_its_patch() -> None:
             assert max(patch.mask.shape) * 0.2 <= 2 * MAX_REACH_UM + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("palette", PALETTES)
 def test_nuclei_are_the_darkest_and_background_the_lightest(palette: str) -> None:
     for seed in range(3):
