@@ -10,7 +10,7 @@ help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: .venv/base  ## install the base package and find the cells of nine images of blood
-	$(BIN)/blastdet detect datasets/demo/blood --out blastdet-out
+	$(BIN)/blastdet detect datasets/demo/blood --out blastdet-out --overwrite
 
 test: .venv/all lint  ## install everything; lint, type check, all tests with coverage (10 minutes on two idle cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered
