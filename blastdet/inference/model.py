@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -57,8 +58,9 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mpp", parse_mpp(self.mpp))
-        if self.min_score is not None and not 0 <= self.min_score <= 1:
-            raise ConfigError(f"min_score: expected 0 to 1, got {self.min_score}")
+        score = self.min_score
+        if score is not None and not (isinstance(score, Real) and 0 <= score <= 1):
+            raise ConfigError(f"min_score: expected a number from 0 to 1, got {score!r:.40}")
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Model:
             model=self.describe(),
             parameters={**asked, "thresholds": thresholds, "suppression_iou": self.card.suppression_iou},
             blast_fraction=fraction,
-            warnings=_warnings(source, scale, detections, fraction),
+            warnings=_warnings(source, scale, detections, fraction, "rbc" in self.classes),
             seconds=time.perf_counter() - start + scale.seconds,
             image=image,
         )
@@ -288,12 +290,12 @@ def _check_pair(detector: Card, classifier: Card, folder: Path) -> None:
 
 
 def _warnings(
-    source: Source, scale: ScaleEstimate, cells: Detections, fraction: BlastFraction | None
+    source: Source, scale: ScaleEstimate, cells: Detections, fraction: BlastFraction | None, is_counting_rbc: bool
 ) -> tuple[str, ...]:
     found = [*scale.warnings, *source.notes]
     if fraction is not None and (line := fraction.warning()):
         found.append(line)
-    if cells.counts()["rbc"] < scale.n_cells / 2:
+    if is_counting_rbc and cells.counts()["rbc"] < scale.n_cells / 2:
         found.append("red cells are hardly detected under this stain: do not use their count")
     return tuple(found)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from blastdet.core.columns import cell_frame, cell_rows, html_table
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError, ConfigError
+from blastdet.core.errors import BlastdetError, ConfigError, one_line
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, Detections, Scale, WidthHeight
 from blastdet.imaging import drawing
 from blastdet.imaging.cell_crops import crop
@@ -251,7 +251,10 @@ class Result:
         if there and not overwrite:
             raise BlastdetError(f"{there[0]}: exists already. Choose another folder, or pass overwrite=True")
         with self.open() as source:
-            return write_result(self, stem, formats, source)
+            try:
+                return write_result(self, stem, formats, source)
+            except OSError as error:
+                raise BlastdetError(f"{folder}: cannot be written ({one_line(error)})") from error
 
     def summary(self) -> list[str]:
         """The result in plain sentences: the blast paragraph where there is a second stage, then warnings."""

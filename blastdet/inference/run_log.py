@@ -80,7 +80,7 @@ class RunLog:
         """Scales measured on enough red cells, of the finished images of this size and with these names."""
         return [
             (float(done["mpp"][0]), float(done["mpp"][1]))
-            for name, done in self._done.items()
+            for name, done in list(self._done.items())  # a copy: another thread may add an image meanwhile
             if name in names and done["mpp_measured"] and list(done["size_wh"]) == list(size_wh)
         ]
 

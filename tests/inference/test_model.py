@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from blastdet.core.errors import ConfigError, ScaleError
+from blastdet.core.errors import BlastdetError, ConfigError, ScaleError
 from blastdet.core.types import CELL_CLASSES, WBC
+from blastdet.imaging.io import open_smear
 from blastdet.inference import tiled_detection
 from blastdet.inference.model import Model, Options
-from blastdet.inference.scale import estimate_scale
+from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.tiled_detection import find_cells
 from blastdet.inference.writers import coco_entry, summary, to_dict, write_coco
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
@@ -167,9 +168,26 @@ def test_an_impossible_scale_is_refused(mpp):
         Options(mpp=mpp)
 
 
-def test_an_impossible_score_is_refused():
-    with pytest.raises(ConfigError, match="expected 0 to 1"):
-        Options(min_score=1.5)
+@pytest.mark.parametrize("score", [1.5, float("nan"), "0.5"])
+def test_an_impossible_score_is_refused(score):
+    with pytest.raises(ConfigError, match="min_score: expected a number from 0 to 1, got"):
+        Options(min_score=score)
+
+
+def test_a_detector_without_red_cells_gives_no_warning_about_their_count(sample, model):
+    scale = ScaleEstimate((0.5, 0.5), "red_cells", n_cells=40)
+    card = fake_card()
+    white = card.model_copy(update={"classes": ("wbc",), "thresholds": {"wbc": card.thresholds["wbc"]}})
+    without_red = Model(FakeDetector(white), model.folder)
+    with open_smear(sample) as source:
+        assert without_red.analyze_source(source, scale, Options()).warnings == ()
+        assert "red cells are hardly detected" in model.analyze_source(source, scale, Options()).warnings[0]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(sample, model, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(BlastdetError, match=r"taken: cannot be written"):
+        model(sample, mpp=0.5).save(tmp_path / "taken")
 
 
 def test_a_scale_too_coarse_to_show_cells_is_refused(sample, model):
