@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -104,3 +106,28 @@ def renamed(base: type[_C] = click.Command, /, **options: str) -> type[_C]:  # t
             return rest
 
     return Command
+
+
+def measurement_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that ``evaluate`` and ``compare`` share: how images are read, and how models run on them."""
+    file = click.Path(path_type=Path)
+    options = [
+        click.option("--images", type=file, help="COCO: folder of the images, if it is not that of the JSON file."),
+        click.option("--other", type=file, help="ALL-IDB1: folder with the centroids of the other white cells."),
+        click.option("--corrections", type=file, help="Also measure on corrected labels; both results are reported."),
+        click.option(
+            "--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images."
+        ),
+        click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda."),
+        click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]"),
+        click.option(
+            "--max-dets",
+            default=500,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Detections per class and image.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core import boxes
+from blastdet.core.constants import MATCH_IOU
 from blastdet.core.statistics import Interval
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.evaluation.intervals import RESAMPLES, ratio_interval
@@ -28,7 +29,6 @@ from blastdet.evaluation.match_table import Bools, Floats, Ints, groups_of, is_s
 
 Matching = Literal["class-blind", "class-aware"]
 MATCHINGS: tuple[Matching, ...] = ("class-blind", "class-aware")
-IOU = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +124,7 @@ def confusion(
     classes: Sequence[str],
     thresholds: Mapping[str, float],
     matching: Matching = "class-blind",
-    iou: float = IOU,
+    iou: float = MATCH_IOU,
 ) -> Confusion:
     """Match detections at the operating point with the truth, and count.
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blastdet.core.constants import MATCH_IOU
 from blastdet.core.statistics import Interval
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.evaluation.allidb_tests import IMAGE_K, CellTest, Verdicts, cell_test, image_test
 from blastdet.evaluation.average_precision import APResult, average_precision, average_precision_by_size
-from blastdet.evaluation.confusion import IOU, MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
+from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
 from blastdet.evaluation.counts import Agreement, Froc, agreements, fraction_coverage, froc
 from blastdet.evaluation.intervals import RESAMPLES, ap_intervals
 from blastdet.evaluation.match_table import MAX_DETS, Size
@@ -155,7 +156,7 @@ def evaluate(
     data: Dataset,
     model: Any,
     *,
-    iou: float = IOU,
+    iou: float = MATCH_IOU,
     max_dets: int = MAX_DETS,
     resamples: int = RESAMPLES,
     mpp: Mpp = "data",

@@ -13,7 +13,7 @@ from blastdet.core.errors import BlastdetError, ConfigError, FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.coco_results import read_results
-from blastdet.datasets.reading import read_dataset
+from blastdet.datasets.reading import read_dataset, select_split
 from blastdet.inference.model import Model, Options, load
 
 Mpp = Scale | Literal["auto", "data"] | None
@@ -88,31 +88,14 @@ def read_datasets(
     """
     scale = mpp if isinstance(mpp, tuple) else None
     whole = read_dataset(data, format=format, other=other, images=images, mpp=scale)
-    parts = [only_split(whole, split, data)]
+    parts = [select_split(whole, split)]
     if corrections is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
 
         corrected = apply_corrections(whole, corrections)
         corrected = replace(corrected, name=f"{whole.name} (corrected by {corrections.name})")
-        parts.append(only_split(corrected, split, data))
+        parts.append(select_split(corrected, split))
     return parts
-
-
-def only_split(dataset: Dataset, split: str, where: object) -> Dataset:
-    """One split of a dataset, or all of it.
-
-    Raises
-    ------
-    ConfigError
-        If there is no image of that split; lists the splits that exist.
-    """
-    part = dataset if split == "all" else dataset.with_split(split)
-    if not len(part):
-        known = ", ".join(sorted({str(sample.split) for sample in dataset if sample.split})) or "none"
-        raise ConfigError(
-            f"{where}: no image in split {split!r}. Splits in this dataset: {known}. Or pass --split all."
-        )
-    return part
 
 
 def predict(

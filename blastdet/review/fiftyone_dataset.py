@@ -8,11 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.constants import HEX
+from blastdet.core.constants import HEX, MATCH_IOU
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, Detections, Sample
-from blastdet.evaluation.confusion import IOU
 from blastdet.review.cells import VIEWS, Cell, View, in_view, repeated_fields, rows_by_sample
 from blastdet.review.embedding import project
 from blastdet.review.page import model_sha256
@@ -149,7 +148,7 @@ class _Evaluation:
 
         self.created = created
         self.matches: list[Any] = []
-        self.method = COCOEvaluationConfig("detected", "truth", iou=IOU, classwise=False).build()
+        self.method = COCOEvaluationConfig("detected", "truth", iou=MATCH_IOU, classwise=False).build()
         self.method.register_run(created, EVALUATION)
         self.method.register_samples(created, EVALUATION)
 

@@ -19,6 +19,8 @@ from PIL import Image
 
 from blastdet.cli import cli
 from blastdet.datasets.crop_dataset import CropRow
+from blastdet.training.detection.samples import TrainingSample
+from blastdet.training.detection.yolo_network import Yolo
 
 # Sums depend on the number of threads. Tests run some commands in this process and some in their own, and want equal
 # bits: one thread for both, whatever was imported before this file.
@@ -108,3 +110,15 @@ def crops_run(crops_folder):
     text = run_in_process(crops_folder, "train", "made.yaml", "--out", "run")
     assert "export equals the model within 0.0" in text
     return crops_folder / "run"
+
+
+@pytest.fixture
+def yolo_batch():
+    """A function of the known cells of the grid and the number of boxes: a batch of one 96 x 96 image for YOLO."""
+
+    def batch(known, cells=1):
+        rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        boxes = np.array([[20, 20, 60, 60]], np.float32)[:cells]
+        return Yolo.collate([TrainingSample(rgb, boxes, np.zeros(cells, np.int64), known)])
+
+    return batch

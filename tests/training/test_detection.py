@@ -23,7 +23,6 @@ from blastdet.datasets.corrections import Correction, append_corrections
 from blastdet.datasets.formats import registry
 from blastdet.models.detector import load_detector
 from blastdet.training.config_file import read_config
-from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.detection.train import build, train_detector
 from blastdet.training.detection.training_data import fingerprint
 from blastdet.training.detection.yolo_network import Yolo
@@ -343,20 +342,14 @@ def test_the_scaler_of_fp16_is_in_the_checkpoint(films, tmp_path):
     assert checkpoints.resume(fresh, tmp_path).scaler.get_scale() == 1024.0
 
 
-def _batch(known, cells=1):
-    rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    boxes = np.array([[20, 20, 60, 60]], np.float32)[:cells]
-    return Yolo.collate([TrainingSample(rgb, boxes, np.zeros(cells, np.int64), known)])
-
-
-def test_unknown_classes_have_no_gradient_on_class_scores():
+def test_unknown_classes_have_no_gradient_on_class_scores(yolo_batch):
     model = Yolo("yolov5n", 3).to(torch.device("cpu"))
     off = torch.autocast("cpu", enabled=False)
     known = np.ones((3, 12, 12), bool)
     known[1] = False
     model.module.train()
     head = model.module.model[-1]
-    total, _ = model.loss(_batch(known), off)
+    total, _ = model.loss(yolo_batch(known), off)
     total.backward()
     for branch in head.cv3:  # the last layer's weights: one row a class
         gradient = branch[-1].weight.grad
@@ -364,13 +357,13 @@ def test_unknown_classes_have_no_gradient_on_class_scores():
         assert gradient[0].abs().max() > 0 and gradient[2].abs().max() > 0
 
 
-def test_all_known_is_ultralytics_own_loss():
+def test_all_known_is_ultralytics_own_loss(yolo_batch):
     from ultralytics.utils.loss import v8DetectionLoss
 
     torch.manual_seed(0)
     model = Yolo("yolov5n", 3).to(torch.device("cpu"))
     model.module.train()
-    batch = _batch(np.ones((3, 12, 12), bool))
+    batch = yolo_batch(np.ones((3, 12, 12), bool))
     ours, _ = model.loss(batch, torch.autocast("cpu", enabled=False))
     images = batch["img"].contiguous(memory_format=torch.channels_last).float() / 255
     theirs, _ = v8DetectionLoss(model.module)(model.module(images), batch)

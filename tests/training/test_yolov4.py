@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.detection.yolo_network import Yolo
 
 # name: width, residual blocks, width inside the stage (the first one is not halved), width inside its blocks
@@ -90,18 +89,12 @@ def test_other_models_keep_their_activation():
     assert isinstance(Yolo("yolov5n", 3).module.model[0].act, nn.SiLU)
 
 
-def _batch(known, cells=1):
-    rgb = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    boxes = np.array([[20, 20, 60, 60]], np.float32)[:cells]
-    return Yolo.collate([TrainingSample(rgb, boxes, np.zeros(cells, np.int64), known)])
-
-
-def test_yolo26_learns_with_one_head_and_what_is_unknown_does_not_reach_it():
+def test_yolo26_learns_with_one_head_and_what_is_unknown_does_not_reach_it(yolo_batch):
     model = Yolo("yolo26n", 3).to(torch.device("cpu"))
     model.module.train()
     known = np.ones((3, 12, 12), bool)
     known[1] = False
-    total, parts = model.loss(_batch(known), torch.autocast("cpu", enabled=False))
+    total, parts = model.loss(yolo_batch(known), torch.autocast("cpu", enabled=False))
     total.backward()
     assert set(parts) == {"box_loss", "cls_loss", "l1_loss"}
     assert all(parameter.grad is not None for parameter in model.module.parameters())

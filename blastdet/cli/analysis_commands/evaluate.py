@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blastdet.cli._options import Mpp, Number, renamed
+from blastdet.cli._options import measurement_options, renamed
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -29,15 +29,7 @@ READING = ("format", "split", "images", "other", "corrections", "mpp")
 )
 @click.option("--detections", multiple=True, type=_PATH, help="COCO results (JSON), instead of a model. Repeatable.")
 @click.option("--out", required=True, type=_PATH, help="Folder for the report.")
-@click.option("--images", type=_PATH, help="COCO: folder of the images, if it is not that of the JSON file.")
-@click.option("--other", type=_PATH, help="ALL-IDB1: folder with the centroids of the other white cells.")
-@click.option("--corrections", type=_PATH, help="Also evaluate on corrected labels; both results are reported.")
-@click.option("--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images.")
-@click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
-@click.option("--threshold", type=Number(0, 1), help="Operating score. [default: the card's; 0.5 for files]")
-@click.option(
-    "--max-dets", default=500, show_default=True, type=click.IntRange(1), help="Detections per class and image."
-)
+@measurement_options
 def command(places: tuple[Path, ...], out: Path, max_dets: int, **options: Any) -> None:
     """Measure models, or detections from any program, on a dataset.
 
