@@ -45,7 +45,8 @@ _PACKAGE = {command: package for package, commands in _GROUPS.items() for comman
 _CONTINUE = "finished files are complete; --resume (detect, train) continues from there"
 
 EPILOG = """\b
-Exit codes: 0 success, 1 some files failed (or findings with --strict), 2 bad input or usage.
+Exit codes: 0 success, 1 some files failed, or a check found something (audit --strict, split, data verify),
+2 bad input or usage.
 Research use only: blastdet locates and counts cells. It never states a diagnosis."""
 
 

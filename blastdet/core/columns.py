@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from blastdet.core.constants import CELL_CLASSES
-from blastdet.core.packages import needed
+from blastdet.core.constants import CELL_CLASSES, ERYTHROBLAST
 
 if TYPE_CHECKING:
     from blastdet.core.types import Detections, Scale
@@ -51,10 +50,11 @@ CELL_COLUMNS: tuple[str, ...] = (
     "blast_probability",
     "unsure",
     "ignore",
+    "counted_as",
 )
 """Columns of a table with one row for each cell, in order."""
 
-_TEXT = ("image", "split", "group", "cell", "class", "origin", "cell_type")
+_TEXT = ("image", "split", "group", "cell", "class", "origin", "cell_type", "counted_as")
 
 
 def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
@@ -118,6 +118,17 @@ def _described(index: object, array: NDArray[Any]) -> str:
     return f"{array.dtype} of shape {array.shape}"
 
 
+def counted_as(cells: Detections) -> list[str]:
+    """What each cell is counted as: its class, ``erythroblast``, or ``unsure`` where the classifier is uncertain."""
+    kinds = [CELL_CLASSES[label] for label in cells.label]
+    if cells.cell_type is not None:
+        red = cells.cell_type == ERYTHROBLAST
+        kinds = [ERYTHROBLAST if is_red else kind for kind, is_red in zip(kinds, red.tolist(), strict=True)]
+    if cells.unsure is not None:
+        kinds = ["unsure" if unsure else kind for kind, unsure in zip(kinds, cells.unsure.tolist(), strict=True)]
+    return kinds
+
+
 def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
     """Fields of each cell, from the column ``cell`` on. Unknown values are empty.
 
@@ -127,6 +138,7 @@ def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
     mpp : (float, float), optional
         µm/px; without it, sizes in µm are empty.
     """
+    kinds = counted_as(cells)
     for i in range(len(cells)):
         x1, y1, x2, y2 = (_shortest(v) for v in cells.boxes_xyxy[i])
         name = str(cells.id[i]) if cells.id is not None else str(i + 1)
@@ -144,6 +156,7 @@ def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
             "" if cells.blast_probability is None else _shortest(cells.blast_probability[i]),
             "" if cells.unsure is None else int(cells.unsure[i]),
             int(cells.ignore is not None and cells.ignore[i]),
+            kinds[i],
         ]
 
 
@@ -154,7 +167,8 @@ def _shortest(value: Any) -> Any:
 
 def cell_frame(rows: Iterable[Sequence[Any]], columns: Sequence[str] = CELL_COLUMNS) -> Any:
     """Rows as a ``pandas.DataFrame``. Numbers are numbers, and NaN where the field is empty."""
-    pandas = needed("pandas", "notebook")
+    import pandas
+
     frame = pandas.DataFrame(list(rows), columns=list(columns))
     numbers = [name for name in columns if name not in _TEXT]
     return frame.assign(**frame[numbers].apply(pandas.to_numeric))

@@ -32,3 +32,6 @@ HEX: dict[str, str] = {
     name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in {**COLOURS, "unsure": UNSURE_COLOUR}.items()
 }
 """The same colours, including ``unsure``, as hexadecimal strings for HTML and matplotlib."""
+
+ERYTHROBLAST = "erythroblast"
+"""The `Detections.cell_type` of nucleated red cells, which no count of white cells includes."""

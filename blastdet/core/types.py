@@ -23,7 +23,7 @@ from blastdet.core.columns import (
     checked_rows,
     html_table,
 )
-from blastdet.core.constants import CELL_CLASSES
+from blastdet.core.constants import CELL_CLASSES, ERYTHROBLAST
 from blastdet.core.interop import Conversions
 
 __all__ = [
@@ -35,9 +35,6 @@ BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
 
 NUCLEATED: tuple[str, ...] = ("blast", "wbc")
 """Classes of nucleated cells: the ones that the second stage classifies."""
-
-ERYTHROBLAST = "erythroblast"
-"""The `Detections.cell_type` of nucleated red cells, which no count of white cells includes."""
 
 ORIGINS: tuple[str, ...] = ("human", "segment", "fixed", "model")
 """Where a box comes from: drawn by a person, segmented, a square of fixed size, or predicted by a model."""

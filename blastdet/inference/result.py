@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blastdet.core.columns import cell_frame, cell_rows, html_table
+from blastdet.core.columns import cell_frame, cell_rows, counted_as, html_table
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError, ConfigError, one_line
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, Detections, Scale, WidthHeight
@@ -106,7 +106,7 @@ class Result:
     @property
     def kinds(self) -> list[str]:
         """What each of `detections` is counted as: one of `KINDS`."""
-        return kinds_of(self.detections)
+        return counted_as(self.detections)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -184,10 +184,7 @@ class Result:
     def to_pandas(self) -> Any:
         """One row per cell, as a ``pandas.DataFrame``: the columns of the CSV file, unknown numbers as NaN.
 
-        Raises
-        ------
-        DependencyError
-            If pandas is not installed.
+        ``class`` follows the operating threshold; ``counted_as`` is what `counts` counts, with uncertain cells apart.
         """
         from blastdet.inference.writers import named
 
@@ -287,19 +284,6 @@ class Result:
             f'<div style="display:flex;gap:2em;flex-wrap:wrap;align-items:flex-start">{tables}</div><ul>{lines}</ul>'
             f"<p><small>{RESEARCH_USE}</small></p></div>"
         )
-
-
-def kinds_of(cells: Detections) -> list[str]:
-    """What each cell is counted as: its class, ``unsure`` or ``erythroblast``."""
-    kinds = [CELL_CLASSES[label] for label in cells.label]
-    if cells.cell_type is not None:
-        kinds = [
-            "erythroblast" if cell_type == "erythroblast" else kind
-            for kind, cell_type in zip(kinds, cells.cell_type.tolist(), strict=True)
-        ]
-    if cells.unsure is not None:
-        kinds = [UNSURE if unsure else kind for kind, unsure in zip(kinds, cells.unsure.tolist(), strict=True)]
-    return kinds
 
 
 def spoken(kind: str, counts: Mapping[str, int]) -> str:

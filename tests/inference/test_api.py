@@ -126,7 +126,7 @@ def test_what_a_result_turns_into_agrees(result, tmp_path):
     assert result.to_pandas()["x1"].tolist() == pytest.approx(result.detections.boxes_xyxy[:, 0].tolist())
     numbers = result.to_pandas()[["x1", "y2", "score", "width_um", "height_um", "blast_probability", "unsure"]]
     assert all(dtype.kind in "fi" for dtype in numbers.dtypes)
-    assert len(result.to_supervision()) == n and len(result.to_fiftyone().detections) == n
+    assert len(result.to_supervision()) == n
     files = result.save(tmp_path, ["json", "csv", "geojson", "overlay"])
     assert json.loads(files[0].read_text("utf-8")) == json.loads(json.dumps(result.to_dict()))
     with pytest.raises(BlastdetError, match="exists already"):
@@ -134,6 +134,16 @@ def test_what_a_result_turns_into_agrees(result, tmp_path):
     assert result.save(tmp_path, ["json"], overwrite=True)[0].is_file()
     with pytest.raises(ConfigError, match="expected some of json"):
         result.save(tmp_path, ["xml"])
+
+
+@pytest.mark.filterwarnings("ignore")  # FiftyOne's own imports warn
+def test_a_result_becomes_fiftyone_detections(result):
+    assert len(result.to_fiftyone().detections) == len(result.detections)
+
+
+def test_the_table_counts_as_the_result_does(result):
+    counted = result.to_pandas()["counted_as"].value_counts().to_dict()
+    assert counted == {kind: number for kind, number in result.counts.items() if number}
 
 
 def test_crops_by_kind(result):

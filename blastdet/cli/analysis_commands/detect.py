@@ -53,7 +53,7 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
     show_default=True,
     help="Output formats: any of json, csv, coco, geojson, overlay.",
 )
-@click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see below.")
+@click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see above.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run in --out; finished images are skipped.")
 @click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in --out.")
@@ -77,7 +77,7 @@ def command(
       blastdet detect fields/ --mpp 0.1 --format coco,overlay --out results
 
     Images are resampled to the model's µm per pixel. Without --mpp the scale is read from the file, or measured on
-    the red cells, which are 7.5 µm wide. If neither is possible, the image is refused: pass --mpp.
+    the red cells, which are assumed to be 7.5 µm wide. If neither is possible, the image is refused: pass --mpp.
 
     A box counts as a cell if its score reaches the operating threshold of the model card. A higher --min-score raises
     that threshold. A lower one only adds boxes to the COCO file (0.01 gives the whole precision-recall curve).

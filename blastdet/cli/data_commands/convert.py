@@ -36,7 +36,13 @@ class _Command(renamed(source_mpp="mpp")):  # type: ignore[misc]
 @click.option("--from", "format_", default="auto", show_default=True, help="Format of SRC (bccd, allidb1, coco, ...).")
 @click.option("--to", "--format", "to", multiple=True, help="coco, yolo, csv or geojson. Repeatable.  [default: coco]")
 @click.option("--split", help="official, official-disjoint, grouped, or a CSV file with the columns image,split.")
-@click.option("--map", "map_", multiple=True, metavar="NAME=CLASS", help="Our class for a foreign class. Repeatable.")
+@click.option(
+    "--map",
+    "map_",
+    multiple=True,
+    metavar="NAME=CLASS",
+    help="Map a class name of SRC to blast, wbc, rbc or platelet. Repeatable.",
+)
 @click.option("--mpp", type=Mpp(), help="µm per pixel of the images, if the dataset does not state it.")
 @click.option("--resample", type=Number(0, min_open=True), help="Resample all images to this many µm per pixel.")
 @click.option("--boxes", help="Draw missing boxes: segment, or for the centroids of ALL-IDB1 also fixed or none.")

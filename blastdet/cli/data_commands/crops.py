@@ -52,7 +52,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--negative-control",
     type=click.Choice(["covered", "elsewhere"]),
-    help="Cut out windows that do not show the cell, with its label; see below.",
+    help="Cut out windows that do not show the cell, with its label; see above.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier run of crops wrote it.")
 def command(**options: Any) -> None:

@@ -15,7 +15,7 @@ import click
     default="f32",
     show_default=True,
     type=click.Choice(["f32", "bf16", "int8"]),
-    help="Of the arithmetic.",
+    help="Numerical precision of the exported model.",
 )
 def command(run: Path, to: str, precision: str) -> None:
     """Export the best epoch of run folder RUN to a weights folder for `detect` and `evaluate`.
