@@ -78,14 +78,12 @@ def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
 
     for seed in range(n):
         mpp = float(np.exp(rng.uniform(np.log(0.06), np.log(0.45))))
-        squeeze = float(rng.choice([1.0, 1.0, 4 / 3]))
+        aspect = float(rng.choice([1.0, 1.0, 4 / 3]))
         palette = ("bccd", "pbc", "all", "chula", "random")[seed % 5]
         size = int(rng.integers(300, 900)), int(rng.integers(300, 700))
         red_cells = float(rng.choice([2000, 6000, 10000]))
-        image, _ = render(
-            SynthConfig(size_wh=size, mpp=mpp, squeeze=squeeze, palette=palette, red_cells=red_cells), seed
-        )
-        yield f"palette {palette}", image, (RED_CELL_UM / mpp / squeeze, RED_CELL_UM / mpp), squeeze
+        image, _ = render(SynthConfig(size_wh=size, mpp=mpp, aspect=aspect, palette=palette, red_cells=red_cells), seed)
+        yield f"palette {palette}", image, (RED_CELL_UM / mpp / aspect, RED_CELL_UM / mpp), aspect
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Classical image analysis: nuclei, red cells, the scale of an image, boxes from points.
+"""Classical image analysis: nuclei, red cells, estimation of the scale, boxes from points.
 
 Imports `imaging` and below.
 """

@@ -1,4 +1,4 @@
-"""Boxes for cells that are known by a point, or not at all: nucleated cells by `nuclei`, red cells by `red_cells`."""
+"""Boxes for cells that are annotated with points: nucleated cells by `nuclei`, red cells by `red_cells`."""
 
 from __future__ import annotations
 
@@ -16,21 +16,36 @@ from blastdet.segmentation.red_cells import RADIUS, density_plane, fit_ellipses
 
 
 def boxes_from_points(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
-    """Cells with a box for each point that shows a cell; boxes that are there stay.
+    """Segment the cell around each point, and use its extent as box. Existing boxes are kept.
 
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
     cells : Detections
-        Those with a `point_xy` and a box of NaN are drawn.
+        Cells with a `point_xy` and a box of NaN get a box.
     mpp : (float, float)
         µm per pixel along x and y.
 
     Returns
     -------
     Detections
-        In canonical order, with ``origin`` ``"segment"`` where a box was drawn. A point where no cell shows, or that is
-        a platelet, keeps its box of NaN.
+        In canonical order. New boxes have the ``origin`` ``"segment"``. Points of platelets, and points where no cell
+        is found, keep a box of NaN.
+
+    Raises
+    ------
+    ScaleError
+        If `mpp` is not a scale.
+
+    Examples
+    --------
+    >>> from blastdet.synth.render import SynthConfig, render
+    >>> image, truth = render(SynthConfig(size_wh=(640, 480), mpp=0.1, white_cells=0, overlap=0), seed=1)
+    >>> cells = truth.with_classes("rbc")
+    >>> points = cells.with_columns(boxes_xyxy=np.full((len(cells), 4), np.nan), point_xy=cells.centres_xy)
+    >>> found = boxes_from_points(image, points, (0.1, 0.1))
+    >>> bool(np.isfinite(found.boxes_xyxy).all(axis=1).mean() > 0.5)
+    True
     """
     mpp = check_mpp(mpp)
     if cells.point_xy is None:
@@ -52,23 +67,28 @@ def boxes_from_points(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
 
 
 def red_cell_boxes_from_points(rgb: RGB, points_xy: NDArray[np.floating], mpp: Scale) -> NDArray[np.float32]:
-    """Box of the red cell around each given centre.
+    """Segment the red cell around each given centre.
 
-    Measured on every sixth image of BCCD train, seeded with box centres: 65 % get a box, with a median IoU of 0.83
-    and 98.6 % above 0.5. Cells in clumps have no edge of their own and get no box.
+    On every sixth image of BCCD train, with the centres of the annotated boxes, 65 % of the cells get a box. The median
+    IoU is 0.83, and 98.6 % of the boxes are above 0.5. Cells in clumps have no complete edge and get no box.
 
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
     points_xy : (n, 2)
-        In pixels.
+        Centres in pixels.
     mpp : (float, float)
         µm per pixel along x and y.
 
     Returns
     -------
     float32 (n, 4)
-        NaN where no red cell shows.
+        NaN where no red cell is found.
+
+    Raises
+    ------
+    ScaleError
+        If `mpp` is not a scale.
     """
     mpp = check_mpp(mpp)
     points = np.asarray(points_xy, np.float64).reshape(-1, 2)
@@ -81,7 +101,7 @@ def red_cell_boxes_from_points(rgb: RGB, points_xy: NDArray[np.floating], mpp: S
         return nothing
     ratio = np.array([rgb.shape[1] / size[0], rgb.shape[0] / size[1]])
     found, kept = fit_ellipses(plane, points / ratio - 0.5)
-    # an ellipse that lies beside the point is a neighbour's
+    # an ellipse that does not contain the point is that of a neighbouring cell
     kept &= (np.abs((points / ratio - 0.5 - found.centre) / np.nan_to_num(found.half, nan=1.0)) < 1).all(axis=1)
     centre, half = (found.centre + 0.5) * ratio, found.half * ratio * MARGIN
     return np.where(kept[:, None], np.concatenate([centre - half, centre + half], axis=1), nothing).astype(np.float32)

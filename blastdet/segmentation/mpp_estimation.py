@@ -1,8 +1,8 @@
-"""µm per pixel from the red cells in the image.
+"""Estimation of µm per pixel from the red cells in an image.
 
-A red cell is about 7.5 µm wide, so the size of the dominant population of round, moderately dense cells without a
-nucleus gives the scale of each axis. Micro- or macrocytosis biases the scale by the same factor. `red_cells` finds the
-cells.
+Red cells have a diameter of about 7.5 µm. The size of the most common population of round, moderately dense cells
+without a nucleus therefore gives the scale of each axis. Microcytosis and macrocytosis bias the scale by the same
+factor. `red_cells` detects the cells.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from blastdet.core.types import RGB, Scale
 from blastdet.segmentation.red_cells import EllipseFits, Floats, density_plane, find_ellipses, no_ellipses
 
 MARGIN = 1.08
-"""People draw a box outside the foot of the edge; the rays of `red_cells` stop half way down it."""
+"""Ratio of annotated boxes to fitted ellipses: people draw boxes around the whole edge, fits end at its middle."""
 
-_SIDE = 800  # longest side that is worked on
+_SIDE = 800  # pixels: longest side of the image that is analysed
 
-# Chosen on BCCD train and on middle pieces of PBC images.
-_CYTOPLASM = 0.3  # of the thickest nucleus: this near to a nucleus lies no middle of a red cell
-_WHOLE = 5  # as many whole cells make those cut by the border superfluous
+# Tuned on BCCD train and on central parts of PBC images.
+_CYTOPLASM = 0.3  # of the thickest nucleus: centres of red cells are farther from a nucleus than this
+_WHOLE = 5  # with this many complete cells, cells cut by the border are not used
 _FEWEST = 2
 
 
@@ -39,17 +39,17 @@ class MppEstimate:
     n_cells : int
         Red cells used.
     diameter_px : (float, float) or None
-        Median width and height of a red cell, in pixels of the image.
+        Median width and height of the red cells in pixels.
     aspect : float
-        Height over width of the average red cell; 1 unless the image is squeezed.
+        Median of height over width of the red cells; 1 unless `squeezed`.
     squeezed : bool
-        Whether the image was stretched along one axis by more than 10 %.
+        Whether the image is stretched along one axis by more than 10 %.
     confidence : float
-        From 0 to 1: a tenth for each cell used.
+        From 0 to 1: 0.1 per cell used.
     reason : str
-        One line: what the estimate rests on, or why there is none.
+        One line: what the estimate is based on, or why there is none.
     boxes_xyxy : float32 (n_cells, 4)
-        The red cells used, in pixels of the image.
+        Boxes of the red cells used, in pixels of the image.
     """
 
     mpp: Scale | None
@@ -63,7 +63,7 @@ class MppEstimate:
 
 
 def estimate_mpp(rgb: RGB) -> MppEstimate:
-    """Find µm per pixel along x and y from the red cells in an image.
+    """Estimate µm per pixel along x and y from the red cells in an image.
 
     Parameters
     ----------
@@ -72,7 +72,15 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
     Returns
     -------
     MppEstimate
-        With ``mpp=None`` and a reason where there are too few red cells or they do not agree.
+        With ``mpp=None`` and a reason if there are too few red cells, or if their sizes do not agree.
+
+    Examples
+    --------
+    >>> from blastdet.synth.render import SynthConfig, render
+    >>> image, _ = render(SynthConfig(size_wh=(640, 480), mpp=0.1), seed=1)
+    >>> estimate = estimate_mpp(image)
+    >>> 0.08 < estimate.mpp[0] < 0.12
+    True
     """
     height, width = rgb.shape[:2]
     factor = min(_SIDE / max(height, width), 1.0)
@@ -80,7 +88,7 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
     small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
     found, reason = _search(small)
     to_full = np.array([width / size[0], height / size[1]])
-    if factor < 0.6:  # cells may be too small in the shrunk image: what does its middle say in full?
+    if factor < 0.6:  # cells may be too small in the reduced image: try its centre at full resolution
         left, top = max((width - _SIDE) // 2, 0), max((height - _SIDE) // 2, 0)
         middle = np.ascontiguousarray(rgb[top : top + _SIDE, left : left + _SIDE])
         closer, _ = _search(middle)
@@ -91,17 +99,17 @@ def estimate_mpp(rgb: RGB) -> MppEstimate:
 
 
 def _coverage(fits: EllipseFits, rgb: RGB) -> float:
-    """Part of an image that the red cells found explain, weighted by how well they show."""
+    """Fraction of an image that is covered by red cells, weighted by their quality."""
     return float((fits.quality * fits.half.prod(axis=1)).sum() / (rgb.shape[0] * rgb.shape[1]))
 
 
 def _search(rgb: RGB) -> tuple[EllipseFits, str]:
-    """Red cells of one image, and why there are none."""
+    """Red cells of one image, and the reason if there are too few."""
     plane, nuclei = density_plane(rgb)
     if plane is None:
         return no_ellipses(), "nothing stands out from the background"
     found = _population(_plausible(find_ellipses(plane, nuclei), nuclei))
-    return found, f"{len(found)} red cells found, at least {_FEWEST} that agree are needed"
+    return found, f"expected at least {_FEWEST} red cells of one size, got {len(found)}"
 
 
 def _unknown(reason: str) -> MppEstimate:
@@ -132,9 +140,9 @@ def _report(found: EllipseFits, to_full: Floats) -> MppEstimate:
 
 
 def _plausible(fits: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
-    """Without fits inside a nucleated cell, or of a size that no red cell could have beside such nuclei.
+    """Remove fits inside nucleated cells, and fits with an impossible size relative to the nuclei.
 
-    The thickest nucleus of an image measures from 4 µm (the lobe of a neutrophil) to 15 (a large blast).
+    The thickest nucleus of an image measures from 4 µm (the lobe of a neutrophil) to 15 µm (a large blast).
     """
     contours, _ = cv2.findContours(nuclei.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     whole = cv2.drawContours(np.zeros(nuclei.shape, np.uint8), contours, -1, 1, cv2.FILLED)
@@ -148,7 +156,7 @@ def _plausible(fits: EllipseFits, nuclei: NDArray[np.bool_]) -> EllipseFits:
 
 
 def _population(fits: EllipseFits) -> EllipseFits:
-    """The fits of the most common size."""
+    """Fits of the most common size."""
     whole = fits.visible >= 0.9
     if whole.sum() >= _WHOLE:
         fits = fits[whole]

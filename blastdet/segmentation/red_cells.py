@@ -1,8 +1,9 @@
-"""Position and size of red cells, by fitting ellipses.
+"""Detection and measurement of red cells by fitting ellipses.
 
-The image is reduced to one plane of optical density, 0 in the empty background and 1 in a red cell, so that the stain
-does not matter. A ring filter (mean just inside a circle minus mean just outside) finds candidates at every scale, also
-where cells touch or overlap. Rays from each centre find its edge; an ellipse through the edge gives width and height.
+The image is converted to one plane of optical density, 0 in the empty background and 1 in a red cell, which removes the
+influence of the stain. A ring filter (mean just inside a circle minus mean just outside) finds candidates at all
+scales, also where cells touch or overlap. The edge is searched for along rays from each centre. An ellipse fitted to
+the edge gives width and height.
 """
 
 from __future__ import annotations
@@ -21,30 +22,44 @@ Floats = NDArray[np.float64]
 Image32 = NDArray[np.float32]
 
 RADIUS = 8.0
-"""Radius of the ring filter; the image is scaled, not the filter."""
+"""Radius of the ring filter in pixels. The image is scaled instead of the filter."""
 
-_WINDOW = 640  # at each scale of the filter only so much of the middle: hundreds of the smallest cells
-_CANDIDATES = 500  # looked at closely, per scale
+_WINDOW = (
+    640  # pixels: size of the central part that is searched at each scale; it holds hundreds of the smallest cells
+)
+_CANDIDATES = 500  # per scale
 _LEVELS_PER_OCTAVE = 4
-_SMALLEST = 9.0  # diameter in pixels below which a cell has no edge to measure
+_SMALLEST = 9.0  # smallest diameter in pixels: smaller cells have no measurable edge
 _RAYS = 32
-_STEPS = np.linspace(0.5, 1.55, 36, dtype=np.float32)  # along a ray, in radii
-_BEYOND = 4  # pixels past the border, at the filter's scale, where the middle of a cut cell is looked for
+_STEPS = np.linspace(0.5, 1.55, 36, dtype=np.float32)  # sampling positions along a ray, in radii
+_BEYOND = 4  # pixels beyond the border, at the scale of the filter, in which centres of cut cells are searched for
 
-# Chosen on BCCD train and on middle pieces of PBC images; densities are parts of a typical red cell's.
-_LEVEL = 35  # percentile of what is stained that counts as a red cell: overlaps and cytoplasm are darker
-_BIMODAL = 0.655  # share of variance between background and cells, below which there is only noise
-_RESPONSE = 0.15  # of the ring filter
-_FAINTEST = 0.15  # fall of density at an edge
-_FILL = 0.25  # density just inside an edge
-_AROUND = 0.6  # part of the rim that must show an edge on one ellipse
-_LEAST_SEEN = 0.35  # part of the rim that must lie in the image
-_RIDGE = 0.1  # pull of an ellipse towards the circle that the filter saw
+# Tuned on BCCD train and on central parts of PBC images. Densities are relative to a typical red cell.
+_LEVEL = 35  # percentile of the stained pixels taken as a red cell: overlaps and cytoplasm are darker
+_BIMODAL = 0.655  # least fraction of variance between background and cells; noise has less
+_RESPONSE = 0.15  # least response of the ring filter
+_FAINTEST = 0.15  # least decrease of density at an edge
+_FILL = 0.25  # least density just inside an edge
+_AROUND = 0.6  # least fraction of the visible rim with an edge on one ellipse
+_LEAST_SEEN = 0.35  # least fraction of the rim inside the image
+_RIDGE = 0.1  # regularization of the ellipse towards the circle of the filter
 
 
 @dataclass(frozen=True, eq=False)
 class EllipseFits:
-    """Candidates: centre, half extents along x and y, quality, and the part of the rim that lies in the image."""
+    """Ellipses fitted to n cells.
+
+    Parameters
+    ----------
+    centre : float64 (n, 2)
+        In pixels, x and y.
+    half : float64 (n, 2)
+        Half width and half height in pixels.
+    quality : float64 (n,)
+        From 0 to 1.
+    visible : float64 (n,)
+        Fraction of the rim inside the image.
+    """
 
     centre: Floats
     half: Floats
@@ -59,20 +74,34 @@ class EllipseFits:
 
     @property
     def diameter(self) -> Floats:
+        """Geometric mean of width and height in pixels, (n,)."""
         return np.asarray(2 * np.sqrt(self.half.prod(axis=1)))
 
 
 def no_ellipses() -> EllipseFits:
+    """`EllipseFits` of zero cells."""
     return EllipseFits(np.empty((0, 2)), np.empty((0, 2)), np.empty(0), np.empty(0))
 
 
 def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
-    """Density between the background (0) and a red cell (1), and where the nuclei are."""
+    """Convert an image to relative optical density.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+
+    Returns
+    -------
+    plane : float32 (h, w) or None
+        From 0 in the background to 1 in a red cell, clipped to -0.2 ... 1.1; ``None`` if nothing is stained.
+    nuclei : bool (h, w)
+        Pixels of nuclei.
+    """
     density = absorbance(cv2.GaussianBlur(rgb, (0, 0), 0.7)).mean(axis=2)
     nuclei = nucleus_mask(rgb)
     grown = cv2.dilate(nuclei.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
     rest = density[~grown]
-    if rest.size < 100:  # no room for a red cell
+    if rest.size < 100:  # too small for a red cell
         return None, nuclei
     cut, explained = _two_classes(rest)
     dense = rest[rest > cut]
@@ -86,20 +115,32 @@ def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
 
 
 def _two_classes(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Otsu's cut, and the share of variance it explains: 0.64 for one bell curve, above for background and cells."""
+    """Otsu's threshold, and the fraction of variance it explains: 0.64 for one normal distribution, more for two."""
     low, high = np.percentile(values, [1, 99])
     scaled = np.clip((values - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
     cut, _ = cv2.threshold(scaled.reshape(1, -1), 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     above = scaled > cut
-    share = float(above.mean())
-    if not 0 < share < 1:
+    fraction = float(above.mean())
+    if not 0 < fraction < 1:
         return float(low), 0.0
-    between = share * (1 - share) * float(scaled[above].mean() - scaled[~above].mean()) ** 2
+    between = fraction * (1 - fraction) * float(scaled[above].mean() - scaled[~above].mean()) ** 2
     return float(low + cut / 255 * (high - low)), between / max(float(scaled.var()), 1e-9)
 
 
 def find_ellipses(plane: Image32, nuclei: NDArray[np.bool_]) -> EllipseFits:
-    """Round dense things of every size, measured and without nucleus."""
+    """Find round, dense objects of all sizes that have no nucleus, and measure them.
+
+    Parameters
+    ----------
+    plane : float32 (h, w)
+    nuclei : bool (h, w)
+        See `density_plane`.
+
+    Returns
+    -------
+    EllipseFits
+        One per object, in pixels of `plane`.
+    """
     largest = 0.9 * min(plane.shape)
     n_levels = int(np.ceil(_LEVELS_PER_OCTAVE * np.log2(max(largest / _SMALLEST, 1)))) + 1
     diameters = _SMALLEST * 2 ** (np.arange(n_levels) / _LEVELS_PER_OCTAVE)
@@ -111,7 +152,7 @@ def find_ellipses(plane: Image32, nuclei: NDArray[np.bool_]) -> EllipseFits:
 
 
 def _window(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseFits:
-    """The fits of one scale in the middle of the plane."""
+    """Fits at one scale, in the central part of the plane."""
     side = int(np.ceil(_WINDOW / factor))
     top, left = (max((length - side) // 2, 0) for length in plane.shape)
     view = slice(top, top + side), slice(left, left + side)
@@ -139,7 +180,7 @@ def _level(plane: Image32, nuclei: NDArray[np.bool_], factor: float) -> EllipseF
 
 
 def _rings() -> tuple[Image32, Image32]:
-    """Soft rings just inside (0.72–0.98) and just outside (1.02–1.28) the radius."""
+    """Kernels of the rings just inside (0.72-0.98) and just outside (1.02-1.28) the radius, with soft edges."""
     far = int(np.ceil(1.3 * RADIUS))
     y, x = np.mgrid[-far : far + 1, -far : far + 1].astype(np.float32)
     rho = np.hypot(x, y)
@@ -151,9 +192,9 @@ def _rings() -> tuple[Image32, Image32]:
 
 
 def _response(scaled: Image32) -> Image32:
-    """Mean inside minus mean outside of a circle around every pixel and `_BEYOND` pixels past the border.
+    """Mean inside minus mean outside a circle around every pixel, up to `_BEYOND` pixels beyond the border.
 
-    Only what lies in the image counts, so that a cell cut by the border answers like a whole one.
+    Only pixels of the image count, so that a cell cut by the border gives the same response as a complete one.
     """
     padded = cv2.copyMakeBorder(scaled, _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
     inside = cv2.copyMakeBorder(np.ones_like(scaled), _BEYOND, _BEYOND, _BEYOND, _BEYOND, cv2.BORDER_CONSTANT, value=0)
@@ -166,21 +207,21 @@ def _response(scaled: Image32) -> Image32:
 
 
 def fit_ellipses(scaled: Image32, centres: Floats) -> tuple[EllipseFits, NDArray[np.bool_]]:
-    """Ellipses through the edges seen along rays from each centre.
+    """Fit an ellipse to the edge around each centre.
 
     Parameters
     ----------
     scaled : float32 (h, w)
-        Density between background and red cell, at a scale that gives a red cell about `RADIUS`.
+        Relative density, see `density_plane`, at a scale where red cells have a radius of about `RADIUS`.
     centres : float64 (n, 2)
-        Where to look, in pixels of `scaled`.
+        Approximate centres in pixels of `scaled`.
 
     Returns
     -------
     EllipseFits
-        One for each centre, in its order.
+        One per centre, in the same order.
     bool (n,)
-        Which of them are red cells.
+        Whether each fit is a red cell.
     """
     if not len(centres):
         return no_ellipses(), np.zeros(0, bool)
@@ -192,17 +233,17 @@ def fit_ellipses(scaled: Image32, centres: Floats) -> tuple[EllipseFits, NDArray
     seen = inside & (strength > np.maximum(_FAINTEST, 0.5 * typical)) & (fill > _FILL)
     centre, half, inlier = _ellipses(radius[..., None] * unit, seen)
     visible = inside.sum(axis=1)
-    share = inlier.sum(axis=1) / np.maximum(visible, 1)
-    kept = (share >= _AROUND + 0.15 * (1 - visible / _RAYS)) & (visible >= _LEAST_SEEN * _RAYS)
+    agreeing = inlier.sum(axis=1) / np.maximum(visible, 1)
+    kept = (agreeing >= _AROUND + 0.15 * (1 - visible / _RAYS)) & (visible >= _LEAST_SEEN * _RAYS)
     kept &= (half > 0.55 * RADIUS).all(axis=1) & (half < 1.5 * RADIUS).all(axis=1)
     kept &= _solid(scaled, centres + centre, half, unit) > 0.85
     contrast = np.clip((strength * inlier).sum(axis=1) / np.maximum(inlier.sum(axis=1), 1), 0, 1)
-    quality = share * contrast * np.sqrt(visible / _RAYS)
+    quality = agreeing * contrast * np.sqrt(visible / _RAYS)
     return EllipseFits(centres + centre, half, quality, visible / _RAYS), kept
 
 
 def _typical(strength: Floats, inside: NDArray[np.bool_]) -> Floats:
-    """Median strength (n, 1) of the edges inside the image; 0 where no ray is."""
+    """Median strength (n, 1) of the edges inside the image; 0 if no ray is inside."""
     some = inside.any(axis=1, keepdims=True)
     values = np.where(inside | ~some, np.where(some, strength, 0), np.nan)
     return np.asarray(np.nanmedian(values, axis=1, keepdims=True))
@@ -214,7 +255,7 @@ def _inside(scaled: Image32, points: Floats) -> NDArray[np.bool_]:
 
 
 def _edges(scaled: Image32, centres: Floats, unit: Floats) -> tuple[Floats, Floats, Floats]:
-    """Radius (n, rays) of the strongest fall of density along each ray, how strong it is, and the density before it."""
+    """Radius (n, rays) of the strongest decrease of density along each ray, its strength, and the density before it."""
     along = RADIUS * _STEPS
     x = (centres[:, 0, None, None] + unit[:, 0, None] * along).astype(np.float32)
     y = (centres[:, 1, None, None] + unit[:, 1, None] * along).astype(np.float32)
@@ -239,7 +280,7 @@ def _edges(scaled: Image32, centres: Floats, unit: Floats) -> tuple[Floats, Floa
     outside = (x < 0) | (x > scaled.shape[1] - 1) | (y < 0) | (y > scaled.shape[0] - 1)
     middle = _STEPS[wide : wide + fall.shape[2]] * RADIUS
     fall = np.where(outside[..., wide : wide + fall.shape[2]], -1, fall)
-    # prefer the edge nearest to the ring that responded
+    # prefer edges near the ring of the filter
     best = (fall - 0.3 * np.abs(middle / RADIUS - 1)).argmax(axis=2)
     strength = np.take_along_axis(fall, best[..., None], 2)[..., 0]
     fill = np.take_along_axis(mean, best[..., None], 2)[..., 0]
@@ -247,7 +288,7 @@ def _edges(scaled: Image32, centres: Floats, unit: Floats) -> tuple[Floats, Floa
 
 
 def _solid(scaled: Image32, centres: Floats, half: Floats, unit: Floats) -> Floats:
-    """Part (n,) of the outer zone of each disc that is stained; a pale middle does not count."""
+    """Stained fraction (n,) of the outer zone of each disc; the central pallor does not count."""
     zone = np.array([0.65, 0.78, 0.9])[:, None, None] * unit
     points = centres[:, None, None] + np.nan_to_num(half)[:, None, None] * zone
     inside = _inside(scaled, points)
@@ -258,7 +299,7 @@ def _solid(scaled: Image32, centres: Floats, half: Floats, unit: Floats) -> Floa
 
 
 def _ellipses(points: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Least-squares ellipses (n): centre, half extents along x and y, and the rays that agree."""
+    """Least-squares ellipses: centre (n, 2), half width and height (n, 2), and the rays (n, rays) that agree."""
     inlier = seen.copy()
     x, y = points[..., 0] / RADIUS, points[..., 1] / RADIUS
     # a x² + b xy + c y² + d x + e y = 1
@@ -285,7 +326,7 @@ def _ellipses(points: Floats, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, 
 
 
 def _distinct(fits: EllipseFits) -> EllipseFits:
-    """One disc a cell: the best of those whose centres lie within half a radius."""
+    """Remove duplicates: of fits with close centres, the best is kept."""
     order = np.argsort(-fits.quality, kind="stable")[:3000]
     fits = fits[order]
     radius = fits.diameter / 2
@@ -294,5 +335,7 @@ def _distinct(fits: EllipseFits) -> EllipseFits:
         if alive[i]:
             gap = np.hypot(*(fits.centre[i + 1 :] - fits.centre[i]).T)
             alive[i + 1 :] &= gap > 0.6 * np.maximum(radius[i], radius[i + 1 :])
-            alive[i + 1 :] &= (gap > 0.9 * radius[i]) | (radius[i + 1 :] > 0.7 * radius[i])  # the rim of this one
+            alive[i + 1 :] &= (gap > 0.9 * radius[i]) | (
+                radius[i + 1 :] > 0.7 * radius[i]
+            )  # small fits on the rim of this one
     return fits[alive]

@@ -1,8 +1,8 @@
 """Weak labels: boxes from classical segmentation for images without annotated boxes.
 
-Cells that stand out clearly become boxes; whatever is doubtful (clumps, smudges, cut cells, debris) becomes a region
-where nothing is known; the rest is background. So a dataset without boxes teaches what its background looks like,
-and what its cells look like, without teaching the faults of a threshold.
+Clear cells become boxes. Doubtful objects (clumps, smudge cells, cut cells, debris) become regions to ignore. The rest
+is background. A dataset without boxes thus contributes its background and its clear cells to the training, but not the
+errors of the segmentation.
 """
 
 from __future__ import annotations
@@ -19,23 +19,33 @@ from blastdet.segmentation.nuclei import segment_cells
 
 Weak = Literal["boxes", "background"]
 
-_CELL_UM = (6.0, 19.0)  # sides of a single white cell; what is larger is a clump or a smudge
+_CELL_UM = (6.0, 19.0)  # width and height of a single white cell; larger objects are clumps or smudge cells
 _MOST_OBLONG = 1.45
 _MARGIN_UM = 1.0  # around doubtful regions
 
 
 def weak_truth(sample: Sample, what: Weak, unknown_xyxy: NDArray[np.float32]) -> Sample:
-    """The sample with truth from `nuclei.segment_cells`, class wbc.
+    """Add weak labels from `nuclei.segment_cells`, with the class wbc, to a sample.
 
     Parameters
     ----------
     sample : Sample
-        With a scale.
+        Its `mpp` must be known.
     what : {"boxes", "background"}
-        ``boxes``: clear cells are truth. ``background``: they too are left unknown, and only the rest is used; for
-        sets with few white cells, where a wrong box does more harm than good.
+        ``"boxes"``: clear cells become boxes. ``"background"``: all cells are ignored, and only the background is used;
+        for datasets with few white cells, where a wrong box does more harm than a missing one.
     unknown_xyxy : float32 (m, 4)
-        More regions to leave unknown: burnt-in marks.
+        Further regions to ignore in pixels, such as burnt-in marks.
+
+    Returns
+    -------
+    Sample
+        With `truth` and ``annotated=("wbc",)``.
+
+    Raises
+    ------
+    ImageError
+        If the image cannot be read.
     """
     assert sample.mpp is not None
     found = segment_cells(read_image(sample.path), sample.mpp)
@@ -51,7 +61,7 @@ def weak_truth(sample: Sample, what: Weak, unknown_xyxy: NDArray[np.float32]) ->
 
 
 def _is_clear(found: Detections, sample: Sample) -> NDArray[np.bool_]:
-    """One whole cell by size, shape and place: not cut, no neighbour's box inside."""
+    """Mask (n,) of the single, complete cells, by size, shape and distance from the border."""
     assert sample.mpp is not None
     boxes = found.boxes_xyxy
     sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(sample.mpp)

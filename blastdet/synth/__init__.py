@@ -1,1 +1,1 @@
-"""Synthetic smears with exact truth: scenes, stains, rendering. Imports `core` and `imaging`."""
+"""Synthetic smears with exact ground truth: scenes, stains and rendering. Imports `core` and `imaging`."""

@@ -1,8 +1,8 @@
-"""Single cells of a synthetic smear, drawn as optical density. `synth` places them and makes the image.
+"""Rendering of single cells as optical density. `scene` places them and `render` composes the image.
 
-Every cell is drawn whole on its own patch, from its own random generator, so that it looks the same whichever part
-of a smear is rendered. Shapes are signed distances (µm, negative inside) bent by noise; amounts of stain add up
-(Beer-Lambert law).
+Every cell is drawn completely, on its own patch and with its own random generator, so that it looks the same whichever
+part of a smear is rendered. Shapes are signed distances (µm, negative inside) that are distorted by noise. Amounts of
+stain add up (Beer-Lambert law).
 """
 
 from __future__ import annotations
@@ -21,20 +21,34 @@ from blastdet.synth.stains import Stain
 Array = NDArray[np.float32]
 
 OD_UNIT = 2048
-"""Optical density 1.0 in the integers of a patch; integers add up to the same sum in any order."""
+"""Optical density 1.0 in the integer units of a patch. The sum of integers does not depend on the order."""
 
 SMUDGE, DEBRIS = 4, 5
-"""Kinds beside the four classes: a crushed nucleus (ignored in truth) and dirt (not in truth at all)."""
+"""Kinds besides the four classes: smudge cells (ignored in the ground truth) and debris (not in the ground truth)."""
 
-_COARSEST_MPP = 0.17  # coarser images are drawn at least this fine and averaged: no aliasing of chromatin
+_COARSEST_MPP = 0.17  # images above this are drawn finer and averaged, so that chromatin shows no aliasing
 
 MAX_REACH_UM = 22.0
-"""No cell, halo and all, reaches further than this from its centre."""
+"""Largest distance in µm of any part of a cell, halo included, from its centre."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One object on the smear: kind, type, centre and radius in µm, and the seed of its appearance."""
+    """One object on the smear.
+
+    Parameters
+    ----------
+    kind : int
+        A class of `blastdet.core.types`, `SMUDGE` or `DEBRIS`.
+    cell_type : str
+        Key of `WHITE_KINDS`, ``"smudge"`` or ``""``.
+    x, y : float
+        Centre in µm.
+    radius : float
+        In µm.
+    seed : int
+        Seed of its appearance.
+    """
 
     kind: int
     cell_type: str
@@ -45,7 +59,19 @@ class Cell:
 
 
 class Patch(NamedTuple):
-    """A drawn cell: top left pixel, density (h, w, 3) int16, its outline, and how much it covers (0-256) or None."""
+    """A rendered cell.
+
+    Parameters
+    ----------
+    x, y : int
+        Top left pixel in the image.
+    density : int16 (h, w, 3)
+        Optical density of each channel, in units of `OD_UNIT`.
+    mask : bool (h, w)
+        Pixels inside the outline.
+    cover : int16 (h, w) or None
+        By how much it hides cells below, from 0 to 256; ``None``: not at all.
+    """
 
     x: int
     y: int
@@ -55,7 +81,7 @@ class Patch(NamedTuple):
 
 
 class _Grid:
-    """Coordinates of one patch in µm from the cell's centre, and noise to bend and mottle it with."""
+    """Coordinates of one patch in µm relative to the centre of the cell, and noise for outlines and texture."""
 
     def __init__(self, u: Array, v: Array, noise: dict[str, Array], rng: np.random.Generator) -> None:
         self.u, self.v, self.rng = u, v, rng
@@ -63,13 +89,13 @@ class _Grid:
         self.shape = (v.shape[0], u.shape[1])
 
     def noise(self, name: str) -> Array:
-        """A random piece of one noise field, as large as the patch (a view, not to be written to)."""
+        """A random section of one noise field, as large as the patch (a read-only view)."""
         whole = self._noise[name]
         y, x = (int(self.rng.integers(0, whole.shape[i] - self.shape[i] + 1)) for i in (0, 1))
         return whole[y : y + self.shape[0], x : x + self.shape[1]]
 
     def ellipse(self, radius: float, stretch: float, centre: tuple[float, float] = (0, 0)) -> Array:
-        """Signed distance from an ellipse of the same area as a disc, at a random angle."""
+        """Signed distance from an ellipse with the area of a disc of `radius`, at a random angle."""
         angle = self.rng.uniform(0, np.pi)
         c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
         u, v = self.u - np.float32(centre[0]), self.v - np.float32(centre[1])
@@ -80,7 +106,7 @@ class _Grid:
 
 @lru_cache(maxsize=8)
 def _noise_fields(mpp: Scale) -> dict[str, Array]:
-    """Noise of unit variance with a grain in µm: ``bend`` for outlines, ``clump`` and ``fine`` for chromatin."""
+    """Noise of unit variance: ``bend`` for outlines, ``clump`` and ``fine`` for chromatin, with a grain in µm."""
     side = [int(4 * MAX_REACH_UM / m) + 64 for m in mpp]
     rng = np.random.default_rng(20021)
     fields = {}
@@ -94,7 +120,7 @@ def _noise_fields(mpp: Scale) -> dict[str, Array]:
 
 
 def _inside(distance: Array, soft: float) -> Array:
-    """1 inside an outline, 0 outside, a ramp of 2 `soft` µm between."""
+    """1 inside an outline, 0 outside, with a linear ramp of 2 * `soft` µm between."""
     return np.asarray(np.clip(np.float32(0.5) - distance / np.float32(2 * soft), 0, 1), np.float32)
 
 
@@ -111,12 +137,12 @@ def _power_bump(t: Array, power: float) -> Array:
 
 
 def reach(cell: Cell) -> float:
-    """Largest distance (µm) of a cell with its halo from its centre; at most `MAX_REACH_UM`."""
+    """Largest distance in µm of a cell, halo included, from its centre; at most `MAX_REACH_UM`."""
     return min(cell.radius * (2.1 if cell.kind == SMUDGE else 1.5) + 1.2, MAX_REACH_UM)
 
 
 def draw(cell: Cell, stain: Stain, mpp: Scale) -> Patch:
-    """Draw one cell as optical density.
+    """Render one cell as optical density.
 
     Parameters
     ----------
@@ -128,7 +154,14 @@ def draw(cell: Cell, stain: Stain, mpp: Scale) -> Patch:
     Returns
     -------
     Patch
-        Its place and pixels, in full-smear pixels; the same for the same arguments, always.
+        Position in pixels of the image, and optical density. The same arguments give the same patch.
+
+    Examples
+    --------
+    >>> from blastdet.synth.stains import STAINS
+    >>> patch = draw(Cell(RBC, "", 20.0, 20.0, 3.7, seed=1), STAINS["bccd"], (0.2, 0.2))
+    >>> patch.density.shape == (*patch.mask.shape, 3)
+    True
     """
     fine = max(1, int(np.ceil(max(mpp) / _COARSEST_MPP)))
     step = (mpp[0] / fine, mpp[1] / fine)
@@ -152,7 +185,7 @@ def _shrink(array: Array, size_wh: tuple[int, int]) -> Array:
 
 
 _Painted = tuple[Array, Array, Array, bool]
-"""Amount of each stain (h, w, k), its density (k, 3), coverage of the outline (h, w), and whether it hides cells."""
+"""Amount of each of k stains (h, w, k), their density (k, 3), coverage (h, w), and whether cells below are hidden."""
 
 
 def _red_cell(grid: _Grid, cell: Cell, stain: Stain) -> _Painted:
@@ -172,7 +205,7 @@ def _red_cell(grid: _Grid, cell: Cell, stain: Stain) -> _Painted:
         form = form + np.float32(0.6 * pallor) * _bump(t, 0, 0.2)
     rim = np.float32(stain.edge * rng.uniform(0.4, 1.3)) * _bump(d, -0.22, 0.2)
     halo = np.float32(stain.halo * rng.uniform(0.3, 1.2)) * _bump(d, 0.42, 0.3)
-    if rng.random() < stain.dots:  # a bright, dark-rimmed dot: light bent by a bubble or a grain of dirt
+    if rng.random() < stain.dots:  # a bright dot with a dark rim: refraction by a bubble or a particle
         away, turn = r * rng.uniform(0, 0.6), rng.uniform(0, 2 * np.pi)
         dot = _union(grid, [(away * np.cos(turn), away * np.sin(turn), rng.uniform(0.15, 0.45))])
         form = form + np.float32(rng.uniform(0.3, 1)) * (_bump(dot, 0.15, 0.15) - np.float32(1.4) * _inside(dot, 0.12))
@@ -183,7 +216,25 @@ def _red_cell(grid: _Grid, cell: Cell, stain: Stain) -> _Painted:
 
 @dataclass(frozen=True)
 class WhiteKind:
-    """What tells one white cell from another: all lengths in µm, shares of the cell's radius or of its stain."""
+    """Appearance of one type of white cell.
+
+    Parameters
+    ----------
+    diameter : (float, float)
+        Range in µm.
+    nucleus : str
+        ``"round"``, or a shape of `_lobes`.
+    size : (float, float)
+        Range of the radius of the nucleus, or of its lobes, as a fraction of the radius of the cell.
+    clump, fine : float
+        Contrast of coarse and fine chromatin.
+    blue : (float, float)
+        Range of the basophilia of the cytoplasm.
+    granules : str
+        ``""``, ``"dust"``, ``"eosin"`` or ``"dark"``.
+    nucleoli : int
+        Largest number of nucleoli.
+    """
 
     diameter: tuple[float, float]
     nucleus: str
@@ -205,13 +256,13 @@ WHITE_KINDS: dict[str, WhiteKind] = {
     "monocyte": WhiteKind((14, 20), "kidney", (0.38, 0.46), 0.24, 0.13, (0.4, 0.7), "dust"),
     "blast": WhiteKind((10, 18), "round", (0.84, 0.95), 0.08, 0.11, (0.75, 1.1), "", 3),
 }
-"""Diameters: Bain, Blood Cells; the blast's from ALL-L1 (10-12) to L2 and myeloblasts (up to 18)."""
+"""Diameters from Bain, Blood Cells. Blasts: from ALL-L1 (10-12 µm) to ALL-L2 and myeloblasts (up to 18 µm)."""
 
-WHITE_SHARES = {
+WHITE_FRACTIONS = {
     "neutrophil": 0.55, "band_neutrophil": 0.04, "eosinophil": 0.03, "basophil": 0.01,
     "lymphocyte": 0.22, "large_lymphocyte": 0.08, "monocyte": 0.07,
 }  # fmt: skip
-"""A healthy differential count."""
+"""Differential of healthy blood, as fractions."""
 
 
 def _white_cell(grid: _Grid, cell: Cell, stain: Stain) -> _Painted:
@@ -239,7 +290,7 @@ def _white_cell(grid: _Grid, cell: Cell, stain: Stain) -> _Painted:
 
 
 def _nucleus(grid: _Grid, cell: Cell, kind: WhiteKind) -> tuple[Array, Array]:
-    """Signed distance of the nucleus, and how much paler it is inside (nucleoli)."""
+    """Signed distance of the nucleus, and its local reduction of density (nucleoli)."""
     rng, r = grid.rng, cell.radius
     size = rng.uniform(*kind.size) * r
     pale = np.zeros(grid.shape, np.float32)
@@ -262,7 +313,7 @@ def _nucleus(grid: _Grid, cell: Cell, kind: WhiteKind) -> tuple[Array, Array]:
 
 
 def _lobes(rng: np.random.Generator, form: str, r: float, size: float) -> list[tuple[float, float, float]]:
-    """Discs ``(x, y, radius)`` whose union is a segmented, band or kidney-shaped nucleus."""
+    """Discs ``(x, y, radius)`` whose union is a segmented, band-shaped or kidney-shaped nucleus."""
     turn = rng.uniform(0, 2 * np.pi)
     n, radius, span, thread = {
         "lobes": (int(rng.integers(3, 6)), 0.46, rng.uniform(3.6, 5.0), 0.12),
@@ -284,7 +335,7 @@ def _lobes(rng: np.random.Generator, form: str, r: float, size: float) -> list[t
 
 
 def _union(grid: _Grid, discs: list[tuple[float, float, float]]) -> Array:
-    """Signed distance of several discs, melted together where they meet."""
+    """Signed distance of the union of discs, with smooth transitions."""
     distances: list[Array] = []
     for x, y, r in discs:
         u, v = grid.u - np.float32(x), grid.v - np.float32(y)

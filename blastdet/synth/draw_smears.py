@@ -1,4 +1,4 @@
-"""Files of synthetic smears: images on disk, and the dataset with the exact box of every cell."""
+"""Synthetic smears as image files, and as a dataset with exact ground truth."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def draw_smears(
     seed: int = 0,
     vary: bool = False,
 ) -> Dataset:
-    """Draw synthetic smears into a folder, as JPEG, or as tiled TIFF above 50 megapixels.
+    """Draw synthetic smears, as JPEG files, or as tiled TIFF files above 50 megapixels.
 
     Parameters
     ----------
     folder : str or Path
-        Made if it does not exist.
+        Created if it does not exist.
     n : int
         Number of images.
     size_wh : (int, int)
@@ -41,12 +41,12 @@ def draw_smears(
     seed : int
         The same seed gives the same images.
     vary : bool
-        Give each image its own crowding, focus, brightness and noise.
+        Give each image its own cell density, focus, brightness and noise.
 
     Returns
     -------
     Dataset
-        The images with their truth.
+        The images with their ground truth.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def draw_smears(
     >>> [sample.path.name for sample in data]
     ['smear_0000.jpg', 'smear_0001.jpg']
     """
-    config = configure(size_wh=size_wh, mpp=mpp, palette=palette, blast_share=blasts)
+    config = configure(size_wh=size_wh, mpp=mpp, palette=palette, blast_fraction=blasts)
     suffix = ".tif" if config.size_wh[0] * config.size_wh[1] > _TIFF_FROM_PX else ".jpg"
     names = ["smear"] if n == 1 else [f"smear_{i:04d}" for i in range(n)]
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,27 @@ _TIFF_FROM_PX = 50_000_000
 
 
 def draw_files(files: Sequence[Path], config: SynthConfig, seed: int, *, vary: bool = False) -> Dataset:
-    """Draw one smear into each file; the suffix selects the format."""
+    """Draw one synthetic smear per file.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        The suffix selects the format. All are in one folder, which must exist.
+    config : SynthConfig
+    seed : int
+        File ``i`` is drawn with ``seed + i``.
+    vary : bool
+        Apply `varied` to the config of each file.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be written.
+    """
     samples = [_draw(path, varied(config, seed + i) if vary else config, seed + i) for i, path in enumerate(files)]
     return Dataset("synthetic smears", files[0].parent, tuple(samples), notes=("rendered by blastdet synth",))
 
@@ -80,7 +100,7 @@ def draw_files(files: Sequence[Path], config: SynthConfig, seed: int, *, vary: b
 def _draw(path: Path, config: SynthConfig, seed: int) -> Sample:
     if path.suffix.lower() in {".tif", ".tiff"}:
         truth = render_tiff(path, config.size_wh, config, seed)
-    elif path.suffix.lower() in {".jpg", ".jpeg"}:  # compressed once, by the file itself
+    elif path.suffix.lower() in {".jpg", ".jpeg"}:  # compressed only once, when the file is written
         image, truth = render(config.model_copy(update={"jpeg_quality": None}), seed)
         write_image(path, image, quality=config.jpeg_quality or 95)
     else:

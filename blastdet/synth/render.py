@@ -1,8 +1,7 @@
-"""Synthetic smears: images of blood films with exact truth, any size, from a seed.
+"""Rendering of synthetic smears with exact ground truth, of any size, from a seed.
 
-Cells are placed block by block from a hash of (seed, block), drawn one by one (`synth_cells`) and summed in optical
-density, so any part of a smear can be rendered alone and comes out the same, pixel by pixel. No image of a patient
-takes part.
+Cells are placed in blocks that are seeded by (seed, block), drawn one by one (`cell_rendering`), and summed in optical
+density. Any part of a smear can therefore be rendered alone, with the same pixels. No images of patients are used.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ from blastdet.synth.scene import PALETTES, Scene, SynthConfig, configure, varied
 
 __all__ = ["PALETTES", "SynthConfig", "configure", "render", "render_tiff", "varied"]
 
-_TILE = 256  # JPEG and sensor noise work on this grid, whatever is rendered at once
-_STEP = (4, 4)  # tiles across and down rendered at once in memory; changes the speed, not the image
-_BAND = (8, 2)  # and in a file, where a band of tiles is kept until it is complete
-_VISIBLE = 0.2  # a cell cut by the edge of the image to less than this counts as ignored
+_TILE = 256  # grid of JPEG compression and sensor noise, whatever is rendered at once
+_STEP = (4, 4)  # tiles across and down that are rendered at once in memory
+_BAND = (8, 2)  # the same for a file: a row of tiles is kept until it is complete
+_VISIBLE = 0.2  # cells with a smaller visible fraction at the edge of the image are ignored
 
 
 class _Truth:
-    """Boxes of what has been drawn so far, one row a cell, however often a cell was drawn.
+    """Ground truth of the cells drawn so far. A cell that is drawn several times is recorded once.
 
-    In flat arrays: a gigapixel shows over a hundred thousand cells.
+    Stored in flat arrays, because a gigapixel has more than a hundred thousand cells.
     """
 
     def __init__(self, size_wh: WidthHeight) -> None:
@@ -74,21 +73,23 @@ class _Truth:
         ).sorted()
 
 
-def render(config: SynthConfig, seed: int) -> tuple[RGB, Detections]:
-    """A smear in memory.
+def render(config: SynthConfig, seed: int, *, tiles_wh: WidthHeight = _STEP) -> tuple[RGB, Detections]:
+    """Render a synthetic smear in memory.
 
     Parameters
     ----------
     config : SynthConfig
     seed : int
         The same seed and config give the same image.
+    tiles_wh : (int, int)
+        Tiles of 256 pixels that are rendered at once, across and down. Changes the speed, not the image.
 
     Returns
     -------
     image : uint8 (height, width, 3)
     truth : Detections
-        Half-open boxes of the visible extent of every cell; smudges, and cells of which the image's edge leaves
-        less than a fifth, are marked ``ignore``.
+        Half-open boxes of the visible part of every cell. Smudge cells, and cells of which less than a fifth is
+        visible at the edge of the image, are marked as ``ignore``.
 
     Examples
     --------
@@ -99,35 +100,43 @@ def render(config: SynthConfig, seed: int) -> tuple[RGB, Detections]:
     w, h = config.size_wh
     image = np.empty((h, w, 3), np.uint8)
     scene, truth = Scene(config, seed), _Truth(config.size_wh)
-    for x, y, part in _parts(scene, truth, _STEP, config.jpeg_quality):
+    for x, y, part in _parts(scene, truth, tiles_wh, config.jpeg_quality):
         image[y : y + part.shape[0], x : x + part.shape[1]] = part
     return image, truth.detections()
 
 
 def render_tiff(path: Path, size_wh: WidthHeight, config: SynthConfig, seed: int) -> Detections:
-    """A smear written as a tiled BigTIFF, a band of tiles at a time; memory does not grow with its height.
+    """Render a synthetic smear to a tiled BigTIFF file, in memory that does not grow with the height.
 
     Parameters
     ----------
     path : Path
-        Replaced only when the whole file is written.
+        Written atomically.
     size_wh : (int, int)
         Overrides ``config.size_wh``; up to one gigapixel.
     config : SynthConfig
-        With a ``jpeg_quality``, tiles are stored as JPEG; without, lossless, equal to `render` in every pixel.
+        With a ``jpeg_quality``, tiles are stored as JPEG. Otherwise they are lossless, and equal to `render`.
     seed : int
 
     Returns
     -------
     Detections
-        The truth, as from `render`.
+        Ground truth; see `render`.
 
     Raises
     ------
     ConfigError
-        If the size is over a gigapixel.
+        If the image has more than a gigapixel.
     ImageError
         If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     truth = render_tiff(Path(folder, "smear.tif"), (320, 240), SynthConfig(mpp=0.2), seed=1)
+    >>> len(truth) > 10
+    True
     """
     config = configure(**(config.model_dump() | {"size_wh": size_wh}))
     scene, truth = Scene(config, seed), _Truth(size_wh)
@@ -160,7 +169,7 @@ def _compression(quality: int | None) -> dict[str, object]:
 
 
 def _tiles(scene: Scene, truth: _Truth) -> Iterator[RGB]:
-    """Whole tiles in the order of the file, edges filled up with the last row and column."""
+    """Yield complete tiles in the order of the file, padded by repeating the last row and column."""
     across = -(-scene.config.size_wh[0] // _TILE)
     band: dict[tuple[int, int], RGB] = {}
     for x, y, part in _parts(scene, truth, _BAND, None):
@@ -175,7 +184,7 @@ def _tiles(scene: Scene, truth: _Truth) -> Iterator[RGB]:
 
 
 def _parts(scene: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | None) -> Iterator[tuple[int, int, RGB]]:
-    """The image in rectangles of whole tiles: ``x, y, pixels``, row by row."""
+    """Yield the image in rectangles of whole tiles, row by row: ``x, y, pixels``."""
     w, h = scene.config.size_wh
     across, down = (n * _TILE for n in tiles_wh)
     for y in range(0, h, down):
@@ -185,7 +194,7 @@ def _parts(scene: Scene, truth: _Truth, tiles_wh: WidthHeight, quality: int | No
 
 
 def _region(scene: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
-    """One rectangle of the image, before JPEG; its corner must lie on the tile grid."""
+    """Render one rectangle of the image, without JPEG compression; its corner must be on the tile grid."""
     config = scene.config
     mx, my = config.mpp_xy
     sigma = (config.blur_um / mx, config.blur_um / my)
@@ -194,7 +203,7 @@ def _region(scene: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
     density = np.zeros((y2 - y1, x2 - x1, 3), np.int16)
     for cell in scene.near((x1 * mx, y1 * my, x2 * mx, y2 * my)):
         patch = draw(cell, scene.stain, (mx, my))
-        _paste(density, patch, (x1, y1))
+        _add(density, patch, (x1, y1))
         truth.add(cell, patch)
     density += _background(scene, (x1, y1, x2, y2))
     light = np.take(_transmission(), density, mode="clip")
@@ -204,8 +213,8 @@ def _region(scene: Scene, truth: _Truth, box: tuple[int, int, int, int]) -> RGB:
     return _digitise(light, config.noise, scene.seed, (box[0], box[1]))
 
 
-def _paste(canvas: NDArray[np.int16], patch: Patch, origin: tuple[int, int]) -> None:
-    """Add a cell's density to the canvas; what lies under a white cell is pushed aside by it."""
+def _add(canvas: NDArray[np.int16], patch: Patch, origin: tuple[int, int]) -> None:
+    """Add the density of a cell to the canvas. White cells hide what is below them."""
     x, y = patch.x - origin[0], patch.y - origin[1]
     h, w = patch.mask.shape
     left, top, right, bottom = max(0, -x), max(0, -y), min(w, canvas.shape[1] - x), min(h, canvas.shape[0] - y)
@@ -216,19 +225,19 @@ def _paste(canvas: NDArray[np.int16], patch: Patch, origin: tuple[int, int]) -> 
         cover = patch.cover[top:bottom, left:right, None].astype(np.int32)
         here -= ((here * cover) >> 8).astype(np.int16)
     added = patch.density[top:bottom, left:right]
-    # Two red cells flatten each other where they overlap: darker than one, paler than twice one.
+    # Overlapping red cells flatten each other: darker than one cell, lighter than the sum of two.
     both = np.minimum(here, added)
     here += added - ((np.maximum(both, 0) * np.int16(5)) >> 3)
 
 
 @lru_cache(maxsize=1)
 def _transmission() -> NDArray[np.uint16]:
-    """Light let through, 0..65280, by optical density in units of `OD_UNIT`."""
+    """Transmitted light, from 0 to 65280, by optical density in units of `OD_UNIT`."""
     return np.rint(65280 * 10.0 ** (-np.arange(4 * OD_UNIT) / OD_UNIT)).astype(np.uint16)
 
 
 def _background(scene: Scene, box: tuple[int, int, int, int]) -> NDArray[np.int16]:
-    """Density of the illumination and the empty background: a vignette, a gradient and stained plasma, all smooth."""
+    """Optical density of the empty background: a vignette, a gradient of brightness, and stained plasma."""
     config, wave = scene.config, scene.waves
     w, h = config.size_wh
     x = np.arange(box[0], box[2], dtype=np.float64)[None, :]
@@ -253,7 +262,7 @@ def _noise_tile(sigma: float) -> NDArray[np.int16]:
 
 
 def _digitise(light: NDArray[np.uint16], sigma: float, seed: int, origin: tuple[int, int]) -> RGB:
-    """16 bits to 8 with sensor noise, another piece of one noise field for every tile."""
+    """Convert 16 to 8 bits with sensor noise: a different section of one noise field for every tile."""
     level = (light >> 4).astype(np.int16)
     if sigma:
         field = _noise_tile(sigma)
@@ -267,7 +276,7 @@ def _digitise(light: NDArray[np.uint16], sigma: float, seed: int, origin: tuple[
 
 
 def _through_jpeg(image: RGB, quality: int) -> RGB:
-    """The image after JPEG compression, tile by tile (the corner of `image` lies on the tile grid)."""
+    """Apply JPEG compression tile by tile; the corner of `image` must be on the tile grid."""
     out = np.empty_like(image)
     for y in range(0, image.shape[0], _TILE):
         for x in range(0, image.shape[1], _TILE):

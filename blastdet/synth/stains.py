@@ -1,4 +1,4 @@
-"""Colours of laboratories, real and invented, for synthetic smears."""
+"""Stains of real and imaginary laboratories for synthetic smears."""
 
 from __future__ import annotations
 
@@ -10,7 +10,25 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Stain:
-    """Colours of one laboratory: RGB seen over the bare background, and habits of its red cells."""
+    """Stain of one laboratory.
+
+    Parameters
+    ----------
+    background : (float, float, float)
+        RGB of the empty background.
+    red, nucleus, pale, blue, eosin, platelet, smudge : (float, float, float)
+        RGB of red cells, nuclei, pale and blue cytoplasm, eosinophil granules, platelets and smudge cells.
+    pallor : float
+        Central pallor of the red cells, from 0 to 1.
+    edge, halo : float
+        Strength of the dark rim and of the bright halo of the red cells.
+    odd_red : float
+        Fraction of red cells with an abnormal shape.
+    dots : float
+        Fraction of red cells with a refractile dot.
+    brightness : float
+        Variation of the brightness between slides.
+    """
 
     background: tuple[float, float, float]
     red: tuple[float, float, float]
@@ -28,7 +46,22 @@ class Stain:
     brightness: float = 0.02
 
     def density(self, name: str) -> NDArray[np.float32]:
-        """Optical density of one colour above the background, (3,)."""
+        """Optical density of one colour relative to the background.
+
+        Parameters
+        ----------
+        name : str
+            Field of the stain, such as ``"nucleus"``.
+
+        Returns
+        -------
+        float32 (3,)
+
+        Examples
+        --------
+        >>> STAINS["bccd"].density("background").tolist()
+        [0.0, 0.0, 0.0]
+        """
         colour = np.clip(np.asarray(getattr(self, name), np.float64), 1, 255)
         return np.log10(np.asarray(self.background) / colour).astype(np.float32)
 
@@ -54,7 +87,20 @@ STAINS: dict[str, Stain] = {
 
 
 def stain_named(name: str, rng: np.random.Generator, jitter: float) -> Stain:
-    """A laboratory's stain as it comes out on one slide; ``"random"`` invents a laboratory."""
+    """Draw the stain of one slide of a laboratory.
+
+    Parameters
+    ----------
+    name : str
+        Key of `STAINS`, or ``"random"`` for an imaginary laboratory.
+    rng : numpy.random.Generator
+    jitter : float
+        Variation between slides; 0: none.
+
+    Returns
+    -------
+    Stain
+    """
     stain = random_stain(rng) if name == "random" else STAINS[name]
     background = np.asarray(stain.background) * np.exp(
         stain.brightness * jitter * (rng.normal(0, 1, 3) + rng.normal(0, 1))
@@ -70,7 +116,16 @@ def stain_named(name: str, rng: np.random.Generator, jitter: float) -> Stain:
 
 
 def random_stain(rng: np.random.Generator) -> Stain:
-    """A laboratory that does not exist: eosin, azure and grey mixed in optical density, any brightness and camera."""
+    """Draw the stain of an imaginary laboratory: a mixture of eosin, azure and grey, with any brightness and camera.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    Stain
+    """
     eosin = np.array([rng.uniform(0.05, 0.35), 0.85, rng.uniform(0.3, 0.75)])
     azure = np.array([0.85, rng.uniform(0.55, 0.95), rng.uniform(0.05, 0.45)])
     grey = np.ones(3) * 0.6
@@ -78,8 +133,8 @@ def random_stain(rng: np.random.Generator) -> Stain:
     background = np.clip(background, 90, 254)
     red_mix = rng.dirichlet([2.0, 0.7, 0.8])
     red = rng.uniform(0.14, 0.42) * (red_mix @ np.stack([eosin, azure, grey]))
-    share = rng.uniform(0.45, 0.9)
-    nucleus = rng.uniform(0.42, 0.95) * (share * azure + (1 - share) * eosin)
+    azure_part = rng.uniform(0.45, 0.9)
+    nucleus = rng.uniform(0.42, 0.95) * (azure_part * azure + (1 - azure_part) * eosin)
     densities = {
         "red": red,
         "nucleus": nucleus,

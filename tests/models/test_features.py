@@ -1,4 +1,4 @@
-"""Hand-made features against scikit-image, scipy and counting by hand; all of them against values of version 0.1."""
+"""Hand-made features compared with scikit-image, SciPy, counting by hand, and values of version 0.1."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_shape_of_any_mask(mask):
     assert 0.85 * shortest <= around <= edges
 
 
-def test_colour_moments_equal_those_of_scipy():
+def test_colour_moments_equal_scipy():
     rgb = np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8)
     mask = _ellipse(8, 6, side=21)[:20, :20]
     found = np.array(list(f._colour_moments(rgb, mask))).reshape(3, 3, 3)
@@ -112,7 +112,7 @@ def _pairs(levels, mask, step):
 
 @settings(deadline=None)
 @given(levels=levels, mask=masks)
-def test_glcm_is_that_counted_by_hand(levels, mask):
+def test_glcm_equals_counting_by_hand(levels, mask):
     rows = []
     for step in STEPS:
         pairs = np.array(list(_pairs(levels, mask, step)), float).reshape(-1, 2)
@@ -139,7 +139,7 @@ def test_texture_ignores_pixels_outside_the_mask(levels, mask):
 @pytest.mark.parametrize("step", STEPS)
 @settings(deadline=None)
 @given(levels=levels, mask=masks)
-def test_runs_equal_those_counted_by_hand(step, levels, mask):
+def test_runs_equal_counting_by_hand(step, levels, mask):
     h, w = mask.shape
     expected = []
     for y, x in itertools.product(range(h), range(w)):
@@ -183,7 +183,7 @@ def test_lbp_of_known_neighbourhoods(name, pattern):
     np.testing.assert_array_equal(f.lbp(grey, middle), np.eye(10)[pattern])
 
 
-def test_lbp_repeats_the_border():
+def test_lbp_repeats_the_pixels_of_the_border():
     grey = np.full((3, 4), 7, np.uint8)
     np.testing.assert_array_equal(f.lbp(grey, np.ones(grey.shape, bool)), np.eye(10)[8])
 
@@ -209,7 +209,7 @@ def test_any_crop_gives_finite_features(rgb, mpp):
     assert np.isfinite(f.features(rgb, mpp)).all()
 
 
-def test_size_and_shape_do_not_depend_on_the_microscope():
+def test_size_and_shape_do_not_depend_on_the_scale():
     rgb = sample([(60, 60, 40)])[:120, :120]  # 7.5 µm are 48 pixels
     fine, coarse = (f.features(resize(rgb, (n, n)), 7.5 / 48 * 120 / n) for n in (60, 40))
     for name in ("nucleus area", "cell area", "nucleus to cell area", "nucleus circularity"):

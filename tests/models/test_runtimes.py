@@ -1,4 +1,4 @@
-"""The shipped detector answers alike whichever runtime computes it, one image at a time or many at once."""
+"""The shipped detector gives the same results with every runtime, and for single images and batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ needs_openvino = pytest.mark.skipif(not importlib.util.find_spec("openvino"), re
 
 
 @pytest.fixture(scope="module")
-def film():
+def smear():
     """The demo smear at the model's µm/px."""
     rgb = read_image(DEMO)
     return resize(rgb, (rgb.shape[1] // 3, rgb.shape[0] // 3))
@@ -44,40 +44,40 @@ def runtimes():
 @needs_openvino
 @given(data=st.data())
 @settings(max_examples=12, deadline=None)
-def test_scores_within_a_thousandth_and_boxes_within_a_tenth_of_a_pixel(film, runtimes, data):
-    """On pieces of several sizes at once; and the same cells above the threshold + 0.01."""
+def test_scores_agree_within_a_thousandth_and_boxes_within_a_tenth_of_a_pixel(smear, runtimes, data):
+    """For regions of several sizes in one call."""
     detector, models = runtimes
-    h, w = film.shape[:2]
+    h, w = smear.shape[:2]
     blobs, pieces = [], []
     for _ in range(data.draw(st.integers(1, 5))):
         x, y = data.draw(st.integers(0, w - 40)), data.draw(st.integers(0, h - 40))
-        piece = film[y : y + data.draw(st.integers(33, 160)), x : x + data.draw(st.integers(33, 160))]
+        piece = smear[y : y + data.draw(st.integers(33, 160)), x : x + data.draw(st.integers(33, 160))]
         pieces.append(piece)
         blobs.append(to_blob(piece, padded_size(piece.shape[:2], 32), detector.card.input))
     for one, other in zip(models["openvino"](blobs), models["onnxruntime"](blobs), strict=True):
         np.testing.assert_allclose(one[4:], other[4:], atol=1e-3)
-        seen = other[4:].max(axis=0) > 0.01
-        np.testing.assert_allclose(one[:4, seen], other[:4, seen], atol=0.1)
+        high = other[4:].max(axis=0) > 0.01
+        np.testing.assert_allclose(one[:4, high], other[:4, high], atol=0.1)
 
 
 @needs_openvino
-def test_the_same_cells(film, runtimes, monkeypatch):
+def test_runtimes_find_the_same_cells(smear, runtimes, monkeypatch):
     detector, models = runtimes
     limits = np.array([detector.card.thresholds[name].value for name in detector.card.classes])
     found = {}
     for name, model in models.items():
         monkeypatch.setattr(detector, "_compute", model)
-        (cells,) = detector([film])
+        (cells,) = detector([smear])
         found[name] = cells[cells.score >= limits[cells.label - 1] + 0.01]
     a, b = found.values()
     assert len(a) == len(b) > 50
     assert (iou_matrix(a.boxes_xyxy, b.boxes_xyxy).max(axis=1) > 0.99).all()
 
 
-def test_one_by_one_or_together(film, runtimes):
-    """A tile's answer depends on no other tile."""
+def test_single_images_and_batches_agree(smear, runtimes):
+    """The result of a tile does not depend on other tiles."""
     detector, models = runtimes
-    pieces = [film[:96, :96], film[40:136, 64:160], film[:64, :128], film[:96, 100:196]]
+    pieces = [smear[:96, :96], smear[40:136, 64:160], smear[:64, :128], smear[:96, 100:196]]
     blobs = [to_blob(piece, padded_size(piece.shape[:2], 32), detector.card.input) for piece in pieces]
     for model in models.values():
         for together, blob in zip(model(blobs), blobs, strict=True):
@@ -87,7 +87,7 @@ def test_one_by_one_or_together(film, runtimes):
 @needs_openvino
 @pytest.mark.parametrize("content", [b"", b"not a model", b"<net/>"])
 @pytest.mark.parametrize("name", ["model.onnx", "model.xml"])
-def test_what_is_no_model_is_one_line_and_prints_nothing(tmp_path, capfd, name, content):
+def test_a_file_that_is_not_a_model_gives_a_one_line_error_and_prints_nothing(tmp_path, capfd, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match="OpenVINO cannot load it") as caught:
         OpenVinoModel(tmp_path / name, "f32")

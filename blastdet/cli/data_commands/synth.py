@@ -1,4 +1,4 @@
-"""``blastdet synth``: synthetic smears."""
+"""Command ``blastdet synth``: draw synthetic smears."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import click
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--size", default="1600x1200", show_default=True, metavar="WxH", help="Pixels, up to a gigapixel.")
+@click.option(
+    "--size",
+    default="1600x1200",
+    show_default=True,
+    metavar="WxH",
+    help="Width and height in pixels, up to a gigapixel.",
+)
 @click.option("--mpp", default=0.1, show_default=True, help="Micrometres per pixel, 0.04 to 1.")
 @click.option("--palette", default="bccd", show_default=True, help="Stain: bccd, pbc, all, chula, or random.")
 @click.option("--blasts", default=0.3, show_default=True, help="Fraction of white cells that are blasts, 0 to 1.")
@@ -18,13 +24,13 @@ import click
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="The same seed gives the same images."
 )
-@click.option("--vary", is_flag=True, help="Give each image its own crowding, focus, brightness and noise.")
+@click.option("--vary", is_flag=True, help="Give each image its own cell density, focus, brightness and noise.")
 def command(out: Path, size: str, n: int, seed: int, vary: bool, **look: Any) -> None:
-    """Draw synthetic smears, with the exact box of every cell.
+    """Draw synthetic smears with exact ground truth.
 
-    OUT is a folder, which gets smear.jpg (or smear_0000.jpg and so on) and truth.json. Or it is an image file, whose
-    truth is written beside it as a .json file of the same name. The truth is COCO with blast, wbc, rbc and platelet;
-    smudges are marked as ignored. Images above 50 megapixels become tiled BigTIFF files, as does OUT ending in .tif.
+    OUT is a folder for smear.jpg (or smear_0000.jpg and so on) and truth.json, or an image file, with a .json file of
+    the same name for the ground truth. The format is COCO with the classes blast, wbc, rbc and platelet; smudge cells
+    are marked as ignored. Images above 50 megapixels, and OUT ending in .tif, are written as tiled BigTIFF files.
 
     \b
     Example:
@@ -43,7 +49,7 @@ def command(out: Path, size: str, n: int, seed: int, vary: bool, **look: Any) ->
 
     is_file = out.suffix.lower() in IMAGE_SUFFIXES
     size_wh = _size(size)
-    config = configure(size_wh=size_wh, mpp=look["mpp"], palette=look["palette"], blast_share=look["blasts"])
+    config = configure(size_wh=size_wh, mpp=look["mpp"], palette=look["palette"], blast_fraction=look["blasts"])
     if is_file and n > 1:
         raise ConfigError(f"{out}: expected a folder with --n {n}, got an image file")
     truth = out.with_suffix(".json") if is_file else out / "truth.json"
