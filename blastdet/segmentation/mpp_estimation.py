@@ -124,13 +124,13 @@ def _report(found: EllipseFits, to_full: Floats) -> MppEstimate:
     log_aspect = np.log(half[:, 1] / half[:, 0])
     aspect = float(np.exp(np.median(log_aspect)))
     error = 1.25 * float(log_aspect.std()) / np.sqrt(len(found))
-    squeezed = len(found) >= 5 and abs(np.log(aspect)) > np.log(1.1) + error
+    squeezed = len(found) >= 5 and bool(abs(np.log(aspect)) > np.log(1.1) + error)
     aspect = aspect if squeezed else 1.0
-    diameter = both / np.sqrt(aspect), both * np.sqrt(aspect)
+    diameter = float(both / np.sqrt(aspect)), float(both * np.sqrt(aspect))
     return MppEstimate(
         mpp=(RED_CELL_UM / diameter[0], RED_CELL_UM / diameter[1]),
         n_cells=len(found),
-        diameter_px=(float(diameter[0]), float(diameter[1])),
+        diameter_px=diameter,
         aspect=aspect,
         squeezed=squeezed,
         confidence=float(min(len(found) / 10, 1.0)),
