@@ -179,7 +179,8 @@ def from_model(
     Parameters
     ----------
     model : Model, str or Path
-        A loaded model, the name of a shipped model, or a weights folder.
+        A loaded model, the name of a shipped model, or a weights folder. Its second stage runs only if the dataset
+        annotates blasts.
     dataset : Dataset
     mpp : (float, float), "data", "auto" or None
         µm/px of the images.
@@ -198,7 +199,7 @@ def from_model(
     BlastdetError
         If the model cannot be loaded; if an image cannot be read or its scale is unknown (see `failed`).
     """
-    loaded = model if isinstance(model, Model) else load_for(model, dataset, device)
+    loaded = for_dataset(model, dataset) if isinstance(model, Model) else load_for(model, dataset, device)
     found, scales, sources = [], [], set()
     for sample in dataset:
         options = Options(mpp=sample.mpp if mpp == "data" else mpp, min_score=LOWEST_SCORE)
@@ -226,8 +227,19 @@ def from_model(
 
 def load_for(weights: str | Path, dataset: Dataset, device: str = "auto") -> Model:
     """Load a model; its second stage only if the dataset annotates blasts."""
-    annotated = {name for sample in dataset for name in sample.annotated}
-    return load(weights, device, second_stage="blast" in annotated)
+    return load(weights, device, second_stage=_has_blasts(dataset))
+
+
+def for_dataset(model: Model, dataset: Dataset) -> Model:
+    """A loaded model as `load_for` loads it: without second stage if the dataset does not annotate blasts.
+
+    Otherwise white cells that the second stage calls blasts would count as missed.
+    """
+    return model if _has_blasts(dataset) else replace(model, classifier=None)
+
+
+def _has_blasts(dataset: Dataset) -> bool:
+    return any("blast" in sample.annotated for sample in dataset)
 
 
 def check_predictions(dataset: Dataset, predictions: Sequence[Detections], source: str) -> None:
