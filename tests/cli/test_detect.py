@@ -146,7 +146,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
     ("words", "line"),
     [
         (["missing.jpg"], "missing.jpg: no image found"),
-        ([SMEAR, "--weights", "nope"], "nope: no card.json found"),
+        ([SMEAR, "--weights", "nope"], "nope: expected a folder with card.json or a shipped model"),
         ([SMEAR, "--mpp", "0"], "--mpp: expected µm/px between 0.001 and 100, got"),
         ([SMEAR, "--mpp", "fine"], "--mpp: expected a number, a pair (x, y), 'auto' or None as µm/px, got 'fine'"),
         ([SMEAR, "--mpp", "9"], "expected at most 0.8 µm/px to show cells, got 9"),
@@ -155,7 +155,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
         ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, got xml"),
         ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
         ([SMEAR, "--device", "cuda"], "device cuda: expected onnxruntime-gpu"),
-        ([SMEAR, "--device", "abacus"], "device: abacus found"),
+        ([SMEAR, "--device", "abacus"], "device: expected auto, cpu"),
         ([SMEAR, "--out", "taken.txt"], "taken.txt: cannot create the folder"),
         ([], "Missing argument"),
     ],

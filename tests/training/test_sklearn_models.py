@@ -54,7 +54,7 @@ def test_hand_made_features_need_no_network(name, pca, crops_folder):
     [
         (["features=run/weights", "model=resnet18"], "model: with features, expected one of ['svm'"),
         (["features=hand-made", "model=svm", "options={nonsense: 1}"], "with options {'nonsense': 1}"),
-        (["features=nowhere", "model=svm"], "nowhere: no card.json found"),
+        (["features=nowhere", "model=svm"], "nowhere: expected a folder with card.json or a shipped model"),
         (["features=default", "model=svm"], "expected the weights of a network that classifies crops"),
         (["features=run/weights", "model=svm", "mpp=0.4"], "got (0.4, 64, 0.7, 'as it is')"),
         (["features=hand-made", "model=random_forest", "epoch_samples=1"], "epoch_samples: too few samples of"),
