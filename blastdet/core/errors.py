@@ -6,8 +6,8 @@
     ├── ImageError                an image that cannot be read or written
     ├── FormatError               an annotation file that cannot be read or written
     ├── ConfigError               a setting that is unknown or out of range
-    ├── WeightsError              missing, mismatched or tampered weights
-    ├── ScaleError                µm/px unknown, or impossible
+    ├── WeightsError              missing, mismatched or modified weights
+    ├── ScaleError                a scale (µm/px) that is unknown or impossible
     ├── ReviewError               a review session that cannot be started
     └── DependencyError           an optional package that is not installed
 
@@ -20,7 +20,7 @@ from typing import Any
 
 
 class BlastdetError(Exception):
-    """Base of all errors that a user can cause; its text is one printable line."""
+    """Base class of all errors that a user can cause. The message is one printable line."""
 
 
 class ImageError(BlastdetError):
@@ -58,13 +58,30 @@ def one_line(error: BaseException) -> str:
 
 
 def last_line(error: BaseException) -> str:
-    """The message of a C++ runtime, without the source lines that precede it."""
+    """The last line of a message of a C++ runtime, which comes after source locations."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
 def differing(before: Any, now: Any, name: str = "") -> list[str]:
-    """Where two trees of settings differ: such as ``data.0.sampling_weight``; ``[]`` if they are equal."""
+    """Names of the settings that differ between two configurations.
+
+    Parameters
+    ----------
+    before, now : nested dicts and lists
+    name : str
+        Prefix of the names.
+
+    Returns
+    -------
+    list of str
+        Empty if they are equal.
+
+    Examples
+    --------
+    >>> differing({"lr": 0.1, "data": [{"path": "a"}]}, {"lr": 0.1, "data": [{"path": "b"}]})
+    ['data.0.path']
+    """
     if all(isinstance(tree, list) and all(isinstance(one, dict) for one in tree) for tree in (before, now)):
         before, now = (dict(enumerate(tree)) for tree in (before, now))
     if not (isinstance(before, dict) and isinstance(now, dict)):

@@ -1,4 +1,4 @@
-"""Several pieces of work at a time, with results in order that do not depend on the number of threads."""
+"""Parallel work in threads, with results in order that do not depend on the number of threads."""
 
 from __future__ import annotations
 
@@ -19,44 +19,58 @@ _MOST = 4
 
 
 def cpu_count() -> int:
-    """Cores that this process may use."""
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_device(device: str) -> None:
-    """Refuse a word that names no kind of device; the runtime checks whether there is one.
+    """Check the name of a device. Whether the device exists is checked by the runtime.
 
     Raises
     ------
     ConfigError
+        If the name is not auto, cpu, cuda or cuda:N.
+
+    Examples
+    --------
+    >>> check_device("cuda:0")
     """
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
         raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r:.40}")
 
 
 def workers() -> int:
-    """Threads for work that takes memory: one per core, at most four."""
+    """Number of threads for work that needs much memory: one per core, at most four."""
     return min(cpu_count(), _MOST)
 
 
 def map_ordered(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Iterator[tuple[T, R]]:
-    """Each item with its result, in order; several are processed at a time, few ahead of need.
+    """Apply a function to items in parallel, and yield each item with its result, in order.
 
-    After an error or Ctrl-C no further item is started, and a `map_ordered` running inside an item stops before its
-    next piece.
+    Few items are started before they are needed. After an error or Ctrl-C, no further item is started, and a nested
+    `map_ordered` stops before its next item.
 
     Parameters
     ----------
     do : callable
-        Called from several threads where `at_once` is more than 1.
+        Called from several threads if `at_once` is more than 1.
     items : sequence
     at_once : int
-        Threads. One item more than this is in memory.
+        Number of threads. At most one item more than this is in memory.
+
+    Yields
+    ------
+    item, result
 
     Raises
     ------
     BlastdetError
         If no thread can be started.
+
+    Examples
+    --------
+    >>> list(map_ordered(abs, [-1, 2], at_once=2))
+    [(-1, 1), (2, 2)]
     """
     around: threading.Event | None = getattr(_mine, "stop", None)
     if at_once == 1 or len(items) == 1:
@@ -91,11 +105,11 @@ def _submit(pool: ThreadPoolExecutor, do: Callable[[T], R], item: T) -> Future[R
     try:
         return pool.submit(do, item)
     except RuntimeError as error:
-        raise BlastdetError(f"{error}: cannot start a thread. Process fewer images at a time (--jobs)") from error
+        raise BlastdetError(f"cannot start a thread ({error}). Process fewer images at a time with --jobs.") from error
 
 
 class _StoppedError(Exception):
-    """The surrounding work has ended; the result is not needed."""
+    """The surrounding work has ended, and the result is not needed."""
 
 
 def _go_on(stop: threading.Event | None) -> None:
@@ -104,4 +118,4 @@ def _go_on(stop: threading.Event | None) -> None:
 
 
 _mine = threading.local()
-"""``stop``: set when the call of `map_ordered` that this thread belongs to has ended."""
+"""``stop`` is set when the call of `map_ordered` that started this thread has ended."""

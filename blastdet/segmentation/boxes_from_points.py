@@ -51,18 +51,18 @@ def boxes_from_points(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
     if cells.point_xy is None:
         return cells
     open_ = np.isnan(cells.boxes_xyxy[:, 0])
-    drawn = np.full((len(cells), 4), np.nan, np.float32)
+    found = np.full((len(cells), 4), np.nan, np.float32)
     nucleated = open_ & np.isin(cells.label, (BLAST, WBC))
     red = open_ & np.isin(cells.label, RBC)
     if nucleated.any():
-        drawn[nucleated] = nuclei.nucleated_boxes_from_points(rgb, cells.point_xy[nucleated], mpp)
+        found[nucleated] = nuclei.nucleated_boxes_from_points(rgb, cells.point_xy[nucleated], mpp)
     if red.any():
-        drawn[red] = red_cell_boxes_from_points(rgb, cells.point_xy[red], mpp)
-    drawn = boxes.clip(drawn, (rgb.shape[1], rgb.shape[0]))
-    grown: NDArray[np.bool_] = np.asarray(np.isfinite(drawn).all(axis=1))
+        found[red] = red_cell_boxes_from_points(rgb, cells.point_xy[red], mpp)
+    found = boxes.clip(found, (rgb.shape[1], rgb.shape[0]))
+    segmented: NDArray[np.bool_] = np.asarray(np.isfinite(found).all(axis=1))
     origin = np.full(len(cells), "", "<U7") if cells.origin is None else cells.origin.astype("<U7")
     return cells.with_columns(
-        boxes_xyxy=np.where(grown[:, None], drawn, cells.boxes_xyxy), origin=np.where(grown, "segment", origin)
+        boxes_xyxy=np.where(segmented[:, None], found, cells.boxes_xyxy), origin=np.where(segmented, "segment", origin)
     ).sorted()
 
 
@@ -100,8 +100,8 @@ def red_cell_boxes_from_points(rgb: RGB, points_xy: NDArray[np.floating], mpp: S
     if plane is None:
         return nothing
     ratio = np.array([rgb.shape[1] / size[0], rgb.shape[0] / size[1]])
-    found, kept = fit_ellipses(plane, points / ratio - 0.5)
+    fits, kept = fit_ellipses(plane, points / ratio - 0.5)
     # an ellipse that does not contain the point is that of a neighbouring cell
-    kept &= (np.abs((points / ratio - 0.5 - found.centre) / np.nan_to_num(found.half, nan=1.0)) < 1).all(axis=1)
-    centre, half = (found.centre + 0.5) * ratio, found.half * ratio * MARGIN
+    kept &= (np.abs((points / ratio - 0.5 - fits.centre) / np.nan_to_num(fits.half, nan=1.0)) < 1).all(axis=1)
+    centre, half = (fits.centre + 0.5) * ratio, fits.half * ratio * MARGIN
     return np.where(kept[:, None], np.concatenate([centre - half, centre + half], axis=1), nothing).astype(np.float32)

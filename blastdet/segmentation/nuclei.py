@@ -299,7 +299,7 @@ def _facing(labels: Labels, depth: Image32, shift_y: int, shift_x: int) -> tuple
 
 
 def _grown(seeds: Labels, inside: Mask) -> Labels:
-    """Seeds grown to fill the parts of a mask that they touch; they meet halfway between."""
+    """Expand labelled seeds to fill the parts of a mask that they touch; they meet halfway."""
     from skimage.segmentation import watershed
 
     away = cv2.distanceTransform((seeds == 0).astype(np.uint8), cv2.DIST_L2, 5)

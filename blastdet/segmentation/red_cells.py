@@ -99,8 +99,8 @@ def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
     """
     density = absorbance(cv2.GaussianBlur(rgb, (0, 0), 0.7)).mean(axis=2)
     nuclei = nucleus_mask(rgb)
-    grown = cv2.dilate(nuclei.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
-    rest = density[~grown]
+    excluded = cv2.dilate(nuclei.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
+    rest = density[~excluded]
     if rest.size < 100:  # too small for a red cell
         return None, nuclei
     cut, explained = _two_classes(rest)

@@ -1,4 +1,4 @@
-"""Stain jitter: works on any image, is reproducible, and keeps the order of dark and bright."""
+"""Stain jitter: accepts any image, is reproducible, and keeps the order of grey levels."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def test_the_same_seed_gives_the_same_image(rgb, seed, strength):
         np.testing.assert_array_equal(out, rgb)
 
 
-def test_the_order_of_dark_and_bright_is_kept():
+def test_the_order_of_grey_levels_is_kept():
     ramp = np.repeat(np.arange(0, 256, 5, dtype=np.uint8)[None, :, None], 3, axis=2)
     for seed in range(20):
         out = jitter_stain(ramp, 0.3, np.random.default_rng(seed)).astype(int)
         assert (np.diff(out.mean(axis=2)) >= -0.7).all()
 
 
-def test_laboratories_differ_more_with_strength():
+def test_images_differ_more_with_a_higher_strength():
     cell, background = np.full((8, 8, 3), (150, 90, 170), np.uint8), np.full((8, 8, 3), (235, 230, 225), np.uint8)
     image = np.concatenate([cell, background])
 

@@ -1,4 +1,4 @@
-"""What the overlay draws: boxes where the cells are, at any size, square pixels, the notice."""
+"""Overlays: boxes and labels at the right positions, at any image size, with square pixels and a caption."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _label_pixels(corner_xy, size_wh=(300, 200), unit=1.0):
 
 @given(st.integers(0, 299), st.integers(0, 160), st.sampled_from([0.5, 1.0, 1.2]))
 @settings(deadline=None)
-def test_a_label_lies_whole_within_the_image(x, y, unit):
+def test_labels_lie_completely_within_the_image(x, y, unit):
     whole = _label_pixels((60, 100), unit=unit).sum()
     assert whole > 500
     assert _label_pixels((x, y), unit=unit).sum() == whole

@@ -1,4 +1,4 @@
-"""Conversions between grey levels and optical density, against the formulas of version 0.1."""
+"""Conversion between grey levels and optical density, compared with the formulas of version 0.1."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_the_background_has_density_zero_and_densities_of_two_layers_add_up():
 
 @given(images)
 @settings(max_examples=50, deadline=None)
-def test_shipped_models_get_the_same_bits_as_when_they_were_trained(rgb):
-    """The formulas as they were written in version 0.1; a changed bit would change what a shipped model is fed."""
+def test_shipped_models_get_the_same_input_as_in_their_training(rgb):
+    """The formulas of version 0.1. Any difference would change the input of the shipped models."""
     light = background_colour(rgb)
     old = np.asarray(np.log(light + 8) - np.log(np.arange(256, dtype=np.float32)[:, None] + 8), np.float32)
     np.testing.assert_array_equal(density_table(light), old)
@@ -69,7 +69,7 @@ def test_normalization_tables_equal_those_of_version_0_1(seed):
 
 @given(images, st.integers(0, 99), st.floats(0.01, 2))
 @settings(max_examples=50, deadline=None)
-def test_stain_jitter_equals_that_of_version_0_1(rgb, seed, strength):
+def test_stain_jitter_equals_version_0_1(rgb, seed, strength):
     rng = np.random.default_rng(seed)
     level = strength * rng.random()
     mixing = np.eye(3) * np.exp(rng.normal(0, 0.35 * level, 3)) + rng.normal(0, 0.12 * level, (3, 3))

@@ -1,4 +1,4 @@
-"""Stain normalization: images of one smear in different light and stain come out alike; blank images are accepted."""
+"""Stain normalization: differences of brightness and stain are removed, and blank images are accepted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_differences_of_brightness_and_stain_are_removed(stain, factor):
 
 
 @pytest.mark.parametrize("palette", ["bccd", "pbc", "all", "chula"])
-def test_background_and_red_cells_of_every_laboratory_come_out_alike(palette):
+def test_background_and_red_cells_of_every_laboratory_have_the_same_colours(palette):
     rgb, truth = render(SynthConfig(size_wh=(700, 500), mpp=0.15, palette=palette, white_cells=300), 5)
     normalized = apply(rgb, table(rgb)).astype(float)
     assert np.abs(np.percentile(normalized.reshape(-1, 3), 92, axis=0) - BACKGROUND).max() < 14

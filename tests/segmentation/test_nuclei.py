@@ -25,7 +25,7 @@ LIMIT_GB = 1.0
 
 
 @pytest.mark.parametrize("stain", STAINS)
-def test_every_nucleated_cell_is_found_and_no_red_cell(stain: str) -> None:
+def test_all_nucleated_cells_and_no_red_cells_are_found(stain: str) -> None:
     cells = [(120, 110, 44), (330, 220, 36)]
     found = nuclei.segment_cells(sample(cells, stain), MPP)
     assert len(found) == 2
@@ -34,7 +34,7 @@ def test_every_nucleated_cell_is_found_and_no_red_cell(stain: str) -> None:
     assert set(found.origin) == {"segment"}
 
 
-def test_touching_cells_are_split_and_seeds_keep_their_order() -> None:
+def test_touching_cells_are_split_and_results_keep_the_order_of_the_points() -> None:
     cells = [(200, 180, 40), (278, 180, 40)]
     image = sample(cells)
     truth = np.array([box(*cell) for cell in cells])
@@ -52,15 +52,15 @@ def test_masks_contain_their_point_and_agree_with_the_boxes() -> None:
     assert labels.shape == image.shape[:2] and labels.dtype == np.int32
     assert [labels[y, x] for x, y, _ in cells] == [1, 2]
     ys, xs = np.nonzero(labels == 1)
-    grown = nuclei.nucleated_boxes_from_points(image, [cells[0][:2]], MPP)
-    assert boxes.pair_iou(grown, [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]])[0] > 0.85
+    found = nuclei.nucleated_boxes_from_points(image, [cells[0][:2]], MPP)
+    assert boxes.pair_iou(found, [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]])[0] > 0.85
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(60, 420), st.integers(60, 300), st.integers(30, 48))
 def test_boxes_from_points_at_any_position_and_size(x: int, y: int, radius: int) -> None:
-    grown = nuclei.nucleated_boxes_from_points(sample([(x, y, radius)]), [(x, y)], MPP)
-    assert boxes.pair_iou(grown, [box(x, y, radius)])[0] > 0.6
+    found = nuclei.nucleated_boxes_from_points(sample([(x, y, radius)]), [(x, y)], MPP)
+    assert boxes.pair_iou(found, [box(x, y, radius)])[0] > 0.6
 
 
 def test_squeezed_images_give_the_same_cells() -> None:
@@ -166,8 +166,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in kilobytes on Linux only")
-def test_a_large_field_with_many_points_fits_into_little_memory() -> None:
-    """A table of nucleus pixels by points would take 3 GB here."""
+def test_a_large_image_with_many_points_needs_little_memory() -> None:
+    """A distance matrix of nucleus pixels and points would take 3 GB here."""
     path = [str(Path(nuclei.__file__).parents[2]), str(Path(__file__).parents[1])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     run = subprocess.run([sys.executable, "-c", LARGE_FIELD], capture_output=True, text=True, env=env, check=True)
@@ -185,7 +185,7 @@ def test_bccd_train_boxes(data_dir: Path) -> None:
         corners = [[int(v.text or 0) for v in o.find("bndbox") or []] for o in objects if o.findtext("name") == "WBC"]
         truth = np.array(corners, float).reshape(-1, 4) - (1, 1, 0, 0)
         image = cv2.cvtColor(cv2.imread(str(root / f"JPEGImages/{name}.jpg")), cv2.COLOR_BGR2RGB)
-        grown = nuclei.nucleated_boxes_from_points(image, (truth[:, :2] + truth[:, 2:]) / 2, (7.5 / 105, 7.5 / 105))
-        iou.extend(boxes.pair_iou(grown, truth))
+        found = nuclei.nucleated_boxes_from_points(image, (truth[:, :2] + truth[:, 2:]) / 2, (7.5 / 105, 7.5 / 105))
+        iou.extend(boxes.pair_iou(found, truth))
     assert np.median(iou) >= 0.75
     assert np.mean(np.array(iou) > 0.5) >= 0.9
