@@ -194,16 +194,16 @@ def _leak_note(dataset: Dataset) -> list[str]:
 
 
 def _record(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
-    def plain(value: Any) -> Any:
-        if isinstance(value, Path):
-            return value.name  # no paths of this machine
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, Path) or (isinstance(value, str) and name == "corrections"):
+            return Path(value).name  # no paths of this machine
         return list(value) if isinstance(value, tuple) else value
 
     return {
         "notice": RESEARCH_USE,
         "blastdet": blastdet.__version__,
         "dataset": dataset.name,
-        "options": {name: plain(value) for name, value in options.items()},
+        "options": {name: plain(name, value) for name, value in options.items()},
         "counts": counts(dataset),
         "dropped": list(dataset.dropped),
         "notes": list(dataset.notes),

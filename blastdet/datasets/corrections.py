@@ -218,6 +218,8 @@ def _text_fault(row: Mapping[str, Any]) -> str:
 def _box_fault(row: Mapping[str, Any]) -> str:
     for key in _BOXES:
         box = row.get(key)
+        if box is not None and row["op"] == "unannotate":
+            return f"{key}: expected none with unannotate, which concerns the whole image, got {box!r:.80}"
         if box is None and (key == "new_box_xyxy" or row["op"] == "unannotate"):
             continue
         if not (_is_four_numbers(box) and box[2] > box[0] and box[3] > box[1]):

@@ -131,6 +131,9 @@ def test_convert_refuses_mpp_where_it_used_to_resample(tmp_path):
         refused = CliRunner().invoke(cli, ["convert", str(tmp_path / "out"), str(tmp_path / "next"), *words])
         assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
         assert "use --resample 0.25" in refused.stderr and "use --mpp 0.25,0.25" in refused.stderr
+    foreign = voc(tmp_path / "foreign", {"a": voc_xml([("Leukocyte", 1, 1, 9, 9)])})
+    words = ["convert", str(foreign), str(tmp_path / "mapped"), "--mpp", "0.25", "--map", "Leukocyte=wbc"]
+    assert CliRunner().invoke(cli, words).exit_code == 0
     for words in (["--mpp", "0.25,0.25"], ["--mpp", "0.25", "--resample", "0.5"], ["--resample", "0.5"]):
         done = CliRunner().invoke(
             cli, ["convert", str(tmp_path / "out"), str(tmp_path / words[-1]), "--overwrite", *words]

@@ -13,6 +13,7 @@ from made import picture, same_smears, voc, voc_xml
 from PIL import Image
 
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError, ScaleError
+from blastdet.datasets.convert import convert
 from blastdet.datasets.formats import registry
 
 
@@ -177,6 +178,14 @@ def test_bad_input_is_a_one_line_error(
         run(source, tmp_path / "o", *options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "o").exists()
+
+
+def test_the_record_names_no_folder_of_this_machine(source: Path, tmp_path: Path) -> None:
+    corrections = tmp_path / "c.jsonl"
+    corrections.touch()
+    convert(source, tmp_path / "o", corrections=str(corrections))
+    text = (tmp_path / "o/convert.json").read_text()
+    assert json.loads(text)["options"]["corrections"] == "c.jsonl" and str(tmp_path) not in text
 
 
 def test_resampling_needs_a_scale(tmp_path: Path) -> None:

@@ -179,6 +179,7 @@ GOOD = {"image_sha256": "a" * 64, "box_xyxy": [0, 0, 5, 5], "op": "delete"}
         ({"op": "ignore", "old_class": "foo"}, "old_class: expected one of blast, wbc, rbc, platelet, any, got 'foo'"),
         ({"image_sha256": ""}, "expected image or image_sha256, got neither"),
         ({"op": "unannotate"}, "old_class: expected one of"),
+        ({"op": "unannotate", "old_class": "wbc"}, "box_xyxy: expected none with unannotate"),
         ({"who": 3}, "who: expected text, got 3"),
         ({"who": "a\ud800"}, "who: expected text, got 'a\\ud800'"),
         ({"colour": "red"}, "unknown key 'colour'"),

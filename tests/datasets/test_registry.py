@@ -39,6 +39,12 @@ def test_a_folder_is_recognised_by_its_files(tmp_path: Path, name: str, files_: 
     assert registry.detect_format(tmp_path) == name
 
 
+def test_groups_next_to_a_voc_folder_are_read(tmp_path: Path) -> None:
+    root = voc(tmp_path / "mine", {"a": voc_xml([])})
+    (tmp_path / "overlap_groups.csv").write_text("image,group\na.jpg,patient 1\n")
+    assert registry.read(root).samples[0].group == "patient 1"
+
+
 def test_files_are_recognised_by_suffix_and_anything_else_is_refused(tmp_path: Path) -> None:
     for name, expected in (("a.json", "coco"), ("a.geojson", "geojson"), ("a.YAML", "yolo")):
         (tmp_path / name).touch()

@@ -100,6 +100,8 @@ def test_a_run_is_finished_once_it_is_calibrated(run, tmp_path):
     card = read_card(copy / "weights")
     write_card(card.model_copy(update={"calibration": None}), copy / "weights")
     assert summarise(copy, tmp_path).state == "unfinished"
+    (copy / "weights/card.json").write_text("{")
+    assert summarise(copy, tmp_path).state.startswith("unreadable: ")
 
 
 def test_the_api_calibrates_again_without_touching_the_run(run, crops_folder, monkeypatch, tmp_path):

@@ -43,7 +43,7 @@ class _Command(renamed(source_mpp="mpp")):  # type: ignore[misc]
     metavar="NAME=CLASS",
     help="Map a class name of SRC to blast, wbc, rbc or platelet. Repeatable.",
 )
-@click.option("--mpp", type=Mpp(), help="µm per pixel of the images, if the dataset does not state it.")
+@click.option("--mpp", type=Mpp(), help="µm per pixel of the images, instead of what the dataset states.")
 @click.option("--resample", type=Number(0, min_open=True), help="Resample all images to this many µm per pixel.")
 @click.option("--boxes", help="Draw missing boxes: segment, or for the centroids of ALL-IDB1 also fixed or none.")
 @click.option("--size-um", type=Number(0, min_open=True), help="ALL-IDB1: side of a fixed box in µm.")
@@ -82,20 +82,21 @@ def command(src: Path, out: Path, to: tuple[str, ...], map_: tuple[str, ...], fo
 
     to = to or ("coco",)
     typed = click.get_current_context().meta.get(_MPP)
+    class_map = _parse_map(map_)
     if typed is not None and options["resample"] is None:
-        _refuse_old_mpp(src, format_, typed)
+        _refuse_old_mpp(src, typed, format=format_, class_map=class_map)
     given = {name: value for name, value in options.items() if value is not None}
     with count_reporter("drawing boxes") as step:
-        dataset = convert(src, out, to, format=format_, class_map=_parse_map(map_), progress=step, **given)
+        dataset = convert(src, out, to, format=format_, class_map=class_map, progress=step, **given)
     _print(dataset, to, out)
 
 
-def _refuse_old_mpp(src: Path, format_: str, typed: str) -> None:
+def _refuse_old_mpp(src: Path, typed: str, **reading: Any) -> None:
     """Refuse ``--mpp X`` where it used to resample: a single number, and a dataset that states its scale."""
     from blastdet.core.errors import ConfigError
     from blastdet.datasets.reading import read_dataset
 
-    if "," not in typed and all(sample.mpp is not None for sample in read_dataset(src, format=format_)):
+    if "," not in typed and all(sample.mpp is not None for sample in read_dataset(src, **reading)):
         raise ConfigError(
             f"--mpp {typed}: --mpp is now the scale of the images, and {src} states its scale already. "
             f"To resample the images, use --resample {typed}. To replace the scale, use --mpp {typed},{typed}"

@@ -25,12 +25,12 @@ _USUAL_FRACTION = 0.95  # a class that this fraction of the images shows is expe
 
 
 def matches(path: Path) -> bool:
-    """Whether `path` is a VOC folder with the file names, the subfolder or the groups of BCCD."""
+    """Whether `path` is a VOC folder with the file names, the subfolder or a groups file as of BCCD: see `read`."""
     if (path / "BCCD" / "Annotations").is_dir():
         return True
     annotations = path / "Annotations"
     named = next(annotations.glob("BloodImage_*.xml"), None) is not None
-    return named or (annotations.is_dir() and (path / GROUPS_FILE).is_file())
+    return named or (annotations.is_dir() and any((root / GROUPS_FILE).is_file() for root in (path, path.parent)))
 
 
 def read(

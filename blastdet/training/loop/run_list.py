@@ -61,12 +61,13 @@ def summarise(run: Path, folder: Path) -> RunSummary:
         best = max(validated, key=lambda row: row["fitness"], default={})
         seconds = rows[-1]["seconds"] if rows else 0.0
         figures = best.get("AP", nan), best.get("AP50", nan)  # a classifier has none
+        has_weights = _has_weights(run, config)
     except (BlastdetError, KeyError, ValueError, TypeError, OSError, csv.Error) as error:
         return RunSummary(name, "?", "?", "?", nan, nan, 0.0, f"unreadable: {one_line(error)}")
     done = len(rows)
     no_epochs = isinstance(config, ClassifyConfig) and bool(config.features)
     complete = no_epochs or done >= config.epochs or config.should_stop_early(done, int(best.get("epoch", 0)))
-    finished = complete and _has_weights(run, config)  # an unfinished run may have been exported
+    finished = complete and has_weights  # an unfinished run may have been exported
     state = "finished" if finished else "started" if not done else "unfinished"
     data = "+".join(dict.fromkeys(Path(item.path).name for item in config.data))
     epochs = "–" if no_epochs else f"{done}/{config.epochs}"
@@ -78,7 +79,7 @@ def _has_weights(run: Path, config: TrainConfig | ClassifyConfig) -> bool:
     if not path.is_file():
         return False
     folds = config.folds if isinstance(config, ClassifyConfig) else None
-    return not folds or json.loads(path.read_text(encoding="utf-8")).get("calibration") is not None
+    return not folds or json.loads(path.read_text(encoding="utf-8"))["calibration"] is not None
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
