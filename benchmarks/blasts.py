@@ -39,7 +39,7 @@ from blastdet.datasets.crop_dataset import CropRow, read_table
 from blastdet.datasets.formats.registry import read
 from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS
 from blastdet.imaging.io import read_image, write_image
-from blastdet.models.classifier import ClassifierOutput, load_classifier, prepare, red_among_others
+from blastdet.models.classifier import ClassifierOutput, erythroblast_given_not_blast, load_classifier, prepare
 from blastdet.training.classification.crop_samples import BY_SMEAR, folds, label_of, split
 from blastdet.training.classification.cross_fitting import (
     OutOfFold,
@@ -306,7 +306,7 @@ def erythroblasts() -> None:
     model = load_classifier("blast", "cpu")
     card = model.card
     found = model([read_image(CROPS / "pbc" / row.crop) for row in rows], [row.mpp for row in rows]).probability
-    red = red_among_others(found, card.classes) >= card.thresholds["erythroblast"].value
+    red = erythroblast_given_not_blast(found, card.classes) >= card.thresholds["erythroblast"].value
     red &= found[:, card.classes.index("blast")] < card.thresholds["blast"].value
     for kind in sorted({row.cell_type for row in rows}):
         mine = np.array([row.cell_type == kind for row in rows])

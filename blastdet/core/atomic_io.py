@@ -15,7 +15,7 @@ from blastdet.core.errors import BlastdetError, one_line
 LOCK = ".lock"
 
 
-def not_written(path: Path, said: str) -> BlastdetError:
+def write_error(path: Path, said: str) -> BlastdetError:
     """Error for a file that a library could not write. It states the free disk space, which libraries leave out."""
     free = shutil.disk_usage(path.parent).free / 2**20
     return BlastdetError(f"{path}: cannot be written ({said[:120]}; {free:.0f} MB free on that disk)")
@@ -81,6 +81,15 @@ def new_folder(out: Path) -> Iterator[Path]:
     ------
     BlastdetError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with new_folder(Path(parent, "out")) as folder:
+    ...         path = write_text(folder / "a.txt", "hello")
+    ...     Path(parent, "out", "a.txt").read_text()
+    'hello'
     """
     out = out.resolve()  # "." has no name that a temporary name could be derived from
     folder = out.with_name(f"{out.name}.tmp-{os.getpid()}")

@@ -9,7 +9,7 @@ from blastdet.core.parallel import map_ordered, workers
 from blastdet.core.types import BLAST, ERYTHROBLAST, WBC, Detections, Scale
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import Source
-from blastdet.models.classifier import Classifier, ClassifierOutput, red_among_others
+from blastdet.models.classifier import Classifier, ClassifierOutput, erythroblast_given_not_blast
 
 _BATCH = 32  # crops held at once by each thread
 
@@ -53,6 +53,8 @@ def classify_cells(source: Source, cells: Detections, mpp: Scale, classifier: Cl
             unsure[some] = card.unsure.covers(blast, found.distance)
         if ERYTHROBLAST in card.classes:
             point = card.thresholds.get(ERYTHROBLAST)
-            sure = red_among_others(found.probability, card.classes) >= (0.5 if point is None else point.value)
+            sure = erythroblast_given_not_blast(found.probability, card.classes) >= (
+                0.5 if point is None else point.value
+            )
             cell_type[some[sure & (label[some] == WBC) & ~unsure[some]]] = ERYTHROBLAST
     return cells.with_columns(label=label, blast_probability=probability, unsure=unsure, cell_type=cell_type)

@@ -63,7 +63,7 @@ class Classifier(Protocol):
         ...
 
 
-def red_among_others(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
+def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
     """Probability of an erythroblast, given that the cell is not a blast.
 
     It does not change when the blast probability is calibrated.
@@ -80,7 +80,7 @@ def red_among_others(probability: NDArray[np.floating[Any]], classes: Sequence[s
 
     Examples
     --------
-    >>> red_among_others(np.array([[0.5, 0.1, 0.4]]), ["blast", "wbc", "erythroblast"]).round(2).tolist()
+    >>> erythroblast_given_not_blast(np.array([[0.5, 0.1, 0.4]]), ["blast", "wbc", "erythroblast"]).round(2).tolist()
     [0.8]
     """
     given = probability.astype(np.float64)
@@ -106,6 +106,11 @@ def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Cl
     ------
     WeightsError
         If the weights are missing, modified, or not those of a classifier.
+
+    Examples
+    --------
+    >>> load_classifier("blast", device="cpu").card.task
+    'classify'
     """
     from blastdet.models.onnx_classifier import OnnxClassifier
 

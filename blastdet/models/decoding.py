@@ -43,6 +43,18 @@ def decode_yolo(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
     hw : (int, int)
         Height and width of the image before padding; boxes are clipped to it.
     card : Card
+
+    Returns
+    -------
+    Detections
+        See `decode`.
+
+    Examples
+    --------
+    >>> from blastdet.models.fake_detector import fake_card
+    >>> column = np.array([[50, 40, 20, 10, 0.9, 0.1, 0.0]], np.float32).T
+    >>> decode_yolo(column, (100, 100), fake_card()).boxes_xyxy.tolist()
+    [[40.0, 35.0, 60.0, 45.0]]
     """
     few = prediction[:, prediction[4:].max(axis=0) >= SCORE_FLOOR]  # a few of thousands of anchors
     cx, cy, w, h = few[:4]
@@ -60,6 +72,18 @@ def decode_boxes(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections
     hw : (int, int)
         Height and width of the image before padding; boxes are clipped to it.
     card : Card
+
+    Returns
+    -------
+    Detections
+        See `decode`.
+
+    Examples
+    --------
+    >>> from blastdet.models.fake_detector import fake_card
+    >>> rows = np.array([[40, 35, 60, 45, 0.9, 0.1, 0.0], [41, 35, 60, 45, 0.8, 0.1, 0.0]], np.float32)
+    >>> decode_boxes(rows, (100, 100), fake_card()).boxes_xyxy.tolist()
+    [[40.0, 35.0, 60.0, 45.0]]
     """
     best = prediction[:, 4:].max(axis=1, initial=0)
     keep = best >= SCORE_FLOOR

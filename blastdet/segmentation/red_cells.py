@@ -140,6 +140,15 @@ def find_ellipses(plane: Image32, nuclei: NDArray[np.bool_]) -> EllipseFits:
     -------
     EllipseFits
         One per object, in pixels of `plane`.
+
+    Examples
+    --------
+    >>> from blastdet.synth.render import SynthConfig, render
+    >>> image, _ = render(SynthConfig(size_wh=(640, 480), mpp=0.1), seed=1)
+    >>> plane, nuclei = density_plane(image)
+    >>> fits = find_ellipses(plane, nuclei)
+    >>> bool(60 < np.median(fits.diameter) < 85)
+    True
     """
     largest = 0.9 * min(plane.shape)
     n_levels = int(np.ceil(_LEVELS_PER_OCTAVE * np.log2(max(largest / _SMALLEST, 1)))) + 1

@@ -92,6 +92,14 @@ def draw_files(files: Sequence[Path], config: SynthConfig, seed: int, *, vary: b
     ------
     ImageError
         If a file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     data = draw_files([Path(folder, "a.png")], SynthConfig(size_wh=(320, 240), mpp=0.2), seed=1)
+    >>> data.samples[0].size_wh
+    (320, 240)
     """
     samples = [_draw(path, varied(config, seed + i) if vary else config, seed + i) for i, path in enumerate(files)]
     return Dataset("synthetic smears", files[0].parent, tuple(samples), notes=("rendered by blastdet synth",))

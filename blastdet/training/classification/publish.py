@@ -14,7 +14,7 @@ from blastdet.core.errors import BlastdetError
 from blastdet.core.model_card import Card, InputSpec, Metric, RejectionRule, Threshold, Training, sha256_of, write_card
 from blastdet.core.types import ERYTHROBLAST
 from blastdet.datasets.crop_dataset import Cut
-from blastdet.models.classifier import load_classifier, red_among_others
+from blastdet.models.classifier import erythroblast_given_not_blast, load_classifier
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import CalibrationResult
 from blastdet.training.classification.crop_samples import PAD, CropData
@@ -118,7 +118,7 @@ def _card(config: ClassifyConfig, training: Training, cut: Cut, calibrated: Cali
         thresholds = {"blast": calibration.operating_threshold(score, is_blast)}
         unsure = calibration.unsure_of(score, is_blast, calibrated.distance)
         if {"wbc", ERYTHROBLAST} <= set(config.classes):
-            red = red_among_others(calibrated.probability, config.classes)
+            red = erythroblast_given_not_blast(calibrated.probability, config.classes)
             is_other = calibrated.truth == config.classes.index("wbc")
             thresholds[ERYTHROBLAST] = calibration.erythroblast_threshold(red, is_other)
     return Card(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from blastdet.core import boxes
-from blastdet.core.atomic_io import locked, not_written
+from blastdet.core.atomic_io import locked, write_error
 from blastdet.core.errors import BlastdetError, ConfigError, last_line
 from blastdet.core.model_card import Card, read_card, sha256_of, write_card
 from blastdet.core.types import Dataset, Detections
@@ -94,7 +94,7 @@ def _convert(whole: Path, folder: Path, wanted: tuple[str, str], data: Data, con
     except BlastdetError:
         raise
     except Exception as error:  # converters raise errors of any kind, also on a full disk
-        raise not_written(folder, last_line(error)) from error
+        raise write_error(folder, last_line(error)) from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     changes = {"name": f"{card.name}-{to}-{precision}", "format": to, "precision": precision, "files": files}
     write_card(Card.model_validate({**card.model_dump(), **changes, "metrics": ()}), folder)

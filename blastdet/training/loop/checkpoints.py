@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from blastdet.core.atomic_io import not_written, write_text
+from blastdet.core.atomic_io import write_error, write_text
 from blastdet.core.errors import ConfigError, one_line
 from blastdet.core.model_card import sha256_of
 
@@ -63,7 +63,7 @@ def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> Non
         temporary.replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
         temporary.unlink(missing_ok=True)
-        raise not_written(path, one_line(error)) from error
+        raise write_error(path, one_line(error)) from error
 
 
 def resume(state: State[Any], run: Path) -> State[Any]:
