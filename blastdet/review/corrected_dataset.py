@@ -14,6 +14,7 @@ from blastdet.datasets.apply_corrections import count_cells, replay_corrections
 from blastdet.datasets.convert import check_folder
 from blastdet.datasets.corrections import Correction, append_corrections, merge_corrections, read_corrections
 from blastdet.datasets.formats import registry
+from blastdet.datasets.reading import find_dataset, read_dataset
 
 FORMATS = ("coco", "yolo")
 CORRECTIONS = "corrections.jsonl"
@@ -43,7 +44,7 @@ class ExportSummary:
 
 
 def export_corrected(
-    data: Path,
+    data: str | Path,
     corrections: Sequence[Path],
     out: Path,
     *,
@@ -56,8 +57,8 @@ def export_corrected(
 
     Parameters
     ----------
-    data : Path
-        The dataset that was reviewed.
+    data : str or Path
+        The dataset that was reviewed: a path, or the name of an installed dataset.
     corrections : sequence of Path
         Files of corrections.
     out : Path
@@ -77,10 +78,10 @@ def export_corrected(
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"expected format {' or '.join(FORMATS)}, got {unknown[0]}")
     lines, n_disagreements = merge_corrections([read_corrections(path) for path in corrections])
-    check_folder(out, overwrite, RECORD, [data, *corrections, *([images] if images else [])])
+    check_folder(out, overwrite, RECORD, [find_dataset(data)[0], *corrections, *([images] if images else [])])
     if overwrite:
         _check_kept(out / CORRECTIONS, lines)
-    dataset = registry.read(data, source_format, images=images)
+    dataset = read_dataset(data, format=source_format, images=images)
     corrected, counts = replay_corrections(dataset, lines)
     with new_folder(out) as folder:
         for name in dict.fromkeys(formats):

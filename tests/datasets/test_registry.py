@@ -82,7 +82,7 @@ def test_the_former_name_of_a_folder_of_images_is_accepted_with_a_note(tmp_path:
     assert registry.read(tmp_path, "images").notes == ()
     (sample,) = renamed = registry.read(tmp_path, "pictures")
     assert (sample.truth, sample.annotated, sample.split) == (None, (), None)
-    assert renamed.notes == ("note: the format pictures is now images",)
+    assert renamed.notes == ("the format pictures is now images",)
     assert "pictures" not in registry.READERS
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made import voc, voc_xml
 from PIL import Image
 
 from blastdet.cli import cli
@@ -25,6 +26,7 @@ from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.second_stage import classify_cells
 from blastdet.models.classifier import load_classifier
 from blastdet.review.cells import VIEWS, compare_cells, in_view, repeated_fields
+from blastdet.review.corrected_dataset import export_corrected
 from blastdet.review.embedding import embed_cells, project
 from blastdet.review.page import write_page
 from blastdet.review.review import make_review
@@ -342,3 +344,13 @@ def test_suggestions_are_uncertain_and_unlike_the_labelled_images(made):
         "20 of 20 nucleated cells uncertain" in chosen[0].reason
         and "standard deviations from the nearest" in chosen[0].reason
     )
+
+
+def test_a_dataset_is_exported_by_its_name(tmp_path, monkeypatch):
+    voc(tmp_path / "sets/bccd", {"BloodImage_1": voc_xml([("WBC", 1, 1, 20, 20)])})
+    monkeypatch.setenv("BLASTDET_DATA", str(tmp_path / "sets"))
+    (tmp_path / "c.jsonl").touch()
+    summary = export_corrected("bccd", [tmp_path / "c.jsonl"], tmp_path / "out")
+    assert (summary.n_before, summary.n_after) == (1, 1) and (tmp_path / "out/annotations").is_dir()
+    with pytest.raises(FormatError, match="contains the source"):
+        export_corrected("bccd", [tmp_path / "c.jsonl"], tmp_path / "sets")

@@ -59,7 +59,7 @@ def command(context: click.Context, /, **options: Any) -> None:
       blastdet review --data bccd --split val --weights default
       blastdet review --data bccd --split val --weights default --html review
       blastdet review export --data bccd --corrections corrections.jsonl --to coco bccd-corrected
-      blastdet review --data new-fields --from pictures --weights default --suggest 50
+      blastdet review --data new-fields --from images --weights default --suggest 50
 
     Exit codes: 0 done, 2 bad input. Research use only.
     """

@@ -160,7 +160,7 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
     if not len(dataset):
         raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
     if format in _RENAMED:
-        dataset = replace(dataset, notes=(*dataset.notes, f"note: the format {format} is now {name}"))
+        dataset = replace(dataset, notes=(*dataset.notes, f"the format {format} is now {name}"))
     return dataset
 
 

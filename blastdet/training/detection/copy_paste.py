@@ -154,8 +154,8 @@ def _place(
         if len(white) and rng.random() < _TOUCHING:
             other = white[int(rng.integers(len(white)))]
             angle, apart = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.1) / 2
-            above_threshold = (size + other[2:] - other[:2]) * apart
-            corner = (other[:2] + other[2:] - size) / 2 + above_threshold * [np.cos(angle), np.sin(angle)]
+            distance = (size + other[2:] - other[:2]) * apart
+            corner = (other[:2] + other[2:] - size) / 2 + distance * [np.cos(angle), np.sin(angle)]
         x, y = corner.round().astype(int)
         if _is_free(sample, (x, y), hw, labels):
             return int(x), int(y)
