@@ -376,10 +376,10 @@ def read_table(folder: Path) -> list[CropRow]:
     return rows
 
 
-def cut_of(folder: Path) -> Cut:
+def cut_of(folder: Path, note: Callable[[str], None] = lambda line: None) -> Cut:
     """How a folder of crops was cut, from its record; the default if it has no record.
 
-    Records of version 0.1 have the key ``probe`` instead of ``negative_control``.
+    `note` receives a line if the record has the key ``probe`` of version 0.1 instead of ``negative_control``.
 
     Raises
     ------
@@ -390,6 +390,8 @@ def cut_of(folder: Path) -> Cut:
     record = read_json(path) if path.is_file() else {}
     if not isinstance(record, dict):
         raise FormatError(f"{path}: expected the record of blastdet crops")
+    if "probe" in record:
+        note(f"note: {path}: probe is now negative_control")
     colour, control = record.get("colour", "as it is"), record.get("negative_control", record.get("probe", ""))
     if colour not in ("as it is", "canonical"):
         raise FormatError(f"{path}: expected colour canonical or 'as it is', got {colour!r}")

@@ -137,7 +137,8 @@ def test_a_model_of_a_negative_control_says_so_and_is_not_mixed_with_cells(folde
     words = ("train", "made.yaml", "--set", "epochs=1", "--out")
     text = run_in_process(folder, *words, "mixed", "--data", "made", "--data", "probe", code=2)
     assert "expected crops cut with the same settings, got colour 'as it is', cells; colour 'as it is', covered" in text
-    run_in_process(folder, *words, "probed", "--data", "probe")
+    text = run_in_process(folder, *words, "probed", "--data", "probe")
+    assert text.count("crops.json: probe is now negative_control") == 1
     card = read_card(folder / "probed/weights")
     assert "Trained on a negative control (covered)" in card.limits[-1]
     assert 0 <= {metric.metric: metric.value for metric in card.metrics}["AUROC of blast"] <= 1

@@ -130,7 +130,7 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
                 f"data: no crop of {missing} to {what} on. Without it: --set 'classes=[{','.join(rest)}]'"
             )
     notes += _few(Counter(label_of(row, config.label) for _, row, _ in val))
-    cuts = {cut_of(folder) for folder in {folder for folder, *_ in (*train, *val)}}
+    cuts = {cut_of(folder, notes.append) for folder in sorted({folder for folder, *_ in (*train, *val)})}
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, {cut.negative_control or 'cells'}" for cut in cuts))
         raise ConfigError(f"data: expected crops cut with the same settings, got {ways}")
