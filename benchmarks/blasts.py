@@ -1,7 +1,7 @@
 """Blast classifiers measured: out-of-fold figures, false blasts of datasets left out of training, negative controls.
 
-    python benchmarks/blasts.py [small handmade-svm ...] [--probe] [--left-out] [--subtypes] [--runs runs/blasts]
-    python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt [--probe]
+    python benchmarks/blasts.py [small handmade-svm ...] [--negative-controls] [--left-out] [--subtypes]
+    python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt [--negative-controls]
     python benchmarks/blasts.py --fields          counts on the hand-boxed fields, with the shipped weights
     python benchmarks/blasts.py --erythroblasts   cells called erythroblasts among PBC's validation crops
 
@@ -10,7 +10,7 @@ hand-boxed ones), PBC and BCCD. Names are those of configs/blasts. Each model is
 clusters and everything of their groups. Finished trainings are kept. The product trains, calibrates and publishes with
 the same functions: blastdet train configs/blasts/small.yaml --set folds=5.
 
-The label of a cell of the ALL fields is that of its field: weak, and hematogones (benign) are hard for people, too.
+The label of a cell of the ALL fields is that of its field: weak, and hematogones (benign) are hard for people too.
 Negative controls are the same trainings on images without a visible blast: the cell covered by a disc of one size in a
 window of one size; an equal window of the same field without a nucleated cell; and six numbers (mean colour, sharpness)
 only. What these can distinguish is a shortcut, not a cell.
@@ -59,7 +59,7 @@ DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data")).resolve()
 CONFIGS = REPO / "configs/blasts"
 CROPS = REPO / "runs/crops"
 BOXES = REPO / "datasets/all_fields_boxes.json"
-BAR_XY = (188, 193)  # from here on to the corner of ALL fields the scale bar is printed
+BAR_XY = (188, 193)  # top left corner of the printed scale bar of ALL fields, which extends to the corner of the image
 SETS: dict[str, tuple[str, list[str]]] = {
     "all_fields": ("all_fields", ["--exclude", str(BOXES), "--mark", f"{BAR_XY[0]},{BAR_XY[1]},224,224"]),
     "pbc": ("pbc_wbc", []),
@@ -73,16 +73,16 @@ LEFT = {"pbc": ["classes=[blast,wbc]"], "bccd": []}  # only PBC has erythroblast
 
 
 def main() -> None:
-    """Cut, train, measure, print."""
+    """Cut crops, train, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="some of configs/blasts, without .yaml")
     parser.add_argument("--runs", type=Path, default=REPO / "runs/blasts")
-    parser.add_argument("--probe", action="store_true", help="also train the negative controls of each")
+    parser.add_argument("--negative-controls", action="store_true", help="also train on the negative controls")
     parser.add_argument("--left-out", action="store_true", help="false blasts of PBC and of BCCD, left out of training")
     parser.add_argument("--subtypes", action="store_true", help="confusion matrix of benign, early, pre and pro")
     parser.add_argument("--fields", action="store_true", help="counts on the hand-boxed fields, shipped weights")
     parser.add_argument("--erythroblasts", action="store_true", help="cells called erythroblasts, shipped weights")
-    parser.add_argument("--picture", action="store_true", help="three crops per cell of the confusion matrix")
+    parser.add_argument("--image", action="store_true", help="three crops per cell of the confusion matrix")
     parser.add_argument("--init", type=Path, help="starting weights of each, e.g. runs/pbc-types-small/best.pt")
     asked = parser.parse_args()
     if asked.init and asked.left_out:
@@ -98,17 +98,17 @@ def main() -> None:
     for name in asked.names:
         runs = asked.runs / (f"{name}-started" if asked.init else name)
         found = out_of_fold(name, runs, CROPS, settings)
-        tell(runs.name, found | cost(runs / "folds/fold-0/weights"), rows)
-        for kind in NEGATIVE_CONTROLS if asked.probe else ():
-            probe(kind, asked.runs)
+        print_row(runs.name, found | cost(runs / "folds/fold-0/weights"), rows)
+        for kind in NEGATIVE_CONTROLS if asked.negative_controls else ():
+            cut_negative_control(kind, asked.runs)
             row = out_of_fold(name, asked.runs / f"{runs.name}-{kind}", asked.runs / kind, settings)
-            tell(f"{runs.name}, {kind}", row, rows)
+            print_row(f"{runs.name}, {kind}", row, rows)
         if asked.left_out:
             for left in LEFT:
                 false_blasts(left, name, asked.runs / f"{name}-without-{left}")
-    if asked.probe:
-        tell("six numbers", six_numbers(), rows)
-    if asked.picture:
+    if asked.negative_controls:
+        print_row("six numbers", six_numbers(), rows)
+    if asked.image:
         for name in asked.names:
             confusion_image(asked.runs / (f"{name}-started" if asked.init else name))
     if asked.subtypes:
@@ -128,14 +128,14 @@ def cut(crops: Path, how: Sequence[str] = (), names: Sequence[str] = tuple(SETS)
             blastdet("crops", str(DATA / source), str(crops / name), *always, *words, *how)
 
 
-def tell(name: str, row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
+def print_row(name: str, row: dict[str, Any], rows: dict[str, dict[str, Any]]) -> None:
     """Print a row, and add it to `rows`."""
     rows[name] = row
     print(f"{name}: " + "  ".join(f"{key} {shown(value)}" for key, value in row.items()), flush=True)
 
 
 def shown(value: object) -> str:
-    """A figure, a figure with its interval, or a list of figures."""
+    """A value, a value with its interval, or a list of values."""
     if isinstance(value, list) and len(value) == 3:
         return f"{value[0]:.3f} [{value[1]:.3f}, {value[2]:.3f}]"
     if isinstance(value, tuple):
@@ -149,7 +149,7 @@ def configuration(name: str, runs: Path, crops: Path, settings: Sequence[str]) -
     words = [f"data.{i}.path={crops / folder}" for i, folder in enumerate(SETS)]
     if name == "subtype":
         words = words[:1]
-    elif not all((crops / folder).is_dir() for folder in SETS):  # a control that only the fields have room for
+    elif not all((crops / folder).is_dir() for folder in SETS):  # only the fields have room for this negative control
         words = [f"data=[{{path: {crops / 'all_fields'}, licence: none}}]", "classes=[blast,wbc]"]
     network = Path(str(content.get("features", "")).removeprefix("runs/blast-")).parts
     if len(network) > 1:
@@ -182,7 +182,7 @@ def classified(weights: Path, crops: Path, rows: list[CropRow]) -> ClassifierOut
 
 
 def out_of_fold(name: str, runs: Path, crops: Path, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Pooled figures on crops of the ALL fields, each classified by the model that has not seen its cluster."""
+    """Pooled figures on crops of the ALL fields, each classified by the model that was trained without its cluster."""
     config = configuration(name, runs, crops, [*settings, f"folds={FOLDS}"])
     return out_of_fold_figures(predicted_out_of_fold(config, runs))
 
@@ -203,16 +203,16 @@ def confusion_image(runs: Path, n: int = 3) -> None:
         mine, card = [row for row in rows if dealt[row.cluster] == k], read_card(folder / "weights")
         probability = classified(folder / "weights", CROPS / "all_fields", mine).probability
         _, called, unsure = fitted.classify_cells(probability[:, card.classes.index("blast")].astype(np.float64))
-        for row, blast, doubt in zip(mine, called, unsure, strict=True):
-            result = "unsure" if doubt else "blast" if blast else "other"
+        for row, is_blast, is_unsure in zip(mine, called, unsure, strict=True):
+            result = "unsure" if is_unsure else "blast" if is_blast else "other"
             cells.setdefault((row.smear_label, result), []).append(row)
     rng, side, gap = np.random.default_rng(0), 96, 14
     canvas = np.full((4 * (side + 2 * gap), 3 * (n * side + gap), 3), 255, np.uint8)
     for i, truth in enumerate(("benign", "early", "pre", "pro")):
-        for j, called in enumerate(("other", "unsure", "blast")):
-            mine = cells.get((truth, called), [])
+        for j, result in enumerate(("other", "unsure", "blast")):
+            mine = cells.get((truth, result), [])
             x, y = j * (n * side + gap), i * (side + 2 * gap)
-            words = f"{truth} field, called {called}: {len(mine)}"
+            words = f"{truth} field, called {result}: {len(mine)}"
             cv2.putText(canvas, words, (x + 2, y + gap - 3), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
             for at, index in enumerate(rng.permutation(len(mine))[:n]):
                 rgb = read_image(CROPS / "all_fields" / mine[index].crop)
@@ -282,7 +282,7 @@ def hand_boxed() -> None:
     table: dict[str, list[tuple[int, ...]]] = {}
     for sample in read(BOXES, "coco", images=DATA / "all_fields"):
         assert sample.truth is not None and sample.label is not None
-        found = models.analyze(sample.path, Options(mpp=sample.mpp)).blasts
+        found = models.analyze(sample.path, Options(mpp=sample.mpp)).blast_fraction
         assert found is not None
         cells = int((~sample.truth.ignore).sum()) if sample.truth.ignore is not None else len(sample.truth)
         row = (cells, found.n, found.blasts, found.others, found.unsure, found.called, found.erythroblasts)
@@ -295,7 +295,7 @@ def hand_boxed() -> None:
         errors += [(row[5] - (row[0] if BY_SMEAR[name] == "blast" else 0)) for row in rows]
     bias, spread = float(np.mean(errors)), float(np.std(errors, ddof=1))
     low, high = bias - 1.96 * spread, bias + 1.96 * spread
-    print(f"called blasts a field less the label's (Bland-Altman): bias {bias:+.2f}, limits {low:+.2f} to {high:+.2f}")
+    print(f"called minus annotated blasts per field (Bland-Altman): bias {bias:+.2f}, limits {low:+.2f} to {high:+.2f}")
 
 
 def erythroblasts() -> None:
@@ -313,8 +313,8 @@ def erythroblasts() -> None:
         print(f"{kind:<22}{red[mine].sum():>4} of {mine.sum():>3} called erythroblasts")
 
 
-def probe(kind: str, runs: Path) -> None:
-    """Crops of a negative control, made if they are missing; images of PBC and BCCD have no room for a window."""
+def cut_negative_control(kind: str, runs: Path) -> None:
+    """Cut the crops of a negative control. Images of PBC and BCCD have no room for windows without cells."""
     cut(runs / kind, ["--negative-control", kind], list(SETS) if kind == "covered" else ["all_fields"])
 
 
@@ -347,7 +347,7 @@ def _six(rgb) -> list[float]:  # type: ignore[no-untyped-def]
 
 
 def blastdet(*words: str) -> None:
-    """Run the program, its output shown."""
+    """Run blastdet and show its output."""
     subprocess.run([sys.executable, "-m", "blastdet", *words], cwd=REPO, check=True)
 
 

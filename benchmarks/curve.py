@@ -30,7 +30,7 @@ def main() -> None:
     for mpp in asked.mpp:
         run = asked.runs / f"{mpp:g}"
         crop = round(FIELD_UM / mpp / 32) * 32
-        train("all_fields", run, 12, [f"mpp={mpp}", f"crop={crop}"])
+        train("all_fields", run, "auto", ["epochs=12", f"mpp={mpp}", f"crop={crop}"])
         unseen = white_cells(measure(run, agreed_boxes(asked.runs / "agreed.json")))
         with (run / "metrics.csv").open(encoding="utf-8") as stream:
             best = max((row for row in csv.DictReader(stream) if row["fitness"]), key=lambda row: float(row["fitness"]))

@@ -1,11 +1,11 @@
-"""Train every kind of detector on BCCD alike, measure each on its test side, and print one table.
+"""Train each detector on BCCD with the same settings, evaluate it on the test split, and print one table.
 
     python benchmarks/detectors.py [--epochs 100] [--only yolov5n] [--runs runs/detectors] [--device auto] [--jobs 1]
 
-Settings are those of configs/bccd-yolov5n.yaml; only the model differs, and the learning rate of Faster R-CNN. A
-training that is done is not done again; one that was cut short is resumed. Weights are random at the start. Every call
-evaluates on test once for each detector that was not evaluated before: nothing may be chosen by it. (`--train-only`
-stops before; validation figures are in each run's card.)
+Settings are those of configs/bccd-yolov5n.yaml. Only the model differs, and the learning rate of Faster R-CNN. Finished
+trainings are kept, and interrupted ones are resumed. Weights are random at the start. Detectors that were not evaluated
+before are evaluated on the test split: do not choose anything by the result. `--train-only` trains without evaluation;
+validation figures are in the card of each run.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ DETECTORS: dict[str, tuple[str, list[str]]] = {
     "yolo26n": ("YOLO26n", ["model=yolo26n"]),
     "fasterrcnn_mobilenet": ("Faster R-CNN, MobileNetV3-FPN", ["model=fasterrcnn_mobilenet", "lr=0.0005"]),
     "fasterrcnn_mobilenet-types": (
-        "the same, backbone begun with the cell types of PBC",
+        "the same, backbone pretrained on the cell types of PBC",
         ["model=fasterrcnn_mobilenet", "lr=0.0005", f"init={REPO / 'runs/pbc-types/best.pt'}"],
     ),
     "yolov5p2n": ("YOLOv5u-p2n, as shipped", ["model=yolov5p2n"]),
     "yolov5p2n-seed1": ("the same, seed 1", ["model=yolov5p2n", "seed=1"]),
     "yolov5p2n-seed2": ("the same, seed 2", ["model=yolov5p2n", "seed=2"]),
 }
-"""Name of the run -> name in the table, settings of its own."""
+"""Name of the run -> name in the table, and its settings."""
 
 CLASSES = ("wbc", "rbc", "platelet")
 
 
 def main() -> None:
-    """Train, measure, print."""
+    """Train, evaluate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--only", choices=DETECTORS, action="append")
     parser.add_argument("--runs", type=Path, default=REPO / "runs/detectors")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
-    parser.add_argument("--train-only", action="store_true", help="do not evaluate on test")
+    parser.add_argument("--jobs", type=int, default=1, help="number of trainings at the same time")
+    parser.add_argument("--train-only", action="store_true", help="do not evaluate on the test split")
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
     with ThreadPoolExecutor(asked.jobs) as pool:
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def train(name: str, run: Path, device: str, settings: list[str]) -> None:
-    """One training, unless it is done; resumed where it was cut short."""
+    """Train one detector, or resume its training. A finished training is kept."""
     if (run / "weights/card.json").is_file():
         return
     resume = ["--resume"] if (run / "last.pt").is_file() else []
@@ -78,7 +78,7 @@ def train(name: str, run: Path, device: str, settings: list[str]) -> None:
 
 
 def measure(model: str, run: Path) -> dict[str, object]:
-    """Accuracy on test, size, arithmetic and speed of one trained detector."""
+    """Test accuracy, size, operations and speed of one trained detector."""
     report = run / "report/metrics.json"
     if not report.is_file():
         blastdet("evaluate", "--data", str(DATA), "--weights", str(run / "weights"), "--out", str(run / "report"))
@@ -96,7 +96,7 @@ def measure(model: str, run: Path) -> dict[str, object]:
 
 
 def size(run: Path) -> dict[str, float]:
-    """Million parameters, and GFLOPs (two for each multiply-add) on a BCCD picture at the model's µm/px."""
+    """Million parameters, and GFLOPs (two for each multiply-add) for a BCCD image at the µm/px of the model."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -117,21 +117,21 @@ def size(run: Path) -> dict[str, float]:
     return {"parameters_m": parameters / 1e6, "gflops": counter.get_total_flops() / 1e9}
 
 
-def cpu_ms(run: Path, pictures: int = 30) -> float:
-    """Median milliseconds from the file of a 640x480 picture to its cells, on this machine's CPU."""
+def cpu_ms(run: Path, n_images: int = 30) -> float:
+    """Median milliseconds from the file of a 640 x 480 image to its cells, on the CPU of this machine."""
     from blastdet.datasets.formats.registry import read
     from blastdet.inference.model import Options, load
 
     models, times = load(run / "weights", "cpu"), []
-    for sample in read(DATA).with_split("test").samples[: pictures + 3]:
+    for sample in read(DATA).with_split("test").samples[: n_images + 3]:
         start = time.perf_counter()
         models.analyze(sample.path, Options(mpp=sample.mpp))
         times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times[3:])  # the first ones warm up
+    return statistics.median(times[3:])  # without the warm-up
 
 
 def as_markdown(rows: list[dict]) -> str:  # type: ignore[type-arg]
-    """The table for docs/results.md."""
+    """The table of docs/results.md."""
     head = ["detector", *(f"AP50 {name}" for name in CLASSES), "mAP50", "mAP50:95"]
     head += ["parameters", "GFLOPs", "CPU ms", "training"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -146,12 +146,12 @@ def as_markdown(rows: list[dict]) -> str:  # type: ignore[type-arg]
 
 
 def figure(row: dict, name: str) -> str:  # type: ignore[type-arg]
-    """A figure with its interval."""
+    """A value with its interval."""
     return f"{row[name]:.3f} [{row[name + '_low']:.3f}, {row[name + '_high']:.3f}]"
 
 
 def blastdet(*words: str) -> None:
-    """Run the program, its output shown."""
+    """Run blastdet and show its output."""
     subprocess.run([sys.executable, "-m", "blastdet", *words], cwd=REPO, check=True)
 
 

@@ -1,17 +1,17 @@
-"""Train without a laboratory, test on it: white-cell AP50 on BCCD, PBC and the hand-boxed ALL fields in turn.
+"""Leave one laboratory out of training and test on it: white-cell AP50 on BCCD, PBC and the hand-boxed ALL fields.
 
     python benchmarks/laboratories.py [--epochs 12] [--runs runs/laboratories] [--only NAME] [--set key=value]
     python benchmarks/laboratories.py --detector yolov5n --detector yolov5s --set mpp=0.4 --set crop=128 [--jobs 2]
     python benchmarks/laboratories.py --develop all_fields --set mpp=0.4 --set crop=128 --runs runs/coarser
 
-Needs the data sets of BLASTDET_DATA and the synthetic films of `make films`. A training that is done is not done again;
-one that was cut short is resumed; one that was measured keeps its figures. Runs lie in RUNS/DETECTOR/LEFT_OUT.
-Prints a table and writes it beside the runs as JSON.
+Needs the datasets in BLASTDET_DATA and the synthetic images of `make films`. Finished trainings and measurements are
+kept, and interrupted trainings are resumed. Runs are in RUNS/DETECTOR/LEFT_OUT. Prints a table, and writes it as JSON
+to RUNS.
 
-The hand-boxed fields, and all of BCCD and PBC here, are test data: nothing is chosen on them. Choices are made with
-`--develop`: the model that left `all_fields` out is compared with what the shipped model, which was trained there,
-finds on 160 other fields (no field, group or cluster mate of the hand-boxed ones). That is agreement between two
-models, not average precision against people, and is never called so.
+The hand-boxed fields, and all of BCCD and PBC here, are test data: do not choose anything by them. To choose settings,
+use `--develop`: it compares the model that left `all_fields` out with the shipped model, which was trained on them, on
+160 other fields (none shares a group or cluster with a hand-boxed field). The result is the agreement of two models,
+not average precision against labels by people.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("BLASTDET_DATA", REPO / "../shared/data"))
 BOXES = REPO / "datasets/all_fields_boxes.json"
 CONFIG = REPO / "configs/default.yaml"
-BAR_XY = (188, 193)  # from here on to the corner the scale bar is printed
+BAR_XY = (188, 193)  # top left corner of the printed scale bar, which extends to the corner of the image
 
 LABORATORIES: dict[str, list[str]] = {
     "bccd": ["--data", str(DATA / "bccd"), "--split", "all"],
     "pbc_wbc": ["--data", str(DATA / "pbc_wbc"), "--split", "all"],
     "all_fields": ["--data", str(BOXES), "--images", str(DATA / "all_fields"), "--split", "all"],
 }
-"""Set that is left out -> what its pictures are measured with; nobody of it was seen in training, so all are used."""
+"""Dataset that is left out of training -> options of `blastdet evaluate`. All its images are used for testing."""
 
 
 def main() -> None:
-    """Train and measure."""
+    """Train, evaluate, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--runs", type=Path, default=REPO / "runs/laboratories")
     parser.add_argument("--only", choices=LABORATORIES, action="append")
     parser.add_argument("--detector", choices=DETECTORS, action="append", help="see benchmarks/detectors.py; yolov5p2n")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="number of trainings at the same time")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--develop", choices=["all_fields"], help="measure agreement with the shipped model instead")
     asked = parser.parse_args()
@@ -66,7 +66,7 @@ def main() -> None:
     with ThreadPoolExecutor(asked.jobs) as pool:
         rows = list(pool.map(row, itertools.product(asked.detector or ["yolov5p2n"], names)))
     what = "AP50-like agreement" if asked.develop else "white-cell AP50"
-    print(f"| detector | left out | smears | cells | {what} |\n|---|---|---|---|---|")
+    print(f"| detector | left out | images | cells | {what} |\n|---|---|---|---|---|")
     for entry in rows:
         cells = [DETECTORS[str(entry["detector"])][0], *(str(entry[k]) for k in ("left_out", "smears", "cells"))]
         print(f"| {' | '.join([*cells, figure(entry, 'AP50')])} |")
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def train(name: str, run: Path, device: str, settings: list[str]) -> None:
-    """The shipped recipe, shortened, without a laboratory."""
+    """Train the shipped configuration, with fewer samples per epoch, without one laboratory."""
     if (run / "weights/card.json").is_file():
         return
     resume = ["--resume"] if (run / "last.pt").is_file() else []
@@ -85,7 +85,7 @@ def train(name: str, run: Path, device: str, settings: list[str]) -> None:
 
 
 def measure(run: Path, data: list[str]) -> dict:  # type: ignore[type-arg]
-    """What `blastdet evaluate` writes of the run's model."""
+    """Contents of the ``metrics.json`` that `blastdet evaluate` writes for the model of a run."""
     report = run / "report"
     if not (report / "metrics.json").is_file():
         blastdet("evaluate", *data, "--weights", str(run / "weights"), "--out", str(report))
@@ -93,7 +93,7 @@ def measure(run: Path, data: list[str]) -> dict:  # type: ignore[type-arg]
 
 
 def white_cells(figures: dict) -> dict[str, object]:  # type: ignore[type-arg]
-    """Smears, cells and AP50 of the class wbc."""
+    """Number of images and cells, and AP50 of the class wbc."""
     evaluation = figures["evaluations"][0]
     row = next(row for row in evaluation["average_precision"]["rows"] if row["class"] == "wbc")
     found = {name: row[name] for name in ("AP50", "AP50_low", "AP50_high")}
@@ -101,9 +101,9 @@ def white_cells(figures: dict) -> dict[str, object]:  # type: ignore[type-arg]
 
 
 def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[str]:
-    """White cells that the shipped model finds on other fields than the hand-boxed ones, as COCO.
+    """White cells that the shipped model detects on fields that are not hand-boxed, as options for a COCO file.
 
-    Cells it is not sure of, cut by the border, or under the scale bar are ignored (``iscrowd``).
+    Cells with a low score, at the border, or under the scale bar are ignored (``iscrowd``).
     """
     if not path.is_file():
         from blastdet.datasets.formats.registry import read
@@ -134,7 +134,7 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
 
 
 def _one_a_group(dataset, per_class: int):  # type: ignore[no-untyped-def]
-    """The first picture of so many groups of each class, by a fixed seed."""
+    """One image of each of `per_class` random groups of each class, with a fixed seed."""
     groups: dict[str, dict[str, object]] = {}
     for sample in dataset:
         groups.setdefault(sample.label, {}).setdefault(str(sample.group), sample)
@@ -145,7 +145,7 @@ def _one_a_group(dataset, per_class: int):  # type: ignore[no-untyped-def]
 
 
 def blastdet(*words: str) -> None:
-    """Run the program, its output shown."""
+    """Run blastdet and show its output."""
     subprocess.run([sys.executable, "-m", "blastdet", *words], cwd=REPO, check=True)
 
 

@@ -1,8 +1,9 @@
 """Time and memory of `blastdet detect` over area and over the number of files: python benchmarks/linearity.py
 
-Whole processes. Area: tiled TIFF drawn by code at 0.1 µm/px, 0.3 to 1,000 megapixels. Files: pictures of BCCD, 1 to
-1,000 (copies beyond 364), default formats. Prints a straight line through each curve and how far the points are from it
-at most; writes runs/bench/linearity.png and .json. Needs BCCD (BLASTDET_DATA/bccd); draws slides first (10 minutes).
+Times are of whole processes. Area: synthetic tiled TIFF at 0.1 µm/px, 0.3 to 1,000 megapixels. Files: images of BCCD, 1
+to 1,000 (copies beyond 364), default formats. Prints a straight line fitted to each curve and the largest deviation
+from it. Writes runs/bench/linearity.png and .json. Needs BCCD (BLASTDET_DATA/bccd). Renders synthetic slides first (10
+minutes).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PLOT = RUNS / "linearity.png"
 
 
 def main() -> None:
-    """Measure, plot, print."""
+    """Measure, plot, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--areas", type=float, nargs="+", default=[0.3, 1, 3, 10, 30, 100, 300, 1000])
     parser.add_argument("--files", type=int, nargs="+", default=[1, 3, 10, 30, 100, 300, 1000])
@@ -38,7 +39,7 @@ def main() -> None:
         for n, seconds, memory in points:
             print(f"| {what} | {n:g} | {seconds:.2f} | {memory:.0f} |")
         start, each, off = line(points)
-        print(f"{what}: {start:.2f} s and {each:.4f} s each; no point is further than {off:.0%} from that line")
+        print(f"{what}: {start:.2f} s and {each:.4f} s each; largest deviation {off:.0%}")
     draw(curves)
 
 
@@ -49,12 +50,12 @@ def over_area(folder: Path, megapixels: float) -> tuple[float, float, float]:
 
 
 def over_files(folder: Path, number: int) -> tuple[float, float, float]:
-    """Files, seconds, MB of a folder of pictures."""
-    pictures = folder / f"files-{number}"
-    pictures.mkdir()
+    """Files, seconds, MB of a folder of images."""
+    images = folder / f"files-{number}"
+    images.mkdir()
     for i, path in enumerate(islice(cycle(sorted((DATA / "bccd").rglob("*.jpg"))), number)):
-        shutil.copy(path, pictures / f"{i:04d}.jpg")
-    return number, *measured(ours(pictures, BCCD_MPP), folder)
+        shutil.copy(path, images / f"{i:04d}.jpg")
+    return number, *measured(ours(images, BCCD_MPP), folder)
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float]:
@@ -66,7 +67,7 @@ def measured(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def line(points: list[tuple[float, float, float]]) -> tuple[float, float, float]:
-    """Seconds of the start, seconds for each unit, and the largest relative deviation from that straight line."""
+    """Intercept and slope in seconds of a fitted line, and the largest relative deviation from it."""
     n, seconds, _ = np.array(points).T
     each, start = np.polyfit(n, seconds, 1, w=1 / seconds)
     return float(start), float(each), float(np.abs((start + each * n) / seconds - 1).max())
@@ -95,7 +96,7 @@ def draw(curves: dict[str, list[tuple[float, float, float]]]) -> None:
     axes[0, 0].set_ylabel("seconds, whole process")
     axes[1, 0].set_ylabel("largest resident set, MB")
     axes[0, 0].set_title("one tiled TIFF at 0.1 µm/px")
-    axes[0, 1].set_title("pictures of 640 x 480")
+    axes[0, 1].set_title("images of 640 x 480")
     figure.savefig(PLOT, dpi=110)
 
 

@@ -3,7 +3,7 @@
 Without weights, only `segmentation.mpp_estimation` is measured; with weights, all of `--mpp auto`, detector included.
 
 BCCD images are resampled by a random factor of 0.12–1.5 (log-uniform); a third are squeezed 4:3 along one axis, a third
-are cropped. Ground truth: the median of the isolated red-cell boxes of the image. Synthetic smears: their exact boxes.
+are cropped. Ground truth: the median of the isolated red-cell boxes of the image. Synthetic images: their exact boxes.
 The table also lists the score of the best constant guess on the same images. Needs the datasets in BLASTDET_DATA.
 """
 
@@ -14,7 +14,6 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -22,7 +21,7 @@ import numpy as np
 
 from blastdet.core import boxes
 from blastdet.core.constants import RED_CELL_UM
-from blastdet.imaging.io import resize
+from blastdet.imaging.io import open_image
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.scale import estimate_scale
 from blastdet.models.detector import Detector, load_detector
@@ -58,9 +57,9 @@ def bccd(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def resampled(split: str, n: int, rng: np.random.Generator) -> Iterator[Case]:
-    smears = list(bccd(split))
+    samples = list(bccd(split))
     for i in range(n):
-        image, truth = smears[i % len(smears)]
+        image, truth = samples[i % len(samples)]
         kind = ("plain", "squeezed", "cropped")[i % 3]
         factor = np.exp(rng.uniform(np.log(0.12), np.log(1.5)))
         along_x = factor * (float(rng.choice([0.75, 4 / 3])) if kind == "squeezed" else 1.0)
@@ -86,28 +85,9 @@ def synthetic(n: int, rng: np.random.Generator) -> Iterator[Case]:
         yield f"palette {palette}", image, (RED_CELL_UM / mpp / aspect, RED_CELL_UM / mpp), aspect
 
 
-@dataclass
-class Memory:
-    """An image in memory as a `Source`."""
-
-    rgb: np.ndarray
-    mpp: None = None
-    path: Path = Path("memory")
-    notes: tuple[str, ...] = ()
-
-    @property
-    def size_wh(self) -> tuple[int, int]:
-        return self.rgb.shape[1], self.rgb.shape[0]
-
-    def read(self, box: tuple[int, int, int, int], scale: tuple[float, float] = (1, 1)) -> np.ndarray:
-        x1, y1, x2, y2 = box
-        size = round((x2 - x1) * scale[0]), round((y2 - y1) * scale[1])
-        return resize(np.ascontiguousarray(self.rgb[y1:y2, x1:x2]), size)
-
-
 def estimated(image: np.ndarray, detector: Detector) -> tuple[float, float] | None:
     """Scale that `--mpp auto` estimates for an image."""
-    return estimate_scale(normalize_stain(Memory(image), detector.card.input.colour), "auto", detector).mpp
+    return estimate_scale(normalize_stain(open_image(image), detector.card.input.colour), "auto", detector).mpp
 
 
 def main(source: str, n: int, weights: str | None = None) -> None:

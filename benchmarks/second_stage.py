@@ -1,7 +1,8 @@
 """Time that the second stage adds to an image of 2592 x 1944 pixels: python benchmarks/second_stage.py [n]
 
-A smear is rendered at 0.1 µm/px and saved as JPEG. Two times are measured in turns, with loaded models: the first stage
-from file to boxes, with a given scale; and the second stage on n white cells (60), detected ones, repeated if needed.
+A synthetic image is rendered at 0.1 µm/px and saved as JPEG. Two times are measured in turns, with loaded models: the
+first stage from file to boxes, with a given scale; and the second stage on n detected white cells (default 60),
+repeated if there are fewer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MPP = (0.1, 0.1)
 
 
 def main(n: int = 60, rounds: int = 9) -> None:
-    """Print medians and their ratio."""
+    """Print both medians and their ratio."""
     both = load("default", "cpu")
     first = load("default", "cpu", second_stage=False)
     assert both.classifier is not None
@@ -38,8 +39,8 @@ def main(n: int = 60, rounds: int = 9) -> None:
             start = time.perf_counter()
             first.analyze(path, Options(mpp=MPP))
             between = time.perf_counter()
-            with open_smear(path) as picture:
-                source = first.normalize_stain(picture)
+            with open_smear(path) as image:
+                source = first.normalize_stain(image)
                 source.read(None, (0.01, 0.01))  # decoded once for both stages in a run
                 opened = time.perf_counter()
                 second_stage.classify_cells(source, cells, MPP, both.classifier)
@@ -48,7 +49,7 @@ def main(n: int = 60, rounds: int = 9) -> None:
     print(
         f"first stage {stage1:.0f} ms, second stage {stage2:.0f} ms for {n} white cells ({len(white)} different ones)"
     )
-    print(f"it adds {stage2 / stage1:.0%}")
+    print(f"the second stage adds {stage2 / stage1:.0%}")
 
 
 if __name__ == "__main__":

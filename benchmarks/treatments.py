@@ -1,4 +1,4 @@
-"""Stain normalisation and masking for the second stage, measured on cells and on negative controls.
+"""Stain normalization and masking for the second stage, measured on cells and on negative controls.
 
     python benchmarks/treatments.py [NAME ...] [--runs runs/treatments] [--model small]
 
@@ -6,12 +6,12 @@ Needs the crops of ``benchmarks/blasts.py``. For each treatment there are five t
 same fields without a nucleated cell, and on six numbers of the cell. What the windows predict comes from slide and
 background. A treatment that helps keeps the AUROC of cells and lowers the other two.
 
-- ``reinhard``: mean and spread of a crop in Lab brought to those of the average crop (E. Reinhard et al., "Color
+- ``reinhard``: mean and spread of a crop in Lab matched to those of the average crop (E. Reinhard et al., "Color
   transfer between images", IEEE CG&A 2001).
-- ``macenko``: its two stain vectors and their amounts brought to those of the average crop (M. Macenko et al., "A
+- ``macenko``: two stain vectors and their amounts matched to those of the average crop (M. Macenko et al., "A
   method for normalizing histology slides for quantitative analysis", ISBI 2009).
 - ``jitter``: stain jitter 1.0 in training instead of 0.4.
-- ``masked``: only the ellipse in the box of the cell is shown, on the grey of the background.
+- ``masked``: only the ellipse in the box of the cell is shown, on grey background.
 - ``masked-jitter``, ``masked-reinhard``: combinations.
 """
 
@@ -24,10 +24,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from blasts import CROPS, REPO, SETS, out_of_fold, probe, six_numbers, tell
+from blasts import CROPS, REPO, SETS, cut_negative_control, out_of_fold, print_row, six_numbers
 
 from blastdet.core.types import RGB
 from blastdet.datasets.crop_dataset import TABLE, CropRow, read_table
@@ -43,16 +44,17 @@ _MAX_OD = 2.5
 
 
 def main() -> None:
-    """Treat, train, measure, print."""
+    """Treat the crops, train, measure, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(TREATMENTS)}; default: all")
     parser.add_argument("--runs", type=Path, default=REPO / "runs/treatments")
     parser.add_argument("--model", default="small", help="one of configs/blasts")
     asked = parser.parse_args()
     runs = asked.runs.resolve()
-    probe("elsewhere", runs)
+    cut_negative_control("elsewhere", runs)
     for name in asked.names or TREATMENTS:
-        treatment, rows = TREATMENTS[name], {}
+        treatment = TREATMENTS[name]
+        rows: dict[str, dict[str, Any]] = {}
         cells, windows = CROPS, runs / "elsewhere"
         if treatment.change:
             cells, windows = runs / name / "crops", runs / name / "windows"
@@ -60,13 +62,13 @@ def main() -> None:
             treat(runs / "elsewhere", windows, treatment.change, is_window=True)
         for kind, crops in (("cell", cells), ("window", windows)):
             run = runs / name / f"{asked.model}-{kind}"
-            tell(f"{name}, {kind}", out_of_fold(asked.model, run, crops, treatment.settings), rows)
-        tell(f"{name}, six numbers", six_numbers(cells), rows)
+            print_row(f"{name}, {kind}", out_of_fold(asked.model, run, crops, treatment.settings), rows)
+        print_row(f"{name}, six numbers", six_numbers(cells), rows)
         (runs / name / f"{asked.model}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def treat(folder: Path, out: Path, change: Change, is_window: bool) -> None:
-    """Changed copies of crops, made once."""
+    """Write treated copies of crops, unless they exist."""
     for name in SETS:
         if not (folder / name / TABLE).is_file() or (out / name / TABLE).is_file():
             continue
@@ -100,12 +102,14 @@ def macenko(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
 
 
 def masked(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
-    """The ellipse in the box of the cell, on the grey of the background; in a window, the largest possible one."""
+    """The ellipse in the box of the cell, on grey background. In a window, the largest possible ellipse."""
     side = len(rgb)
     wh = np.array([1.0, 1.0])
     if not is_window:
-        squeezed = 4 / 3 if row.smear_label else 1.0  # only ALL fields have a class, and pixels that are not square
-        wh = np.array([(row.x2 - row.x1) * squeezed, row.y2 - row.y1])
+        aspect = (
+            4 / 3 if row.smear_label else 1.0
+        )  # only ALL fields have a class, and they have pixels that are not square
+        wh = np.array([(row.x2 - row.x1) * aspect, row.y2 - row.y1])
     axes = np.minimum(side * _RIM / CONTEXT * wh / wh.max() / 2, side / 2)
     ys, xs = (np.mgrid[:side, :side] + 0.5 - side / 2) / axes[::-1, None, None]
     return np.where((xs**2 + ys**2 <= 1)[..., None], rgb, np.uint8(PAD))
@@ -113,7 +117,7 @@ def masked(rgb: RGB, row: CropRow, is_window: bool) -> RGB:
 
 @dataclass(frozen=True)
 class AverageCrop:
-    """Colours that treated crops are brought to."""
+    """Colours that treated crops are matched to."""
 
     lab_mean: np.ndarray
     lab_spread: np.ndarray
@@ -148,7 +152,7 @@ def optical_density(rgb: RGB) -> np.ndarray:
 
 
 def stain_vectors(density: np.ndarray) -> np.ndarray | None:
-    """Two unit vectors (3, 2) of optical density, the redder stain first; None if hardly anything is stained."""
+    """Two unit vectors (3, 2) of optical density, the redder stain first; None if fewer than 30 pixels are stained."""
     stained = density[(density > 0.15).all(axis=1)]
     if len(stained) < 30:
         return None

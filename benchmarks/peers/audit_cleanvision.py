@@ -1,4 +1,4 @@
-"""Look for faulty and doubled pictures with CleanVision: python audit_cleanvision.py IMAGES."""
+"""Look for faulty and duplicate images with CleanVision: python audit_cleanvision.py IMAGES."""
 
 import sys
 

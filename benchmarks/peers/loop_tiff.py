@@ -1,4 +1,4 @@
-"""What people write for a slide: tifffile reads tile by tile, ultralytics predicts each. Prints the number of boxes.
+"""The usual loop for a slide: tifffile reads tile by tile, ultralytics predicts on each. Prints the number of boxes.
 
     python loop_tiff.py MODEL.pt SLIDE.tif SCALE
 

@@ -1,6 +1,6 @@
 """Run a command; the last line printed is its seconds and the largest resident set of its processes in kB.
 
-A process of its own, and a small one: what a large parent forks counts the parent's memory as its own peak.
+This must be a small process: a child of a large process starts with the peak memory of its parent.
 """
 
 import resource

@@ -1,8 +1,8 @@
-"""Boxes that SAHI finds on pictures reduced to the model's µm/px, as COCO results in full pixels, on stdout.
+"""Boxes that SAHI detects on images downsampled to the µm/px of the model, as COCO results in full pixels, on stdout.
 
-    python sahi_boxes.py MODEL.pt PICTURES.json
+    python sahi_boxes.py MODEL.pt IMAGES.json
 
-PICTURES.json: a list of {"image_id", "path", "scale"}.
+IMAGES.json: a list of {"image_id", "path", "scale"}.
 """
 
 import json
@@ -17,15 +17,15 @@ model = AutoDetectionModel.from_pretrained(
     model_type="ultralytics", model_path=sys.argv[1], confidence_threshold=0.01, device="cpu"
 )
 rows = []
-for picture in json.loads(Path(sys.argv[2]).read_text()):
-    rgb = cv2.cvtColor(cv2.imread(picture["path"]), cv2.COLOR_BGR2RGB)
-    scale = picture["scale"]
+for image in json.loads(Path(sys.argv[2]).read_text()):
+    rgb = cv2.cvtColor(cv2.imread(image["path"]), cv2.COLOR_BGR2RGB)
+    scale = image["scale"]
     rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = get_sliced_prediction(
         rgb, model, slice_height=512, slice_width=512, overlap_height_ratio=0.2, overlap_width_ratio=0.2, verbose=0
     )
     for cell in found.object_prediction_list:
         x1, y1, x2, y2 = (side / scale for side in cell.bbox.to_xyxy())
-        row = {"image_id": picture["image_id"], "category_id": cell.category.id + 1, "score": float(cell.score.value)}
+        row = {"image_id": image["image_id"], "category_id": cell.category.id + 1, "score": float(cell.score.value)}
         rows.append({**row, "bbox": [float(side) for side in (x1, y1, x2 - x1, y2 - y1)]})
 print(json.dumps(rows))

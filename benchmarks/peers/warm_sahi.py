@@ -1,8 +1,8 @@
 """SAHI as a user runs it: 512-pixel slices, overlap 0.2, an ultralytics model. Prints milliseconds and boxes as JSON.
 
-    python warm_sahi.py MODEL.pt SMEAR ROUNDS [SCALE]
+    python warm_sahi.py MODEL.pt IMAGE ROUNDS [SCALE]
 
-With SCALE the picture is reduced first, and that is timed with it: what SAHI does with the pixels that blastdet uses.
+With SCALE, the image is downsampled first, to the pixels that blastdet uses. The time includes that.
 """
 
 import json
@@ -21,12 +21,12 @@ model = AutoDetectionModel.from_pretrained(
 times = []
 for _ in range(rounds):
     start = time.perf_counter()
-    picture = sample
+    image = sample
     if scale != 1.0:
         rgb = cv2.cvtColor(cv2.imread(sample), cv2.COLOR_BGR2RGB)
-        picture = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     found = get_sliced_prediction(
-        picture, model, slice_height=512, slice_width=512, overlap_height_ratio=0.2, overlap_width_ratio=0.2, verbose=0
+        image, model, slice_height=512, slice_width=512, overlap_height_ratio=0.2, overlap_width_ratio=0.2, verbose=0
     )
     times.append(1000 * (time.perf_counter() - start))
 print(json.dumps({"ms": times, "cells": len(found.object_prediction_list)}))
