@@ -250,9 +250,12 @@ class Card(_Frozen):
             expected = "probabilities" if self.task == "classify" else "yolo or boxes"
             raise ValueError(f"output: expected {expected} for task {self.task}, got {self.output}")
         if self.calibration is not None and "blast" not in self.classes:
-            raise ValueError("calibration: expected a model with the class blast, got none")
+            raise ValueError(
+                f"calibration: expected a model with the class blast, got classes {', '.join(self.classes)}"
+            )
         if self.second_stage is not None and (self.task != "detect" or "blast" in self.classes):
-            raise ValueError("second_stage: expected in the card of a detector without the class blast only")
+            got = f"task {self.task} with classes {', '.join(self.classes)}"
+            raise ValueError(f"second_stage: expected a detector without the class blast, got {got}")
         if min(map(abs, self.input.std)) < 1e-6:
             raise ValueError(f"input.std: expected values other than 0, got {self.input.std}")
         if min(self.input.wh) < self.input.stride:

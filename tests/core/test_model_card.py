@@ -49,6 +49,14 @@ def test_missing_file(folder):
         ({"output": "probabilities"}, "output: expected yolo or boxes for task detect, got probabilities"),
         ({"input": {"wh": [16, 640]}}, r"input\.wh: expected at least the stride, 32, got \(16, 640\)"),
         ({"input": {"wh": [64, 64], "std": [0, 1, 1]}}, r"input\.std: expected values other than 0"),
+        (
+            {"calibration": {"slope": 1, "offset": 0, "chosen_on": "val"}},
+            "calibration: expected .* got classes wbc, rbc",
+        ),
+        (
+            {"task": "classify", "output": "probabilities", "second_stage": "blast"},
+            "second_stage: expected a detector without the class blast, got task classify with classes wbc, rbc",
+        ),
         ({"surprise": 1}, "surprise: Extra inputs"),
     ],
 )
