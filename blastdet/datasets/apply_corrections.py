@@ -30,8 +30,8 @@ def apply_corrections(dataset: Dataset, path: Path) -> Dataset:
     Raises
     ------
     FormatError
-        If the file is faulty, none of its corrections belongs to `dataset`, or one that names its image without a
-        sha256 does not fit.
+        If the file is faulty, no correction is for an image of `dataset`, or a correction without the sha256 of its
+        image does not fit.
     """
     path = Path(path)
     corrections = read_corrections(path)

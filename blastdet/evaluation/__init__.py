@@ -1,4 +1,4 @@
-"""How good are detections? Average precision beside per-cell confusion, with an interval on every number.
+"""Evaluation of detections: average precision and per-cell confusion, with an interval on every number.
 
 Imports `inference` and below.
 """

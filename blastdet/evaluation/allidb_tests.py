@@ -123,9 +123,9 @@ def cell_test(
 ) -> CellTest:
     """The cell test: blasts are the positives, the other white cells the negatives.
 
-    FP are other white cells called blast, and blasts detected where there is no white cell (`false_blasts`). If some
-    smear does not annotate the other white cells, negatives are unknown: only sensitivity and false blasts remain,
-    and a false blast may be a white cell that is not annotated.
+    FP are other white cells called blast, and blasts detected where there is no white cell (`false_blasts`). If an
+    image does not annotate the other white cells, negatives are unknown. Then only sensitivity and false blasts have a
+    value, and a false blast may be a white cell that is not annotated.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def cell_test(
     thresholds : mapping of str to float
         Operating score of each class.
     mpp : sequence of (float, float), optional
-        µm/px of each smear, if it is not in the dataset; box sizes are not checked where it is unknown.
+        µm/px of each image, if it is not in the dataset. Box sizes are not checked if it is unknown.
     """
     scales = [sample.mpp for sample in dataset] if mpp is None else list(mpp)
     judged = [sample.truth is not None and "blast" in sample.annotated for sample in dataset]
@@ -218,8 +218,8 @@ def image_test(
 ) -> Verdicts:
     """The image test: an image with at least `k` detected blasts is called positive.
 
-    What it is: positive if its own label says ``"all"``, negative if ``"healthy"``; else positive if its truth holds
-    a blast. Images without either are skipped.
+    The truth is positive if its label is ``"all"``, negative if it is ``"healthy"``. Otherwise it is positive if it has
+    an annotated blast. Images without label and annotations are skipped.
     """
     is_positive = [_is_positive(sample) for sample in dataset]
     known = np.array([value is not None for value in is_positive])

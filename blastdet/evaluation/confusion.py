@@ -1,13 +1,13 @@
-"""Per-cell confusion: truth and what was missed against predictions and what was false.
+"""Per-cell confusion matrices of annotated cells and detections, with missed cells and false detections.
 
 Two matchings, one to one and optimal (`best_pairs`), at one IoU threshold and one score per class:
 
 class-blind
-    Localise first: a detection may take a cell of any class; then the two labels are compared. The whole matrix.
+    Localization first: a detection may match a cell of any class, and then the two labels are compared.
 class-aware
-    A detection may take a cell of its own class only. Diagonal, missed and false; nothing else can occur.
+    A detection only matches a cell of its own class, so that the matrix has no entries between different classes.
 
-A cell that is neither matched nor ignored is missed; such a detection is false. Detection has no true negatives, so
+A cell that is neither matched nor ignored is missed, and such a detection is false. Detection has no true negatives, so
 specificity and accuracy are given for matched cells only.
 """
 
@@ -33,15 +33,16 @@ MATCHINGS: tuple[Matching, ...] = ("class-blind", "class-aware")
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """What became of every cell and every detection: one row each, a matched pair being one row.
+    """All cells and detections: one row for each matched pair, each missed cell and each false detection.
 
     Parameters
     ----------
-    smear : int64 (n,)
+    sample : int64 (n,)
+        Index of the image in the dataset.
     truth, found : int64 (n,)
-        Row in the smear's truth and in its candidates; -1 where there is none (false, missed).
+        Row in the truth of the image and in its candidates; -1 for a false detection and for a missed cell.
     truth_label, found_label : int64 (n,)
-        Index into `CELL_CLASSES`; -1 likewise.
+        Index into `CELL_CLASSES`, or -1 as above.
     """
 
     sample: Ints
@@ -78,7 +79,7 @@ class Confusion:
 
     @property
     def matrix(self) -> Ints:
-        """Sum over all smears, (k + 1, k + 1)."""
+        """Sum over all images, (k + 1, k + 1)."""
         return np.asarray(self.per_smear.sum(axis=0), np.int64)
 
     @property
@@ -129,20 +130,20 @@ def confusion(
     """Match detections at the operating point with the truth, and count.
 
     On an image that does not annotate a class, unmatched detections of that class are left out.
-    Unmatched detections on a region to ignore are left out, too.
+    Unmatched detections on ignored regions are left out too.
 
     Parameters
     ----------
     dataset : Dataset
     candidates : sequence of Detections
-        One for each smear.
+        One for each image.
     classes : sequence of str
     thresholds : mapping of str to float
-        Operating score of each class; a class that is missing there takes no part.
+        Operating score of each class. Classes without a score are left out.
     """
     limits = {name: value for name, value in thresholds.items() if name in classes}
     parts = [
-        _match_smear(index, sample, found, (limits, iou, matching))
+        _match_image(index, sample, found, (limits, iou, matching))
         for index, (sample, found) in enumerate(zip(dataset, candidates, strict=True))
         if sample.truth is not None
     ]
@@ -155,10 +156,10 @@ def confusion(
     return Confusion(matching, tuple(classes), iou, dict(thresholds), per_smear, groups_of(dataset), outcomes)
 
 
-def _match_smear(
+def _match_image(
     index: int, sample: Sample, candidates: Detections, how: tuple[Mapping[str, float], float, Matching]
 ) -> Ints:
-    """Rows ``smear, truth, found, truth label, found label`` of one smear."""
+    """Rows ``sample, truth, found, truth label, found label`` of one image."""
     assert sample.truth is not None
     thresholds, iou, matching = how
     known = np.array([is_scored(sample, name) for name in CELL_CLASSES])
@@ -189,9 +190,9 @@ def _match_smear(
 
 
 def _on_region(found_xyxy: NDArray[np.float32], regions_xyxy: NDArray[np.float32], part: float) -> Bools:
-    """Which boxes lie on some region to ignore with at least this part of their area."""
+    """Mask of the boxes with at least this fraction of their area on an ignored region."""
     found = found_xyxy.astype(np.float64)[:, None]
-    regions = regions_xyxy.astype(np.float64)[None]  # one with a NaN shares no area with anything
+    regions = regions_xyxy.astype(np.float64)[None]  # a region with NaN overlaps nothing
     shared = np.minimum(found[..., 2:], regions[..., 2:]) - np.maximum(found[..., :2], regions[..., :2])
     area = np.prod(np.clip(np.nan_to_num(shared), 0, None), axis=2)
     return np.asarray((area >= part * boxes.area(found_xyxy)[:, None]).any(axis=1))
@@ -199,7 +200,7 @@ def _on_region(found_xyxy: NDArray[np.float32], regions_xyxy: NDArray[np.float32
 
 @dataclass(frozen=True)
 class Figure:
-    """A number, its 95 % interval, and what it was counted on."""
+    """A value, its 95 % interval, and the number of cells it is from."""
 
     name: str
     value: float

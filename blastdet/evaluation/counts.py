@@ -17,14 +17,14 @@ from blastdet.evaluation.match_table import Floats, Ints, groups_of
 
 @dataclass(frozen=True)
 class Agreement:
-    """Counts per smear against true counts.
+    """Agreement of the counts per image with the true counts.
 
     Parameters
     ----------
     name : str
         What is counted.
     n : int
-        Smears.
+        Number of images.
     true_total, found_total : float
     mean_absolute_error : float
     bias : float
@@ -49,7 +49,7 @@ class Agreement:
 
 
 def bland_altman(true: ArrayLike, found: ArrayLike) -> tuple[float, float, float]:
-    """Bias and limits of agreement of two measurements of the same things.
+    """Bias and limits of agreement of two measurements of the same quantity.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def _concordance(sums: Mapping[str, Floats]) -> Floats:
 
 
 def agreement(name: str, true: ArrayLike, found: ArrayLike, group: Ints, resamples: int = RESAMPLES) -> Agreement:
-    """How well counts per smear agree; NaN marks smears where there is nothing to compare.
+    """Agreement of counts per image. Images with NaN are left out.
 
     Parameters
     ----------
@@ -126,18 +126,18 @@ def coverage(low: ArrayLike, high: ArrayLike, true: ArrayLike) -> tuple[int, int
 
 
 @dataclass(frozen=True, eq=False)
-class SmearCounts:
-    """Cells per smear: true and found, (s,) each; NaN where the class is not annotated."""
+class ImageCounts:
+    """Number of cells per image: true and found, (s,) each. NaN where the class is not annotated."""
 
     true: dict[str, Floats]
     found: dict[str, Floats]
 
 
-def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float]) -> SmearCounts:
-    """White cells (blasts and others, without erythroblasts), blasts and their share, and the other classes.
+def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float]) -> ImageCounts:
+    """Count white cells (blasts and others, without erythroblasts), blasts, their fraction, and the other classes.
 
-    A smear without an annotated class has no true count of it. The share of blasts is in percent of white cells, and
-    has no value where there are none.
+    Counts are NaN on images where the class is not annotated. The blast fraction is in percent of white cells, and NaN
+    on images without white cells.
     """
     found = [part[part.above_threshold(thresholds)] for part in candidates]
     true = [sample.truth if sample.truth is not None else Detections.empty() for sample in dataset]
@@ -150,16 +150,16 @@ def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: 
     for side in (true, found):
         counted = {name: np.array([_count(part, name) for part in side], np.float64) for name in names}
         sides.append({name: np.where(known[name], values, np.nan) for name, values in counted.items()})
-    return SmearCounts(*sides)
+    return ImageCounts(*sides)
 
 
 def fraction_coverage(
     dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float]
 ) -> tuple[int, int]:
-    """On how many smears the stated 95 % interval of the blast share holds the true share, and on how many it could.
+    """Number of images whose 95 % interval contains the true blast fraction, and number of images with both.
 
-    The interval is that of `blastdet detect`: Clopper and Pearson's, of the blasts that the second stage is sure of
-    among all white cells. It allows for the sampling of cells alone; what it misses beyond 5 % is the model's doing.
+    The interval is the one of `blastdet detect`: Clopper and Pearson's, of the certain blasts among all white cells. It
+    only covers the sampling of cells. If it misses the true fraction on more than 5 % of images, the model has errors.
     """
     true = count_cells(dataset, candidates, thresholds).true["blast share (%)"] / 100
     stated = []
@@ -195,7 +195,7 @@ def _count(part: Detections, name: str) -> float:
 def agreements(
     dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float], resamples: int = RESAMPLES
 ) -> list[Agreement]:
-    """Agreement of every count that the dataset can judge."""
+    """Agreement of every count that the dataset annotates."""
     counts, group = count_cells(dataset, candidates, thresholds), groups_of(dataset)
     judged = [name for name in counts.true if not np.isnan(counts.true[name] + counts.found[name]).all()]
     return [agreement(name, counts.true[name], counts.found[name], group, resamples) for name in judged]
@@ -210,7 +210,7 @@ class Froc:
     name : str
         The class.
     score, sensitivity, false_per_field, false_per_100_white : float64 (n,)
-        The last is NaN where no white cells are annotated.
+        The last is NaN if no white cells are annotated.
     """
 
     name: str
@@ -228,7 +228,7 @@ def froc(dataset: Dataset, result: APResult, name: str) -> Froc:
     matches = result.table.classes[name]
     scored = np.array([sample.truth is not None and name in sample.annotated for sample in dataset])
     true = count_cells(dataset, [Detections.empty()] * len(dataset), {}).true["white cells"]
-    white = float(true[scored].sum())  # NaN if one of these smears does not annotate white cells
+    white = float(true[scored].sum())  # NaN if one of these images does not annotate white cells
     last = np.flatnonzero(np.append(np.diff(matches.score) != 0, True)) if len(matches.score) else np.empty(0, np.int64)
     found = np.cumsum(matches.found[0])[last]
     false = np.cumsum(~matches.found[0] & ~matches.ignored[0])[last].astype(np.float64)

@@ -203,7 +203,7 @@ def evaluate(
     >>> from blastdet.core.types import Sample
     >>> from blastdet.evaluation.predict import Predictions
     >>> cells = Detections([(10, 10, 60, 60)])
-    >>> data = Dataset("one", Path(), (Sample(Path("smear.jpg"), (100, 100), annotated=("wbc",), truth=cells),))
+    >>> data = Dataset("one", Path(), (Sample(Path("image.jpg"), (100, 100), annotated=("wbc",), truth=cells),))
     >>> evaluation = evaluate(data, Predictions("perfect", (cells,), {"wbc": 0.5}), resamples=10)
     >>> evaluation.summary[0]["class"], round(evaluation.summary[0]["AP50"], 3)
     ('wbc', 1.0)
@@ -309,7 +309,7 @@ def truth_fingerprint(dataset: Dataset) -> str:
 
 def _truth_columns(truth: Detections | None) -> Sequence[np.ndarray[Any, Any]]:
     if truth is None:
-        return [np.frombuffer(b"nobody", np.uint8)]  # kept, so that fingerprints of earlier versions stay valid
+        return [np.frombuffer(b"nobody", np.uint8)]  # this value keeps fingerprints of earlier versions valid
     truth = truth.sorted()
     ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
     return [truth.boxes_xyxy, truth.label, truth.centres_xy, ignore]

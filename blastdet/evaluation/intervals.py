@@ -14,10 +14,10 @@ RESAMPLES = 1000
 
 
 def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
-    """How often each smear counts in each resample.
+    """Number of times that each image counts in each resample.
 
-    Groups are drawn with replacement, as many as there are; all smears of a group come together. The same
-    `group` and `seed` give the same draws, so that two models can be compared pair by pair.
+    As many groups as there are, are drawn with replacement, each with all its images. The same `group` and `seed` give
+    the same draws, so that two models can be compared on the same resamples.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Int
 
 
 def spread_over_groups(samples: ArrayLike, n_groups: int, resamples: int, how: str = "bootstrap") -> Interval:
-    """Interval of bootstrap samples over groups; none where there is but one group, whose resamples are all alike."""
+    """Interval of bootstrap samples over groups. One group has no interval, because all its resamples are equal."""
     if n_groups < 2:
         return Interval(float("nan"), float("nan"), "none: one group only")
     return percentile_interval(samples, f"{how} over {n_groups} groups, {resamples} resamples")
@@ -81,14 +81,14 @@ def bootstrap_statistic(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """95 % interval over groups of a figure that is computed from sums over smears.
+    """95 % interval over groups of a figure that is computed from sums over images.
 
     Parameters
     ----------
     columns : mapping of str to float (s,)
-        Something counted on each smear (true positives, cells, …).
+        Counts of each image (true positives, cells, …).
     statistic : callable
-        From the sums, each (b,), to the figure, (b,). NaN where it has no value.
+        Computes the figure, (b,), from the sums, each (b,). NaN where it is undefined.
     group : int64 (s,)
     """
     weights = group_weights(group, resamples, seed).astype(np.float64)
@@ -104,13 +104,13 @@ def ratio_interval(
 ) -> Interval:
     """95 % interval over groups of sum(part) / sum(whole), a figure between 0 and 1.
 
-    Where the figure is exactly 0 or 1 every resample says the same and the bootstrap has no width: there it is
-    Clopper and Pearson's with each group that has cells as one trial, which errs on the wide side.
+    If the figure is exactly 0 or 1, all resamples are equal and the bootstrap interval has no width. Then the interval
+    is Clopper and Pearson's, with each group that has cells as one trial. It is conservative (too wide).
 
     Parameters
     ----------
     part, whole : (s,)
-        Counted on each smear; part <= whole.
+        Counts of each image; part <= whole.
     group : int64 (s,)
     """
     above, below = np.asarray(part, np.float64), np.asarray(whole, np.float64)

@@ -27,7 +27,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
 MAX_DETS = 500
-"""Detections per class and image that count; COCO's 100 is fewer than an image of a smear can hold."""
+"""Number of detections per class and image that count. COCO's 100 is too few for a blood smear."""
 
 Size = tuple[float, float]
 """Range of cell sizes, µm: the square root of the box's area is at least the first and less than the second."""

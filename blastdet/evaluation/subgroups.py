@@ -81,14 +81,14 @@ def _slice(
     resamples: int,
 ) -> Slice:
     sample, found = cells
-    n_smears = len(result.group)
-    whole, part = np.bincount(sample, minlength=n_smears), np.bincount(sample[found], minlength=n_smears)
+    n_images = len(result.group)
+    whole, part = np.bincount(sample, minlength=n_images), np.bincount(sample[found], minlength=n_images)
     interval = ratio_interval(part, whole, result.group, resamples)
     return Slice(name, tag, int(whole.sum()), float(found.mean()), interval)
 
 
 def _tags(dataset: Dataset) -> dict[str, list[Bools]]:
-    """For each slice, one mask over the truth of every smear."""
+    """For each slice, one mask over the truth of each image."""
     numbers = [len(sample.truth) for sample in dataset if sample.truth is not None]
     many = float(np.quantile(numbers, CROWDED)) if numbers else 0.0
     tags: dict[str, list[Bools]] = {}
@@ -118,6 +118,6 @@ def _tags_of(sample: Sample, many: float) -> Iterator[tuple[str, Bools]]:
 
 
 def _side_um(truth: Floats, sample: Sample) -> Floats:
-    """NaN, hence in no range, where the µm/px is unknown."""
+    """Side of each box in µm; NaN, which is in no range, if the µm/px is unknown."""
     mpp = sample.mpp or (float("nan"), float("nan"))
     return np.asarray(np.sqrt(boxes.area(truth) * mpp[0] * mpp[1]), np.float64)

@@ -46,7 +46,7 @@ def read(path: Path, *, mpp: Scale | None = MPP) -> Dataset:
     """
     folders = _class_folders(path)
     if not folders:
-        raise FormatError(f"{path}: expected the folders {', '.join(CLASSES)}, got none of them")
+        raise FormatError(f"{path}: expected the folders {', '.join(CLASSES)}, found none")
     table = path / "clusters.csv"
     grouped = table.is_file()
     groups, clusters = (read_column(table, name) for name in ("group", "cluster")) if grouped else ({}, {})
