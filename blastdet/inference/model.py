@@ -58,7 +58,7 @@ class Options:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mpp", parse_mpp(self.mpp))
-        score = self.min_score
+        score: Any = self.min_score
         if score is not None and not (isinstance(score, Real) and 0 <= score <= 1):
             raise ConfigError(f"min_score: expected a number from 0 to 1, got {score!r:.40}")
 
