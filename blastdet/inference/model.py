@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from numbers import Real
 from pathlib import Path
 from typing import Any, overload
 
@@ -59,7 +58,7 @@ class Options:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mpp", parse_mpp(self.mpp))
         score: Any = self.min_score
-        if score is not None and not (isinstance(score, Real) and 0 <= score <= 1):
+        if score is not None and not (isinstance(score, (int, float, np.number)) and 0 <= score <= 1):
             raise ConfigError(f"min_score: expected a number from 0 to 1, got {score!r:.40}")
 
 
