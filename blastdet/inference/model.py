@@ -230,7 +230,7 @@ def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, s
     Returns
     -------
     Model
-        The same object for the same arguments, unless the weights have changed on disk.
+        The same object for the same arguments, unless the detector's ``card.json`` has changed on disk.
 
     Raises
     ------

@@ -97,6 +97,7 @@ def test_a_dataset_of_what_is_valid(tmp_path: Path) -> None:
     (sample,) = dataset
     assert sample.truth is not None
     assert (sample.split, sample.annotated, sample.truth.label.tolist()) == ("train", ("rbc",), [RBC])
-    assert [line.split(":")[0] for line in dataset.dropped] == ["d.txt", "a.txt", str(broken)]
+    assert [line.split(":")[0] for line in dataset.dropped] == ["c.txt", "d.txt", "a.txt", "a.txt", str(broken)]
+    assert dataset.dropped[0] == "c.txt: no image c" and dataset.dropped[3] == "a.txt: line 3: point without a box"
     mapped = to_dataset([good], tmp_path, {"Lymphocyte": "wbc"}).samples[0]
     assert mapped.truth is not None and mapped.truth.label.tolist() == [WBC, RBC]

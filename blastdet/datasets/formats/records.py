@@ -182,7 +182,9 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
     for record in records:
         if record.problem is not None:
             dropped.append(f"{record.file.name}: {record.problem}")
-        elif record.image is not None:
+        elif record.image is None:
+            dropped.append(f"{record.file.name}: no image {record.name or record.file.stem}")
+        else:
             by_image[record.image] = record
     for image, record in sorted(by_image.items()):
         try:
@@ -208,6 +210,8 @@ def _with_known_class(record: RawRecord, class_map: Mapping[str, str] | None) ->
         except FormatError as error:
             dropped.append(str(error))
         else:
-            if not box.is_point:
+            if box.is_point:
+                dropped.append(f"{record.file.name}: {box.source}: point without a box")
+            else:
                 known.append(box)
     return replace(record, boxes=tuple(known)), dropped
