@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from audited import write_clean_set
-from made import picture
+from made import image_file
 
 REPO = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
@@ -81,11 +81,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with 0.png, 1.png and 2.png, for `made.datasets`."""
     root = tmp_path_factory.mktemp("pictures")
     for i in range(3):
-        picture(root / f"{i}.png")
+        image_file(root / f"{i}.png")
     return root
 
 

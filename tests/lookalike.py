@@ -63,7 +63,7 @@ def _disc(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: t
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
 
-def picture(
+def image_file(
     file: Path, size_wh: tuple[int, int], points: Points = (), width: int = CELL_WIDTH, comment: str = ""
 ) -> Path:
     """A picture with a cell at each point. A JPEG may carry a comment, so that no two files have equal bytes."""
@@ -89,7 +89,7 @@ def allidb1(
         content = (centroids or {}).get(stem, ())
         points = () if isinstance(content, bytes) else tuple(content)
         text = content if isinstance(content, bytes) else b"".join(f"{x}{separator}{y}\n".encode() for x, y in points)
-        picture(root / folders[0] / f"{stem}.jpg", allidb1_size_wh(stem), points, comment=stem)
+        image_file(root / folders[0] / f"{stem}.jpg", allidb1_size_wh(stem), points, comment=stem)
         (root / folders[1]).mkdir(parents=True, exist_ok=True)
         (root / folders[1] / f"{stem}.xyc").write_bytes(text)
     return root
@@ -99,7 +99,7 @@ def allidb2(root: Path, n_blasts: int = 3, n_healthy: int = 3, folder: str = "im
     """A copy of ALL-IDB2: crops ``ImNNN_Y.tif`` of 257 x 257 px, one cell in the middle of each, blasts first."""
     for number in range(1, n_blasts + n_healthy + 1):
         stem = f"Im{number:03d}_{int(number <= n_blasts)}"
-        picture(root / folder / f"{stem}.tif", (257, 257), [(128, 128)])
+        image_file(root / folder / f"{stem}.tif", (257, 257), [(128, 128)])
     return root
 
 
@@ -110,5 +110,5 @@ def cnmc(root: Path, folds: int = 3, subjects: int = 2, cells: int = 2) -> Path:
             for cell in range(1, cells + 1):
                 for kind, letter in (("all", ""), ("hem", "H")):
                     name = f"UID_{letter}{subject}_{cell}_1_{kind}.bmp"
-                    picture(root / f"fold_{fold}" / kind / name, (450, 450), [(225, 225)], width=250)
+                    image_file(root / f"fold_{fold}" / kind / name, (450, 450), [(225, 225)], width=250)
     return root

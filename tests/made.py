@@ -25,7 +25,7 @@ SIZE_WH = (64, 48)
 COLUMNS = tuple(name for name in Detections.columns() if name != "boxes_xyxy")
 
 
-def picture(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int, int, int] = (200, 180, 190)) -> Path:
+def image_file(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int, int, int] = (200, 180, 190)) -> Path:
     """A plain picture; the suffix decides the format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size_wh, colour).save(path)
@@ -48,7 +48,7 @@ def kill_after_an_epoch(folder: Path, run: str, *words: str) -> None:
     process.wait()
 
 
-def cell_picture(kind: str, rng: np.random.Generator, side: int) -> np.ndarray:
+def cell_image(kind: str, rng: np.random.Generator, side: int) -> np.ndarray:
     """A disc: large and dark, or small and pale."""
     ys, xs = np.mgrid[:side, :side] - side / 2 + 0.5
     radius, colour = (0.38, (90, 50, 140)) if kind == "blast" else (0.2, (190, 150, 200))
@@ -92,7 +92,7 @@ def voc(root: Path, files: Mapping[str, str], sets: Mapping[str, Iterable[str]] 
     """A folder like BCCD's, with one picture for each XML text."""
     (root / "Annotations").mkdir(parents=True)
     for i, (stem, text) in enumerate(files.items()):
-        picture(root / "JPEGImages" / f"{stem}.jpg", colour=(200, i % 256, 10))
+        image_file(root / "JPEGImages" / f"{stem}.jpg", colour=(200, i % 256, 10))
         (root / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
     for name, stems in (sets or {}).items():
         (root / "ImageSets" / "Main").mkdir(parents=True, exist_ok=True)

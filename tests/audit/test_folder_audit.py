@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from audited import RADIUS, N, add, box_xml, found_in
-from made import picture
+from made import image_file
 
 from blastdet.audit.folder_audit import audit_folder
 from blastdet.audit.subject import SEVERITIES
@@ -89,7 +89,7 @@ def test_one_file_is_audited_without_the_files_next_to_it(tmp_path: Path) -> Non
 
 
 def test_points_are_not_boxes_without_area(tmp_path: Path) -> None:
-    picture(tmp_path / "in" / "a.png", (50, 40))
+    image_file(tmp_path / "in" / "a.png", (50, 40))
     truth = Detections(np.full((2, 4), np.nan), label=[RBC, RBC], point_xy=[[5, 5], [20, 20]])
     dataset = Dataset("x", tmp_path / "in", (Sample(tmp_path / "in" / "a.png", (50, 40), truth=truth),))
     for name in ("coco", "yolo", "geojson"):

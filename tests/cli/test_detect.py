@@ -36,7 +36,7 @@ def _run(*words, cwd, code=0):
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """A folder of small smears cut from the demo: one in a sub-folder, one with a name that is not ASCII."""
+    """A folder of small images cut from the demo: one in a sub-folder, one with a name that is not ASCII."""
     folder = tmp_path_factory.mktemp("smears")
     rgb = read_image(SMEAR)
     (folder / "unter").mkdir()
@@ -112,7 +112,7 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
 
 @pytest.mark.parametrize("broken", [False, True])
 def test_several_at_a_time_give_equal_results_in_equal_order(tmp_path, crops, broken):
-    """Files, journal and lines, but for the seconds they took; with a broken picture among them, too."""
+    """Files, run log and printed lines, except for the seconds. Also with a broken image among them."""
     pictures = tmp_path / "pictures"
     shutil.copytree(crops, pictures)
     if broken:
@@ -126,7 +126,7 @@ def test_several_at_a_time_give_equal_results_in_equal_order(tmp_path, crops, br
         names = [line.get("name") for line in run_log]
         heads = [line.split(",")[0] for line in run.stdout.splitlines() if " px, " in line]
         said[jobs] = (files, names, heads, [line for line in run.stderr.splitlines() if "failed" in line])
-    assert said[1] == said[3] and len(said[1][1]) == 4  # the settings, and three smears
+    assert said[1] == said[3] and len(said[1][1]) == 4  # the settings, and three images
 
 
 def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
@@ -210,7 +210,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
     process = subprocess.Popen([*PROGRAM, *words, "--out", "killed"], cwd=tmp_path, stdout=subprocess.DEVNULL)
     deadline, run_log = time.monotonic() + 60, tmp_path / "killed/run.jsonl"
     while not (run_log.exists() and run_log.read_bytes().count(b"\n") > 2) and time.monotonic() < deadline:
-        time.sleep(0.01)  # until its head and two smears are noted
+        time.sleep(0.01)  # until its head and two images are logged
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     for path in (tmp_path / "killed").glob("*.json"):
@@ -225,8 +225,8 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, crops):
     assert killed == whole
 
 
-def test_results_are_never_taken_for_smears(tmp_path, crops):
-    """The output folder may lie in the input folder: the second run sees the same pictures as the first."""
+def test_results_are_never_read_as_images(tmp_path, crops):
+    """The output folder may lie in the input folder: the second run reads the same images as the first."""
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "a.png").write_bytes((crops / "a.png").read_bytes())
@@ -241,7 +241,7 @@ def test_results_are_never_taken_for_smears(tmp_path, crops):
     assert (folder / "a.overlay.jpg").read_bytes() == (crops / "b.jpg").read_bytes()
 
 
-def test_results_of_different_pictures_never_share_a_name(tmp_path, crops):
+def test_results_of_different_images_never_share_a_name(tmp_path, crops):
     folder = tmp_path / "names"
     folder.mkdir()
     for name in ("a.jpg", "a.png", "a.png.jpg"):
@@ -259,7 +259,7 @@ def test_resume_makes_again_what_was_deleted(tmp_path, crops):
 
 
 @pytest.mark.parametrize("line", ["{}", "[]", "5", "half a li"])
-def test_resume_from_a_strange_journal(tmp_path, crops, line):
+def test_resume_from_a_foreign_run_log(tmp_path, crops, line):
     words = ("detect", crops / "a.png", "--mpp", DEMO_MPP, "--format", "json")
     _run(*words, cwd=tmp_path)
     with (tmp_path / "blastdet-out/run.jsonl").open("a") as stream:
@@ -313,7 +313,7 @@ def test_extreme_shapes_do_not_stop_a_batch(tmp_path, crops):
     assert "1 of 3 failed" in run.stdout
 
 
-def test_two_pictures_of_one_stem_keep_their_own_files(tmp_path, crops):
+def test_two_images_of_one_stem_keep_their_own_files(tmp_path, crops):
     folder = tmp_path / "same"
     folder.mkdir()
     Image.open(crops / "a.png").save(folder / "x.png")
@@ -361,7 +361,7 @@ def test_scale_given_by_hand(tmp_path, mpp):
     assert document["mpp"] == [sides[0], sides[-1]] and document["mpp_source"] == "given"
 
 
-def test_a_picture_that_fails_on_resume_is_no_longer_counted(tmp_path, crops):
+def test_an_image_that_fails_on_resume_is_no_longer_counted(tmp_path, crops):
     folder = tmp_path / "three"
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
@@ -371,7 +371,7 @@ def test_a_picture_that_fails_on_resume_is_no_longer_counted(tmp_path, crops):
     whole = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(whole[:2000])
     again = _run(*words, "--resume", cwd=tmp_path, code=1)
-    assert "total of 2 smears" in again.stdout and "1 of 3 failed" in again.stdout
+    assert "total of 2 images" in again.stdout and "1 of 3 failed" in again.stdout
     listed = json.loads((tmp_path / "out/detections.coco.json").read_bytes())["images"]
     assert [image["file_name"] for image in listed] == ["a.png", "c.png"]
 
@@ -384,13 +384,13 @@ def test_a_name_that_is_not_utf8_fails_alone(tmp_path, crops):
     for kind in ("overlay", "coco"):
         words = ["detect", "names", "--mpp", DEMO_MPP, "--format", kind, "--out", kind]
         run = _run(*words, cwd=tmp_path, code=1)
-        assert "not UTF-8" in run.stderr and "total of 2 smears" in run.stdout
+        assert "not UTF-8" in run.stderr and "total of 2 images" in run.stdout
     assert {path.name for path in (tmp_path / "overlay").glob("*.jpg")} == {"a.overlay.jpg", "c.overlay.jpg"}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a limit on the size of files")
-def test_a_disk_that_is_full_for_the_journal_costs_no_smear_that_was_noted(tmp_path, crops):
-    """A limit on the size of files stands in for the disk: the journal, which holds all boxes, meets it first."""
+def test_a_full_disk_for_the_run_log_loses_no_finished_image(tmp_path, crops):
+    """A limit on file sizes simulates the full disk. The run log, which has all boxes, reaches it first."""
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(8):
@@ -409,7 +409,7 @@ def test_a_disk_that_is_full_for_the_journal_costs_no_smear_that_was_noted(tmp_p
     assert len(json.loads((tmp_path / "out/detections.coco.json").read_bytes())["images"]) == 8
 
 
-def test_a_journal_that_is_taken_away_is_told(tmp_path, crops):
+def test_a_deleted_run_log_is_reported(tmp_path, crops):
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(12):
@@ -428,8 +428,8 @@ def test_a_journal_that_is_taken_away_is_told(tmp_path, crops):
 
 
 @pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_it_leaves_no_half_file_and_does_not_finish_first(tmp_path, which):
-    """Two slides at a time: what is under way stops between tiles."""
+def test_a_terminated_run_leaves_no_partial_file_and_stops_at_once(tmp_path, which):
+    """Two slides at a time: both stop between tiles."""
     for name in ("one", "two", "three"):
         draw = ["synth", f"slides/{name}.tif", "--size", "4000x4000", "--mpp", "0.2", "--seed", "1"]
         if name == "one":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from made import picture, voc, voc_xml
+from made import image_file, voc, voc_xml
 
 from blastdet.cli import cli
 
@@ -18,12 +18,12 @@ CELL = {"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}
 
 def coco(root: Path, **parts: Any) -> None:
     document = {"images": [IMAGE], "annotations": [CELL], "categories": [{"id": 2, "name": "wbc"}], **parts}
-    picture(root / "a.jpg")
+    image_file(root / "a.jpg")
     (root / "instances_train.json").write_text(json.dumps(document))
 
 
 def text_as_json(root: Path, text: str) -> None:
-    picture(root / "a.jpg")
+    image_file(root / "a.jpg")
     (root / "instances_train.json").write_text(text)
 
 
@@ -34,7 +34,7 @@ def xml(root: Path, content: bytes) -> None:
 
 def table(root: Path, text: str) -> None:
     for name in ("benign", "early", "pre", "pro"):
-        picture(root / name / "a.jpg")
+        image_file(root / name / "a.jpg")
     (root / "clusters.csv").write_text(text)
 
 

@@ -14,7 +14,7 @@ from blastdet.datasets.published import all_fields
 
 def test_class_group_and_anisotropic_scale(tmp_path: Path) -> None:
     for folder in ("Benign", "Early", "Pre", "Pro"):  # as in the published archive
-        lookalike.picture(tmp_path / folder / "a.jpg", (224, 224))
+        lookalike.image_file(tmp_path / folder / "a.jpg", (224, 224))
     assert all_fields.matches(tmp_path)
     dataset = all_fields.read(tmp_path)
     assert [sample.label for sample in dataset] == ["benign", "early", "pre", "pro"]
@@ -26,7 +26,7 @@ def test_class_group_and_anisotropic_scale(tmp_path: Path) -> None:
 
 def test_reads_groups_and_clusters(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
-        lookalike.picture(tmp_path / "pro" / name, (224, 224))
+        lookalike.image_file(tmp_path / "pro" / name, (224, 224))
     assert not all_fields.matches(tmp_path)
     table = tmp_path / "clusters.csv"
     table.write_text(

@@ -142,7 +142,7 @@ def test_any_points_in_any_spelling_come_back(
 ) -> None:
     text = "".join(f"{x + origin}{separator}{y + origin}{end}" for x, y in cells)
     content = (b"\xef\xbb\xbf" if bom else b"") + text.encode()
-    lookalike.picture(tmp_path / "Im001_1.jpg", lookalike.SMALL_WH)
+    lookalike.image_file(tmp_path / "Im001_1.jpg", lookalike.SMALL_WH)
     (tmp_path / "Im001_1.xyc").write_bytes(content)
     dataset = allidb1.read(tmp_path, origin=origin)
     (sample,) = dataset
@@ -291,7 +291,7 @@ def test_no_boxes_leaves_points(tmp_path: Path) -> None:
 
 
 def test_segmented_boxes_fit_the_cell(tmp_path: Path) -> None:
-    lookalike.picture(tmp_path / "Im001_1.jpg", lookalike.SMALL_WH, POINTS)
+    lookalike.image_file(tmp_path / "Im001_1.jpg", lookalike.SMALL_WH, POINTS)
     nowhere = (40, 40)  # background: nothing to segment, so it gets a square
     (tmp_path / "Im001_1.xyc").write_text("".join(f"{x} {y}\n" for x, y in [*POINTS, nowhere]))
     (sample,) = allidb1.read(tmp_path, boxes="segment")

@@ -15,7 +15,7 @@ from blastdet.datasets.published import chula
 
 
 def chula_copy(root: Path, label: str | None) -> Path:
-    lookalike.picture(root / "Dataset/1.jpg", (640, 480))
+    lookalike.image_file(root / "Dataset/1.jpg", (640, 480))
     (root / "Label").mkdir()
     if label is not None:
         (root / "Label/1.txt").write_text(label)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import SIZE_WH, cells, datasets, picture, same_cells, same_smears
+from made import SIZE_WH, cells, datasets, image_file, same_cells, same_smears
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import RBC, WBC, Dataset, Detections, Sample
@@ -23,7 +23,7 @@ CELL = {"id": 1, "image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4]}
 
 
 def document(tmp_path: Path, name: str = "instances_train2017.json", **parts: Any) -> Path:
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     whole = {"images": [IMAGE], "annotations": [CELL], "categories": [{"id": 3, "name": "WBC"}], **parts}
     path = tmp_path / name
     path.write_text(json.dumps(whole))
@@ -32,8 +32,8 @@ def document(tmp_path: Path, name: str = "instances_train2017.json", **parts: An
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_round_trip_loses_nothing(pictures: Path, data: st.DataObject) -> None:
-    dataset = data.draw(datasets(pictures))
+def test_a_round_trip_loses_nothing(image_files: Path, data: st.DataObject) -> None:
+    dataset = data.draw(datasets(image_files))
     with TemporaryDirectory() as folder:
         coco.write(dataset, Path(folder))
         back = coco.read(Path(folder))
@@ -43,17 +43,17 @@ def test_a_round_trip_loses_nothing(pictures: Path, data: st.DataObject) -> None
 
 @given(found=cells())
 @settings(max_examples=40, deadline=None)
-def test_a_document_of_detections_comes_back(pictures: Path, found: Detections) -> None:
+def test_a_document_of_detections_comes_back(image_files: Path, found: Detections) -> None:
     found = found[~np.isnan(found.boxes_xyxy).any(axis=1)]
     scored = found.with_columns(score=found.score, origin=["model"] * len(found))
-    sample = Sample(pictures / "0.png", SIZE_WH, truth=scored)
-    whole = coco.to_document(Dataset("run", pictures, (sample,)))
+    sample = Sample(image_files / "0.png", SIZE_WH, truth=scored)
+    whole = coco.to_document(Dataset("run", image_files, (sample,)))
     for annotation in whole["annotations"]:
         annotation.setdefault("score", 1.0)  # left out where all are 1, as in truth
     with TemporaryDirectory() as folder:
         path = Path(folder) / "detections.coco.json"
         path.write_text(json.dumps(whole))
-        same_cells(read_results(path, Dataset("set", pictures, (sample,)))[0], scored)
+        same_cells(read_results(path, Dataset("set", image_files, (sample,)))[0], scored)
 
 
 def test_dataset_of_another_program(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_images_in_the_coco_folders(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     file = document(tmp_path / "annotations", "instances_val.json")
     (tmp_path / "annotations" / "a.jpg").unlink()
-    picture(tmp_path / "images" / "val" / "a.jpg")
+    image_file(tmp_path / "images" / "val" / "a.jpg")
     assert coco.read(tmp_path).samples[0].path == tmp_path / "images" / "val" / "a.jpg"
     assert coco.read(file).root == tmp_path
 
@@ -147,7 +147,7 @@ def test_faulty_json(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(FormatError, match="expected a UTF-8 text file"):
         coco.read(path)
     with pytest.raises(FormatError, match=r"expected annotations/"):
-        coco.read(picture(tmp_path / "e" / "a.jpg").parent)
+        coco.read(image_file(tmp_path / "e" / "a.jpg").parent)
 
 
 @pytest.mark.parametrize(

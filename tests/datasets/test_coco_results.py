@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import SIZE_WH, picture
+from made import SIZE_WH, image_file
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import RBC, WBC, Dataset, Detections, Sample
@@ -19,7 +19,7 @@ FOUND = {"image_id": "b", "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.25}
 
 
 def a_set(tmp_path: Path, names: tuple[str, ...] = ("a.jpg", "b.jpg")) -> Dataset:
-    paths = [picture(tmp_path / name) for name in names]
+    paths = [image_file(tmp_path / name) for name in names]
     return Dataset("set", tmp_path, tuple(Sample(path, SIZE_WH, truth=Detections.empty()) for path in paths))
 
 
@@ -41,7 +41,7 @@ def test_results_by_name_stem_number_and_id(tmp_path: Path) -> None:
 
 def test_results_by_the_ids_of_our_own_file(tmp_path: Path) -> None:
     samples = tuple(
-        Sample(picture(tmp_path / "in" / f"{i}.jpg"), SIZE_WH, split=split, truth=Detections([[1, 1, 5, 5]]))
+        Sample(image_file(tmp_path / "in" / f"{i}.jpg"), SIZE_WH, split=split, truth=Detections([[1, 1, 5, 5]]))
         for i, split in ((9, "train"), (1, "test"))  # stems that are ids of the other image
     )
     dataset = coco.write(Dataset("x", tmp_path / "in", samples), tmp_path / "o")

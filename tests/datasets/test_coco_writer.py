@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import SIZE_WH, datasets, picture
+from made import SIZE_WH, datasets, image_file
 
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats import coco_writer
@@ -19,8 +19,8 @@ from blastdet.datasets.formats import coco_writer
 
 @given(data=st.data(), piece=st.integers(1, 4))
 @settings(max_examples=30, deadline=None)
-def test_the_document_in_pieces_is_the_document(pictures: Path, data: st.DataObject, piece: int) -> None:
-    dataset = data.draw(datasets(pictures).filter(lambda d: all(s.truth is None or _plain(s.truth) for s in d)))
+def test_the_document_in_pieces_is_the_document(image_files: Path, data: st.DataObject, piece: int) -> None:
+    dataset = data.draw(datasets(image_files).filter(lambda d: all(s.truth is None or _plain(s.truth) for s in d)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(coco_writer, "_PIECE", piece)
         assert json.loads("".join(coco_writer.document_pieces(dataset))) == coco_writer.to_document(dataset)
@@ -35,7 +35,7 @@ def test_pycocotools_reads_it_and_counts_neither_points_nor_ignored_cells(tmp_pa
     api, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
     boxes = np.array([[1, 1, 9, 9], [20, 20, 40, 40], [np.nan] * 4], np.float32)
     truth = Detections(boxes, point_xy=[[5, 5], [30, 30], [50, 40]], ignore=[False, True, False])
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image_file(tmp_path / "in" / "a.jpg")
     coco_writer.write(Dataset("x", path.parent, (Sample(path, SIZE_WH, split="test", truth=truth),)), tmp_path / "o")
     with redirect_stdout(io.StringIO()):
         oracle = api.COCO(str(tmp_path / "o" / "annotations" / "instances_test.json"))

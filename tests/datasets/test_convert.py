@@ -9,7 +9,7 @@ import lookalike
 import numpy as np
 import pytest
 from made import convert as run
-from made import picture, same_smears, voc, voc_xml
+from made import image_file, same_smears, voc, voc_xml
 from PIL import Image
 
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError, ScaleError
@@ -99,7 +99,7 @@ def test_the_scale_after_resampling_follows_from_whole_pixels(tmp_path: Path) ->
 def test_other_formats_become_png(tmp_path: Path) -> None:
     root = voc(tmp_path / "src", {"a": voc_xml([])})
     (root / "JPEGImages" / "a.jpg").unlink()
-    picture(root / "JPEGImages" / "a.bmp")
+    image_file(root / "JPEGImages" / "a.bmp")
     run(root, tmp_path / "o", "--resample", 0.5, "--mpp", "0.5")
     assert [s.path.name for s in registry.read(tmp_path / "o")] == ["a.png"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import SIZE_WH, damaged, picture
+from made import SIZE_WH, damaged, image_file
 
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
@@ -287,7 +287,7 @@ def test_of_two_cells_with_one_box_the_class_decides(dataset: Dataset) -> None:
 
 def by_name(tmp_path: Path, *rows: Any, old: bool) -> Sample:
     """One image with three cells, corrected by a file that gives only the name of the image."""
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     truth = Detections([[0, 0, 4, 4], [0, 0, 4, 4], [5, 5, 9, 9]], label=[WBC, RBC, RBC], origin=["human"] * 3)
     sample = Sample(tmp_path / "a.jpg", SIZE_WH, annotated=("wbc", "rbc"), truth=truth)
     path = tmp_path / ("c.json" if old else "c.jsonl")

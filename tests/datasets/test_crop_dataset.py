@@ -81,9 +81,9 @@ def test_beyond_the_border_the_image_is_reflected(noise):
 
 
 def test_a_cell_in_a_squeezed_image_becomes_round(tmp_path):
-    film = np.full((200, 200, 3), 240, np.uint8)
-    cv2.ellipse(film, (100, 100), (24, 32), 0, 0, 360, (90, 60, 140), -1)  # a circle of 12 µm at 0.5 x 0.375 µm/px
-    Image.fromarray(film).save(tmp_path / "squeezed.png")
+    image = np.full((200, 200, 3), 240, np.uint8)
+    cv2.ellipse(image, (100, 100), (24, 32), 0, 0, 360, (90, 60, 140), -1)  # a circle of 12 µm at 0.5 x 0.375 µm/px
+    Image.fromarray(image).save(tmp_path / "squeezed.png")
     with open_smear(tmp_path / "squeezed.png") as source:
         rgb = crop(source, (76, 68, 124, 132), (0.5, 0.375))
     ys, xs = np.nonzero(rgb[..., 0] < 165)
@@ -93,9 +93,9 @@ def test_a_cell_in_a_squeezed_image_becomes_round(tmp_path):
 
 def _set(tmp_path):
     """Two images: one with a blast, a white cell, a red cell and a region to ignore; one without annotation."""
-    film = np.full((80, 100, 3), 200, np.uint8)
+    image = np.full((80, 100, 3), 200, np.uint8)
     for name in ("a", "b"):
-        Image.fromarray(film).save(tmp_path / f"{name}.png")
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
     truth = Detections(
         [[10, 10, 30, 30], [50, 10, 70, 30], [10, 50, 20, 60], [60, 50, 80, 70]],
         label=[BLAST, WBC, RBC, WBC],
@@ -160,10 +160,10 @@ boxes = st.builds(_box, st.integers(0, 90), st.integers(0, 70), st.integers(5, 4
 @given(boxes, boxes, st.sampled_from([(0.25, 0.25), (0.5, 0.375)]))
 def test_only_cells_whose_crop_shows_a_mark_are_left_out(noise, mark, box, mpp):
     """Oracle: paint a mark and look at the crop. (Resampling may smooth away a row or column.)"""
-    film = np.zeros((80, 100, 3), np.uint8)
-    film[mark[1] : mark[3], mark[0] : mark[2]] = 255
+    image = np.zeros((80, 100, 3), np.uint8)
+    image[mark[1] : mark[3], mark[0] : mark[2]] = 255
     path = noise.with_name("marked.png")
-    Image.fromarray(film).save(path)
+    Image.fromarray(image).save(path)
     with open_smear(path) as source:
         paint = crop(source, box, mpp).max()
     kept = without_marks(Cells(Detections([box], score=[0.9]), ("wbc",), mpp, {}, np.empty((0, 4))), [mark])

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from made import SIZE_WH, cells, picture
+from made import SIZE_WH, cells, image_file
 
 from blastdet.core.columns import CELL_COLUMNS, cell_rows
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
@@ -17,7 +17,7 @@ from blastdet.datasets.formats import csv_table
 
 
 def _dataset(root: Path, truth: Detections) -> Dataset:
-    paths = (picture(root / name) for name in ("p/a.jpg", "b.jpg"))
+    paths = (image_file(root / name) for name in ("p/a.jpg", "b.jpg"))
     return Dataset("x", root, tuple(Sample(path, SIZE_WH, mpp=(0.1, 0.2), split="test", truth=truth) for path in paths))
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made import SIZE_WH, damaged, picture
+from made import SIZE_WH, damaged, image_file
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import Dataset, Detections, Sample
@@ -22,7 +22,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("sound")
     nan = float("nan")
     truth = Detections([[1, 1, 9, 9], [nan] * 4], point_xy=[[5, 5], [9, 9]], origin=["human"] * 2, cell_type=["a", ""])
-    path = picture(root / "in" / "a.jpg")
+    path = image_file(root / "in" / "a.jpg")
     sample = Sample(path, SIZE_WH, (0.1, 0.1), group="g", split="train", annotated=("wbc",), truth=truth)
     dataset = Dataset("x", path.parent, (sample,))
     for name in registry.WRITERS:

@@ -573,8 +573,8 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest
 
 
 def test_get_and_verify_a_real_entry_without_checksums(tmp_path: Path) -> None:
-    lookalike.picture(tmp_path / "source/pro/a.jpg", (224, 224))
-    lookalike.picture(tmp_path / "source/pre/a.jpg", (224, 224))
+    lookalike.image_file(tmp_path / "source/pro/a.jpg", (224, 224))
+    lookalike.image_file(tmp_path / "source/pre/a.jpg", (224, 224))
     args = ["get", "all_fields", "--from", str(tmp_path / "source"), "--to", str(tmp_path)]
     output = CliRunner().invoke(command, args).output
     assert "note: The images were squeezed" in output and "next: blastdet convert" in output

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import SIZE_WH, picture
+from made import SIZE_WH, image_file
 
 from blastdet.core.errors import ConfigError, FormatError, ImageError
 from blastdet.core.types import Dataset, Detections, Sample
@@ -14,7 +14,7 @@ from blastdet.datasets.formats import files
 
 
 def _dataset(root: Path, *names: str, **sample: Any) -> Dataset:
-    return Dataset("x", root, tuple(Sample(picture(root / name), SIZE_WH, **sample) for name in names))
+    return Dataset("x", root, tuple(Sample(image_file(root / name), SIZE_WH, **sample) for name in names))
 
 
 def test_names_never_collide(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_images_are_copied_unchanged_or_linked(tmp_path: Path) -> None:
     assert not copied.samefile(source) and linked.samefile(source)
     again = files.place_images(files.place_images(dataset, tmp_path / "link"), tmp_path / "link")
     assert again.samples[0].path == linked and source.read_bytes() == copied.read_bytes()
-    picture(tmp_path / "other" / "b.jpg")
+    image_file(tmp_path / "other" / "b.jpg")
     linked.unlink()
     linked.symlink_to(tmp_path / "other" / "b.jpg")
     files.place_images(dataset, tmp_path / "link")  # takes the place of the link, does not write through it
@@ -55,8 +55,8 @@ def test_unreadable_text(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_images_has_no_annotations(tmp_path: Path) -> None:
-    picture(tmp_path / "b.png")
-    picture(tmp_path / "deep" / "a.jpg", (10, 20))
+    image_file(tmp_path / "b.png")
+    image_file(tmp_path / "deep" / "a.jpg", (10, 20))
     dataset = files.read_image_folder(tmp_path)
     assert [(dataset.file_name(s), s.size_wh, s.truth, s.annotated) for s in dataset] == [
         ("b.png", SIZE_WH, None, ()),

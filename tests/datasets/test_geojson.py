@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from made import SIZE_WH, cells, picture, same_cells
+from made import SIZE_WH, cells, image_file, same_cells
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import RBC, WBC, Dataset, Detections, Sample
@@ -68,7 +68,7 @@ def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:
 
 def test_a_round_trip_of_a_dataset(tmp_path: Path) -> None:
     samples = tuple(
-        Sample(picture(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
+        Sample(image_file(tmp_path / "in" / f"{n}.jpg"), SIZE_WH, mpp=(0.1, 0.1), split=s, truth=t)
         for n, s, t in (
             ("a", "train", Detections([[1, 1, 9, 9]])),
             ("b", "test", Detections.empty()),
@@ -85,7 +85,7 @@ def test_a_round_trip_of_a_dataset(tmp_path: Path) -> None:
 
 
 def test_exports_of_old_and_new_qupath(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     old = feature()
     old["properties"]["measurements"] = [{"name": "Score", "value": 0.75}, {"name": "Area", "value": 3}]
     two = {"type": "MultiPolygon", "coordinates": [[[[1, 1], [2, 1], [2, 4]]], [[[7, 2], [9, 2], [9, 3]]]]}
@@ -139,7 +139,7 @@ def test_records_keep_faults(tmp_path: Path) -> None:
     features = [feature(geometry=flat), feature(geometry=point), {"geometry": None}, feature()]
     path = written(tmp_path, features)
     (tmp_path / "b.geojson").write_text("{")
-    picture(tmp_path / "b.jpg")
+    image_file(tmp_path / "b.jpg")
     a, b = geojson.read_records(tmp_path)
     assert (a.file, a.image, a.split) == (path, None, None)
     assert [(box.extent_wh[1], box.is_point) for box in a.boxes if not box.is_point] == [(0, False), (7, False)]

@@ -57,7 +57,7 @@ def test_a_missing_dataset_names_the_folder_and_the_command(monkeypatch, tmp_pat
 def remote(tmp_path: Path) -> Iterator[str]:
     """Address of an archive of an ALL fields look-alike, on a server of this machine."""
     for i, label in enumerate(("benign", "early", "pre", "pro")):
-        lookalike.picture(tmp_path / f"source/{label}/WBC-{i}.jpg", (224, 224))
+        lookalike.image_file(tmp_path / f"source/{label}/WBC-{i}.jpg", (224, 224))
     (tmp_path / "www").mkdir()
     shutil.make_archive(str(tmp_path / "www/set"), "zip", tmp_path / "source")
 

@@ -44,11 +44,11 @@ def _array(rows: list[tuple[int, int, int, int]]) -> np.ndarray:
 @given(cells=boxes, marks=boxes, mpp=scales)
 def test_windows_elsewhere_show_neither_a_cell_nor_a_mark(tmp_path_factory, cells, marks, mpp):
     """Oracle: paint cells and marks, and look at the crops."""
-    film = np.zeros((*SIZE[::-1], 3), np.uint8)
+    image = np.zeros((*SIZE[::-1], 3), np.uint8)
     for x1, y1, x2, y2 in cells + marks:
-        film[y1:y2, x1:x2] = 255
+        image[y1:y2, x1:x2] = 255
     path = tmp_path_factory.getbasetemp() / "film.png"
-    Image.fromarray(film).save(path)
+    Image.fromarray(image).save(path)
     found = windows("elsewhere", _array(cells), (SIZE, mpp), _array(cells), _array(marks))
     with open_smear(path) as source:
         for box in found[~np.isnan(found).any(axis=1)].tolist():
@@ -90,8 +90,8 @@ def test_nothing_below_the_disc_is_visible(tmp_path, mpp):
     covered = ((xs - 120) * mpp[0]) ** 2 + ((ys - 90) * mpp[1]) ** 2 < (DISC_UM / 2 - 2 * max(mpp)) ** 2
     other = np.where(covered[..., None], 255 - noise, noise)
     shown = []
-    for name, film in (("a", noise), ("b", other)):
-        Image.fromarray(film).save(tmp_path / f"{name}.png")
+    for name, image in (("a", noise), ("b", other)):
+        Image.fromarray(image).save(tmp_path / f"{name}.png")
         cell = _array([(100, 70, 140, 110)])
         (box,) = windows("covered", cell, (SIZE, mpp), cell, NONE).tolist()
         with open_smear(tmp_path / f"{name}.png") as source:

@@ -20,7 +20,7 @@ def pbc_copy(root: Path, rows: dict[str, str]) -> Path:
     lines = [f"{name},X,{kind},0,train" for name, kind in rows.items()]
     (root / "labels.csv").write_text("\n".join(["image,prefix,cell_type,yolo_class,source_split", *lines]))
     for name in rows:
-        lookalike.picture(root / "images" / name, (360, 363), [(180, 180)], width=110)
+        lookalike.image_file(root / "images" / name, (360, 363), [(180, 180)], width=110)
         (root / "labels" / name).with_suffix(".txt").write_text("0 0.511111 0.498623 0.350000 0.347107\n")
     return root
 
@@ -77,7 +77,7 @@ def test_images_and_table_must_agree(tmp_path: Path) -> None:
     (tmp_path / "images/LY_1.jpg").rename(tmp_path / "images/LY_3.jpg")
     with pytest.raises(FormatError, match=r"LY_1\.jpg: expected this image, listed in labels\.csv"):
         pbc.read(tmp_path)
-    lookalike.picture(tmp_path / "images/LY_1.jpg", (360, 363))
+    lookalike.image_file(tmp_path / "images/LY_1.jpg", (360, 363))
     with pytest.raises(FormatError, match=r"LY_3\.jpg: expected a row in labels\.csv"):
         pbc.read(tmp_path)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made import SIZE_WH, picture
+from made import SIZE_WH, image_file
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, RBC, WBC
@@ -41,7 +41,7 @@ def test_the_split_comes_from_the_nearest_name(file: str, split: str | None) -> 
 
 def test_the_image_in_the_most_similar_folder_belongs_to_an_annotation(tmp_path: Path) -> None:
     for folder in ("train", "val"):
-        picture(tmp_path / folder / "images" / "a.jpg")
+        image_file(tmp_path / folder / "images" / "a.jpg")
     index = ImageIndex.below(tmp_path)
     for folder in ("train", "val"):
         assert index.nearest("a", tmp_path / folder / "labels" / "a.txt") == tmp_path / folder / "images" / "a.jpg"
@@ -86,7 +86,7 @@ def test_a_dataset_of_what_is_valid(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not an image")
     boxes = (_box("Lymphocyte", 1, 1, 9, 9), _box("rbc", 2, 2, 9, 9), _box("rbc", 3, 3, 3, 3, is_point=True))
-    good = RawRecord(tmp_path / "a.txt", picture(tmp_path / "a.jpg"), "train", boxes=boxes)
+    good = RawRecord(tmp_path / "a.txt", image_file(tmp_path / "a.jpg"), "train", boxes=boxes)
     records = [
         good,
         RawRecord(tmp_path / "b.txt", broken),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made import picture, voc, voc_xml
+from made import image_file, voc, voc_xml
 
 from blastdet.core.errors import ConfigError, FormatError, ScaleError
 from blastdet.core.types import Dataset
@@ -78,7 +78,7 @@ def test_published_datasets_are_recognised(data_dir: Path, folder: str, name: st
 
 
 def test_the_former_name_of_a_folder_of_images_is_accepted_with_a_note(tmp_path: Path) -> None:
-    picture(tmp_path / "a.jpg")
+    image_file(tmp_path / "a.jpg")
     assert registry.read(tmp_path, "images").notes == ()
     (sample,) = renamed = registry.read(tmp_path, "pictures")
     assert (sample.truth, sample.annotated, sample.split) == (None, (), None)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import picture, voc, voc_xml
+from made import image_file, voc, voc_xml
 
 from blastdet.cli.data_commands.split import command
 from blastdet.core.errors import ConfigError, FormatError
@@ -65,9 +65,9 @@ def test_leaks_name_group_and_files() -> None:
 
 
 def test_identical_files_leak_whatever_their_group(tmp_path: Path) -> None:
-    paths = [picture(tmp_path / f"{n}.png", colour=(c, 0, 0)) for n, c in (("a", 1), ("b", 1), ("c", 9))]
-    smears = [Sample(p, (9, 9), group=p.stem, split=s) for p, s in zip(paths, ("train", "test", "val"), strict=True)]
-    dataset = Dataset("set", tmp_path, tuple(smears))
+    paths = [image_file(tmp_path / f"{n}.png", colour=(c, 0, 0)) for n, c in (("a", 1), ("b", 1), ("c", 9))]
+    samples = [Sample(p, (9, 9), group=p.stem, split=s) for p, s in zip(paths, ("train", "test", "val"), strict=True)]
+    dataset = Dataset("set", tmp_path, tuple(samples))
     assert splits.leaks(dataset) == ["identical files: in train (a.png) and test (b.png)"]
     for seed in range(20):
         drawn = splits_of(splits.grouped(dataset, seed=seed))
@@ -92,7 +92,7 @@ def test_keys_and_purge_replace_the_groups() -> None:
 def test_groups_are_joined_transitively(tmp_path: Path) -> None:
     """a and b share a file, b and c a group, c and d a file: one unit."""
     groups, colours = ("1", "2", "2", "3", "4"), (10, 10, 20, 20, 30)
-    paths = [picture(tmp_path / f"{n}.png", colour=(c, 0, 0)) for n, c in zip("abcde", colours, strict=True)]
+    paths = [image_file(tmp_path / f"{n}.png", colour=(c, 0, 0)) for n, c in zip("abcde", colours, strict=True)]
     samples = [Sample(path, (9, 9), group=group) for path, group in zip(paths, groups, strict=True)]
     data = Dataset("set", tmp_path, tuple(samples))
     for seed in range(10):
@@ -130,12 +130,12 @@ def test_grouped_never_leaks_uses_every_image_and_is_reproducible(dataset: Datas
 
 def test_grouped_balances_classes() -> None:
     rng = np.random.default_rng(5)
-    smears = []
+    samples = []
     for i in range(300):
         label = rng.choice(4, p=[0.05, 0.1, 0.8, 0.05], size=rng.integers(5, 30))
         truth = Detections(np.tile([0, 0, 1, 1], (len(label), 1)), label=label)
-        smears.append(Sample(Path(f"/s/{i}"), (9, 9), group=f"g{i // rng.integers(1, 4)}", truth=truth))
-    dataset = Dataset("set", Path("/s"), tuple(smears))
+        samples.append(Sample(Path(f"/s/{i}"), (9, 9), group=f"g{i // rng.integers(1, 4)}", truth=truth))
+    dataset = Dataset("set", Path("/s"), tuple(samples))
     for seed in range(5):
         drawn = splits.grouped(dataset, seed=seed)
         for name, fraction in zip(splits.SPLITS, splits.FRACTIONS, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made import picture, voc, voc_xml
+from made import image_file, voc, voc_xml
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import PLATELET, RBC, WBC
@@ -37,7 +37,7 @@ def test_box_outside_the_image_is_dropped_by_name(tmp_path: Path) -> None:
 
 def test_an_image_without_xml_has_no_truth(tmp_path: Path) -> None:
     root = voc(tmp_path, {"a": voc_xml([])})
-    picture(root / "JPEGImages" / "b.jpg")
+    image_file(root / "JPEGImages" / "b.jpg")
     a, b = reader.read(root)
     assert a.truth is not None and len(a.truth) == 0
     assert b.truth is None and b.annotated == ()
@@ -81,7 +81,7 @@ def test_faulty_folders(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"b\.xml: expected an image b"):
         reader.read(root)
     (root / "Annotations" / "b.xml").unlink()
-    picture(root / "JPEGImages" / "a.png")
+    image_file(root / "JPEGImages" / "a.png")
     with pytest.raises(FormatError, match="expected one image with the stem a, got two"):
         reader.read(root)
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made import SIZE_WH, datasets, picture, same_smears
+from made import SIZE_WH, datasets, image_file, same_smears
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import PLATELET, WBC, Dataset, Detections, Sample
@@ -18,7 +18,7 @@ from blastdet.datasets.formats import yolo
 
 
 def foreign(root: Path, label: str | None = "0 0.5 0.5 0.25 0.5\n", **data: object) -> Path:
-    picture(root / "train" / "images" / "a.jpg")
+    image_file(root / "train" / "images" / "a.jpg")
     if label is not None:
         (root / "train" / "labels").mkdir()
         (root / "train" / "labels" / "a.txt").write_text(label)
@@ -29,8 +29,8 @@ def foreign(root: Path, label: str | None = "0 0.5 0.5 0.25 0.5\n", **data: obje
 
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
-def test_a_round_trip_loses_nothing(pictures: Path, data: st.DataObject) -> None:
-    dataset = data.draw(datasets(pictures))
+def test_a_round_trip_loses_nothing(image_files: Path, data: st.DataObject) -> None:
+    dataset = data.draw(datasets(image_files))
     with TemporaryDirectory() as folder:
         yolo.write(dataset, Path(folder))
         back = yolo.read(Path(folder))
@@ -50,7 +50,7 @@ def test_ignored_cells_and_points_are_only_in_the_sidecar(tmp_path: Path) -> Non
     truth = Detections(
         [[1, 1, 9, 9], [2, 2, 8, 8], [nan] * 4], point_xy=[[5, 5], [5, 5], [30, 30]], ignore=[False, True, False]
     )
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image_file(tmp_path / "in" / "a.jpg")
     written = yolo.write(
         Dataset("x", path.parent, (Sample(path, SIZE_WH, split="train", annotated=("wbc",), truth=truth),)),
         tmp_path / "o",
@@ -61,14 +61,14 @@ def test_ignored_cells_and_points_are_only_in_the_sidecar(tmp_path: Path) -> Non
 
 
 def test_what_becomes_background_is_noted(tmp_path: Path) -> None:
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image_file(tmp_path / "in" / "a.jpg")
     sample = Sample(path, SIZE_WH, split="train", annotated=(), truth=Detections([[1, 1, 9, 9]]))
     written = yolo.write(Dataset("x", path.parent, (sample,)), tmp_path / "o")
     assert "1 images do not annotate wbc" in written.notes[-1]
 
 
 def test_an_image_without_annotations_is_not_trained_as_empty(tmp_path: Path) -> None:
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image_file(tmp_path / "in" / "a.jpg")
     yolo.write(Dataset("x", path.parent, (Sample(path, SIZE_WH, split="train"),)), tmp_path / "o")
     assert not list((tmp_path / "o" / "images" / "train").iterdir())
     back = yolo.read(tmp_path / "o").samples[0]
@@ -77,7 +77,7 @@ def test_an_image_without_annotations_is_not_trained_as_empty(tmp_path: Path) ->
 
 def test_dataset_with_a_path_of_another_machine(tmp_path: Path) -> None:
     root = foreign(tmp_path, "0 0.5 0.5 0.25 0.5\n\n1 0.999 0.5 0.01 0.1\r\n")
-    picture(root / "train" / "images" / "b.jpg")
+    image_file(root / "train" / "images" / "b.jpg")
     a, b = yolo.read(root, mpp=(0.1, 0.1))
     assert a.truth.boxes_xyxy[0].tolist() == [24, 12, 40, 36]
     assert a.truth.boxes_xyxy[1, 2] == 64  # cut at the edge
@@ -145,7 +145,7 @@ def test_ultralytics_finds_everything_from_any_folder(tmp_path: Path, monkeypatc
     monkeypatch.setitem(os.environ, "YOLO_AUTOINSTALL", "false")
     monkeypatch.setitem(os.environ, "YOLO_CONFIG_DIR", str(tmp_path / "settings"))
     check = pytest.importorskip("ultralytics.data.utils").check_det_dataset
-    paths = [picture(tmp_path / "in" / f"{name}.jpg") for name in ("a", "b")]
+    paths = [image_file(tmp_path / "in" / f"{name}.jpg") for name in ("a", "b")]
     samples = tuple(
         Sample(path, SIZE_WH, split=split, annotated=("wbc", "platelet"), truth=Detections([[1, 1, 9, 9]]))
         for path, split in zip(paths, ("train", "val"), strict=True)

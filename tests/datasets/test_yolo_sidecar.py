@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made import SIZE_WH, picture
+from made import SIZE_WH, image_file
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import Dataset, Detections, Sample
@@ -14,7 +14,7 @@ from blastdet.datasets.formats import yolo, yolo_sidecar
 
 
 def test_edited_labels_win_over_the_sidecar(tmp_path: Path) -> None:
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image_file(tmp_path / "in" / "a.jpg")
     truth = Detections([[1, 1, 9, 9]], cell_type=["x"])
     yolo.write(Dataset("x", path.parent, (Sample(path, SIZE_WH, split="val", truth=truth),)), tmp_path / "o")
     with (tmp_path / "o" / "labels" / "val" / "a.txt").open("a") as file:
@@ -25,7 +25,7 @@ def test_edited_labels_win_over_the_sidecar(tmp_path: Path) -> None:
 
 
 def _written(tmp_path: Path) -> Path:
-    path = picture(tmp_path / "in" / "a.jpg")
+    path = image_file(tmp_path / "in" / "a.jpg")
     sample = Sample(path, SIZE_WH, split="train", truth=Detections([[1, 1, 9, 9]]))
     yolo.write(Dataset("x", path.parent, (sample,)), tmp_path / "o")
     return tmp_path / "o"

@@ -1,4 +1,4 @@
-"""Small data sets for the tests of evaluation, built from rows of numbers."""
+"""Small datasets for the tests of evaluation, built from rows of numbers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def cells(rows: Sequence[Row], label: int | Sequence[int] = 1, **columns: object
 
 
 def dataset(truths: Sequence[Detections | None], **columns: object) -> Dataset:
-    """One smear of 1000 x 1000 px for each truth; keyword arguments hold for all smears."""
+    """One image of 1000 x 1000 px for each truth; keyword arguments apply to all images."""
     common = {"annotated": ("blast", "wbc", "rbc"), "mpp": (0.1, 0.1), **columns}
-    smears = [
+    samples = [
         Sample(Path(f"/data/s{i:03}.png"), (1000, 1000), truth=truth, **common)  # type: ignore[arg-type]
         for i, truth in enumerate(truths)
     ]
-    return Dataset("made", Path("/data"), tuple(smears))
+    return Dataset("made", Path("/data"), tuple(samples))
 
 
 def random_truth(rng: np.random.Generator, n: int, ignore_share: float = 0.1) -> Detections:
@@ -41,7 +41,7 @@ def random_truth(rng: np.random.Generator, n: int, ignore_share: float = 0.1) ->
 
 
 def random_found(rng: np.random.Generator, truth: Detections, n_extra: int) -> Detections:
-    """Shaken copies of the truth and boxes out of nowhere; scores from ten values, so that ties are frequent."""
+    """Shifted copies of the truth and random boxes; scores from ten values, so that ties are frequent."""
     extra = random_truth(rng, n_extra)
     boxes = np.concatenate([truth.boxes_xyxy, truth.boxes_xyxy[::2], extra.boxes_xyxy])
     boxes = boxes + rng.integers(-1, 2, boxes.shape) * rng.choice([0, 2, 5])
@@ -54,7 +54,7 @@ def random_found(rng: np.random.Generator, truth: Detections, n_extra: int) -> D
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Dataset, list[Detections]]:
-    """A data set and detections on it: ties, empties, regions to ignore, partly annotated smears."""
+    """A dataset and detections on it: ties, empty images, ignored regions, partly annotated images."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     truths: list[Detections | None] = []
     found = []
@@ -64,7 +64,7 @@ def problems(draw: st.DrawFn) -> tuple[Dataset, list[Detections]]:
         found.append(random_found(rng, truth, draw(st.integers(0, 8))) if draw(st.booleans()) else Detections.empty())
     data = dataset(truths)
     annotated = [draw(st.sampled_from([("blast", "wbc", "rbc"), ("blast", "wbc"), ("rbc",)])) for _ in truths]
-    smears = tuple(
+    samples = tuple(
         Sample(s.path, s.size_wh, s.mpp, annotated=a, truth=s.truth) for s, a in zip(data, annotated, strict=True)
     )
-    return Dataset("made", Path("/data"), smears), found
+    return Dataset("made", Path("/data"), samples), found

@@ -32,7 +32,7 @@ def _scorable(data: Dataset, found: list[Detections]) -> bool:
 
 
 def _by_pycocotools(data: Dataset, found: list[Detections], classes: tuple[str, ...], max_dets: int) -> Any:
-    """COCOeval with its own parameters, accumulation and summary; its areas are not looked at."""
+    """COCOeval with its own parameters, accumulation and summary; its size ranges are not used."""
     run = coco_eval(data, found, classes, max_dets)
     run.params.maxDets, run.params.areaRngLbl = [1, 10, max_dets], ["all", "small", "medium", "large"]
     run.params.areaRng = [run.params.areaRng[0]] * 4
@@ -193,9 +193,9 @@ def test_weights_equal_repeated_images(problem: tuple[Dataset, list[Detections]]
     # Without ties, because the order of equal scores among copies of an image is arbitrary.
     shift = np.cumsum([0, *map(len, found)])
     found = [part.with_columns(score=(np.arange(len(part)) + shift[i]) / 1e4) for i, part in enumerate(found)]
-    smears = [sample for sample, w in zip(data, weight, strict=True) for _ in range(w)]
+    samples = [sample for sample, w in zip(data, weight, strict=True) for _ in range(w)]
     copies = [part for part, w in zip(found, weight, strict=True) for _ in range(w)]
-    repeated = Dataset("made", data.root, tuple(smears))
+    repeated = Dataset("made", data.root, tuple(samples))
     if not _scorable(repeated, copies):
         return
     expected = average_precision(repeated, copies)

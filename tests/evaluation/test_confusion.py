@@ -30,7 +30,7 @@ def _brute_force(allowed: np.ndarray, gain: np.ndarray) -> tuple[int, float]:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3), st.integers(0, 3))
-def test_best_pairs_are_the_best_there_are(seed: int, n: int, m: int) -> None:
+def test_best_pairs_are_optimal(seed: int, n: int, m: int) -> None:
     rng = np.random.default_rng(seed)
     allowed, gain = rng.random((n, m)) < 0.6, rng.random((n, m))
     rows, columns = best_pairs(allowed, gain)
@@ -40,7 +40,7 @@ def test_best_pairs_are_the_best_there_are(seed: int, n: int, m: int) -> None:
 
 
 def test_two_cells_are_found_where_greedy_finds_one() -> None:
-    """The better box fits both cells; taken by the first, it would leave the other box without a cell."""
+    """The better box fits both cells. If the first cell took it, the other box would have no cell."""
     truth = cells([(0, 0, 100, 100), (30, 0, 130, 100)])
     found = cells([(12, 0, 112, 100, 0.9), (-25, 0, 75, 100, 0.8)])
     matrix = confusion(dataset([truth]), [found], CLASSES, HALF).matrix
@@ -85,15 +85,15 @@ def test_ignored_and_unknown_are_left_out() -> None:
     found = cells([(20, 20, 40, 40), (500, 500, 520, 520), (200, 200, 300, 300)], [0, 2, 2])
     data = dataset([truth], annotated=("blast", "wbc"))
     matrix = confusion(data, [found], CLASSES, HALF).matrix
-    # The smudge hides the first box, nobody knows about the second, the third is a wrong class all the same.
+    # The smudge hides the first box, the second is of a class that is not annotated, the third is a wrong class.
     assert matrix.tolist() == [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=40))
-def test_figures_over_matched_cells_are_those_of_scikit_learn(labels: list[tuple[int, int]]) -> None:
-    """Every cell found exactly: then this is plain classification."""
+def test_figures_over_matched_cells_equal_scikit_learn(labels: list[tuple[int, int]]) -> None:
+    """If every cell is detected exactly, this is classification."""
     from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
 
     rows = [(20 * i, 0, 20 * i + 10, 10) for i in range(len(labels))]
@@ -123,7 +123,7 @@ def test_joint_is_localisation_times_classification() -> None:
     assert joint.n == 10
 
 
-def test_a_perfect_share_has_an_honest_interval() -> None:
+def test_a_proportion_of_one_has_an_interval_with_width() -> None:
     truth = cells([(0, 0, 10, 10)])
     result = confusion(dataset([truth] * 5), [truth] * 5, CLASSES, HALF)
     sensitivity = class_figures(result, "wbc", resamples=50)[0]
@@ -149,14 +149,14 @@ def test_worst_errors_take_turns() -> None:
     assert len(worst_errors(dataset([truth]), [found], result, 2)) == 2
 
 
-def test_class_order_is_that_of_the_project() -> None:
+def test_classes_are_in_the_order_of_cell_classes() -> None:
     assert CELL_CLASSES[:3] == CLASSES
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2), st.integers(0, 9)), min_size=1, max_size=40))
 def test_the_matrix_is_that_of_supervision_where_boxes_meet_in_pairs(rows: list[tuple[int, int, int]]) -> None:
-    """Cells far apart, each met by one box at most, none to be ignored: there the conventions are the same."""
+    """Cells far apart, at most one box per cell, and no ignored cells: both conventions agree."""
     places = [(100 * (i % 7), 100 * (i // 7)) for i in range(len(rows))]
     true = [(x, y, x + 40, y + 40) for x, y in places]
     seen = [(place, label, shift) for place, (_, label, shift) in zip(places, rows, strict=True) if label >= 0]
@@ -167,7 +167,7 @@ def test_the_matrix_is_that_of_supervision_where_boxes_meet_in_pairs(rows: list[
 
 
 def test_where_supervision_counts_in_another_way() -> None:
-    """It takes the best pair first, we match as many cells as can be."""
+    """supervision takes the best pair first; blastdet matches as many cells as possible."""
     true = [(0, 0, 100, 100), (30, 0, 130, 100)]
     found = [
         (5, 0, 105, 100),
@@ -176,14 +176,14 @@ def test_where_supervision_counts_in_another_way() -> None:
     ours = confusion(dataset([cells(true, [1, 1])]), [cells(found, [1, 1])], CLASSES, HALF).matrix
     assert ours[1, 1] == 2
     assert _by_supervision(found, [1, 1], true, [1, 1])[1, 1] == 1
-    # A smudge is nobody's mistake here; it knows no cells to be ignored and counts the box as false.
+    # A smudge is ignored here. supervision has no ignored cells, and counts the box as false.
     smudge = cells([(0, 0, 50, 50)], [1], ignore=[True])
     assert confusion(dataset([smudge]), [cells([(0, 0, 50, 50)], [0])], CLASSES, HALF).matrix.sum() == 0
     assert _by_supervision([(0, 0, 50, 50)], [0], [], []).sum() == 1
 
 
 def _by_supervision(found: list, predicted: list[int], true: list, truth: list[int]) -> np.ndarray:
-    """Rows are truth and columns predictions, as in ours; the last of either is nothing."""
+    """Rows are truth and columns predictions, as in blastdet. The last row and column are false and missed."""
     import supervision as sv
     from supervision.metrics.detection import ConfusionMatrix
 

@@ -1,4 +1,4 @@
-"""Counts, intervals, operating points and the ALL-IDB1 tests against formulas worked by hand and scipy."""
+"""Counts, intervals, operating points and the ALL-IDB1 tests against manual calculations and scipy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HALF = {"blast": 0.5, "wbc": 0.5, "rbc": 0.5}
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_single_proportions_are_those_of_scipy(pair: tuple[int, int]) -> None:
+def test_proportions_equal_scipy(pair: tuple[int, int]) -> None:
     from scipy.stats import binomtest
 
     for ours, method in ((wilson, "wilson"), (clopper_pearson, "exact")):
@@ -59,7 +59,7 @@ def test_bootstrap_of_a_mean_has_its_standard_error() -> None:
     assert interval.method == "bootstrap over 200 groups, 4000 resamples"
 
 
-def test_smears_of_one_group_widen_the_interval() -> None:
+def test_images_of_one_group_widen_the_interval() -> None:
     part = np.tile([0, 1], 50)
     alone = ratio_interval(part, np.ones(100), np.arange(100))
     grouped = ratio_interval(np.repeat([0, 1] * 5, 10), np.ones(100), np.repeat(np.arange(10), 10))
@@ -88,7 +88,7 @@ def test_concordance_of_equal_counts_is_one_and_of_shifted_ones_is_less() -> Non
     assert np.isnan(concordance([2, 2], [2, 2]))
 
 
-def test_unknown_counts_are_passed_over() -> None:
+def test_unknown_counts_are_skipped() -> None:
     result = agreement("cells", [1, np.nan, 3], [1, 2, 3], np.array([0, 1, 2]), resamples=20)
     assert (result.n, result.bias) == (2, 0)
 
@@ -137,7 +137,7 @@ def test_sweep_and_threshold_by_hand() -> None:
     assert len(sweep(nothing).score) == 0
 
 
-def test_f1_is_that_of_scikit_learn() -> None:
+def test_f1_equals_scikit_learn() -> None:
     from sklearn.metrics import precision_recall_curve
 
     rng = np.random.default_rng(2)
@@ -150,7 +150,7 @@ def test_f1_is_that_of_scikit_learn() -> None:
     np.testing.assert_allclose(curve.sensitivity[::-1] * matches.n_truth.sum() / found.sum(), recall[:-1])
 
 
-def test_calibration_is_that_of_scikit_learn() -> None:
+def test_calibration_equals_scikit_learn() -> None:
     from sklearn.calibration import calibration_curve
 
     rng = np.random.default_rng(4)
@@ -172,11 +172,11 @@ def _points(xy: list[tuple[float, float]], label: list[int]) -> Detections:
 
 
 def _leukaemic() -> Dataset:
-    """Two smears at 0.1 µm/px: blasts at (100, 100) and (300, 300), another white cell at (500, 500); a healthy one."""
+    """Two images at 0.1 µm/px: blasts at (100, 100) and (300, 300), another white cell at (500, 500); a healthy one."""
     first = _points([(100, 100), (300, 300), (500, 500)], [0, 0, 1])
     data = dataset([first, _points([(200, 200)], [1])], annotated=("blast", "wbc"))
-    smears = tuple(replace(s, label=label) for s, label in zip(data, ("all", "healthy"), strict=True))
-    return Dataset("look-alike", data.root, smears)
+    samples = tuple(replace(s, label=label) for s, label in zip(data, ("all", "healthy"), strict=True))
+    return Dataset("look-alike", data.root, samples)
 
 
 def _square(x: float, y: float, side: float = 120) -> tuple[float, ...]:
@@ -207,7 +207,7 @@ def test_without_other_white_cells_negatives_are_unknown() -> None:
     assert "only sensitivity and false blasts" in test.notes[0]
 
 
-def test_boxes_of_impossible_size_find_nothing() -> None:
+def test_boxes_of_impossible_size_match_nothing() -> None:
     found = cells([_square(100, 100, 40), _square(300, 300, 310)], 0)  # 4 µm and 31 µm
     test = cell_test(_leukaemic(), [found, Detections.empty()], HALF, resamples=50)
     assert (test.verdicts.tp, test.verdicts.false_blasts, test.wrong_size) == (0, 2, 2)
@@ -218,7 +218,7 @@ def test_boxes_of_impossible_size_find_nothing() -> None:
     assert cell_test(unscaled, [found, Detections.empty()], HALF, [(0.1, 0.1)] * 2, 50).verdicts.tp == 0
 
 
-def test_a_box_around_two_cells_finds_one_and_is_named() -> None:
+def test_a_box_around_two_cells_matches_one_and_is_listed() -> None:
     points = np.array([(100.0, 100.0), (130.0, 100.0)])
     rows, columns, several = match_points(points, np.array([(50.0, 50.0, 150.0, 150.0)]), np.array([True]))
     assert (rows.tolist(), columns.tolist(), several) == ([0], [0], 1)
@@ -236,11 +236,11 @@ def test_image_test_and_k() -> None:
     assert (one.tp, one.fp, one.tn, one.fn, one.error) == (1, 1, 0, 0, 1)
     assert (two.tp, two.fp, two.tn, two.fn, two.error) == (1, 0, 1, 0, 0)
     assert two.name == "image test, at least 2 blasts"
-    nobody = Dataset("x", _leukaemic().root, tuple(replace(s, label=None, truth=None) for s in _leukaemic()))
-    assert image_test(nobody, found, HALF, 1, 50).tp == 0
+    unlabelled = Dataset("x", _leukaemic().root, tuple(replace(s, label=None, truth=None) for s in _leukaemic()))
+    assert image_test(unlabelled, found, HALF, 1, 50).tp == 0
 
 
-def test_the_truth_decides_where_no_label_does() -> None:
+def test_images_without_label_are_judged_by_their_cells() -> None:
     data = Dataset("x", _leukaemic().root, tuple(replace(s, label=None) for s in _leukaemic()))
     result = image_test(data, [Detections.empty()] * 2, HALF, 1, 50)
     assert (result.fn, result.tn) == (1, 1)
@@ -259,7 +259,7 @@ def test_a_second_stage_ranks_by_score_times_probability() -> None:
     assert by_class_probability(ranked.with_columns(blast_probability=None)).label.tolist() == ranked.label.tolist()
 
 
-def test_to_a_detector_of_nucleated_cells_blasts_are_white_cells() -> None:
+def test_blasts_are_white_cells_for_a_detector_of_nucleated_cells() -> None:
     truth = cells([(0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)], [0, 1, 2])
     seen = as_nucleated(dataset([truth]))
     assert seen.samples[0].truth is not None and seen.samples[0].truth.label.tolist() == [1, 1, 2]
@@ -284,11 +284,11 @@ def test_slices_split_the_cells() -> None:
     assert "15 µm and over" not in by_name
 
 
-def test_smears_of_few_classes_clusters_and_groups_are_told_apart() -> None:
+def test_slices_by_class_cluster_and_group() -> None:
     boxes = [(0, 0, 40, 40), (100, 100, 140, 140)]
     data = dataset([cells(boxes)] * 3)
-    smears = [replace(s, cluster=c, label="pre", group=None) for s, c in zip(data, "aab", strict=True)]
-    data = replace(data, samples=tuple(smears))
+    samples = [replace(s, cluster=c, label="pre", group=None) for s, c in zip(data, "aab", strict=True)]
+    data = replace(data, samples=tuple(samples))
     found = [cells([(*box, 0.9) for box in boxes]), cells([(*boxes[0], 0.9)]), Detections.empty()]
     result = confusion(data, found, ("wbc",), HALF, "class-aware")
     by_name = {part.slice: (part.n, part.sensitivity) for part in slices(data, result, 50)}
@@ -296,8 +296,8 @@ def test_smears_of_few_classes_clusters_and_groups_are_told_apart() -> None:
     assert "label pre" not in by_name  # all of them
 
 
-def test_stated_intervals_are_held_against_the_truth() -> None:
-    """Ten blasts of twenty, found as they are, as none, and by a model that is unsure of them all."""
+def test_coverage_of_blast_fraction_intervals() -> None:
+    """Ten blasts of twenty cells: all detected, none detected, and all uncertain."""
     boxes = [(50 * i, 0, 50 * i + 40, 40) for i in range(20)]
     label = [0] * 10 + [1] * 10
     data = dataset([cells(boxes).with_columns(label=label)] * 3)
@@ -309,7 +309,7 @@ def test_stated_intervals_are_held_against_the_truth() -> None:
 
 
 def test_one_group_has_no_interval():
-    """All resamples of one group are alike: their width of zero would pass for certainty."""
+    """All resamples of one group are equal. An interval of width zero would look like certainty."""
     columns = {"hits": np.array([3.0, 4.0]), "all": np.array([5.0, 6.0])}
     found = bootstrap_statistic(columns, lambda sums: sums["hits"] / sums["all"], np.array([0, 0]))
     assert np.isnan([found.low, found.high]).all() and "one group" in found.method

@@ -43,8 +43,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six smears with marks of pure colour, as COCO; the last two belong to one group."""
-    folder, rng, smears = tmp_path_factory.mktemp("marks"), np.random.default_rng(0), []
+    """Six images with marks of pure colour, as COCO; the last two belong to one group."""
+    folder, rng, samples = tmp_path_factory.mktemp("marks"), np.random.default_rng(0), []
     for i in range(6):
         image, boxes, labels = np.full((160, 200, 3), 230, np.uint8), [], []
         for name, x in zip(MARKS, (10, 70, 130), strict=True):
@@ -55,8 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_image(folder / f"smear{i}.png", image)
         truth = Detections(boxes, label=labels)
         group = f"g{min(i, 4)}"
-        smears.append(Sample(folder / f"smear{i}.png", (200, 160), MPP, group, "test", None, tuple(MARKS), truth))
-    registry.write(Dataset("marks", folder, tuple(smears)), folder / "coco", "coco")
+        samples.append(Sample(folder / f"smear{i}.png", (200, 160), MPP, group, "test", None, tuple(MARKS), truth))
+    registry.write(Dataset("marks", folder, tuple(samples)), folder / "coco", "coco")
     return folder / "coco"
 
 
@@ -91,7 +91,7 @@ def run(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def evaluated(data: Path, found: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
-    """What the command said, and the folder it wrote."""
+    """Result of the command, and its output folder."""
     out = tmp_path_factory.mktemp("evaluated") / "new" / "report"
     return run("evaluate", "--data", data, "--detections", found, "--out", out), out
 
@@ -105,9 +105,9 @@ def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path])
     names = {path.name for path in out.iterdir()}
     tables = {"per_class.csv", "figures.csv", "confusion.csv", "precision_recall.csv", "froc.csv"}
     assert names == {"report.html", "plots", "metrics.json"} | tables
-    pictures = sorted((out / "plots").iterdir())
-    assert len(pictures) == 6 and pictures[0].name.startswith("1-")
-    assert all(ElementTree.parse(picture).getroot().tag.endswith("svg") for picture in pictures)
+    plots = sorted((out / "plots").iterdir())
+    assert len(plots) == 6 and plots[0].name.startswith("1-")
+    assert all(ElementTree.parse(plot).getroot().tag.endswith("svg") for plot in plots)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["notice"] == RESEARCH_USE
     one = metrics["evaluations"][0]
@@ -121,7 +121,7 @@ def test_evaluate_writes_table_json_csv_and_page(evaluated: tuple[Result, Path])
 
 
 def test_evaluate_a_model(data: Path, tmp_path: Path) -> None:
-    """A detector that finds the marks exactly, through the Python API: everything from image to figure is real."""
+    """A detector that finds the marks exactly, through the Python API: everything from image to figure runs."""
     dataset, models = registry.read(data), Model(FakeDetector(fake_card(mpp=0.5)), tmp_path)
     done: list[int] = []
     predictions = from_model(models, dataset, mpp=(0.5, 0.5), progress=lambda: done.append(1))
@@ -172,7 +172,7 @@ def test_an_option_is_read_under_its_old_name(data: Path, found: Path, tmp_path:
     assert equals.exit_code == 2 and "Annotations" in equals.output
 
 
-def test_a_set_without_cells_warns_of_nothing(data: Path, tmp_path: Path) -> None:
+def test_a_dataset_without_cells_gives_no_warning(data: Path, tmp_path: Path) -> None:
     """Warnings are errors in these tests: a plot without curves must not ask for a legend."""
     empty = [replace(sample, truth=Detections.empty()) for sample in registry.read(data)]
     nothing = Dataset("empty", data, tuple(empty))
@@ -232,7 +232,7 @@ def test_bad_detections_are_one_line_and_leave_nothing(
     assert not (tmp_path / "r").exists()
 
 
-def test_what_the_user_must_say(data: Path, found: Path, tmp_path: Path) -> None:
+def test_missing_options_are_errors(data: Path, found: Path, tmp_path: Path) -> None:
     split = run("evaluate", "--data", data, "--split", "val", "--detections", found, "--out", tmp_path)
     assert split.exit_code == 2 and "Splits in this dataset: test" in split.output
     for words in (("evaluate", "--detections", found), ("compare", found, found)):
@@ -255,7 +255,7 @@ def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: py
         render([evaluate(data, Predictions("x", (truth,), {"wbc": 0.5}), resamples=5)])
 
 
-def test_missing_pictures_cost_only_the_crops(tmp_path: Path) -> None:
+def test_missing_images_only_remove_the_crops(tmp_path: Path) -> None:
     truth = Detections([(0, 0, 10, 10)])
     sample = Sample(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
     data = Dataset("gone", tmp_path, (sample,))
@@ -267,11 +267,11 @@ def test_missing_pictures_cost_only_the_crops(tmp_path: Path) -> None:
 
 def test_page_with_blasts_shows_the_tests_of_allidb(tmp_path: Path) -> None:
     truth = Detections([(10, 10, 110, 110), (10, 10, 110, 110)], label=[0, 1])
-    smears = [
+    samples = [
         Sample(tmp_path / f"{i}.png", (200, 160), (0.1, 0.1), None, None, label, ("blast", "wbc"), truth[[i]])
         for i, label in enumerate(("all", "healthy"))
     ]
-    data = Dataset("two", tmp_path, tuple(smears))
+    data = Dataset("two", tmp_path, tuple(samples))
     predictions = Predictions("perfect", (truth[[0]], truth[[1]]), {"blast": 0.5, "wbc": 0.5})
     page = render([evaluate(data, predictions, resamples=20)])
     assert "image test, at least 1 blast" in page and "cell test" in page
@@ -318,7 +318,7 @@ def test_a_comparison_as_table_data_frame_and_report(evaluation: Evaluation, tmp
     assert len(_rows(written[-1])) == len(frame)
 
 
-def test_the_report_of_the_api_is_that_of_the_command(
+def test_the_report_of_the_api_equals_that_of_the_command(
     data: Path, found: Path, evaluated: tuple[Result, Path], tmp_path: Path
 ) -> None:
     evaluation = blastdet.evaluate(registry.read(data), found)
@@ -348,7 +348,7 @@ def test_what_cannot_be_evaluated_is_an_error(data: Path) -> None:
         evaluate(registry.read(data), 3)
 
 
-def test_evaluation_sets_nothing_up_for_the_process() -> None:
+def test_evaluation_has_no_global_side_effects() -> None:
     """No pyplot, no backend, no logging: these belong to the user's program."""
     code = (
         "import logging, sys, importlib, pkgutil, blastdet.evaluation as package\n"
@@ -424,7 +424,7 @@ def test_look_alike_of_allidb1_without_boxes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_corrected_labels_are_measured_beside_the_published(data: Path, found: Path, tmp_path: Path) -> None:
+def test_corrected_and_published_labels_are_both_evaluated(data: Path, found: Path, tmp_path: Path) -> None:
     dataset = registry.read(data)
     sample = next(s for s in dataset if s.path.stem == "smear0")
     assert sample.truth is not None

@@ -69,10 +69,10 @@ def images(tmp_path):
 def test_accuracy_falls_with_the_level(images):
     models = Model(FakeDetector(fake_card(0.5)), images)
     truth = Detections([[20, 50, 41, 71], [70, 50, 91, 71], [120, 50, 141, 71]])
-    smears = [
+    samples = [
         Sample(images / f"{i}.png", (160, 128), (0.5, 0.5), f"g{i}", annotated=("wbc",), truth=truth) for i in range(3)
     ]
-    dataset = Dataset("made", images, tuple(smears))
+    dataset = Dataset("made", images, tuple(samples))
     called = []
     rows = measure_robustness(dataset, models, ["brightness", "mpp"], lambda: called.append(1))
     assert len(called) == steps(dataset, ["brightness", "mpp"])

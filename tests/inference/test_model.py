@@ -46,7 +46,7 @@ def _paint(size_wh, cells):
 
 
 @st.composite
-def pictures(draw):
+def image_files(draw):
     """Marks that do not touch: one to a cell of a loose grid, some cut by the edge of the picture."""
     size = draw(st.tuples(st.integers(1, 420), st.integers(1, 420)))
     cells = []
@@ -59,7 +59,7 @@ def pictures(draw):
     return _paint(size, cells)
 
 
-@given(pictures(), st.integers(110, 260), st.integers(110, 260))
+@given(image_files(), st.integers(110, 260), st.integers(110, 260))
 @settings(max_examples=60, deadline=None)
 def test_tiled_equals_whole(rgb, width, height):
     mpp = 0.5  # of the card too: cells of up to 48 px overlap any seam

@@ -21,7 +21,7 @@ def grid(n: int) -> np.ndarray:
 @pytest.fixture
 def made(tmp_path):
     """Four images of 20 discs, half of them blasts; detections have one error of each kind."""
-    smears, found = [], []
+    samples, found = [], []
     boxes = grid(20)
     label = np.arange(20) % 2
     for number in range(4):
@@ -31,7 +31,7 @@ def made(tmp_path):
         write_image(tmp_path / f"s{number}.png", rgb)
         truth = Detections(boxes, label=label)
         sample = Sample(tmp_path / f"s{number}.png", (310, 250), (0.3, 0.3), annotated=("blast", "wbc"), truth=truth)
-        smears.append(sample)
+        samples.append(sample)
         found.append(Detections(boxes, label=label, score=np.full(20, 0.9), blast_probability=1.0 - label * 0.9))
     found[0] = found[0][1:]  # the first cell, a blast, is missed
     extra = Detections([[250, 200, 300, 240]], label=[0], score=[0.8], blast_probability=[0.7])
@@ -42,5 +42,5 @@ def made(tmp_path):
     moved = found[3].boxes_xyxy.copy()
     moved[4] += 6
     found[3] = found[3].with_columns(boxes_xyxy=moved, unsure=np.arange(20) == 7)
-    dataset = Dataset("made", tmp_path, tuple(smears))
+    dataset = Dataset("made", tmp_path, tuple(samples))
     return dataset, Predictions("model", tuple(found), THRESHOLDS, {"files": {"model.onnx": "ab" * 32}})

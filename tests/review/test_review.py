@@ -62,13 +62,13 @@ def test_swapped_labels_rank_among_the_likely_label_errors(made, seed):
     dataset, predictions = made
     rng = np.random.default_rng(seed)
     swapped = set(map(tuple, rng.permutation([(s, t) for s in range(4) for t in range(20)])[:4]))
-    smears = []
+    samples = []
     for s, sample in enumerate(dataset):
         label = sample.truth.label.copy()
         for t in range(20):
             label[t] = 1 - label[t] if (s, t) in swapped else label[t]
-        smears.append(replace(sample, truth=sample.truth.with_columns(label=label)))
-    _, cells = compare_cells(replace(dataset, samples=tuple(smears)), predictions)
+        samples.append(replace(sample, truth=sample.truth.with_columns(label=label)))
+    _, cells = compare_cells(replace(dataset, samples=tuple(samples)), predictions)
     first = sorted(cells, key=lambda c: -c.suspicion)[: len(cells) // 10]
     assert len({(c.sample, c.truth) for c in first} & swapped) >= 2
 
@@ -80,7 +80,7 @@ def _correction(dataset, sample, box, op, **changes):
 
 
 def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
-    """Corrections saved beside the page, or somebody's folder with a file of the same name, are not taken away."""
+    """Corrections next to the page, and other folders with a file of the same name, are not deleted."""
     from blastdet.review.page import check_page
 
     dataset, predictions = made
@@ -148,8 +148,8 @@ def test_duplicate_boxes_and_repeated_fields(made):
     dataset, predictions = made
     first = dataset.samples[0]
     again = Detections.concatenate([first.truth, Detections([first.truth.boxes_xyxy[3] + 2], label=[1])])
-    smears = (replace(first, truth=again, group="g"), replace(dataset.samples[1], group="g"), *dataset.samples[2:])
-    dataset, cells = compare_cells(replace(dataset, samples=smears), predictions)
+    samples = (replace(first, truth=again, group="g"), replace(dataset.samples[1], group="g"), *dataset.samples[2:])
+    dataset, cells = compare_cells(replace(dataset, samples=samples), predictions)
     twice = in_view(cells, "duplicates")
     assert sorted(cell.truth for cell in twice) == [3, 20] and {cell.sample for cell in twice} == {0}
     assert repeated_fields(dataset, ["a", "b", "c", "d"]) == [0, 1]
@@ -207,7 +207,7 @@ def test_bad_usage_gives_a_one_line_error(words, line, tmp_path, monkeypatch):
 
 @pytest.fixture
 def page(made, tmp_path, chromium):
-    """The page of the four smears, open in a real browser."""
+    """The page of the four images, open in a real browser."""
     from playwright.sync_api import sync_playwright
 
     dataset, predictions = made
@@ -250,7 +250,7 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     lines = _exported(page, tmp_path)
     assert {(line.who, line.op, line.new_class) for line in lines} == {
         ("Reviewer B", "class", "blast"),
-        ("Reviewer B", "ignore", "blast"),  # nobody annotated it: a region that is not to be counted, of that class
+        ("Reviewer B", "ignore", "blast"),  # not annotated: an ignored region of that class
     }
     after, counts = replay_corrections(dataset, lines)
     assert counts == {"relabelled": 1, "added": 1, "ignored": 1}
@@ -312,8 +312,8 @@ def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, chro
 
     dataset, predictions = made
     ignore = np.arange(20) == 1
-    smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
-    dataset = replace(dataset, samples=tuple(smears))
+    samples = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
+    dataset = replace(dataset, samples=tuple(samples))
     file = write_page(make_review(dataset, predictions), tmp_path / "page")
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])

@@ -81,13 +81,13 @@ def test_single_cells_are_shown_in_the_order_of_the_view(loaded):
         expected = in_view(cells, name)
         if expected:
             shown = [(s.sha256, tuple(s.cells.key)) for s in _with_sha(reviewed, f"{view.title}: cells")]
-            sha = [sha256_of(smear.path) for smear in dataset]
+            sha = [sha256_of(sample.path) for sample in dataset]
             assert shown[0] == (sha[expected[0].sample], expected[0].box), name
             assert sorted(shown) == sorted((sha[cell.sample], cell.box) for cell in expected), name
 
 
 def _with_sha(reviewed, name):
-    """Patches of a saved view, with the sha256 of their picture."""
+    """Patches of a saved view, with the sha256 of their image."""
     sha = dict(zip(*reviewed.values(["id", "sha256"]), strict=True))
     for patch in reviewed.load_saved_view(name):
         yield SimpleNamespace(sha256=sha[str(patch.sample_id)], cells=patch.cells)
@@ -144,9 +144,9 @@ def test_corrections_of_every_kind_are_collected(loaded, tmp_path):
     sample.save()
     other = reviewed.match({"filepath": {"$regex": "s1"}}).first()
     extra = next(label for label in other.detected.detections if label.kind == "false")
-    extra.tags.append("fix:blast")  # a detection that nobody annotated becomes a cell
+    extra.tags.append("fix:blast")  # a detection without annotation becomes a cell
     other.save()
-    after, counts = replay_corrections(dataset, collect(reviewed, "somebody"))
+    after, counts = replay_corrections(dataset, collect(reviewed, "reviewer"))
     assert counts == {"ignored": 1, "relabelled": 1, "confirmed": 1, "moved": 1, "added": 2, "deleted": 1}
     assert len(after.samples[0].truth) == 20 and len(after.samples[1].truth) == 21
     path = tmp_path / "corrections.jsonl"
@@ -183,8 +183,8 @@ def test_an_ignored_region_stays_ignored_when_it_is_moved(fiftyone, made, tmp_pa
 
     dataset, predictions = made
     ignore = np.arange(20) == 2
-    smears = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
-    dataset, cells = compare_cells(replace(dataset, samples=tuple(smears)), predictions)
+    samples = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
+    dataset, cells = compare_cells(replace(dataset, samples=tuple(samples)), predictions)
     reviewed = load(fiftyone, f"ignored {time.time()}", Review(dataset, cells, predictions))
     sample = reviewed.first()
     (region,) = (label for label in sample.truth.detections if label.label == "ignored")
@@ -248,9 +248,9 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
             page.goto(f"http://127.0.0.1:{port}/datasets/{name}", wait_until="domcontentloaded")
             page.wait_for_selector("text=1 sample", timeout=120_000)
             assert page.locator("text=detected").count() and page.locator("text=truth").count()
-            page.wait_for_timeout(3000)  # the picture and its boxes are painted
+            page.wait_for_timeout(3000)  # the image and its boxes are drawn
             page.screenshot(path=tmp_path / "app.png")
-            assert np.asarray(_picture(tmp_path / "app.png")).std() > 20
+            assert np.asarray(_grey(tmp_path / "app.png")).std() > 20
             for dismiss in page.get_by_text("Dismiss", exact=True).all():
                 dismiss.click()
             _draw(page)
@@ -283,7 +283,7 @@ def _draw(page) -> None:
     _first_tile(page, open_it=True)
     page.click("[data-cy=annotate]")
     page.wait_for_selector("[data-cy=detection-mode]")
-    page.wait_for_timeout(3000)  # the picture is laid out
+    page.wait_for_timeout(3000)  # the page is laid out
     page.click("[data-cy=detection-mode]")
     page.wait_for_timeout(1000)
     page.mouse.move(480, 300)
@@ -322,11 +322,11 @@ def _first_tile(page, open_it: bool):
     return first["x"] + 13, first["y"] + 13
 
 
-def _picture(path: Path):
+def _grey(path: Path):
     from PIL import Image
 
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("L"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L"))
 
 
 def _until(holds, process, seconds: float = 240) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from made import cell_picture, run_in_process
+from made import cell_image, run_in_process
 from PIL import Image
 
 from blastdet.cli import cli
@@ -83,7 +83,7 @@ def crops_folder(tmp_path_factory):
     rng, rows = np.random.default_rng(0), []
     for i in range(40):
         kind, mpp = ("blast", "wbc")[i % 2], (0.2, 0.5)[i // 2 % 2]
-        Image.fromarray(cell_picture(kind, rng, round(20 / mpp))).save(root / f"made/{i:03d}.png")
+        Image.fromarray(cell_image(kind, rng, round(20 / mpp))).save(root / f"made/{i:03d}.png")
         place = {"source": f"s{i // 4}.png", "group": f"g{i // 4}", "cluster": f"c{i // 4}"}
         numbers = {"x1": 0, "y1": 0, "x2": 10, "y2": 10, "score": 1, "mpp": mpp}
         rows.append({"crop": f"{i:03d}.png", **place, "label": kind, **numbers})

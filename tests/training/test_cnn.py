@@ -12,7 +12,7 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from made import cell_picture, kill_after_an_epoch, run_in_process
+from made import cell_image, kill_after_an_epoch, run_in_process
 from PIL import Image
 
 from blastdet.core.errors import ConfigError, FormatError, WeightsError
@@ -45,7 +45,7 @@ def test_it_learns_and_its_card_says_how_to_feed_it(run, folder):
     assert (run / "samples.png").is_file() and (run / "metrics.csv").is_file()
     model, rng = load_classifier(run / "weights"), np.random.default_rng(1)
     kinds = ["blast", "wbc"] * 5
-    found = model([cell_picture(kind, rng, 60) for kind in kinds], [1 / 3] * 10)
+    found = model([cell_image(kind, rng, 60) for kind in kinds], [1 / 3] * 10)
     np.testing.assert_allclose(found.probability.sum(axis=1), 1, atol=1e-5)
     assert [card.classes[i] for i in found.probability.argmax(axis=1)] == kinds
     assert (found.distance > 0).all()
@@ -56,7 +56,7 @@ def test_its_card_has_a_rejection_rule(run):
     card, model, rng = read_card(run / "weights"), load_classifier(run / "weights"), np.random.default_rng(3)
     assert card.unsure is not None and card.unsure.low <= card.unsure.high
     kinds = ["blast", "wbc"] * 20
-    blast = model([cell_picture(kind, rng, 60) for kind in kinds], [1 / 3] * 40).probability[:, 0]
+    blast = model([cell_image(kind, rng, 60) for kind in kinds], [1 / 3] * 40).probability[:, 0]
     assert ((blast >= card.thresholds["blast"].value) == [kind == "blast" for kind in kinds]).mean() > 0.9
     stripes = np.tile(np.array([[0, 255]], np.uint8).repeat(6, axis=1), (60, 5))[..., None].repeat(3, axis=2)
     strange = model([stripes, 255 - stripes], [0.5, 0.5]).distance
@@ -68,7 +68,7 @@ def test_its_card_has_a_rejection_rule(run):
 def test_a_card_may_calibrate_once_more(run, tmp_path):
     weights = shutil.copytree(run / "weights", tmp_path / "weights")
     rng = np.random.default_rng(4)
-    crops = [cell_picture(kind, rng, 60) for kind in ("blast", "wbc") * 5]
+    crops = [cell_image(kind, rng, 60) for kind in ("blast", "wbc") * 5]
     before = load_classifier(weights)(crops, [1 / 3] * 10)
     again = Calibration(slope=0.5, offset=-1.0, chosen_on="a test")
     write_card(read_card(weights).model_copy(update={"calibration": again}), weights)
@@ -81,7 +81,7 @@ def test_a_card_may_calibrate_once_more(run, tmp_path):
 def test_the_same_crop_at_another_resolution_has_the_same_result(run):
     """A PBC crop downsampled to the resolution of the ALL fields."""
     model, rng = load_classifier(run / "weights"), np.random.default_rng(2)
-    fine = [cell_picture(kind, rng, 200) for kind in ("blast", "wbc") * 10]
+    fine = [cell_image(kind, rng, 200) for kind in ("blast", "wbc") * 10]
     coarse = [np.asarray(Image.fromarray(rgb).resize((40, 40), Image.Resampling.BOX)) for rgb in fine]
     moved = np.abs(model(fine, [0.1] * 20).probability - model(coarse, [0.5] * 20).probability)[:, 0]
     assert np.median(moved) < 0.1

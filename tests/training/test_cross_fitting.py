@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from made import cell_picture, run_in_process
+from made import cell_image, run_in_process
 from sklearn.metrics import f1_score, roc_auc_score
 
 import blastdet
@@ -90,7 +90,7 @@ def test_training_with_folds_leaves_calibrated_weights(run):
     assert any(metric.split == "val" for metric in card.metrics)
     fold = read_card(run / "folds/fold-1/weights")
     assert fold.calibration is None and fold.training.config["fold"] == [1, 2]
-    crops = [cell_picture(kind, np.random.default_rng(1), 60) for kind in ("blast", "wbc")]
+    crops = [cell_image(kind, np.random.default_rng(1), 60) for kind in ("blast", "wbc")]
     assert load_classifier(run / "weights")(crops, [1 / 3] * 2).probability.shape == (2, 2)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from made import cell_picture, run_in_process
+from made import cell_image, run_in_process
 
 from blastdet.core.model_card import read_card
 from blastdet.models.classifier import load_classifier
@@ -17,7 +17,7 @@ SETTINGS = ["--set", "epoch_samples=120", "--set", "epochs=1"]
 def _predict_probability(weights):
     model, rng = load_classifier(weights), np.random.default_rng(1)
     kinds = ["blast", "wbc"] * 10
-    found = model([cell_picture(kind, rng, 60) for kind in kinds], [1 / 3] * 20)
+    found = model([cell_image(kind, rng, 60) for kind in kinds], [1 / 3] * 20)
     np.testing.assert_allclose(found.probability.sum(axis=1), 1, atol=1e-5)
     assert np.isfinite(found.distance).all()
     return [model.card.classes[i] for i in found.probability.argmax(axis=1)], kinds
