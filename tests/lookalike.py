@@ -1,6 +1,6 @@
-"""Folders that look like data sets which may not be redistributed, drawn by code: ALL-IDB1, ALL-IDB2, C-NMC.
+"""Folders that look like datasets which may not be redistributed, drawn by code: ALL-IDB1, ALL-IDB2, C-NMC.
 
-Names, sizes, suffixes and text files are those of the real sets; the pictures are discs, red cells and
+Names, sizes, suffixes and text files are those of the real sets; the images are discs, red cells and
 nucleated ones, on a plain ground.
 """
 

@@ -154,7 +154,7 @@ def smears(draw: st.DrawFn, path: Path) -> Sample:
 
 @st.composite
 def datasets(draw: st.DrawFn, root: Path, n: int = 3) -> Dataset:
-    """A data set over the pictures ``0.png`` to ``n-1.png`` of `root`."""
+    """A dataset of the images ``0.png`` to ``n-1.png`` of `root`."""
     notes = draw(st.lists(_words, max_size=2, unique=True))
     return Dataset(
         draw(_words.filter(bool)),
@@ -180,7 +180,7 @@ def same_cells(a: Detections | None, b: Detections | None, tolerance: float = 0.
 
 
 def same_smears(a: Dataset, b: Dataset, tolerance: float = 0.0) -> None:
-    """Fail unless both have the same smears, found by the stem of their pictures."""
+    """Fail unless both have the same samples, matched by the stem of their images."""
     found = {sample.path.stem: sample for sample in b}
     assert sorted(found) == sorted(sample.path.stem for sample in a)
     for sample in a:

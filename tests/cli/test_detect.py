@@ -113,14 +113,14 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
 @pytest.mark.parametrize("broken", [False, True])
 def test_several_at_a_time_give_equal_results_in_equal_order(tmp_path, crops, broken):
     """Files, run log and printed lines, except for the seconds. Also with a broken image among them."""
-    pictures = tmp_path / "pictures"
-    shutil.copytree(crops, pictures)
+    images = tmp_path / "images"
+    shutil.copytree(crops, images)
     if broken:
-        (pictures / "b0.png").write_bytes(b"no picture")
+        (images / "b0.png").write_bytes(b"no image")
     said = {}
     for jobs in (1, 3):
         out = tmp_path / f"out{jobs}"
-        run = _run("detect", pictures, "--mpp", "0.1", "--out", out, "--jobs", jobs, cwd=tmp_path, code=int(broken))
+        run = _run("detect", images, "--mpp", "0.1", "--out", out, "--jobs", jobs, cwd=tmp_path, code=int(broken))
         files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.suffix in (".csv", ".jpg")}
         run_log = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
         names = [line.get("name") for line in run_log]
@@ -134,7 +134,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
     folder.mkdir()
     (folder / "good.png").write_bytes((crops / "a.png").read_bytes())
     (folder / "bad.jpg").write_bytes((crops / "b.jpg").read_bytes()[:900])
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     run = _run("detect", folder, "--mpp", DEMO_MPP, cwd=tmp_path, code=1)
     assert "good.png: 700 x 500 px" in run.stdout
     assert "2 of 3 failed:" in run.stdout and "bad.jpg" in run.stderr and "text.png" in run.stderr
@@ -236,7 +236,7 @@ def test_results_are_never_read_as_images(tmp_path, crops):
     before = (folder / "a.png").read_bytes()
     (folder / "a.overlay.jpg").write_bytes((crops / "b.jpg").read_bytes())
     clash = _run("detect", folder, "--mpp", DEMO_MPP, "--out", folder / "x" / "..", cwd=tmp_path, code=2)
-    assert "no picture" in clash.stderr or "Choose another --out" in clash.stderr
+    assert "no image" in clash.stderr or "Choose another --out" in clash.stderr
     assert (folder / "a.png").read_bytes() == before
     assert (folder / "a.overlay.jpg").read_bytes() == (crops / "b.jpg").read_bytes()
 

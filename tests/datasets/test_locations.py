@@ -19,7 +19,7 @@ import yaml
 from blastdet.core.errors import FormatError
 from blastdet.datasets import locations
 from blastdet.datasets.formats import registry
-from blastdet.training.config import expand
+from blastdet.training.config_file import expand
 
 
 @pytest.mark.parametrize(("value", "expected"), [("/x/y", "/x/y"), ("", "data"), (None, "data"), ("~/d", None)])

@@ -22,18 +22,18 @@ MPP = 7.5 / 48
 WHITE = [(120, 110, 44), (330, 220, 36)]
 
 
-def fields(root: Path, **pictures: object) -> Path:
+def fields(root: Path, **images: object) -> Path:
     """A folder like ALL fields, without any annotation."""
     for name in ("benign", "early", "pre", "pro"):
         (root / name).mkdir(parents=True)
-    for name, pixels in pictures.items():
+    for name, pixels in images.items():
         Image.fromarray(np.asarray(pixels, np.uint8)).save(root / "early" / f"{name}.jpg", quality=95)
     return root
 
 
-def unannotated(root: Path, **pictures: object) -> Path:
+def unannotated(root: Path, **images: object) -> Path:
     """A COCO dataset without scale and cells."""
-    fields(root / "src", **pictures)
+    fields(root / "src", **images)
     read = registry.read(root / "src")
     bare = Dataset("bare", read.root, tuple(Sample(s.path, s.size_wh) for s in read))
     registry.write(bare, root / "src", "coco")

@@ -19,7 +19,7 @@ from blastdet.inference.model import load
 from blastdet.models.classifier import load_classifier
 
 COARSE = (0.5, 0.375)
-"""µm/px of ALL fields along x and y, the coarsest pictures that the classifier learnt from."""
+"""µm/px of ALL fields along x and y, the coarsest images in the training of the classifier."""
 
 
 def _taken_down(rgb: np.ndarray, mpp: float) -> np.ndarray:
