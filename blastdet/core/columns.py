@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from blastdet.core.constants import CELL_CLASSES, ERYTHROBLAST
+from blastdet.core.packages import needed
 
 if TYPE_CHECKING:
     from blastdet.core.types import Detections, Scale
@@ -166,9 +167,14 @@ def _shortest(value: Any) -> Any:
 
 
 def cell_frame(rows: Iterable[Sequence[Any]], columns: Sequence[str] = CELL_COLUMNS) -> Any:
-    """Rows as a ``pandas.DataFrame``. Numbers are numbers, and NaN where the field is empty."""
-    import pandas
+    """Rows as a ``pandas.DataFrame``. Numbers are numbers, and NaN where the field is empty.
 
+    Raises
+    ------
+    DependencyError
+        If pandas is not installed.
+    """
+    pandas = needed("pandas", "notebook")
     frame = pandas.DataFrame(list(rows), columns=list(columns))
     numbers = [name for name in columns if name not in _TEXT]
     return frame.assign(**frame[numbers].apply(pandas.to_numeric))

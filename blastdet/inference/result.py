@@ -185,6 +185,11 @@ class Result:
         """One row per cell, as a ``pandas.DataFrame``: the columns of the CSV file, unknown numbers as NaN.
 
         ``class`` follows the operating threshold; ``counted_as`` is what `counts` counts, with uncertain cells apart.
+
+        Raises
+        ------
+        DependencyError
+            If pandas is not installed.
         """
         from blastdet.inference.writers import named
 

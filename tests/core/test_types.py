@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blastdet.core.columns import CELL_COLUMNS
+from blastdet.core.errors import DependencyError
 from blastdet.core.types import COLUMNS, Dataset, Detections, Sample
 
 
@@ -249,3 +251,9 @@ def test_dataset_as_a_data_frame_has_one_row_per_cell():
     assert frame["width_um"].isna().tolist() == [False, False, False, True]  # b.png has no scale
     assert frame["ignore"].tolist() == [0, 0, 1, 0]
     assert Dataset("none", Path(), ()).to_pandas().empty
+
+
+def test_a_data_frame_without_pandas_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(DependencyError, match=r"^pandas: not installed\. Run: pip install 'blastdet\[notebook\]'"):
+        _dataset().to_pandas()

@@ -17,7 +17,8 @@ import numpy as np
 from blastdet import __version__
 from blastdet.core import atomic_io
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError, DependencyError
+from blastdet.core.errors import BlastdetError
+from blastdet.core.packages import needed
 from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.confusion import Confusion, Figure
@@ -208,11 +209,8 @@ def difference_rows(comparison: Comparison) -> list[dict[str, Any]]:
 
 def as_frame(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """Rows as a pandas data frame."""
-    try:
-        import pandas as pd
-    except ImportError:
-        raise DependencyError("pandas is not installed: in the checkout, pip install -e '.[notebook]'") from None
-    return pd.DataFrame(rows)
+    frame: pd.DataFrame = needed("pandas", "notebook").DataFrame(rows)
+    return frame
 
 
 def as_csv(rows: Sequence[dict[str, Any]]) -> str:
