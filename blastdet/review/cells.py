@@ -18,7 +18,7 @@ LOW_IOU = 0.65
 """Hits with a lower IoU are worth reviewing: below 0.5 they would not be hits."""
 
 DUPLICATE_IOU = 0.6
-"""Two annotations, or two detections, with at least this IoU are taken for the same cell."""
+"""Two annotations, or two detections, with at least this IoU count as the same cell."""
 
 UNCERTAIN = 0.15
 """A cell is uncertain if its score is closer than this to the operating threshold."""

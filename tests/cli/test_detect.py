@@ -384,7 +384,7 @@ def test_a_name_that_is_not_utf8_fails_alone(tmp_path, crops):
     for kind in ("overlay", "coco"):
         words = ["detect", "names", "--mpp", DEMO_MPP, "--format", kind, "--out", kind]
         run = _run(*words, cwd=tmp_path, code=1)
-        assert "not UTF-8" in run.stderr and "total of 2 images" in run.stdout
+        assert "the file name is not valid UTF-8" in run.stderr and "total of 2 images" in run.stdout
     assert {path.name for path in (tmp_path / "overlay").glob("*.jpg")} == {"a.overlay.jpg", "c.overlay.jpg"}
 
 
