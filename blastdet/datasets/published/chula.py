@@ -65,7 +65,7 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     Dataset
         Red cells as `point_xy` with boxes of NaN and a `cell_type`. `annotated` is ``("rbc",)`` for images with at
         least `DENSE_POINTS` points, and empty otherwise. An image whose label file is missing or empty has no truth,
-        although it shows red cells.
+        because its red cells are not labelled.
 
     Raises
     ------
