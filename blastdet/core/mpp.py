@@ -13,7 +13,7 @@ from blastdet.core.types import Scale
 MPP_RANGE = (0.001, 100.0)
 """Plausible range of µm/px: from an electron microscope (0.001) to a flatbed scanner (100)."""
 
-_FORMS = "a number, a pair (x, y), 'auto' or None"
+_FORMS = "a number, two numbers X,Y, or 'auto'"
 
 
 def check_mpp(value: Any, where: object = "mpp") -> Scale:

@@ -52,36 +52,6 @@ def percentile_interval(samples: ArrayLike, method: str) -> Interval:
     return Interval(float(low), float(high), method)
 
 
-def wilson(successes: int, n: int) -> Interval:
-    """Wilson's score interval of a proportion. Only valid for independent cells, such as one cell per group.
-
-    Parameters
-    ----------
-    successes, n : int
-
-    Returns
-    -------
-    Interval
-        NaN if `n` is 0.
-
-    References
-    ----------
-    E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-
-    Examples
-    --------
-    >>> interval = wilson(5, 10)
-    >>> round(interval.low, 3), round(interval.high, 3)
-    (0.237, 0.763)
-    """
-    if n == 0:
-        return Interval(float("nan"), float("nan"), "Wilson")
-    from scipy.stats import binomtest
-
-    found = binomtest(successes, n).proportion_ci(method="wilson")
-    return Interval(float(found.low), float(found.high), "Wilson")
-
-
 def clopper_pearson(successes: int, n: int) -> Interval:
     """Exact interval of a proportion.
 

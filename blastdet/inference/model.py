@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsError
-from blastdet.core.model_card import CARD, Card, find_weights, sha256_of
+from blastdet.core.model_card import Card, find_weights, read_card, sha256_of
 from blastdet.core.mpp import parse_mpp
 from blastdet.core.types import RGB, Detections
 from blastdet.imaging.io import Source, open_image, open_smear
@@ -230,7 +230,7 @@ def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, s
     Returns
     -------
     Model
-        The same object for the same arguments, unless the detector's ``card.json`` has changed on disk.
+        The same object for the same arguments, unless the weights of either stage have changed on disk.
 
     Raises
     ------
@@ -244,20 +244,27 @@ def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, s
     True
     """
     folder = find_weights(weights).resolve()
-    card = folder / CARD
-    changed = card.stat().st_mtime_ns if card.is_file() else 0
-    return _load(folder, device, second_stage, changed)
+    name = read_card(folder).second_stage if second_stage else None
+    beside = folder.parent / name if name is not None else None
+    second = beside if beside is not None and beside.is_dir() else name
+    stamps = tuple(_stamp(one) for one in (folder, second) if isinstance(one, Path))
+    return _load(folder, device, second, stamps)
 
 
-@cache
-def _load(folder: Path, device: str, second_stage: bool, changed: int) -> Model:
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of each file of a weights folder."""
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+
+
+@lru_cache(maxsize=8)
+def _load(folder: Path, device: str, second: str | Path | None, stamps: object) -> Model:
+    """`stamps` only makes changed weights a different key."""
     detector = load_detector(folder, device)
-    name = detector.card.second_stage
-    if name is None or not second_stage:
+    if second is None:
         return Model(detector, folder)
-    beside = folder.parent / name
     try:
-        classifier = load_classifier(beside if beside.is_dir() else name, device)
+        classifier = load_classifier(second, device)
     except WeightsError as error:
         raise WeightsError(f"{folder}: cannot load the second stage: {error}") from error
     _check_pair(detector.card, classifier.card, folder)

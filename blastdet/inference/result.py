@@ -207,7 +207,7 @@ class Result:
         from blastdet.datasets.formats import geojson
         from blastdet.inference.writers import named
 
-        return geojson.feature_collection(named(self), self.mpp, self.name)
+        return geojson.feature_collection(named(self), self.mpp, Path(self.name).stem)
 
     def to_supervision(self) -> Any:
         """The same boxes as ``supervision.Detections``; see `Detections.to_supervision`."""

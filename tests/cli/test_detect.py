@@ -148,7 +148,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
         (["missing.jpg"], "missing.jpg: no image found"),
         ([SMEAR, "--weights", "nope"], "nope: expected a folder with card.json or a shipped model"),
         ([SMEAR, "--mpp", "0"], "--mpp: expected µm/px between 0.001 and 100, got"),
-        ([SMEAR, "--mpp", "fine"], "--mpp: expected a number, a pair (x, y), 'auto' or None as µm/px, got 'fine'"),
+        ([SMEAR, "--mpp", "fine"], "--mpp: expected a number, two numbers X,Y, or 'auto' as µm/px, got 'fine'"),
         ([SMEAR, "--mpp", "9"], "expected at most 0.8 µm/px to show cells, got 9"),
         ([SMEAR, "--mpp", "1e-9"], "--mpp: expected µm/px between 0.001 and 100, got"),
         ([""], "got an empty path"),

@@ -9,6 +9,7 @@ import pytest
 from made import voc, voc_xml
 
 from blastdet.core.errors import FormatError
+from blastdet.datasets.formats import registry
 from blastdet.datasets.published import bccd
 
 
@@ -21,6 +22,12 @@ def test_sets_groups_and_parent_folder(tmp_path: Path) -> None:
         assert [s.split for s in dataset] == ["train", "val", "test", None]
         assert [s.group for s in dataset] == ["g1", "g1", "g2", None]
         assert [s.mpp for s in dataset] == [None] * 4
+
+
+def test_bccd_read_as_plain_voc_says_what_is_missing(tmp_path: Path) -> None:
+    root = voc(tmp_path, {"BloodImage_00000": voc_xml([("RBC", 1, 1, 4, 4)])})
+    assert any("read it as bccd" in note for note in registry.read(root, "voc").notes)
+    assert not any("read it as bccd" in note for note in registry.read(root, "bccd").notes)
 
 
 def test_the_scale_is_noted_and_can_be_given(tmp_path: Path) -> None:

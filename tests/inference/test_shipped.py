@@ -96,3 +96,15 @@ def test_cards_say_what_they_must():
     for name in ("default", "blast"):
         text = (find_weights(name) / "card.json").read_text(encoding="utf-8")
         assert "Research Use Only" in json.loads(text)["intended_use"]
+
+
+def test_weights_that_changed_on_disk_are_loaded_anew(tmp_path):
+    for name in ("default", "blast"):
+        shutil.copytree(find_weights(name), tmp_path / name)
+    first = load(tmp_path / "default", "cpu")
+    assert load(tmp_path / "default", "cpu") is first
+    card = read_card(tmp_path / "blast")
+    points = {name: point.model_copy(update={"value": 0.75}) for name, point in card.thresholds.items()}
+    write_card(card.model_copy(update={"thresholds": points}), tmp_path / "blast")
+    again = load(tmp_path / "default", "cpu")
+    assert again is not first and again.classifier.card.thresholds["blast"].value == 0.75

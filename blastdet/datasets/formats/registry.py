@@ -159,6 +159,9 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
         dataset = to_dataset(read_records(path, name), root, **given)
     if not len(dataset):
         raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
+    if format == "voc" and resolve("blastdet.datasets.published.bccd:matches")(path):
+        line = "this looks like BCCD: read it as bccd to use its groups and its scale"
+        dataset = replace(dataset, notes=(*dataset.notes, line))
     if format in _RENAMED:
         dataset = replace(dataset, notes=(*dataset.notes, f"the format {format} is now {name}"))
     return dataset
