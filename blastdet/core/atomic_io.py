@@ -127,11 +127,15 @@ def locked(out: Path) -> IO[bytes]:
         If the folder cannot be created or written to, or another process holds its lock.
     """
     try:
+        str(out).encode()
+    except UnicodeEncodeError:
+        raise BlastdetError(f"{str(out)!a}: expected a folder name in UTF-8, got other bytes") from None
+    try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BlastdetError(f"{out}: cannot create the folder ({error.strerror})") from error
     try:
-        lock = (out / LOCK).open("wb")
+        lock = (out / LOCK).open("ab")  # not "wb": the name may be a link to a file
     except OSError as error:
         raise BlastdetError(f"{out}: cannot be written to ({error.strerror})") from error
     try:

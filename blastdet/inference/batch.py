@@ -144,15 +144,19 @@ class Batch:
         self._names = {job.name for job in jobs}
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
         self._full_names = max(stems.values(), default=0) > 1
-        self._lock = locked(output.folder)
-        self._check_names()
         settings = {
             "model": model.describe(),
             "options": asdict(options),
             "formats": sorted(output.formats),
             "versions": dict(software()),
         }
-        self.run_log = RunLog(output.folder, settings, output.existing)
+        self._lock = locked(output.folder)
+        try:
+            self._check_names()
+            self.run_log = RunLog(output.folder, settings, output.existing, self._all_files())
+        except BaseException:
+            self._lock.close()
+            raise
 
     def __iter__(self) -> Iterator[Outcome]:
         postponed: list[Job] = []
@@ -188,9 +192,10 @@ class Batch:
             line = f"{job.name!a}: the file name is not valid UTF-8. Rename the file"
         except BlastdetError as error:
             line = " ".join(str(error).split())
-            line = line if job.name in line else f"{job.name}: {line}"
+            name = " ".join(job.name.split())
+            line = line if name in line else f"{name}: {line}"
         except Exception as error:  # noqa: BLE001  # a surprise in one image must not cost the others
-            line = f"{job.name}: {type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+            line = " ".join(f"{job.name}: {type(error).__name__}: {error}".split()).rstrip(": ")
         return Outcome(job.name, error=line)
 
     def stem(self, job: Job) -> Path:
@@ -202,10 +207,14 @@ class Batch:
         stem = self.stem(job)
         return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in self.output.formats if kind in SUFFIXES]
 
+    def _all_files(self) -> list[Path]:
+        """Everything that the run will write, except its log."""
+        coco = [self.output.folder / COCO_FILE] if "coco" in self.output.formats else []
+        return [file for job in self.jobs for file in self._files(job)] + coco
+
     def _check_names(self) -> None:
         """Refuse to write one file twice, or over an image of the run."""
-        folder = self.output.folder
-        files = [file for job in self.jobs for file in self._files(job)] + [folder / COCO_FILE]
+        files = [file for job in self.jobs for file in self._files(job)] + [self.output.folder / COCO_FILE]
         images = {os.path.realpath(job.path) for job in self.jobs}
         twice = [file for file, number in Counter(files).items() if number > 1]
         over = [file for file in files if os.path.realpath(file) in images]

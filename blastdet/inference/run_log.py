@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,16 @@ RUN_LOG = "run.jsonl"
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do where the output folder holds a run already."""
 
-_KEYS = {"name", "image_sha256", "counts", "size_wh", "mpp", "mpp_measured"}
+_KINDS: dict[str, Any] = {
+    "name": str,
+    "image_sha256": str,
+    "counts": dict,
+    "size_wh": list,
+    "mpp": list,
+    "mpp_measured": bool,
+    "area_mm2": (int, float),
+    "seconds": (int, float),
+}
 
 
 class RunLog:
@@ -31,31 +41,42 @@ class RunLog:
     settings : dict
         What the results depend on besides the images.
     existing : {"refuse", "resume", "overwrite"}
+    files : iterable of Path
+        Files that the run will write. In a new run, none of them may exist.
 
     Raises
     ------
     ConfigError
-        If there is a log that must not be replaced, or one of other settings that cannot be continued.
+        If there is a log or a file that must not be replaced, or a log of other settings that cannot be continued.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], existing: Existing = "refuse") -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], existing: Existing = "refuse", files: Iterable[Path] = ()
+    ) -> None:
         self.path = folder / RUN_LOG
         self._done: dict[str, dict[str, Any]] = {}
         head = json.loads(json.dumps({"settings": settings}))
         entries: list[dict[str, Any]] = []
-        if self.path.is_file():
-            if (
-                existing == "refuse" and len(list(_whole_lines(self.path))) > 1
-            ):  # a run that finished no image is no loss
-                raise ConfigError(
-                    f"{folder}: contains the results of an earlier run. Continue it with --resume, replace it with "
-                    "--overwrite, or choose another --out"
-                )
-            if existing == "resume":
-                entries = self._read(head)
+        if existing == "refuse" and self._has_entries():
+            raise ConfigError(
+                f"{folder}: contains the results of an earlier run. Continue it with --resume, replace it with "
+                "--overwrite, or choose another --out"
+            )
+        if existing == "resume" and self.path.is_file():
+            entries = self._read(head)
+        elif existing != "overwrite":
+            _refuse_files(files)
         for entry in entries:
             self._remember(entry)
         _keep(self.path, [head, *entries])
+
+    def _has_entries(self) -> bool:
+        """Whether there is more than the settings, readable or not: a run that finished no image is no loss."""
+        if not self.path.is_file():
+            return False
+        with self.path.open("rb") as stream:
+            lines = [line for line in islice(stream, 2) if line.strip()]
+        return len(lines) > 1 or (len(lines) == 1 and not lines[0].startswith(b'{"settings"'))
 
     def _read(self, head: dict[str, Any]) -> list[dict[str, Any]]:
         lines = list(_whole_lines(self.path))
@@ -64,8 +85,10 @@ class RunLog:
             raise ConfigError(
                 f"{self.path}: cannot resume, the earlier run differs in {what}. Choose another --out, or --overwrite"
             )
+        has_coco = "coco" in head["settings"].get("formats", ())
+        has_second_stage = "second_stage" in head["settings"].get("model", ())
         for number, entry in enumerate(lines[1:], start=2):
-            if not isinstance(entry, dict) or not entry.keys() >= _KEYS:
+            if not _is_entry(entry, has_coco, has_second_stage):
                 raise ConfigError(f"{self.path}: line {number} is not an entry of a run log. Use --overwrite")
         return lines[1:]
 
@@ -125,8 +148,37 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             try:
                 yield json.loads(line)
-            except ValueError:  # cut short, or not text
+            except (ValueError, RecursionError):  # cut short, or not text
                 return
+
+
+def _is_entry(entry: Any, has_coco: bool, has_second_stage: bool) -> bool:
+    """Whether a line is what `Batch` records of an image: someone may have edited the file."""
+    if not isinstance(entry, dict) or not all(_is(entry.get(key), kind) for key, kind in _KINDS.items()):
+        return False
+    white = entry.get("white_cells")
+    return (
+        all(_is(number, int) and number >= 0 for number in entry["counts"].values())
+        and _are(entry["size_wh"], int, 2)
+        and _are(entry["mpp"], (int, float), 2)
+        and (_are(white, int, 5) if has_second_stage else white is None)
+        and (not has_coco or (_is(entry.get("image"), dict) and _are(entry.get("annotations"), dict)))
+    )
+
+
+def _is(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and value == value
+
+
+def _are(values: Any, kind: Any, n: int | None = None) -> bool:
+    return isinstance(values, list) and len(values) == (n or len(values)) and all(_is(value, kind) for value in values)
+
+
+def _refuse_files(files: Iterable[Path]) -> None:
+    """Refuse files that no run log lists: another program may have written them."""
+    for file in files:
+        if os.path.lexists(file):
+            raise ConfigError(f"{file}: exists already. Choose another --out, or replace it with --overwrite")
 
 
 def _keep(path: Path, lines: list[dict[str, Any]]) -> None:

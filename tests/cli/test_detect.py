@@ -336,6 +336,28 @@ def test_results_of_an_earlier_run_are_never_replaced_silently(tmp_path, crops):
     assert "expected --resume or --overwrite, got both" in both.stderr
 
 
+def test_files_of_another_program_are_never_replaced_silently(tmp_path, crops):
+    shutil.copy(crops / "a.png", tmp_path)
+    (tmp_path / "a.json").write_text("annotations")
+    run = _run("detect", "a.png", "--out", tmp_path, "--mpp", DEMO_MPP, cwd=tmp_path, code=2)
+    assert "a.json: exists already" in run.stderr
+    assert (tmp_path / "a.json").read_text() == "annotations"
+
+
+def test_a_lock_that_is_a_link_leaves_its_target_alone(tmp_path, crops):
+    (tmp_path / "out").mkdir()
+    shutil.copy(crops / "a.png", tmp_path)
+    (tmp_path / "out/.lock").symlink_to(tmp_path / "a.png")
+    _run("detect", "a.png", "--out", "out", "--mpp", DEMO_MPP, "--format", "json", cwd=tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == (crops / "a.png").read_bytes()
+
+
+def test_an_output_folder_that_is_not_utf8_is_refused_first(tmp_path, crops):
+    run = _run("detect", crops / "a.png", "--out", os.fsdecode(b"out\xff"), cwd=tmp_path, code=2)
+    assert "expected a folder name in UTF-8" in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_finished_nothing_does_not_block_the_next(tmp_path):
     Image.new("RGB", (640, 480), (235, 230, 235)).save(tmp_path / "blank.png")
     _run("detect", "blank.png", cwd=tmp_path, code=2)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from blastdet.inference.run_log import RunLog
+import pytest
+
+from blastdet.core.errors import ConfigError
+from blastdet.inference.run_log import RUN_LOG, Existing, RunLog
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -30,3 +34,71 @@ def test_scales_are_read_while_other_images_finish(tmp_path: Path) -> None:
         log.add(_entry(name))
     assert log.measured((4, 3), _AddingNames(log)) == [(0.1, 0.2), (0.1, 0.2)]
     assert log.measured((3, 4), ["a", "b"]) == []
+
+
+GOOD: dict[str, Any] = {
+    **_entry("a"),
+    "counts": {"wbc": 2},
+    "white_cells": None,
+    "area_mm2": 0.5,
+    "seconds": 0.1,
+    "image": {"file_name": "a"},
+    "annotations": [],
+}
+
+
+def _written(folder: Path, *lines: str) -> None:
+    RunLog(folder, {"formats": ["coco"]}, "overwrite")
+    with (folder / RUN_LOG).open("a", encoding="utf-8") as stream:
+        stream.writelines(f"{line}\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": ["a"]},
+        {"counts": {"wbc": "2"}},
+        {"counts": {"wbc": -2}},
+        {"counts": [2]},
+        {"size_wh": 4},
+        {"size_wh": [4]},
+        {"mpp": ["a", "b"]},
+        {"mpp_measured": "yes"},
+        {"area_mm2": None},
+        {"area_mm2": float("nan")},
+        {"seconds": "1"},
+        {"white_cells": [1]},
+        {"image": 5},
+        {"annotations": None},
+        {"annotations": [1]},
+    ],
+)
+def test_an_edited_entry_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    _written(tmp_path, json.dumps(GOOD))
+    RunLog(tmp_path, {"formats": ["coco"]}, "resume")
+    _written(tmp_path, json.dumps(GOOD | change))
+    with pytest.raises(ConfigError, match="line 2 is not an entry of a run log"):
+        RunLog(tmp_path, {"formats": ["coco"]}, "resume")
+
+
+@pytest.mark.parametrize("lines", [["garbage", json.dumps(GOOD)], ["[" * 100_000]])
+def test_a_log_with_an_unreadable_line_is_not_replaced(tmp_path: Path, lines: list[str]) -> None:
+    _written(tmp_path, *lines)
+    with pytest.raises(ConfigError, match="contains the results of an earlier run"):
+        RunLog(tmp_path, {"formats": ["coco"]})
+    RunLog(tmp_path, {"formats": ["coco"]}, "resume")
+
+
+def test_a_log_with_unreadable_settings_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / RUN_LOG).write_text("garbage\n")
+    with pytest.raises(ConfigError, match="contains the results of an earlier run"):
+        RunLog(tmp_path, {})
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume"])
+def test_a_file_that_no_log_lists_is_not_replaced(tmp_path: Path, existing: Existing) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("of another program")
+    with pytest.raises(ConfigError, match=r"a\.json: exists already"):
+        RunLog(tmp_path, {}, existing, [file])
+    RunLog(tmp_path, {}, "overwrite", [file])
