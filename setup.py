@@ -1,4 +1,4 @@
-"""Puts weights, configurations and data set recipes inside the package of a wheel; a checkout has them beside it.
+"""Puts weights, configurations and catalog entries inside the package of a wheel; a checkout has them beside it.
 
 Everything else about the build is in pyproject.toml.
 """

@@ -71,7 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     missing = {}
     if not (_data_dir() / "bccd").is_dir():
-        missing["realdata"] = f"no data sets in {_data_dir()} (set BLASTDET_DATA)"
+        missing["realdata"] = f"no datasets in {_data_dir()} (set BLASTDET_DATA)"
     if _chromium() is None:
         missing["browser"] = "no Chromium on this machine"
     for item in items:
@@ -91,7 +91,7 @@ def image_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """Folder of the real data sets; tests that use it carry the marker ``realdata``."""
+    """Folder of the real datasets; tests that use it carry the marker ``realdata``."""
     return _data_dir()
 
 

@@ -1,4 +1,4 @@
-"""Small data sets made by code, hypothesis strategies for them, and how two of them are compared."""
+"""Small datasets made by code, hypothesis strategies for them, and how two of them are compared."""
 
 from __future__ import annotations
 

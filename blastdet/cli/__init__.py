@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -15,11 +16,11 @@ import click
 
 COMMANDS: dict[str, str] = {
     "detect": "detect, classify and count the cells of smear images",
-    "convert": "convert a data set to COCO, YOLO, CSV or GeoJSON",
-    "split": "split a data set into train, val and test without leaks",
-    "audit": "check a data set for errors and leaks",
-    "crops": "cut out the white cells of a data set",
-    "data": "list and download public data sets",
+    "convert": "convert a dataset to COCO, YOLO, CSV or GeoJSON",
+    "split": "split a dataset into train, val and test without leaks",
+    "audit": "check a dataset for errors and leaks",
+    "crops": "cut out the white cells of a dataset",
+    "data": "list and download public datasets",
     "synth": "render synthetic smears with exact ground truth",
     "train": "train a detector or classifier from a configuration",
     "calibrate": "calibrate a blast classifier on clusters left out of training",
@@ -70,6 +71,16 @@ class _Commands(click.Group):
             return None
         found: click.Command = import_module(f"blastdet.cli.{_PACKAGE[cmd_name]}.{cmd_name}").command
         return found
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Click's own, with a suggestion for a mistyped name: click only knows commands that are already imported."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = get_close_matches(args[0], COMMANDS, 1)
+            if near:
+                raise click.UsageError(f"No such command {args[0]!r}. Did you mean {near[0]!r}?", ctx) from error
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

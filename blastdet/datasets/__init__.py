@@ -1,4 +1,4 @@
-"""Annotated data sets: reading, converting, splitting, correcting, downloading, cutting crops.
+"""Annotated datasets: reading, converting, splitting, correcting, downloading, cutting crops.
 
 Imports `segmentation` and below.
 """

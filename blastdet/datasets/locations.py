@@ -37,7 +37,8 @@ def missing(path: Path) -> str:
     line = f"{path}: no such file or folder"
     is_listed = path.parent.absolute() == data_dir().absolute() and (catalog.CATALOG / f"{path.name}.yaml").is_file()
     if not is_listed:
-        return line
+        is_name = str(path) == path.name and not path.suffix
+        return f"{line}, and no dataset of that name. List datasets with: blastdet data list" if is_name else line
     return (
         f"{line}. Get it with: blastdet data get {path.name}. Or set {VARIABLE} to the folder that holds your datasets"
     )

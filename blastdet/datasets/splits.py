@@ -123,7 +123,8 @@ def remove_shared(dataset: Dataset, keys: Keys, protected: Sequence[str] = ("tes
         hit = [j for j, s in enumerate(samples) if s.split not in spared and keys.get(s.path) in shown]
         for origin, number in sorted(Counter(str(samples[j].split) for j in hit).items()):
             names = ", ".join(samples[j].path.name for j in hit if samples[j].split == origin)
-            notes.append(f"split: {number} images removed from {origin}, they share a group with {side}: {names}")
+            removed = "1 image" if number == 1 else f"{number} images"
+            notes.append(f"split: {removed} removed from {origin} because of groups shared with {side}: {names}")
         for j in hit:
             samples[j] = replace(samples[j], split=None)
     return replace(dataset, samples=tuple(samples), notes=(*dataset.notes, *notes))

@@ -236,8 +236,8 @@ def joint_figures(result: Confusion, resamples: int = RESAMPLES) -> list[Figure]
     figures = [
         ("localisation: cells found, of any class", matched, truth),
         ("localisation: boxes that are a cell, of any class", matched, found),
-        ("classification: right class among found cells", right, matched),
-        ("jointly: cells found and rightly classified", right, truth),
+        ("classification: correct class among found cells", right, matched),
+        ("jointly: cells found and correctly classified", right, truth),
     ]
     return _ratios(figures, result.group, resamples)
 

@@ -229,7 +229,7 @@ class Batch:
             return None
         if not self.run_log.has(job.name, sha256_of(job.path)):
             return None
-        return Outcome(job.name, f"{job.name}: finished before, skipped")
+        return Outcome(job.name, f"{job.name}: already finished, skipped")
 
     def _first(self, job: Job) -> Outcome | None:
         """Process an image, unless its scale is in doubt and other images may settle it: then later."""

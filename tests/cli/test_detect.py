@@ -195,7 +195,7 @@ def test_resume_skips_what_is_done(tmp_path, crops):
     _run(*words, cwd=tmp_path)
     before = (tmp_path / "blastdet-out/detections.coco.json").read_bytes()
     run = _run(*words, "--resume", cwd=tmp_path)
-    assert run.stdout.count("finished before, skipped") == 3
+    assert run.stdout.count("already finished, skipped") == 3
     assert (tmp_path / "blastdet-out/detections.coco.json").read_bytes() == before
     other = _run(*words[:2], "--mpp", "0.2", "--format", "json,coco", "--resume", cwd=tmp_path, code=2)
     assert "the earlier run differs in options.mpp" in other.stderr

@@ -14,7 +14,8 @@ from blastdet.cli import cli
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["convrt"], "Error: No such command 'convrt'."),
+        (["convrt"], "Error: No such command 'convrt'. Did you mean 'convert'? See 'cli --help'."),
+        (["diagnose"], "Error: No such command 'diagnose'. See 'cli --help'."),
         (["--nope"], "Error: No such option"),
         (["convert"], "Error: Missing argument 'SRC'. See 'cli convert --help'."),
         (["convert", "a", "b", "--nope"], "Error: No such option"),

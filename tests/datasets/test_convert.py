@@ -66,7 +66,7 @@ def test_all_formats_in_one_folder_share_their_images(source: Path, tmp_path: Pa
 
 def test_disjoint_split(source: Path, tmp_path: Path) -> None:
     text = run(source, tmp_path / "o", "--split", "official-disjoint", "--to", "yolo")
-    assert "1 images removed from train, they share a group with test: BloodImage_1.jpg" in text
+    assert "1 image removed from train because of groups shared with test: BloodImage_1.jpg" in text
     assert (tmp_path / "o" / "images" / "unsplit" / "BloodImage_1.jpg").is_file()
     assert "leak" not in text
 

@@ -538,6 +538,13 @@ def test_command_gets_verifies_and_lists(tmp_path: Path, cli: CliRunner) -> None
     assert "asked           on request" in listing and "free            own copy" in listing
 
 
+def test_verify_of_another_folder_lists_few_files(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["verify", "bccd", str(tmp_path)])
+    lines = result.output.splitlines()
+    assert result.exit_code == 1 and len(lines) == 21
+    assert re.fullmatch(rf"\.\.\. and \d+ more\. Is {re.escape(str(tmp_path))} a copy of bccd\?", lines[-1])
+
+
 def test_command_takes_the_data_folder_from_the_environment(tmp_path: Path, cli: CliRunner) -> None:
     source = zipped(tmp_path / "s.zip", {"1.jpg": b"", "2.jpg": b""})
     result = cli.invoke(command, ["get", "asked", "--from", str(source)], env={"BLASTDET_DATA": str(tmp_path / "d")})

@@ -48,7 +48,10 @@ def test_a_split_is_selected_and_an_unknown_one_lists_what_exists(bccd: Path) ->
 def test_a_dataset_that_is_not_installed_says_how_to_get_it(bccd: Path) -> None:
     with pytest.raises(FormatError, match=r"data/pbc_wbc: no such .*Get it with: blastdet data get pbc_wbc\. Or set"):
         blastdet.read_dataset("pbc_wbc")
-    with pytest.raises(FormatError, match=r"^nonsense: no such file or folder$"):
+    with pytest.raises(
+        FormatError,
+        match=r"^nonsense: no such .*, and no dataset of that name. List .*: blastdet data list$",
+    ):
         blastdet.read_dataset("nonsense")
 
 

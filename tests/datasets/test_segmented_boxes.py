@@ -46,9 +46,9 @@ def test_a_dataset_without_points_gets_white_cells(tmp_path: Path) -> None:
     text = run(source, tmp_path / "o", "--boxes", "segment", "--mpp", f"{MPP},{MPP}")
     lines = text.splitlines()
     assert lines[:3] == [
-        "read     all_fields: 2 images (no split 2)",
+        "read     all_fields: 2 images (without a split 2)",
         "cells    wbc 2",
-        "drawn    segment 2; left: 0 cells and 1 images without a box",
+        "drawn    segment 2; left: 0 cells and 1 image without a box",
     ]
     assert "note     early/blank.jpg: no boxes drawn, no nucleated cell found" in lines
     first, second = sorted(registry.read(tmp_path / "o"), key=lambda found: found.path.name)
@@ -63,7 +63,7 @@ def test_a_dataset_without_points_gets_white_cells(tmp_path: Path) -> None:
 def test_an_unknown_scale_is_estimated_from_red_cells(tmp_path: Path) -> None:
     blank = np.full((360, 480, 3), BACKGROUND, np.uint8)
     text = run(unannotated(tmp_path, a=sample(WHITE), blank=blank), tmp_path / "o", "--boxes", "segment")
-    assert "drawn    segment 2; left: 0 cells and 1 images without a box" in text
+    assert "drawn    segment 2; left: 0 cells and 1 image without a box" in text
     assert "note     boxes of 1 images drawn at a scale estimated from red cells" in text
     assert "blank.jpg: no boxes drawn, the scale is unknown: nothing stands out from the background" in text
     assert all(found.mpp is None for found in registry.read(tmp_path / "o"))
@@ -110,7 +110,7 @@ def chula(root: Path) -> tuple[Path, list[tuple[int, int]]]:
 def test_boxes_of_red_cells_are_drawn_around_points(tmp_path: Path) -> None:
     source, points = chula(tmp_path / "src")
     text = run(source, tmp_path / "o", "--boxes", "segment")
-    assert f"drawn    segment {len(points)}; left: 1 cells and 1 images without a box" in text
+    assert f"drawn    segment {len(points)}; left: 1 cell and 1 image without a box" in text
     assert f"Dataset/1.jpg: no box drawn for 1 of {len(points) + 1} cells" in text
     (truth,) = (s.truth for s in registry.read(tmp_path / "o") if s.truth is not None)
     drawn = truth[~np.isnan(truth.boxes_xyxy[:, 0])]

@@ -46,8 +46,8 @@ def test_official_disjoint_removes_groups_of_test_from_train_and_val() -> None:
     dataset = splits.split(OFFICIAL, "official-disjoint")
     assert splits_of(dataset) == [None, "test", "val", "train", "train", None]
     assert dataset.notes == (
-        "split: 1 images removed from train, they share a group with test: a",
-        "split: 1 images removed from val, they share a group with test: f",
+        "split: 1 image removed from train because of groups shared with test: a",
+        "split: 1 image removed from val because of groups shared with test: f",
     )
 
 

@@ -112,7 +112,7 @@ def test_figures_over_matched_cells_equal_scikit_learn(labels: list[tuple[int, i
             specificity = sum(t != k and q != k for t, q in labels) / sum(others)
             assert values["specificity over matched cells"] == pytest.approx(specificity)
     joint = {figure.name: figure.value for figure in joint_figures(result, resamples=10)}
-    assert joint["classification: right class among found cells"] == pytest.approx(accuracy_score(true, predicted))
+    assert joint["classification: correct class among found cells"] == pytest.approx(accuracy_score(true, predicted))
 
 
 def test_joint_is_localisation_times_classification() -> None:

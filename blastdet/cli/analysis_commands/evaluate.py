@@ -20,7 +20,12 @@ READING = ("format", "split", "images", "other", "corrections", "mpp")
 
 @click.command(cls=renamed(format="from"))
 @click.option(
-    "--data", "places", required=True, multiple=True, type=_PATH, help="Folder, JSON or YAML file. Repeatable."
+    "--data",
+    "places",
+    required=True,
+    multiple=True,
+    type=_PATH,
+    help="Dataset: name (bccd), folder, JSON or YAML file. Repeatable.",
 )
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @click.option("--split", default="test", show_default=True, help="train, val, test, or all.")

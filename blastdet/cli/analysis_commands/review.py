@@ -20,7 +20,7 @@ _IMAGES_HELP = "COCO: folder of the images, if it is not that of the JSON file."
 
 
 @click.group(cls=renamed(click.Group, format="from"), invoke_without_command=True)
-@click.option("--data", type=_PATH, help="Dataset: a folder, or its JSON or YAML file.")
+@click.option("--data", type=_PATH, help="Dataset: name (bccd), folder, JSON or YAML file.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
 @click.option("--weights", help="Name of a shipped model, or a weights folder.")
@@ -32,10 +32,14 @@ _IMAGES_HELP = "COCO: folder of the images, if it is not that of the JSON file."
 )
 @click.option("--name", help="Session: name of the dataset in FiftyOne. [default: made from dataset and time]")
 @click.option(
-    "--port", type=click.IntRange(1024, 65535), default=5151, show_default=True, help="Session: port of the App."
+    "--port",
+    type=click.IntRange(1024, 65535),
+    default=5151,
+    show_default=True,
+    help="Session: port of FiftyOne.",
 )
 @click.option("--no-browser", is_flag=True, help="Session: do not open a browser.")
-@click.option("--database-uri", help="Session: a MongoDB, mongodb://... [default: embedded in FiftyOne]")
+@click.option("--database-uri", help="Session: address of a MongoDB server (mongodb://...). [default: FiftyOne's own]")
 @click.option("--images", type=_PATH, help=_IMAGES_HELP)
 @click.option("--corrections", type=_PATH, help="Apply these corrections to the annotations first (JSON Lines).")
 @click.option("--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images.")
@@ -99,7 +103,7 @@ def command(context: click.Context, /, **options: Any) -> None:
             run_session(review, out, session, click.echo, step)
 
 
-@command.command("export")
+@command.command("export", short_help="Apply corrections to a dataset and write it to a folder.")
 @click.option("--data", required=True, type=_PATH, help="Dataset that was reviewed.")
 @click.option("--corrections", required=True, type=_PATH, multiple=True, help="Corrections, JSON Lines. Repeatable.")
 @click.option("--to", "kinds", multiple=True, default=("coco",), show_default=True, help="coco or yolo. Repeatable.")

@@ -13,7 +13,7 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command(cls=renamed(format="from"))
-@click.option("--data", required=True, type=_PATH, help="Dataset: a folder, or its JSON or YAML file.")
+@click.option("--data", required=True, type=_PATH, help="Dataset: name (bccd), folder, JSON or YAML file.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @click.option("--split", default="val", show_default=True, help="train, val, test, or all.")
 @click.option("--weights", default="default", show_default=True, help="Name of a shipped model, or a weights folder.")

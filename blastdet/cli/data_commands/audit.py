@@ -110,7 +110,7 @@ def _summary(report: AuditReport) -> list[str]:
     shared = s["sharing"]
     skipped = "" if s["overlaps_looked_for"] else " (without overlapping fields)"
     lines.append(
-        f"shared content: {shared['pairs']} pairs, {shared['groups']} groups of {shared['pictures']} images{skipped}"
+        f"shared content{skipped}: pairs {shared['pairs']}, groups {shared['groups']}, images {shared['pictures']}"
     )
     totals = {name: sum(f.severity == name for f in report.findings) for name in ("error", "warning", "info")}
     return [*lines, "findings: " + (_in_words(totals) or "none")]

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 _PATH = click.Path(path_type=Path)
+_SHOWN = 20  # problems of a copy that verify prints
 
 
 @click.group()
@@ -31,7 +32,7 @@ def command() -> None:
     """
 
 
-@command.command("list")
+@command.command("list", short_help="List all datasets.")
 def list_() -> None:
     """List all datasets: name, how to get it, title, contents and licence.
 
@@ -51,7 +52,7 @@ def list_() -> None:
         click.echo(f"{'':27} licence: {entry.licence}; redistribution: {entry.redistribution}")
 
 
-@command.command("get")
+@command.command("get", short_help="Download a dataset, or install your copy, and verify it.")
 @click.argument("name")
 @click.option("--from", "source", metavar="DIR_OR_ZIP_OR_URL", help="A local copy, or another address.")
 @click.option("--to", type=_PATH, help="Folder for datasets.  [default: $BLASTDET_DATA if set, else data]")
@@ -85,7 +86,7 @@ def get(name: str, source: str | None, to: Path | None) -> None:
         click.echo(f"next: blastdet convert {folder} OUT --from {entry.reader} --to coco")
 
 
-@command.command("verify")
+@command.command("verify", short_help="Compare a copy of a dataset with the checksums in the catalog.")
 @click.argument("name")
 @click.argument("folder", type=_PATH)
 def verify(name: str, folder: Path) -> None:
@@ -103,10 +104,12 @@ def verify(name: str, folder: Path) -> None:
 
     entry = catalog.load(name)
     faults = catalog.problems(entry, folder)
-    for fault in faults:
+    for fault in faults[:_SHOWN]:
         click.echo(fault)
     listed = catalog.checksums(name)
     if faults:
+        if len(faults) > _SHOWN:
+            click.echo(f"... and {len(faults) - _SHOWN} more. Is {folder} a copy of {name}?")
         raise click.exceptions.Exit(1)
     if listed:
         click.echo(f"{folder}: {len(listed)} files, all as published")

@@ -22,7 +22,7 @@ from blastdet.evaluation.reporting.error_crops import SIDE_PX, Crop, crops
 from blastdet.evaluation.reporting.plots import plots
 from blastdet.evaluation.reporting.tables import difference_rows, write_text
 from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes, of_figure, of_row, with_interval
-from blastdet.evaluation.subgroups import size_name
+from blastdet.evaluation.subgroups import SIZES_UM, size_name
 
 _HOW = f"95 % intervals over groups. {RESEARCH_USE}"
 
@@ -199,9 +199,11 @@ def _sizes(evaluation: Evaluation) -> dict[str, Any] | None:
 
 
 def _slices(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """A row for each subgroup, a cell for each class."""
+    """A row for each subgroup, a cell for each class; sizes in ascending order."""
+    sizes = [size_name(size) for size in SIZES_UM]
+    parts = sorted(evaluation.slices, key=lambda part: sizes.index(part.slice) if part.slice in sizes else -1)
     cells: dict[str, dict[str, str]] = {}
-    for part in evaluation.slices:
+    for part in parts:
         text = with_interval(part.sensitivity, part.interval.low, part.interval.high)
         value, bracket, interval = text.partition(" [")
         cells.setdefault(part.slice, {})[part.name] = f"{value} (n {part.n}){bracket}{interval}"
@@ -242,19 +244,25 @@ def _labelled(crop: Crop) -> dict[str, Any]:
 
 
 def _facts(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
-    """Data, model and card as rows of a table; long lists are shortened."""
-    facts = [(f"data: {key.replace('_', ' ')}", _lines(v)) for key, v in describe_data(evaluation.dataset).items()]
+    """Data, model and card as rows of a table; empty entries are left out, long ones shortened."""
+    named = {"n_smears": "images", "n_groups": "groups"}
+    data = describe_data(evaluation.dataset)
+    facts = [(f"data: {named.get(key, key).replace('_', ' ')}", _lines(v)) for key, v in data.items()]
     facts += [(f"operating score: {name}", [f"{v:.3g}"]) for name, v in evaluation.predictions.thresholds.items()]
     for key, value in evaluation.predictions.about.items():
         if isinstance(value, dict):
             facts += [(f"{key}: {inner}", _lines(item)) for inner, item in value.items()]
         else:
             facts.append((key.replace("_", " "), _lines(value)))
-    return facts
+    return [(key.replace("_", " "), lines) for key, lines in facts if lines]
+
+
+_LONGEST = 300  # characters of one line of the table
 
 
 def _lines(value: Any, most: int = 8) -> list[str]:
     if isinstance(value, dict):
         value = [f"{key}: {item}" for key, item in value.items()]
-    lines = [str(item)[:300] for item in value] if isinstance(value, list | tuple) else [str(value)]
+    values = value if isinstance(value, list | tuple) else [] if value in (None, "") else [value]
+    lines = [text if len(text := str(item)) <= _LONGEST else f"{text[:_LONGEST]}…" for item in values]
     return lines[:most] + ([f"… and {len(lines) - most} more"] if len(lines) > most else [])

@@ -55,7 +55,8 @@ def as_text(evaluation: Evaluation) -> str:
     lines += [verdict_line(verdicts) for verdicts in evaluation.images[:1]]
     if evaluation.cell_test is not None:
         lines.append(verdict_line(evaluation.cell_test.verdicts))
-        lines.append(f"boxes with several centroids: {evaluation.cell_test.several}")
+        if evaluation.cell_test.several:
+            lines.append(f"boxes with several centroids: {evaluation.cell_test.several}")
     return "\n".join([*lines, *(f"note: {note}" for note in all_notes(evaluation))])
 
 
@@ -72,7 +73,7 @@ def verdict_line(verdicts: Verdicts) -> str:
         return f"{start}sensitivity {sensitivity}, false blasts {verdicts.false_blasts}"
     specificity = with_interval(verdicts.specificity_value, verdicts.specificity.low, verdicts.specificity.high)
     nowhere = f" ({verdicts.false_blasts} of them not on a white cell)" if verdicts.false_blasts else ""
-    counts = f"TN {verdicts.tn}, FP {verdicts.fp}{nowhere}, CE {verdicts.error}"
+    counts = f"TN {verdicts.tn}, FP {verdicts.fp}{nowhere}, errors {verdicts.error}"
     return f"{start}{counts}, sensitivity {sensitivity}, specificity {specificity}"
 
 
@@ -92,6 +93,10 @@ def all_notes(evaluation: Evaluation) -> list[str]:
     return notes
 
 
+def _value(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
 def comparison_as_text(comparison: Comparison) -> str:
     """A comparison for the terminal; AP75 and AR are in the files."""
     dataset, (a, b) = comparison.a.dataset, comparison.names
@@ -102,5 +107,5 @@ def comparison_as_text(comparison: Comparison) -> str:
     for d in comparison.differences:
         if d.figure not in ("AP75", "AR"):
             change = with_interval(d.difference, d.interval.low, d.interval.high)
-            lines.append(f"{d.name:<10}{d.figure:<13}{d.a:>7.3f}{d.b:>8.3f}  {change:<26}{d.verdict}")
+            lines.append(f"{d.name:<10}{d.figure:<13}{_value(d.a):>7}{_value(d.b):>8}  {change:<26}{d.verdict}")
     return "\n".join(lines)
