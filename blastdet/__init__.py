@@ -49,6 +49,9 @@ _PUBLIC = {
     "write_dataset": "blastdet.datasets.convert",
 }
 
+_EXTRAS = {"evaluation": "evaluate", "training": "train"}
+"""Package -> extra that installs what it imports."""
+
 __all__ = [
     "BlastdetError",
     "Dataset",
@@ -73,9 +76,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'blastdet' has no attribute {name!r}")
+    try:
         return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'blastdet' has no attribute {name!r}")
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(_PUBLIC[name].split(".")[1])
+        if extra is None or error.name is None or error.name.startswith("blastdet"):
+            raise
+        from blastdet.core.errors import DependencyError
+
+        raise DependencyError(
+            f"blastdet.{name}: {error.name} is not installed. Run: pip install 'blastdet[{extra}]'"
+        ) from error
 
 
 def __dir__() -> list[str]:

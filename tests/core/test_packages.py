@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -30,3 +31,19 @@ def test_the_distribution_that_provides_a_module_is_reported(gpu_build):
 
 def test_a_module_that_is_not_installed_is_left_out():
     assert list(versions(["surely_not_installed"])) == ["blastdet"]
+
+
+@pytest.mark.parametrize("name", ["train", "export", "calibrate"])
+def test_a_public_name_that_needs_an_extra_says_which(name):
+    code = f"""
+import subprocess
+import sys
+sys.modules["torch"] = None
+import blastdet
+try:
+    blastdet.{name}
+except blastdet.BlastdetError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == f"blastdet.{name}: torch is not installed. Run: pip install 'blastdet[train]'\n"
