@@ -185,7 +185,7 @@ def coco_eval(
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError:
-        raise DependencyError("pycocotools is not installed: in the checkout, pip install -e '.[evaluate]'") from None
+        raise DependencyError("pycocotools: not installed. Run: pip install 'blastdet[evaluate]'") from None
     sides = []
     for rows in _coco_annotations(dataset, predictions, classes):
         side = COCO()

@@ -61,7 +61,7 @@ def started(database_uri: str | None) -> Iterator[Any]:
     except ModuleNotFoundError as error:
         if error.name != "fiftyone":
             raise
-        raise DependencyError("fiftyone is not installed. In the checkout, run: pip install -e '.[review]'") from None
+        raise DependencyError("fiftyone: not installed. Run: pip install 'blastdet[review]'") from None
     except Exception as error:  # noqa: BLE001  # from FiftyOne, pymongo or the shell
         what = " ".join(str(error).split())[:200]
         at = f" at {database_uri.rpartition('@')[2]}" if database_uri else ""  # without a password

@@ -64,7 +64,7 @@ def render(
         import jinja2
         from markupsafe import Markup
     except ImportError:
-        raise DependencyError("jinja2 is not installed: in the checkout, pip install -e '.[evaluate]'") from None
+        raise DependencyError("jinja2: not installed. Run: pip install 'blastdet[evaluate]'") from None
 
     def number(text: Any) -> Any:
         """The interval below the figure, smaller."""

@@ -55,7 +55,7 @@ def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = 
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError("matplotlib is not installed: in the checkout, pip install -e '.[evaluate]'") from None
+        raise DependencyError("matplotlib: not installed. Run: pip install 'blastdet[evaluate]'") from None
     file = io.StringIO()
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types every key as a literal
     with matplotlib.rc_context(style):

@@ -66,7 +66,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise DependencyError("matplotlib is not installed: in the checkout, pip install -e '.[evaluate]'") from None
+        raise DependencyError("matplotlib: not installed. Run: pip install 'blastdet[evaluate]'") from None
 
     shown = list(dict.fromkeys(row.corruption for row in rows))
     columns = min(len(shown), 3)
