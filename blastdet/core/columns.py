@@ -65,8 +65,8 @@ def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
     expected = f"{dtype.__name__.strip('_')} of shape ({shape})"
     try:
         # Always a copy: no caller can change it afterwards.
-        array = np.array(_integers(value) if dtype is np.int64 else value, dtype=dtype)
-    except (TypeError, ValueError):
+        array = np.array(_exact.get(dtype, np.asarray)(value), dtype=dtype)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"Detections.{name}: expected {expected}, got {value!r:.60}") from None
     if array.ndim and not len(array):
         array = array.reshape(0, *row)
@@ -82,6 +82,17 @@ def _integers(value: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind == "f" and not (array == np.rint(array)).all():
         raise ValueError
     return array
+
+
+def _flags(value: ArrayLike) -> NDArray[Any]:
+    """Values that are true or false, also as 0 and 1: a text such as ``"no"`` would count as true."""
+    array = np.asarray(value)
+    if array.dtype.kind in "USO" or not ((array == 0) | (array == 1)).all():
+        raise ValueError
+    return array
+
+
+_exact = {np.int64: _integers, np.bool_: _flags}
 
 
 def checked_rows(index: Index, n: int) -> slice | NDArray[Any]:

@@ -149,7 +149,13 @@ class Conversions:
             corner = np.array([row["bbox"] for row in annotations], np.float64).reshape(-1, 4)
             score = np.array([row.get("score", 1.0) for row in annotations], np.float64)
             ignore = np.array([bool(row.get("iscrowd", 0)) for row in annotations], bool)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if len(corner) != len(annotations) or not (np.isfinite(corner).all() and (corner[:, 2:] >= 0).all()):
+                raise ValueError("a bbox is not four finite numbers, or has a negative size")
+            if not ((score >= 0) & (score <= 1)).all():
+                raise ValueError("a score is not a number from 0 to 1")
+            if len(names) != len(categories):
+                raise ValueError("two categories have one id")
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise FormatError(
                 "COCO: expected annotations with category_id and bbox [x, y, width, height], and categories with id "
                 f"and name ({type(error).__name__}: {error})"

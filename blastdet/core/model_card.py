@@ -307,13 +307,16 @@ def find_weights(name_or_dir: str | os.PathLike[str]) -> Path:
     >>> find_weights("default").name
     'default'
     """
-    given = Path(name_or_dir)
+    try:
+        given = Path(name_or_dir)
+    except TypeError:
+        raise WeightsError(f"weights: expected a name or a folder, got {type(name_or_dir).__name__}") from None
     for folder in (given, shipped("weights") / given):
-        if (folder / CARD).is_file():
+        if os.path.isfile(folder / CARD):  # noqa: PTH113  # Path.is_file() fails on a name that is too long
             return folder
     names = sorted(path.parent.name for path in shipped("weights").glob(f"*/{CARD}"))
     raise WeightsError(
-        f"{name_or_dir}: expected a folder with {CARD} or a shipped model ({', '.join(names)}), got neither"
+        f"{name_or_dir!s:.200}: expected a folder with {CARD} or a shipped model ({', '.join(names)}), got neither"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +11,8 @@ from blastdet.core.types import Scale
 
 MPP_RANGE = (0.001, 100.0)
 """Plausible range of µm/px: from an electron microscope (0.001) to a flatbed scanner (100)."""
+
+_TOO_LARGE = 1e30  # a float32 can hold it; NaN and infinity are not below it
 
 _FORMS = "a number, two numbers X,Y, or 'auto'"
 
@@ -44,7 +45,7 @@ def check_mpp(value: Any, where: object = "mpp") -> Scale:
     """
     numbers = np.asarray(value, dtype=object).ravel().tolist()
     if len(numbers) not in (1, 2) or not all(_is_number(number) for number in numbers):
-        raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {value!r:.60}")
+        raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {' '.join(repr(value).split()):.60}")
     x, y = (float(numbers[0]), float(numbers[-1]))
     low, high = MPP_RANGE
     if not (low <= x < high and low <= y < high):
@@ -95,4 +96,4 @@ def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | No
 def _is_number(value: Any) -> bool:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
-    return math.isfinite(value)
+    return bool(-_TOO_LARGE < value < _TOO_LARGE)

@@ -35,7 +35,7 @@ def check_device(device: str) -> None:
     --------
     >>> check_device("cuda:0")
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
+    if not isinstance(device, str) or not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
         raise ConfigError(f"device: expected auto, cpu, cuda or cuda:N, got {device!r:.40}")
 
 

@@ -220,7 +220,7 @@ def _check_on_image(sample: Sample, correction: Correction, box: Box) -> None:
 def _check_fits(truth: Detections, correction: Correction, box: Box) -> None:
     """Refuse a correction of a cell that is not there, or is there twice."""
     n = len(_candidates(truth, box, correction.old_class, strict=True))
-    if correction.old_class and n != 1:
+    if (correction.old_class or correction.op == "delete") and n != 1:
         what = correction.old_class if correction.old_class in CELL_CLASSES else "cell"
         raise FormatError(f"{correction.image}: expected one {what} with the box {list(box)}, got {n}")
 

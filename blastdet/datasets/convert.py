@@ -182,7 +182,9 @@ def _write(dataset: Dataset, out: Path, formats: Sequence[str], options: dict[st
     return dataset
 
 
-def _check_formats(formats: Iterable[str]) -> None:
+def _check_formats(formats: Sequence[str]) -> None:
+    if not formats:
+        raise FormatError(f"to: expected some of {', '.join(registry.WRITERS)}, got none")
     for name in formats:
         if name not in registry.WRITERS:
             raise FormatError(f"to: expected one of {', '.join(registry.WRITERS)}, got {name!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,8 @@ def find_dataset(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
     """
     path = Path(name_or_path)
     name = str(name_or_path)
-    if path.exists() or path.name != name or not (catalog.CATALOG / f"{name}.yaml").is_file():
+    exists = os.path.exists(path)  # noqa: PTH110  # Path.exists() fails on a name that is too long
+    if exists or path.name != name or not (catalog.CATALOG / f"{name}.yaml").is_file():
         return path, {}
     folder = data_dir() / name
     if not folder.exists():

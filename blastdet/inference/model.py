@@ -14,9 +14,10 @@ from typing import Any, overload
 import numpy as np
 from PIL import Image, ImageOps
 
-from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsError
+from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsError, one_line
 from blastdet.core.model_card import Card, find_weights, read_card, sha256_of
 from blastdet.core.mpp import parse_mpp
+from blastdet.core.parallel import check_device
 from blastdet.core.types import RGB, Detections
 from blastdet.imaging.io import Source, open_image, open_smear
 from blastdet.imaging.pillow_reader import to_rgb
@@ -58,8 +59,11 @@ class Options:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mpp", parse_mpp(self.mpp))
         score: Any = self.min_score
-        if score is not None and not (isinstance(score, (int, float, np.number)) and 0 <= score <= 1):
+        if score is None:
+            return
+        if isinstance(score, bool) or not (isinstance(score, (int, float, np.number)) and 0 <= score <= 1):
             raise ConfigError(f"min_score: expected a number from 0 to 1, got {score!r:.40}")
+        object.__setattr__(self, "min_score", float(score))  # NumPy's numbers cannot be written as JSON
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,7 @@ def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, s
     >>> blastdet.load("default", device="cpu") is blastdet.load("default", device="cpu")
     True
     """
+    check_device(device)
     folder = find_weights(weights).resolve()
     name = read_card(folder).second_stage if second_stage else None
     beside = folder.parent / name if name is not None else None
@@ -315,8 +320,12 @@ def _opened(image: Any) -> Source:
     if _is_path(image):
         return open_smear(Path(image))
     if isinstance(image, Image.Image):
-        name = Path(getattr(image, "filename", "") or "image").name
-        return open_image(np.ascontiguousarray(to_rgb(ImageOps.exif_transpose(image))), name)
+        name = Path(str(getattr(image, "filename", "") or "image")).name
+        try:
+            rgb = to_rgb(ImageOps.exif_transpose(image))
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow decodes on first use
+            raise ImageError(f"{name}: cannot be decoded ({one_line(error)})") from error
+        return open_image(np.ascontiguousarray(rgb), name)
     if isinstance(image, np.ndarray):
         return open_image(image)
     raise ImageError(

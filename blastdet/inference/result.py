@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ import numpy as np
 
 from blastdet.core.columns import cell_frame, cell_rows, counted_as, html_table
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError, ConfigError, one_line
+from blastdet.core.errors import BlastdetError, ConfigError, ImageError, one_line
+from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, Detections, Scale, WidthHeight
 from blastdet.imaging import drawing
 from blastdet.imaging.cell_crops import crop
@@ -137,12 +139,16 @@ class Result:
         Raises
         ------
         ImageError
-            If the file is gone or unreadable.
+            If the file is gone, unreadable, or not the one that the cells were detected on.
         """
         if self.image is not None:
             return open_image(self.image, self.name)
         assert self.path is not None
-        return open_smear(self.path)
+        source = open_smear(self.path)
+        if sha256_of(self.path) != self.image_sha256:
+            source.close()
+            raise ImageError(f"{self.path}: changed since the cells were detected. Detect them again")
+        return source
 
     def plot(self) -> Image:
         """Overlay: the image with boxes, a caption with counts and a scale bar, as a PIL image (RGB)."""
@@ -228,7 +234,7 @@ class Result:
         ----------
         folder : str or path
             Made if it does not exist.
-        formats : sequence of str
+        formats : sequence of str, or str
             Some of ``json``, ``csv``, ``geojson``, ``overlay``.
         overwrite : bool
             Replace files of the same name.
@@ -246,10 +252,11 @@ class Result:
         """
         from blastdet.inference.writers import SUFFIXES, write_result
 
+        formats = (formats,) if isinstance(formats, str) else formats
         if unknown := [kind for kind in formats if kind not in SUFFIXES]:
             raise ConfigError(f"formats: expected some of {', '.join(SUFFIXES)}, got {unknown[0]!r:.40}")
         stem = Path(folder, Path(self.name).stem)
-        there = [file for kind in formats if (file := stem.with_name(stem.name + SUFFIXES[kind])).exists()]
+        there = [file for kind in formats if os.path.lexists(file := stem.with_name(stem.name + SUFFIXES[kind]))]
         if there and not overwrite:
             raise BlastdetError(f"{there[0]}: exists already. Choose another folder, or pass overwrite=True")
         with self.open() as source:

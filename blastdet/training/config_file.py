@@ -11,12 +11,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from blastdet.core.errors import ConfigError
+from blastdet.core.errors import ConfigError, one_line
 from blastdet.datasets.locations import expand_variables
 from blastdet.training.config import ClassifyConfig, LoopConfig, TrainConfig
 
 Note = Callable[[str], None]
 """Receives lines for the user, such as those about entries that changed their name."""
+
+_MOST_NODES = 100_000
 
 _RENAMED = {"share": "sampling_weight", "val_share": "val_fraction"}
 _RENAMED |= {"augment.paste": "copy_paste", "augment.pile": "rbc_overlap", "augment.squeeze": "aspect_jitter"}
@@ -25,6 +27,11 @@ _RENAMED |= {"augment.paste": "copy_paste", "augment.pile": "rbc_overlap", "augm
 
 def with_current_names(content: Any, note: Note = lambda line: None, path: str = "") -> Any:
     """A configuration as read from YAML or a card, with the entries of version 0.1 under their names of today.
+
+    Raises
+    ------
+    ConfigError
+        If an entry is given under both names.
 
     Examples
     --------
@@ -41,7 +48,9 @@ def with_current_names(content: Any, note: Note = lambda line: None, path: str =
     for key, value in content.items():
         below = "augment." if path == "augment" else ""
         now = _RENAMED.get(f"{below}{key}", key)
-        if now != key and now not in content:
+        if now != key and now in content:
+            raise ConfigError(f"{below}{key}: expected {below}{now}, its name of today, got both. Remove {below}{key}")
+        if now != key:
             note(f"note: {below}{key} is now {below}{now}")
             key = now
         renamed[key] = with_current_names(value, note, str(key))
@@ -108,13 +117,25 @@ def _validated(content: dict[str, Any], path: Path) -> TrainConfig | ClassifyCon
         raise ConfigError(f"{path}: {entry or 'configuration'}: {message}{given}") from error
 
 
+def _parsed(text: str) -> Any:
+    """A YAML document. Aliases may make a short one endless, which is a ValueError."""
+    content = yaml.safe_load(text)
+    stack, n = [content], 0
+    while stack:
+        node, n = stack.pop(), n + 1
+        if n > _MOST_NODES:
+            raise ValueError(f"expected at most {_MOST_NODES} values, got aliases that expand to more")
+        stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return content
+
+
 def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     extended = f" (extended by {above[0]})" if above else ""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _parsed(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}{extended}: cannot be read ({error})") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(content).__name__}")
@@ -123,7 +144,11 @@ def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 def _merged(path: Path, note: Note, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Entries of a file, and those of the file that it extends where it has none."""
-    content: dict[str, Any] = with_current_names(_content(path, above), note)
+    given = _content(path, above)
+    try:
+        content: dict[str, Any] = with_current_names(given, note)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if "extends" not in content:
         return content
     name = content.pop("extends")
@@ -169,8 +194,8 @@ def _set(content: dict[str, Any], override: str, note: Note) -> None:
         for parent in parents:
             node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
         if isinstance(node, list):
-            node[int(last)] = with_current_names(yaml.safe_load(value), note)
+            node[int(last)] = with_current_names(_parsed(value), note)
         else:
-            node |= with_current_names({last: yaml.safe_load(value)}, note, section)
-    except (IndexError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--set {override}: no such entry ({error})") from error
+            node |= with_current_names({last: _parsed(value)}, note, section)
+    except (IndexError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {override:.200}: no such entry ({one_line(error)})") from error

@@ -42,7 +42,7 @@ def train(
         Run folder, which must be new or empty. Default: ``runs/NAME``.
     data : path or sequence of paths
         Datasets, or folders of crops, to use instead of those in the configuration.
-    set : sequence of str
+    set : str or sequence of str
         Single entries to override: ``"epochs=10"``, ``"augment.mosaic=0"``, ``"init=start.safetensors"``.
     resume : bool
         Continue the run in `out` after its last finished epoch; it ends as if it had not been interrupted.
@@ -71,7 +71,7 @@ def train(
     if config is None and not given:
         raise ConfigError("expected a configuration, or datasets to train the default one on")
     path = Path(config) if config is not None else shipped("configs") / "default.yaml"
-    settings = read_any(path, set, [Path(item) for item in given], progress.say)
+    settings = read_any(path, [set] if isinstance(set, str) else set, [Path(item) for item in given], progress.say)
     run, base = Path(out) if out is not None else Path("runs") / settings.name, Path.cwd()
     if resume:
         check_versions(run, progress.say, allow_version_change)

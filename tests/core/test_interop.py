@@ -134,3 +134,30 @@ def test_faulty_coco_annotations_give_a_one_line_error(row: Any) -> None:
     with pytest.raises(FormatError, match="COCO: expected annotations") as caught:
         Detections.from_coco([row], [{"id": 1, "name": "wbc"}])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"bbox": [1, 2, float("nan"), 4]}, "four finite numbers"),
+        ({"bbox": [1, 2, -3, 4]}, "negative size"),
+        ({"bbox": [1, 2, 3, 4, 5, 6, 7, 8]}, "four finite numbers"),
+        ({"bbox": [1, 2, 10**400, 4]}, "OverflowError"),
+        ({"score": None}, "a number from 0 to 1"),
+        ({"score": 7}, "a number from 0 to 1"),
+    ],
+)
+def test_a_faulty_coco_annotation_is_refused(row: dict[str, Any], words: str) -> None:
+    with pytest.raises(FormatError, match=words):
+        Detections.from_coco([{"bbox": [1, 2, 3, 4], "category_id": 1, **row}], [{"id": 1, "name": "wbc"}])
+
+
+def test_coco_categories_with_one_id_are_refused() -> None:
+    with pytest.raises(FormatError, match="two categories have one id"):
+        Detections.from_coco([], [{"id": 1, "name": "wbc"}, {"id": 1, "name": "rbc"}])
+
+
+@pytest.mark.parametrize("column", [{"ignore": ["no"]}, {"unsure": [np.nan]}, {"ignore": [2]}, {"label": [2**70]}])
+def test_values_that_would_be_read_as_others_are_refused(column: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"Detections.{next(iter(column))}: expected"):
+        Detections([[0, 0, 9, 9]], **column)

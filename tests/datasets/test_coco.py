@@ -211,3 +211,14 @@ def test_a_hostile_document_is_one_record_with_a_problem(tmp_path: Path, text: s
 def test_one_number_is_the_scale_of_square_pixels(tmp_path: Path) -> None:
     path = document(tmp_path, images=[{**IMAGE, "mpp": 0.5}])
     assert coco.read(path, mpp=(0.1, 0.1)).samples[0].mpp == (0.5, 0.5)
+
+
+@pytest.mark.parametrize("change", [{"file_name": "x" * 5000}, {"mpp": 10**400}])
+def test_values_beyond_all_bounds_are_format_errors(tmp_path: Path, change: dict[str, object]) -> None:
+    image_file(tmp_path / "a.jpg")
+    entry = {"id": 1, "file_name": "a.jpg", "width": SIZE_WH[0], "height": SIZE_WH[1], **change}
+    categories = [{"id": 1, "name": "wbc"}]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": [entry], "annotations": [], "categories": categories}))
+    with pytest.raises(FormatError):
+        coco.read(path)

@@ -8,11 +8,12 @@ from pathlib import Path
 import lookalike
 import numpy as np
 import pytest
+from made import SIZE_WH, image_file, same_smears, voc, voc_xml
 from made import convert as run
-from made import image_file, same_smears, voc, voc_xml
 from PIL import Image
 
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError, ScaleError
+from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.convert import convert
 from blastdet.datasets.formats import registry
 
@@ -201,3 +202,17 @@ def test_bccd_through_coco_and_yolo(data_dir: Path, tmp_path: Path) -> None:
     read = registry.read(data_dir / "bccd")
     same_smears(read, registry.read(tmp_path / "o", "coco"))
     same_smears(read, registry.read(tmp_path / "o", "yolo"), tolerance=1e-3)
+
+
+def test_a_split_cannot_leave_the_output_folder(tmp_path):
+    path = image_file(tmp_path / "in" / "a.jpg")
+    sample = Sample(path, SIZE_WH, split="../../elsewhere", truth=Detections([[1, 1, 9, 9]]))
+    with pytest.raises(FormatError, match="expected one of train, val, test as split"):
+        convert(Dataset("x", path.parent, (sample,)), tmp_path / "out")
+    assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "out").exists()
+
+
+def test_no_output_format_is_refused(tmp_path):
+    path = image_file(tmp_path / "in" / "a.jpg")
+    with pytest.raises(FormatError, match="to: expected some of coco"):
+        convert(Dataset("x", path.parent, (Sample(path, SIZE_WH),)), tmp_path / "out", [])

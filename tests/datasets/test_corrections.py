@@ -418,3 +418,9 @@ def test_the_old_list_of_bccd_gives_the_same_dataset(bccd: Dataset, tmp_path: Pa
         assert replace(a, truth=None) == replace(b, truth=None)
         for column in fields(Detections):
             np.testing.assert_array_equal(getattr(a.truth, column.name), getattr(b.truth, column.name))
+
+
+def test_a_deletion_by_name_must_fit_without_a_class_too(dataset: Dataset) -> None:
+    line = Correction(image="s0.png", box_xyxy=(100.5, 100.5, 120, 120), op="delete")
+    with pytest.raises(FormatError, match="expected one cell with the box"):
+        replay_corrections(dataset, [line])

@@ -147,3 +147,16 @@ def test_records_keep_faults(tmp_path: Path) -> None:
     assert a.problem is not None and a.problem.startswith("feature 3 is faulty")
     assert b.image == tmp_path / "b.jpg"
     assert b.problem is not None and b.problem.startswith("expected valid JSON")
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"type": "Polygon", "coordinates": [[[1, 2], [float("nan"), 2], [5, 9]]]},
+        {"type": "Point", "coordinates": [float("nan"), 2]},
+    ],
+)
+def test_coordinates_that_are_not_finite_are_refused(tmp_path: Path, geometry: dict[str, Any]) -> None:
+    path = written(tmp_path, {"features": [feature(geometry=geometry)]})
+    with pytest.raises(FormatError, match="expected finite coordinates"):
+        geojson.read_cells(path)

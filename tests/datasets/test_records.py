@@ -101,3 +101,12 @@ def test_a_dataset_of_what_is_valid(tmp_path: Path) -> None:
     assert dataset.dropped[0] == "c.txt: no image c" and dataset.dropped[3] == "a.txt: line 3: point without a box"
     mapped = to_dataset([good], tmp_path, {"Lymphocyte": "wbc"}).samples[0]
     assert mapped.truth is not None and mapped.truth.label.tolist() == [WBC, RBC]
+
+
+def test_another_record_of_the_same_image_is_named(tmp_path: Path) -> None:
+    image = image_file(tmp_path / "a.jpg")
+    box = RawBox("wbc", (1, 1, 9, 9), (8, 8), "box 1")
+    first = RawRecord(tmp_path / "a.xml", image=image, boxes=(box,))
+    dataset = to_dataset([first, RawRecord(tmp_path / "b.xml", image=image)], tmp_path)
+    assert len(dataset.samples[0].truth) == 1
+    assert dataset.dropped == ("b.xml: a.jpg: another annotation of the same image",)

@@ -177,3 +177,17 @@ def test_records_without_a_list_of_names_have_numbers(tmp_path: Path) -> None:
     root = foreign(tmp_path, "3 0.5 0.5 0.25 0.5")
     (root / "data.yaml").write_text("a: [")
     assert [box.name for record in yolo.read_records(root) for box in record.boxes] == ["3"]
+
+
+@pytest.mark.parametrize("data", [{"val": "train/images"}, {"train": ["train/images", "train/images"]}])
+def test_an_image_listed_twice_is_refused(tmp_path: Path, data: dict[str, object]) -> None:
+    with pytest.raises(FormatError, match=r"a\.jpg: expected each image once"):
+        yolo.read(foreign(tmp_path, **data))
+
+
+def test_names_that_aliases_make_huge_are_refused(tmp_path: Path) -> None:
+    root = foreign(tmp_path)
+    lists = [f"- &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (root / "data.yaml").write_text("\n".join(["train: train/images", "names:", "- &a0 [x]", *lists]))
+    with pytest.raises(FormatError, match="expected text as the names of classes, got a list"):
+        yolo.read(root)

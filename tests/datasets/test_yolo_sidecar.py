@@ -67,3 +67,14 @@ def test_a_faulty_value_is_refused(tmp_path: Path, key: str, value: object, word
 def test_columns_are_those_of_detections() -> None:
     """A new column of `Detections` is stored without a change here; `made.cells` draws every column."""
     assert {"boxes_xyxy", "label", *yolo_sidecar.EXTRA} == set(Detections.columns())
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [-1, 0], [0.5, 1], [1, 0], [0, 3]])
+def test_faulty_rows_of_hidden_cells_are_refused(tmp_path: Path, rows: list[float]) -> None:
+    root = _written(tmp_path)
+    document = json.loads((root / "blastdet.json").read_text())
+    cells = document["smears"]["images/train/a.jpg"]["cells"]
+    cells |= {"n": 3, "hidden": {"row": rows, "label": ["wbc"] * 2, "boxes_xyxy": [[1, 1, 9, 9]] * 2}}
+    (root / "blastdet.json").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match="expected different rows from 0 to 2 in order"):
+        yolo.read(root)

@@ -197,3 +197,50 @@ def test_the_public_names_exist_and_are_documented():
             assert getattr(blastdet, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         blastdet.nothing  # noqa: B018
+
+
+def test_pillow_images_that_cannot_be_decoded_are_image_errors(model, field, tmp_path):
+    content = field.read_bytes()
+    (tmp_path / "half.png").write_bytes(content[: len(content) // 2])
+    closed = Image.open(field)
+    closed.close()
+    with Image.open(tmp_path / "half.png") as half:
+        for image in (half, closed):
+            with pytest.raises(ImageError, match="cannot be decoded"):
+                model(image, mpp=0.1)
+
+
+@pytest.mark.parametrize("weights", [5, None, ["default"], "x" * 5000])
+def test_weights_that_are_no_name_are_one_line(weights):
+    with pytest.raises(BlastdetError) as error:
+        blastdet.load(weights)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("device", [None, [], 0])
+def test_a_device_that_is_no_text_is_refused(device):
+    with pytest.raises(ConfigError, match="device: expected auto"):
+        blastdet.load("default", device=device)
+
+
+def test_a_score_of_numpy_can_be_saved(model, field, tmp_path):
+    model(field, mpp=0.1, min_score=np.float32(0.25)).save(tmp_path, "json")
+    assert json.loads((tmp_path / "field.json").read_text())["parameters"]["min_score"] == 0.25
+
+
+def test_an_image_that_changed_is_not_shown_with_old_boxes(model, field, tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(field.read_bytes())
+    found = model(path, mpp=0.1)
+    Image.fromarray(read_image(field)[::-1]).save(path)
+    for use in (found.plot, found.crops, lambda: found.save(tmp_path / "out")):
+        with pytest.raises(ImageError, match="changed since the cells were detected"):
+            use()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mpp", [10**400, np.zeros((10, 10))])
+def test_an_odd_scale_is_one_line(mpp):
+    with pytest.raises(ScaleError) as error:
+        Options(mpp)
+    assert "\n" not in str(error.value)

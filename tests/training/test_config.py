@@ -171,3 +171,42 @@ def test_what_cannot_be_extended_is_one_line(tmp_path, text, line):
     with pytest.raises(ConfigError) as caught:
         read_any(tmp_path / "self.yaml")
     assert line in str(caught.value) and "self.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "leave_out: &a [*a]\n",
+        "augment: &a {mosaic: *a}\n",
+        "epochs: 1" + "0" * 5000 + "\n",
+        "x: &a0 [1]\n" + "".join(f"x{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)),
+    ],
+)
+def test_a_hostile_file_is_one_line(tmp_path, extra):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: x\nmpp: 0.1\ndata: [{path: ds}]\n" + extra)
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_any(path)
+
+
+@pytest.mark.parametrize("override", ["name=&a [*a]", "augment.mosaic=[[["])
+def test_a_hostile_override_is_one_line(tmp_path, override):
+    path = tmp_path / "c.yaml"
+    path.write_text("name: x\nmpp: 0.1\ndata: [{path: ds}]\n")
+    with pytest.raises(ConfigError) as error:
+        read_any(path, [override])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ("data: [{path: ds, share: 2, sampling_weight: 3}]", "share: expected sampling_weight, its name of today"),
+        ("data: [{path: ds}]\naugment: {paste: 0, copy_paste: 1}", r"augment\.paste: expected augment\.copy_paste"),
+    ],
+)
+def test_an_entry_under_both_names_is_refused(tmp_path, extra, words):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"name: x\nmpp: 0.1\n{extra}\n")
+    with pytest.raises(ConfigError, match=words):
+        read_any(path)

@@ -35,8 +35,8 @@ def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
     if known is None:
         expected = ", ".join([*CELL_CLASSES, *given])
         raise FormatError(
-            f"{where}: expected a class out of {expected}, got {name!r}. Map it: --map {name}=wbc "
-            f"(in a configuration: options: {{class_map: {{{name}: wbc}}}})"
+            f"{where}: expected a class out of {expected}, got {name!r:.60}. Map it: --map {name:.60}=wbc "
+            f"(in a configuration: options: {{class_map: {{{name:.60}: wbc}}}})"
         )
     return CELL_CLASSES.index(known)
 

@@ -10,6 +10,7 @@ point, ``"has_box": false`` and ``iscrowd``: valid COCO that no evaluator counts
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -226,7 +227,7 @@ def _box(row: Mapping[str, Any], images: Mapping[int, Any], names: Mapping[int, 
     if not isinstance(number, int) or number not in images:
         raise _BoxError(f"{what}: expected the id of a listed image as image_id, got {number!r:.60}", None)
     if not isinstance(kind, int) or kind not in names:
-        raise _BoxError(f"{what}: expected one of {list(names)} as category_id, got {kind!r:.60}", number)
+        raise _BoxError(f"{what}: expected one of {list(names)!s:.120} as category_id, got {kind!r:.60}", number)
     problem = box_problem(row.get("bbox"))
     if problem:
         raise _BoxError(f"{what}: {problem}", number)
@@ -313,7 +314,7 @@ def _find_image(name: str, file: Path, folder: Path | None = None) -> Path | Non
     folders = [file.parent, file.parent.parent] if folder is None else [Path(folder)]
     split = split_of(file, file.parent.parent) or ""
     folders += [base / "images" for base in folders] + [base / "images" / split for base in folders]
-    return next((path for base in folders if (path := base / name).is_file()), None)
+    return next((path for base in folders if os.path.isfile(path := base / name)), None)  # noqa: PTH113  # too long a name is no file
 
 
 def _check_distinct(samples: Sequence[Sample], where: Path) -> None:

@@ -175,6 +175,8 @@ def folder_of(sample: Sample) -> str:
     """
     if sample.truth is None:
         return "unlabelled"
+    if sample.split not in (None, "", *SPLITS):  # a path such as ../x would leave the folder
+        raise FormatError(f"{sample.path}: expected one of {', '.join(SPLITS)} as split, got {sample.split!r:.60}")
     return sample.split or "unsplit"
 
 

@@ -232,6 +232,8 @@ def _box(feature: Any, source: str) -> RawBox:
         corners = [float(value) for value in (*outline.min(axis=0), *outline.max(axis=0))]
     else:
         raise ValueError(f"expected a Polygon or Point, got {geometry['type']!r:.60}")
+    if not np.isfinite(cell["point_xy"] if geometry["type"] == "Point" else corners).all():
+        raise ValueError("expected finite coordinates")
     x1, y1, x2, y2 = corners
     name = str(properties["classification"]["name"])
     return RawBox(name, (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, math.isnan(x1), cell)

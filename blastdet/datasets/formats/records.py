@@ -184,6 +184,8 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
             dropped.append(f"{record.file.name}: {record.problem}")
         elif record.image is None:
             dropped.append(f"{record.file.name}: no image {record.name or record.file.stem}")
+        elif record.image in by_image:
+            dropped.append(f"{record.file.name}: {record.image.name}: another annotation of the same image")
         else:
             by_image[record.image] = record
     for image, record in sorted(by_image.items()):

@@ -9,6 +9,7 @@ of each reader.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
@@ -198,7 +199,7 @@ def options_of(path: Path, format: str = "auto") -> frozenset[str]:
 
 
 def _reader(path: Path, format: str) -> tuple[str, Callable[..., Any]]:
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110  # Path.exists() fails on a name that is too long
         raise FormatError(missing(path))
     name = detect_format(path) if format == "auto" else _RENAMED.get(format, format)
     if name not in READERS:

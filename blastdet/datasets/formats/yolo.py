@@ -132,8 +132,12 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     names = _class_names(data, file)
     record = yolo_sidecar.read(file.parent)
     samples, dropped, notes = [], list(record.get("dropped", ())), list(record.get("notes", ()))
+    seen: set[Path] = set()  # an image listed twice would be counted twice, or be on both sides of a split
     for split in _FOLDERS:
         for image in _images(data, split, file):
+            if image in seen:
+                raise FormatError(f"{file}: {image.name}: expected each image once, got it again in {split}")
+            seen.add(image)
             sample, lines = _read_sample(image, names, class_map, file)
             sample = replace(sample, split=split if split in ("train", "val", "test") else None)
             dropped += lines
@@ -257,6 +261,8 @@ def _class_names(data: Mapping[str, Any], file: Path) -> dict[int, str]:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
         raise FormatError(f"{file}: expected a list of class names as names, got {names!r:.60}")
+    if wrong := [value for value in names.values() if isinstance(value, list | dict)]:  # aliases may make them huge
+        raise FormatError(f"{file}: expected text as the names of classes, got a {type(wrong[0]).__name__}")
     return {key: str(value) for key, value in names.items()}
 
 

@@ -150,6 +150,8 @@ def _check_record(record: Mapping[str, Any]) -> None:
 def _merge(listed: Detections, cells: Mapping[str, Any]) -> Detections | None:
     hidden = cells["hidden"]
     n, rows = cells["n"], np.array(hidden["row"], np.int64)
+    if rows.tolist() != sorted(set(hidden["row"])) or not all(0 <= row < n for row in rows.tolist()):
+        raise ValueError(f"expected different rows from 0 to {n - 1} in order, got {hidden['row']!r:.60}")
     if len(listed) + len(rows) != n:
         return None
     table = np.empty((n, 4), np.float32)
