@@ -270,7 +270,7 @@ def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: py
     truth = Detections([(0, 0, 10, 10)])
     sample = Sample(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
     data = Dataset("gone", tmp_path, (sample,))
-    with pytest.raises(DependencyError, match=rf"{module.split('.')[0]} is not installed: .*\.\[evaluate\]"):
+    with pytest.raises(DependencyError, match=rf"{module.split('.')[0]}: not installed. Run: .*blastdet\[evaluate\]'"):
         render([evaluate(data, Predictions("x", (truth,), {"wbc": 0.5}), resamples=5)])
 
 
