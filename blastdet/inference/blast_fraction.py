@@ -89,26 +89,35 @@ class BlastFraction:
             return ["No white cells detected."]
         return [self._finding(), *self._dependence(), *self._advice()]
 
+    @property
+    def printed_interval(self) -> tuple[float, float]:
+        """The one 95 % interval of the summary: never narrower than what counting so few cells leaves open.
+
+        Where the card states error rates, it also covers the interval of the corrected fraction.
+        """
+        if self.corrected_interval is None:
+            return self.interval
+        (low, high), (corrected_low, corrected_high) = self.interval, self.corrected_interval
+        return min(low, corrected_low), max(high, corrected_high)
+
     def _finding(self) -> str:
         start = f"Blasts: {self.blasts} of {_count(self.n, 'white cell')}, {_percent(self.value)}"
+        found = f"{start} (95 % CI {_range(self.printed_interval)})"
         if self.corrected is None:
-            return f"{start} (95 % CI {_range(self.interval)})."
+            return f"{found}."
         if self.corrected_interval is None:
-            return f"{start}, no more than this classifier's false positives explain."
-        corrected = f"{_percent(self.corrected)} (95 % CI {_range(self.corrected_interval)})"
-        return f"{start}; corrected for the classifier's error rates {corrected}."
+            return f"{found}, no more than this classifier's false positives explain."
+        return f"{found}; {_percent(self.corrected)} when corrected for the classifier's error rates."
 
     def _dependence(self) -> list[str]:
-        parts = []
-        if self.corrected is None:
-            parts.append("The interval covers counting only, not the classifier's errors")
-        elif self.corrected_interval is not None:
-            parts.append("The interval covers counting and the classifier's error rates on its validation stains")
+        if self.corrected_interval is None:
+            parts = ["The interval covers counting only, not the classifier's errors"]
+        else:
+            parts = ["The interval covers counting and the classifier's error rates on its validation stains"]
         if self.unsure:
             verb = "is" if self.unsure == 1 else "are"
-            cells = f"{_count(self.unsure, 'cell')} {verb} uncertain ({_range(self.range_with_unsure)} with them)"
-            parts.append(cells)
-        return ["; ".join(parts) + "."] if parts else []
+            parts.append(f"{_count(self.unsure, 'cell')} {verb} uncertain ({_range(self.range_with_unsure)} with them)")
+        return ["; ".join(parts) + "."]
 
     def _advice(self) -> list[str]:
         todo = []

@@ -297,3 +297,17 @@ def test_one_definition_of_counts_everywhere(judged, report, tmp_path):
     for name, number in (("blast", 1), ("other wbc", 1), ("unsure", 2), ("erythroblast", 1), ("rbc", 1)):
         assert f"  {name:<13}{number:>7}" in printed
     assert [(row.cell_type, row.n) for row in found.differential] == [("blast", 1), ("wbc", 1), ("unsure", 2)]
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_the_printed_interval_is_never_narrower_than_counting_alone(blast, other):
+    found = count_white_cells(_cells(blast, other), CARD)
+    if not found.n:
+        assert found.summary() == ["No white cells detected."]
+        return
+    low, high = found.printed_interval
+    exact = binomtest(blast, found.n).proportion_ci(method="exact")
+    assert low <= exact.low + 1e-9 and high >= exact.high - 1e-9
+    assert found.summary()[0].count("95 % CI") == 1
+    if found.corrected is not None and found.corrected_interval is not None:
+        assert low <= found.corrected <= high
