@@ -13,10 +13,10 @@ demo: .venv/base  ## install the base package and find the cells of nine images 
 	$(BIN)/blastdet detect datasets/demo/blood --out blastdet-out --overwrite
 
 test: .venv/all lint  ## install everything; lint, type check, all tests with coverage (10 minutes on two idle cores)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 test-fast: .venv/all  ## what a change in a package needs: no torch, no browser, no datasets (90 s on two idle cores)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup --fast
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --fast
 
 lint: .venv/all  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -54,12 +54,6 @@ def _chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """With several workers, tests of one file stay together, so that they share its fixtures."""
-    if item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group(item.path.relative_to(REPO).as_posix()))
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests that need something this machine lacks, with a reason; in CI nothing is skipped."""
     if config.getoption("--fast"):

@@ -80,7 +80,6 @@ def _runnable() -> list[object]:
             runs = block.kind in ("console", "python") or block.note.startswith("file:")
             if runs and not block.note.startswith("not run"):
                 marks = [getattr(pytest.mark, name) for name in ("slow", "realdata") if name in block.note.split()]
-                marks.append(pytest.mark.xdist_group(block.page.relative_to(REPO).as_posix()))  # blocks run in order
                 found.append(pytest.param(block, marks=marks, id=block.name))
     return found
 
@@ -205,7 +204,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.xdist_group("site")
 def test_site_loads_nothing_from_elsewhere_and_can_be_searched(site: Path, chromium: str) -> None:
     """Opened from the folder, without a server: every page, at the width of a phone; then a search."""
     from playwright.sync_api import sync_playwright

@@ -21,7 +21,7 @@ LEFT_OUT = shutil.ignore_patterns(
     ".git", ".venv", "build", "dist", "site", "runs", "data", "*.egg-info", "__pycache__", ".*_cache"
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("packaging")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
