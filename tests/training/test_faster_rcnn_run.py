@@ -24,8 +24,8 @@ def run(films, blastdet):
 def test_card_and_detect_and_evaluate(run, films, blastdet):
     card = read_card(run / "weights")
     assert card.output == "boxes" and card.training.config["model"] == "fasterrcnn_mobilenet"
-    blastdet("detect", "films/smear_0000.jpg", "--weights", "rcnn/weights", "--mpp", "0.25", "--out", "found")
-    assert json.loads((films / "found/smear_0000.json").read_text())["model"]["name"] == "rcnn"
+    blastdet("detect", "films/smear_0000.jpg", "--weights", "rcnn/weights", "--mpp", "0.25", "--out", "rcnn-found")
+    assert json.loads((films / "rcnn-found/smear_0000.json").read_text())["model"]["name"] == "rcnn"
     words = ["--data", "films/truth.json", "--split", "all", "--weights", "rcnn/weights", "--mpp", "0.25"]
     assert "AP50" in blastdet("evaluate", *words, "--out", "report").stdout
 
@@ -48,7 +48,7 @@ def test_int8(run, blastdet):
     out = blastdet("export", "rcnn", "--precision", "int8").stdout
     assert "all AP50" in out and "rcnn/weights-onnx-int8" in out
     blastdet(
-        "detect", "films/smear_0000.jpg", "--weights", "rcnn/weights-onnx-int8", "--mpp", "0.25", "--out", "found8"
+        "detect", "films/smear_0000.jpg", "--weights", "rcnn/weights-onnx-int8", "--mpp", "0.25", "--out", "rcnn-found8"
     )
 
 
@@ -57,6 +57,8 @@ def test_int8(run, blastdet):
 def test_openvino(precision, run, films, blastdet):
     out = blastdet("export", "rcnn", "--to", "openvino", "--precision", precision).stdout
     assert "all AP50" in out and ("export equals torch within 0.0" in out) == (precision == "f32")
-    words = ["--weights", f"rcnn/weights-openvino-{precision}", "--mpp", "0.25", "--out", f"found-{precision}"]
+    words = ["--weights", f"rcnn/weights-openvino-{precision}", "--mpp", "0.25", "--out", f"rcnn-found-{precision}"]
     blastdet("detect", "films/smear_0000.jpg", *words)
-    assert json.loads((films / f"found-{precision}/smear_0000.json").read_text())["model"]["name"].startswith("rcnn")
+    assert json.loads((films / f"rcnn-found-{precision}/smear_0000.json").read_text())["model"]["name"].startswith(
+        "rcnn"
+    )
