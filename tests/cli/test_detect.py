@@ -420,8 +420,10 @@ def test_a_full_disk_for_the_run_log_loses_no_finished_image(tmp_path, crops):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); import runpy, signal; "
     limit += "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); runpy.run_module('blastdet', run_name='__main__')"
     words = ["detect", "many", "--mpp", DEMO_MPP, "--format", "json,coco", "--min-score", "0", "--out", "out"]
+    # coverage could not write its file either, and would print a traceback of its own
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     run = subprocess.run(
-        [sys.executable, "-c", limit, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", limit, *words], cwd=tmp_path, capture_output=True, text=True, check=False, env=plain
     )
     assert run.returncode in (1, 2) and "Traceback" not in run.stderr, run.stderr
     lines = (tmp_path / "out/run.jsonl").read_text().splitlines()
@@ -465,6 +467,7 @@ def test_a_terminated_run_leaves_no_partial_file_and_stops_at_once(tmp_path, whi
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         preexec_fn=heed_interrupts,
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")},  # it takes SIGTERM
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "out/run.jsonl").exists() and time.monotonic() < deadline:
