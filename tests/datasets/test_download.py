@@ -26,7 +26,8 @@ from blastdet.datasets import archives, catalog
 from blastdet.datasets.archives import FetchError, Member, open_source, without_common_folder
 from blastdet.datasets.download import Patience, download, fetch
 
-QUICK = Patience(timeout_s=0.3, attempts=3, pause_s=0.01)
+QUICK = Patience(timeout_s=30, attempts=3, pause_s=0.01)
+IMPATIENT = Patience(timeout_s=2, attempts=3, pause_s=0.01)  # only for a server that stops responding
 BODY = bytes(range(256)) * 1200  # 300 kB: several chunks
 ETAG = '"v1"'
 
@@ -134,7 +135,7 @@ def test_a_stalled_download_is_resumed(server: Server, tmp_path: Path) -> None:
         server.over.wait(20)
 
     server.behaviours = [stall, honest()]
-    download(server.url, tmp_path / "f", patience=QUICK)
+    download(server.url, tmp_path / "f", patience=IMPATIENT)
     assert (tmp_path / "f").read_bytes() == BODY
     assert server.ranges == [None, "bytes=70000-"]
 
