@@ -81,7 +81,8 @@ def measure(model: str, run: Path) -> dict[str, object]:
     """Test accuracy, size, operations and speed of one trained detector."""
     report = run / "report/metrics.json"
     if not report.is_file():
-        blastdet("evaluate", "--data", str(DATA), "--weights", str(run / "weights"), "--out", str(run / "report"))
+        words = ["--weights", str(run / "weights"), "--out", str(run / "report"), "--overwrite"]
+        blastdet("evaluate", "--data", str(DATA), *words)
     evaluation = json.loads(report.read_text(encoding="utf-8"))["evaluations"][0]
     training = json.loads((run / "weights/card.json").read_text(encoding="utf-8"))["training"]
     return {

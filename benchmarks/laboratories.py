@@ -88,7 +88,7 @@ def measure(run: Path, data: list[str]) -> dict:  # type: ignore[type-arg]
     """Contents of the ``metrics.json`` that `blastdet evaluate` writes for the model of a run."""
     report = run / "report"
     if not (report / "metrics.json").is_file():
-        blastdet("evaluate", *data, "--weights", str(run / "weights"), "--out", str(report))
+        blastdet("evaluate", *data, "--weights", str(run / "weights"), "--out", str(report), "--overwrite")
     return json.loads((report / "metrics.json").read_text(encoding="utf-8"))
 
 

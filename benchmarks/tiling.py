@@ -131,7 +131,7 @@ def white_cells(truth: Path, *detections: Path) -> list[dict[str, Any]]:
     """Average precision of the class wbc from `blastdet evaluate`, for each file of detections."""
     report = truth.parent / "report"
     words = [word for file in detections for word in ("--detections", str(file))]
-    blastdet("evaluate", "--data", str(truth), "--split", "all", *words, "--out", str(report))
+    blastdet("evaluate", "--data", str(truth), "--split", "all", *words, "--out", str(report), "--overwrite")
     evaluations = json.loads((report / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
     return [
         next(row for row in evaluation["average_precision"]["rows"] if row["class"] == "wbc")

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from blastdet.core.errors import BlastdetError, one_line
+from blastdet.core.errors import BlastdetError, ConfigError, one_line
 
 LOCK = ".lock"
 
@@ -59,6 +59,33 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_python: bool = False) -> None:
+    """Refuse to replace files: they may be of an earlier run, or of another program.
+
+    Parameters
+    ----------
+    files : iterable of Path
+        What will be written.
+    overwrite : bool
+        Whether they may be replaced.
+    from_python : bool
+        Whether the advice names the argument instead of the option of the command line.
+
+    Raises
+    ------
+    ConfigError
+        If one of them exists, be it as a folder or as a link that leads nowhere.
+    """
+    if overwrite:
+        return
+    advice = "Choose another --out, or replace it with --overwrite"
+    if from_python:
+        advice = "Choose another folder, or pass overwrite=True"
+    for file in files:
+        if os.path.lexists(file):
+            raise ConfigError(f"{file}: exists already. {advice}")
 
 
 @contextmanager

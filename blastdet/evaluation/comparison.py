@@ -83,11 +83,28 @@ class Comparison:
 
         return as_frame(difference_rows(self))
 
-    def report(self, folder: str | Path) -> list[Path]:
-        """Write ``comparison.csv`` and the report of both models into a folder; returns the paths."""
+    def report(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write ``comparison.csv`` and the report of both models into a folder.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if it does not exist.
+        overwrite : bool
+            Replace an earlier report.
+
+        Returns
+        -------
+        list of Path
+
+        Raises
+        ------
+        ConfigError
+            If a file exists already.
+        """
         from blastdet.evaluation.reporting.report import write_report
 
-        return write_report([self.a, self.b], Path(folder), [self])
+        return write_report([self.a, self.b], Path(folder), [self], overwrite=overwrite)
 
     def __repr__(self) -> str:
         from blastdet.evaluation.reporting.text import comparison_as_text

@@ -135,11 +135,28 @@ class Evaluation:
 
         return as_frame(self.summary)
 
-    def report(self, folder: str | Path) -> list[Path]:
-        """Write ``report.html``, its plots, ``metrics.json`` and CSV tables into a folder; returns their paths."""
+    def report(self, folder: str | Path, *, overwrite: bool = False) -> list[Path]:
+        """Write ``report.html``, its plots, ``metrics.json`` and CSV tables into a folder.
+
+        Parameters
+        ----------
+        folder : str or path
+            Made if it does not exist.
+        overwrite : bool
+            Replace an earlier report.
+
+        Returns
+        -------
+        list of Path
+
+        Raises
+        ------
+        ConfigError
+            If a file exists already.
+        """
         from blastdet.evaluation.reporting.report import write_report
 
-        return write_report([self], Path(folder))
+        return write_report([self], Path(folder), overwrite=overwrite)
 
     def __repr__(self) -> str:
         from blastdet.evaluation.reporting.text import as_text

@@ -56,6 +56,7 @@ class Output:
         See `blastdet.inference.writers.FORMATS`.
     existing : {"refuse", "resume", "overwrite"}
         What to do where the folder holds a run already. ``"resume"`` skips images that it finished with equal settings.
+        ``"overwrite"`` removes the files that it wrote; those of other programs stay.
     at_once : int
         Images processed at a time, each by a thread. Memory depends on it; results and their order do not.
     """
@@ -153,7 +154,9 @@ class Batch:
         self._lock = locked(output.folder)
         try:
             self._check_names()
-            self.run_log = RunLog(output.folder, settings, output.existing, self._all_files())
+            files, images = self._all_files(), [job.path for job in jobs]
+            # The COCO file is only replaced by a run that succeeds on some image.
+            self.run_log = RunLog(output.folder, settings, output.existing, files, [*images, *self._coco_files()])
         except BaseException:
             self._lock.close()
             raise
@@ -209,8 +212,10 @@ class Batch:
 
     def _all_files(self) -> list[Path]:
         """Everything that the run will write, except its log."""
-        coco = [self.output.folder / COCO_FILE] if "coco" in self.output.formats else []
-        return [file for job in self.jobs for file in self._files(job)] + coco
+        return [file for job in self.jobs for file in self._files(job)] + self._coco_files()
+
+    def _coco_files(self) -> list[Path]:
+        return [self.output.folder / COCO_FILE] if "coco" in self.output.formats else []
 
     def _check_names(self) -> None:
         """Refuse to write one file twice, or over an image of the run."""
@@ -253,7 +258,8 @@ class Batch:
             except OSError as error:
                 raise BlastdetError(self._cannot_write(job, error)) from error
         coco = coco_entry(result) if "coco" in self.output.formats else {}
-        return Outcome(job.name, describe(result, files), entry=_entry(result, coco))
+        written = [file.relative_to(self.output.folder).as_posix() for file in (*files, *self._coco_files())]
+        return Outcome(job.name, describe(result, files), entry={**_entry(result, coco), "files": written})
 
     def _consensus(self, size_wh: tuple[int, int]) -> ScaleEstimate | None:
         """Median scale of the run's images of this size that many red cells settled: one camera, one objective."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blastdet.core.atomic_io import refuse_existing
 from blastdet.core.columns import cell_frame, cell_rows, counted_as, html_table
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError, ConfigError, ImageError, one_line
@@ -246,9 +246,9 @@ class Result:
         Raises
         ------
         ConfigError
-            If a format does not exist.
+            If a format does not exist, or a file exists already.
         BlastdetError
-            If a file exists already, or cannot be written.
+            If a file cannot be written.
         """
         from blastdet.inference.writers import SUFFIXES, write_result
 
@@ -256,9 +256,7 @@ class Result:
         if unknown := [kind for kind in formats if kind not in SUFFIXES]:
             raise ConfigError(f"formats: expected some of {', '.join(SUFFIXES)}, got {unknown[0]!r:.40}")
         stem = Path(folder, Path(self.name).stem)
-        there = [file for kind in formats if os.path.lexists(file := stem.with_name(stem.name + SUFFIXES[kind]))]
-        if there and not overwrite:
-            raise BlastdetError(f"{there[0]}: exists already. Choose another folder, or pass overwrite=True")
+        refuse_existing((stem.with_name(stem.name + SUFFIXES[kind]) for kind in formats), overwrite, from_python=True)
         with self.open() as source:
             try:
                 return write_result(self, stem, formats, source)

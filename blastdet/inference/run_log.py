@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from blastdet.core.atomic_io import write_text
+from blastdet.core.atomic_io import refuse_existing, write_text
 from blastdet.core.errors import ConfigError, differing
 
 RUN_LOG = "run.jsonl"
@@ -43,6 +44,8 @@ class RunLog:
     existing : {"refuse", "resume", "overwrite"}
     files : iterable of Path
         Files that the run will write. In a new run, none of them may exist.
+    keep : iterable of Path
+        Files that the run still needs. ``"overwrite"`` removes all others that the earlier run lists as its own.
 
     Raises
     ------
@@ -51,7 +54,12 @@ class RunLog:
     """
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], existing: Existing = "refuse", files: Iterable[Path] = ()
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        existing: Existing = "refuse",
+        files: Iterable[Path] = (),
+        keep: Iterable[Path] = (),
     ) -> None:
         self.path = folder / RUN_LOG
         self._done: dict[str, dict[str, Any]] = {}
@@ -64,8 +72,10 @@ class RunLog:
             )
         if existing == "resume" and self.path.is_file():
             entries = self._read(head)
-        elif existing != "overwrite":
-            _refuse_files(files)
+        elif existing == "overwrite":
+            _remove(folder, self._files(), {os.path.realpath(path) for path in keep})
+        else:
+            refuse_existing(files)  # no run log lists them: another program may have written them
         for entry in entries:
             self._remember(entry)
         _keep(self.path, [head, *entries])
@@ -77,6 +87,13 @@ class RunLog:
         with self.path.open("rb") as stream:
             lines = [line for line in islice(stream, 2) if line.strip()]
         return len(lines) > 1 or (len(lines) == 1 and not lines[0].startswith(b'{"settings"'))
+
+    def _files(self) -> list[str]:
+        """Files that the entries of the log list, relative to its folder."""
+        if not self.path.is_file():
+            return []
+        listed = (entry.get("files") for entry in _whole_lines(self.path) if isinstance(entry, dict))
+        return [file for files in listed if isinstance(files, list) for file in files if isinstance(file, str)]
 
     def _read(self, head: dict[str, Any]) -> list[dict[str, Any]]:
         lines = list(_whole_lines(self.path))
@@ -174,11 +191,25 @@ def _are(values: Any, kind: Any, n: int | None = None) -> bool:
     return isinstance(values, list) and len(values) == (n or len(values)) and all(_is(value, kind) for value in values)
 
 
-def _refuse_files(files: Iterable[Path]) -> None:
-    """Refuse files that no run log lists: another program may have written them."""
-    for file in files:
-        if os.path.lexists(file):
-            raise ConfigError(f"{file}: exists already. Choose another --out, or replace it with --overwrite")
+def _remove(folder: Path, files: Iterable[str], keep: Collection[str]) -> None:
+    """Remove files of an earlier run, and the folders that they leave empty.
+
+    Someone may have edited the log: nothing outside the folder is touched, nor a folder or a link to one.
+    """
+    root = os.path.realpath(folder)
+    for name in files:
+        path = Path(root, name)
+        if not path.is_file() or os.path.realpath(path) in keep:
+            continue
+        if not Path(os.path.realpath(path.parent)).is_relative_to(root):
+            continue
+        try:
+            path.unlink()
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be removed ({error.strerror})") from error
+        for parent in path.relative_to(root).parents[:-1]:
+            with suppress(OSError):  # not empty
+                Path(root, parent).rmdir()
 
 
 def _keep(path: Path, lines: list[dict[str, Any]]) -> None:

@@ -330,8 +330,13 @@ def test_results_of_an_earlier_run_are_never_replaced_silently(tmp_path, crops):
     again = _run("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "json", cwd=tmp_path, code=2)
     assert "contains the results of an earlier run" in again.stderr and "--overwrite" in again.stderr
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
-    _run("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "json", "--overwrite", cwd=tmp_path)
-    assert (out / "b.json").is_file()
+    (out / "mine.json").write_text("of another program")
+    _run("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "json,coco", "--overwrite", cwd=tmp_path)
+    assert {path.name for path in out.iterdir()} - {".lock"} == {
+        "b.json", "detections.coco.json", "mine.json", "run.jsonl"
+    }  # fmt: skip
+    _run("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "csv", "--overwrite", cwd=tmp_path)
+    assert {path.name for path in out.iterdir()} - {".lock"} == {"b.csv", "mine.json", "run.jsonl"}
     both = _run(*words, "--overwrite", "--resume", cwd=tmp_path, code=2)
     assert "expected --resume or --overwrite, got both" in both.stderr
 

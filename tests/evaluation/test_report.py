@@ -337,6 +337,25 @@ def test_a_comparison_as_table_data_frame_and_report(evaluation: Evaluation, tmp
     assert len(_rows(written[-1])) == len(frame)
 
 
+def test_an_earlier_report_is_only_replaced_with_overwrite(
+    data: Path, found: Path, evaluation: Evaluation, tmp_path: Path
+) -> None:
+    (tmp_path / "froc.csv").write_text("of another program")
+    words = ("evaluate", "--data", data, "--detections", found, "--out", tmp_path)
+    refused = run(*words)
+    assert refused.exit_code == 2, refused.output
+    line = "froc.csv: exists already. Choose another --out, or replace it with --overwrite"
+    assert line in refused.output and "AP50" not in refused.output  # before anything is measured
+    with pytest.raises(ConfigError, match=r"froc\.csv: exists already\. Choose another folder, or pass overwrite=True"):
+        evaluation.report(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["froc.csv"]
+    assert (tmp_path / "froc.csv").read_text() == "of another program"
+    evaluation.report(tmp_path, overwrite=True)
+    assert (tmp_path / "froc.csv").read_text().startswith("model,data")
+    again = run("compare", found, found, *words[1:3], *words[5:])
+    assert again.exit_code == 2 and "report.html: exists already" in again.output
+
+
 def test_the_report_of_the_api_equals_that_of_the_command(
     data: Path, found: Path, evaluated: tuple[Result, Path], tmp_path: Path
 ) -> None:

@@ -102,3 +102,26 @@ def test_a_file_that_no_log_lists_is_not_replaced(tmp_path: Path, existing: Exis
     with pytest.raises(ConfigError, match=r"a\.json: exists already"):
         RunLog(tmp_path, {}, existing, [file])
     RunLog(tmp_path, {}, "overwrite", [file])
+    assert file.read_text() == "of another program"
+
+
+def test_overwrite_removes_what_the_log_lists_and_nothing_else(tmp_path: Path) -> None:
+    """Someone may have edited the log: what it lists outside its folder, through a link, or as a folder, stays."""
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    kept = [outside / "b.json", out / "notes.txt", out / "b/mine.txt", out / "image.png", out / "folder/x"]
+    gone = [out / "a.json", out / "b/b.json", out / "c/d/d.json"]
+    for file in (*kept, *gone):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(file.name)
+    (out / "link").symlink_to(outside)
+    log = RunLog(out, {}, "overwrite")
+    listed = [file.relative_to(out).as_posix() for file in gone]
+    for files in (
+        [*listed, "image.png", "folder", "missing"],
+        ["../outside/b.json", str(outside / "b.json"), "link/b.json", "", ".", "a\0b", "\ud800", 5],
+        None,
+    ):
+        log.add({**_entry("a"), "files": files})
+    RunLog(out, {}, "overwrite", keep=[out / "image.png"])
+    assert all(file.read_text() == file.name for file in kept) and (out / "link").is_symlink()
+    assert not any(file.exists() for file in gone) and not (out / "c").exists()

@@ -19,8 +19,9 @@ _PATH = click.Path(path_type=Path)
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @click.option("--split", default="test", show_default=True, help="train, val, test, or all.")
 @click.option("--out", required=True, type=_PATH, help="Folder for the report.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report in --out.")
 @measurement_options
-def command(a: str, b: str, **options: Any) -> None:
+def command(a: str, b: str, overwrite: bool, **options: Any) -> None:
     """Compare two models on one dataset.
 
     A and B are names of shipped models, weights folders, or COCO results (files that end in .json). Every difference
@@ -42,10 +43,11 @@ def command(a: str, b: str, **options: Any) -> None:
     from blastdet.evaluation.comparison import compare
     from blastdet.evaluation.evaluate import evaluate
     from blastdet.evaluation.predict import read_datasets
-    from blastdet.evaluation.reporting.report import write_report
+    from blastdet.evaluation.reporting.report import check_report, write_report
 
     out = options["out"]
     check_no_file(out)
+    check_report(out, overwrite)
     datasets = read_datasets(options["data"], **{name: options[name] for name in READING})
     side_a, side_b = (run_models(datasets[0], {**options, **_side(name)})[0] for name in (a, b))
     if side_a.name != side_b.name:
@@ -56,7 +58,7 @@ def command(a: str, b: str, **options: Any) -> None:
         comparisons.append(compare(*pair, names=(a, b)))
         click.echo(f"{comparisons[-1]}\n")
     evaluations = [side for comparison in comparisons for side in (comparison.a, comparison.b)]
-    for path in write_report(evaluations, out, comparisons):
+    for path in write_report(evaluations, out, comparisons, overwrite=overwrite):
         click.echo(f"wrote {path}")
 
 

@@ -56,7 +56,7 @@ def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, .
 @click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see above.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run in --out; finished images are skipped.")
-@click.option("--overwrite", is_flag=True, help="Replace the results of an earlier run in --out.")
+@click.option("--overwrite", is_flag=True, help="Remove the results of an earlier run in --out first.")
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Images at a time. [default: one per core, at most 4]")
 def command(
     paths: tuple[Path, ...],

@@ -34,8 +34,9 @@ READING = ("format", "split", "images", "other", "corrections", "mpp")
 )
 @click.option("--detections", multiple=True, type=_PATH, help="COCO results (JSON), instead of a model. Repeatable.")
 @click.option("--out", required=True, type=_PATH, help="Folder for the report.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier report in --out.")
 @measurement_options
-def command(places: tuple[Path, ...], out: Path, max_dets: int, **options: Any) -> None:
+def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int, **options: Any) -> None:
     """Measure models, or detections from any program, on a dataset.
 
     Prints average precision (COCO protocol) with 95 % intervals from a bootstrap over groups, and writes report.html,
@@ -64,9 +65,10 @@ def command(places: tuple[Path, ...], out: Path, max_dets: int, **options: Any) 
     from blastdet.datasets.convert import check_no_file
     from blastdet.evaluation.evaluate import evaluate
     from blastdet.evaluation.predict import read_datasets
-    from blastdet.evaluation.reporting.report import write_report
+    from blastdet.evaluation.reporting.report import check_report, write_report
 
     check_no_file(out)
+    check_report(out, overwrite)
     reading = {name: options[name] for name in READING}
     datasets = [read_datasets(place, **reading) for place in places]  # read all before anything is measured
     evaluations = []
@@ -75,7 +77,7 @@ def command(places: tuple[Path, ...], out: Path, max_dets: int, **options: Any) 
             evaluations += [evaluate(dataset, found, max_dets=max_dets) for dataset in versions]
     for evaluation in evaluations:
         click.echo(f"{evaluation}\n")
-    for path in write_report(evaluations, out):
+    for path in write_report(evaluations, out, overwrite=overwrite):
         click.echo(f"wrote {path}")
 
 

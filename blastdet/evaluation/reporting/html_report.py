@@ -26,6 +26,9 @@ from blastdet.evaluation.subgroups import SIZES_UM, size_name
 
 _HOW = f"95 % intervals over groups. {RESEARCH_USE}"
 
+PAGE_FILES = ("report.html", "plots")
+"""What `write_page` writes."""
+
 Drawn = Sequence[tuple[str, str]]
 """Caption and SVG of each plot of an evaluation."""
 
@@ -33,12 +36,12 @@ Drawn = Sequence[tuple[str, str]]
 def write_page(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = ()) -> list[Path]:
     """Write ``report.html`` into the folder `out`, and its plots as SVG below ``plots``; returns both paths."""
     drawn = [plots(evaluation, i) for i, evaluation in enumerate(evaluations)]
-    page = write_text(out / "report.html", render(evaluations, comparisons, drawn))
+    page = write_text(out / PAGE_FILES[0], render(evaluations, comparisons, drawn))
     for number, some in enumerate(drawn, 1):
         for caption, text in some:
             name = re.sub(r"[^a-z0-9]+", "-", caption.lower()).strip("-")
-            write_text(out / "plots" / f"{number}-{name}.svg", text)
-    return [page, out / "plots"]
+            write_text(out / PAGE_FILES[1] / f"{number}-{name}.svg", text)
+    return [page, out / PAGE_FILES[1]]
 
 
 def render(

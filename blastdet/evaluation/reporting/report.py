@@ -5,13 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from blastdet.core.atomic_io import refuse_existing
 from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.evaluate import Evaluation
-from blastdet.evaluation.reporting.html_report import write_page
-from blastdet.evaluation.reporting.tables import write_tables
+from blastdet.evaluation.reporting.html_report import PAGE_FILES, write_page
+from blastdet.evaluation.reporting.tables import TABLE_FILES, write_tables
 
 
-def write_report(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = ()) -> list[Path]:
+def check_report(out: Path, overwrite: bool = False, *, from_python: bool = False) -> None:
+    """Refuse a folder with an earlier report, or with other files that a report would replace.
+
+    Parameters
+    ----------
+    out, overwrite
+        As for `write_report`.
+    from_python : bool
+        See `blastdet.core.atomic_io.refuse_existing`.
+
+    Raises
+    ------
+    ConfigError
+    """
+    refuse_existing((out / name for name in (*PAGE_FILES, *TABLE_FILES)), overwrite, from_python=from_python)
+
+
+def write_report(
+    evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = (), *, overwrite: bool = False
+) -> list[Path]:
     """Write a report on one or more evaluations into a folder.
 
     Parameters
@@ -21,6 +41,8 @@ def write_report(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequ
         Folder; made if necessary.
     comparisons : sequence of Comparison, optional
         Comparisons among the evaluations, for the page and ``comparison.csv``.
+    overwrite : bool
+        Replace an earlier report in the folder.
 
     Returns
     -------
@@ -29,9 +51,12 @@ def write_report(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequ
 
     Raises
     ------
+    ConfigError
+        If a file exists already.
     DependencyError
         If jinja2 or matplotlib is not installed.
     BlastdetError
         If a file cannot be written.
     """
+    check_report(out, overwrite, from_python=True)
     return [*write_page(evaluations, out, comparisons), *write_tables(evaluations, out, comparisons)]

@@ -29,6 +29,17 @@ from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes
 if TYPE_CHECKING:
     import pandas as pd
 
+TABLE_FILES = (
+    "metrics.json",
+    "per_class.csv",
+    "figures.csv",
+    "confusion.csv",
+    "precision_recall.csv",
+    "froc.csv",
+    "comparison.csv",
+)
+"""What `write_tables` writes, the last only for comparisons."""
+
 
 def as_json(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """Everything that was measured, in plain values (NaN becomes null: JSON has none)."""
@@ -224,18 +235,12 @@ def as_csv(rows: Sequence[dict[str, Any]]) -> str:
 
 def write_tables(evaluations: Sequence[Evaluation], out: Path, comparisons: Sequence[Comparison] = ()) -> list[Path]:
     """Write ``metrics.json`` and the CSV files into the folder `out`; returns their paths."""
-    texts = {"metrics.json": json.dumps(as_json(evaluations), indent=1, ensure_ascii=False) + "\n"}
-    tables = {
-        "per_class.csv": [row for evaluation in evaluations for row in evaluation.rows],
-        "figures.csv": [row for evaluation in evaluations for row in figure_rows(evaluation)],
-        "confusion.csv": [row for evaluation in evaluations for row in confusion_rows(evaluation)],
-        "precision_recall.csv": [row for evaluation in evaluations for row in curve_rows(evaluation)],
-        "froc.csv": [row for evaluation in evaluations for row in froc_rows(evaluation)],
-    }
+    texts = [json.dumps(as_json(evaluations), indent=1, ensure_ascii=False) + "\n"]
+    for rows_of in (lambda evaluation: evaluation.rows, figure_rows, confusion_rows, curve_rows, froc_rows):
+        texts.append(as_csv([row for evaluation in evaluations for row in rows_of(evaluation)]))
     if comparisons:
-        tables["comparison.csv"] = [row for comparison in comparisons for row in difference_rows(comparison)]
-    texts |= {name: as_csv(rows) for name, rows in tables.items()}
-    return [write_text(out / name, text) for name, text in texts.items()]
+        texts.append(as_csv([row for comparison in comparisons for row in difference_rows(comparison)]))
+    return [write_text(out / name, text) for name, text in zip(TABLE_FILES, texts, strict=False)]
 
 
 def write_text(path: Path, text: str) -> Path:
