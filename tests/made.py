@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blastdet.cli.data_commands.convert import command as convert_command
-from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample
+from blastdet.core.types import CELL_CLASSES, ORIGINS, UNSURE_REASONS, Dataset, Detections, Sample
 
 SIZE_WH = (64, 48)
 COLUMNS = tuple(name for name in Detections.columns() if name != "boxes_xyxy")
@@ -125,6 +125,7 @@ def cells(draw: st.DrawFn, size_wh: tuple[int, int] = SIZE_WH) -> Detections:
         "cell_type": _words,
         "blast_probability": st.one_of(fraction, st.just(float("nan"))),
         "unsure": st.booleans(),
+        "unsure_reason": st.sampled_from(("", *UNSURE_REASONS)),
     }
     assert {*columns, "label", "point_xy"} == set(COLUMNS), "draw every column of Detections"
     chosen = {k: [draw(v) for _ in range(n)] for k, v in columns.items() if draw(st.booleans())}

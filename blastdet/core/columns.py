@@ -27,6 +27,7 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "cell_type": (np.str_, ()),
     "blast_probability": (np.float32, ()),
     "unsure": (np.bool_, ()),
+    "unsure_reason": (np.str_, ()),
 }
 """Columns of `Detections`, in order: dtype, and shape of one row. Writers and tests derive their lists from here."""
 
@@ -50,12 +51,13 @@ CELL_COLUMNS: tuple[str, ...] = (
     "cell_type",
     "blast_probability",
     "unsure",
+    "unsure_reason",
     "ignore",
     "counted_as",
 )
 """Columns of a table with one row for each cell, in order."""
 
-_TEXT = ("image", "split", "group", "cell", "class", "origin", "cell_type", "counted_as")
+_TEXT = ("image", "split", "group", "cell", "class", "origin", "cell_type", "unsure_reason", "counted_as")
 
 
 def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
@@ -167,6 +169,7 @@ def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
             "" if cells.cell_type is None else str(cells.cell_type[i]),
             "" if cells.blast_probability is None else _shortest(cells.blast_probability[i]),
             "" if cells.unsure is None else int(cells.unsure[i]),
+            "" if cells.unsure_reason is None else str(cells.unsure_reason[i]),
             int(cells.ignore is not None and cells.ignore[i]),
             kinds[i],
         ]

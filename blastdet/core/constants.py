@@ -35,3 +35,6 @@ HEX: dict[str, str] = {
 
 ERYTHROBLAST = "erythroblast"
 """The `Detections.cell_type` of nucleated red cells, which no count of white cells includes."""
+
+BETWEEN_CLASSES, UNLIKE_TRAINING = "between classes", "unlike training"
+"""The values of `Detections.unsure_reason`."""

@@ -20,7 +20,7 @@ from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import WeightsError
 from blastdet.core.mpp import MPP_RANGE
-from blastdet.core.types import CELL_CLASSES
+from blastdet.core.types import BETWEEN_CLASSES, CELL_CLASSES, UNLIKE_TRAINING
 
 CARD = "card.json"
 
@@ -103,8 +103,31 @@ class RejectionRule(_Frozen):
         >>> rule.covers([0.1, 0.5, 0.9], [1.0, 1.0, 3.0]).tolist()
         [False, True, True]
         """
+        return np.asarray(self.reasons(blast, distance) != "", bool)
+
+    def reasons(self, blast: ArrayLike, distance: ArrayLike) -> NDArray[np.str_]:
+        """Why each cell is uncertain.
+
+        Parameters
+        ----------
+        blast, distance : (n,)
+            As for `covers`.
+
+        Returns
+        -------
+        str (n,)
+            ``"unlike training"`` beyond the distance, where the probability means little; else ``"between classes"``
+            within the band; else ``""``.
+
+        Examples
+        --------
+        >>> rule = RejectionRule(low=0.4, high=0.6, distance=2.0, chosen_on="val", criterion="fixed")
+        >>> rule.reasons([0.1, 0.5, 0.5], [1.0, 1.0, 3.0]).tolist()
+        ['', 'between classes', 'unlike training']
+        """
         given = np.asarray(blast)
-        return ((given >= self.low) & (given < self.high)) | (np.asarray(distance) > self.distance)
+        between = np.where((given >= self.low) & (given < self.high), BETWEEN_CLASSES, "")
+        return np.where(np.asarray(distance) > self.distance, UNLIKE_TRAINING, between)
 
 
 class Calibration(_Frozen):

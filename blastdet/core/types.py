@@ -23,12 +23,12 @@ from blastdet.core.columns import (
     checked_rows,
     html_table,
 )
-from blastdet.core.constants import CELL_CLASSES, ERYTHROBLAST
+from blastdet.core.constants import BETWEEN_CLASSES, CELL_CLASSES, ERYTHROBLAST, UNLIKE_TRAINING
 from blastdet.core.interop import Conversions
 
 __all__ = [
-    "BLAST", "CELL_CLASSES", "COLUMNS", "ERYTHROBLAST", "NUCLEATED", "ORIGINS", "PLATELET", "RBC", "RGB", "WBC",
-    "Dataset", "Detections", "Sample", "Scale", "WidthHeight",
+    "BETWEEN_CLASSES", "BLAST", "CELL_CLASSES", "COLUMNS", "ERYTHROBLAST", "NUCLEATED", "ORIGINS", "PLATELET", "RBC",
+    "RGB", "UNLIKE_TRAINING", "UNSURE_REASONS", "WBC", "Dataset", "Detections", "Sample", "Scale", "WidthHeight",
 ]  # fmt: skip
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
@@ -38,6 +38,9 @@ NUCLEATED: tuple[str, ...] = ("blast", "wbc")
 
 ORIGINS: tuple[str, ...] = ("human", "segment", "fixed", "model")
 """Where a box comes from: drawn by a person, segmented, a square of fixed size, or predicted by a model."""
+
+UNSURE_REASONS: tuple[str, ...] = (BETWEEN_CLASSES, UNLIKE_TRAINING)
+"""Why a cell is uncertain: its blast probability is neither high nor low, or it differs from all training data."""
 
 RGB = NDArray[np.uint8]
 """An image: RGB, uint8, (height, width, 3)."""
@@ -81,6 +84,8 @@ class Detections(Conversions):
         NaN if the second stage did not classify the cell.
     unsure : bool (n,), optional
         True if the second stage is uncertain about the cell. `label` still follows the operating threshold.
+    unsure_reason : str (n,), optional
+        One of `UNSURE_REASONS` for an uncertain cell, else ``""``.
 
     Raises
     ------
@@ -106,6 +111,7 @@ class Detections(Conversions):
     cell_type: NDArray[np.str_] | None
     blast_probability: NDArray[np.float32] | None
     unsure: NDArray[np.bool_] | None
+    unsure_reason: NDArray[np.str_] | None
 
     def __init__(
         self,
@@ -119,6 +125,7 @@ class Detections(Conversions):
         cell_type: ArrayLike | None = None,
         blast_probability: ArrayLike | None = None,
         unsure: ArrayLike | None = None,
+        unsure_reason: ArrayLike | None = None,
     ) -> None:
         boxes = checked_column("boxes_xyxy", boxes_xyxy, None)
         n = len(boxes)
@@ -133,6 +140,7 @@ class Detections(Conversions):
             "cell_type": cell_type,
             "blast_probability": blast_probability,
             "unsure": unsure,
+            "unsure_reason": unsure_reason,
         }
         for name, value in given.items():
             object.__setattr__(self, name, None if value is None else checked_column(name, value, n))

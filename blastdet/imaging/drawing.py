@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from blastdet.core.constants import COLOURS, RESEARCH_USE, UNSURE_COLOUR
-from blastdet.core.types import CELL_CLASSES, RGB, Detections, Scale, WidthHeight
+from blastdet.core.types import CELL_CLASSES, RGB, UNLIKE_TRAINING, Detections, Scale, WidthHeight
 from blastdet.imaging.io import Source
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small images are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
 _TAGGED = 40  # pixels of a typical white cell that leaves room for a label
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int]) -> RGB:
@@ -51,13 +53,12 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
     thin = min(unit, typical / _TAGGED) if white else unit  # lines and tags must not hide the cells
     for i in order:
         _box(canvas, boxes[i], colours[i], _line(names[i], thin))
-    for i in white if typical >= _TAGGED else ():
-        _tag(canvas, _words(cells, i), boxes[i], colours[i], thin)
+    if typical >= _TAGGED:
+        canvas = _with_tags(canvas, [(_words(cells, i), boxes[i], colours[i]) for i in white], thin)
     if width < _NARROWEST_CAPTION:
         return canvas
-    classified = cells.blast_probability is not None
     ten_um = round(10 / mpp[0] * width / source.size_wh[0])
-    return np.concatenate([canvas, _caption(counts, classified, ten_um, width, unit)])
+    return np.concatenate([canvas, _caption(counts, _legend(cells), ten_um, width, unit)])
 
 
 def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
@@ -70,11 +71,16 @@ def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
 
 
 def _words(cells: Detections, i: int) -> str:
-    """``blast .97``, ``unsure .45``, ``erythroblast .02``, or ``wbc 0.88`` of a detector alone."""
+    """``blast .97``, ``unsure .45``, ``erythroblast .02``, or ``wbc 0.88`` of a detector alone.
+
+    A cell unlike the training data is just that: its probability would explain nothing.
+    """
     name = CELL_CLASSES[cells.label[i]]
     if cells.blast_probability is None or np.isnan(cells.blast_probability[i]):
         return f"{name} {cells.score[i]:.2f}"
     if cells.unsure is not None and cells.unsure[i]:
+        if cells.unsure_reason is not None and cells.unsure_reason[i] == UNLIKE_TRAINING:
+            return UNLIKE_TRAINING
         name = "unsure"
     elif cells.cell_type is not None and cells.cell_type[i]:
         name = str(cells.cell_type[i])
@@ -100,40 +106,81 @@ def _box(canvas: RGB, box: np.ndarray, colour: tuple[int, int, int], line: int) 
     cv2.rectangle(canvas, (x1, y1), (x2 - 1, y2 - 1), colour, line, cv2.LINE_AA)
 
 
-def _tag(canvas: RGB, text: str, box: np.ndarray, colour: tuple[int, int, int], unit: float) -> None:
-    """A filled label above the box, or inside it if there is no room above; always within the image."""
-    size = max(0.38, 0.5 * unit)
-    line = max(1, round(unit))
-    (width, height), below = cv2.getTextSize(text, _FONT, size, line)
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font: narrower and easier to read than OpenCV's strokes."""
+    font = ImageFont.load_default(size)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def _with_tags(canvas: RGB, tags: Sequence[tuple[str, np.ndarray, tuple[int, int, int]]], unit: float) -> RGB:
+    """The canvas with a filled label for each text, box and colour."""
+    picture = Image.fromarray(canvas)
+    pen = ImageDraw.Draw(picture)
+    for text, box, colour in tags:
+        _tag(pen, picture.size, text, box, colour, unit)
+    return np.array(picture)
+
+
+def _tag(
+    pen: ImageDraw.ImageDraw,
+    size_wh: WidthHeight,
+    text: str,
+    box: np.ndarray,
+    colour: tuple[int, int, int],
+    unit: float,
+) -> None:
+    """A label above the box, or inside it if there is no room above; always within the image."""
+    font = _font(round(max(11, 15 * unit)))
     pad = max(2, round(2 * unit))
-    x = int(np.clip(round(float(box[0])), 0, max(canvas.shape[1] - width - 2 * pad - 1, 0)))
-    y = round(float(box[1])) - height - below - 2 * pad
+    ascent, descent = font.getmetrics()
+    width, height = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
+    x = int(np.clip(round(float(box[0])), 0, max(size_wh[0] - width, 0)))
+    y = round(float(box[1])) - height
     y = y if y >= 0 else round(float(box[1]))
-    cv2.rectangle(canvas, (x, y), (x + width + 2 * pad, y + height + below + 2 * pad), colour, -1)
-    cv2.putText(canvas, text, (x + pad, y + height + pad), _FONT, size, (255, 255, 255), line, cv2.LINE_AA)
+    pen.rectangle((x, y, x + width - 1, y + height - 1), colour)
+    pen.text((x + pad, y + pad // 2), text, (255, 255, 255), font)
 
 
-def _caption(counts: Mapping[str, int], classified: bool, ten_um: int, width: int, unit: float) -> RGB:
+def _ten_um(strip: Image.Image, at: tuple[float, float], font: ImageFont.FreeTypeFont) -> None:
+    """Write 10 µm at a point on the base line. The font has no µ: it is a u with the lower part of a p."""
+    x, y = round(at[0]), round(at[1])
+    ImageDraw.Draw(strip).text((x, y), "10 um", (0, 0, 0), font, "ls")
+    stem = Image.new("L", strip.size)
+    ImageDraw.Draw(stem).text((x, y), "10 p", 255, font, "ls")
+    stem.paste(0, (0, 0, strip.width, y))
+    strip.paste((0, 0, 0), (0, 0), stem)
+
+
+def _legend(cells: Detections) -> str:
+    """What the labels in the image say."""
+    if cells.blast_probability is None:
+        return "Numbers in the image: score."
+    words = "Numbers in the image: blast probability."
+    if cells.unsure_reason is not None and (cells.unsure_reason == UNLIKE_TRAINING).any():
+        words += f" {UNLIKE_TRAINING.capitalize()}: unsure, whatever the probability."
+    return words
+
+
+def _caption(counts: Mapping[str, int], legend: str, ten_um: int, width: int, unit: float) -> RGB:
     """A strip below the image: counts in their colours, a scale bar of 10 µm, the research-use notice."""
-    size, line = max(0.4, 0.6 * unit), max(1, round(unit))
-    row = round(max(18, 30 * unit))
-    strip = np.full((2 * row, width, 3), 255, np.uint8)
-    x = round(10 * unit)
-    bold = max(1, round(1.6 * unit))
+    row, edge = round(max(18, 30 * unit)), round(10 * unit)
+    large, small = round(max(12, 20 * unit)), max(11, 16 * unit)
+    strip = Image.new("RGB", (width, 2 * row), (255, 255, 255))
+    pen = ImageDraw.Draw(strip)
+    x: float = edge
     for text, colour in _counted(counts):
-        cv2.putText(strip, text, (x, round(row * 0.7)), _FONT, size, colour, bold, cv2.LINE_AA)
-        x += cv2.getTextSize(text, _FONT, size, bold)[0][0] + round(24 * unit)
-    right = width - round(10 * unit)
-    cv2.rectangle(strip, (right - ten_um, round(row * 0.55)), (right, round(row * 0.7)), (0, 0, 0), -1)
-    words = cv2.getTextSize("10 um", _FONT, size * 0.8, line)[0][0]
-    at = right - max(ten_um, words), round(row * 0.45)
-    cv2.putText(strip, "10 um", at, _FONT, size * 0.8, (0, 0, 0), line, cv2.LINE_AA)
-    what = "blast probability" if classified else "score"
-    text = f"{RESEARCH_USE} Numbers in the image: {what}."
-    fits = width / max(cv2.getTextSize(text, _FONT, size * 0.8, line)[0][0] + 20, 1)
-    at = (round(10 * unit), round(row * 1.7))
-    cv2.putText(strip, text, at, _FONT, size * 0.8 * min(fits, 1), (90, 90, 90), line, cv2.LINE_AA)
-    return strip
+        pen.text((x, row * 0.7), text, colour, _font(large), "ls")
+        x += _font(large).getlength(text) + 24 * unit
+    right = width - edge
+    pen.rectangle((right - ten_um, round(row * 0.8), right, round(row * 0.92)), (0, 0, 0))
+    words = _font(round(small)).getlength("10 um")
+    _ten_um(strip, (right - max(ten_um, words), row * 0.58), _font(round(small)))
+    text = f"{RESEARCH_USE} {legend}"
+    fits = (width - 2 * edge) / _font(round(small)).getlength(text)
+    pen.text((edge, row * 1.7), text, (90, 90, 90), _font(max(1, int(small * min(fits, 1)))), "ls")
+    return np.array(strip)
 
 
 def _counted(counts: Mapping[str, int]) -> list[tuple[str, tuple[int, int, int]]]:

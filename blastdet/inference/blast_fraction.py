@@ -122,7 +122,7 @@ class BlastFraction:
     def _advice(self) -> list[str]:
         todo = []
         if self.unsure:
-            todo.append("review the uncertain cells (`blastdet review`)")
+            todo.append("check the uncertain cells by eye")
         if self.n < DIFFERENTIAL_CELLS:
             more = _count(DIFFERENTIAL_CELLS - self.n, "more cell")
             todo.append(f"count {more} for a {DIFFERENTIAL_CELLS}-cell differential")

@@ -125,13 +125,13 @@ def _cells(result: Result) -> Iterator[dict[str, Any]]:
 
 def _second_stage(cells: Detections, i: int) -> dict[str, Any]:
     """Columns of the second stage; empty for a cell that it did not classify."""
-    if cells.blast_probability is None or cells.unsure is None or cells.cell_type is None:
+    if cells.blast_probability is None or cells.unsure is None:
         return {}
     if np.isnan(blast := float(cells.blast_probability[i])):
         return {}
-    kind = str(cells.cell_type[i])
     found = {"blast_probability": round(blast, 4), "unsure": bool(cells.unsure[i])}
-    return {**found, "cell_type": kind} if kind else found
+    words = {name: getattr(cells, name) for name in ("unsure_reason", "cell_type")}
+    return found | {name: str(column[i]) for name, column in words.items() if column is not None and column[i]}
 
 
 def write_result(result: Result, stem: Path, formats: Iterable[str], source: Source) -> list[Path]:

@@ -50,6 +50,7 @@ def test_supervision_round_trip(before: Detections) -> None:
 
 def test_supervision_keeps_optional_columns() -> None:
     extra: dict[str, Any] = {"cell_type": ["a", ""], "blast_probability": [0.5, np.nan], "unsure": [True, False]}
+    extra["unsure_reason"] = ["between classes", ""]
     before = Detections([[0, 0, 9, 9], [1, 1, 5, 5]], **extra)
     after = Detections.from_supervision(before.to_supervision()[::-1])[::-1]
     for name, values in extra.items():

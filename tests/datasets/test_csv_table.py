@@ -59,6 +59,7 @@ def test_the_table_holds_every_column_of_detections(found: Detections) -> None:
         "cell_type": [row["cell_type"] for row in rows],
         "blast_probability": [_number(row["blast_probability"]) for row in rows],
         "unsure": [bool(row["unsure"]) for row in rows],
+        "unsure_reason": [row["unsure_reason"] for row in rows],
     }
     assert set(read) == set(Detections.columns())
     for name, values in read.items():

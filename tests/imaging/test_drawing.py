@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from blastdet.core.constants import COLOURS
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import _tag, draw
+from blastdet.imaging.drawing import _font, _legend, _ten_um, _with_tags, _words, draw
 
 
 class _Plain:
@@ -66,8 +67,8 @@ def test_boxes_are_drawn_where_the_cells_are(size_wh):
 def _label_pixels(corner_xy, size_wh=(300, 200), unit=1.0):
     """Pixels that the label of a box at a corner covers, bool (h, w)."""
     canvas = np.full((size_wh[1], size_wh[0], 3), 200, np.uint8)
-    _tag(canvas, "erythroblast .02", np.array([*corner_xy, corner_xy[0] + 40, corner_xy[1] + 40]), (0, 90, 200), unit)
-    return (canvas != 200).any(axis=2)
+    box = np.array([*corner_xy, corner_xy[0] + 40, corner_xy[1] + 40])
+    return (_with_tags(canvas, [("erythroblast .02", box, (0, 90, 200))], unit) != 200).any(axis=2)
 
 
 @given(st.integers(0, 299), st.integers(0, 160), st.sampled_from([0.5, 1.0, 1.2]))
@@ -86,3 +87,28 @@ def test_labels_of_cells_at_the_corners_are_drawn():
     for y in (slice(0, 337), slice(337, 675)):
         for x in (slice(0, 450), slice(450, 900)):
             assert text[y, x].sum() > 5
+
+
+def test_a_cell_unlike_the_training_data_is_told_from_one_between_the_classes():
+    """Its probability may be 0: "unsure .00" would explain nothing."""
+    cells = Detections(
+        [[0, 0, 9, 9]] * 3,
+        label=[1, 1, 1],
+        blast_probability=[0.0, 0.45, 0.1],
+        unsure=[True, True, False],
+        unsure_reason=["unlike training", "between classes", ""],
+    )
+    assert [_words(cells, i) for i in range(3)] == ["unlike training", "unsure .45", "wbc .10"]
+    assert "Unlike training" in _legend(cells) and "Unlike training" not in _legend(cells[1:])
+    assert _words(cells.with_columns(unsure_reason=None), 0) == "unsure .00"
+
+
+@pytest.mark.parametrize("size", [11, 16, 40])
+def test_the_scale_bar_says_micrometres_not_um(size):
+    """Below the base line of "10 um" there is nothing; the stem of the µ is all that reaches below it."""
+    picture = Image.new("RGB", (8 * size, 3 * size), "white")
+    _ten_um(picture, (size, 2 * size), _font(size))
+    below = (np.array(picture)[2 * size + 1 :] < 128).all(axis=2)
+    columns = np.flatnonzero(below.any(axis=0))
+    left = size + _font(size).getlength("10 ")
+    assert len(columns) and left <= columns[0] and columns[-1] < left + size / 3

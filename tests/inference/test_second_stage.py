@@ -55,6 +55,7 @@ def judged(tmp_path):
 def test_labels_follow_the_threshold_and_unsure_is_apart(judged):
     assert judged.label.tolist() == [BLAST, WBC, WBC, BLAST, WBC, 2]
     assert judged.unsure.tolist() == [False, False, True, True, False, False]
+    assert judged.unsure_reason.tolist() == ["", "", "between classes", "unlike training", "", ""]
     assert judged.cell_type.tolist() == ["", "", "", "", "erythroblast", ""]
     np.testing.assert_allclose(judged.blast_probability[:5], np.array([c[0] for c in KINDS[:5]]) / 255, atol=0.01)
     assert np.isnan(judged.blast_probability[5])
@@ -77,9 +78,7 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
     finding, dependence, advice = found.summary()
     assert finding.startswith("Blasts: 1 of 4 white cells, 25.0 %") and finding.count("95 % CI") == 1
     assert "2 cells are uncertain (25.0–75.0 % with them)" in dependence
-    assert (
-        advice == "Review the uncertain cells (`blastdet review`) and count 196 more cells for a 200-cell differential."
-    )
+    assert advice == "Check the uncertain cells by eye and count 196 more cells for a 200-cell differential."
 
 
 def test_no_white_cell_is_an_empty_result(tmp_path):
@@ -221,7 +220,7 @@ def test_unsure_is_a_category_of_results_and_reads_back(judged, tmp_path, report
     assert [row["category_id"] for row in document["annotations"]] == [1, 2, 5, 5, 2, 3]
     dataset = Dataset("made", tmp_path, (Sample(path, (360, 60)),))
     (again,) = read_results(file, dataset)
-    for name in ("label", "unsure", "cell_type", "blast_probability", "score"):
+    for name in ("label", "unsure", "unsure_reason", "cell_type", "blast_probability", "score"):
         np.testing.assert_array_equal(getattr(again, name), getattr(judged, name), err_msg=name)
     rows = [{**row, "image_id": "smear.png"} for row in document["annotations"]]
     (tmp_path / "list.json").write_text(json.dumps(rows))
@@ -296,6 +295,10 @@ def test_one_definition_of_counts_everywhere(judged, report, tmp_path):
     printed = describe(found, [])
     for name, number in (("blast", 1), ("other wbc", 1), ("unsure", 2), ("erythroblast", 1), ("rbc", 1)):
         assert f"  {name:<13}{number:>7}" in printed
+    reasons = [cell.get("unsure_reason", "") for cell in document["cells"]]
+    assert reasons == found.to_pandas()["unsure_reason"].tolist() == judged.unsure_reason.tolist()
+    features = [feature["properties"]["metadata"]["unsure_reason"] for feature in found.to_geojson()["features"]]
+    assert features == reasons
     assert [(row.cell_type, row.n) for row in found.differential] == [("blast", 1), ("wbc", 1), ("unsure", 2)]
 
 
