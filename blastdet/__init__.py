@@ -15,26 +15,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blastdet.core.errors import BlastdetError
     from blastdet.core.types import Dataset, Detections, Sample
-    from blastdet.datasets.convert import convert, write_dataset
+    from blastdet.datasets.convert import ConvertOptions, convert, write_dataset
     from blastdet.datasets.reading import read_dataset
     from blastdet.datasets.splits import split
     from blastdet.evaluation.comparison import compare
-    from blastdet.evaluation.evaluate import evaluate
+    from blastdet.evaluation.evaluate import EvaluateOptions, evaluate
     from blastdet.imaging.io import open_smear
     from blastdet.inference.model import Model, detect, load
     from blastdet.inference.result import Result
-    from blastdet.training.entry_points import calibrate, export, train
+    from blastdet.training.entry_points import TrainOptions, calibrate, export, train
 
 __version__ = "0.2.0"
 
 # Resolved on first use (PEP 562): `import blastdet` itself imports nothing heavy.
 _PUBLIC = {
     "BlastdetError": "blastdet.core.errors",
+    "ConvertOptions": "blastdet.datasets.convert",
     "Dataset": "blastdet.core.types",
     "Detections": "blastdet.core.types",
+    "EvaluateOptions": "blastdet.evaluation.evaluate",
     "Model": "blastdet.inference.model",
     "Result": "blastdet.inference.result",
     "Sample": "blastdet.core.types",
+    "TrainOptions": "blastdet.training.entry_points",
     "calibrate": "blastdet.training.entry_points",
     "compare": "blastdet.evaluation.comparison",
     "convert": "blastdet.datasets.convert",
@@ -54,11 +57,14 @@ _EXTRAS = {"evaluation": "evaluate", "training": "train"}
 
 __all__ = [
     "BlastdetError",
+    "ConvertOptions",
     "Dataset",
     "Detections",
+    "EvaluateOptions",
     "Model",
     "Result",
     "Sample",
+    "TrainOptions",
     "__version__",
     "calibrate",
     "compare",

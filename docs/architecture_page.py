@@ -21,8 +21,8 @@ changed without the ones above it.
 
 The picture, this page and the test that enforces the rule (`tests/test_architecture.py`) come from one table,
 `docs/architecture.yaml`. The same table sets the limits: {lines_per_file} lines a file, {lines_per_function} lines a
-function (without its docstring), {modules_per_package} modules a package, packages at most {depth} deep, and no module
-name twice, except for a command and the library module that does its work.
+function (without its docstring), {parameters} parameters, {modules_per_package} modules a package, packages at most
+{depth} deep, and no module name twice, except for a command and the library module that does its work.
 
 ## What happens to an image
 

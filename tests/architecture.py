@@ -56,3 +56,9 @@ def functions(source: str) -> Iterator[tuple[Function, int]]:
                 docstring = node.body[0]
                 lines -= (docstring.end_lineno or docstring.lineno) - docstring.lineno + 1
             yield node, lines
+
+
+def parameters(function: Function) -> list[str]:
+    """Names of the parameters; ``self``, ``cls``, ``*args`` and ``**kwargs`` do not count."""
+    every = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    return [one.arg for one in every if one.arg not in ("self", "cls")]

@@ -13,7 +13,18 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from architecture import FILES, LEVEL, LIMITS, PACKAGE, PACKAGES, TABLE, functions, imported_packages, package_of
+from architecture import (
+    FILES,
+    LEVEL,
+    LIMITS,
+    PACKAGE,
+    PACKAGES,
+    TABLE,
+    functions,
+    imported_packages,
+    package_of,
+    parameters,
+)
 
 
 def _name(path: Path) -> str:
@@ -53,6 +64,14 @@ def test_modules_and_functions_keep_their_size(path):
     assert len(source.splitlines()) <= LIMITS["lines_per_file"]
     long = {f"{node.name} (line {node.lineno})": n for node, n in functions(source) if n > LIMITS["lines_per_function"]}
     assert not long
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if package_of(path) != "cli"], ids=_name)
+def test_functions_have_few_parameters(path):
+    """Apart from commands, which have one for each option."""
+    many = {f"{path.stem}.{node.name}": parameters(node) for node, _ in functions(path.read_text("utf-8"))}
+    many = {name: given for name, given in many.items() if len(given) > LIMITS["parameters"]}
+    assert set(many) <= set(TABLE["many_parameters"]), many
 
 
 def test_docstring_lines_do_not_count():

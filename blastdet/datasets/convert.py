@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from blastdet.core import boxes
 from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import ConfigError, FormatError, ScaleError
-from blastdet.core.mpp import MPP_RANGE
-from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample, Scale
+from blastdet.core.mpp import check_mpp
+from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample
 from blastdet.datasets import splits
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.files import folder_of, place_images, unique_names
@@ -31,22 +31,48 @@ RECORD = "convert.json"
 JPEG_QUALITY = 95
 
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """What a conversion changes.
+
+    Parameters
+    ----------
+    reading : mapping
+        Keyword arguments of `read_dataset`, such as ``{"format": "coco", "mpp": 0.1}``. Empty for a `Dataset`.
+    split : str, optional
+        A strategy of `split`, or a CSV file. Default: the splits of the dataset.
+    boxes : {"segment", "fixed", "none"}, optional
+        How cells without a box get one. ``"segment"`` works for every dataset, the others for ALL-IDB1.
+    resample : float, optional
+        Resample all images to this many µm/px. Default: images are copied byte for byte.
+    link : bool
+        Link images instead of copying them.
+
+    Raises
+    ------
+    ScaleError
+        If `resample` is not between 0.001 and 100.
+    """
+
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
+    boxes: str | None = None
+    resample: float | None = None
+    link: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resample is not None:
+            check_mpp(self.resample, "resample")
+
+
 def convert(
     data: Dataset | str | Path,
     out: str | Path,
     to: str | Sequence[str] = "coco",
     *,
-    format: str = "auto",
-    mpp: float | Scale | None = None,
-    resample: float | None = None,
-    split: str | None = None,
-    boxes: str | None = None,
-    corrections: str | Path | None = None,
-    class_map: Mapping[str, str] | None = None,
-    link: bool = False,
     overwrite: bool = False,
+    options: ConvertOptions = ConvertOptions(),  # frozen
     progress: Progress | None = None,
-    **options: Any,
 ) -> Dataset:
     """Convert a dataset: read, correct, draw boxes, split, resample and write it.
 
@@ -60,18 +86,9 @@ def convert(
         Output folder. Images go to ``out/images/<split>/``.
     to : str or sequence of str
         Output formats: ``"coco"``, ``"yolo"``, ``"csv"``, ``"geojson"``.
-    format, mpp, corrections, class_map, **options
-        As for `read_dataset`. Not allowed if `data` is a `Dataset`.
-    resample : float, optional
-        Resample all images to this many µm/px. Default: images are copied byte for byte.
-    split : str, optional
-        A strategy of `split`, or a CSV file. Default: the splits of the dataset.
-    boxes : {"segment", "fixed", "none"}, optional
-        How cells without a box get one. ``"segment"`` works for every dataset, the others for ALL-IDB1.
-    link : bool
-        Link images instead of copying them.
     overwrite : bool
         Replace `out` if an earlier conversion wrote it.
+    options : ConvertOptions
     progress : callable, optional
         Called as ``progress(done, total)`` while boxes are drawn.
 
@@ -92,22 +109,20 @@ def convert(
     >>> import tempfile
     >>> from blastdet.datasets.catalog import CATALOG
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     data = convert(CATALOG / "demo", f"{folder}/demo", to=["coco", "yolo"], format="coco")
+    ...     data = convert(CATALOG / "demo", f"{folder}/demo", to=["coco", "yolo"])
     ...     sorted(path.name for path in data.root.iterdir())
     ['annotations', 'blastdet.json', 'convert.json', 'data.yaml', 'images', 'labels']
     """
     out, formats = Path(out), (to,) if isinstance(to, str) else tuple(to)
     _check_formats(formats)
-    reading = {"format": format, "mpp": mpp, "corrections": corrections, "class_map": class_map, **options}
     check_folder(out, overwrite, RECORD, [data.root if isinstance(data, Dataset) else find_dataset(data)[0]])
-    dataset = _read(data, reading, boxes)
-    if boxes == "segment":
+    dataset = _read(data, options)
+    if options.boxes == "segment":
         dataset = draw_boxes(dataset, progress)
-    if split is not None:
-        dataset = splits.split(dataset, split)
+    if options.split is not None:
+        dataset = splits.split(dataset, options.split)
     dataset = replace(dataset, notes=(*dataset.notes, *_leak_note(dataset)))
-    done = {"to": list(formats), "split": split, "resample": resample, "boxes": boxes, "link": link}
-    return _write(dataset, out, formats, {**reading, **done})
+    return _write(dataset, out, formats, options)
 
 
 def write_dataset(
@@ -151,34 +166,37 @@ def write_dataset(
     ...     read_dataset(written.root).classes == data.classes
     True
     """
-    return convert(dataset, path, format, resample=resample, link=link, overwrite=overwrite)
+    return convert(dataset, path, format, overwrite=overwrite, options=ConvertOptions(resample=resample, link=link))
 
 
-def _read(data: Dataset | str | Path, reading: dict[str, Any], boxes: str | None) -> Dataset:
+def _read(data: Dataset | str | Path, options: ConvertOptions) -> Dataset:
     """The dataset to convert; `boxes` is passed to the reader if it has such an option."""
+    reading, boxes = options.reading, options.boxes
     if isinstance(data, Dataset):
-        given = [name for name, value in reading.items() if value not in (None, "auto")]
+        given = [name for name, value in reading.items() if value is not None]
         if given or boxes not in (None, "segment"):
             raise ConfigError(f"{given[0] if given else 'boxes'}: expected None for a Dataset. Pass it to read_dataset")
         return data
     path, defaults = find_dataset(data)
-    format = reading["format"] if reading["format"] != "auto" else defaults.get("format", "auto")
+    format = reading.get("format", "auto")
+    format = format if format != "auto" else defaults.get("format", "auto")
     drawn_later = boxes == "segment" and "boxes" not in registry.options_of(path, format)
     if boxes is not None and not drawn_later:
         reading = {**reading, "boxes": boxes}
     return read_dataset(data, **reading)
 
 
-def _write(dataset: Dataset, out: Path, formats: Sequence[str], options: dict[str, Any]) -> Dataset:
-    how, resolution = "link" if options["link"] else "copy", options["resample"]
+def _write(dataset: Dataset, out: Path, formats: Sequence[str], options: ConvertOptions) -> Dataset:
+    how, resolution = "link" if options.link else "copy", options.resample
     with new_folder(out) as folder:
-        placed = place_images(dataset, folder, how) if resolution is None else resample_to(dataset, folder, resolution)
+        placed = place_images(dataset, folder, how) if resolution is None else _resample(dataset, folder, resolution)
         for name in formats:
             written = registry.write(placed, folder, name)
             dataset = replace(dataset, notes=tuple(dict.fromkeys((*dataset.notes, *written.notes))))
         final = tuple(replace(s, path=out / s.path.relative_to(folder)) for s in placed)
         dataset = replace(dataset, root=out, samples=final)
-        write_text(folder / RECORD, json.dumps(_record(dataset, options), indent=1, ensure_ascii=False) + "\n")
+        record = _record(dataset, formats, options)
+        write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     return dataset
 
 
@@ -195,17 +213,20 @@ def _leak_note(dataset: Dataset) -> list[str]:
     return [f"leak: {len(found)} groups are in more than one split, first {found[0]}"] if found else []
 
 
-def _record(dataset: Dataset, options: Mapping[str, Any]) -> dict[str, Any]:
+def _record(dataset: Dataset, formats: Sequence[str], options: ConvertOptions) -> dict[str, Any]:
     def plain(name: str, value: Any) -> Any:
-        if isinstance(value, Path) or (isinstance(value, str) and name == "corrections"):
+        if isinstance(value, Path) or (isinstance(value, str) and name in ("corrections", "images", "other")):
             return Path(value).name  # no paths of this machine
-        return list(value) if isinstance(value, tuple) else value
+        return value
+
+    given = {"format": "auto", **dict.fromkeys(("mpp", "corrections", "class_map")), **options.reading}
+    given |= {"to": formats} | {name: getattr(options, name) for name in ("split", "resample", "boxes", "link")}
 
     return {
         "notice": RESEARCH_USE,
         "blastdet": blastdet.__version__,
         "dataset": dataset.name,
-        "options": {name: plain(name, value) for name, value in options.items()},
+        "options": {name: plain(name, value) for name, value in given.items()},
         "counts": counts(dataset),
         "dropped": list(dataset.dropped),
         "notes": list(dataset.notes),
@@ -233,19 +254,12 @@ def counts(dataset: Dataset) -> dict[str, Any]:
     return {**number, "boxes": drawn, "cells_without_box": without_box, "not_annotated": not_annotated}
 
 
-def resample_to(dataset: Dataset, out: Path, mpp: float) -> Dataset:
+def _resample(dataset: Dataset, out: Path, mpp: float) -> Dataset:
     """Write all images below ``out/images/<split>/``, resampled to `mpp` µm/px along both axes.
 
     Pixels become square. JPEG stays JPEG (quality 95), other formats become PNG. Width and height are rounded to whole
     pixels; the µm/px and the boxes of each image follow from its actual size.
-
-    Raises
-    ------
-    ScaleError
-        If `mpp` is out of range, the scale of an image is unknown, or an image would have no pixels.
     """
-    if not MPP_RANGE[0] <= mpp < MPP_RANGE[1]:
-        raise ScaleError(f"resample: expected µm/px between {MPP_RANGE[0]:g} and {MPP_RANGE[1]:g}, got {mpp:g}")
     unknown = [dataset.file_name(sample) for sample in dataset if sample.mpp is None]
     if unknown:
         raise ScaleError(f"{dataset.root}: {len(unknown)} images without µm/px, first {unknown[0]}. Pass --mpp")

@@ -21,7 +21,6 @@ def read_dataset(
     split: str | None = None,
     *,
     format: str = "auto",
-    images: str | Path | None = None,
     mpp: float | Scale | None = None,
     corrections: str | Path | None = None,
     class_map: Mapping[str, str] | None = None,
@@ -38,8 +37,6 @@ def read_dataset(
         Default: all images.
     format : str
         Annotation format, a key of `blastdet.datasets.formats.registry.READERS`. ``"auto"`` recognises it.
-    images : str or Path, optional
-        COCO only: folder of the images, if they are not next to the annotation file.
     mpp : float or (float, float), optional
         Micrometres per pixel of the images, along x and y. Replaces the scale stored in the dataset.
     corrections : str or Path, optional
@@ -47,7 +44,8 @@ def read_dataset(
     class_map : mapping, optional
         Class name in the files -> one of ``"blast"``, ``"wbc"``, ``"rbc"``, ``"platelet"``.
     **options
-        Further options of the reader, such as ``boxes`` and ``other`` for ALL-IDB1.
+        Further options of the reader: ``images`` of COCO (folder of the images, if they are not next to the annotation
+        file); ``boxes``, ``size_um``, ``other`` and ``origin`` of ALL-IDB1.
 
     Returns
     -------
@@ -74,7 +72,7 @@ def read_dataset(
     if format == "auto" and "format" in defaults:
         format = defaults.pop("format")
     defaults.pop("format", None)
-    given = {**defaults, **options, "class_map": class_map, "images": None if images is None else Path(images)}
+    given = {**defaults, **options, "class_map": class_map}
     scale = None if mpp is None else check_mpp(mpp)
     if scale is not None and "mpp" in registry.options_of(path, format):
         given["mpp"] = scale

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blastdet.core.constants import MATCH_IOU
+from blastdet.core.errors import ConfigError
 from blastdet.core.statistics import Interval
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.evaluation.allidb_tests import IMAGE_K, CellTest, Verdicts, cell_test, image_test
@@ -169,16 +170,45 @@ class Evaluation:
         return summary_table(self)
 
 
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How figures are computed.
+
+    Parameters
+    ----------
+    iou : float
+        Overlap from which a detection matches a cell in the confusion matrices. Average precision uses 0.50 to 0.95.
+    max_dets : int
+        Detections per class and image that count for average precision.
+    resamples : int
+        Bootstrap resamples of the intervals.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    iou: float = MATCH_IOU
+    max_dets: int = MAX_DETS
+    resamples: int = RESAMPLES
+
+    def __post_init__(self) -> None:
+        if not 0 < self.iou <= 1:
+            raise ConfigError(f"iou: expected a number above 0, at most 1, got {self.iou}")
+        for name in ("max_dets", "resamples"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}: expected a whole number from 1, got {value}")
+
+
 def evaluate(
     data: Dataset,
     model: Any,
     *,
-    iou: float = MATCH_IOU,
-    max_dets: int = MAX_DETS,
-    resamples: int = RESAMPLES,
     mpp: Mpp = "data",
     threshold: float | None = None,
-    device: str = "auto",
+    options: EvaluateOptions = EvaluateOptions(),  # frozen
     progress: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Measure a model, or detections from any program, on a dataset. Every figure has a 95 % interval over groups.
@@ -189,18 +219,11 @@ def evaluate(
         Annotated images, from `blastdet.read_dataset`.
     model : Model, Predictions, str or Path
         A loaded model, the name of a shipped model, a weights folder, a COCO results file (``.json``), or predictions.
-    iou : float
-        Overlap from which a detection matches a cell in the confusion matrices. Average precision uses 0.50 to 0.95.
-    max_dets : int
-        Detections per class and image that count for average precision.
-    resamples : int
-        Bootstrap resamples.
     mpp : (float, float), "data", "auto" or None
         µm/px of the images.
     threshold : float, optional
         Operating point of all classes. Default: the model's own; 0.5 for files.
-    device : str
-        Where a model runs that has to be loaded: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+    options : EvaluateOptions
     progress : callable, optional
         Called after each image.
 
@@ -216,21 +239,20 @@ def evaluate(
     Examples
     --------
     >>> from pathlib import Path
-    >>> from blastdet import Dataset, Detections
-    >>> from blastdet.core.types import Sample
-    >>> from blastdet.evaluation.predict import Predictions
+    >>> from blastdet import Dataset, Detections, Sample
     >>> cells = Detections([(10, 10, 60, 60)])
     >>> data = Dataset("one", Path(), (Sample(Path("image.jpg"), (100, 100), annotated=("wbc",), truth=cells),))
-    >>> evaluation = evaluate(data, Predictions("perfect", (cells,), {"wbc": 0.5}), resamples=10)
+    >>> evaluation = evaluate(data, Predictions("perfect", (cells,), {"wbc": 0.5}))
     >>> evaluation.summary[0]["class"], round(evaluation.summary[0]["AP50"], 3)
     ('wbc', 1.0)
     """
-    predictions = predict(model, data, mpp=mpp, threshold=threshold, device=device, progress=progress)
+    predictions = predict(model, data, mpp=mpp, threshold=threshold, progress=progress)
     dataset = as_nucleated(data) if predictions.nucleated else data
     found, thresholds = predictions.candidates, predictions.thresholds
+    max_dets, resamples = options.max_dets, options.resamples
     ranked = [by_class_probability(part) for part in found]
     ap = average_precision(dataset, ranked, max_dets, predictions.name)
-    confusions = tuple(confusion(dataset, found, ap.classes, thresholds, how, iou) for how in MATCHINGS)
+    confusions = tuple(confusion(dataset, found, ap.classes, thresholds, how, options.iou) for how in MATCHINGS)
     present = [name for name in ap.classes if ap.n_truth[name]]
     with_blasts = "blast" in ap.classes
     return Evaluation(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -59,35 +59,17 @@ def read_datasets(
     *,
     format: str = "auto",
     split: str = "test",
-    images: Path | None = None,
-    other: Path | None = None,
     corrections: Path | None = None,
     mpp: Mpp = "data",
+    **options: Any,
 ) -> list[Dataset]:
     """Read one split of a dataset; with `corrections`, a second time with the corrected labels.
 
-    Parameters
-    ----------
-    data : Path
-        Folder or file of the dataset.
-    format : str
-        Annotation format; see `blastdet.datasets.formats.registry.READERS`.
-    split : str
-        ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
-    images, other : Path, optional
-        Options of the COCO and ALL-IDB1 readers.
-    corrections : Path, optional
-        Label corrections to apply.
-    mpp : (float, float), optional
-        Replaces the µm/px of every image; ``"data"``, ``"auto"`` and ``None`` leave it as it is.
-
-    Raises
-    ------
-    BlastdetError
-        If the dataset or the corrections cannot be read, or the split is empty.
+    Parameters and errors are those of `read_dataset`. `mpp` replaces the µm/px of every image if it is a pair;
+    ``"data"``, ``"auto"`` and ``None`` leave it as it is.
     """
     scale = mpp if isinstance(mpp, tuple) else None
-    whole = read_dataset(data, format=format, other=other, images=images, mpp=scale)
+    whole = read_dataset(data, format=format, mpp=scale, **options)
     parts = [select_split(whole, split)]
     if corrections is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
@@ -104,7 +86,6 @@ def predict(
     *,
     mpp: Mpp = "data",
     threshold: float | None = None,
-    device: str = "auto",
     progress: Callable[[], None] | None = None,
 ) -> Predictions:
     """Predictions on a dataset, from whatever `blastdet.evaluate` accepts as a model.
@@ -114,38 +95,17 @@ def predict(
     model : Predictions, Model, str or Path
         Predictions are returned as they are; a path that ends in ``.json`` is a COCO results file.
     dataset : Dataset
-    mpp, threshold, device, progress
+    mpp, threshold, progress
         See `from_model`.
     """
     if isinstance(model, Predictions):
         return model
-    if isinstance(model, str | Path):
-        if str(model).endswith(".json"):
-            return from_file(Path(model), dataset, threshold)
-        return from_model(model, dataset, mpp=mpp, device=device, threshold=threshold, progress=progress)
-    if not isinstance(model, Model):
+    if isinstance(model, str | Path) and str(model).endswith(".json"):
+        return from_file(Path(model), dataset, threshold)
+    if not isinstance(model, Model | str | Path):
         expected = "a model, predictions, the name of a shipped model, a weights folder or a COCO results file"
         raise ConfigError(f"model: expected {expected}, got {type(model).__name__}")
     return from_model(model, dataset, mpp=mpp, threshold=threshold, progress=progress)
-
-
-def predictions_of(
-    dataset: Dataset, weights: Iterable[str] = (), detections: Iterable[Path] = (), **options: Any
-) -> list[Predictions]:
-    """Predictions of detections files first, then of models.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    weights : iterable of str
-        Names of shipped models, or weights folders.
-    detections : iterable of Path
-        COCO results files.
-    **options
-        As for `from_model`.
-    """
-    files = [from_file(path, dataset, options.get("threshold")) for path in detections]
-    return files + [from_model(name, dataset, **options) for name in weights]
 
 
 def from_file(path: Path, dataset: Dataset, threshold: float | None = None) -> Predictions:
@@ -169,7 +129,6 @@ def from_model(
     dataset: Dataset,
     *,
     mpp: Mpp = "data",
-    device: str = "auto",
     threshold: float | None = None,
     failed: list[str] | None = None,
     progress: Callable[[], None] | None = None,
@@ -184,8 +143,6 @@ def from_model(
     dataset : Dataset
     mpp : (float, float), "data", "auto" or None
         µm/px of the images.
-    device : str
-        ``"auto"``, ``"cpu"`` or ``"cuda"``; only used if the model has to be loaded.
     threshold : float, optional
         Operating point of all classes. Default: that of the model's card.
     failed : list of str, optional
@@ -199,7 +156,7 @@ def from_model(
     BlastdetError
         If the model cannot be loaded; if an image cannot be read or its scale is unknown (see `failed`).
     """
-    loaded = for_dataset(model, dataset) if isinstance(model, Model) else load_for(model, dataset, device)
+    loaded = for_dataset(model, dataset) if isinstance(model, Model) else load_for(model, dataset)
     found, scales, sources = [], [], set()
     for sample in dataset:
         options = Options(mpp=sample.mpp if mpp == "data" else mpp, min_score=LOWEST_SCORE)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
@@ -49,9 +50,8 @@ def export_corrected(
     out: Path,
     *,
     formats: Sequence[str] = ("coco",),
-    source_format: str = "auto",
-    images: Path | None = None,
     overwrite: bool = False,
+    **reading: Any,
 ) -> ExportSummary:
     """Apply corrections to a dataset and write it to a folder, with all corrections in ``corrections.jsonl``.
 
@@ -63,12 +63,10 @@ def export_corrected(
         Files of corrections.
     out : Path
     formats : sequence of {"coco", "yolo"}
-    source_format : str
-        Format of `data`.
-    images : Path, optional
-        COCO: folder of the images, if it is not that of the JSON file.
     overwrite : bool
         Replace a folder that an export wrote.
+    **reading
+        As for `read_dataset`, such as ``images``.
 
     Raises
     ------
@@ -78,10 +76,15 @@ def export_corrected(
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"expected format {' or '.join(FORMATS)}, got {unknown[0]}")
     lines, n_disagreements = merge_corrections([read_corrections(path) for path in corrections])
-    check_folder(out, overwrite, RECORD, [find_dataset(data)[0], *corrections, *([images] if images else [])])
+    check_folder(
+        out,
+        overwrite,
+        RECORD,
+        [find_dataset(data)[0], *corrections, *([reading["images"]] if reading.get("images") else [])],
+    )
     if overwrite:
         _check_kept(out / CORRECTIONS, lines)
-    dataset = read_dataset(data, format=source_format, images=images)
+    dataset = read_dataset(data, **reading)
     corrected, counts = replay_corrections(dataset, lines)
     with new_folder(out) as folder:
         for name in dict.fromkeys(formats):

@@ -51,9 +51,10 @@ def weak_truth(sample: Sample, what: Weak, unknown_xyxy: NDArray[np.float32]) ->
     --------
     >>> import tempfile
     >>> from blastdet.synth.draw_smears import draw_smears
+    >>> from blastdet.synth.scene import SynthConfig
     >>> nothing = np.empty((0, 4), np.float32)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     sample = draw_smears(folder, size_wh=(640, 480), mpp=0.2).samples[0]
+    ...     sample = draw_smears(folder, 1, SynthConfig(size_wh=(640, 480), mpp=0.2)).samples[0]
     ...     weak = weak_truth(sample, "boxes", nothing)
     >>> weak.annotated, set(weak.truth.origin)
     (('wbc',), {np.str_('segment')})

@@ -8,17 +8,14 @@ from pathlib import Path
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample
 from blastdet.imaging.io import write_image
 from blastdet.synth.render import render, render_tiff
-from blastdet.synth.scene import SynthConfig, configure, varied
+from blastdet.synth.scene import SynthConfig, varied
 
 
 def draw_smears(
     folder: str | Path,
     n: int = 1,
+    config: SynthConfig = SynthConfig(),  # noqa: B008  # frozen
     *,
-    size_wh: tuple[int, int] = (1600, 1200),
-    mpp: float = 0.1,
-    palette: str = "bccd",
-    blasts: float = 0.3,
     seed: int = 0,
     vary: bool = False,
 ) -> Dataset:
@@ -30,14 +27,8 @@ def draw_smears(
         Created if it does not exist.
     n : int
         Number of images.
-    size_wh : (int, int)
-        Width and height in pixels.
-    mpp : float
-        Micrometres per pixel, 0.04 to 1.
-    palette : str
-        Stain: ``"bccd"``, ``"pbc"``, ``"all"``, ``"chula"`` or ``"random"``.
-    blasts : float
-        Fraction of the white cells that are blasts, 0 to 1.
+    config : SynthConfig
+        Size, µm/px, stain, and how many cells of which class.
     seed : int
         The same seed gives the same images.
     vary : bool
@@ -48,20 +39,14 @@ def draw_smears(
     Dataset
         The images with their ground truth.
 
-    Raises
-    ------
-    ConfigError
-        If a value is out of range.
-
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     data = draw_smears(folder, 2, size_wh=(320, 240), mpp=0.2)
+    ...     data = draw_smears(folder, 2, SynthConfig(size_wh=(320, 240), mpp=0.2))
     >>> [sample.path.name for sample in data]
     ['smear_0000.jpg', 'smear_0001.jpg']
     """
-    config = configure(size_wh=size_wh, mpp=mpp, palette=palette, blast_fraction=blasts)
     suffix = ".tif" if config.size_wh[0] * config.size_wh[1] > _TIFF_FROM_PX else ".jpg"
     names = ["smear"] if n == 1 else [f"smear_{i:04d}" for i in range(n)]
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blastdet.core.atomic_io import locked, new_folder
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import shipped
+from blastdet.core.parallel import check_device
 from blastdet.training.classification import cross_fitting
 from blastdet.training.config import ClassifyConfig, TrainConfig
 from blastdet.training.config_file import read_any
@@ -21,6 +23,32 @@ PathLike = str | os.PathLike[str]
 CALIBRATED = "weights-calibrated"
 
 
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a training runs; it does not change what is learned.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+    allow_version_change : bool
+        Resume also with another version of blastdet than the one that the run was started with.
+    progress : Progress
+        Where to report; by default lines are printed.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such kind of device, or no CUDA.
+    """
+
+    device: str = "auto"
+    allow_version_change: bool = False
+    progress: Progress = Progress()  # noqa: RUF009  # frozen
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+
+
 def train(
     config: PathLike | None = None,
     *,
@@ -28,9 +56,7 @@ def train(
     data: PathLike | Sequence[PathLike] = (),
     set: Sequence[str] = (),
     resume: bool = False,
-    device: str = "auto",
-    allow_version_change: bool = False,
-    progress: Progress = Progress(),  # noqa: B008  # frozen
+    options: TrainOptions = TrainOptions(),  # frozen
 ) -> Path:
     """Train a detector, or a classifier of crops, as a configuration says.
 
@@ -46,11 +72,7 @@ def train(
         Single entries to override: ``"epochs=10"``, ``"augment.mosaic=0"``, ``"init=start.safetensors"``.
     resume : bool
         Continue the run in `out` after its last finished epoch; it ends as if it had not been interrupted.
-    device : {"auto", "cpu", "cuda", "cuda:N"}
-    allow_version_change : bool
-        Resume also with another version of blastdet than the one that the run was started with.
-    progress : Progress
-        Where to report; by default lines are printed.
+    options : TrainOptions
 
     Returns
     -------
@@ -70,11 +92,12 @@ def train(
     given = [data] if isinstance(data, str | os.PathLike) else list(data)
     if config is None and not given:
         raise ConfigError("expected a configuration, or datasets to train the default one on")
+    device, progress = options.device, options.progress
     path = Path(config) if config is not None else shipped("configs") / "default.yaml"
     settings = read_any(path, [set] if isinstance(set, str) else set, [Path(item) for item in given], progress.say)
     run, base = Path(out) if out is not None else Path("runs") / settings.name, Path.cwd()
     if resume:
-        check_versions(run, progress.say, allow_version_change)
+        check_versions(run, progress.say, options.allow_version_change)
     if isinstance(settings, TrainConfig):
         from blastdet.training.detection.train import train_detector
 

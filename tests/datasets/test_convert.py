@@ -14,7 +14,7 @@ from PIL import Image
 
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError, ScaleError
 from blastdet.core.types import Dataset, Detections, Sample
-from blastdet.datasets.convert import convert
+from blastdet.datasets.convert import ConvertOptions, convert
 from blastdet.datasets.formats import registry
 
 
@@ -184,7 +184,7 @@ def test_bad_input_is_a_one_line_error(
 def test_the_record_names_no_folder_of_this_machine(source: Path, tmp_path: Path) -> None:
     corrections = tmp_path / "c.jsonl"
     corrections.touch()
-    convert(source, tmp_path / "o", corrections=str(corrections))
+    convert(source, tmp_path / "o", options=ConvertOptions({"corrections": str(corrections)}))
     text = (tmp_path / "o/convert.json").read_text()
     assert json.loads(text)["options"]["corrections"] == "c.jsonl" and str(tmp_path) not in text
 

@@ -13,6 +13,7 @@ import pytest
 from made import same_smears, voc, voc_xml
 
 import blastdet
+from blastdet import ConvertOptions
 from blastdet.core.errors import ConfigError, FormatError, ScaleError
 
 
@@ -85,7 +86,8 @@ def test_convert_split_and_write_round_trip(bccd: Path, tmp_path: Path) -> None:
     assert written.root == tmp_path / "out"
     for format_ in ("coco", "yolo"):
         same_smears(written, blastdet.read_dataset(tmp_path / "out", format=format_), tolerance=1e-3)
-    converted = blastdet.convert(tmp_path / "out", tmp_path / "half", "yolo", format="coco", resample=7.5 / 210)
+    half = ConvertOptions({"format": "coco"}, resample=7.5 / 210)
+    converted = blastdet.convert(tmp_path / "out", tmp_path / "half", to="yolo", options=half)
     assert {sample.size_wh for sample in converted} == {(128, 96)}
     record = json.loads((tmp_path / "half/convert.json").read_text())
     assert record["options"]["resample"] == 7.5 / 210 and record["options"]["mpp"] is None
@@ -94,9 +96,10 @@ def test_convert_split_and_write_round_trip(bccd: Path, tmp_path: Path) -> None:
 
 def test_options_of_reading_are_refused_for_a_dataset_in_memory(bccd: Path, tmp_path: Path) -> None:
     data = blastdet.read_dataset("bccd")
-    for options in ({"mpp": 0.1}, {"format": "voc"}, {"boxes": "fixed"}, {"corrections": "c.jsonl"}):
-        with pytest.raises(ConfigError, match=f"{next(iter(options))}: expected None for a Dataset"):
-            blastdet.convert(data, tmp_path / "out", **options)
+    for name, value in {"mpp": 0.1, "format": "voc", "boxes": "fixed", "corrections": "c.jsonl"}.items():
+        options = ConvertOptions(boxes=value) if name == "boxes" else ConvertOptions({name: value})
+        with pytest.raises(ConfigError, match=f"{name}: expected None for a Dataset"):
+            blastdet.convert(data, tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 
 

@@ -27,7 +27,7 @@ from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.coco_results import read_results
 from blastdet.evaluation.comparison import compare
-from blastdet.evaluation.evaluate import Evaluation, evaluate
+from blastdet.evaluation.evaluate import EvaluateOptions, Evaluation, evaluate
 from blastdet.evaluation.predict import Predictions, from_model
 from blastdet.evaluation.reporting.html_report import render
 from blastdet.imaging.io import write_image
@@ -125,7 +125,7 @@ def test_evaluate_a_model(data: Path, tmp_path: Path) -> None:
     dataset, models = registry.read(data), Model(FakeDetector(fake_card(mpp=0.5)), tmp_path)
     done: list[int] = []
     predictions = from_model(models, dataset, mpp=(0.5, 0.5), progress=lambda: done.append(1))
-    evaluation = evaluate(dataset, predictions, resamples=5)
+    evaluation = evaluate(dataset, predictions, options=EvaluateOptions(resamples=5))
     assert len(done) == len(dataset)
     assert evaluation.rows[-1]["AP"] == pytest.approx(1)
     assert predictions.about["card"]["name"] == "fake"
@@ -174,7 +174,7 @@ def test_subgroups_by_size_ascend_and_facts_are_not_empty(data: Path) -> None:
     found = (Detections(boxes, label=label, score=[0.9] * 4),)
     about = {"card": {"name": "x", "probe": "", "trials": [], "calibration": None, "text": "y" * 400}}
     predictions = Predictions("x", found, {"wbc": 0.5, "platelet": 0.5}, about=about)
-    result = evaluate(Dataset("sized", data, tuple(samples)), predictions, resamples=5)
+    result = evaluate(Dataset("sized", data, tuple(samples)), predictions, options=EvaluateOptions(resamples=5))
     page = render([result])
     section = page.partition("Subgroups")[2].partition("Counts per image")[0]
     ends = re.findall(r"(under 5|5–10|10–15|15 µm and over)", section)
@@ -196,7 +196,7 @@ def test_a_dataset_without_cells_gives_no_warning(data: Path, tmp_path: Path) ->
     empty = [replace(sample, truth=Detections.empty()) for sample in registry.read(data)]
     nothing = Dataset("empty", data, tuple(empty))
     found = tuple(Detections([[0, 0, 9, 9]], label=[1], score=[0.9]) for _ in empty)
-    page = render([evaluate(nothing, Predictions("x", found, {"wbc": 0.5}), resamples=5)])
+    page = render([evaluate(nothing, Predictions("x", found, {"wbc": 0.5}), options=EvaluateOptions(resamples=5))])
     assert "Evaluation: x" in page
 
 
@@ -217,12 +217,16 @@ def test_compare_two_files(data: Path, found: Path, tmp_path: Path) -> None:
 def test_a_model_does_not_differ_from_itself(data: Path, found: Path) -> None:
     dataset = registry.read(data)
     candidates = tuple(read_results(found, dataset))
-    evaluation = evaluate(dataset, Predictions("x", candidates, dict.fromkeys(MARKS, 0.5)), resamples=50)
+    evaluation = evaluate(
+        dataset, Predictions("x", candidates, dict.fromkeys(MARKS, 0.5)), options=EvaluateOptions(resamples=50)
+    )
     for difference in compare(evaluation, evaluation, resamples=50).differences:
         interval = difference.interval
         assert (interval.low, interval.high, difference.verdict) == (0, 0, "cannot be told apart")
     fewer = replace(dataset, samples=dataset.samples[:5])
-    other = evaluate(fewer, Predictions("y", candidates[:5], dict.fromkeys(MARKS, 0.5)), resamples=50)
+    other = evaluate(
+        fewer, Predictions("y", candidates[:5], dict.fromkeys(MARKS, 0.5)), options=EvaluateOptions(resamples=50)
+    )
     with pytest.raises(ConfigError, match="expected two evaluations of the same images, got x on marks and y on marks"):
         compare(evaluation, other)
 
@@ -271,14 +275,22 @@ def test_a_missing_package_is_named(module: str, tmp_path: Path, monkeypatch: py
     sample = Sample(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
     data = Dataset("gone", tmp_path, (sample,))
     with pytest.raises(DependencyError, match=rf"{module.split('.')[0]}: not installed. Run: .*blastdet\[evaluate\]'"):
-        render([evaluate(data, Predictions("x", (truth,), {"wbc": 0.5}), resamples=5)])
+        render([evaluate(data, Predictions("x", (truth,), {"wbc": 0.5}), options=EvaluateOptions(resamples=5))])
 
 
 def test_missing_images_only_remove_the_crops(tmp_path: Path) -> None:
     truth = Detections([(0, 0, 10, 10)])
     sample = Sample(tmp_path / "gone.png", (200, 160), None, annotated=("wbc",), truth=truth)
     data = Dataset("gone", tmp_path, (sample,))
-    page = render([evaluate(data, Predictions("<b>x</b>", (Detections.empty(),), {"wbc": 0.5}), resamples=20)])
+    page = render(
+        [
+            evaluate(
+                data,
+                Predictions("<b>x</b>", (Detections.empty(),), {"wbc": 0.5}),
+                options=EvaluateOptions(resamples=20),
+            )
+        ]
+    )
     assert "image not found" in page and "wbc missed" in page
     assert "<b>x</b>" not in page and "&lt;b&gt;x&lt;/b&gt;" in page
     assert "no figures by cell size" in page
@@ -292,7 +304,7 @@ def test_page_with_blasts_shows_the_tests_of_allidb(tmp_path: Path) -> None:
     ]
     data = Dataset("two", tmp_path, tuple(samples))
     predictions = Predictions("perfect", (truth[[0]], truth[[1]]), {"blast": 0.5, "wbc": 0.5})
-    page = render([evaluate(data, predictions, resamples=20)])
+    page = render([evaluate(data, predictions, options=EvaluateOptions(resamples=20))])
     assert "image test, at least 1 blast" in page and "cell test" in page
     assert "FROC" in page
 
@@ -301,7 +313,9 @@ def test_page_with_blasts_shows_the_tests_of_allidb(tmp_path: Path) -> None:
 def evaluation(data: Path, found: Path) -> Evaluation:
     dataset = registry.read(data)
     candidates = tuple(read_results(found, dataset))
-    return evaluate(dataset, Predictions("x", candidates, dict.fromkeys(MARKS, 0.5)), resamples=50)
+    return evaluate(
+        dataset, Predictions("x", candidates, dict.fromkeys(MARKS, 0.5)), options=EvaluateOptions(resamples=50)
+    )
 
 
 def test_an_evaluation_as_a_data_frame(evaluation: Evaluation) -> None:
@@ -376,7 +390,9 @@ def test_the_iou_of_the_confusion_matrices(data: Path) -> None:
         boxes[:, 2] = boxes[:, 0] + 0.6 * (boxes[:, 2] - boxes[:, 0])
         shrunk.append(sample.truth.with_columns(boxes_xyxy=boxes, score=np.full(len(boxes), 0.9)))
     predictions = Predictions("x", tuple(shrunk), dict.fromkeys(MARKS, 0.5))
-    loose, strict = (evaluate(dataset, predictions, iou=iou, resamples=5) for iou in (0.5, 0.7))
+    loose, strict = (
+        evaluate(dataset, predictions, options=EvaluateOptions(iou=iou, resamples=5)) for iou in (0.5, 0.7)
+    )
     assert loose.confusions[0].matrix.trace() == 18 and strict.confusions[0].matrix.trace() == 0
     assert loose.ap.figures() == strict.ap.figures()
 

@@ -15,7 +15,7 @@ from blastdet import __version__
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import find_weights
 from blastdet.training.config import TrainConfig
-from blastdet.training.entry_points import train
+from blastdet.training.entry_points import TrainOptions, train
 from blastdet.training.loop.run_folder import check_weights
 from blastdet.training.loop.run_record import check_versions, note_start, portable, versions_of
 
@@ -65,7 +65,7 @@ def test_train_checks_the_versions_before_it_reads_any_data(tmp_path, monkeypatc
     with pytest.raises(ConfigError, match=r"started with blastdet 0\.1\.0"):
         train("c.yaml", out=tmp_path, resume=True)
     with pytest.raises(ConfigError, match="no run to resume"):
-        train("c.yaml", out=tmp_path, resume=True, allow_version_change=True)
+        train("c.yaml", out=tmp_path, resume=True, options=TrainOptions(allow_version_change=True))
 
 
 @given(st.sampled_from(["/a/b/set", "set", "${DATA}/set", "c, /d"]), st.sampled_from(["/a/b", "/x"]))

@@ -41,7 +41,7 @@ def command(a: str, b: str, overwrite: bool, **options: Any) -> None:
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.datasets.convert import check_no_file
     from blastdet.evaluation.comparison import compare
-    from blastdet.evaluation.evaluate import evaluate
+    from blastdet.evaluation.evaluate import EvaluateOptions, evaluate
     from blastdet.evaluation.predict import read_datasets
     from blastdet.evaluation.reporting.report import check_report, write_report
 
@@ -52,9 +52,9 @@ def command(a: str, b: str, overwrite: bool, **options: Any) -> None:
     side_a, side_b = (run_models(datasets[0], {**options, **_side(name)})[0] for name in (a, b))
     if side_a.name != side_b.name:
         a, b = side_a.name, side_b.name
-    comparisons = []
+    comparisons, figures = [], EvaluateOptions(max_dets=options["max_dets"])
     for dataset in datasets:
-        pair = [evaluate(dataset, side, max_dets=options["max_dets"]) for side in (side_a, side_b)]
+        pair = [evaluate(dataset, side, options=figures) for side in (side_a, side_b)]
         comparisons.append(compare(*pair, names=(a, b)))
         click.echo(f"{comparisons[-1]}\n")
     evaluations = [side for comparison in comparisons for side in (comparison.a, comparison.b)]

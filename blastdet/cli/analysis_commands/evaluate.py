@@ -63,7 +63,7 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
         options["weights"] = ("default",)
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.datasets.convert import check_no_file
-    from blastdet.evaluation.evaluate import evaluate
+    from blastdet.evaluation.evaluate import EvaluateOptions, evaluate
     from blastdet.evaluation.predict import read_datasets
     from blastdet.evaluation.reporting.report import check_report, write_report
 
@@ -71,10 +71,10 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
     check_report(out, overwrite)
     reading = {name: options[name] for name in READING}
     datasets = [read_datasets(place, **reading) for place in places]  # read all before anything is measured
-    evaluations = []
+    evaluations, figures = [], EvaluateOptions(max_dets=max_dets)
     for versions in datasets:
         for found in run_models(versions[0], options):
-            evaluations += [evaluate(dataset, found, max_dets=max_dets) for dataset in versions]
+            evaluations += [evaluate(dataset, found, options=figures) for dataset in versions]
     for evaluation in evaluations:
         click.echo(f"{evaluation}\n")
     for path in write_report(evaluations, out, overwrite=overwrite):
@@ -84,9 +84,12 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
 def run_models(dataset: Dataset, options: dict[str, Any], failed: list[str] | None = None) -> list[Predictions]:
     """Predictions of all --detections and --weights, with a progress bar."""
     from blastdet.cli._progress import file_reporter
-    from blastdet.evaluation.predict import predictions_of
+    from blastdet.evaluation.predict import from_file, from_model, load_for
 
-    weights, files = options["weights"], options["detections"]
-    how = {name: options[name] for name in ("mpp", "device", "threshold")}
+    weights, threshold = options["weights"], options["threshold"]
+    found = [from_file(path, dataset, threshold) for path in options["detections"]]
+    how = {"mpp": options["mpp"], "threshold": threshold, "failed": failed}
     with file_reporter(len(dataset) * len(weights), ", ".join(weights)) as step:
-        return predictions_of(dataset, weights, files, **how, failed=failed, progress=step)
+        for name in weights:
+            found.append(from_model(load_for(name, dataset, options["device"]), dataset, **how, progress=step))
+    return found

@@ -129,8 +129,7 @@ def export(
     """
     from blastdet.review.corrected_dataset import export_corrected
 
-    words: dict[str, Any] = {"formats": kinds, "source_format": format, "images": images, "overwrite": overwrite}
-    summary = export_corrected(data, corrections, out, **words)
+    summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, format=format, images=images)
     click.echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
     for what, number in sorted(summary.counts.items()):
         click.echo(f"{number:>8} {what}")

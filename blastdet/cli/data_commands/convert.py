@@ -11,7 +11,8 @@ import click
 from blastdet.cli._options import Mpp, Number, renamed
 
 _PATH = click.Path(path_type=Path)
-
+_CHANGES = ("split", "boxes", "resample", "link")
+"""Fields of `ConvertOptions`; the other options say how the dataset is read."""
 
 _MPP = f"{__name__}.mpp"
 """Key of `click.Context.meta`: what the user typed after --mpp."""
@@ -78,16 +79,17 @@ def command(src: Path, out: Path, to: tuple[str, ...], map_: tuple[str, ...], fo
     Exit codes: 0 done, 2 bad input. Research use only.
     """
     from blastdet.cli._progress import count_reporter
-    from blastdet.datasets.convert import convert
+    from blastdet.datasets.convert import ConvertOptions, convert
 
     to = to or ("coco",)
     typed = click.get_current_context().meta.get(_MPP)
-    class_map = _parse_map(map_)
-    if typed is not None and options["resample"] is None:
-        _refuse_old_mpp(src, typed, format=format_, class_map=class_map)
-    given = {name: value for name, value in options.items() if value is not None}
+    overwrite, changes = options.pop("overwrite"), {name: options.pop(name) for name in _CHANGES}
+    reading = {"format": format_, "class_map": _parse_map(map_)}
+    if typed is not None and changes["resample"] is None:
+        _refuse_old_mpp(src, typed, **reading)
+    how = ConvertOptions({**reading, **options}, **changes)
     with count_reporter("drawing boxes") as step:
-        dataset = convert(src, out, to, format=format_, class_map=class_map, progress=step, **given)
+        dataset = convert(src, out, to, overwrite=overwrite, options=how, progress=step)
     _print(dataset, to, out)
 
 

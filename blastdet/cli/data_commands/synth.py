@@ -48,17 +48,13 @@ def command(out: Path, size: str, n: int, seed: int, vary: bool, **look: Any) ->
     from blastdet.synth.scene import configure
 
     is_file = out.suffix.lower() in IMAGE_SUFFIXES
-    size_wh = _size(size)
-    config = configure(size_wh=size_wh, mpp=look["mpp"], palette=look["palette"], blast_fraction=look["blasts"])
+    config = configure(size_wh=_size(size), blast_fraction=look.pop("blasts"), **look)
     if is_file and n > 1:
         raise ConfigError(f"{out}: expected a folder with --n {n}, got an image file")
     truth = out.with_suffix(".json") if is_file else out / "truth.json"
     check_replaced(truth, "synthetic smears", "truth of synth")
     truth.parent.mkdir(parents=True, exist_ok=True)
-    if is_file:
-        data = draw_files([out], config, seed, vary=vary)
-    else:
-        data = draw_smears(out, n, size_wh=size_wh, seed=seed, vary=vary, **look)
+    data = draw_files([out], config, seed, vary=vary) if is_file else draw_smears(out, n, config, seed=seed, vary=vary)
     write_text(truth, document_pieces(data))
     counts = [sample.truth.counts() for sample in data if sample.truth is not None]
     total = ", ".join(f"{sum(count[name] for count in counts)} {name}" for name in counts[0])

@@ -52,7 +52,7 @@ def command(
 
     require("train", "torch", "ultralytics", "tensorboard", "albumentations")
     from blastdet.cli._progress import training_reporter
-    from blastdet.training.entry_points import train
+    from blastdet.training.entry_points import TrainOptions, train
     from blastdet.training.loop.session import Progress
 
     if config is None and not data:
@@ -64,8 +64,6 @@ def command(
             data=data,
             set=[*overrides, *([f"init={init}"] if init else [])],
             resume=resume,
-            device=device,
-            allow_version_change=allow_version_change,
-            progress=Progress(click.echo, step),
+            options=TrainOptions(device, allow_version_change, Progress(click.echo, step)),
         )
     click.echo(f"weights: {weights}")

@@ -145,6 +145,7 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
     path = Path(path)
     name, reader = _reader(path, format)
     given = {key: value for key, value in options.items() if value is not None}
+    given |= {key: Path(given[key]) for key in ("images", "other") if key in given}
     if "mpp" in given:
         given["mpp"] = check_mpp(given["mpp"])
     accepted = options_of(path, format) if strict else {"class_map"}
