@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.errors import WeightsError
-from blastdet.core.model_card import Card, find_weights, read_card
+from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
 from blastdet.imaging.io import resize
+from blastdet.models.detector import card_of
 
 
 class ClassifierOutput(NamedTuple):
@@ -114,11 +113,7 @@ def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Cl
     """
     from blastdet.models.onnx_classifier import OnnxClassifier
 
-    folder: Path = find_weights(weights)
-    card = read_card(folder)
-    if card.task != "classify":
-        raise WeightsError(f"{folder}: expected a model with task classify, got task {card.task}")
-    return OnnxClassifier(card, folder, device)
+    return OnnxClassifier(*card_of(weights, "classify"), device)
 
 
 def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:

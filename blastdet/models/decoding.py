@@ -36,18 +36,8 @@ def decode(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
 def decode_yolo(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
     """Decode the raw output of a YOLO head.
 
-    Parameters
-    ----------
-    prediction : float32 (4 + k, anchors)
-        Centre x, centre y, width and height in input pixels, then the probability of each of k classes.
-    hw : (int, int)
-        Height and width of the image before padding; boxes are clipped to it.
-    card : Card
-
-    Returns
-    -------
-    Detections
-        See `decode`.
+    `prediction` is float32 (4 + k, anchors): centre x, centre y, width and height in input pixels, then the probability
+    of each of k classes.
 
     Examples
     --------
@@ -65,18 +55,8 @@ def decode_yolo(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
 def decode_boxes(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections:
     """Decode boxes without non-maximum suppression applied.
 
-    Parameters
-    ----------
-    prediction : float32 (n, 4 + k)
-        Left, top, right and bottom in input pixels, then the probability of each of k classes.
-    hw : (int, int)
-        Height and width of the image before padding; boxes are clipped to it.
-    card : Card
-
-    Returns
-    -------
-    Detections
-        See `decode`.
+    `prediction` is float32 (n, 4 + k): left, top, right and bottom in input pixels, then the probability of each of k
+    classes.
 
     Examples
     --------

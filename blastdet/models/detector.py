@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from blastdet.core.errors import WeightsError
@@ -61,13 +62,16 @@ def load_detector(weights: str | os.PathLike[str], device: str = "auto") -> Dete
     >>> detector.card.classes
     ('wbc', 'rbc', 'platelet')
     """
-    folder = find_weights(weights)
-    card = read_card(folder)
-    if card.task != "detect":
-        raise WeightsError(
-            f"{folder}: expected a model with task detect, got task {card.task}. "
-            "To use a classifier, set it as second_stage in the card of a detector."
-        )
     from blastdet.models.onnx_detector import OnnxDetector
 
-    return OnnxDetector(card, folder, device)
+    return OnnxDetector(*card_of(weights, "detect"), device)
+
+
+def card_of(weights: str | os.PathLike[str], task: str) -> tuple[Card, Path]:
+    """Card and folder of weights, which must be for `task`; otherwise `WeightsError`."""
+    folder = find_weights(weights)
+    card = read_card(folder)
+    if card.task != task:
+        hint = " To use a classifier, set it as second_stage in the card of a detector." if task == "detect" else ""
+        raise WeightsError(f"{folder}: expected a model with task {task}, got task {card.task}.{hint}")
+    return card, folder

@@ -13,7 +13,7 @@ from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
 from blastdet.models.classifier import FEATURES, OUTPUTS, ClassifierOutput, framed, prepare
 from blastdet.models.features import features as hand_made
-from blastdet.models.onnx_detector import onnx_session, to_blob
+from blastdet.models.onnx_detector import model_file, onnx_session, to_blob
 
 BATCH = 32
 """Crops per batch; limits memory."""
@@ -36,11 +36,8 @@ class OnnxClassifier:
     """
 
     def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
-        models = [name for name in card.files if name.endswith(".onnx")]
-        if len(models) != 1:
-            raise WeightsError(f"{folder}: expected one .onnx file in card.json, got {len(models)}")
         self.card = card
-        self._path = folder / models[0]
+        self._path = model_file(card, folder, ".onnx")
         self._session = onnx_session(self._path, device)
         self([np.zeros((8, 8, 3), np.uint8)], [card.mpp])
 

@@ -30,6 +30,14 @@ _CUDA = "CUDAExecutionProvider"
 _SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
+def model_file(card: Card, folder: Path, suffix: str) -> Path:
+    """The file of that suffix among those of a card, which must list exactly one."""
+    models = [name for name in card.files if name.endswith(suffix)]
+    if len(models) != 1:
+        raise WeightsError(f"{folder}: expected one {suffix} file in card.json, got {len(models)}")
+    return folder / models[0]
+
+
 class OnnxDetector:
     """A detector in ONNX or OpenVINO format; see `blastdet.models.detector.Detector`.
 
@@ -58,11 +66,7 @@ class OnnxDetector:
 
     def __init__(self, card: Card, folder: Path, device: str = "auto", openvino: bool = True) -> None:
         self.card, self._may_openvino = card, openvino
-        suffix = _SUFFIX[card.format]
-        models = [name for name in card.files if name.endswith(suffix)]
-        if len(models) != 1:
-            raise WeightsError(f"{folder}: expected one {suffix} file in card.json, got {len(models)}")
-        self._path = folder / models[0]
+        self._path = model_file(card, folder, _SUFFIX[card.format])
         self._compute = self._load(self._path, device)
         side = card.input.stride * 2
         self._run([np.zeros((3, side, side), np.float32)])

@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale, WidthHeight
 from blastdet.datasets.formats.files import read_text
-from blastdet.datasets.published.named_files import named_files
+from blastdet.datasets.published.named_files import has_named_file, named_files
 from blastdet.imaging.io import image_size, read_image
 
 # The scale of ALL-IDB1 is not published ("magnifications from 300 to 500"). The nuclei of its blasts measure
@@ -36,6 +37,7 @@ from blastdet.imaging.io import image_size, read_image
 NOMINAL_MPP: Scale = (0.07, 0.07)
 
 _IMAGE = re.compile(r"(Im\d{3}_[01])\.jpe?g", re.IGNORECASE)
+matches = partial(has_named_file, pattern=_IMAGE)
 _POINTS = re.compile(r"(Im\d{3}_[01])\.xyc", re.IGNORECASE)
 # Folders in which the script of the authors stores centroids of other cells, or of blasts and other cells.
 _NOT_BLASTS = frozenset({"other", "merge"})
@@ -63,11 +65,6 @@ class _Log:
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
-
-
-def matches(path: Path) -> bool:
-    """Whether `path` is a folder with an image named like those of ALL-IDB1."""
-    return path.is_dir() and next(_named(path, _IMAGE), None) is not None
 
 
 def read(

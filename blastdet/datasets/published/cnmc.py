@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from blastdet.core.types import BLAST, WBC, Dataset, Scale
-from blastdet.datasets.published.named_files import crop_sample, named_files, sorted_files
+from blastdet.datasets.published.named_files import crop_sample, has_named_file, sorted_files
 
 _NAME = re.compile(r"UID_(H?\d+)_\d+_\d+_(all|hem)\.bmp", re.IGNORECASE)
 
-
-def matches(path: Path) -> bool:
-    """Whether a file below `path` is named like a training crop of C-NMC 2019."""
-    return path.is_dir() and next(named_files(path, _NAME), None) is not None
+matches = partial(has_named_file, pattern=_NAME)
 
 
 def read(path: Path, *, mpp: Scale | None = None) -> Dataset:

@@ -21,6 +21,11 @@ def named_files(folder: Path, pattern: re.Pattern[str]) -> Iterator[tuple[Path, 
             yield file, match
 
 
+def has_named_file(path: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether `path` is a folder with such a file."""
+    return path.is_dir() and next(named_files(path, pattern), None) is not None
+
+
 def sorted_files(folder: Path, pattern: re.Pattern[str], example: str) -> list[tuple[Path, re.Match[str]]]:
     """The files of `named_files`, sorted by path; if there are none, `FormatError` with an example of a name."""
     found = sorted(named_files(folder, pattern), key=lambda pair: pair[0].relative_to(folder).as_posix())
