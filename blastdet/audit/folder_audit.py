@@ -67,10 +67,11 @@ def audit_folder(
     format: str = "auto",
     *,
     overlaps: bool = True,
-    workers: int | None = None,
     progress: Progress | None = None,
 ) -> AuditReport:
     """Audit the dataset in a folder, even if its reader refuses it.
+
+    Raises `FormatError` if there is no known dataset, or its reader refuses it and no annotation can be parsed.
 
     Parameters
     ----------
@@ -78,17 +79,8 @@ def audit_folder(
         A folder, or the file that describes the dataset.
     format : str
         The input format, as in `registry.read`.
-    overlaps, workers, progress
+    overlaps, progress
         As for `audit`.
-
-    Returns
-    -------
-    AuditReport
-
-    Raises
-    ------
-    FormatError
-        If there is no known dataset, or its reader refuses it and no annotation can be parsed.
     """
     path = Path(path)
     if not path.exists():
@@ -102,7 +94,7 @@ def audit_folder(
             raise
         root = path if path.is_dir() else path.parent
         dataset, refused = to_dataset(raw, root), {root: f"the reader refuses the dataset: {error}"}
-    return audit(dataset, raw, overlaps=overlaps, workers=workers, progress=progress, problems=refused)
+    return audit(dataset, raw, overlaps=overlaps, progress=progress, problems=refused)
 
 
 def audit(
@@ -110,7 +102,6 @@ def audit(
     raw: Sequence[RawRecord] = (),
     *,
     overlaps: bool = True,
-    workers: int | None = None,
     progress: Progress | None = None,
     problems: dict[Path, str] | None = None,
 ) -> AuditReport:
@@ -118,21 +109,18 @@ def audit(
 
     Parameters
     ----------
-    dataset : Dataset
     raw : sequence of RawRecord
         The annotations as the files state them, from `registry.read_records`. Without them, degenerate boxes and wrong
         statements about files are not found.
     overlaps : bool
         Whether to look for overlapping fields. The time is proportional to the square of the number of images.
-    workers : int, optional
-        Threads; all processors by default.
     progress : callable, optional
         See `overlapping_fields.Progress`.
     problems : dict, optional
         Known problems: file -> reason.
     """
     paths = list(dict.fromkeys([sample.path for sample in dataset] + [r.image for r in raw if r.image]))
-    sizes, broken = _look(paths, workers, progress)
+    sizes, broken = _look(paths, progress)
     samples = [sample for sample in dataset if sample.path in sizes]
     readable = [sample.path for sample in samples]
     subject = Subject(
@@ -142,7 +130,7 @@ def audit(
         problems={**(problems or {}), **broken},
         copies=tuple((a.path, b.path) for same in splits.duplicates(samples) for a, b in combinations(same, 2)),
         near=tuple(find_near_duplicates(readable, progress=progress)),
-        overlaps=tuple(find_overlaps(readable, workers=workers, progress=progress)) if overlaps else (),
+        overlaps=tuple(find_overlaps(readable, progress=progress)) if overlaps else (),
     )
     return AuditReport(apply_rules(subject), {**statistics(subject), "overlaps_looked_for": overlaps})
 
@@ -151,13 +139,11 @@ def _only(dataset: Dataset, samples: Iterable[Sample]) -> Dataset:
     return replace(dataset, samples=tuple(samples))
 
 
-def _look(
-    paths: Sequence[Path], workers: int | None, progress: Progress | None
-) -> tuple[dict[Path, WidthHeight], dict[Path, str]]:
+def _look(paths: Sequence[Path], progress: Progress | None) -> tuple[dict[Path, WidthHeight], dict[Path, str]]:
     """Decode every image: the size of those that can be decoded, the reason for those that cannot."""
     sizes: dict[Path, WidthHeight] = {}
     broken: dict[Path, str] = {}
-    with ThreadPoolExecutor(workers or cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for done, (path, answer) in enumerate(zip(paths, pool.map(_decode, paths), strict=True), 1):
             if isinstance(answer, str):
                 broken[path] = answer

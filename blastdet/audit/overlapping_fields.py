@@ -45,6 +45,7 @@ _SHOWING = 0.7  # part of the smallest shared fraction that must show something:
 _BLANK = 0.05  # a tile is blank if the product of the two standard deviations (1 on average) is lower
 _HASH_BITS = 10  # of 64 that may differ between candidates for near-duplicates
 _HASHED_SIDE = 192
+_MIN_NCC = 0.77  # in BCCD, true pairs reach at least 0.79, the best false pair 0.60
 _TURNS = ("unchanged", "turned 90°", "turned 180°", "turned 270°")
 _MIRRORED = ("mirrored", "mirrored, turned 90°", "mirrored, turned 180°", "mirrored, turned 270°")
 
@@ -86,33 +87,25 @@ def find_overlaps(
     paths: Sequence[Path],
     *,
     min_fraction: float = 0.1,
-    min_ncc: float = 0.77,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> list[Overlap]:
     """Every two images that share at least `min_fraction` of their field, up to a shift.
 
+    Raises `ImageError` if an image cannot be read.
+
     Parameters
     ----------
-    paths : sequence of Path
     min_fraction : float
         Shared part of the smaller image. Below 0.1, a real overlap cannot be distinguished from chance agreement of a
         few cells.
-    min_ncc : float
-        Correlation on the shared part. In BCCD, true pairs reach at least 0.79, the best false pair 0.60.
     workers : int, optional
-        Threads; all processors by default.
-    progress : callable, optional
+        Threads; all processors by default. The result does not depend on them.
 
     Returns
     -------
     list of Overlap
         Best correlation first; `a` comes before `b` in `paths`.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be read.
 
     Notes
     -----
@@ -121,9 +114,8 @@ def find_overlaps(
     """
     if len(paths) < 2:
         return []
-    workers = workers or cpu_count()
     factor = _coarse_factor(paths)
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers or cpu_count()) as pool:
         images = list(
             _with_progress(progress, "reading", pool.map(lambda p: _reduced(p, 2 * factor), paths), len(paths))
         )
@@ -132,26 +124,17 @@ def find_overlaps(
         results = list(_with_progress(progress, "registering", registered, len(candidates)))
     found = []
     for (i, j, _, _), pair in zip(candidates, results, strict=True):
-        if pair.ncc >= min_ncc and pair.fraction >= min_fraction and pair.showing >= _SHOWING * min_fraction:
+        if pair.ncc >= _MIN_NCC and pair.fraction >= min_fraction and pair.showing >= _SHOWING * min_fraction:
             dx, dy = (step / (2 * factor) for step in pair.shift)
             found.append(Overlap(paths[i], paths[j], dx, dy, pair.ncc, pair.fraction))
     return sorted(found, key=lambda o: (-o.ncc, str(o.a), str(o.b)))
 
 
-def find_near_duplicates(
-    paths: Sequence[Path], *, min_ncc: float = 0.77, progress: Progress | None = None
-) -> list[NearDuplicate]:
+def find_near_duplicates(paths: Sequence[Path], *, progress: Progress | None = None) -> list[NearDuplicate]:
     """Images with the same content, also if mirrored, turned, brightened, resized or recompressed.
 
     A 64-bit difference hash (64 brightness comparisons) of each image is compared with those of the eight mirrored and
     turned forms of every other image. Similar images are then compared pixel by pixel. Exact copies are included.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-    min_ncc : float
-        Correlation of the two images at the same orientation and size.
-    progress : callable, optional
 
     Returns
     -------
@@ -168,7 +151,7 @@ def find_near_duplicates(
             near = np.flatnonzero(distance[i] <= _HASH_BITS)
             scores = [_ncc_here(_eight_forms(images[i])[k], images[j]) for k in near]
             best = int(np.argmax(scores))
-            if scores[best] >= min_ncc:
+            if scores[best] >= _MIN_NCC:
                 change = (*_TURNS, *_MIRRORED)[near[best]]
                 found.append(NearDuplicate(paths[i], paths[j], change, scores[best]))
     return found

@@ -7,7 +7,7 @@ which deviation is a fault.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -202,7 +202,7 @@ RULES: dict[str, Callable[[Subject], Findings]] = {
 """Every rule by name, in the order of the report."""
 
 
-def apply_rules(subject: Subject, names: Sequence[str] = tuple(RULES)) -> tuple[Finding, ...]:
-    """All findings of the named rules: errors first, then in the order of `RULES`."""
-    found = [finding for name in names for finding in RULES[name](subject)]
+def apply_rules(subject: Subject) -> tuple[Finding, ...]:
+    """All findings: errors first, then in the order of `RULES`."""
+    found = [finding for rule in RULES.values() for finding in rule(subject)]
     return tuple(sorted(found, key=lambda f: SEVERITIES.index(f.severity)))

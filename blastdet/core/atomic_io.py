@@ -24,6 +24,8 @@ def write_error(path: Path, said: str) -> BlastdetError:
 def write_text(path: Path, text: str | Iterable[str]) -> Path:
     """Write a text file atomically: under a temporary name, which is then renamed.
 
+    Raises `OSError` if the file cannot be written. An existing file is left unchanged.
+
     Parameters
     ----------
     path : Path
@@ -35,11 +37,6 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
     -------
     Path
         `path`.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written. An existing file is left unchanged.
 
     Examples
     --------
@@ -64,6 +61,8 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
 def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_python: bool = False) -> None:
     """Refuse to replace files: they may be of an earlier run, or of another program.
 
+    Raises `ConfigError` if one of them exists, be it as a folder or as a link that leads nowhere.
+
     Parameters
     ----------
     files : iterable of Path
@@ -72,11 +71,6 @@ def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_pyth
         Whether they may be replaced.
     from_python : bool
         Whether the advice names the argument instead of the option of the command line.
-
-    Raises
-    ------
-    ConfigError
-        If one of them exists, be it as a folder or as a link that leads nowhere.
     """
     if overwrite:
         return
@@ -93,21 +87,12 @@ def new_folder(out: Path) -> Iterator[Path]:
     """Write a folder atomically: a temporary folder that replaces `out` at the end of the block.
 
     If the block raises an exception, the temporary folder is deleted, and `out` is left unchanged. The caller must
-    check whether `out` may be replaced.
-
-    Parameters
-    ----------
-    out : Path
+    check whether `out` may be replaced. Raises `BlastdetError` if the folder cannot be written.
 
     Yields
     ------
     Path
         The temporary folder, beside `out`.
-
-    Raises
-    ------
-    BlastdetError
-        If the folder cannot be written.
 
     Examples
     --------
@@ -139,19 +124,12 @@ def new_folder(out: Path) -> Iterator[Path]:
 def locked(out: Path) -> IO[bytes]:
     """Create a folder and lock it for this process. The system releases the lock when the process ends.
 
-    Parameters
-    ----------
-    out : Path
+    Raises `BlastdetError` if the folder cannot be created or written to, or another process holds its lock.
 
     Returns
     -------
     binary file
         The open lock file. Closing it releases the lock.
-
-    Raises
-    ------
-    BlastdetError
-        If the folder cannot be created or written to, or another process holds its lock.
     """
     try:
         str(out).encode()

@@ -20,6 +20,8 @@ _FORMS = "a number, two numbers X,Y, or 'auto'"
 def check_mpp(value: Any, where: object = "mpp") -> Scale:
     """Check a scale, and return it along x and y.
 
+    Raises `ScaleError` if `value` is anything else, or lies outside `MPP_RANGE`.
+
     Parameters
     ----------
     value : float, (float, float) or array of 1 or 2 numbers
@@ -30,11 +32,6 @@ def check_mpp(value: Any, where: object = "mpp") -> Scale:
     Returns
     -------
     (float, float)
-
-    Raises
-    ------
-    ScaleError
-        If `value` is anything else, or lies outside `MPP_RANGE`.
 
     Examples
     --------
@@ -57,6 +54,8 @@ def check_mpp(value: Any, where: object = "mpp") -> Scale:
 def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | None:
     """Parse a scale as given by the user.
 
+    Raises `ScaleError` if `value` is anything else; see `check_mpp`.
+
     Parameters
     ----------
     value : float, (float, float), str or None
@@ -67,11 +66,6 @@ def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | No
     Returns
     -------
     (float, float), "auto" or None
-
-    Raises
-    ------
-    ScaleError
-        If `value` is anything else; see `check_mpp`.
 
     Examples
     --------

@@ -55,17 +55,14 @@ def _provider(module: str) -> dict[str, str]:
 def require(extra: str, *modules: str) -> None:
     """Check that the modules of an extra are installed.
 
+    Raises `DependencyError` if modules are missing; the message says how to install them.
+
     Parameters
     ----------
     extra : str
         Extra of blastdet that installs them, such as ``"train"``.
     *modules : str
         Import names.
-
-    Raises
-    ------
-    DependencyError
-        If modules are missing; the message says how to install them.
 
     Examples
     --------
@@ -79,21 +76,14 @@ def require(extra: str, *modules: str) -> None:
 def needed(module: str, extra: str) -> Any:
     """Import an optional module.
 
+    Raises `DependencyError` if it is not installed; see `require`.
+
     Parameters
     ----------
     module : str
         Import name, such as ``"sklearn.svm"``.
     extra : str
         Extra of blastdet that installs it.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    DependencyError
-        If it is not installed; see `require`.
     """
     require(extra, module.partition(".")[0])
     return import_module(module)

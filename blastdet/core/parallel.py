@@ -26,10 +26,7 @@ def cpu_count() -> int:
 def check_device(device: str) -> None:
     """Check the name of a device. Whether the device exists is checked by the runtime.
 
-    Raises
-    ------
-    ConfigError
-        If the name is not auto, cpu, cuda or cuda:N.
+    Raises `ConfigError` if the name is not auto, cpu, cuda or cuda:N.
 
     Examples
     --------
@@ -48,24 +45,18 @@ def map_ordered(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Itera
     """Apply a function to items in parallel, and yield each item with its result, in order.
 
     Few items are started before they are needed. After an error or Ctrl-C, no further item is started, and a nested
-    `map_ordered` stops before its next item.
+    `map_ordered` stops before its next item. Raises `BlastdetError` if no thread can be started.
 
     Parameters
     ----------
     do : callable
         Called from several threads if `at_once` is more than 1.
-    items : sequence
     at_once : int
         Number of threads. At most one item more than this is in memory.
 
     Yields
     ------
     item, result
-
-    Raises
-    ------
-    BlastdetError
-        If no thread can be started.
 
     Examples
     --------

@@ -55,10 +55,6 @@ def percentile_interval(samples: ArrayLike, method: str) -> Interval:
 def clopper_pearson(successes: int, n: int) -> Interval:
     """Exact interval of a proportion.
 
-    Parameters
-    ----------
-    successes, n : int
-
     Returns
     -------
     Interval

@@ -22,16 +22,13 @@ _SAME_PX = 0.5
 def apply_corrections(dataset: Dataset, path: Path) -> Dataset:
     """`dataset` with the corrections of a file applied.
 
+    Raises `FormatError` if the file is faulty, no correction is for an image of `dataset`, or a correction without the
+    sha256 of its image does not fit.
+
     Returns
     -------
     Dataset
         With one note that counts the changes; see `replay_corrections`.
-
-    Raises
-    ------
-    FormatError
-        If the file is faulty, no correction is for an image of `dataset`, or a correction without the sha256 of its
-        image does not fit.
     """
     path = Path(path)
     corrections = read_corrections(path)
@@ -51,11 +48,11 @@ def replay_corrections(
     """Apply corrections to the truth of a dataset.
 
     Corrections of images identified by sha256 may be applied again: this changes nothing more. A correction that gives
-    only the name of its image must fit exactly, because another image may have the same name.
+    only the name of its image must fit exactly, because another image may have the same name. Raises `FormatError` if a
+    box is not on its image, or a correction of a named image does not fit.
 
     Parameters
     ----------
-    dataset : Dataset
     corrections : sequence of Correction
         The last one of each cell counts.
     note : str
@@ -68,11 +65,6 @@ def replay_corrections(
     counts : mapping
         Number of cells relabelled, moved, added, ignored or counted again, deleted and confirmed; of classes
         unannotated; of corrections of images that are not in the dataset.
-
-    Raises
-    ------
-    FormatError
-        If a box is not on its image, or a correction of a named image does not fit.
     """
     corrections = _last_per_cell(corrections)
     by_image: dict[str, list[Correction]] = {}

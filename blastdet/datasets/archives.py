@@ -52,11 +52,8 @@ class Member:
 def open_source(path: Path) -> Iterator[list[Member]]:
     """All files of a folder or of a zip or tar archive, in their order there.
 
-    Raises
-    ------
-    FetchError
-        If there is no archive, it is damaged or encrypted, or it contains an unsafe name, a link or a file that is too
-        large.
+    Raises `FetchError` if there is no archive, it is damaged or encrypted, or it contains an unsafe name, a link or a
+    file that is too large.
     """
     with ExitStack() as stack:
         try:

@@ -46,10 +46,7 @@ class CatalogEntry(BaseModel):
 def names(folder: Path = CATALOG) -> list[str]:
     """Names of all entries, in alphabetical order.
 
-    Raises
-    ------
-    ConfigError
-        If there is no catalog in `folder`.
+    Raises `ConfigError` if there is no catalog in `folder`.
     """
     found = sorted(file.stem for file in folder.glob("*.yaml"))
     if not found:
@@ -60,10 +57,7 @@ def names(folder: Path = CATALOG) -> list[str]:
 def load(name: str, folder: Path = CATALOG) -> CatalogEntry:
     """Entry of one dataset.
 
-    Raises
-    ------
-    ConfigError
-        If the catalog has no such entry, or the entry is invalid.
+    Raises `ConfigError` if the catalog has no such entry, or the entry is invalid.
 
     Examples
     --------

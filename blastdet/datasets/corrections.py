@@ -94,16 +94,13 @@ _TEXTS = tuple(key for key in Correction.__dataclass_fields__ if key not in _BOX
 def read_corrections(path: Path) -> list[Correction]:
     """All corrections of a file, checked.
 
+    Raises `FormatError`: the file, the line, what was expected and what was found.
+
     Parameters
     ----------
     path : Path
         JSON Lines. A ``.json`` file is read as the list that earlier versions used:
         ``{"corrections": [{"image", "op": "add|relabel|remove|unannotate", "box_xyxy", "class", "reason"}, ...]}``.
-
-    Raises
-    ------
-    FormatError
-        The file, the line, what was expected and what was found.
     """
     path = Path(path)
     if path.suffix.lower() == ".json":
@@ -115,15 +112,12 @@ def read_corrections(path: Path) -> list[Correction]:
 def append_corrections(path: Path, corrections: Iterable[Correction]) -> int:
     """Append the corrections that the file does not contain yet; they are on disk before this returns.
 
+    Raises `FormatError` if the file cannot be read or written.
+
     Returns
     -------
     int
         Number of new lines.
-
-    Raises
-    ------
-    FormatError
-        If the file cannot be read or written.
     """
     known = {replace(one, image="") for one in read_corrections(path)} if path.is_file() else set()
     new = [one for one in corrections if replace(one, image="") not in known]  # whatever the file is called now

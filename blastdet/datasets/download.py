@@ -67,14 +67,15 @@ def fetch(
 ) -> Path:
     """Install a dataset in ``to/NAME``.
 
+    Raises `FetchError` if there is no source, the download fails, the archive is damaged, or files are missing or
+    differ.
+
     Parameters
     ----------
-    entry : CatalogEntry
     to : Path
         Folder for datasets. Created if it does not exist.
     source : str, optional
         A folder, an archive or an http(s) address. Default: the address of the entry.
-    patience : Patience, optional
     report : callable, optional
         Progress callback, see `Report`.
     folder : Path
@@ -84,11 +85,6 @@ def fetch(
     -------
     Path
         Folder of the dataset. If it exists and is complete, nothing is done.
-
-    Raises
-    ------
-    FetchError
-        If there is no source, the download fails, the archive is damaged, or files are missing or differ.
     """
     target = to / entry.name
     if target.exists():
@@ -119,10 +115,8 @@ def how_to_get(entry: CatalogEntry) -> str:
 def download(url: str, target: Path, *, patience: Patience | None = None, report: Report | None = None) -> None:
     """Download one file. An incomplete download stays in ``target.part`` and is resumed by the next call.
 
-    Raises
-    ------
-    FetchError
-        If the address is not http(s), the server refuses, or too many attempts in a row make no progress.
+    Raises `FetchError` if the address is not http(s), the server refuses, or too many attempts in a row make no
+    progress.
     """
     wait = patience or Patience()
     if not url.lower().startswith(("http://", "https://")):

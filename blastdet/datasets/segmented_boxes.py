@@ -23,25 +23,15 @@ def draw_boxes(dataset: Dataset, progress: Progress | None = None) -> Dataset:
 
     In a dataset with points, every point gets the box of its cell. In a dataset without points, images without
     annotation get the nucleated cells that `segment_cells` finds, as class ``wbc``. Existing boxes do not change. The
-    scale is that of the image, or an estimate from its red cells that is used for drawing and not stored.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    progress : callable, optional
+    scale is that of the image, or an estimate from its red cells that is used for drawing and not stored. Raises
+    `ConfigError` if every cell already has a box. `ScaleError` if boxes are missing, and no image has a known scale or
+    one that can be estimated.
 
     Returns
     -------
     Dataset
         With a note for each image or point left without a box. Such an image stays unannotated, so that it is never
         taken for an empty one.
-
-    Raises
-    ------
-    ConfigError
-        If every cell already has a box.
-    ScaleError
-        If boxes are missing, and no image has a known scale or one that can be estimated.
     """
     pointed = any(sample.truth is not None and sample.truth.point_xy is not None for sample in dataset)
     todo = [sample for sample in dataset if _open(sample) or (not pointed and sample.truth is None)]

@@ -129,8 +129,6 @@ def cell_test(
 
     Parameters
     ----------
-    dataset : Dataset
-    candidates : sequence of Detections
     thresholds : mapping of str to float
         Operating score of each class.
     mpp : sequence of (float, float), optional

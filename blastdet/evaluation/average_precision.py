@@ -68,7 +68,8 @@ def average_precision(
     """Average precision of predictions on a dataset.
 
     Annotations marked ``ignore`` hide detections of every class. A class is evaluated only on images that annotate it
-    with boxes.
+    with boxes. Raises `FormatError` or `ConfigError`: predictions that cannot be evaluated
+    (`predict.check_predictions`, `predict.scored_classes`). `DependencyError` if pycocotools is not installed.
 
     Parameters
     ----------
@@ -80,13 +81,6 @@ def average_precision(
         Detections per class and image that count.
     source : str
         Where the predictions come from, for messages.
-
-    Raises
-    ------
-    FormatError, ConfigError
-        Predictions that cannot be evaluated (`predict.check_predictions`, `predict.scored_classes`).
-    DependencyError
-        If pycocotools is not installed.
     """
     check_predictions(dataset, predictions, source)
     classes, notes = scored_classes(dataset, predictions, source)

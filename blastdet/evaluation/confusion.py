@@ -134,10 +134,8 @@ def confusion(
 
     Parameters
     ----------
-    dataset : Dataset
     candidates : sequence of Detections
         One for each image.
-    classes : sequence of str
     thresholds : mapping of str to float
         Operating score of each class. Classes without a score are left out.
     """

@@ -91,7 +91,6 @@ def agreement(name: str, true: ArrayLike, found: ArrayLike, group: Ints, resampl
 
     Parameters
     ----------
-    name : str
     true, found : float (s,)
     group : int64 (s,)
     """

@@ -14,14 +14,10 @@ RESAMPLES = 1000
 
 
 def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
-    """Number of times that each image counts in each resample.
+    """Number of times that each image counts in each resample, int64 (resamples, s).
 
     As many groups as there are, are drawn with replacement, each with all its images. The same `group` and `seed` give
     the same draws, so that two models can be compared on the same resamples.
-
-    Returns
-    -------
-    int64 (resamples, s)
     """
     n = int(group.max()) + 1 if len(group) else 0
     if not n:
@@ -42,7 +38,6 @@ def bootstrap_ap(table: MatchTable, weights: Ints) -> dict[str, dict[str, Floats
 
     Parameters
     ----------
-    table : MatchTable
     weights : int64 (b, s)
         From `group_weights`.
 
@@ -65,9 +60,9 @@ def _figures(matches: ClassMatches, weight: Ints) -> tuple[float, float, float, 
     return float(by_threshold.mean()), float(by_threshold[0]), float(by_threshold[5]), float(recall.mean())
 
 
-def ap_intervals(table: MatchTable, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, dict[str, Interval]]:
+def ap_intervals(table: MatchTable, resamples: int = RESAMPLES) -> dict[str, dict[str, Interval]]:
     """95 % intervals over groups of every average precision, by class and over ``"all"``."""
-    samples = bootstrap_ap(table, group_weights(table.group, resamples, seed))
+    samples = bootstrap_ap(table, group_weights(table.group, resamples))
     return {
         name: {figure: spread_over_groups(values, table.n_groups, resamples) for figure, values in figures.items()}
         for name, figures in samples.items()
@@ -79,7 +74,6 @@ def bootstrap_statistic(
     statistic: Callable[[Mapping[str, Floats]], Floats],
     group: Ints,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Interval:
     """95 % interval over groups of a figure that is computed from sums over images.
 
@@ -91,7 +85,7 @@ def bootstrap_statistic(
         Computes the figure, (b,), from the sums, each (b,). NaN where it is undefined.
     group : int64 (s,)
     """
-    weights = group_weights(group, resamples, seed).astype(np.float64)
+    weights = group_weights(group, resamples).astype(np.float64)
     sums = {name: np.asarray(weights @ np.asarray(values, np.float64)) for name, values in columns.items()}
     n_groups = len(np.unique(group))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -99,9 +93,7 @@ def bootstrap_statistic(
     return spread_over_groups(values, n_groups, resamples)
 
 
-def ratio_interval(
-    part: ArrayLike, whole: ArrayLike, group: Ints, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
+def ratio_interval(part: ArrayLike, whole: ArrayLike, group: Ints, resamples: int = RESAMPLES) -> Interval:
     """95 % interval over groups of sum(part) / sum(whole), a figure between 0 and 1.
 
     If the figure is exactly 0 or 1, all resamples are equal and the bootstrap interval has no width. Then the interval
@@ -119,7 +111,7 @@ def ratio_interval(
         n = len(np.unique(group[below > 0]))
         exact = clopper_pearson(n if above.sum() else 0, n)
         return Interval(exact.low, exact.high, f"Clopper-Pearson on {n} groups (all alike)")
-    weights = group_weights(group, resamples, seed)
+    weights = group_weights(group, resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = (weights @ above) / (weights @ below)
     return spread_over_groups(values, n_groups, resamples)

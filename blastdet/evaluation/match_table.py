@@ -76,13 +76,11 @@ class MatchTable:
     ----------
     classes : dict of str to ClassMatches
         In the order of `CELL_CLASSES`.
-    iou_thresholds : float64 (t,)
     group : int64 (s,)
         Number of the group of each image, 0 … n_groups - 1.
     """
 
     classes: dict[str, ClassMatches]
-    iou_thresholds: Floats
     group: Ints
 
     @property
@@ -109,14 +107,12 @@ def match(
 
     A detection may match a cell of its own class. In order of score, each takes the free cell it overlaps most.
     Annotations marked ``ignore`` are COCO's crowds for every class. A class is matched only on images that annotate it
-    with boxes (`is_scored`).
+    with boxes (`is_scored`). Raises `DependencyError` if pycocotools is not installed.
 
     Parameters
     ----------
-    dataset : Dataset
     predictions : sequence of Detections
         One for each image.
-    classes : sequence of str
     max_dets : int
         Detections per class and image that count.
     sizes_um : sequence of (float, float), optional
@@ -127,11 +123,6 @@ def match(
     -------
     list of MatchTable
         One for each range; a single one without `sizes_um`.
-
-    Raises
-    ------
-    DependencyError
-        If pycocotools is not installed.
     """
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         run = coco_eval(dataset, predictions, classes, max_dets, sizes_um)
@@ -141,7 +132,7 @@ def match(
     for a in range(ranges):
         parts = {name: run.evalImgs[(k * ranges + a) * n : (k * ranges + a + 1) * n] for k, name in enumerate(classes)}
         matches = {name: _class_matches(images) for name, images in parts.items()}
-        tables.append(MatchTable(matches, IOU_THRESHOLDS, group))
+        tables.append(MatchTable(matches, group))
     return tables
 
 
@@ -266,7 +257,6 @@ def precision_recall(matches: ClassMatches, weight: Ints | None = None) -> tuple
 
     Parameters
     ----------
-    matches : ClassMatches
     weight : int64 (s,), optional
         How often each image counts: a bootstrap is a choice of weights.
 

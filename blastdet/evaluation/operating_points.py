@@ -52,13 +52,13 @@ class Reliability:
     error: float
 
 
-def reliability(matches: ClassMatches, bins: int = 10, floor: float = 0.05) -> Reliability:
-    """Calibration of the scores of a class; detections below `floor` are left out, for they drown all others.
+def reliability(matches: ClassMatches) -> Reliability:
+    """Calibration of the scores of a class; detections below 0.05 are left out, for they drown all others.
 
     Source: C. Guo et al., "On calibration of modern neural networks", ICML 2017.
     """
-    counted = ~matches.ignored[0] & (matches.score >= floor)
-    return reliability_of(matches.score[counted], matches.found[0][counted], bins=bins)
+    counted = ~matches.ignored[0] & (matches.score >= 0.05)
+    return reliability_of(matches.score[counted], matches.found[0][counted])
 
 
 def reliability_of(

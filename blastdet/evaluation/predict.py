@@ -94,7 +94,6 @@ def predict(
     ----------
     model : Predictions, Model, str or Path
         Predictions are returned as they are; a path that ends in ``.json`` is a COCO results file.
-    dataset : Dataset
     mpp, threshold, progress
         See `from_model`.
     """
@@ -115,7 +114,6 @@ def from_file(path: Path, dataset: Dataset, threshold: float | None = None) -> P
     ----------
     path : Path
         A COCO results list, or what `blastdet detect --format coco` writes.
-    dataset : Dataset
     threshold : float, optional
         Operating point of all classes. Default 0.5.
     """
@@ -135,12 +133,14 @@ def from_model(
 ) -> Predictions:
     """Run a model on every image of a dataset.
 
+    Raises `BlastdetError` if the model cannot be loaded; if an image cannot be read or its scale is unknown (see
+    `failed`).
+
     Parameters
     ----------
     model : Model, str or Path
         A loaded model, the name of a shipped model, or a weights folder. Its second stage runs only if the dataset
         annotates blasts.
-    dataset : Dataset
     mpp : (float, float), "data", "auto" or None
         µm/px of the images.
     threshold : float, optional
@@ -150,11 +150,6 @@ def from_model(
         raised, because a figure must not leave out images silently.
     progress : callable, optional
         Called after each image.
-
-    Raises
-    ------
-    BlastdetError
-        If the model cannot be loaded; if an image cannot be read or its scale is unknown (see `failed`).
     """
     loaded = for_dataset(model, dataset) if isinstance(model, Model) else load_for(model, dataset)
     found, scales, sources = [], [], set()
@@ -202,19 +197,15 @@ def _has_blasts(dataset: Dataset) -> bool:
 def check_predictions(dataset: Dataset, predictions: Sequence[Detections], source: str) -> None:
     """Refuse predictions that cannot be evaluated.
 
+    Raises `FormatError` if a box is not finite, has no area, or lies completely outside its image; if a score is NaN or
+    outside [0, 1]; if the number of images differs from the dataset's.
+
     Parameters
     ----------
-    dataset : Dataset
     predictions : sequence of Detections
         One for each image, in the order of the dataset.
     source : str
         The file or model they come from, for the message.
-
-    Raises
-    ------
-    FormatError
-        If a box is not finite, has no area, or lies completely outside its image; if a score is NaN or outside
-        [0, 1]; if the number of images differs from the dataset's.
     """
     if len(predictions) != len(dataset):
         raise FormatError(f"{source}: expected predictions for {len(dataset)} images, got {len(predictions)}")
@@ -246,16 +237,13 @@ def scored_classes(
 ) -> tuple[tuple[str, ...], list[str]]:
     """Classes to evaluate, and a note for every class that only one side has.
 
+    Raises `ConfigError` if nothing is annotated, or annotations and predictions have no class in common.
+
     Returns
     -------
     classes : tuple of str
         Those annotated in at least one image, in the order of `CELL_CLASSES`.
     notes : list of str
-
-    Raises
-    ------
-    ConfigError
-        If nothing is annotated, or annotations and predictions have no class in common.
     """
     truth = {name for sample in dataset if sample.truth is not None for name in sample.annotated}
     found = {CELL_CLASSES[i] for part in predictions for i in np.unique(part.label)}

@@ -55,7 +55,6 @@ def slices(dataset: Dataset, result: Confusion, resamples: int = RESAMPLES) -> l
 
     Parameters
     ----------
-    dataset : Dataset
     result : Confusion
         Class-aware: then a cell is found or not, whatever else lies there.
     """

@@ -34,7 +34,6 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
 
     Parameters
     ----------
-    source : Source
     box_xyxy : (float, float, float, float)
         In pixels of the source; its centre lies in the image.
     mpp : (float, float)

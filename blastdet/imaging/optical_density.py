@@ -114,17 +114,9 @@ def _median_level(levels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> float
     return float(np.searchsorted(below, [(n - 1) // 2, n // 2], "right").mean())
 
 
-def absorbance(rgb: RGB, background: NDArray[np.float32] | None = None) -> Image32:
-    """Optical density of each channel relative to the background, float32 (h, w, 3).
-
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
-    background : float32 (3,), optional
-        Grey level of each channel; by default `background_colour`.
-    """
-    colour = background_colour(rgb) if background is None else background
-    return np.asarray(cv2.LUT(rgb, density_table(colour)[None]), np.float32)
+def absorbance(rgb: RGB) -> Image32:
+    """Optical density of each channel relative to `background_colour`, float32 (h, w, 3)."""
+    return np.asarray(cv2.LUT(rgb, density_table(background_colour(rgb))[None]), np.float32)
 
 
 def density_table(background: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -71,7 +71,6 @@ def normalize_stain(source: Source, colour: str) -> Source:
 
     Parameters
     ----------
-    source : Source
     colour : {"as it is", "canonical"}
         ``InputSpec.colour`` of the model's card; ``"canonical"`` turns normalization on.
     """

@@ -46,6 +46,8 @@ class Tile:
 def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int, multiple: int = 1) -> Iterator[Tile]:
     """Tiles that cover an image evenly, row by row: as few as possible, all of the smallest size that suffices.
 
+    Raises `ConfigError` if a tile is not larger than the overlap.
+
     Parameters
     ----------
     size_wh : (int, int)
@@ -56,11 +58,6 @@ def tile_grid(size_wh: WidthHeight, tile_wh: WidthHeight, overlap: int, multiple
         Least overlap of neighbours in pixels. A cell up to this size lies whole in the tile that owns it.
     multiple : int
         Sides of tiles are rounded up to a multiple of this, within `tile_wh`.
-
-    Raises
-    ------
-    ConfigError
-        If a tile is not larger than the overlap.
     """
     if min(tile_wh) <= overlap:
         raise ConfigError(f"expected tiles larger than the overlap of {overlap} px, got {tile_wh[0]} x {tile_wh[1]} px")

@@ -127,10 +127,7 @@ class RunLog:
     def add(self, entry: dict[str, Any]) -> None:
         """Record that an image is finished; its files are written by now.
 
-        Raises
-        ------
-        OSError
-            If it cannot be recorded, or the log was removed; earlier entries stay as they are.
+        Raises `OSError` if it cannot be recorded, or the log was removed; earlier entries stay as they are.
         """
         with self.path.open("r+b") as stream:
             end = stream.seek(0, os.SEEK_END)

@@ -90,21 +90,14 @@ def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes
 def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:
     """Load a classifier.
 
+    Raises `WeightsError` if the weights are missing, modified, or not those of a classifier.
+
     Parameters
     ----------
     weights : str or path
         Weights folder, or name of a shipped model.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
-
-    Returns
-    -------
-    Classifier
-
-    Raises
-    ------
-    WeightsError
-        If the weights are missing, modified, or not those of a classifier.
 
     Examples
     --------

@@ -40,21 +40,14 @@ class Detector(Protocol):
 def load_detector(weights: str | os.PathLike[str], device: str = "auto") -> Detector:
     """Load a detector.
 
+    Raises `WeightsError` if the weights are missing, modified, or not those of a detector.
+
     Parameters
     ----------
     weights : str or path
         Weights folder, or name of a shipped model, such as ``"default"``.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
-
-    Returns
-    -------
-    Detector
-
-    Raises
-    ------
-    WeightsError
-        If the weights are missing, modified, or not those of a detector.
 
     Examples
     --------

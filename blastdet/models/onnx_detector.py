@@ -161,7 +161,6 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
     image : uint8 (h, w, 3)
     padded_hw : (int, int)
         Height and width of the result.
-    spec : InputSpec
 
     Returns
     -------
@@ -185,22 +184,13 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
 def onnx_session(path: Path, device: str) -> Any:
     """Create an ONNX Runtime session.
 
+    Raises `DependencyError` if the device is CUDA, and ONNX Runtime does not support it. `WeightsError` if the model
+    cannot be loaded.
+
     Parameters
     ----------
-    path : Path
     device : {"auto", "cpu", "cuda", "cuda:N"}
         ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
-
-    Returns
-    -------
-    onnxruntime.InferenceSession
-
-    Raises
-    ------
-    DependencyError
-        If the device is CUDA, and ONNX Runtime does not support it.
-    WeightsError
-        If the model cannot be loaded.
     """
     onnxruntime, cuda = _onnxruntime(), wants_cuda(device)
     if cuda and _CUDA not in (available := onnxruntime.get_available_providers()):
@@ -219,10 +209,7 @@ def onnx_session(path: Path, device: str) -> Any:
 def wants_cuda(device: str) -> bool:
     """Whether to use CUDA: if requested, or for ``"auto"`` if ONNX Runtime supports it.
 
-    Raises
-    ------
-    ConfigError
-        If the device is unknown.
+    Raises `ConfigError` if the device is unknown.
     """
     check_device(device)
     return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())

@@ -151,6 +151,8 @@ def _size(cell: Cell) -> float:
 def compare_cells(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, list[Cell]]:
     """Match truth and detections of every annotated sample.
 
+    Raises `BlastdetError` if the predictions belong to another dataset, or have no class in common with it.
+
     Returns
     -------
     dataset : Dataset
@@ -158,11 +160,6 @@ def compare_cells(dataset: Dataset, predictions: Predictions) -> tuple[Dataset, 
         µm/px get the scale that the model used.
     cells : list of Cell
         In the order of the samples.
-
-    Raises
-    ------
-    BlastdetError
-        If the predictions belong to another dataset, or have no class in common with it.
     """
     if predictions.nucleated:
         dataset = as_nucleated(dataset)

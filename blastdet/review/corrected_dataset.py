@@ -55,23 +55,20 @@ def export_corrected(
 ) -> ExportSummary:
     """Apply corrections to a dataset and write it to a folder, with all corrections in ``corrections.jsonl``.
 
+    Raises `BlastdetError` if a file is faulty, or `out` may not be replaced: it contains other files, or corrections
+    that were not given.
+
     Parameters
     ----------
     data : str or Path
         The dataset that was reviewed: a path, or the name of an installed dataset.
     corrections : sequence of Path
         Files of corrections.
-    out : Path
     formats : sequence of {"coco", "yolo"}
     overwrite : bool
         Replace a folder that an export wrote.
     **reading
         As for `read_dataset`, such as ``images``.
-
-    Raises
-    ------
-    BlastdetError
-        If a file is faulty, or `out` may not be replaced: it contains other files, or corrections that were not given.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"expected format {' or '.join(FORMATS)}, got {unknown[0]}")

@@ -47,8 +47,6 @@ def embed_cells(
     ----------
     dataset : Dataset
         Samples without µm/px are skipped.
-    cells : sequence of Cell
-    classifier : Classifier
     progress : callable
         Called once per sample.
 
@@ -87,13 +85,12 @@ def _features(crops: Sequence[RGB], mpp: float, classifier: Classifier) -> NDArr
     return classifier.features([framed(rgb, card.input.wh[0], card.input.pad_value) for rgb in ready])
 
 
-def project(features: NDArray[np.float32], seed: int = 0) -> tuple[NDArray[np.float64], str]:
+def project(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
     """Project features to 2D, so that similar cells are close together.
 
     Parameters
     ----------
     features : float32 (n, f)
-    seed : int
 
     Returns
     -------
@@ -108,5 +105,5 @@ def project(features: NDArray[np.float32], seed: int = 0) -> tuple[NDArray[np.fl
     if min(n, width) < 2:
         return np.zeros((n, 2)), "principal components"
     if not 50 <= n <= TSNE_LIMIT:
-        return np.asarray(PCA(2, random_state=seed).fit_transform(features), np.float64), "principal components"
-    return np.asarray(TSNE(2, init="pca", random_state=seed).fit_transform(features), np.float64), "t-SNE"
+        return np.asarray(PCA(2, random_state=0).fit_transform(features), np.float64), "principal components"
+    return np.asarray(TSNE(2, init="pca", random_state=0).fit_transform(features), np.float64), "t-SNE"

@@ -44,20 +44,14 @@ def load(
 ) -> Any:
     """Load a review into a FiftyOne dataset, or open the dataset of the same review.
 
+    Raises `ReviewError` if a dataset of this name exists that is not of the same images and model.
+
     Parameters
     ----------
-    fiftyone : module
-    name : str
-    review : Review
     persistent : bool
         Keep the dataset after the session.
     progress : callable
         Called once per sample.
-
-    Raises
-    ------
-    ReviewError
-        If a dataset of this name exists that is not of the same images and model.
     """
     hashes = [sha256_of(sample.path) for sample in review.dataset]
     model = {"model_sha256": model_sha256(review.predictions), "model": review.predictions.name}

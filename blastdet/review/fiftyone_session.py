@@ -40,12 +40,7 @@ _MOVED_PX = 0.75
 def started(database_uri: str | None) -> Iterator[Any]:
     """FiftyOne with its database, without telemetry.
 
-    Raises
-    ------
-    DependencyError
-        If FiftyOne is not installed.
-    ReviewError
-        If its database cannot be started or reached.
+    Raises `DependencyError` if FiftyOne is not installed. `ReviewError` if its database cannot be started or reached.
     """
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
@@ -85,9 +80,7 @@ def has_browser() -> bool:
 def check_port(port: int) -> None:
     """Refuse a port that is in use.
 
-    Raises
-    ------
-    ReviewError
+    Raises `ReviewError`.
     """
     with socket.socket() as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -100,9 +93,7 @@ def check_port(port: int) -> None:
 def check_uri(uri: str | None) -> None:
     """Refuse an address that is not a MongoDB URI.
 
-    Raises
-    ------
-    ReviewError
+    Raises `ReviewError`.
     """
     if uri is not None and not uri.startswith(("mongodb://", "mongodb+srv://")):
         raise ReviewError(f"--database-uri: expected an address that starts with mongodb://, got {uri}")
@@ -236,10 +227,7 @@ class Recorder:
     def write(self) -> int:
         """Write what was corrected, changed and withdrawn since the last call; returns the number of new lines.
 
-        Raises
-        ------
-        ReviewError
-            If the connection to the database is lost.
+        Raises `ReviewError` if the connection to the database is lost.
         """
         from pymongo.errors import PyMongoError
 
@@ -306,14 +294,12 @@ class SessionOptions:
     def check(self, out: Path) -> None:
         """Refuse options that cannot work, before anything is computed.
 
+        Raises `BlastdetError`.
+
         Parameters
         ----------
         out : Path
             File for the corrections.
-
-        Raises
-        ------
-        BlastdetError
         """
         check_port(self.port)
         check_uri(self.database_uri)
@@ -332,21 +318,16 @@ def run_session(
 ) -> None:
     """Open a review in FiftyOne and write corrections to a file every few seconds, until interrupted.
 
+    Raises `ReviewError` if the database cannot be used, or another review has the same name.
+
     Parameters
     ----------
-    review : Review
     out : Path
         Corrections are appended to this file.
-    options : SessionOptions
     echo : callable
         Prints a line; called with ``err=True`` for a warning, as `click.echo`.
     progress : callable
         Called once per sample that is loaded.
-
-    Raises
-    ------
-    ReviewError
-        If the database cannot be used, or another review has the same name.
     """
     name = options.name or f"blastdet {review.dataset.name} {datetime.now().strftime('%Y-%m-%d %H.%M.%S')}"
     with started(options.database_uri) as fiftyone:

@@ -36,10 +36,10 @@ _STATIC = Path(__file__).parent / "static"
 def write_page(review: Review, folder: Path, progress: Callable[[], None] = lambda: None) -> Path:
     """Write a review page, or replace one.
 
+    Raises `BlastdetError` if `folder` contains anything else than a page, or an image cannot be read.
+
     Parameters
     ----------
-    review : Review
-    folder : Path
     progress : callable
         Called once per sample.
 
@@ -47,11 +47,6 @@ def write_page(review: Review, folder: Path, progress: Callable[[], None] = lamb
     -------
     Path
         The HTML file to open in a browser.
-
-    Raises
-    ------
-    BlastdetError
-        If `folder` contains anything else than a page, or an image cannot be read.
 
     Examples
     --------
@@ -79,9 +74,7 @@ def write_page(review: Review, folder: Path, progress: Callable[[], None] = lamb
 def check_page(folder: Path) -> None:
     """Refuse a folder that contains anything else than a review page, such as exported corrections.
 
-    Raises
-    ------
-    FormatError
+    Raises `FormatError`.
     """
     if not folder.is_dir():
         return

@@ -45,20 +45,16 @@ def make_review(
 ) -> Review:
     """Match predictions with the annotations of a dataset.
 
+    Raises `BlastdetError` if the predictions belong to another dataset, or have no class in common with it.
+
     Parameters
     ----------
-    dataset : Dataset
     predictions : Predictions
         From `evaluation`, of the same dataset.
     classifier : Classifier, optional
         Second stage of the model: adds `Cell.novelty` and the embedding.
     progress : callable
         Called once per sample that the classifier has seen.
-
-    Raises
-    ------
-    BlastdetError
-        If the predictions belong to another dataset, or have no class in common with it.
     """
     dataset, cells = compare_cells(dataset, predictions)
     if classifier is None:

@@ -39,6 +39,8 @@ _SEED_REACH_UM = 8.0  # largest distance of a nucleus pixel from the point that 
 def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
     """Mask of the pixels of nuclei.
 
+    Raises `ScaleError` if `mpp` is not a scale.
+
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
@@ -48,11 +50,6 @@ def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
     Returns
     -------
     bool (h, w)
-
-    Raises
-    ------
-    ScaleError
-        If `mpp` is not a scale.
 
     Examples
     --------
@@ -70,6 +67,8 @@ def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
 def segment_cells(rgb: RGB, mpp: Scale) -> Detections:
     """Weak boxes of all nucleated cells, without any annotation.
 
+    Raises `ScaleError` if `mpp` is not a scale, or the image would be too large at `WORK_MPP`.
+
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
@@ -80,11 +79,6 @@ def segment_cells(rgb: RGB, mpp: Scale) -> Detections:
     -------
     Detections
         Class ``wbc``, score 1, origin ``segment``, in canonical order.
-
-    Raises
-    ------
-    ScaleError
-        If `mpp` is not a scale, or the image would be too large at `WORK_MPP`.
     """
     work = _to_work(rgb, check_mpp(mpp))
     feature = _smooth(_nuclear_feature(absorbance(work)))
@@ -102,6 +96,8 @@ def segment_cells(rgb: RGB, mpp: Scale) -> Detections:
 def cell_masks(rgb: RGB, points_xy: ArrayLike, mpp: Scale) -> Labels:
     """Whole cells (nucleus and cytoplasm) around given points; touching cells are separated.
 
+    Raises `ScaleError` if `mpp` is not a scale, or the image would be too large at `WORK_MPP`.
+
     Parameters
     ----------
     rgb : uint8 (h, w, 3)
@@ -114,11 +110,6 @@ def cell_masks(rgb: RGB, points_xy: ArrayLike, mpp: Scale) -> Labels:
     -------
     int32 (h, w)
         ``i + 1`` in the cell of point i, 0 elsewhere.
-
-    Raises
-    ------
-    ScaleError
-        If `mpp` is not a scale, or the image would be too large at `WORK_MPP`.
     """
     labels = _seeded(rgb, np.asarray(points_xy, np.float64).reshape(-1, 2), check_mpp(mpp))
     full = cv2.resize(labels.astype(np.float32), rgb.shape[1::-1], interpolation=cv2.INTER_NEAREST)

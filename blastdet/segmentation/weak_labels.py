@@ -27,6 +27,8 @@ _MARGIN_UM = 1.0  # around doubtful regions
 def weak_truth(sample: Sample, what: Weak, unknown_xyxy: NDArray[np.float32]) -> Sample:
     """Add weak labels from `nuclei.segment_cells`, with the class wbc, to a sample.
 
+    Raises `ImageError` if the image cannot be read.
+
     Parameters
     ----------
     sample : Sample
@@ -41,11 +43,6 @@ def weak_truth(sample: Sample, what: Weak, unknown_xyxy: NDArray[np.float32]) ->
     -------
     Sample
         With `truth` and ``annotated=("wbc",)``.
-
-    Raises
-    ------
-    ImageError
-        If the image cannot be read.
 
     Examples
     --------

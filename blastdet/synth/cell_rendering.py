@@ -146,8 +146,6 @@ def draw(cell: Cell, stain: Stain, mpp: Scale) -> Patch:
 
     Parameters
     ----------
-    cell : Cell
-    stain : Stain
     mpp : (float, float)
         µm/px of the image along x and y.
 

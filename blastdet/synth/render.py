@@ -78,7 +78,6 @@ def render(config: SynthConfig, seed: int, *, tiles_wh: WidthHeight = _STEP) -> 
 
     Parameters
     ----------
-    config : SynthConfig
     seed : int
         The same seed and config give the same image.
     tiles_wh : (int, int)
@@ -108,6 +107,8 @@ def render(config: SynthConfig, seed: int, *, tiles_wh: WidthHeight = _STEP) -> 
 def render_tiff(path: Path, size_wh: WidthHeight, config: SynthConfig, seed: int) -> Detections:
     """Render a synthetic smear to a tiled BigTIFF file, in memory that does not grow with the height.
 
+    Raises `ConfigError` if the image has more than a gigapixel. `ImageError` if the file cannot be written.
+
     Parameters
     ----------
     path : Path
@@ -116,19 +117,11 @@ def render_tiff(path: Path, size_wh: WidthHeight, config: SynthConfig, seed: int
         Overrides ``config.size_wh``; up to one gigapixel.
     config : SynthConfig
         With a ``jpeg_quality``, tiles are stored as JPEG. Otherwise they are lossless, and equal to `render`.
-    seed : int
 
     Returns
     -------
     Detections
         Ground truth; see `render`.
-
-    Raises
-    ------
-    ConfigError
-        If the image has more than a gigapixel.
-    ImageError
-        If the file cannot be written.
 
     Examples
     --------

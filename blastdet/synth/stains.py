@@ -93,13 +93,8 @@ def stain_named(name: str, rng: np.random.Generator, jitter: float) -> Stain:
     ----------
     name : str
         Key of `STAINS`, or ``"random"`` for an imaginary laboratory.
-    rng : numpy.random.Generator
     jitter : float
         Variation between slides; 0: none.
-
-    Returns
-    -------
-    Stain
     """
     stain = random_stain(rng) if name == "random" else STAINS[name]
     background = np.asarray(stain.background) * np.exp(
@@ -116,16 +111,7 @@ def stain_named(name: str, rng: np.random.Generator, jitter: float) -> Stain:
 
 
 def random_stain(rng: np.random.Generator) -> Stain:
-    """Draw the stain of an imaginary laboratory: a mixture of eosin, azure and grey, with any brightness and camera.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Stain
-    """
+    """Draw the stain of an imaginary laboratory: a mixture of eosin, azure and grey, with any brightness and camera."""
     eosin = np.array([rng.uniform(0.05, 0.35), 0.85, rng.uniform(0.3, 0.75)])
     azure = np.array([0.85, rng.uniform(0.55, 0.95), rng.uniform(0.05, 0.45)])
     grey = np.ones(3) * 0.6

@@ -28,10 +28,7 @@ _RENAMED |= {"augment.paste": "copy_paste", "augment.pile": "rbc_overlap", "augm
 def with_current_names(content: Any, note: Note = lambda line: None, path: str = "") -> Any:
     """A configuration as read from YAML or a card, with the entries of version 0.1 under their names of today.
 
-    Raises
-    ------
-    ConfigError
-        If an entry is given under both names.
+    Raises `ConfigError` if an entry is given under both names.
 
     Examples
     --------
@@ -70,6 +67,8 @@ def read_any(
 ) -> TrainConfig | ClassifyConfig:
     """A training configuration from YAML; its ``task`` is ``detect`` (default) or ``classify``.
 
+    Raises `ConfigError`: one line that names the file and the entry, what was expected and what was given.
+
     Parameters
     ----------
     path : Path
@@ -81,11 +80,6 @@ def read_any(
         Datasets, or folders of crops, to use instead of those in the file; the run is named after the first.
     note : callable
         Receives one line for each entry that is given under an old name.
-
-    Raises
-    ------
-    ConfigError
-        One line that names the file and the entry, what was expected and what was given.
     """
     notes: list[str] = []
     content = _merged(path, notes.append)
@@ -168,12 +162,8 @@ def to_yaml(config: LoopConfig) -> str:
 def expand(path: str, base: Path) -> Path:
     """A path of a configuration: variables expanded, relative to `base`.
 
-    ``BLASTDET_DATA`` need not be set: see `blastdet.datasets.locations.data_dir`.
-
-    Raises
-    ------
-    ConfigError
-        If a variable is not set.
+    ``BLASTDET_DATA`` need not be set: see `blastdet.datasets.locations.data_dir`. Raises `ConfigError` if a variable is
+    not set.
     """
     if (base / path).exists():  # a name may contain a $
         return base / path

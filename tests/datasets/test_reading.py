@@ -103,6 +103,18 @@ def test_options_of_reading_are_refused_for_a_dataset_in_memory(bccd: Path, tmp_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("resample", [0, -1, float("nan"), 1000])
+def test_an_impossible_resolution_is_refused(resample: float) -> None:
+    with pytest.raises(ScaleError, match="resample: expected"):
+        ConvertOptions(resample=resample)
+
+
+def test_folders_of_a_reader_may_be_strings(tmp_path: Path, bccd: Path) -> None:
+    data = blastdet.write_dataset(blastdet.read_dataset("bccd"), tmp_path / "coco")
+    file = next((tmp_path / "coco/annotations").glob("*.json"))
+    assert len(blastdet.read_dataset(file, images=str(data.root)))
+
+
 def test_nothing_is_written_over_the_dataset_or_an_existing_folder(bccd: Path, tmp_path: Path) -> None:
     data = blastdet.read_dataset("bccd")
     with pytest.raises(FormatError, match="contains the source"):

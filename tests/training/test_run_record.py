@@ -68,6 +68,11 @@ def test_train_checks_the_versions_before_it_reads_any_data(tmp_path, monkeypatc
         train("c.yaml", out=tmp_path, resume=True, options=TrainOptions(allow_version_change=True))
 
 
+def test_an_unknown_device_is_refused_before_anything_is_read():
+    with pytest.raises(ConfigError, match="expected auto, cpu"):
+        TrainOptions("tpu")
+
+
 @given(st.sampled_from(["/a/b/set", "set", "${DATA}/set", "c, /d"]), st.sampled_from(["/a/b", "/x"]))
 def test_a_card_holds_no_path_of_a_machine(path, base):
     found = portable({"data": [{"path": path}], "seed": 0}, Path(base))

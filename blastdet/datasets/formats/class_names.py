@@ -12,20 +12,14 @@ def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
     """Index into `CELL_CLASSES` of a class name as a file states it.
 
     Names in `class_map` come first. Any other name must be one of `CELL_CLASSES`, in any case, singular or plural
-    (``WBC``, ``Platelets``).
+    (``WBC``, ``Platelets``). Raises `FormatError` if the class is unknown. The message lists all accepted names.
 
     Parameters
     ----------
-    name : str
     class_map : mapping, optional
         Class name of the file -> one of `CELL_CLASSES`. Names must match exactly.
     where : str
         The file, for the error message.
-
-    Raises
-    ------
-    FormatError
-        If the class is unknown. The message lists all accepted names.
     """
     given = dict(class_map or {})
     known = check_class_map(given).get(name)
@@ -44,10 +38,7 @@ def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
 def check_class_map(class_map: Mapping[str, str]) -> Mapping[str, str]:
     """Return `class_map` if it maps to `CELL_CLASSES` only.
 
-    Raises
-    ------
-    ConfigError
-        If it maps to any other class.
+    Raises `ConfigError` if it maps to any other class.
     """
     for name, label in class_map.items():
         if label not in CELL_CLASSES:

@@ -45,6 +45,9 @@ def read(
 ) -> Dataset:
     """Read a COCO dataset, written by blastdet or by another program.
 
+    Raises `FormatError` if a file is not COCO, an image is missing or has another size than stated, a category is
+    unknown, or a box is faulty.
+
     Parameters
     ----------
     path : Path
@@ -63,12 +66,6 @@ def read(
     Dataset
         The split comes from the image entry, or from the name of the file or its folder. If an image entry does not
         state otherwise, every category counts as annotated. Boxes without area are dropped; `dropped` names them.
-
-    Raises
-    ------
-    FormatError
-        If a file is not COCO, an image is missing or has another size than stated, a category is unknown, or a box is
-        faulty.
     """
     path = Path(path)
     files = [path] if path.is_file() else documents(path)

@@ -21,11 +21,11 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
     """Read the detections of any program: a COCO results list, or a complete COCO document with scores.
 
     Images of a document are matched by ``file_name``. Those of a list are matched by ``image_id``: a file name or stem,
-    an id in the COCO files of the dataset, or a number that is the stem of an image.
+    an id in the COCO files of the dataset, or a number that is the stem of an image. Raises `FormatError` if an image
+    or category is unknown, a score or box is faulty, or a document leaves out samples.
 
     Parameters
     ----------
-    path : Path
     dataset : Dataset
         The images that the program processed. Categories of a list are 1 blast, 2 wbc, 3 rbc, 4 platelet, 5 unsure.
 
@@ -33,11 +33,6 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
     -------
     list of Detections
         One for each sample of `dataset`, in its order; empty where nothing was detected.
-
-    Raises
-    ------
-    FormatError
-        If an image or category is unknown, a score or box is faulty, or a document leaves out samples.
     """
     path = Path(path)
     document = read_json(path)

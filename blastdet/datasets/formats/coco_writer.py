@@ -30,8 +30,6 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
 
     Parameters
     ----------
-    dataset : Dataset
-    path : Path
     how : {"copy", "link"}
         See `files.place_images`.
 
@@ -53,7 +51,6 @@ def to_document(dataset: Dataset, samples: Iterable[Sample] | None = None) -> di
 
     Parameters
     ----------
-    dataset : Dataset
     samples : iterable of Sample, optional
         Samples of `dataset`; all of them by default.
 

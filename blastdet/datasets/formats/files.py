@@ -44,10 +44,7 @@ NUMBERS, WORDS, FLAGS = _extra_of(np.float32), _extra_of(np.str_), _extra_of(np.
 def read_text(path: Path) -> str:
     """Text of a UTF-8 file, with any line endings, with or without a byte order mark.
 
-    Raises
-    ------
-    FormatError
-        If it cannot be read or is not UTF-8.
+    Raises `FormatError` if it cannot be read or is not UTF-8.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -60,10 +57,7 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     """A JSON document.
 
-    Raises
-    ------
-    FormatError
-        If it cannot be read, is not JSON, nests too deeply, or contains text that UTF-8 cannot encode.
+    Raises `FormatError` if it cannot be read, is not JSON, nests too deeply, or contains text that UTF-8 cannot encode.
     """
     text = read_text(path)
     try:
@@ -78,16 +72,12 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a CSV file. Missing fields are empty.
 
+    Raises `FormatError` if it cannot be read or lacks a column.
+
     Parameters
     ----------
-    path : Path
     *columns : str
         Columns that the file must have.
-
-    Raises
-    ------
-    FormatError
-        If it cannot be read or lacks a column.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     try:
@@ -102,10 +92,7 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
 def read_column(table: Path, name: str) -> dict[str, str]:
     """One column of a CSV file, by its column ``image``.
 
-    Raises
-    ------
-    FormatError
-        If the file cannot be read, lacks one of the two columns, or has an empty field in them.
+    Raises `FormatError` if the file cannot be read, lacks one of the two columns, or has an empty field in them.
     """
     values: dict[str, str] = {}
     for number, row in enumerate(read_rows(table, "image", name), start=2):
@@ -118,10 +105,7 @@ def read_column(table: Path, name: str) -> dict[str, str]:
 def stated_mpp(value: Any, where: str) -> Scale:
     """The scale that a file states, in µm/px along x and y; see `check_mpp`.
 
-    Raises
-    ------
-    FormatError
-        If it is not a scale, or out of range.
+    Raises `FormatError` if it is not a scale, or out of range.
     """
     try:
         return check_mpp(value, where)
@@ -132,6 +116,8 @@ def stated_mpp(value: Any, where: str) -> Scale:
 def check_replaced(path: Path, sign: str, what: str) -> None:
     """Refuse to overwrite a file that this program did not write.
 
+    Raises `ConfigError` if `path` exists and does not contain `sign`.
+
     Parameters
     ----------
     path : Path
@@ -140,11 +126,6 @@ def check_replaced(path: Path, sign: str, what: str) -> None:
         Text that every file of the expected kind contains.
     what : str
         Name of the expected kind, for the error message.
-
-    Raises
-    ------
-    ConfigError
-        If `path` exists and does not contain `sign`.
     """
     if path.exists() and sign not in read_text(path):
         raise ConfigError(f"{path}: expected a new file or a {what}, got another file. Choose another name.")
@@ -208,8 +189,6 @@ def place_images(dataset: Dataset, out: Path, how: str = "copy") -> Dataset:
 
     Parameters
     ----------
-    dataset : Dataset
-    out : Path
     how : {"copy", "link"}
         ``link`` makes hard links, or symbolic links across file systems. Caution: some training programs repair
         images in place, which would modify the source.
@@ -255,12 +234,8 @@ def _link(source: Path, target: Path) -> None:
 def read_image_folder(path: Path) -> Dataset:
     """Read all images of a folder, at any depth, without annotations, split or scale.
 
-    This format must be requested by name; it is never detected.
-
-    Raises
-    ------
-    ImageError
-        If the folder has no images, or one of them cannot be read.
+    This format must be requested by name; it is never detected. Raises `ImageError` if the folder has no images, or one
+    of them cannot be read.
     """
     path = Path(path)
     samples = tuple(Sample(image, image_size(image)) for image in find_images(path))

@@ -69,7 +69,6 @@ def feature_collection(cells: Detections, mpp: Scale | None = None, name: str = 
 
     Parameters
     ----------
-    cells : Detections
     mpp : (float, float), optional
         µm/px, for the measurements of size.
     name : str
@@ -120,6 +119,9 @@ def _geometry(cells: Detections, i: int) -> dict[str, Any]:
 def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
     """Read GeoJSON files and their images, written by blastdet or exported from QuPath.
 
+    Raises `FormatError` if a file is not GeoJSON or has no image, or if a cell is neither polygon nor point or has no
+    known class.
+
     Parameters
     ----------
     path : Path
@@ -129,11 +131,6 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
         Class name of the file -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
         µm/px of all images.
-
-    Raises
-    ------
-    FormatError
-        If a file is not GeoJSON or has no image, or if a cell is neither polygon nor point or has no known class.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("*.geojson"))
@@ -165,10 +162,7 @@ def _image_of(file: Path) -> Path:
 def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detections:
     """Cells of one GeoJSON file. Polygons become their bounding boxes.
 
-    Raises
-    ------
-    FormatError
-        See `read`.
+    Raises `FormatError`: see `read`.
     """
     record = parse(path)
     refuse_problem(record)

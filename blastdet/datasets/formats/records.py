@@ -133,7 +133,6 @@ def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int
 
     Parameters
     ----------
-    record : RawRecord
     size_wh : (int, int)
         Size of the image.
     label : callable
@@ -166,7 +165,6 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
 
     Parameters
     ----------
-    records : iterable of RawRecord
     root : Path
         `Dataset.root`.
     class_map : mapping, optional

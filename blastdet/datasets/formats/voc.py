@@ -23,6 +23,9 @@ from blastdet.imaging.io import image_size
 def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
     """Read a Pascal VOC dataset.
 
+    Raises `FormatError` if an XML file is faulty, has no image, states another size than that of its image, or has an
+    unknown class.
+
     Parameters
     ----------
     path : Path
@@ -37,11 +40,6 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     Dataset
         Every class that occurs counts as annotated in every image with an XML file. `dropped` names each box without
         area or outside its image. An image without an XML file has no truth.
-
-    Raises
-    ------
-    FormatError
-        If an XML file is faulty, has no image, states another size than that of its image, or has an unknown class.
     """
     root = Path(path)
     if not ((root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()):

@@ -44,8 +44,6 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
 
     Parameters
     ----------
-    dataset : Dataset
-    path : Path
     how : {"copy", "link"}
         See `files.place_images`.
 
@@ -108,6 +106,8 @@ def _losses(dataset: Dataset, classes: tuple[str, ...]) -> list[str]:
 def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
     """Read a YOLO dataset, and the sidecar that blastdet writes next to its own.
 
+    Raises `FormatError` if ``data.yaml`` or a label file is faulty, a folder is missing, or a class is unknown.
+
     Parameters
     ----------
     path : Path
@@ -121,11 +121,6 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     -------
     Dataset
         Without a sidecar, every class of ``data.yaml`` counts as annotated. An image without a label file has no truth.
-
-    Raises
-    ------
-    FormatError
-        If ``data.yaml`` or a label file is faulty, a folder is missing, or a class is unknown.
     """
     file = _find_yaml(Path(path))
     data = _load_yaml(file)
@@ -176,7 +171,6 @@ def parse(file: Path, size_wh: WidthHeight, names: Mapping[int, str]) -> RawReco
 
     Parameters
     ----------
-    file : Path
     size_wh : (int, int)
         Size of the image, for boxes in pixels.
     names : mapping

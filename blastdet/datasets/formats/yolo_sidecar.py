@@ -80,10 +80,7 @@ def _record(sample: Sample) -> dict[str, Any]:
 def read(root: Path) -> Mapping[str, Any]:
     """The sidecar next to ``data.yaml``, or an empty mapping if there is none.
 
-    Raises
-    ------
-    FormatError
-        If it is not valid JSON, or not a sidecar.
+    Raises `FormatError` if it is not valid JSON, or not a sidecar.
     """
     path = root / FILE_NAME
     if not path.exists():
@@ -102,18 +99,13 @@ def apply(sample: Sample, record: Mapping[str, Any], path: Path) -> tuple[Sample
     """Add what the record of a sample states.
 
     Label files may have been edited since the sidecar was written. If the number of cells differs, the boxes of the
-    label file are kept, and the columns of the record are left out.
+    label file are kept, and the columns of the record are left out. Raises `FormatError` if the record is faulty.
 
     Returns
     -------
     sample : Sample
     notes : list of str
         A note if the columns were left out.
-
-    Raises
-    ------
-    FormatError
-        If the record is faulty.
     """
     try:
         _check_record(record)

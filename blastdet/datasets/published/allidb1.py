@@ -78,6 +78,9 @@ def read(
 ) -> Dataset:
     """Read a copy of ALL-IDB1.
 
+    Raises `FormatError` if there is no image, a line is not ``x y``, or two different files have the same name.
+    `ConfigError` if an option is out of range. `ScaleError` if `mpp` is not a scale.
+
     Parameters
     ----------
     path : Path
@@ -101,15 +104,6 @@ def read(
         `Sample.label` is ``"all"`` or ``"healthy"``, from the file name; byte-identical images share a `group`. A
         sample without an ``.xyc`` file has no truth; one with an empty file has an empty truth. `annotated` is
         ``("blast",)``, with `other` ``("blast", "wbc")``. Points outside the image and repeated points are dropped.
-
-    Raises
-    ------
-    FormatError
-        If there is no image, a line is not ``x y``, or two different files have the same name.
-    ConfigError
-        If an option is out of range.
-    ScaleError
-        If `mpp` is not a scale.
     """
     _check(boxes, size_um, origin)
     mpp = None if mpp is None else check_mpp(mpp)

@@ -17,6 +17,8 @@ matches = partial(has_named_file, pattern=_NAME)
 def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     """Read ALL-IDB2.
 
+    Raises `FormatError` if there is no such file.
+
     Parameters
     ----------
     path : Path
@@ -30,11 +32,6 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
         `Sample.label` is the class of the central cell, ``"blast"`` or ``"wbc"``; the truth is this cell as a point
         with a box of NaN. Other cells may be visible, so no class counts as annotated. The dataset does not name
         patients: `group` is ``None``, and a note says so.
-
-    Raises
-    ------
-    FormatError
-        If there is no such file.
     """
     samples = [
         crop_sample(image, BLAST if match[1] == "1" else WBC, mpp, group=None)

@@ -42,6 +42,8 @@ def read(
 ) -> Dataset:
     """Read BCCD, or another VOC dataset with the same groups file.
 
+    Raises `FormatError`: see `voc.read`; also for a faulty groups file.
+
     Parameters
     ----------
     path : Path
@@ -59,11 +61,6 @@ def read(
     -------
     Dataset
         See `voc.read`.
-
-    Raises
-    ------
-    FormatError
-        See `voc.read`; also for a faulty groups file.
     """
     root = _root_of(Path(path))
     dataset = voc.read(root, class_map=class_map, mpp=mpp)

@@ -53,6 +53,8 @@ def matches(path: Path) -> bool:
 def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     """Read a complete or partial copy of Chula RBC-12.
 
+    Raises `FormatError` if there is no image, or a line is not ``x y type``.
+
     Parameters
     ----------
     path : Path
@@ -66,11 +68,6 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
         Red cells as `point_xy` with boxes of NaN and a `cell_type`. `annotated` is ``("rbc",)`` for images with at
         least `DENSE_POINTS` points, and empty otherwise. An image whose label file is missing or empty has no truth,
         because its red cells are not labelled.
-
-    Raises
-    ------
-    FormatError
-        If there is no image, or a line is not ``x y type``.
     """
     images = sorted((path / "Dataset").glob("*.jpg"))
     if not images:

@@ -17,6 +17,8 @@ matches = partial(has_named_file, pattern=_NAME)
 def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     """Read C-NMC 2019, or one of its folds.
 
+    Raises `FormatError` if there is no such file.
+
     Parameters
     ----------
     path : Path
@@ -29,11 +31,6 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     Dataset
         `Sample.label` is ``"blast"`` (all) or ``"wbc"`` (hem), from the file name; `group` is the subject. The truth is
         one cell in the centre, a point with a box of NaN.
-
-    Raises
-    ------
-    FormatError
-        If there is no such file.
     """
     samples, notes = [], []
     for image, match in sorted_files(path, _NAME, "UID_11_10_1_all.bmp"):

@@ -29,6 +29,8 @@ def matches(path: Path) -> bool:
 def read(path: Path, *, mpp: Scale | None = MPP) -> Dataset:
     """Read PBC with boxes.
 
+    Raises `FormatError` if an image has no row in ``labels.csv``, or a label file is faulty.
+
     Parameters
     ----------
     path : Path
@@ -44,11 +46,6 @@ def read(path: Path, *, mpp: Scale | None = MPP) -> Dataset:
         with the type ``"erythroblast"``, which excludes them from counts. Only the central cell has a box. A second
         white cell is so rare that ``wbc`` counts as annotated; red cells and platelets are unknown. The published split
         separates byte-identical images and is not used.
-
-    Raises
-    ------
-    FormatError
-        If an image has no row in ``labels.csv``, or a label file is faulty.
     """
     cell_types = read_column(path / "labels.csv", "cell_type")
     samples, notes = [], []

@@ -84,10 +84,10 @@ def _crop(evaluation: Evaluation, error: CellError) -> Crop:
     )
 
 
-def data_address(rgb: RGB, quality: int = 80) -> str:
+def data_address(rgb: RGB) -> str:
     """An image as a ``data:`` URL."""
     file = io.BytesIO()
-    Image.fromarray(rgb).save(file, "JPEG", quality=quality)
+    Image.fromarray(rgb).save(file, "JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 

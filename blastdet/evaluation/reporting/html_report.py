@@ -51,17 +51,12 @@ def render(
 ) -> str:
     """The page as HTML text.
 
+    Raises `DependencyError` if jinja2 or matplotlib is not installed.
+
     Parameters
     ----------
-    evaluations : sequence of Evaluation
-    comparisons : sequence of Comparison
     drawn : sequence, optional
         Plots of each evaluation, if they are drawn already.
-
-    Raises
-    ------
-    DependencyError
-        If jinja2 or matplotlib is not installed.
     """
     try:
         import jinja2

@@ -36,8 +36,10 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = (3.9, 3.0)) -> str:
+def svg(draw: Callable[[Axes], None], name: str) -> str:
     """One plot as an SVG element without prologue.
+
+    Raises `DependencyError` if matplotlib is not installed.
 
     Parameters
     ----------
@@ -45,11 +47,6 @@ def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = 
         Gets the axes.
     name : str
         Salt of the ids, so that plots on one page do not share any.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
     """
     try:
         import matplotlib
@@ -59,7 +56,7 @@ def svg(draw: Callable[[Axes], None], name: str, size_in: tuple[float, float] = 
     file = io.StringIO()
     style: Any = {**_STYLE, "svg.hashsalt": name}  # matplotlib types every key as a literal
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=size_in, layout="constrained")
+        figure = Figure(figsize=(3.9, 3.0), layout="constrained")
         draw(figure.add_subplot())
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = file.getvalue()

@@ -15,16 +15,14 @@ from blastdet.evaluation.reporting.tables import TABLE_FILES, write_tables
 def check_report(out: Path, overwrite: bool = False, *, from_python: bool = False) -> None:
     """Refuse a folder with an earlier report, or with other files that a report would replace.
 
+    Raises `ConfigError`.
+
     Parameters
     ----------
     out, overwrite
         As for `write_report`.
     from_python : bool
         See `blastdet.core.atomic_io.refuse_existing`.
-
-    Raises
-    ------
-    ConfigError
     """
     refuse_existing((out / name for name in (*PAGE_FILES, *TABLE_FILES)), overwrite, from_python=from_python)
 
@@ -34,9 +32,11 @@ def write_report(
 ) -> list[Path]:
     """Write a report on one or more evaluations into a folder.
 
+    Raises `ConfigError` if a file exists already. `DependencyError` if jinja2 or matplotlib is not installed.
+    `BlastdetError` if a file cannot be written.
+
     Parameters
     ----------
-    evaluations : sequence of Evaluation
     out : Path
         Folder; made if necessary.
     comparisons : sequence of Comparison, optional
@@ -48,15 +48,6 @@ def write_report(
     -------
     list of Path
         ``report.html``, the folder of its plots, ``metrics.json`` and the CSV files.
-
-    Raises
-    ------
-    ConfigError
-        If a file exists already.
-    DependencyError
-        If jinja2 or matplotlib is not installed.
-    BlastdetError
-        If a file cannot be written.
     """
     check_report(out, overwrite, from_python=True)
     return [*write_page(evaluations, out, comparisons), *write_tables(evaluations, out, comparisons)]

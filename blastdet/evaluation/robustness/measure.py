@@ -55,11 +55,12 @@ def measure_robustness(
 ) -> list[Row]:
     """Measure a model on a dataset as it is, and under every level of some corruptions.
 
+    Raises `BlastdetError` if the µm/px of an image is unknown, or an image cannot be read.
+
     Parameters
     ----------
     dataset : Dataset
         Every image annotated and with µm/px.
-    model : Model
     names : sequence of str
         Keys of `CORRUPTIONS`.
     progress : callable
@@ -69,11 +70,6 @@ def measure_robustness(
     -------
     list of Row
         The level that changes nothing is listed among the others of its corruption, in order.
-
-    Raises
-    ------
-    BlastdetError
-        If the µm/px of an image is unknown, or an image cannot be read.
     """
     for sample in dataset:
         if sample.mpp is None:

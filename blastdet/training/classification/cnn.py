@@ -124,9 +124,7 @@ def _head(network: nn.Module) -> tuple[str, nn.Linear]:
 def check_network(model: str) -> None:
     """Refuse an unknown network.
 
-    Raises
-    ------
-    ConfigError
+    Raises `ConfigError`.
     """
     if model != SMALL and model not in models.list_models(
         module=models
@@ -202,9 +200,9 @@ def _balanced(crops: Sequence[Crop], most: int = 1500) -> list[Crop]:
     return [crop for mine in of.values() for crop in mine[:: -(-len(mine) // most)]]
 
 
-def draw_crops(samples: CropEpoch, path: Path, rows: int = 6, columns: int = 12) -> None:
+def draw_crops(samples: CropEpoch, path: Path) -> None:
     """A contact sheet of training samples, one or more rows per class, in the order of the classes."""
-    classes = len(samples.config.classes)
+    rows, columns, classes = 6, 12, len(samples.config.classes)
     shown: dict[int, list[Any]] = {label: [] for label in range(classes)}
     wanted = max(rows * columns // classes // columns, 1) * columns
     for i in range(min(len(samples), 40 * rows * columns)):

@@ -137,8 +137,11 @@ def _without_fold(config: ClassifyConfig, base: Path, k: int) -> ClassifyConfig:
     return ClassifyConfig.model_validate(config.model_dump() | changes)
 
 
-def predict_out_of_fold(runs: Sequence[Path], base: Path, device: str = "cpu") -> OutOfFold:
+def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
     """Classify the crops of each fold by the model that was trained without it.
+
+    Raises `ConfigError` if a run was not trained without a fold, a fold is missing, or the crops show no blast or no
+    other white cell.
 
     Parameters
     ----------
@@ -146,12 +149,6 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path, device: str = "cpu") -
         Run folders, one for each fold.
     base : Path
         Folder that paths of their configurations are relative to.
-    device : str
-
-    Raises
-    ------
-    ConfigError
-        If a run was not trained without a fold, a fold is missing, or the crops show no blast or no other white cell.
     """
     by_fold = sorted((_fold_of(run), run) for run in runs)
     n = by_fold[0][0][1]
@@ -167,7 +164,7 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path, device: str = "cpu") -
             rows = [] if folder.name in config.leave_out else _white_cells(folder, k, n)
             if rows:
                 names.append(folder.name)
-                parts.append(_classified(run / WEIGHTS, folder, rows, k, device))
+                parts.append(_classified(run / WEIGHTS, folder, rows, k))
     columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     if not columns or not 0 < columns[1].sum() < len(columns[1]):
         raise ConfigError(f"{runs[0].parent}: expected blasts and other white cells with a cluster in the folds")
@@ -190,12 +187,12 @@ def _white_cells(folder: Path, k: int, n: int) -> list[CropRow]:
     return [row for row in mine if label_of(row, "blast") in ("blast", "wbc") and row.cell_type != ERYTHROBLAST]
 
 
-def _classified(weights: Path, folder: Path, rows: list[CropRow], k: int, device: str) -> tuple[Any, ...]:
+def _classified(weights: Path, folder: Path, rows: list[CropRow], k: int) -> tuple[Any, ...]:
     """Columns of `OutOfFold` for the crops of one folder."""
     card = read_card(weights)
     if card.calibration is not None or card.unsure is None:
         raise ConfigError(f"{weights}: expected weights as `blastdet train` leaves them, not calibrated again")
-    model = load_classifier(weights, device)
+    model = load_classifier(weights, "cpu")
     outputs = [
         model([read_image(folder / row.crop) for row in some], [row.mpp for row in some])
         for some in (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
@@ -313,9 +310,7 @@ def _figure(name: str, score: Floats, called: Flags, truth: Flags, w: NDArray[An
 def check_same_model(run: Path, folds_of_it: Sequence[Path]) -> None:
     """Refuse folds that were trained with other settings than the model that they calibrate.
 
-    Raises
-    ------
-    ConfigError
+    Raises `ConfigError`.
     """
     whole = _comparable(run)
     for fold in folds_of_it:

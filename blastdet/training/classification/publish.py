@@ -60,26 +60,21 @@ def publish(
 ) -> str:
     """Write the weights folder of a run, and a reliability diagram for classifiers of blasts.
 
+    Raises `BlastdetError` if they differ too much.
+
     Parameters
     ----------
     config, data
         The configuration and the crops of the training.
     training : Training
         The record for the card.
-    calibrated : CalibrationResult
     export : callable
         Writes the model as ONNX.
-    run : Path
 
     Returns
     -------
     str
         A line with the largest difference of export and model.
-
-    Raises
-    ------
-    BlastdetError
-        If they differ too much.
     """
     card = _card(config, training, data.cut, calibrated).model_copy(update={"versions": versions_of(run)})
     rows = slice(None, None, max(len(data.val) // 64, 1))

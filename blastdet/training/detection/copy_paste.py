@@ -71,11 +71,8 @@ def copy_paste(
 
     Parameters
     ----------
-    sample : TrainingSample
-    donors : Donors
     scale : (float, float)
         Range of the zoom factor.
-    rng : numpy Generator
     """
     if donors.probability is None:
         return sample
@@ -97,13 +94,11 @@ def rbc_overlap(
 
     Parameters
     ----------
-    sample : TrainingSample
     donors : Donors
         Of red cells.
     white : sequence of int
         Indices of the classes that must stay visible.
     scale : (float, float)
-    rng : numpy Generator
     """
     if donors.probability is None:
         return sample

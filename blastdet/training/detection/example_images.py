@@ -20,9 +20,9 @@ _EXAMPLE_SIDE = 480  # pixels of the longer side
 _HEADLINE = 24
 
 
-def draw_samples(samples: Epoch, path: Path, rows: int = 3, columns: int = 6) -> None:
+def draw_samples(samples: Epoch, path: Path) -> None:
     """A contact sheet of training samples: boxes in the colours of the overlay, unknown regions darkened."""
-    names = samples.config.classes
+    rows, columns, names = 3, 6, samples.config.classes
     canvases = []
     for i in range(rows * columns):
         sample = samples[i]
@@ -48,12 +48,10 @@ def draw_examples(
     ----------
     images : sequence of TrainingImage
         The images of `dataset` at the model's µm/px.
-    dataset : Dataset
     found : sequence of Detections
         In pixels of the full image.
     thresholds : mapping of str to float
         Operating threshold of each class.
-    path : Path
     """
     rows = []
     for i in np.unique(np.linspace(0, len(images) - 1, _EXAMPLES).round().astype(int)):

@@ -100,13 +100,9 @@ def check_parity(folder: Path, images: Sequence[TrainingImage], by_torch: Sequen
     """Compare the exported model with torch on validation images; returns a line with the largest difference.
 
     An ONNX file is run by ONNX Runtime, and by OpenVINO if it is installed. For YOLO the outputs at every anchor are
-    compared; for Faster R-CNN, which suppresses proposals internally, the cells with a score above 0.1.
-
-    Raises
-    ------
-    BlastdetError
-        If boxes or scores differ by more than 0.5 px or 0.001, or only one of the two detects a cell. For Faster R-CNN
-        2 % of the cells may differ, where proposals are tied.
+    compared; for Faster R-CNN, which suppresses proposals internally, the cells with a score above 0.1. Raises
+    `BlastdetError` if boxes or scores differ by more than 0.5 px or 0.001, or only one of the two detects a cell. For
+    Faster R-CNN 2 % of the cells may differ, where proposals are tied.
     """
     card = read_card(folder)
     by = [OnnxDetector(card, folder, "cpu", openvino) for openvino in (True, False)[: 1 + (card.format == "onnx")]]

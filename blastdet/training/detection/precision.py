@@ -32,7 +32,8 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
     """Export the best epoch of a run; returns the weights folder.
 
     ONNX in f32 is written to ``weights``, as at the end of a training; other exports are made from it and written to
-    ``weights-FORMAT-PRECISION``.
+    ``weights-FORMAT-PRECISION``. Raises `BlastdetError` if the run, its data or a package is missing, or an f32 export
+    differs from torch.
 
     Parameters
     ----------
@@ -44,11 +45,6 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
     precision : {"f32", "bf16", "int8"}
     say : callable
         Receives lines about parity and average precision.
-
-    Raises
-    ------
-    BlastdetError
-        If the run, its data or a package is missing, or an f32 export differs from torch.
     """
     if (to, precision) == ("onnx", "bf16"):
         raise ConfigError("--precision bf16: not supported by ONNX Runtime on CPUs; use --to openvino")

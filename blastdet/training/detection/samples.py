@@ -69,10 +69,7 @@ class TrainingSample:
 def load_image(sample: Sample, config: TrainConfig, weight: float = 1.0) -> TrainingImage:
     """An annotated image at the µm/px of the configuration and in its colours.
 
-    Raises
-    ------
-    ScaleError
-        If the µm/px or the annotations are unknown.
+    Raises `ScaleError` if the µm/px or the annotations are unknown.
     """
     if sample.mpp is None or sample.truth is None:
         raise ScaleError(f"{sample.path}: expected a scale (µm/px) and annotations for training")
@@ -108,10 +105,8 @@ def compose(
 
     Parameters
     ----------
-    images : sequence of TrainingImage
     probability : float64 (n,)
         Of each image to be drawn; sums to 1.
-    config : TrainConfig
     rng : numpy Generator
         The result depends on nothing else, so that a resumed training sees the same samples.
     mosaic : bool

@@ -35,9 +35,11 @@ def train_detector(
 ) -> Path:
     """Train a detector, export it and write its card.
 
+    Raises `BlastdetError`: one line: a faulty configuration, missing data, a run folder that exists, a loss that is not
+    finite.
+
     Parameters
     ----------
-    config : TrainConfig
     base : Path
         Folder that paths in the configuration are relative to.
     run : Path
@@ -46,17 +48,11 @@ def train_detector(
     device : {"auto", "cpu", "cuda", "cuda:N"}
     resume : bool
         Continue after the last finished epoch of `run`.
-    progress : Progress
 
     Returns
     -------
     Path
         The weights folder.
-
-    Raises
-    ------
-    BlastdetError
-        One line: a faulty configuration, missing data, a run folder that exists, a loss that is not finite.
     """
     check_run(config, run, resume)
     check_model(config.model)
@@ -104,10 +100,7 @@ def build(config: TrainConfig) -> engine.Trainable:
 def check_model(name: str) -> None:
     """Refuse an unknown detector.
 
-    Raises
-    ------
-    ConfigError
-        If the name is not a key of `blastdet.training.architectures.MODELS`.
+    Raises `ConfigError` if the name is not a key of `blastdet.training.architectures.MODELS`.
     """
     if name not in MODELS:
         raise ConfigError(f"model: expected one of {list(MODELS)}, got {name}")

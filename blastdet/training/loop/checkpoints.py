@@ -50,10 +50,7 @@ def _digests(path: Path) -> tuple[Path, Path]:
 def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> None:
     """`torch.save`, completely or not at all; the sha256 is written to `digest` before the checkpoint is renamed.
 
-    Raises
-    ------
-    BlastdetError
-        If the disk is full or the folder cannot be written; an earlier file is kept.
+    Raises `BlastdetError` if the disk is full or the folder cannot be written; an earlier file is kept.
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
@@ -69,10 +66,7 @@ def save(path: Path, content: dict[str, Any], digest: Path | None = None) -> Non
 def resume(state: State[Any], run: Path) -> State[Any]:
     """Restore a state from ``last.pt`` of a run folder.
 
-    Raises
-    ------
-    ConfigError
-        If it is missing or damaged.
+    Raises `ConfigError` if it is missing or damaged.
     """
     path = run / LAST
     digests = _digests(path)  # killed between the two renames: the second one is valid
@@ -101,10 +95,7 @@ def resume(state: State[Any], run: Path) -> State[Any]:
 def load_best(state: State[Any], run: Path) -> State[Any]:
     """Load the moving average of the best epoch into the model.
 
-    Raises
-    ------
-    ConfigError
-        If ``best.pt`` is missing, damaged, or does not belong to ``last.pt``.
+    Raises `ConfigError` if ``best.pt`` is missing, damaged, or does not belong to ``last.pt``.
     """
     device = next(state.model.module.parameters()).device
     try:

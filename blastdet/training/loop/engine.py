@@ -123,21 +123,16 @@ def start(model: L, config: LoopConfig, device: torch.device) -> State[L]:
 def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, run: Path, hooks: Hooks) -> State[L]:
     """Train until the last epoch of `config`, or until `patience` runs out, writing checkpoints below `run`.
 
+    Raises `BlastdetError` if the loss is not finite; the error names epoch, batch, parts of the loss and images.
+
     Parameters
     ----------
     state : State
         From `start` or `resume`; changed in place and returned.
     epoch : callable
         The samples of an epoch, by its number from 0.
-    config : LoopConfig
     run : Path
         Gets ``last.pt``, ``best.pt`` (moving average) and ``metrics.csv`` after every epoch.
-    hooks : Hooks
-
-    Raises
-    ------
-    BlastdetError
-        If the loss is not finite; the error names epoch, batch, parts of the loss and images.
     """
     batches = _batches(epoch, len(epoch(state.epoch)), state, config)
     while state.epoch < config.epochs and not config.should_stop_early(state.epoch, state.best_epoch):

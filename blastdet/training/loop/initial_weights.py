@@ -20,7 +20,8 @@ _INSIDE = ("ema", "model", "state_dict")  # where checkpoints keep their tensors
 def take_weights(module: nn.Module, path: Path) -> str:
     """Copy the tensors of a file that match `module` by name and shape; returns a line with their number.
 
-    The file may be of a backbone only (torchvision's ``resnet50``, ``mobilenet_v3_large``) for Faster R-CNN.
+    The file may be of a backbone only (torchvision's ``resnet50``, ``mobilenet_v3_large``) for Faster R-CNN. Raises
+    `WeightsError` if the file cannot be read, has anything but tensors, or none that matches.
 
     Parameters
     ----------
@@ -28,11 +29,6 @@ def take_weights(module: nn.Module, path: Path) -> str:
         Changed in place.
     path : Path
         ``.safetensors``, or a file of `torch.save` with nothing but tensors.
-
-    Raises
-    ------
-    WeightsError
-        If the file cannot be read, has anything but tensors, or none that matches.
     """
     given = read_tensors(path)
     own = module.state_dict()

@@ -29,12 +29,8 @@ Fingerprints = Sequence[Mapping[str, str]]
 def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
     """Refuse a run folder that would be overwritten, or that cannot be resumed; nothing is written.
 
-    Raises
-    ------
-    ConfigError
-        If the folder holds anything that training would replace, or the run to resume has another configuration.
-    UnicodeEncodeError
-        If a path is not UTF-8, and so cannot be written to the card.
+    Raises `ConfigError` if the folder holds anything that training would replace, or the run to resume has another
+    configuration. `UnicodeEncodeError` if a path is not UTF-8, and so cannot be written to the card.
     """
     json.dumps([str(run), config.model_dump(mode="json")], ensure_ascii=False).encode()
     if run.exists() and not run.is_dir():
@@ -67,10 +63,8 @@ def started(
 ) -> Iterator[None]:
     """A run folder that is locked for the block, with its configuration, fingerprints of its data, and record.
 
-    Raises
-    ------
-    ConfigError
-        As `check_run`; if another program writes there, or the data of the run to resume have changed.
+    Raises `ConfigError`: as `check_run`; if another program writes there, or the data of the run to resume have
+    changed.
     """
     check_sources(run, fingerprints)
     with locked(run):
@@ -84,9 +78,7 @@ def started(
 def check_sources(run: Path, fingerprints: Fingerprints) -> None:
     """Refuse data other than those that a run was started with: its card would be wrong.
 
-    Raises
-    ------
-    ConfigError
+    Raises `ConfigError`.
     """
     path = run / SOURCES
     if not (run / checkpoints.LAST).is_file():
@@ -103,9 +95,7 @@ def check_sources(run: Path, fingerprints: Fingerprints) -> None:
 def check_weights(folder: Path) -> None:
     """Refuse to replace a folder that has anything but weights: a card and the files that it names.
 
-    Raises
-    ------
-    ConfigError
+    Raises `ConfigError`.
     """
     if not folder.exists():
         return
@@ -119,10 +109,7 @@ def check_weights(folder: Path) -> None:
 def new_weights(run: Path, name: str = WEIGHTS) -> Iterator[Path]:
     """A folder that becomes the weights folder `name` of a run if the block succeeds; leftovers of killed runs go.
 
-    Raises
-    ------
-    ConfigError
-        If `name` exists and has files that are not part of weights.
+    Raises `ConfigError` if `name` exists and has files that are not part of weights.
     """
     check_weights(run / name)
     stale = [*run.glob(f"{name}.tmp*"), *(run.glob(f"{name}.old*") if (run / name).is_dir() else ())]

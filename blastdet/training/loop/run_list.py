@@ -38,10 +38,7 @@ class RunSummary:
 def find_runs(folder: Path) -> list[RunSummary]:
     """All runs below a folder, best first; a run that cannot be read is listed with the reason.
 
-    Raises
-    ------
-    BlastdetError
-        If there is no run.
+    Raises `BlastdetError` if there is no run.
     """
     found = [summarise(path.parent, folder) for path in sorted(folder.rglob("config.yaml"))]
     if not found:

@@ -35,6 +35,8 @@ def note_start(config: LoopConfig, run: Path, place: torch.device) -> None:
 def check_versions(run: Path, note: Callable[[str], None], allow_change: bool = False) -> None:
     """Compare the installed versions with those that the run was last started with, before it is resumed.
 
+    Raises `ConfigError` if blastdet has another version, whose samples or loss may be different ones.
+
     Parameters
     ----------
     run : Path
@@ -43,11 +45,6 @@ def check_versions(run: Path, note: Callable[[str], None], allow_change: bool = 
         Receives a line if a library has another version: results may differ slightly from an uninterrupted run.
     allow_change : bool
         Only note another version of blastdet, too.
-
-    Raises
-    ------
-    ConfigError
-        If blastdet has another version, whose samples or loss may be different ones.
     """
     starts = _starts(run)
     if not starts:
