@@ -332,10 +332,6 @@ def _ncc_here(a: Grey, b: Grey) -> float:
 def connected(pairs: Iterable[tuple[Path, Path]]) -> dict[Path, str]:
     """Groups of images that are linked by pairs, directly or through other images.
 
-    Parameters
-    ----------
-    pairs : iterable of (Path, Path)
-
     Returns
     -------
     dict

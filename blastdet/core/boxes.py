@@ -72,16 +72,12 @@ def pair_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
 
 
 def iou_matrix(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
-    """Intersection over union of all pairs of boxes.
+    """Intersection over union of all pairs of boxes, float64 (n, m).
 
     Parameters
     ----------
     a_xyxy : (n, 4)
     b_xyxy : (m, 4)
-
-    Returns
-    -------
-    float64 (n, m)
 
     Examples
     --------
@@ -95,17 +91,13 @@ def iou_matrix(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
 
 
 def clip(boxes_xyxy: ArrayLike, size_wh: tuple[float, float]) -> Boxes:
-    """Clip boxes to an image.
+    """Clip boxes to an image. Returns float32 (n, 4).
 
     Parameters
     ----------
     boxes_xyxy : (n, 4)
     size_wh : (float, float)
         Width and height of the image in pixels.
-
-    Returns
-    -------
-    float32 (n, 4)
 
     Examples
     --------
@@ -118,16 +110,12 @@ def clip(boxes_xyxy: ArrayLike, size_wh: tuple[float, float]) -> Boxes:
 
 
 def scale(boxes_xyxy: ArrayLike, factor_xy: tuple[float, float]) -> Boxes:
-    """Scale boxes by a factor along x and y.
+    """Scale boxes by a factor along x and y. Returns float32 (n, 4).
 
     Parameters
     ----------
     boxes_xyxy : (n, 4)
     factor_xy : (float, float)
-
-    Returns
-    -------
-    float32 (n, 4)
 
     Examples
     --------
@@ -139,17 +127,13 @@ def scale(boxes_xyxy: ArrayLike, factor_xy: tuple[float, float]) -> Boxes:
 
 
 def shift(boxes_xyxy: ArrayLike, offset_xy: tuple[float, float]) -> Boxes:
-    """Shift boxes along x and y.
+    """Shift boxes along x and y. Returns float32 (n, 4).
 
     Parameters
     ----------
     boxes_xyxy : (n, 4)
     offset_xy : (float, float)
         In pixels.
-
-    Returns
-    -------
-    float32 (n, 4)
 
     Examples
     --------
@@ -161,17 +145,13 @@ def shift(boxes_xyxy: ArrayLike, offset_xy: tuple[float, float]) -> Boxes:
 
 
 def squares(centres_xy: ArrayLike, side_xy: tuple[float, float]) -> Boxes:
-    """Boxes of one size around points.
+    """Boxes of one size around points, float32 (n, 4).
 
     Parameters
     ----------
     centres_xy : (n, 2)
     side_xy : (float, float)
         Width and height of the boxes in pixels.
-
-    Returns
-    -------
-    float32 (n, 4)
 
     Examples
     --------

@@ -29,10 +29,6 @@ def check_mpp(value: Any, where: object = "mpp") -> Scale:
     where : str or path
         Prefix of the error message, such as a file or an option.
 
-    Returns
-    -------
-    (float, float)
-
     Examples
     --------
     >>> check_mpp(0.1)
@@ -62,10 +58,6 @@ def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | No
         ``0.1``, ``(0.1, 0.12)``, ``"0.1"``, ``"0.1,0.12"``, ``"auto"`` or ``None``; in µm/px.
     where : str or path
         Prefix of the error message, such as a file or an option.
-
-    Returns
-    -------
-    (float, float), "auto" or None
 
     Examples
     --------

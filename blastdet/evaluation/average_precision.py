@@ -69,7 +69,7 @@ def average_precision(
 
     Annotations marked ``ignore`` hide detections of every class. A class is evaluated only on images that annotate it
     with boxes. Raises `FormatError` or `ConfigError`: predictions that cannot be evaluated
-    (`predict.check_predictions`, `predict.scored_classes`). `DependencyError` if pycocotools is not installed.
+    (`predict.check_predictions`, `predict.scored_classes`). Raises `DependencyError` if pycocotools is not installed.
 
     Parameters
     ----------

@@ -36,10 +36,7 @@ def spread_over_groups(samples: ArrayLike, n_groups: int, resamples: int, how: s
 def bootstrap_ap(table: MatchTable, weights: Ints) -> dict[str, dict[str, Floats]]:
     """AP, AP50, AP75 and AR of every class in every resample, from the match table alone.
 
-    Parameters
-    ----------
-    weights : int64 (b, s)
-        From `group_weights`.
+    `weights`, int64 (b, s), are from `group_weights`.
 
     Returns
     -------

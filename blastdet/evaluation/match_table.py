@@ -255,10 +255,7 @@ def _size_um(boxes_xywh: Floats, sample: Sample) -> Floats:
 def precision_recall(matches: ClassMatches, weight: Ints | None = None) -> tuple[Floats, Floats]:
     """Precision at 101 levels of recall, and the highest recall, at every IoU threshold.
 
-    Parameters
-    ----------
-    weight : int64 (s,), optional
-        How often each image counts: a bootstrap is a choice of weights.
+    `weight`, int64 (s,), is how often each image counts: a bootstrap is a choice of weights.
 
     Returns
     -------

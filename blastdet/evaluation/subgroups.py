@@ -53,10 +53,7 @@ def size_name(size: tuple[float, float]) -> str:
 def slices(dataset: Dataset, result: Confusion, resamples: int = RESAMPLES) -> list[Slice]:
     """Sensitivity of every class in every slice that holds some of its cells but not all.
 
-    Parameters
-    ----------
-    result : Confusion
-        Class-aware: then a cell is found or not, whatever else lies there.
+    `result` is class-aware: then a cell is found or not, whatever else lies there.
     """
     rows = result.outcomes
     cells = np.flatnonzero(rows.truth >= 0)

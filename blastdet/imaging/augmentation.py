@@ -14,7 +14,7 @@ _WHITE, _OFFSET = 255.0, 1.0  # density 0 is pure white here; the background is 
 
 
 def jitter_stain(rgb: RGB, strength: float, rng: np.random.Generator) -> RGB:
-    """A random stain and white balance.
+    """A random stain and white balance. Returns uint8 (h, w, 3).
 
     Scaling and mixing the channels of the optical density imitates another batch of stain; a factor on the light
     imitates another brightness or white balance.
@@ -24,10 +24,6 @@ def jitter_stain(rgb: RGB, strength: float, rng: np.random.Generator) -> RGB:
     rgb : uint8 (h, w, 3)
     strength : float
         0 returns the image unchanged; 1 covers the differences between laboratories.
-
-    Returns
-    -------
-    uint8 (h, w, 3)
 
     Examples
     --------

@@ -83,10 +83,6 @@ def to_levels(density: Floats, background: ArrayLike, offset: float = OFFSET) ->
 def background_colour(rgb: RGB) -> NDArray[np.float32]:
     """Colour of the empty background: the brightest mode of the image that is more than a few highlights.
 
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
-
     Returns
     -------
     float32 (3,)

@@ -69,10 +69,7 @@ class StainNormalizedSource:
 def normalize_stain(source: Source, colour: str) -> Source:
     """The source as a model expects it.
 
-    Parameters
-    ----------
-    colour : {"as it is", "canonical"}
-        ``InputSpec.colour`` of the model's card; ``"canonical"`` turns normalization on.
+    `colour` is ``InputSpec.colour`` of the model's card; ``"canonical"`` turns normalization on.
     """
     return StainNormalizedSource(source) if colour == "canonical" else source
 
@@ -84,10 +81,6 @@ def apply(rgb: RGB, colours: NDArray[np.uint8]) -> RGB:
 
 def table(rgb: RGB) -> NDArray[np.uint8]:
     """The normalized grey level of each grey level of each channel, as measured on one image.
-
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
 
     Returns
     -------

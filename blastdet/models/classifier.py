@@ -63,7 +63,7 @@ class Classifier(Protocol):
 
 
 def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
-    """Probability of an erythroblast, given that the cell is not a blast.
+    """Probability of an erythroblast, given that the cell is not a blast, float64 (n,).
 
     It does not change when the blast probability is calibrated.
 
@@ -72,10 +72,6 @@ def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes
     probability : (n, classes)
     classes : sequence of str
         Including ``blast`` and ``erythroblast``.
-
-    Returns
-    -------
-    float64 (n,)
 
     Examples
     --------
@@ -110,7 +106,7 @@ def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Cl
 
 
 def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
-    """Resample a crop to the scale of the classifier, and blur it.
+    """Resample a crop to the scale of the classifier, and blur it. Returns uint8 (t, t, 3).
 
     Images with a high resolution are reduced, those with a low resolution are enlarged. The Gaussian blur then makes
     sharpness alike, so that it says as little as possible about the source of an image.
@@ -125,10 +121,6 @@ def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
     low_pass : float
         Sigma of the Gaussian blur, in pixels of the result; 0: none.
 
-    Returns
-    -------
-    uint8 (t, t, 3)
-
     Examples
     --------
     >>> prepare(np.zeros((40, 40, 3), np.uint8), mpp=0.1, to_mpp=0.2, low_pass=0.5).shape
@@ -142,7 +134,7 @@ def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
 
 
 def framed(rgb: RGB, side: int, pad_value: int) -> RGB:
-    """Crop or pad a square image around its centre.
+    """Crop or pad a square image around its centre. Returns uint8 (side, side, 3).
 
     Parameters
     ----------
@@ -151,10 +143,6 @@ def framed(rgb: RGB, side: int, pad_value: int) -> RGB:
         Side of the result in pixels.
     pad_value : int
         Grey level of the padding.
-
-    Returns
-    -------
-    uint8 (side, side, 3)
 
     Examples
     --------

@@ -228,7 +228,7 @@ def glcm(levels: NDArray[np.int64], mask: Mask) -> Floats:
 
 
 def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Floats:
-    """Texture features of runs of equal grey level along one direction, within a mask.
+    """Texture features of runs of equal grey level along one direction, within a mask, float64 (7,).
 
     Five features by Galloway and two by Chu et al.; see `FEATURES`. Non-uniformities are divided by the number of runs,
     so that they do not grow with the nucleus.
@@ -241,10 +241,6 @@ def glrlm(levels: NDArray[np.int64], mask: Mask, step: tuple[int, int]) -> Float
         Not empty.
     step : (int, int)
         Direction as rows and columns: ``(0, 1)``, ``(1, 1)``, ``(1, 0)`` or ``(1, -1)``.
-
-    Returns
-    -------
-    float64 (7,)
 
     Examples
     --------

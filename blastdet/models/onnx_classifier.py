@@ -57,16 +57,9 @@ class OnnxClassifier:
         return FEATURES in [output.name for output in self._session.get_outputs()]
 
     def features(self, framed_crops: Sequence[RGB]) -> NDArray[np.float32]:
-        """Features of a network: the input of its last layer.
+        """Features of a network: the input of its last layer, float32 (n, f).
 
-        Parameters
-        ----------
-        framed_crops : sequence of uint8 (side, side, 3)
-            After `prepare` and `framed`.
-
-        Returns
-        -------
-        float32 (n, f)
+        Crops are those of `prepare` and `framed`.
         """
         found: list[NDArray[np.float32]] = self._run(self._inputs(framed_crops), (FEATURES,))
         return found[0]

@@ -154,17 +154,13 @@ def padded_size(hw: tuple[int, ...], stride: int) -> tuple[int, int]:
 
 
 def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
-    """Pad an image on the right and at the bottom, and normalize it.
+    """Pad an image on the right and at the bottom, and normalize it. Returns float32 (3, height, width).
 
     Parameters
     ----------
     image : uint8 (h, w, 3)
     padded_hw : (int, int)
         Height and width of the result.
-
-    Returns
-    -------
-    float32 (3, height, width)
 
     Examples
     --------
@@ -184,13 +180,8 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
 def onnx_session(path: Path, device: str) -> Any:
     """Create an ONNX Runtime session.
 
-    Raises `DependencyError` if the device is CUDA, and ONNX Runtime does not support it. `WeightsError` if the model
-    cannot be loaded.
-
-    Parameters
-    ----------
-    device : {"auto", "cpu", "cuda", "cuda:N"}
-        ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
+    Device ``"auto"`` is CUDA if ONNX Runtime supports it, otherwise the CPU. Raises `DependencyError` if the device is
+    CUDA, and ONNX Runtime does not support it. Raises `WeightsError` if the model cannot be loaded.
     """
     onnxruntime, cuda = _onnxruntime(), wants_cuda(device)
     if cuda and _CUDA not in (available := onnxruntime.get_available_providers()):

@@ -88,10 +88,6 @@ def _features(crops: Sequence[RGB], mpp: float, classifier: Classifier) -> NDArr
 def project(features: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
     """Project features to 2D, so that similar cells are close together.
 
-    Parameters
-    ----------
-    features : float32 (n, f)
-
     Returns
     -------
     points : float64 (n, 2)

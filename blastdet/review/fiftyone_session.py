@@ -40,7 +40,8 @@ _MOVED_PX = 0.75
 def started(database_uri: str | None) -> Iterator[Any]:
     """FiftyOne with its database, without telemetry.
 
-    Raises `DependencyError` if FiftyOne is not installed. `ReviewError` if its database cannot be started or reached.
+    Raises `DependencyError` if FiftyOne is not installed. Raises `ReviewError` if its database cannot be started or
+    reached.
     """
     os.environ["FIFTYONE_DO_NOT_TRACK"] = "true"
     os.environ.setdefault("FIFTYONE_SHOW_PROGRESS_BARS", "false")
@@ -295,11 +296,6 @@ class SessionOptions:
         """Refuse options that cannot work, before anything is computed.
 
         Raises `BlastdetError`.
-
-        Parameters
-        ----------
-        out : Path
-            File for the corrections.
         """
         check_port(self.port)
         check_uri(self.database_uri)

@@ -37,7 +37,7 @@ _SEED_REACH_UM = 8.0  # largest distance of a nucleus pixel from the point that 
 
 
 def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
-    """Mask of the pixels of nuclei.
+    """Mask of the pixels of nuclei, bool (h, w).
 
     Raises `ScaleError` if `mpp` is not a scale.
 
@@ -46,10 +46,6 @@ def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
     rgb : uint8 (h, w, 3)
     mpp : (float, float), optional
         µm per pixel along x and y. If not given, the image is processed at 512 pixels and only specks are removed.
-
-    Returns
-    -------
-    bool (h, w)
 
     Examples
     --------

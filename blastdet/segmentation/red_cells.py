@@ -86,10 +86,6 @@ def no_ellipses() -> EllipseFits:
 def density_plane(rgb: RGB) -> tuple[Image32 | None, NDArray[np.bool_]]:
     """Convert an image to relative optical density.
 
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
-
     Returns
     -------
     plane : float32 (h, w) or None

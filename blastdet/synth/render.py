@@ -107,7 +107,7 @@ def render(config: SynthConfig, seed: int, *, tiles_wh: WidthHeight = _STEP) -> 
 def render_tiff(path: Path, size_wh: WidthHeight, config: SynthConfig, seed: int) -> Detections:
     """Render a synthetic smear to a tiled BigTIFF file, in memory that does not grow with the height.
 
-    Raises `ConfigError` if the image has more than a gigapixel. `ImageError` if the file cannot be written.
+    Raises `ConfigError` if the image has more than a gigapixel. Raises `ImageError` if the file cannot be written.
 
     Parameters
     ----------

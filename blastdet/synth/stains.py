@@ -46,16 +46,12 @@ class Stain:
     brightness: float = 0.02
 
     def density(self, name: str) -> NDArray[np.float32]:
-        """Optical density of one colour relative to the background.
+        """Optical density of one colour relative to the background, float32 (3,).
 
         Parameters
         ----------
         name : str
             Field of the stain, such as ``"nucleus"``.
-
-        Returns
-        -------
-        float32 (3,)
 
         Examples
         --------

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import re
 import shutil
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -124,12 +122,6 @@ def test_nothing_is_written_over_the_dataset_or_an_existing_folder(bccd: Path, t
         blastdet.write_dataset(data, tmp_path / "out")
     blastdet.write_dataset(data, tmp_path / "out", "csv", overwrite=True)
     assert (tmp_path / "out/cells.csv").is_file() and not (tmp_path / "out/annotations").exists()
-
-
-@pytest.mark.parametrize("module", ["reading", "splits", "convert", "locations", "catalog"])
-def test_examples_run(module: str) -> None:
-    results = doctest.testmod(import_module(f"blastdet.datasets.{module}"))
-    assert results.failed == 0
 
 
 @pytest.mark.parametrize("name", ["read_dataset", "convert", "split", "write_dataset"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -41,12 +41,13 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
     Exit codes: 0 done, 1 errors or warnings with --strict, 2 bad input. Research use only.
     """
     from blastdet.audit.folder_audit import audit_folder
+    from blastdet.cli._progress import step_reporter
     from blastdet.datasets.formats.files import check_replaced
 
     if json_ is not None:
         check_replaced(json_, '"findings"', "report of audit")
-    with _Bar() as bar:
-        report = audit_folder(data, format_, overlaps=not no_overlaps, progress=bar)
+    with step_reporter() as step:
+        report = audit_folder(data, format_, overlaps=not no_overlaps, progress=step)
     if json_ is not None:
         import json
 
@@ -60,28 +61,6 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
             click.echo(line)
     if strict and report.has_faults:
         raise click.exceptions.Exit(1)
-
-
-class _Bar:
-    """Progress bars on stderr if it is a terminal."""
-
-    def __enter__(self) -> _Bar:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._progress.add_task(what, total=total)
-        self._progress.update(self._tasks[what], completed=done, total=total)
 
 
 def plain_lines(report: AuditReport) -> list[str]:

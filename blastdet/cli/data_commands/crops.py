@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from blastdet.core.types import Dataset
-    from blastdet.datasets.crop_dataset import Cells
+    from blastdet.datasets.crop_dataset import Cells, CropRow
     from blastdet.imaging.cell_crops import Box
 
 _PATH = click.Path(path_type=Path)
@@ -106,6 +106,15 @@ def command(**options: Any) -> None:
     cells, lines = _cells(dataset, options, marks, how.negative_control, unread)
     with new_folder(out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, how, step)
+    _print(dataset, lines, rows)
+    click.echo(f"wrote    {out}")
+    for line in (*unread, *failed):
+        click.echo(f"failed   {line}", err=True)
+    if unread or failed:
+        raise click.exceptions.Exit(1)
+
+
+def _print(dataset: Dataset, lines: Sequence[str], rows: Sequence[CropRow]) -> None:
     click.echo(f"read     {dataset.name}: {len(dataset)} images")
     for line in (*(f"dropped  {line}" for line in dataset.dropped), *(f"note     {line}" for line in dataset.notes)):
         click.echo(line)
@@ -113,11 +122,6 @@ def command(**options: Any) -> None:
         click.echo(line)
     kinds = Counter(row.label or f"no label ({row.smear_label or 'no class'})" for row in rows)
     click.echo(f"crops    {len(rows)}: " + (", ".join(f"{name} {n}" for name, n in sorted(kinds.items())) or "none"))
-    click.echo(f"wrote    {out}")
-    for line in (*unread, *failed):
-        click.echo(f"failed   {line}", err=True)
-    if unread or failed:
-        raise click.exceptions.Exit(1)
 
 
 def _check(options: dict[str, Any], marks: Sequence[Box]) -> None:

@@ -26,12 +26,8 @@ _PIECE = 4096  # annotations that are encoded at once
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     """Write ``annotations/instances_<split>.json`` and the images below the folder `path`.
 
-    ``file_name`` is relative to `path`, as in `Dataset.file_name`. Image ids are unique across splits.
-
-    Parameters
-    ----------
-    how : {"copy", "link"}
-        See `files.place_images`.
+    `how` is that of `files.place_images`. ``file_name`` is relative to `path`, as in `Dataset.file_name`. Image ids are
+    unique across splits.
 
     Returns
     -------
@@ -48,11 +44,6 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
 
 def to_document(dataset: Dataset, samples: Iterable[Sample] | None = None) -> dict[str, Any]:
     """A complete COCO document of `dataset`, or of some of its samples, ready for JSON (NaN is null).
-
-    Parameters
-    ----------
-    samples : iterable of Sample, optional
-        Samples of `dataset`; all of them by default.
 
     Returns
     -------

@@ -72,12 +72,7 @@ def read_json(path: Path) -> Any:
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a CSV file. Missing fields are empty.
 
-    Raises `FormatError` if it cannot be read or lacks a column.
-
-    Parameters
-    ----------
-    *columns : str
-        Columns that the file must have.
+    `columns` are those that the file must have. Raises `FormatError` if it cannot be read or lacks a column.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     try:

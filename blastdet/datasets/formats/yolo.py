@@ -42,10 +42,7 @@ _SLACK = 0.01  # by which a label may exceed the image, for rounding
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     """Write a YOLO dataset below the folder `path`.
 
-    Parameters
-    ----------
-    how : {"copy", "link"}
-        See `files.place_images`.
+    `how` is that of `files.place_images`.
 
     Returns
     -------

@@ -37,13 +37,14 @@ from blastdet.imaging.io import image_size, read_image
 NOMINAL_MPP: Scale = (0.07, 0.07)
 
 _IMAGE = re.compile(r"(Im\d{3}_[01])\.jpe?g", re.IGNORECASE)
-matches = partial(has_named_file, pattern=_IMAGE)
 _POINTS = re.compile(r"(Im\d{3}_[01])\.xyc", re.IGNORECASE)
 # Folders in which the script of the authors stores centroids of other cells, or of blasts and other cells.
 _NOT_BLASTS = frozenset({"other", "merge"})
 _BOXES = ("fixed", "none", "segment")
 
 Points = NDArray[np.float32]
+
+matches = partial(has_named_file, pattern=_IMAGE)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ def read(
 ) -> Dataset:
     """Read a copy of ALL-IDB1.
 
-    Raises `FormatError` if there is no image, a line is not ``x y``, or two different files have the same name.
-    `ConfigError` if an option is out of range. `ScaleError` if `mpp` is not a scale.
+    Raises `FormatError` if there is no image, a line is not ``x y``, or two different files have the same name. Raises
+    `ConfigError` if an option is out of range. Raises `ScaleError` if `mpp` is not a scale.
 
     Parameters
     ----------

@@ -52,11 +52,6 @@ def render(
     """The page as HTML text.
 
     Raises `DependencyError` if jinja2 or matplotlib is not installed.
-
-    Parameters
-    ----------
-    drawn : sequence, optional
-        Plots of each evaluation, if they are drawn already.
     """
     try:
         import jinja2

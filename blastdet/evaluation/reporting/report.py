@@ -32,8 +32,8 @@ def write_report(
 ) -> list[Path]:
     """Write a report on one or more evaluations into a folder.
 
-    Raises `ConfigError` if a file exists already. `DependencyError` if jinja2 or matplotlib is not installed.
-    `BlastdetError` if a file cannot be written.
+    Raises `ConfigError` if a file exists already. Raises `DependencyError` if jinja2 or matplotlib is not installed.
+    Raises `BlastdetError` if a file cannot be written.
 
     Parameters
     ----------

@@ -67,13 +67,7 @@ class Donors:
 def copy_paste(
     sample: TrainingSample, donors: Donors, scale: tuple[float, float], rng: np.random.Generator
 ) -> TrainingSample:
-    """A sample with one to three more white cells.
-
-    Parameters
-    ----------
-    scale : (float, float)
-        Range of the zoom factor.
-    """
+    """A sample with one to three more white cells, zoomed by a factor in the range `scale`."""
     if donors.probability is None:
         return sample
     for _ in range(int(rng.integers(1, _MOST + 1))):

@@ -30,7 +30,7 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
     """Refuse a run folder that would be overwritten, or that cannot be resumed; nothing is written.
 
     Raises `ConfigError` if the folder holds anything that training would replace, or the run to resume has another
-    configuration. `UnicodeEncodeError` if a path is not UTF-8, and so cannot be written to the card.
+    configuration. Raises `UnicodeEncodeError` if a path is not UTF-8, and so cannot be written to the card.
     """
     json.dumps([str(run), config.model_dump(mode="json")], ensure_ascii=False).encode()
     if run.exists() and not run.is_dir():
