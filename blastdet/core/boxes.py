@@ -26,10 +26,6 @@ _LARGE = 4  # times the median side: larger boxes are few, and are compared with
 def area(boxes_xyxy: ArrayLike) -> Floats:
     """Area of each box in px².
 
-    Parameters
-    ----------
-    boxes_xyxy : (n, 4)
-
     Returns
     -------
     float64 (n,)
@@ -46,10 +42,6 @@ def area(boxes_xyxy: ArrayLike) -> Floats:
 
 def pair_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
     """Intersection over union of corresponding rows.
-
-    Parameters
-    ----------
-    a_xyxy, b_xyxy : (n, 4)
 
     Returns
     -------
@@ -74,11 +66,6 @@ def pair_iou(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
 def iou_matrix(a_xyxy: ArrayLike, b_xyxy: ArrayLike) -> Floats:
     """Intersection over union of all pairs of boxes, float64 (n, m).
 
-    Parameters
-    ----------
-    a_xyxy : (n, 4)
-    b_xyxy : (m, 4)
-
     Examples
     --------
     >>> iou_matrix([[0, 0, 4, 4]], [[0, 0, 4, 2], [9, 9, 12, 12]]).tolist()
@@ -95,7 +82,6 @@ def clip(boxes_xyxy: ArrayLike, size_wh: tuple[float, float]) -> Boxes:
 
     Parameters
     ----------
-    boxes_xyxy : (n, 4)
     size_wh : (float, float)
         Width and height of the image in pixels.
 
@@ -112,11 +98,6 @@ def clip(boxes_xyxy: ArrayLike, size_wh: tuple[float, float]) -> Boxes:
 def scale(boxes_xyxy: ArrayLike, factor_xy: tuple[float, float]) -> Boxes:
     """Scale boxes by a factor along x and y. Returns float32 (n, 4).
 
-    Parameters
-    ----------
-    boxes_xyxy : (n, 4)
-    factor_xy : (float, float)
-
     Examples
     --------
     >>> scale([[1, 2, 3, 4]], (2, 10)).tolist()
@@ -128,12 +109,6 @@ def scale(boxes_xyxy: ArrayLike, factor_xy: tuple[float, float]) -> Boxes:
 
 def shift(boxes_xyxy: ArrayLike, offset_xy: tuple[float, float]) -> Boxes:
     """Shift boxes along x and y. Returns float32 (n, 4).
-
-    Parameters
-    ----------
-    boxes_xyxy : (n, 4)
-    offset_xy : (float, float)
-        In pixels.
 
     Examples
     --------
@@ -149,7 +124,6 @@ def squares(centres_xy: ArrayLike, side_xy: tuple[float, float]) -> Boxes:
 
     Parameters
     ----------
-    centres_xy : (n, 2)
     side_xy : (float, float)
         Width and height of the boxes in pixels.
 

@@ -95,8 +95,6 @@ def match_points(points_xy: Floats, boxes_xyxy: Floats, usable: Bools) -> tuple[
 
     Parameters
     ----------
-    points_xy : float (n, 2)
-    boxes_xyxy : float (m, 4)
     usable : bool (m,)
         Boxes that may be paired.
 
@@ -129,8 +127,6 @@ def cell_test(
 
     Parameters
     ----------
-    thresholds : mapping of str to float
-        Operating score of each class.
     mpp : sequence of (float, float), optional
         µm/px of each image, if it is not in the dataset. Box sizes are not checked if it is unknown.
     """

@@ -87,13 +87,7 @@ def _concordance(sums: Mapping[str, Floats]) -> Floats:
 
 
 def agreement(name: str, true: ArrayLike, found: ArrayLike, group: Ints, resamples: int = RESAMPLES) -> Agreement:
-    """Agreement of counts per image. Images with NaN are left out.
-
-    Parameters
-    ----------
-    true, found : float (s,)
-    group : int64 (s,)
-    """
+    """Agreement of counts per image. Images with NaN are left out."""
     x, y = np.asarray(true, np.float64), np.asarray(found, np.float64)
     known = ~(np.isnan(x) | np.isnan(y))
     x, y, group = x[known], y[known], np.unique(group[known], return_inverse=True)[1]

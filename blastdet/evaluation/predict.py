@@ -88,14 +88,12 @@ def predict(
     threshold: float | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Predictions:
-    """Predictions on a dataset, from whatever `blastdet.evaluate` accepts as a model.
+    """Predictions on a dataset, from whatever `blastdet.evaluate` accepts as a model; options as for `from_model`.
 
     Parameters
     ----------
     model : Predictions, Model, str or Path
         Predictions are returned as they are; a path that ends in ``.json`` is a COCO results file.
-    mpp, threshold, progress
-        See `from_model`.
     """
     if isinstance(model, Predictions):
         return model
@@ -148,8 +146,6 @@ def from_model(
     failed : list of str, optional
         Errors of single images are appended here, and such an image has no detections. Without this list they are
         raised, because a figure must not leave out images silently.
-    progress : callable, optional
-        Called after each image.
     """
     loaded = for_dataset(model, dataset) if isinstance(model, Model) else load_for(model, dataset)
     found, scales, sources = [], [], set()

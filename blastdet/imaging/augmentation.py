@@ -21,7 +21,6 @@ def jitter_stain(rgb: RGB, strength: float, rng: np.random.Generator) -> RGB:
 
     Parameters
     ----------
-    rgb : uint8 (h, w, 3)
     strength : float
         0 returns the image unchanged; 1 covers the differences between laboratories.
 

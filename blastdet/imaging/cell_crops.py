@@ -15,14 +15,7 @@ Box = tuple[float, float, float, float]
 
 
 def window(box_xyxy: Box, mpp: Scale) -> Box:
-    """The square (in µm) around a box, in pixels; it may extend beyond the image.
-
-    Parameters
-    ----------
-    box_xyxy : (float, float, float, float)
-    mpp : (float, float)
-        µm per pixel along x and y.
-    """
+    """The square (in µm) around a box, in pixels; it may extend beyond the image."""
     x1, y1, x2, y2 = box_xyxy
     half = CONTEXT * max((x2 - x1) * mpp[0], (y2 - y1) * mpp[1]) / 2
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
@@ -36,8 +29,6 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
     ----------
     box_xyxy : (float, float, float, float)
         In pixels of the source; its centre lies in the image.
-    mpp : (float, float)
-        µm per pixel of the source along x and y.
     to_mpp : float, optional
         µm per pixel of the crop. By default the finer of `mpp`, so that pixels are square without loss.
 

@@ -69,7 +69,6 @@ def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes
 
     Parameters
     ----------
-    probability : (n, classes)
     classes : sequence of str
         Including ``blast`` and ``erythroblast``.
 
@@ -84,16 +83,9 @@ def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes
 
 
 def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:
-    """Load a classifier.
+    """Load a classifier; parameters as for `blastdet.models.detector.load_detector`.
 
     Raises `WeightsError` if the weights are missing, modified, or not those of a classifier.
-
-    Parameters
-    ----------
-    weights : str or path
-        Weights folder, or name of a shipped model.
-    device : {"auto", "cpu", "cuda", "cuda:N"}
-        ``"auto"``: CUDA if ONNX Runtime supports it, otherwise the CPU.
 
     Examples
     --------
@@ -138,9 +130,6 @@ def framed(rgb: RGB, side: int, pad_value: int) -> RGB:
 
     Parameters
     ----------
-    rgb : uint8 (s, s, 3)
-    side : int
-        Side of the result in pixels.
     pad_value : int
         Grey level of the padding.
 

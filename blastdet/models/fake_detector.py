@@ -15,15 +15,7 @@ MARKS: dict[str, tuple[int, int, int]] = {"wbc": (0, 0, 255), "rbc": (255, 0, 0)
 
 
 def fake_card(mpp: float = 0.5, tile_wh: tuple[int, int] = (256, 256)) -> Card:
-    """Card of `FakeDetector`, without files.
-
-    Parameters
-    ----------
-    mpp : float
-        µm per pixel.
-    tile_wh : (int, int)
-        Largest tile in pixels.
-    """
+    """Card of `FakeDetector`, without files."""
     point = Threshold(value=0.5, chosen_on="nothing", criterion="fixed")
     training = Training(config={}, seed=0, commit="", data=(), epochs=0, device="cpu", duration_s=0)
     return Card(

@@ -127,12 +127,6 @@ def features(rgb: RGB, mpp: float) -> NDArray[np.float32]:
 def masks(rgb: RGB, mpp: float) -> tuple[Mask, Mask]:
     """Segment the nucleus and the whole cell in the centre of a crop.
 
-    Parameters
-    ----------
-    rgb : uint8 (n, n, 3)
-    mpp : float
-        µm per pixel.
-
     Returns
     -------
     nucleus, cell : bool (n, n)
@@ -297,7 +291,6 @@ def lbp(grey: NDArray[np.uint8], mask: Mask) -> Floats:
 
     Parameters
     ----------
-    grey : uint8 (h, w)
     mask : bool (h, w)
         Not empty.
 

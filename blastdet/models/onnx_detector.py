@@ -156,12 +156,6 @@ def padded_size(hw: tuple[int, ...], stride: int) -> tuple[int, int]:
 def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
     """Pad an image on the right and at the bottom, and normalize it. Returns float32 (3, height, width).
 
-    Parameters
-    ----------
-    image : uint8 (h, w, 3)
-    padded_hw : (int, int)
-        Height and width of the result.
-
     Examples
     --------
     >>> to_blob(np.zeros((30, 50, 3), np.uint8), (32, 64), InputSpec(wh=(64, 64))).shape

@@ -62,8 +62,6 @@ def export_corrected(
     ----------
     data : str or Path
         The dataset that was reviewed: a path, or the name of an installed dataset.
-    corrections : sequence of Path
-        Files of corrections.
     formats : sequence of {"coco", "yolo"}
     overwrite : bool
         Replace a folder that an export wrote.

@@ -47,8 +47,6 @@ def embed_cells(
     ----------
     dataset : Dataset
         Samples without µm/px are skipped.
-    progress : callable
-        Called once per sample.
 
     Returns
     -------

@@ -45,13 +45,6 @@ def load(
     """Load a review into a FiftyOne dataset, or open the dataset of the same review.
 
     Raises `ReviewError` if a dataset of this name exists that is not of the same images and model.
-
-    Parameters
-    ----------
-    persistent : bool
-        Keep the dataset after the session.
-    progress : callable
-        Called once per sample.
     """
     hashes = [sha256_of(sample.path) for sample in review.dataset]
     model = {"model_sha256": model_sha256(review.predictions), "model": review.predictions.name}

@@ -38,11 +38,6 @@ def write_page(review: Review, folder: Path, progress: Callable[[], None] = lamb
 
     Raises `BlastdetError` if `folder` contains anything else than a page, or an image cannot be read.
 
-    Parameters
-    ----------
-    progress : callable
-        Called once per sample.
-
     Returns
     -------
     Path

@@ -22,11 +22,8 @@ def boxes_from_points(rgb: RGB, cells: Detections, mpp: Scale) -> Detections:
 
     Parameters
     ----------
-    rgb : uint8 (h, w, 3)
     cells : Detections
         Cells with a `point_xy` and a box of NaN get a box.
-    mpp : (float, float)
-        µm per pixel along x and y.
 
     Returns
     -------
@@ -69,14 +66,6 @@ def red_cell_boxes_from_points(rgb: RGB, points_xy: NDArray[np.floating], mpp: S
     On every sixth image of BCCD train, with the centres of the annotated boxes, 65 % of the cells get a box. The median
     IoU is 0.83, and 98.6 % of the boxes are above 0.5. Cells in clumps have no complete edge and get no box. Raises
     `ScaleError` if `mpp` is not a scale.
-
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
-    points_xy : (n, 2)
-        Centres in pixels.
-    mpp : (float, float)
-        µm per pixel along x and y.
 
     Returns
     -------

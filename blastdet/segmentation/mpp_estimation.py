@@ -65,10 +65,6 @@ class MppEstimate:
 def estimate_mpp(rgb: RGB) -> MppEstimate:
     """Estimate µm per pixel along x and y from the red cells in an image.
 
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
-
     Returns
     -------
     MppEstimate

@@ -43,7 +43,6 @@ def nucleus_mask(rgb: RGB, mpp: Scale | None = None) -> Mask:
 
     Parameters
     ----------
-    rgb : uint8 (h, w, 3)
     mpp : (float, float), optional
         µm per pixel along x and y. If not given, the image is processed at 512 pixels and only specks are removed.
 
@@ -64,12 +63,6 @@ def segment_cells(rgb: RGB, mpp: Scale) -> Detections:
     """Weak boxes of all nucleated cells, without any annotation.
 
     Raises `ScaleError` if `mpp` is not a scale, or the image would be too large at `WORK_MPP`.
-
-    Parameters
-    ----------
-    rgb : uint8 (h, w, 3)
-    mpp : (float, float)
-        µm per pixel along x and y.
 
     Returns
     -------
@@ -96,11 +89,8 @@ def cell_masks(rgb: RGB, points_xy: ArrayLike, mpp: Scale) -> Labels:
 
     Parameters
     ----------
-    rgb : uint8 (h, w, 3)
     points_xy : (n, 2)
         One point inside each cell, in pixels.
-    mpp : (float, float)
-        µm per pixel along x and y.
 
     Returns
     -------

@@ -144,11 +144,6 @@ def reach(cell: Cell) -> float:
 def draw(cell: Cell, stain: Stain, mpp: Scale) -> Patch:
     """Render one cell as optical density.
 
-    Parameters
-    ----------
-    mpp : (float, float)
-        µm/px of the image along x and y.
-
     Returns
     -------
     Patch

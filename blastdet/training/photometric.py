@@ -25,7 +25,6 @@ def photometric(rgb: RGB, chance: float, rng: np.random.Generator) -> RGB:
 
     Parameters
     ----------
-    rgb : uint8 (h, w, 3)
     chance : float
         From 0 (the image is returned as it is) to 1.
     rng : numpy Generator

@@ -54,8 +54,6 @@ def read(
         One JSON file, or a folder with ``annotations/*.json``, ``instances*.json``, ``truth.json`` (of
         `blastdet synth`) or ``*/_annotations.coco.json``.
         Images are searched next to the file, in the folder above, and in ``images`` in either of them.
-    class_map : mapping, optional
-        Category name of the file -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
         µm/px of all images that do not state their scale.
     images : Path, optional

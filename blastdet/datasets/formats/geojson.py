@@ -127,10 +127,6 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     path : Path
         A file, or a folder with ``.geojson`` files at any depth. The image has the same stem and is next to the file,
         or below ``images/`` if the file is below ``geojson/``.
-    class_map : mapping, optional
-        Class name of the file -> one of `CELL_CLASSES`.
-    mpp : (float, float), optional
-        µm/px of all images.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("*.geojson"))

@@ -133,8 +133,6 @@ def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int
 
     Parameters
     ----------
-    size_wh : (int, int)
-        Size of the image.
     label : callable
         From the class name of a box to an index into `CELL_CLASSES`; its errors are raised.
 
@@ -162,13 +160,6 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
     """A dataset of everything valid in `records`: boxes with area inside their image and with a known class.
 
     Images that cannot be read, and records that could not be parsed completely, are left out.
-
-    Parameters
-    ----------
-    root : Path
-        `Dataset.root`.
-    class_map : mapping, optional
-        See `label_of`.
 
     Returns
     -------

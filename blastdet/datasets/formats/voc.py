@@ -30,10 +30,6 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     ----------
     path : Path
         The folder with ``Annotations`` and ``JPEGImages``.
-    class_map : mapping, optional
-        Class name of the files -> one of `CELL_CLASSES`.
-    mpp : (float, float), optional
-        µm/px of all images.
 
     Returns
     -------

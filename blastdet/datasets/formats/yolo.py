@@ -109,8 +109,6 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     ----------
     path : Path
         ``data.yaml``, or its folder.
-    class_map : mapping, optional
-        Class name of ``data.yaml`` -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
         µm/px of all images whose scale is not in the sidecar.
 
@@ -168,8 +166,6 @@ def parse(file: Path, size_wh: WidthHeight, names: Mapping[int, str]) -> RawReco
 
     Parameters
     ----------
-    size_wh : (int, int)
-        Size of the image, for boxes in pixels.
     names : mapping
         Class number -> name. If it is empty, numbers serve as names.
     """

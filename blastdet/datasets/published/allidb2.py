@@ -23,8 +23,6 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     ----------
     path : Path
         Folder that contains the crops, at any depth.
-    mpp : (float, float), optional
-        µm/px of all crops.
 
     Returns
     -------

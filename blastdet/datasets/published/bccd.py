@@ -49,8 +49,6 @@ def read(
     path : Path
         The folder with ``Annotations`` and ``JPEGImages``, or the folder that contains it as ``BCCD``. A file
         ``overlap_groups.csv`` (``image,group``) in either of them gives the groups.
-    class_map : mapping, optional
-        Class name of the files -> one of `CELL_CLASSES`.
     mpp : (float, float), optional
         µm/px of all images. The default for files named as in BCCD is `MPP`; a note states it.
     as_published : bool, default True

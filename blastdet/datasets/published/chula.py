@@ -59,8 +59,6 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     ----------
     path : Path
         The folder with ``Dataset`` and ``Label``.
-    mpp : (float, float), optional
-        µm/px of all images; the dataset does not state it.
 
     Returns
     -------

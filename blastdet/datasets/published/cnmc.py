@@ -23,8 +23,6 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     ----------
     path : Path
         Folder that contains the crops, at any depth. To use the published folds, read the folder of each fold.
-    mpp : (float, float), optional
-        µm/px of all crops.
 
     Returns
     -------

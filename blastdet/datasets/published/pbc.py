@@ -35,8 +35,6 @@ def read(path: Path, *, mpp: Scale | None = MPP) -> Dataset:
     ----------
     path : Path
         The folder with ``labels.csv``.
-    mpp : (float, float), optional
-        µm/px of all images.
 
     Returns
     -------

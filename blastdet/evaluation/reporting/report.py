@@ -37,8 +37,6 @@ def write_report(
 
     Parameters
     ----------
-    out : Path
-        Folder; made if necessary.
     comparisons : sequence of Comparison, optional
         Comparisons among the evaluations, for the page and ``comparison.csv``.
     overwrite : bool

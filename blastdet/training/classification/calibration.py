@@ -101,7 +101,6 @@ def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calib
     ----------
     probability : (n,)
         Blast probabilities of cells from clusters that the model was not trained on.
-    is_blast : bool (n,)
     where : str
         Description of the cells, for the card.
     """

@@ -145,8 +145,6 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
 
     Parameters
     ----------
-    runs : sequence of Path
-        Run folders, one for each fold.
     base : Path
         Folder that paths of their configurations are relative to.
     """

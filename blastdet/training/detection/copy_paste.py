@@ -92,7 +92,6 @@ def rbc_overlap(
         Of red cells.
     white : sequence of int
         Indices of the classes that must stay visible.
-    scale : (float, float)
     """
     if donors.probability is None:
         return sample

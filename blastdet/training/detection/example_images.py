@@ -50,8 +50,6 @@ def draw_examples(
         The images of `dataset` at the model's µm/px.
     found : sequence of Detections
         In pixels of the full image.
-    thresholds : mapping of str to float
-        Operating threshold of each class.
     """
     rows = []
     for i in np.unique(np.linspace(0, len(images) - 1, _EXAMPLES).round().astype(int)):

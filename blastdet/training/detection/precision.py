@@ -37,12 +37,8 @@ def export_run(run: Path, base: Path, to: str, precision: str, say: Callable[[st
 
     Parameters
     ----------
-    run : Path
-        Run folder.
     base : Path
         Folder that paths in its configuration are relative to.
-    to : {"onnx", "openvino"}
-    precision : {"f32", "bf16", "int8"}
     say : callable
         Receives lines about parity and average precision.
     """

@@ -45,7 +45,6 @@ def train_detector(
     run : Path
         Run folder: ``config.yaml``, ``sources.json``, ``samples.png``, ``metrics.csv``, ``curves.png``,
         ``examples.jpg``, ``events/`` for TensorBoard, checkpoints, ``weights/``.
-    device : {"auto", "cpu", "cuda", "cuda:N"}
     resume : bool
         Continue after the last finished epoch of `run`.
 
