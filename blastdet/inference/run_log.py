@@ -129,11 +129,12 @@ class RunLog:
 
         Raises `OSError` if it cannot be recorded, or the log was removed; earlier entries stay as they are.
         """
-        with self.path.open("r+b") as stream:
+        line = json.dumps(entry).encode() + b"\n"
+        with self.path.open("r+b", buffering=0) as stream:  # a buffer would write its rest after the error
             end = stream.seek(0, os.SEEK_END)
             try:
-                stream.write(json.dumps(entry).encode() + b"\n")
-                stream.flush()
+                while line:
+                    line = line[stream.write(line) :]
             except OSError:
                 stream.truncate(end)  # half a line would corrupt the next one
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -100,11 +101,11 @@ def command(
     output = Output(out, settings["formats"], existing, settings["at_once"] or workers())
     options = Options(settings["mpp"], settings["min_score"])
     jobs = find_jobs(paths, out)
-    batch = Batch(jobs, load(weights, device), options, output)
-    with file_reporter(len(jobs), "images") as step:
-        for outcome in batch:
-            click.echo(outcome.line, err=outcome.error is not None)
-            step()
-    failed = batch.finish(click.echo)
+    with closing(Batch(jobs, load(weights, device), options, output)) as batch:
+        with file_reporter(len(jobs), "images") as step:
+            for outcome in batch:
+                click.echo(outcome.line, err=outcome.error is not None)
+                step()
+        failed = batch.finish(click.echo)
     if failed:
         sys.exit(2 if failed == len(jobs) == 1 else 1)
