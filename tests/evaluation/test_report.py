@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -172,7 +173,14 @@ def test_subgroups_by_size_ascend_and_facts_are_not_empty(data: Path) -> None:
     truth = Detections(boxes, label=label)
     samples = [replace(first, truth=truth, mpp=(0.4, 0.4), annotated=("wbc", "platelet"))]
     found = (Detections(boxes, label=label, score=[0.9] * 4),)
-    about = {"card": {"name": "x", "probe": "", "trials": [], "calibration": None, "text": "y" * 400}}
+    about: dict[str, Any] = {
+        "card": {
+            "name": "x", "probe": "", "trials": [], "calibration": None, "text": "y" * 400,
+            "thresholds": {"wbc": {"value": 0.123456, "chosen_on": "val"}, "rbc": {"value": 0.5, "chosen_on": "val"}},
+            "metrics": [{"metric": "AP50", "value": 0.75, "ci95": None, "sha256": "0123456789abcdef" * 4}],
+            "training": {"seed": 7, "config": {"lr": 0.1, "augment": {"scale": [0.5, 2.0], "paste": True}}},
+        }
+    }  # fmt: skip
     predictions = Predictions("x", found, {"wbc": 0.5, "platelet": 0.5}, about=about)
     result = evaluate(Dataset("sized", data, tuple(samples)), predictions, options=EvaluateOptions(resamples=5))
     page = render([result])
@@ -181,7 +189,16 @@ def test_subgroups_by_size_ascend_and_facts_are_not_empty(data: Path) -> None:
     assert len(ends) > 1
     assert ends == sorted(ends, key=["under 5", "5–10", "10–15", "15 µm and over"].index)
     assert "data: images" in page and "y…" in page
-    assert not re.search("card: (probe|trials|calibration)", page)
+    assert not re.search("card: (probe|trials|calibration)|ci95", page)
+    facts = html.unescape(re.sub("<[^>]+>", " ", page.partition("Data and model")[2].partition("How it was")[0]))
+    assert not set("{}[]'") & set(facts), "a Python literal in the report"
+    words = " ".join(facts.split())
+    for expected in (
+        "card: thresholds value chosen on wbc 0.1235 val rbc 0.5 val",
+        "card: metrics metric value sha256 AP50 0.75 0123456789ab…",
+        "card: training: config: augment scale: 0.5, 2 paste: yes",
+    ):
+        assert expected in words
 
 
 def test_an_option_is_read_under_its_old_name(data: Path, found: Path, tmp_path: Path) -> None:

@@ -236,26 +236,73 @@ def _labelled(crop: Crop) -> dict[str, Any]:
     }
 
 
-def _facts(evaluation: Evaluation) -> list[tuple[str, list[str]]]:
+def _facts(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Data, model and card as rows of a table; empty entries are left out, long ones shortened."""
     named = {"n_smears": "images", "n_groups": "groups"}
     data = describe_data(evaluation.dataset)
-    facts = [(f"data: {named.get(key, key).replace('_', ' ')}", _lines(v)) for key, v in data.items()]
-    facts += [(f"operating score: {name}", [f"{v:.3g}"]) for name, v in evaluation.predictions.thresholds.items()]
-    for key, value in evaluation.predictions.about.items():
-        if isinstance(value, dict):
-            facts += [(f"{key}: {inner}", _lines(item)) for inner, item in value.items()]
-        else:
-            facts.append((key.replace("_", " "), _lines(value)))
-    return [(key.replace("_", " "), lines) for key, lines in facts if lines]
+    facts = [fact for key, v in data.items() for fact in _fact(f"data: {named.get(key, key)}", v)]
+    points = evaluation.predictions.thresholds
+    facts += _fact("operating score", points)
+    return facts + [fact for key, value in evaluation.predictions.about.items() for fact in _fact(key, value)]
 
 
 _LONGEST = 300  # characters of one line of the table
+_MOST = 24  # lines, or rows of a table
+_WORDS = 24  # characters of words that share a line
 
 
-def _lines(value: Any, most: int = 8) -> list[str]:
+def _fact(key: str, value: Any) -> list[dict[str, Any]]:
+    """An entry of a JSON document as rows: lines of text, or a small table for dictionaries with equal keys."""
+    key = key.replace("_", " ")
+    if _is_table(value):
+        listed = isinstance(value, list | tuple)
+        rows = value if listed else [{"": name, **row} for name, row in value.items()]
+        head = [name for name in dict.fromkeys(name for row in rows for name in row) if any(_known(rows, name))]
+        cells = [[_brief(_text(row.get(name))) for name in head] for row in rows[:_MOST]]
+        return [{"key": key, "head": [name.replace("_", " ") for name in head], "rows": cells}]
+    if isinstance(value, dict) and any(isinstance(item, dict) or _is_table(item) for item in value.values()):
+        plain = {name: item for name, item in value.items() if not (isinstance(item, dict) or _is_table(item))}
+        nested = [name for name in value if name not in plain]
+        return _fact(key, plain) + [fact for name in nested for fact in _fact(f"{key}: {name}", value[name])]
+    lines = _lines(value)
+    return [{"key": key, "head": [], "text": "\n".join(lines)}] if lines else []
+
+
+def _is_table(value: Any) -> bool:
+    """Whether all items are dictionaries, and there are some."""
+    items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
+    return bool(items) and all(isinstance(item, dict) for item in items)
+
+
+def _known(rows: Sequence[dict[str, Any]], name: str) -> list[bool]:
+    return [bool(_text(row.get(name))) for row in rows]
+
+
+def _lines(value: Any) -> list[str]:
     if isinstance(value, dict):
-        value = [f"{key}: {item}" for key, item in value.items()]
-    values = value if isinstance(value, list | tuple) else [] if value in (None, "") else [value]
-    lines = [text if len(text := str(item)) <= _LONGEST else f"{text[:_LONGEST]}…" for item in values]
-    return lines[:most] + ([f"… and {len(lines) - most} more"] if len(lines) > most else [])
+        lines = [f"{key.replace('_', ' ')}: {text}" for key, item in value.items() if (text := _text(item))]
+    elif isinstance(value, list | tuple) and any(len(_text(item)) > _WORDS for item in value):
+        lines = [_text(item) for item in value]
+    else:
+        lines = [text] if (text := _text(value)) else []
+    return lines[:_MOST] + ([f"… and {len(lines) - _MOST} more"] if len(lines) > _MOST else [])
+
+
+def _brief(text: str) -> str:
+    """A cell of a small table: of a checksum, which ``metrics.json`` holds in full, the beginning."""
+    return f"{text[:12]}…" if re.fullmatch("[0-9a-f]{40,}", text) else text
+
+
+def _text(value: Any) -> str:
+    """One value in words; empty for an unknown one."""
+    if value is None:
+        return ""
+    if isinstance(value, dict):
+        text = ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        text = ", ".join(_text(item) for item in value)
+    elif isinstance(value, bool):
+        text = "yes" if value else "no"
+    else:
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
