@@ -78,6 +78,16 @@ def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
     return array
 
 
+def check_values(boxes: NDArray[np.float32], score: NDArray[np.float32]) -> None:
+    """Refuse boxes without area, and scores outside [0, 1]. A box of NaN is allowed: its cell has only a point."""
+    if (flat := boxes[:, 2:] <= boxes[:, :2]).any():
+        box = ", ".join(f"{side:g}" for side in boxes[flat.any(axis=1)][0].tolist())
+        raise ValueError(f"Detections.boxes_xyxy: expected x1 < x2 and y1 < y2, got {box}")
+    if len(score) and not (score.min() >= 0 and score.max() <= 1):  # NaN is neither
+        wrong = score[~((score >= 0) & (score <= 1))][0]
+        raise ValueError(f"Detections.score: expected numbers from 0 to 1, got {wrong:g}")
+
+
 def _integers(value: ArrayLike) -> NDArray[Any]:
     """Values that are whole numbers, so that a conversion to integers loses nothing."""
     array = np.asarray(value)

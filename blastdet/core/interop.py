@@ -34,6 +34,14 @@ class Conversions:
         def __len__(self) -> int: ...
 
     @classmethod
+    def _made(cls, source: str, boxes_xyxy: Any, **columns: Any) -> Self:
+        """From columns of another library; faulty values are its user's, not ours."""
+        try:
+            return cls(boxes_xyxy, **columns)
+        except ValueError as error:
+            raise FormatError(f"{source}: {error}") from None
+
+    @classmethod
     def from_supervision(cls, detections: Any, class_map: Mapping[str, str] | None = None) -> Self:
         """Convert ``supervision.Detections``.
 
@@ -57,6 +65,7 @@ class Conversions:
         >>> len(Detections.from_supervision(found, class_map={"Leukocyte": "wbc"}))
         0
         """
+        _check(detections, "supervision.Detections", "xyxy", "confidence", "class_id", "data")
         n = len(detections)
         names = detections.data.get("class_name")
         if names is None and n:
@@ -66,7 +75,7 @@ class Conversions:
             names = [str(int(index)) for index in ids]
         columns = {key: detections.data[key] for key in _EXTRA if key in detections.data}
         label = labels_of(() if names is None else names, class_map)
-        return cls(detections.xyxy, score=detections.confidence, label=label, **columns)
+        return cls._made("supervision", detections.xyxy, score=detections.confidence, label=label, **columns)
 
     def to_supervision(self) -> Any:
         """Convert to ``supervision.Detections``. ``data`` holds the class names and the optional columns.
@@ -87,6 +96,8 @@ class Conversions:
     def from_ultralytics(cls, result: Any, class_map: Mapping[str, str] | None = None) -> Self:
         """Convert one Ultralytics result, such as ``model(image)[0]``.
 
+        Boxes without area are left out: Ultralytics clips boxes to the image, some to nothing.
+
         Parameters
         ----------
         result : ultralytics.engine.results.Results
@@ -104,11 +115,14 @@ class Conversions:
         >>> result = model("smear.jpg")[0]  # doctest: +SKIP
         >>> Detections.from_ultralytics(result, class_map={"Leukocyte": "wbc"})  # doctest: +SKIP
         """
+        _check(result, "one ultralytics Results", "boxes", "names")
         if result.boxes is None:
             raise FormatError("ultralytics: expected detection results with boxes, got none")
         boxes = result.boxes.cpu().numpy()
         label = labels_of([result.names[int(index)] for index in boxes.cls], class_map)
-        return cls(np.reshape(boxes.xyxy, (-1, 4)), score=boxes.conf, label=label)
+        xyxy = np.reshape(boxes.xyxy, (-1, 4))
+        kept = (xyxy[:, 2:] > xyxy[:, :2]).all(axis=1)
+        return cls._made("ultralytics", xyxy[kept], score=np.asarray(boxes.conf)[kept], label=label[kept])
 
     @classmethod
     def from_coco(
@@ -149,8 +163,8 @@ class Conversions:
             corner = np.array([row["bbox"] for row in annotations], np.float64).reshape(-1, 4)
             score = np.array([row.get("score", 1.0) for row in annotations], np.float64)
             ignore = np.array([bool(row.get("iscrowd", 0)) for row in annotations], bool)
-            if len(corner) != len(annotations) or not (np.isfinite(corner).all() and (corner[:, 2:] >= 0).all()):
-                raise ValueError("a bbox is not four finite numbers, or has a negative size")
+            if len(corner) != len(annotations) or not (np.isfinite(corner).all() and (corner[:, 2:] > 0).all()):
+                raise ValueError("a bbox is not four finite numbers, or has no area")
             if not ((score >= 0) & (score <= 1)).all():
                 raise ValueError("a score is not a number from 0 to 1")
             if len(names) != len(categories):
@@ -161,7 +175,7 @@ class Conversions:
                 f"and name ({type(error).__name__}: {error})"
             ) from None
         boxes = np.concatenate([corner[:, :2], corner[:, :2] + corner[:, 2:]], axis=1)
-        return cls(boxes, score=score, label=label, ignore=ignore if ignore.any() else None)
+        return cls._made("COCO", boxes, score=score, label=label, ignore=ignore if ignore.any() else None)
 
     def to_coco(self, image_id: int = 1) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Convert to COCO annotations and categories.
@@ -234,6 +248,7 @@ class Conversions:
         """
         if hasattr(detections, "filepath"):
             detections, size_wh = _of_sample(detections, field, size_wh)
+        _check(detections, "fiftyone.Detections or a fiftyone.Sample", "detections")
         if size_wh is None:
             raise FormatError(
                 "FiftyOne: expected size_wh, because boxes are stored as fractions of the image, got None"
@@ -243,7 +258,7 @@ class Conversions:
         relative = np.array([row.bounding_box for row in rows], np.float64).reshape(-1, 4)
         boxes = np.concatenate([relative[:, :2], relative[:, :2] + relative[:, 2:]], axis=1) * np.tile(size_wh, 2)
         score = [1.0 if row.confidence is None else row.confidence for row in rows]
-        return cls(boxes, score=score, label=label)
+        return cls._made("FiftyOne", boxes, score=score, label=label)
 
     def to_fiftyone(self, size_wh: WidthHeight) -> Any:
         """Convert to ``fiftyone.Detections``.
@@ -267,6 +282,13 @@ class Conversions:
             name, score = CELL_CLASSES[self.label[row]], float(self.score[row])
             rows.append(fiftyone.Detection(label=name, bounding_box=bounding_box, confidence=score))
         return fiftyone.Detections(detections=rows)
+
+
+def _check(given: Any, expected: str, *attributes: str) -> None:
+    """Refuse an object that lacks what is read of it."""
+    if not all(hasattr(given, name) for name in attributes):
+        kind = type(given).__name__
+        raise FormatError(f"expected {expected}, got {'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}")
 
 
 def labels_of(names: Iterable[str], class_map: Mapping[str, str] | None = None) -> NDArray[np.int64]:

@@ -19,6 +19,7 @@ from blastdet.core.columns import (
     Index,
     cell_frame,
     cell_rows,
+    check_values,
     checked_column,
     checked_rows,
     html_table,
@@ -65,7 +66,7 @@ class Detections(Conversions):
     Parameters
     ----------
     boxes_xyxy : float32 (n, 4)
-        In pixels of the full image, half-open.
+        In pixels of the full image, half-open: x1 < x2 and y1 < y2, or NaN.
     score : float32 (n,), default 1
         In [0, 1].
     label : int64 (n,), default ``WBC``
@@ -90,7 +91,8 @@ class Detections(Conversions):
     Raises
     ------
     ValueError
-        If columns differ in length, have a wrong shape or type, or a label is not an index into `CELL_CLASSES`.
+        If columns differ in length, or have a wrong shape or type; if a box has no area, a score is outside [0, 1], or
+        a label is not an index into `CELL_CLASSES`.
 
     Examples
     --------
@@ -144,6 +146,7 @@ class Detections(Conversions):
         }
         for name, value in given.items():
             object.__setattr__(self, name, None if value is None else checked_column(name, value, n))
+        check_values(boxes, self.score)
         if n and not (self.label.min() >= 0 and self.label.max() < len(CELL_CLASSES)):
             wrong = self.label[(self.label < 0) | (self.label >= len(CELL_CLASSES))][0]
             raise ValueError(f"Detections.label: expected integers from 0 to {len(CELL_CLASSES) - 1}, got {wrong}")

@@ -262,7 +262,7 @@ def _in_image(
     if mpp is None and keep.any():
         raise ScaleError(f"{sample.path}: unknown µm/px. Pass --mpp, or estimate it with --mpp auto")
     reasons |= {"without a box": int(pointed.sum()), "outside the image": int((~keep & ~pointed).sum())}
-    kept = cells.with_columns(boxes_xyxy=xyxy)[keep]
+    kept = cells[keep].with_columns(boxes_xyxy=xyxy[keep])
     chosen = tuple(label for label, is_kept in zip(labels, keep, strict=True) if is_kept)
     return Cells(kept, chosen, mpp or (1.0, 1.0), {why: n for why, n in reasons.items() if n}, nucleated)
 

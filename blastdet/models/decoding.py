@@ -65,9 +65,10 @@ def decode_boxes(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections
     >>> decode_boxes(rows, (100, 100), fake_card()).boxes_xyxy.tolist()
     [[40.0, 35.0, 60.0, 45.0]]
     """
-    best = prediction[:, 4:].max(axis=1, initial=0)
-    keep = best >= SCORE_FLOOR
-    xyxy = boxes.clip(prediction[keep, :4], (hw[1], hw[0]))
-    label = np.asarray(card.labels)[prediction[keep, 4:].argmax(axis=1)]
-    found = Detections(xyxy, best[keep], label)[boxes.area(xyxy) > 0]
+    rows = prediction[prediction[:, 4:].max(axis=1, initial=0) >= SCORE_FLOOR]
+    xyxy = boxes.clip(rows[:, :4], (hw[1], hw[0]))
+    inside = boxes.area(xyxy) > 0
+    probability = rows[inside, 4:]
+    label = np.asarray(card.labels)[probability.argmax(axis=1)]
+    found = Detections(xyxy[inside], probability.max(axis=1, initial=0), label)
     return found[boxes.suppress(found.boxes_xyxy, found.score, card.suppression_iou)].sorted()

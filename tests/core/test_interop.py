@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -94,6 +97,36 @@ def test_ultralytics_results(before: Detections) -> None:
     assert after.counts() == {**dict.fromkeys(CELL_CLASSES, 0), "wbc": len(before)}
 
 
+def test_ultralytics_boxes_without_area_are_left_out() -> None:
+    boxes = np.array([[0, 0, 9, 9], [9, 3, 9, 8]], np.float32)
+    found = SimpleNamespace(xyxy=boxes, conf=np.array([0.5, 0.9]), cls=np.array([0, 1]))
+    found.cpu = lambda: SimpleNamespace(numpy=lambda: found)
+    cells = Detections.from_ultralytics(SimpleNamespace(boxes=found, names={0: "wbc", 1: "rbc"}))
+    assert (cells.boxes_xyxy.tolist(), cells.label.tolist()) == ([[0, 0, 9, 9]], [1])
+    found.conf = found.conf + 1
+    with pytest.raises(FormatError, match=r"^ultralytics: Detections\.score: expected numbers from 0 to 1, got 1\.5$"):
+        Detections.from_ultralytics(SimpleNamespace(boxes=found, names={0: "wbc", 1: "rbc"}))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (Detections.from_supervision, "expected supervision.Detections, got a list"),
+        (Detections.from_ultralytics, "expected one ultralytics Results, got a list"),
+        (Detections.from_fiftyone, "expected fiftyone.Detections or a fiftyone.Sample, got a list"),
+    ],
+)
+def test_another_object_is_an_error_in_one_line(given: Callable[[Any], Detections], expected: str) -> None:
+    with pytest.raises(FormatError, match=f"^{re.escape(expected)}$"):
+        given([1])
+
+
+@pytest.mark.parametrize("given", [[1], "text", [None], 5, {"annotations": []}])
+def test_another_object_than_coco_annotations_is_an_error(given: Any) -> None:
+    with pytest.raises(FormatError, match=r"^COCO: expected annotations with category_id and bbox"):
+        Detections.from_coco(given, [{"id": 1, "name": "wbc"}])
+
+
 def test_ultralytics_results_without_boxes_are_an_error() -> None:
     results = pytest.importorskip("ultralytics.engine.results")
     result = results.Results(np.zeros((9, 9, 3), np.uint8), "a.jpg", {0: "wbc"})
@@ -141,7 +174,7 @@ def test_faulty_coco_annotations_give_a_one_line_error(row: Any) -> None:
     ("row", "words"),
     [
         ({"bbox": [1, 2, float("nan"), 4]}, "four finite numbers"),
-        ({"bbox": [1, 2, -3, 4]}, "negative size"),
+        ({"bbox": [1, 2, -3, 4]}, "no area"),
         ({"bbox": [1, 2, 3, 4, 5, 6, 7, 8]}, "four finite numbers"),
         ({"bbox": [1, 2, 10**400, 4]}, "OverflowError"),
         ({"score": None}, "a number from 0 to 1"),

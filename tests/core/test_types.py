@@ -57,10 +57,10 @@ def test_concatenation_fills_a_column_that_only_some_parts_have():
 
 
 def test_columns_are_read_only_copies():
-    mine = np.zeros((1, 4), np.float32)
+    mine = np.array([[0, 0, 1, 1]], np.float32)
     cells = Detections(mine)
     mine[:] = 9
-    assert (cells.boxes_xyxy == 0).all()
+    assert cells.boxes_xyxy.tolist() == [[0, 0, 1, 1]]
     with pytest.raises(ValueError, match="read-only"):
         cells.score[0] = 0.5
     with pytest.raises(AttributeError):
@@ -76,6 +76,11 @@ def test_columns_are_read_only_copies():
         ({"boxes_xyxy": [[0, 0, 1], [0]]}, "boxes_xyxy: expected float32 of shape (n, 4), got [[0, 0, 1], [0]]"),
         ({"score": [1, 1]}, "score: expected float32 of shape (1,), got shape (2,)"),
         ({"score": ["high"]}, "score: expected float32 of shape (1,), got ['high']"),
+        ({"score": [1.5]}, "score: expected numbers from 0 to 1, got 1.5"),
+        ({"score": [-0.5]}, "score: expected numbers from 0 to 1, got -0.5"),
+        ({"score": [float("nan")]}, "score: expected numbers from 0 to 1, got nan"),
+        ({"boxes_xyxy": [[5, 0, 2.5, 9]]}, "boxes_xyxy: expected x1 < x2 and y1 < y2, got 5, 0, 2.5, 9"),
+        ({"boxes_xyxy": [[0, 3, 2, 3]]}, "boxes_xyxy: expected x1 < x2 and y1 < y2, got 0, 3, 2, 3"),
         ({"label": [4]}, "label: expected integers from 0 to 3, got 4"),
         ({"label": [-1]}, "label: expected integers from 0 to 3, got -1"),
         ({"label": [0.5]}, "label: expected int64 of shape (1,), got [0.5]"),
@@ -92,7 +97,7 @@ def test_an_invalid_column_raises_an_error_that_names_it(columns, line):
 
 def _all_columns(n):
     """Detections with all columns, and different values in every row."""
-    kinds = {"f": lambda size: np.arange(size) + 0.5, "i": lambda size: np.arange(size) % 4}
+    kinds = {"f": lambda size: (np.arange(size) + 0.5) / max(size, 1), "i": lambda size: np.arange(size) % 4}
     kinds |= {"b": lambda size: np.arange(size) % 3 == 0, "U": lambda size: np.array([f"r{i}" for i in range(size)])}
     columns = {}
     for name, (dtype, row) in COLUMNS.items():
@@ -173,7 +178,7 @@ def test_columns_fields_and_parameters_have_the_same_order():
 
 
 def test_counts_leave_out_ignored_cells():
-    cells = Detections(np.zeros((3, 4)), label=[1, 1, 2], ignore=[True, False, False])
+    cells = Detections([[0, 0, 1, 1]] * 3, label=[1, 1, 2], ignore=[True, False, False])
     assert cells.counts() == {"blast": 0, "wbc": 1, "rbc": 1, "platelet": 0}
     assert len(cells.with_classes("wbc", "rbc")) == 3 and len(cells.with_classes("blast")) == 0
 
@@ -197,7 +202,7 @@ def test_dataset_views(tmp_path):
 
 
 def test_above_threshold_uses_the_threshold_of_each_class():
-    cells = Detections(np.zeros((4, 4)), label=[0, 1, 1, 2], score=[1.0, 0.5, 0.25, 1.0])
+    cells = Detections([[0, 0, 1, 1]] * 4, label=[0, 1, 1, 2], score=[1.0, 0.5, 0.25, 1.0])
     assert cells.above_threshold({"wbc": 0.5, "blast": 1.0}).tolist() == [True, True, False, False]
     assert not cells.above_threshold({}).any() and Detections.empty().above_threshold({"wbc": 0.5}).shape == (0,)
 

@@ -147,10 +147,8 @@ def test_size_counts_only_cells_of_that_size() -> None:
 @pytest.mark.parametrize(
     ("bad", "line"),
     [
-        (cells([(0, 0, 10, 10, np.nan)]), "expected a score between 0 and 1, got nan"),
-        (cells([(0, 0, 10, 10, 1.5)]), "got 1.5"),
-        (cells([(0, np.nan, 10, 10, 0.5)]), "expected a finite box with x1 < x2 and y1 < y2, got (0, nan, 10, 10)"),
-        (cells([(10, 0, 10, 10, 0.5)]), "x1 < x2 and y1 < y2, got (10, 0, 10, 10)"),
+        (cells([(0, np.nan, 10, 10, 0.5)]), "expected a finite box, got (0, nan, 10, 10)"),
+        (cells([(0, 0, np.inf, 10, 0.5)]), "expected a finite box, got (0, 0, inf, 10)"),
         (
             cells([(1000, 0, 1010, 10, 0.5)]),
             "within the image of 1000 x 1000 px, got (1000, 0, 1010, 10)",

@@ -63,7 +63,8 @@ def _detect(cells: Detections, tile: Tile) -> Detections:
     """A perfect detector applied to one tile: boxes are clipped to it, cells outside are not found."""
     x1, y1, x2, y2 = tile.box_xyxy
     cut = boxes.clip(boxes.shift(cells.boxes_xyxy, (-x1, -y1)), (x2 - x1, y2 - y1))
-    return cells.with_columns(boxes_xyxy=cut)[boxes.area(cut) > 0]
+    inside = boxes.area(cut) > 0
+    return cells[inside].with_columns(boxes_xyxy=cut[inside])
 
 
 @st.composite
