@@ -111,8 +111,12 @@ def _page_data(review: Review, samples: list[dict[str, Any]]) -> dict[str, Any]:
     errors = Counter(cell.sample for cell in cells if cell.kind != "hit")
     hashes = [sample["sha256"] for sample in samples]
     index = {id(cell): i for i, cell in enumerate(cells)}
+    annotated, detected = (
+        sum(bool(getattr(cell, name)) for cell in cells) for name in ("true_class", "detected_class")
+    )
     return {
-        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} images, {len(cells)} cells",
+        "title": f"{predictions.name} on {dataset.name}: {len(dataset)} images, {annotated} annotated cells, "
+        f"{detected} detected",
         "notice": RESEARCH_USE,
         "model_sha256": model_sha256(predictions),
         "classes": list(CELL_CLASSES),

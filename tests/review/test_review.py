@@ -85,6 +85,8 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
 
     dataset, predictions = made
     write_page(make_review(dataset, predictions), tmp_path / "page")
+    title = "model on made: 4 images, 80 annotated cells, 80 detected"  # one missed, one false
+    assert f'"title": "{title}"' in (tmp_path / "page/data.js").read_text(encoding="utf-8")
     check_page(tmp_path / "page")
     for name, text in (("corrections.jsonl", "mine"), ("images/mine.jpg", "mine"), ("data.js", "const MINE = 1;")):
         before = (tmp_path / "page" / name).read_text() if name == "data.js" else None
