@@ -173,7 +173,7 @@ def test_notebooks_use_the_api_and_are_small(notebook: Path) -> None:
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert not re.search(r"subprocess|os\.system|CliRunner|^[!%]", code, re.MULTILINE), "use the Python API"
     has_outputs = any(cell["outputs"] for cell in cells if cell["cell_type"] == "code")
-    assert has_outputs == (notebook.name != "train-and-evaluate.ipynb"), "all but the one that trains have their outputs"
+    assert has_outputs == (notebook.name != "train-and-evaluate.ipynb"), "all but the one that trains have outputs"
     assert not re.search("/(home|root|tmp|work)/|Warning", notebook.read_text(encoding="utf-8"))
     assert notebook.stat().st_size < 300_000
 
