@@ -38,3 +38,22 @@ ERYTHROBLAST = "erythroblast"
 
 BETWEEN_CLASSES, UNLIKE_TRAINING = "between classes", "unlike training"
 """The values of `Detections.unsure_reason`."""
+
+SMUDGE = "smudge"
+"""The `Detections.cell_type` of smudge cells and artefacts, which no count of white cells includes."""
+
+CELL_TYPES: tuple[str, ...] = (
+    "blast",
+    "lymphocyte",
+    "monocyte",
+    "neutrophil",
+    "eosinophil",
+    "basophil",
+    "immature_granulocyte",
+    ERYTHROBLAST,
+    SMUDGE,
+)
+"""Types of nucleated cells that the second stage distinguishes. Promyelocytes to metamyelocytes are one type."""
+
+WHITE_TYPES: tuple[str, ...] = tuple(name for name in CELL_TYPES if name not in (ERYTHROBLAST, SMUDGE))
+"""The types of a differential count."""

@@ -23,6 +23,7 @@ from blastdet.datasets.formats.files import SPLITS, read_json, read_rows
 from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS, crop_of, windows
 from blastdet.imaging.cell_crops import CONTEXT, Box, window
 from blastdet.imaging.io import open_smear, read_image, write_image
+from blastdet.imaging.isolated_cells import cell_box
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.segmentation.nuclei import segment_cells
 
@@ -132,12 +133,20 @@ def annotated_cells(dataset: Dataset) -> list[Cells]:
     """
     cells = []
     for sample in dataset:
-        truth = (sample.truth or Detections.empty()).with_classes(*NUCLEATED)
+        truth = _boxed_if_isolated(sample, (sample.truth or Detections.empty()).with_classes(*NUCLEATED))
         ignored = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore
         reasons = {"ignored": int(ignored.sum())}
         places = _places(truth, sample.mpp)
         cells.append(_in_image(sample, sample.mpp, truth[~ignored], _names(truth[~ignored].label), reasons, places))
     return cells
+
+
+def _boxed_if_isolated(sample: Sample, truth: Detections) -> Detections:
+    """The one cell of an image, given as a point, with the box that its plain ground shows."""
+    if len(truth) != 1 or not np.isnan(truth.boxes_xyxy).any():
+        return truth
+    box = cell_box(read_image(sample.path))
+    return truth if box is None else truth.with_columns(boxes_xyxy=[box])
 
 
 def detected_cells(
@@ -185,7 +194,6 @@ def _labelled(sample: Sample, found: Detections, truth: Detections) -> tuple[Det
     """Detections with the cell type and label of the annotated cell that each matches; number of ignored ones."""
     boxed = np.asarray(~np.isnan(truth.boxes_xyxy).any(axis=1))
     is_complete = sample.truth is not None and "wbc" in sample.annotated and bool(boxed.all())
-    truth = truth[boxed]
     partner = _partners(found, truth)
     ignored = np.zeros(len(truth) + 1, bool)  # the last entry is for detections without a partner
     ignored[:-1] = False if truth.ignore is None else truth.ignore
@@ -197,14 +205,29 @@ def _labelled(sample: Sample, found: Detections, truth: Detections) -> tuple[Det
 
 
 def _partners(found: Detections, truth: Detections) -> NDArray[np.int64]:
-    """Index of the annotated cell that each detection matches, whatever its class; -1 for none."""
+    """Index of the annotated cell that each detection matches, whatever its class; -1 for none.
+
+    An annotated cell with a point only is matched by the detection that contains it, nearest to the point first.
+    """
     overlap = boxes.iou_matrix(found.boxes_xyxy, truth.boxes_xyxy)
+    if truth.point_xy is not None:
+        overlap = np.where(
+            np.isnan(truth.boxes_xyxy).any(axis=1), _closeness(found.boxes_xyxy, truth.point_xy), overlap
+        )
     partner, free = np.full(len(found), -1), np.ones(len(truth), bool)
     rows, columns = np.nonzero(overlap >= MATCH_IOU)
     for i in np.argsort(-overlap[rows, columns], kind="stable"):  # closest pairs first, each cell once
         if partner[rows[i]] < 0 and free[columns[i]]:
             partner[rows[i]], free[columns[i]] = columns[i], False
     return partner
+
+
+def _closeness(xyxy: NDArray[np.float32], point_xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 where a point is the centre of a box, down to `MATCH_IOU` at its sides, 0 outside; (boxes, points)."""
+    centre, half = (xyxy[:, :2] + xyxy[:, 2:]) / 2, (xyxy[:, 2:] - xyxy[:, :2]) / 2
+    apart = np.abs(point_xy[None] - centre[:, None]) / np.maximum(half, 1e-6)[:, None]
+    away = apart.max(axis=2)
+    return np.where(away <= 1, 1 - (1 - MATCH_IOU) * away, 0).astype(np.float32)
 
 
 def _places(truth: Detections, mpp: Scale | None) -> NDArray[np.float32]:

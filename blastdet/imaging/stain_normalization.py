@@ -3,7 +3,7 @@
 The colours of the empty background and of the red cells are measured in each image, since every blood film shows both.
 A factor on the optical density of each channel brings both to fixed values. Whatever differs from a red cell, above
 all a nucleus, then differs in the same way in every laboratory. Models with ``colour: canonical`` in their card expect
-such images.
+such images. An image of one cell on plain ground shows neither: its own colour takes their place, see `isolated_cells`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
+from blastdet.imaging import isolated_cells
 from blastdet.imaging.io import Source
 from blastdet.imaging.optical_density import background_colour, density_table, first_mode, to_levels
 
@@ -47,11 +48,18 @@ class StainNormalizedSource:
     def __init__(self, source: Source) -> None:
         self._source = source
         self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
-        self._table = table(_glance(source))
+        glance = _glance(source)
+        cell = isolated_cells.cell_mask(glance)
+        self._isolated = cell is not None
+        self._table = table(glance) if cell is None else isolated_cells.table(glance, cell)
 
     def read(self, box_xyxy: object = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
         """See `Source.read`."""
-        return apply(self._source.read(box_xyxy, scale_xy), self._table)  # type: ignore[arg-type]
+        rgb = self._source.read(box_xyxy, scale_xy)  # type: ignore[arg-type]
+        normalized = apply(rgb, self._table)
+        if self._isolated:
+            normalized[isolated_cells.on_ground(rgb)] = round(BACKGROUND)
+        return normalized
 
     def close(self) -> None:
         """See `Source.close`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -144,6 +145,7 @@ class CropsConfig(_Strict):
     """One folder of crops of a classifier's training: see ``blastdet crops``."""
 
     path: str = Field(description="folder with crops.csv; variables are expanded")
+    laboratory: str = Field(default="", description="where the images were made; default: the name of the folder")
     sampling_weight: float = Field(default=1.0, ge=1e-6, le=1e6, description=_WEIGHT)
     licence: str = ""
 
@@ -155,6 +157,8 @@ class CropAugmentConfig(_Strict):
     shift: float = Field(default=0.06, ge=0, lt=0.5, description="largest shift, as a fraction of the side")
     stain: float = Field(default=0.4, ge=0, le=5, description=_STAIN)
     photometric: float = Field(default=0.6, ge=0, le=1, description=_PHOTOMETRIC)
+    degrade: float = Field(default=0.0, ge=0, le=1, description="probability of a lower resolution, down to 0.4 times")
+    isolate: float = Field(default=0.0, ge=0, le=1, description="probability of a cell cut out of its surroundings")
 
 
 class ClassifyConfig(LoopConfig):
@@ -163,7 +167,7 @@ class ClassifyConfig(LoopConfig):
     task: Literal["classify"]
     model: str = Field(
         default="small",
-        description="small, or a network of torchvision: mobilenet_v2, resnet18, ...; "
+        description="small, residual, or a network of torchvision: mobilenet_v2, resnet18, ...; "
         "with features, a key of blastdet.training.classification.sklearn_models.MODELS: svm, random_forest, ...",
     )
     features: str = Field(
@@ -173,8 +177,8 @@ class ClassifyConfig(LoopConfig):
     )
     pca: int | None = Field(default=None, ge=1, description="with features: number of principal components to keep")
     options: dict[str, Any] = Field(default={}, description="with features: parameters of scikit-learn's classifier")
-    label: Literal["blast", "cell_type", "smear_label"] = Field(
-        description="target: see blastdet.training.classification.crop_samples.label_of"
+    label: Literal["blast", "differential", "cell_type", "smear_label"] = Field(
+        description="target: see blastdet.training.classification.crop_samples.targets"
     )
     classes: tuple[str, ...] = Field(min_length=2, description="outputs; crops of any other class are left out")
     mpp: float = Field(default=0.5, gt=0.01, le=5, description="µm/px that every crop is resampled to")
@@ -183,12 +187,20 @@ class ClassifyConfig(LoopConfig):
     data: tuple[CropsConfig, ...] = Field(min_length=1)
     leave_out: tuple[str, ...] = Field(default=(), description="folders of crops not to use, by name")
     fold: tuple[int, int] | None = Field(default=None, description="[k, n]: leave out the clusters of fold k of n")
-    folds: int | None = Field(
-        default=None, ge=2, le=100, description="also train this many models, each without one fold, and calibrate"
+    folds: Annotated[int, Field(ge=2, le=100)] | Literal["laboratories"] | None = Field(
+        default=None,
+        description="also train this many models, each without one fold of clusters, or one without each laboratory, "
+        "and calibrate",
     )
     val_fraction: float = Field(default=0.15, gt=0, lt=0.9, description="fraction of clusters to validate on")
     augment: CropAugmentConfig = CropAugmentConfig()
     limits: tuple[str, ...] = Field(default=(), description="known limits of the model, added to those in its card")
+
+    @property
+    def laboratories(self) -> tuple[tuple[str, str], ...]:
+        """Laboratory and name of each folder that is used."""
+        names = [(item.laboratory, PurePath(item.path).name) for item in self.data]
+        return tuple((laboratory or name, name) for laboratory, name in names if name not in self.leave_out)
 
     @property
     def sees(self) -> Literal["pixels", "hand-made features"]:
@@ -203,8 +215,11 @@ class ClassifyConfig(LoopConfig):
             raise ValueError("init: is for networks; a classifier of features has no starting weights")
         if self.folds and self.fold:
             raise ValueError("fold and folds: set one of them; folds trains every fold")
-        if self.folds and (self.label != "blast" or "blast" not in self.classes):
-            raise ValueError("folds: calibrates a blast probability; expected label: blast and blast among classes")
+        if self.folds and (self.label not in ("blast", "differential") or "blast" not in self.classes):
+            expected = "label: blast or differential, and blast among classes"
+            raise ValueError(f"folds: calibrates a blast probability; expected {expected}")
+        if self.folds == "laboratories" and len({laboratory for laboratory, _ in self.laboratories}) < 2:
+            raise ValueError("folds: laboratories: expected data of two laboratories or more")
         return self
 
     @field_validator("fold")

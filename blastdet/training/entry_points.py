@@ -12,7 +12,7 @@ from blastdet.core.atomic_io import locked, new_folder
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import shipped
 from blastdet.core.parallel import check_device
-from blastdet.training.classification import cross_fitting
+from blastdet.training.classification import cross_fitting, out_of_fold
 from blastdet.training.config import ClassifyConfig, TrainConfig
 from blastdet.training.config_file import read_any
 from blastdet.training.loop.run_folder import WEIGHTS, new_weights
@@ -102,10 +102,10 @@ def train(
         from blastdet.training.detection.train import train_detector
 
         return train_detector(settings, base, run, device, resume, progress)
-    weights = cross_fitting.train_classifier(settings, base, run, device, resume, progress)
+    weights = out_of_fold.train_classifier(settings, base, run, device, resume, progress)
     if settings.folds:
-        folds = cross_fitting.train_folds(settings, base, run, device, progress)
-        predicted = cross_fitting.predict_out_of_fold(folds, base)
+        folds = out_of_fold.train_folds(settings, base, run, device, progress)
+        predicted = out_of_fold.predict_out_of_fold(folds, base)
         with locked(run), new_weights(run) as folder:
             _report(cross_fitting.write_calibrated(weights, folder, predicted), progress.say)
     return weights
@@ -152,11 +152,13 @@ def calibrate(
         raise ConfigError(f"{target}: exists already. Remove it, or pass another --out")
     if not isinstance(read_any(whole / "config.yaml"), ClassifyConfig):
         raise ConfigError(f"{whole}: expected the run of a classifier, got one of a detector")
-    runs = [Path(fold) for fold in folds] or sorted((whole / cross_fitting.FOLDS).glob("fold-*"))
+    runs = [Path(fold) for fold in folds] or sorted(
+        path.parent for path in (whole / out_of_fold.FOLDS).glob("*/config.yaml")
+    )
     if not runs:
-        raise ConfigError(f"{whole / cross_fitting.FOLDS}: no folds found. Train with folds: N, or name their runs")
-    cross_fitting.check_same_model(whole, runs)
-    predicted = cross_fitting.predict_out_of_fold(runs, Path.cwd())
+        raise ConfigError(f"{whole / out_of_fold.FOLDS}: no folds found. Train with folds: N, or name their runs")
+    out_of_fold.check_same_model(whole, runs)
+    predicted = out_of_fold.predict_out_of_fold(runs, Path.cwd())
     with locked(whole), new_folder(target) as folder:
         _report(cross_fitting.write_calibrated(whole / WEIGHTS, folder, predicted), say)
     return target

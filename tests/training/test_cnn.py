@@ -113,8 +113,8 @@ def test_a_detector_is_not_a_classifier_and_vice_versa(run, folder):
     ("setting", "line"),
     [
         ("classes=[blast,erythroblast]", "no crop of ['erythroblast'] to train on"),
-        ("model=nothing", "expected small or a classifier of torchvision, got nothing"),
-        ("model=fasterrcnn_resnet50_fpn", "expected small or a classifier of torchvision"),
+        ("model=nothing", "expected small, residual or a classifier of torchvision, got nothing"),
+        ("model=fasterrcnn_resnet50_fpn", "expected small, residual or a classifier of torchvision"),
         ("data.0.path=nowhere", "nowhere"),
         ("classes=[blast,blast]", "listed twice"),
         ("side=50", "side"),
@@ -309,7 +309,7 @@ BUILDERS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", [*BUILDERS, cnn.SMALL])
+@pytest.mark.parametrize("model", [*BUILDERS, "small"])
 def test_one_training_step_of_every_network(folder, model):
     config = read_any(folder / "made.yaml", [f"model={model}", "batch=2"])
     learner = cnn.CropClassifier(model, 2, config.side)
@@ -324,7 +324,7 @@ def test_one_training_step_of_every_network(folder, model):
 
 
 def test_our_own_network_is_small():
-    network = cnn.CropClassifier(cnn.SMALL, 3, 64).module
+    network = cnn.CropClassifier("small", 3, 64).module
     assert sum(p.numel() for p in network.parameters()) < 1_000_000
 
 

@@ -13,8 +13,9 @@ import blastdet
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import read_card, write_card
 from blastdet.models.classifier import load_classifier
-from blastdet.training.classification import cross_fitting
-from blastdet.training.classification.cross_fitting import OutOfFold, cross_fit, fit, out_of_fold_figures
+from blastdet.training.classification import cross_fitting, out_of_fold
+from blastdet.training.classification.cross_fitting import cross_fit, fit, out_of_fold_figures
+from blastdet.training.classification.out_of_fold import OutOfFold
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.loop.run_list import summarise
 
@@ -26,7 +27,7 @@ def _predicted(n=600, shift=0.0, seed=0):
     logit = 3 * (rng.normal(0, 1, n) + 2 * blast - 1 + shift)
     cluster = np.arange(n) % 12
     names = np.array([f"set/{k}" for k in cluster])
-    return OutOfFold(1 / (1 + np.exp(-logit)), blast, names, cluster % 3, rng.random(n) < 0.05, "crops of set")
+    return OutOfFold(1 / (1 + np.exp(-logit)), blast, names, cluster % 3, rng.random(n) < 0.05, "crops of set", np.full(n, ""))
 
 
 def test_each_fold_is_calibrated_by_the_others_only():
@@ -66,7 +67,7 @@ def test_counts_by_cluster_add_up():
 def test_folds_without_blasts_are_one_line():
     predicted = _predicted()
     one_sided = OutOfFold(
-        predicted.probability, predicted.fold == 0, predicted.cluster, predicted.fold, predicted.is_far, "x"
+        predicted.probability, predicted.fold == 0, predicted.cluster, predicted.fold, predicted.is_far, "x", predicted.laboratory
     )
     with pytest.raises(ConfigError, match="fold 0: expected blasts and other white cells in the other folds"):
         cross_fit(one_sided)
@@ -150,7 +151,7 @@ def test_features_of_a_network_that_has_seen_the_fold_are_refused(tmp_path):
     settings |= {"data": [{"path": "made"}], "features": "net/weights", "model": "svm", "folds": 2}
     config = ClassifyConfig.model_validate(settings)
     with pytest.raises(ConfigError, match=r"features: net/weights: its network has seen all folds; .*folds: 2 first"):
-        cross_fitting._without_fold(config, tmp_path, 0)
+        out_of_fold._without_fold(config, tmp_path, 0, 2)
     (tmp_path / "net/folds/fold-0/weights").mkdir(parents=True)
     (tmp_path / "net/folds/fold-0/weights/card.json").write_text("{}")
-    assert cross_fitting._without_fold(config, tmp_path, 0).features == "net/folds/fold-0/weights"
+    assert out_of_fold._without_fold(config, tmp_path, 0, 2).features == "net/folds/fold-0/weights"

@@ -1,4 +1,7 @@
-"""C-NMC 2019: crops ``fold_F/{all,hem}/UID_SUBJECT_CELL_REPEAT_{all,hem}.bmp`` of one cell each."""
+"""C-NMC 2019: crops ``fold_F/{all,hem}/UID_SUBJECT_CELL_REPEAT_{all,hem}.bmp`` of one cell each.
+
+The images of the challenge are BMP; copies as JPEG are read, too. Their scale is not published.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from blastdet.core.types import BLAST, WBC, Dataset, Scale
 from blastdet.datasets.published.named_files import crop_sample, has_named_file, sorted_files
 
-_NAME = re.compile(r"UID_(H?\d+)_\d+_\d+_(all|hem)\.bmp", re.IGNORECASE)
+_NAME = re.compile(r"UID_(H?\d+)_\d+_\d+_(all|hem)\.(?:bmp|jpe?g)", re.IGNORECASE)
 
 matches = partial(has_named_file, pattern=_NAME)
 

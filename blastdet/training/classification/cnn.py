@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
-from torchvision import models
 
 from blastdet.core.errors import ConfigError, last_line
 from blastdet.imaging.io import write_image
@@ -21,6 +19,7 @@ from blastdet.models.classifier import FEATURES, OUTPUTS, framed, prepare
 from blastdet.models.onnx_detector import to_blob
 from blastdet.training.classification import calibration
 from blastdet.training.classification.crop_samples import PAD, Crop, CropEpoch, CropSample, load_crops
+from blastdet.training.classification.networks import check_network, last_linear, masked_cross_entropy, network
 from blastdet.training.classification.publish import LIGHT, Tail, publish
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.loop import checkpoints, engine
@@ -29,8 +28,8 @@ from blastdet.training.loop.run_folder import WEIGHTS, check_run, started
 from blastdet.training.loop.run_record import training_record
 from blastdet.training.loop.session import Progress, begin, loop, pick_device
 
-SMALL = "small"
 _BATCH = 128
+_SMOOTHING = 0.05
 
 
 class CropClassifier:
@@ -39,14 +38,14 @@ class CropClassifier:
     Parameters
     ----------
     model : str
-        ``small``, or a network of torchvision: ``mobilenet_v2``, ``resnet18``, ``shufflenet_v2_x1_0``, …
+        See `network`.
     n_classes : int
     side : int
         Side of the input in pixels.
     """
 
     def __init__(self, model: str, n_classes: int, side: int) -> None:
-        self.module: Any = _network(model, n_classes)
+        self.module: Any = network(model, n_classes)
         try:
             with torch.no_grad():
                 self.module.eval()(torch.zeros(1, 3, side, side))
@@ -64,13 +63,19 @@ class CropClassifier:
     def collate(samples: Sequence[CropSample]) -> dict[str, Tensor]:
         """A batch: normalised pixels and labels."""
         blobs = np.stack([to_blob(sample.rgb, sample.rgb.shape[:2], LIGHT) for sample in samples])
-        return {"img": torch.from_numpy(blobs), "label": torch.tensor([sample.label for sample in samples])}
+        most = max(len(sample.possible) for sample in samples)
+        # Rows of equal length: the first class once more does not change which ones are possible.
+        rows = [(*sample.possible, *sample.possible[:1] * (most - len(sample.possible))) for sample in samples]
+        return {"img": torch.from_numpy(blobs), "possible": torch.tensor(rows)}
 
     def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of one batch."""
+        """Cross-entropy of one batch; see `masked_cross_entropy`."""
         with autocast:
             logits = self.module(batch["img"].contiguous(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(logits.float(), batch["label"], label_smoothing=0.05)
+        possible = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(
+            1, batch["possible"], True
+        )
+        loss = masked_cross_entropy(logits.float(), possible, _SMOOTHING)
         return loss, {"cls_loss": float(loss.detach())}
 
     @torch.no_grad()
@@ -79,11 +84,11 @@ class CropClassifier:
         device = next(self.module.parameters()).device
         rows: list[NDArray[np.float32]] = []
         features: list[NDArray[np.float32]] = []
-        head = _head(self.module)[1]
+        head = last_linear(self.module)[1]
         hook = head.register_forward_pre_hook(lambda _, given: features.append(given[0].float().cpu().numpy()))
         for start in range(0, len(crops), _BATCH):
             ready = [
-                CropSample(framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD), c.label)
+                CropSample(framed(prepare(c.rgb, c.mpp, config.mpp, config.low_pass), config.side, PAD), c.possible)
                 for c in crops[start : start + _BATCH]
             ]
             rows.append(self.module(self.collate(ready)["img"].to(device)).float().cpu().numpy())
@@ -105,7 +110,7 @@ class _ExportedNetwork(nn.Module):
     def __init__(self, network: nn.Module, calibrated: calibration.CalibrationResult) -> None:
         super().__init__()
         self.body = copy.deepcopy(network)
-        name, self.head = _head(self.body)
+        name, self.head = last_linear(self.body)
         self.body.set_submodule(name, nn.Identity())
         self.tail = Tail(calibrated)
 
@@ -113,44 +118,6 @@ class _ExportedNetwork(nn.Module):
         """Probabilities (n, classes), distance (n,), features (n, f)."""
         features = self.body(images)
         return (*self.tail(self.head(features), features), features)
-
-
-def _head(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Name and module of the last layer."""
-    linear = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.Linear)]
-    return linear[-1]
-
-
-def check_network(model: str) -> None:
-    """Refuse an unknown network.
-
-    Raises `ConfigError`.
-    """
-    if model != SMALL and model not in models.list_models(
-        module=models
-    ):  # without those of its submodules: detectors, video
-        raise ConfigError(f"model: expected {SMALL} or a classifier of torchvision, got {model}")
-
-
-def _network(model: str, n_classes: int) -> nn.Module:
-    check_network(model)
-    if model == SMALL:
-        return _small(n_classes)
-    extra = {"aux_logits": False, "init_weights": True} if model in ("googlenet", "inception_v3") else {}
-    network: nn.Module = models.get_model(model, weights=None, num_classes=n_classes, **extra)
-    if not any(isinstance(part, nn.Linear) for part in network.modules()):
-        raise ConfigError(f"model: expected a network with a linear layer at its end, got {model}")
-    return network
-
-
-def _small(n_classes: int) -> nn.Module:
-    """Five convolutions, 0.4 M parameters: enough for crops of 64 pixels."""
-    layers: list[nn.Module] = []
-    before = 3
-    for width, stride in ((24, 1), (48, 2), (96, 2), (160, 2), (160, 1)):
-        layers += [nn.Conv2d(before, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU()]
-        before = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(before, n_classes))
 
 
 def train_network(
@@ -182,7 +149,7 @@ def train_network(
         loop(state, partial(CropEpoch, data.train, config), config, run, (validate, progress))
         checkpoints.load_best(state, run)
         state.model.module.eval()
-        some = _balanced(data.train)
+        some = _balanced([crop for crop in data.train if crop.label >= 0])
         labels = np.array([crop.label for crop in some])
         trained_on = state.model.predict(some, config)[1], labels
         calibrated = state.model.calibrated = calibration.calibrate(
@@ -207,7 +174,7 @@ def draw_crops(samples: CropEpoch, path: Path) -> None:
     wanted = max(rows * columns // classes // columns, 1) * columns
     for i in range(min(len(samples), 40 * rows * columns)):
         sample = samples[i]
-        if len(shown[sample.label]) < wanted:
+        if sample.label >= 0 and len(shown[sample.label]) < wanted:
             shown[sample.label].append(sample.rgb)
     blank = np.full((samples.config.side, samples.config.side, 3), 255, np.uint8)
     sheet = []

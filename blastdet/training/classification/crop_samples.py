@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.types import ERYTHROBLAST, RGB
+from blastdet.datasets.published.cell_types import possible_types
 from blastdet.datasets.crop_dataset import TABLE, CropRow, Cut, cut_of, read_table
 from blastdet.imaging.augmentation import jitter_stain
+from blastdet.imaging.cell_crops import CONTEXT
 from blastdet.imaging.io import read_image, resize
+from blastdet.imaging.isolated_cells import even
 from blastdet.models.classifier import framed, prepare
-from blastdet.training.config import ClassifyConfig
+from blastdet.training.config import ClassifyConfig, CropsConfig
 from blastdet.training.config_file import expand
 from blastdet.training.photometric import photometric
 
@@ -26,6 +29,9 @@ PAD = 240
 """Grey level around a crop that does not fill the input: the background in canonical colours."""
 
 _FEW = 50  # crops of a class; thresholds and figures from fewer are unreliable
+_ENOUGH = 300  # crops of a class that make a folder count fully
+_BLASTS = 1 / 3  # of the samples of a differential
+_COARSEST = 2.6  # ALL fields have pixels of 0.5 µm, a network for a differential of 0.2 µm
 _LARGEST_UM = 500.0  # side of a crop; with more, the table is wrong, and memory would run out
 
 BY_SMEAR: dict[str, str] = {
@@ -48,8 +54,8 @@ class Crop:
     rgb : uint8 (s, s, 3)
     mpp : float
         µm per pixel.
-    label : int
-        Index into the model's classes.
+    possible : tuple of int
+        Indices into the model's classes: one where the class is known, more where the dataset does not tell them apart.
     weight : float
         Relative sampling weight.
     name : str
@@ -57,17 +63,27 @@ class Crop:
 
     rgb: RGB
     mpp: float
-    label: int
+    possible: tuple[int, ...]
     weight: float
     name: str
+
+    @property
+    def label(self) -> int:
+        """Index of the class; -1 if several are possible."""
+        return self.possible[0] if len(self.possible) == 1 else -1
 
 
 @dataclass(frozen=True, eq=False)
 class CropSample:
-    """One augmented crop: uint8 (side, side, 3), and the index of its class."""
+    """One augmented crop: uint8 (side, side, 3), and the indices of the classes it may have."""
 
     rgb: RGB
-    label: int
+    possible: tuple[int, ...]
+
+    @property
+    def label(self) -> int:
+        """Index of the class; -1 if several are possible."""
+        return self.possible[0] if len(self.possible) == 1 else -1
 
 
 @dataclass(frozen=True)
@@ -110,10 +126,10 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
         if config.fold is not None:
             whole, rows = len(rows), without_fold(rows, *config.fold)
             folded |= len(rows) < whole
-        rows = [row for row in rows if label_of(row, config.label) in config.classes]
+        rows = [row for row in rows if targets(row, config)]
         mine, held = split(rows, config.val_fraction, config.seed)
-        train += [(folder, row, item.sampling_weight / max(len(mine), 1)) for row in mine]
-        val += [(folder, row, 1.0) for row in held]
+        train += [(folder, row, weight) for row, weight in zip(mine, _weights(mine, item, config), strict=True)]
+        val += [(folder, row, 1.0) for row in held if len(targets(row, config)) == 1]
         fingerprint = sha256_of(folder / TABLE)
         source = DataSource(
             name=folder.name, split="train", fingerprint=fingerprint, licence=item.licence, n_images=len(mine)
@@ -123,13 +139,13 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     if not folded:
         raise ConfigError(f"fold: {list(config.fold or ())}: no cluster of crops is in that fold")
     for side, what in ((train, "train"), (val, "validate")):
-        count = Counter(label_of(row, config.label) for _, row, _ in side)
+        count = Counter(name for _, row, _ in side for name in targets(row, config) if len(targets(row, config)) == 1)
         if missing := [name for name in config.classes if not count[name]]:
             rest = [name for name in config.classes if count[name]]
             raise ConfigError(
                 f"data: no crop of {missing} to {what} on. Without it: --set 'classes=[{','.join(rest)}]'"
             )
-    notes += _few(Counter(label_of(row, config.label) for _, row, _ in val))
+    notes += _few(Counter(targets(row, config)[0] for _, row, _ in val))
     cuts = {cut_of(folder, notes.append) for folder in sorted({folder for folder, *_ in (*train, *val)})}
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, {cut.negative_control or 'cells'}" for cut in cuts))
@@ -161,6 +177,18 @@ def label_of(row: CropRow, column: str) -> str:
             return ERYTHROBLAST
         return row.label or BY_SMEAR.get(row.smear_label, "")
     return str(getattr(row, column))
+
+
+def targets(row: CropRow, config: ClassifyConfig) -> tuple[str, ...]:
+    """The classes of a configuration that a crop may have; empty if it is not to be used.
+
+    ``differential``: see `possible_types`. Any other target has one class, see `label_of`.
+    """
+    if config.label == "differential":
+        possible = possible_types(row.label, row.cell_type, row.smear_label)
+    else:
+        possible = (label_of(row, config.label),)
+    return tuple(name for name in possible if name in config.classes)
 
 
 def folds(rows: Sequence[CropRow], n: int) -> dict[str, int]:
@@ -203,12 +231,32 @@ def _drawn(name: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:6], "big") / 2**48
 
 
+def _weights(rows: Sequence[CropRow], item: CropsConfig, config: ClassifyConfig) -> list[float]:
+    """Weight of each crop of a folder before classes are balanced.
+
+    In a differential, the folders that show a class share it by the square root of their crops, of `_ENOUGH` at most:
+    a laboratory with many crops must not stand for the class.
+    """
+    if config.label != "differential":
+        return [item.sampling_weight / max(len(rows), 1)] * len(rows)
+    count = Counter(targets(row, config) for row in rows)
+    share = {kind: min(n, _ENOUGH) ** 0.5 / n for kind, n in count.items()}
+    return [item.sampling_weight * share[targets(row, config)] for row in rows]
+
+
 def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> list[tuple[Path, CropRow, float]]:
-    """Rows with weights for which all classes are drawn equally often."""
-    total: defaultdict[str, float] = defaultdict(float)
+    """Rows with weights for which all classes are drawn equally often; in a differential, a third are blasts."""
+    total: defaultdict[tuple[str, ...], float] = defaultdict(float)
     for _, row, weight in rows:
-        total[label_of(row, config.label)] += weight
-    return [(folder, row, weight / total[label_of(row, config.label)]) for folder, row, weight in rows]
+        total[targets(row, config)] += weight
+    share = dict.fromkeys(total, 1.0)
+    if config.label == "differential":
+        share |= {("blast",): (len(total) - 1) * _BLASTS / (1 - _BLASTS)}
+    return [
+        (folder, row, weight * share[kind] / total[kind])
+        for folder, row, weight in rows
+        for kind in (targets(row, config),)
+    ]
 
 
 def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> tuple[Crop, ...]:
@@ -222,8 +270,8 @@ def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -
         if mpp < finest:
             side = max(round(len(rgb) * mpp / finest), 1)
             rgb, mpp = resize(rgb, (side, side)), mpp * len(rgb) / side
-        label = config.classes.index(label_of(row, config.label))
-        crops.append(Crop(rgb, mpp, label, weight, f"{folder.name}/{row.crop}"))
+        possible = tuple(config.classes.index(name) for name in targets(row, config))
+        crops.append(Crop(rgb, mpp, possible, weight, f"{folder.name}/{row.crop}"))
     return tuple(crops)
 
 
@@ -243,13 +291,17 @@ class CropEpoch:
         config = self.config
         factor = np.exp(rng.uniform(*np.log(config.augment.scale)))
         rgb = prepare(crop.rgb, crop.mpp * factor, config.mpp, 0)
+        if rng.random() < config.augment.degrade:
+            rgb = _degraded(rgb, rng)
+        if rng.random() < config.augment.isolate:
+            rgb = even(rgb, _disc(len(rgb), rng))
         rgb = np.rot90(rgb, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
         rgb = jitter_stain(np.ascontiguousarray(rgb), config.augment.stain, rng)
         rgb = photometric(rgb, config.augment.photometric, rng)
         rgb = prepare(rgb, 1.0, 1.0, config.low_pass)
         canvas = framed(rgb, config.side, PAD)
         x, y = (round(config.side * config.augment.shift * rng.uniform(-1, 1)) for _ in range(2))
-        return CropSample(_moved(canvas, x, y), crop.label)
+        return CropSample(_moved(canvas, x, y), crop.possible)
 
     def names(self, indices: range) -> list[str]:
         """Names of the crops that samples are made from."""
@@ -258,6 +310,21 @@ class CropEpoch:
     def _draw(self, index: int) -> tuple[Crop, np.random.Generator]:
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
         return self.crops[min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)], rng
+
+
+def _degraded(rgb: RGB, rng: np.random.Generator) -> RGB:
+    """As a coarser camera shows it, with pixels up to 2.6 times as wide, some of them not square."""
+    n, coarse = len(rgb), np.exp(rng.uniform(0, np.log(_COARSEST)))
+    squeezed = coarse * rng.choice([1.0, 0.75])
+    return resize(resize(rgb, (max(round(n / coarse), 4), max(round(n / squeezed), 4))), (n, n))
+
+
+def _disc(side: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The middle of a crop, about as wide as its cell."""
+    radius = side / CONTEXT / 2 * rng.uniform(0.95, 1.15)
+    y, x = np.ogrid[:side, :side]
+    middle = (side - 1) / 2
+    return np.asarray((x - middle) ** 2 + (y - middle) ** 2 <= radius**2)
 
 
 def _moved(rgb: RGB, x: int, y: int) -> RGB:

@@ -1,16 +1,14 @@
-"""Calibration on clusters left out of training: out-of-fold predictions, what is fitted to them, and their figures.
+"""Calibration on cells left out of training: out-of-fold predictions, what is fitted to them, and their figures.
 
 A model is more certain on the stains that it was trained on than on others. So the same model is trained several times,
-each time without one fold of clusters, and the crops of each fold are classified by the model that has seen neither
-them nor anything of their groups. Calibration, operating threshold and rejection rule of the final model, which is
-trained on all clusters, are fitted to these predictions.
+each time without one fold of clusters, or without one laboratory, and the crops of each fold are classified by the
+model that has seen neither them nor anything of their groups. Calibration, operating threshold and rejection rule of
+the final model, which is trained on everything, are fitted to these predictions.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from blastdet.core.errors import ConfigError, differing
+from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import (
     Calibration,
     Metric,
@@ -29,51 +27,13 @@ from blastdet.core.model_card import (
     read_card,
     write_card,
 )
-from blastdet.core.types import ERYTHROBLAST
-from blastdet.datasets.crop_dataset import CropRow, read_table
 from blastdet.evaluation.intervals import group_weights, spread_over_groups
-from blastdet.imaging.io import read_image
-from blastdet.models.classifier import load_classifier
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import Floats, class_weights
-from blastdet.training.classification.crop_samples import folds, label_of
-from blastdet.training.config import ClassifyConfig
-from blastdet.training.config_file import expand, read_any
-from blastdet.training.loop.run_folder import CONFIG, WEIGHTS, check_run
-from blastdet.training.loop.session import Progress
+from blastdet.training.classification.out_of_fold import Flags, OutOfFold
 
-FOLDS = "folds"
-_BATCH = 500
 _RESAMPLES = 1000
-_OWN = ("name", "fold", "folds", "features", "init", "limits")  # entries in which a model and its folds may differ
 _LIMIT = "Its figures on validation crops are optimistic: few clusters, and the best epoch was chosen on them."
-
-Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class OutOfFold:
-    """White cells, each classified by a model whose training has not seen its cluster.
-
-    Parameters
-    ----------
-    probability : float64 (n,)
-        Blast probability as the model gives it.
-    is_blast : bool (n,)
-    cluster : str (n,)
-    fold : int64 (n,)
-    is_far : bool (n,)
-        Whether the cell is farther from the training data than the rejection rule of its model allows.
-    data : str
-        What the cells are, for the card.
-    """
-
-    probability: Floats
-    is_blast: Flags
-    cluster: NDArray[np.str_]
-    fold: NDArray[np.int64]
-    is_far: Flags
-    data: str
 
 
 class CrossFit(BaseModel):
@@ -88,118 +48,6 @@ class CrossFit(BaseModel):
         """Calibrated probability, whether called a blast, whether in the unsure band; each (n,)."""
         score = self.calibration.apply(probability)
         return score, score >= self.threshold.value, self.unsure.covers(score, np.zeros(len(score)))
-
-
-def train_classifier(
-    config: ClassifyConfig, base: Path, run: Path, device: str, resume: bool, progress: Progress
-) -> Path:
-    """Train one classifier of crops, of pixels or of features; parameters and errors as `train_network`."""
-    if config.features:
-        from blastdet.training.classification.sklearn_models import train_on_features
-
-        return train_on_features(config, base, run, device, resume, progress)
-    from blastdet.training.classification.cnn import train_network
-
-    return train_network(config, base, run, device, resume, progress)
-
-
-def train_folds(config: ClassifyConfig, base: Path, run: Path, device: str, progress: Progress) -> tuple[Path, ...]:
-    """Train the models of a configuration's ``folds``; finished ones are kept, started ones are resumed.
-
-    Returns
-    -------
-    tuple of Path
-        Their run folders, ``folds/fold-K`` below `run`.
-    """
-    assert config.folds is not None
-    runs = tuple(run / FOLDS / f"fold-{k}" for k in range(config.folds))
-    for k, folder in enumerate(runs):
-        progress.say(f"fold {k + 1} of {config.folds}: {folder}")
-        mine, started = _without_fold(config, base, k), (folder / CONFIG).is_file()
-        if started:
-            check_run(mine, folder, resume=True)
-        if not (folder / WEIGHTS / "card.json").is_file():
-            train_classifier(mine, base, folder, device, started, progress)
-    return runs
-
-
-def _without_fold(config: ClassifyConfig, base: Path, k: int) -> ClassifyConfig:
-    n, features = config.folds, config.features
-    if features and features != "hand-made":
-        path = Path(features).parent / FOLDS / f"fold-{k}" / WEIGHTS
-        if not (expand(str(path), base) / "card.json").is_file():
-            raise ConfigError(
-                f"features: {features}: its network has seen all folds; expected one without fold {k} at {path}. "
-                f"Train it with folds: {n} first"
-            )
-        features = str(path)
-    changes = {"fold": [k, n], "folds": None, "name": f"{config.name}-fold-{k}", "features": features}
-    return ClassifyConfig.model_validate(config.model_dump() | changes)
-
-
-def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
-    """Classify the crops of each fold by the model that was trained without it.
-
-    Raises `ConfigError` if a run was not trained without a fold, a fold is missing, or the crops show no blast or no
-    other white cell.
-
-    Parameters
-    ----------
-    base : Path
-        Folder that paths of their configurations are relative to.
-    """
-    by_fold = sorted((_fold_of(run), run) for run in runs)
-    n = by_fold[0][0][1]
-    if [fold for fold, _ in by_fold] != [(k, n) for k in range(n)]:
-        given = ", ".join(f"{k} of {of}" for (k, of), _ in by_fold)
-        raise ConfigError(f"{runs[0]}: expected runs for folds 0 to {n - 1} of {n}, got {given}")
-    parts, names = [], []
-    for (k, _), run in by_fold:
-        config = read_any(run / CONFIG)
-        assert isinstance(config, ClassifyConfig)
-        for item in config.data:
-            folder = expand(item.path, base)
-            rows = [] if folder.name in config.leave_out else _white_cells(folder, k, n)
-            if rows:
-                names.append(folder.name)
-                parts.append(_classified(run / WEIGHTS, folder, rows, k))
-    columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    if not columns or not 0 < columns[1].sum() < len(columns[1]):
-        raise ConfigError(f"{runs[0].parent}: expected blasts and other white cells with a cluster in the folds")
-    blast, is_blast, cluster, fold, far = columns
-    return OutOfFold(blast, is_blast, cluster, fold, far, f"crops of {', '.join(dict.fromkeys(names))}")
-
-
-def _fold_of(run: Path) -> tuple[int, int]:
-    config = read_any(run / CONFIG)
-    if not isinstance(config, ClassifyConfig) or config.fold is None or "blast" not in config.classes:
-        raise ConfigError(f"{run / CONFIG}: expected a classifier of blasts with an entry fold: [k, n]")
-    return config.fold
-
-
-def _white_cells(folder: Path, k: int, n: int) -> list[CropRow]:
-    """Blasts and other white cells of a fold; erythroblasts are neither."""
-    table = read_table(folder)
-    dealt = folds(table, n)
-    mine = [row for row in table if row.split != "test" and dealt.get(row.cluster) == k]
-    return [row for row in mine if label_of(row, "blast") in ("blast", "wbc") and row.cell_type != ERYTHROBLAST]
-
-
-def _classified(weights: Path, folder: Path, rows: list[CropRow], k: int) -> tuple[Any, ...]:
-    """Columns of `OutOfFold` for the crops of one folder."""
-    card = read_card(weights)
-    if card.calibration is not None or card.unsure is None:
-        raise ConfigError(f"{weights}: expected weights as `blastdet train` leaves them, not calibrated again")
-    model = load_classifier(weights, "cpu")
-    outputs = [
-        model([read_image(folder / row.crop) for row in some], [row.mpp for row in some])
-        for some in (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
-    ]
-    blast = np.concatenate([output.probability[:, card.classes.index("blast")] for output in outputs])
-    far = np.concatenate([output.distance for output in outputs]) > card.unsure.distance
-    is_blast = np.array([label_of(row, "blast") == "blast" for row in rows])
-    clusters = np.array([f"{folder.name}/{row.cluster}" for row in rows])
-    return blast.astype(np.float64), is_blast, clusters, np.full(len(rows), k), far
 
 
 def fit(predicted: OutOfFold) -> CrossFit:
@@ -303,22 +151,6 @@ def _figure(name: str, score: Floats, called: Flags, truth: Flags, w: NDArray[An
     }
     part, whole = parts[name]
     return float(part / whole) if whole else float("nan")
-
-
-def check_same_model(run: Path, folds_of_it: Sequence[Path]) -> None:
-    """Refuse folds that were trained with other settings than the model that they calibrate.
-
-    Raises `ConfigError`.
-    """
-    whole = _comparable(run)
-    for fold in folds_of_it:
-        if other := differing(whole, _comparable(fold)):
-            raise ConfigError(f"{fold / CONFIG}: expected the configuration of {run}, differs in {', '.join(other)}")
-
-
-def _comparable(run: Path) -> dict[str, Any]:
-    config = read_any(run / CONFIG).model_dump(mode="json")
-    return {key: value for key, value in config.items() if key not in _OWN}
 
 
 def write_calibrated(weights: Path, folder: Path, predicted: OutOfFold) -> dict[str, Any]:

@@ -180,8 +180,10 @@ def _draws(
     rows, labels = [], []
     for start in range(0, len(epoch), _BATCH):
         samples = [epoch[i] for i in range(start, min(start + _BATCH, len(epoch)))]
-        rows.append(features([sample.rgb for sample in samples]))
-        labels += [sample.label for sample in samples]
+        samples = [sample for sample in samples if sample.label >= 0]  # scikit-learn needs one class for each
+        if samples:
+            rows.append(features([sample.rgb for sample in samples]))
+            labels += [sample.label for sample in samples]
         progress.step(min(start + _BATCH, len(epoch)), len(epoch), {})
     return np.concatenate(rows), np.array(labels)
 

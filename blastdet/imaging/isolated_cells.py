@@ -1,0 +1,96 @@
+"""Images of one cell that was cut out of its smear and put on plain black or white ground."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.types import RGB
+from blastdet.imaging.optical_density import to_density, to_levels
+
+__all__ = ["CELL", "cell_box", "cell_mask", "even", "on_ground", "table"]
+
+CELL = (0.40, 0.62, 0.20)
+"""Median optical density (natural logarithm) of an isolated cell in each channel after normalization."""
+
+_BACKGROUND = 240.0  # that of normalized smears
+_BLACK = 24  # highest grey level of black ground; JPEG adds noise to it
+_PLAIN = 0.9  # fraction of the border of an image that is ground
+_SMALLEST = 0.02  # of the image; less is not a cell
+_FACTORS = (0.1, 10.0)
+
+Mask = NDArray[np.bool_]
+
+
+def on_ground(rgb: RGB) -> Mask:
+    """Pixels (h, w) that are plain black or pure white: never the colour of a cell."""
+    return np.asarray((rgb.max(axis=2) <= _BLACK) | (rgb.min(axis=2) == 255))
+
+
+def cell_mask(rgb: RGB) -> Mask | None:
+    """The cell of an image with plain ground.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+
+    Returns
+    -------
+    bool (h, w) or None
+        The largest part that is not ground. ``None`` where the border of the image is not plain, as in any image of a
+        smear, or nothing is left.
+
+    Examples
+    --------
+    >>> image = np.zeros((40, 40, 3), np.uint8)
+    >>> image[10:30, 12:28] = (90, 40, 120)
+    >>> cell_mask(image).sum().item()
+    320
+    """
+    ground = on_ground(rgb)
+    border = np.concatenate([ground[0], ground[-1], ground[:, 0], ground[:, -1]])
+    if border.mean() < _PLAIN:
+        return None
+    n, labels, stats, _ = cv2.connectedComponentsWithStats((~ground).astype(np.uint8), connectivity=4)
+    if n < 2 or stats[1:, cv2.CC_STAT_AREA].max() < _SMALLEST * ground.size:
+        return None
+    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax()))
+
+
+def cell_box(rgb: RGB) -> tuple[float, float, float, float] | None:
+    """The box (x1, y1, x2, y2) of the cell of an image with plain ground; ``None`` as in `cell_mask`."""
+    cell = cell_mask(rgb)
+    if cell is None:
+        return None
+    rows, columns = np.flatnonzero(cell.any(axis=1)), np.flatnonzero(cell.any(axis=0))
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def table(rgb: RGB, cell: Mask) -> NDArray[np.uint8]:
+    """The normalized grey level of each grey level of each channel, for which the cell has the median colour `CELL`.
+
+    Without a red cell or an empty background, the cell itself is all there is to normalize the stain by.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    cell : bool (h, w)
+
+    Returns
+    -------
+    uint8 (256, 3)
+    """
+    levels = np.repeat(np.arange(256, dtype=np.float32)[:, None], 3, axis=1)
+    density = to_density(levels, _BACKGROUND)
+    median = to_density(np.median(rgb[cell], axis=0).astype(np.float32), _BACKGROUND)
+    factor = np.clip(np.array(CELL, np.float32) / np.maximum(median, 0.02), *_FACTORS)
+    return np.asarray(np.clip(np.rint(to_levels(density * factor, _BACKGROUND)), 0, 255), np.uint8)
+
+
+def even(rgb: RGB, cell: Mask) -> RGB:
+    """The normalized cell on the background of normalized smears, uint8 (h, w, 3)."""
+    out = np.full_like(rgb, round(_BACKGROUND))
+    if cell.any():
+        out[cell] = cv2.LUT(rgb, table(rgb, cell)[None])[cell]
+    return out

@@ -1,0 +1,64 @@
+"""Cells cut out of their smear: recognised, and brought to the colours of normalized smears."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from blastdet.imaging.io import open_image, read_image
+from blastdet.imaging.isolated_cells import CELL, cell_mask, even
+from blastdet.imaging.optical_density import to_density
+from blastdet.imaging.stain_normalization import normalize_stain
+
+
+def _cell(ground: int, colour: tuple[int, int, int] = (90, 40, 110), side: int = 120) -> np.ndarray:
+    y, x = np.mgrid[:side, :side]
+    inside = (x - 60) ** 2 + ((y - 55) * 1.2) ** 2 < 40**2
+    texture = np.random.default_rng(0).integers(-12, 13, (side, side, 1))
+    return np.where(inside[..., None], np.clip(np.array(colour) + texture, 30, 254), ground).astype(np.uint8)
+
+
+@pytest.mark.parametrize("ground", [0, 255])
+def test_the_cell_on_black_and_on_white(ground: int) -> None:
+    image = _cell(ground)
+    image[5:8, 5:8] = (100, 50, 100)  # a speck
+    mask = cell_mask(image)
+    assert mask is not None and mask.sum() == pytest.approx(np.pi * 40 * 40 / 1.2, rel=0.02)
+    assert not mask[6, 6] and mask[55, 60]
+
+
+def test_jpeg_noise_is_not_a_cell() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(_cell(0)).save(stream, "JPEG", quality=90)
+    mask = cell_mask(np.asarray(Image.open(stream)))
+    assert mask is not None and mask.sum() == pytest.approx(np.pi * 40 * 40 / 1.2, rel=0.08)
+
+
+def test_an_image_of_a_smear_has_no_plain_ground(data_dir: Path) -> None:
+    assert cell_mask(read_image(Path("datasets/demo/smear.jpg"))) is None
+    rng = np.random.default_rng(1)
+    assert cell_mask(rng.integers(225, 250, (80, 80, 3), dtype=np.uint8)) is None
+    assert cell_mask(np.zeros((50, 50, 3), np.uint8)) is None  # nothing but ground
+
+
+@pytest.mark.parametrize("colour", [(90, 40, 110), (150, 90, 160), (60, 30, 60)])
+def test_cells_of_all_stains_get_one_median_colour(colour: tuple[int, int, int]) -> None:
+    image = _cell(0, colour)
+    mask = cell_mask(image)
+    assert mask is not None
+    out = even(image, mask)
+    assert (out[~mask] == 240).all()
+    median = to_density(np.median(out[mask], axis=0), 240.0)
+    np.testing.assert_allclose(median, CELL, atol=0.03)
+
+
+def test_a_normalized_source_does_the_same() -> None:
+    image = _cell(0)
+    mask = cell_mask(image)
+    assert mask is not None
+    with normalize_stain(open_image(image, "cell"), "canonical") as source:
+        np.testing.assert_array_equal(source.read(), even(image, mask))
