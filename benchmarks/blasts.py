@@ -35,9 +35,9 @@ import yaml
 from sklearn.metrics import confusion_matrix
 
 from blastdet.core.model_card import read_card
-from blastdet.datasets.crop_dataset import CropRow, read_table
+from blastdet.datasets.cropping.crop_table import CropRow, read_table
+from blastdet.datasets.cropping.negative_controls import NEGATIVE_CONTROLS
 from blastdet.datasets.formats.registry import read
-from blastdet.datasets.negative_controls import NEGATIVE_CONTROLS
 from blastdet.imaging.io import read_image, write_image
 from blastdet.models.classifier import ClassifierOutput, erythroblast_given_not_blast, load_classifier, prepare
 from blastdet.training.classification.crop_samples import BY_SMEAR, folds, label_of, split

@@ -31,7 +31,7 @@ import numpy as np
 from blasts import CROPS, REPO, SETS, cut_negative_control, out_of_fold, print_row, six_numbers
 
 from blastdet.core.types import RGB
-from blastdet.datasets.crop_dataset import TABLE, CropRow, read_table
+from blastdet.datasets.cropping.crop_table import TABLE, CropRow, read_table
 from blastdet.imaging.cell_crops import CONTEXT
 from blastdet.imaging.io import read_image, write_image
 from blastdet.training.classification.crop_samples import PAD

@@ -102,7 +102,7 @@ def written_fields() -> dict[str, list[str]]:
     """Field names of each output format, read from real files."""
     import numpy as np
 
-    from blastdet.datasets.crop_dataset import CropRow
+    from blastdet.datasets.cropping.crop_table import CropRow
     from blastdet.imaging.io import write_image
     from blastdet.inference.model import Model
     from blastdet.inference.writers import coco_entry, write_coco

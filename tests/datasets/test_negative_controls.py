@@ -16,9 +16,10 @@ from blastdet.cli import cli
 from blastdet.cli.data_commands import crops
 from blastdet.core.errors import FormatError
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
-from blastdet.datasets.crop_dataset import annotated_cells, cut_of, detected_cells, read_table
+from blastdet.datasets.cropping.crop_table import cut_of, read_table
+from blastdet.datasets.cropping.cutting import annotated_cells, detected_cells
+from blastdet.datasets.cropping.negative_controls import DISC_UM, NEGATIVE_CONTROLS, WINDOW_UM, crop_of, windows
 from blastdet.datasets.formats import registry
-from blastdet.datasets.negative_controls import DISC_UM, NEGATIVE_CONTROLS, WINDOW_UM, crop_of, windows
 from blastdet.imaging.cell_crops import crop, window
 from blastdet.imaging.io import image_size, open_smear, read_image
 

@@ -18,7 +18,7 @@ from made import cell_image, run_in_process
 from PIL import Image
 
 from blastdet.cli import cli
-from blastdet.datasets.crop_dataset import CropRow
+from blastdet.datasets.cropping.crop_table import CropRow
 from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.detection.yolo_network import Yolo
 

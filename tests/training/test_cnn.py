@@ -17,7 +17,7 @@ from PIL import Image
 
 from blastdet.core.errors import ConfigError, FormatError, ScaleError, WeightsError
 from blastdet.core.model_card import Calibration, read_card, write_card
-from blastdet.datasets.crop_dataset import CropRow, read_table
+from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.models.classifier import framed, load_classifier, prepare
 from blastdet.training.classification import cnn
 from blastdet.training.classification.crop_samples import CropEpoch, folds, label_of, load_crops, split, without_fold

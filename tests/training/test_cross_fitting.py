@@ -27,7 +27,9 @@ def _predicted(n=600, shift=0.0, seed=0):
     logit = 3 * (rng.normal(0, 1, n) + 2 * blast - 1 + shift)
     cluster = np.arange(n) % 12
     names = np.array([f"set/{k}" for k in cluster])
-    return OutOfFold(1 / (1 + np.exp(-logit)), blast, names, cluster % 3, rng.random(n) < 0.05, "crops of set", np.full(n, ""))
+    return OutOfFold(
+        1 / (1 + np.exp(-logit)), blast, names, cluster % 3, rng.random(n) < 0.05, "crops of set", np.full(n, "")
+    )
 
 
 def test_each_fold_is_calibrated_by_the_others_only():
@@ -67,7 +69,13 @@ def test_counts_by_cluster_add_up():
 def test_folds_without_blasts_are_one_line():
     predicted = _predicted()
     one_sided = OutOfFold(
-        predicted.probability, predicted.fold == 0, predicted.cluster, predicted.fold, predicted.is_far, "x", predicted.laboratory
+        predicted.probability,
+        predicted.fold == 0,
+        predicted.cluster,
+        predicted.fold,
+        predicted.is_far,
+        "x",
+        predicted.laboratory,
     )
     with pytest.raises(ConfigError, match="fold 0: expected blasts and other white cells in the other folds"):
         cross_fit(one_sided)

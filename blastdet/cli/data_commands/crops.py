@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from blastdet.core.types import Dataset
-    from blastdet.datasets.crop_dataset import Cells, CropRow
+    from blastdet.datasets.cropping.crop_table import CropRow
+    from blastdet.datasets.cropping.cutting import Cells
     from blastdet.imaging.cell_crops import Box
 
 _PATH = click.Path(path_type=Path)
@@ -84,7 +85,8 @@ def command(**options: Any) -> None:
     from blastdet.cli._progress import file_reporter
     from blastdet.core.atomic_io import new_folder
     from blastdet.datasets.convert import check_folder
-    from blastdet.datasets.crop_dataset import RECORD, Cut, write_crops
+    from blastdet.datasets.cropping.crop_table import RECORD, Cut
+    from blastdet.datasets.cropping.cutting import write_crops
     from blastdet.datasets.splits import without
     from blastdet.evaluation.predict import read_datasets
 
@@ -142,7 +144,7 @@ def _cells(
 ) -> tuple[list[Cells], list[str]]:
     """Cells of every image, or the windows of a negative control; and lines that say how they were chosen."""
     from blastdet.cli.analysis_commands.evaluate import run_models
-    from blastdet.datasets.crop_dataset import annotated_cells, detected_cells, without_marks
+    from blastdet.datasets.cropping.cutting import annotated_cells, detected_cells, without_marks
 
     lines = []
     if options["weights"] or options["detections"]:
@@ -169,7 +171,7 @@ def _windows(dataset: Dataset, cells: Sequence[Cells], control: str, marks: Sequ
     """Windows of a negative control. An image that cannot be read keeps its cells, and fails when they are cut out."""
     from blastdet.cli._progress import file_reporter
     from blastdet.core.errors import ImageError
-    from blastdet.datasets.crop_dataset import negative_control_cells
+    from blastdet.datasets.cropping.cutting import negative_control_cells
 
     with file_reporter(len(dataset), "placing windows") as step:
         for sample, mine in zip(dataset, cells, strict=True):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.types import ERYTHROBLAST, RGB
-from blastdet.datasets.published.cell_types import possible_types
-from blastdet.datasets.crop_dataset import TABLE, CropRow, Cut, cut_of, read_table
+from blastdet.datasets.cropping.cell_types import possible_types
+from blastdet.datasets.cropping.crop_table import TABLE, CropRow, Cut, cut_of, read_table
 from blastdet.imaging.augmentation import jitter_stain
 from blastdet.imaging.cell_crops import CONTEXT
 from blastdet.imaging.io import read_image, resize

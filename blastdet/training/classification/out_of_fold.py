@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blastdet.core.constants import ERYTHROBLAST, SMUDGE
 from blastdet.core.errors import ConfigError, differing
 from blastdet.core.model_card import read_card
-from blastdet.datasets.crop_dataset import CropRow, read_table
+from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.imaging.io import read_image
 from blastdet.models.classifier import load_classifier
 from blastdet.training.classification.calibration import Floats
@@ -134,7 +134,8 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
     base : Path
         Folder that paths of their configurations are relative to.
 
-    Raises `ConfigError` if a run was not trained without a fold, a fold is missing, or the crops show no blast or no other white cell.
+    Raises `ConfigError` if a run was not trained without a fold, a fold is missing, or the crops show no blast or no
+    other white cell.
     """
     configs = {run: _config_of(run) for run in sorted(runs, key=lambda run: run.name)}
     configs = dict(sorted(configs.items(), key=lambda item: item[1].fold or (0, 0)))

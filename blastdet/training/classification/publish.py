@@ -13,7 +13,7 @@ from torch.nn import functional
 from blastdet.core.errors import BlastdetError
 from blastdet.core.model_card import Card, InputSpec, Metric, RejectionRule, Threshold, Training, sha256_of, write_card
 from blastdet.core.types import ERYTHROBLAST
-from blastdet.datasets.crop_dataset import Cut
+from blastdet.datasets.cropping.crop_table import Cut
 from blastdet.models.classifier import erythroblast_given_not_blast, load_classifier
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import CalibrationResult

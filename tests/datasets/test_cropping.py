@@ -19,15 +19,8 @@ from PIL import Image
 from blastdet.cli import cli
 from blastdet.core.errors import FormatError, ScaleError
 from blastdet.core.types import BLAST, RBC, WBC, Dataset, Detections, Sample
-from blastdet.datasets.crop_dataset import (
-    NOT_A_CELL,
-    Cells,
-    annotated_cells,
-    detected_cells,
-    read_table,
-    without_marks,
-    write_crops,
-)
+from blastdet.datasets.cropping.crop_table import NOT_A_CELL, read_table
+from blastdet.datasets.cropping.cutting import Cells, annotated_cells, detected_cells, without_marks, write_crops
 from blastdet.datasets.formats import registry
 from blastdet.imaging.cell_crops import CONTEXT, crop, window
 from blastdet.imaging.io import image_size, open_smear
