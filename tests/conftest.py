@@ -13,6 +13,10 @@ from audited import write_clean_set
 from made import image_file
 
 REPO = Path(__file__).resolve().parent.parent
+# One thread for numerical libraries, in this process and those that tests start: sums depend on the number of threads,
+# and with one pytest worker for each core, more threads only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 

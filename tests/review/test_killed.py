@@ -31,6 +31,11 @@ def _free_port() -> int:
         return int(trial.getsockname()[1])
 
 
+def _answers(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture
 def mongod(tmp_path):
     """A MongoDB that no other test shares: its process and its address."""
@@ -41,7 +46,8 @@ def mongod(tmp_path):
     port = _free_port()
     words = ["--dbpath", str(tmp_path / "mongo"), "--port", str(port), "--bind_ip", "127.0.0.1"]
     process = subprocess.Popen([str(binary), *words], stdout=subprocess.DEVNULL)
-    yield process, f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=5000"
+    _wait(lambda: _answers(port), process)
+    yield process, f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=2000"
     process.kill()
     process.wait()
 
@@ -63,7 +69,7 @@ def _wait(holds, process: subprocess.Popen[bytes] | None = None) -> None:
     end = time.monotonic() + 240
     while not holds():
         assert time.monotonic() < end and (process is None or process.poll() is None)
-        time.sleep(0.5)
+        time.sleep(0.1)
 
 
 def _tag(uri: str, row: int, tag: str) -> None:

@@ -1,9 +1,7 @@
-"""FiftyOne with its MongoDB and its App in headless Chromium: views, and corrections made there."""
+"""FiftyOne with its MongoDB: views, and corrections made there."""
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +14,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from made import heed_interrupts
 
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
@@ -50,15 +47,25 @@ def fiftyone(tmp_path_factory):
             yield module
 
 
-@pytest.fixture
-def loaded(fiftyone, made):
+def _load(fiftyone, made, name):
     dataset, predictions = made
     dataset, cells = compare_cells(dataset, predictions)
-    rows = np.arange(len(cells))
     features = np.array([[cell.sample, *cell.box] for cell in cells], np.float32)
-    embedding = Embedding(rows, features)
-    reviewed = load(fiftyone, f"test {time.time()}", Review(dataset, cells, predictions, embedding))
-    yield reviewed, dataset, cells
+    embedding = Embedding(np.arange(len(cells)), features)
+    return load(fiftyone, name, Review(dataset, cells, predictions, embedding)), dataset, cells
+
+
+@pytest.fixture(scope="module")
+def loaded(fiftyone, made_once):
+    """A review in FiftyOne, its dataset and its cells, which no test changes."""
+    return _load(fiftyone, made_once, "unchanged")
+
+
+@pytest.fixture
+def own(fiftyone, made):
+    """As `loaded`, to be changed."""
+    reviewed, *others = _load(fiftyone, made, f"test {time.time()}")
+    yield reviewed, *others
     fiftyone.delete_dataset(reviewed.name)
 
 
@@ -112,8 +119,8 @@ def test_every_cell_is_in_the_embedding(loaded):
     assert sorted(found.label_ids) == sorted(reviewed.values("cells.detections.id", unwind=True))
 
 
-def test_a_session_of_the_same_name_continues(fiftyone, loaded, made):
-    reviewed, dataset, cells = loaded
+def test_a_session_of_the_same_name_continues(fiftyone, own, made):
+    reviewed, dataset, cells = own
     sample = reviewed.first()
     sample.truth.detections[0].tags.append("ok")
     sample.save()
@@ -125,10 +132,10 @@ def test_a_session_of_the_same_name_continues(fiftyone, loaded, made):
     assert len(anew) == 4 and anew.count_label_tags("truth") == {} and not anew.list_brain_runs()
 
 
-def test_corrections_of_every_kind_are_collected(loaded, tmp_path):
+def test_corrections_of_every_kind_are_collected(own, tmp_path):
     from blastdet.review.fiftyone_session import Recorder, collect
 
-    reviewed, dataset, _ = loaded
+    reviewed, dataset, _ = own
     sample = reviewed.match({"filepath": {"$regex": "s0"}}).first()
     labels = sample.truth.detections
     labels[0].tags.append("fix:ignore")
@@ -201,10 +208,10 @@ def test_an_ignored_region_stays_ignored_when_it_is_moved(fiftyone, made, tmp_pa
     fiftyone.delete_dataset(reviewed.name)
 
 
-def test_a_name_or_port_in_use_gives_a_one_line_error(fiftyone, loaded, made):
+def test_a_name_or_port_in_use_gives_a_one_line_error(fiftyone, loaded, made_once):
     reviewed, dataset, cells = loaded
     with pytest.raises(ReviewError, match="the database has a review of this name with other images"):
-        load(fiftyone, reviewed.name, Review(dataset, cells, replace(made[1], about={"sha256": "other"})))
+        load(fiftyone, reviewed.name, Review(dataset, cells, replace(made_once[1], about={"sha256": "other"})))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -219,121 +226,6 @@ def test_an_unreachable_database_gives_a_one_line_error(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     assert "cannot be used" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_the_whole_session_in_a_browser(tmp_path, chromium):
-    """The real process and App: boxes show, a tag set elsewhere comes back in the file, Ctrl-C ends it."""
-    from playwright.sync_api import sync_playwright
-
-    port = _free_port()
-    name = f"demo-{port}"
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
-    environment = {**outside, "FIFTYONE_DATABASE_DIR": str(tmp_path / "mongo")}
-    data = Path(__file__).parents[2] / "datasets/demo/truth.json"
-    words = ["review", "--data", str(data), "--weights", "default"]
-    words += ["--no-browser", "--port", str(port), "--name", name]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "blastdet", *words],
-        cwd=tmp_path,
-        env=environment,
-        stdout=(tmp_path / "log").open("w"),
-        stderr=subprocess.STDOUT,
-        preexec_fn=heed_interrupts,
-    )
-    try:
-        _until(lambda: "Press Ctrl-C" in (tmp_path / "log").read_text(), process)
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page(viewport={"width": 1400, "height": 900})
-            page.goto(f"http://127.0.0.1:{port}/datasets/{name}", wait_until="domcontentloaded")
-            page.wait_for_selector("text=1 sample", timeout=120_000)
-            assert page.locator("text=detected").count() and page.locator("text=truth").count()
-            page.wait_for_timeout(3000)  # the image and its boxes are drawn
-            page.screenshot(path=tmp_path / "app.png")
-            assert np.asarray(_grey(tmp_path / "app.png")).std() > 20
-            for dismiss in page.get_by_text("Dismiss", exact=True).all():
-                dismiss.click()
-            _draw(page)
-            _until(lambda: _said(tmp_path) == 1, process)
-            view = f"http://127.0.0.1:{port}/datasets/{name}?view=missed-blasts-cells"
-            page.goto(view, wait_until="domcontentloaded")
-            page.wait_for_selector("text=4 patches", timeout=120_000)  # the demo's drawn blasts, and nothing else
-            drawn_on = "[data-cy=tag-cells]"
-            page.wait_for_function(f"document.querySelectorAll('{drawn_on}').length === 4")
-            assert set(page.locator(drawn_on).all_inner_texts()) == {"blast"}
-            _tag_the_first(page, "fix:ignore")
-            _until(lambda: _said(tmp_path) == 2, process)
-            browser.close()
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=120)
-    drawn, tagged = read_corrections(tmp_path / "corrections.jsonl")
-    assert (drawn.op, drawn.old_class, drawn.new_class) == ("class", "", "rbc") and drawn.who
-    assert (tagged.op, tagged.old_class) == ("ignore", "blast")
-    assert "Session ended" in (tmp_path / "log").read_text()
-
-
-def _said(folder):
-    path = folder / "corrections.jsonl"
-    return len(read_corrections(path)) if path.is_file() else 0
-
-
-def _draw(page) -> None:
-    """Draw a red cell with the mouse in the App's Annotate tab."""
-    _first_tile(page, open_it=True)
-    page.click("[data-cy=annotate]")
-    page.wait_for_selector("[data-cy=detection-mode]")
-    page.wait_for_timeout(3000)  # the page is laid out
-    page.click("[data-cy=detection-mode]")
-    page.wait_for_timeout(1000)
-    page.mouse.move(480, 300)
-    page.mouse.down()
-    for x, y in ((520, 340), (560, 380), (600, 420)):
-        page.mouse.move(x, y, steps=4)
-    page.mouse.up()
-    page.locator("[data-cy=root_label_container]").get_by_text("rbc", exact=True).click()
-    page.wait_for_timeout(3000)  # it is saved without a button
-    page.keyboard.press("Escape")
-
-
-def _tag_the_first(page, tag: str) -> None:
-    """Choose the first cell of a view, and tag it."""
-    x, y = _first_tile(page, open_it=False)
-    page.mouse.click(x, y)
-    page.click("[data-cy=action-tag-sample-labels]")
-    page.click("[data-cy=tagger-switch-label]")
-    words = page.locator("[data-cy=tagger-container] input").first
-    words.wait_for()
-    words.fill(tag)
-    words.press("Enter")
-    page.click("text=Apply")
-
-
-def _first_tile(page, open_it: bool):
-    """Open the first tile of the grid, or say where its check box is."""
-    page.wait_for_selector("[data-cy=looker]", state="attached", timeout=120_000)
-    page.wait_for_timeout(5000)  # tiles are laid out
-    tiles = [tile.bounding_box() for tile in page.locator("[data-cy=fo-grid] [data-cy=looker]").all()]
-    first = min((t for t in tiles if t and t["y"] > 100), key=lambda t: (t["y"], t["x"]))
-    page.mouse.move(first["x"] + first["width"] / 2, first["y"] + first["height"] / 2)
-    page.wait_for_timeout(1000)
-    if open_it:
-        page.mouse.click(first["x"] + first["width"] / 2, first["y"] + first["height"] / 2)
-    return first["x"] + 13, first["y"] + 13
-
-
-def _grey(path: Path):
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L"))
-
-
-def _until(holds, process, seconds: float = 240) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.5)
 
 
 def test_detections_to_fiftyone_and_back(fiftyone, loaded):

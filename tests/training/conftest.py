@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import os
 import subprocess
 import sys
 import warnings
@@ -22,10 +21,7 @@ from blastdet.datasets.cropping.crop_table import CropRow
 from blastdet.training.detection.samples import TrainingSample
 from blastdet.training.detection.yolo_network import Yolo
 
-# Sums depend on the number of threads. Tests run some commands in this process and some in their own, and want equal
-# bits: one thread for both, whatever was imported before this file.
-os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # as in the processes that tests start (tests/conftest.py)
 
 SETTINGS = {
     "name": "tiny",
