@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import BLAST, CELL_CLASSES, PLATELET, WBC, Dataset, Detections, Sample, Scale
+from blastdet.core.types import BLAST, PLATELET, WBC, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.files import read_column, read_text
 from blastdet.imaging.io import image_size
 
@@ -66,6 +66,6 @@ def read(path: Path, *, mpp: Scale | None = MPP) -> Dataset:
             cell_type=np.array([kind if label == WBC else ""]),
             ignore=np.array([leukaemic]),
         )
-        sample = Sample(image, (width, height), mpp=mpp, group=patient[name], label=CELL_CLASSES[label], truth=truth)
-        samples.append(sample)
+        # No class of the image: its other cells are not what the central one is.
+        samples.append(Sample(image, (width, height), mpp=mpp, group=patient[name], truth=truth))
     return Dataset("jhu_acute", path, tuple(samples))
