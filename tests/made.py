@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blastdet.cli.data_commands.convert import command as convert_command
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.types import CELL_CLASSES, ORIGINS, UNSURE_REASONS, Dataset, Detections, Sample
 
 SIZE_WH = (64, 48)
@@ -115,16 +117,17 @@ def cells(draw: st.DrawFn, size_wh: tuple[int, int] = SIZE_WH) -> Detections:
             boxes[i] = x, y, min(x + w, size_wh[0]), min(y + h, size_wh[1])
     pointlike = np.isnan(boxes[:, 0])
     points = [[draw(st.floats(0, side, **_f32)) for side in size_wh] for _ in range(n)]
-    fraction = st.floats(0, 1, **_f32)
+    fraction, nan, k = st.floats(0, 1, **_f32), st.just(math.nan), len(CELL_TYPES)
     columns = {
         "score": fraction,
         "id": _words.map(lambda text: text.rstrip("\0")),
         "ignore": st.booleans(),
         "origin": st.sampled_from(ORIGINS),
         "cell_type": _words,
-        "blast_probability": st.one_of(fraction, st.just(float("nan"))),
+        "blast_probability": st.one_of(fraction, nan),
         "unsure": st.booleans(),
         "unsure_reason": st.sampled_from(("", *UNSURE_REASONS)),
+        "type_probability": st.lists(st.one_of(fraction, nan), min_size=k, max_size=k) | st.just([math.nan] * k),
     }
     assert {*columns, "label", "point_xy"} == set(COLUMNS), "draw every column of Detections"
     chosen = {k: [draw(v) for _ in range(n)] for k, v in columns.items() if draw(st.booleans())}

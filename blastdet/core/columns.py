@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from blastdet.core.constants import CELL_CLASSES, ERYTHROBLAST
+from blastdet.core.constants import CELL_CLASSES, CELL_TYPES, ERYTHROBLAST
 from blastdet.core.packages import needed
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "blast_probability": (np.float32, ()),
     "unsure": (np.bool_, ()),
     "unsure_reason": (np.str_, ()),
+    "type_probability": (np.float32, (len(CELL_TYPES),)),
 }
 """Columns of `Detections`, in order: dtype, and shape of one row. Writers and tests derive their lists from here."""
+
+TYPE_COLUMNS: tuple[str, ...] = tuple(f"probability_{name}" for name in CELL_TYPES)
+"""Columns of tables for `Detections.type_probability`, in the order of `CELL_TYPES`."""
 
 Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | NDArray[Any]
 
@@ -54,6 +58,7 @@ CELL_COLUMNS: tuple[str, ...] = (
     "unsure_reason",
     "ignore",
     "counted_as",
+    *TYPE_COLUMNS,
 )
 """Columns of a table with one row for each cell, in order."""
 
@@ -162,7 +167,8 @@ def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
     mpp : (float, float), optional
         µm/px; without it, sizes in µm are empty.
     """
-    kinds = counted_as(cells)
+    kinds, unknown = counted_as(cells), [""] * len(TYPE_COLUMNS)
+    types = cells.type_probability
     for i in range(len(cells)):
         x1, y1, x2, y2 = (_shortest(v) for v in cells.boxes_xyxy[i])
         name = str(cells.id[i]) if cells.id is not None else str(i + 1)
@@ -182,12 +188,26 @@ def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
             "" if cells.unsure_reason is None else str(cells.unsure_reason[i]),
             int(cells.ignore is not None and cells.ignore[i]),
             kinds[i],
+            *(unknown if types is None else map(_shortest, types[i])),
         ]
 
 
 def _shortest(value: Any) -> Any:
     """A float32 with its shortest exact digits, or an empty string for NaN."""
     return "" if math.isnan(value) else float(str(value))
+
+
+def by_type(row: NDArray[np.float32]) -> dict[str, float]:
+    """Probability of each type that is known, from a row (k,) of `Detections.type_probability`; shortest exact digits.
+
+    Examples
+    --------
+    >>> row = np.full(9, np.nan, np.float32)
+    >>> row[:2] = 0.9, 0.1
+    >>> by_type(row)
+    {'blast': 0.9, 'lymphocyte': 0.1}
+    """
+    return {name: float(str(value)) for name, value in zip(CELL_TYPES, row, strict=True) if not math.isnan(value)}
 
 
 def cell_frame(rows: Iterable[Sequence[Any]], columns: Sequence[str] = CELL_COLUMNS) -> Any:

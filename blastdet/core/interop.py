@@ -16,7 +16,7 @@ from blastdet.core.packages import needed
 if TYPE_CHECKING:
     from blastdet.core.types import WidthHeight
 
-_EXTRA = ("cell_type", "blast_probability", "unsure", "unsure_reason", "ignore", "origin", "id")
+_EXTRA = ("cell_type", "blast_probability", "unsure", "unsure_reason", "type_probability", "ignore", "origin", "id")
 """Optional columns that are stored in ``supervision.Detections.data``."""
 
 

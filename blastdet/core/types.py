@@ -87,6 +87,9 @@ class Detections(Conversions):
         True if the second stage is uncertain about the cell. `label` still follows the operating threshold.
     unsure_reason : str (n,), optional
         One of `UNSURE_REASONS` for an uncertain cell, else ``""``.
+    type_probability : float32 (n, 9), optional
+        Probability of each of `CELL_TYPES`; NaN for types that the second stage does not know, and for cells that it
+        did not classify.
 
     Raises
     ------
@@ -114,6 +117,7 @@ class Detections(Conversions):
     blast_probability: NDArray[np.float32] | None
     unsure: NDArray[np.bool_] | None
     unsure_reason: NDArray[np.str_] | None
+    type_probability: NDArray[np.float32] | None
 
     def __init__(
         self,
@@ -128,6 +132,7 @@ class Detections(Conversions):
         blast_probability: ArrayLike | None = None,
         unsure: ArrayLike | None = None,
         unsure_reason: ArrayLike | None = None,
+        type_probability: ArrayLike | None = None,
     ) -> None:
         boxes = checked_column("boxes_xyxy", boxes_xyxy, None)
         n = len(boxes)
@@ -143,6 +148,7 @@ class Detections(Conversions):
             "blast_probability": blast_probability,
             "unsure": unsure,
             "unsure_reason": unsure_reason,
+            "type_probability": type_probability,
         }
         for name, value in given.items():
             object.__setattr__(self, name, None if value is None else checked_column(name, value, n))

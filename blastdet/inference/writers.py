@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.columns import CELL_COLUMNS, cell_rows
+from blastdet.core.columns import CELL_COLUMNS, by_type, cell_rows
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.packages import versions
 from blastdet.core.types import CELL_CLASSES, Detections
@@ -129,9 +129,12 @@ def _second_stage(cells: Detections, i: int) -> dict[str, Any]:
         return {}
     if np.isnan(blast := float(cells.blast_probability[i])):
         return {}
-    found = {"blast_probability": round(blast, 4), "unsure": bool(cells.unsure[i])}
+    found: dict[str, Any] = {"blast_probability": round(blast, 4), "unsure": bool(cells.unsure[i])}
     words = {name: getattr(cells, name) for name in ("unsure_reason", "cell_type")}
-    return found | {name: str(column[i]) for name, column in words.items() if column is not None and column[i]}
+    found |= {name: str(column[i]) for name, column in words.items() if column is not None and column[i]}
+    if cells.type_probability is not None:
+        found["type_probability"] = {name: round(p, 4) for name, p in by_type(cells.type_probability[i]).items()}
+    return found
 
 
 def write_result(result: Result, stem: Path, formats: Iterable[str], source: Source) -> list[Path]:

@@ -62,6 +62,30 @@ class Classifier(Protocol):
         ...
 
 
+def given_not_blast(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
+    """Probability of each class, given that the cell is not a blast, float64 (n, classes); 0 for ``blast`` itself.
+
+    It does not change when the blast probability is calibrated.
+
+    Parameters
+    ----------
+    probability : float (n, classes)
+        Each row sums to 1.
+    classes : sequence of str
+        Including ``blast``.
+
+    Examples
+    --------
+    >>> given_not_blast(np.array([[0.5, 0.1, 0.4]]), ["blast", "wbc", "erythroblast"]).round(2).tolist()
+    [[0.0, 0.2, 0.8]]
+    """
+    given = probability.astype(np.float64)
+    blast = list(classes).index("blast")
+    rest = np.maximum(1 - given[:, [blast]], 1e-9)
+    given[:, blast] = 0
+    return np.minimum(given / rest, 1.0)
+
+
 def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes: Sequence[str]) -> NDArray[np.float64]:
     """Probability of an erythroblast, given that the cell is not a blast, float64 (n,).
 
@@ -77,9 +101,8 @@ def erythroblast_given_not_blast(probability: NDArray[np.floating[Any]], classes
     >>> erythroblast_given_not_blast(np.array([[0.5, 0.1, 0.4]]), ["blast", "wbc", "erythroblast"]).round(2).tolist()
     [0.8]
     """
-    given = probability.astype(np.float64)
-    rest = np.maximum(1 - given[:, list(classes).index("blast")], 1e-9)
-    return np.minimum(given[:, list(classes).index("erythroblast")] / rest, 1.0)
+    given: NDArray[np.float64] = given_not_blast(probability, classes)[:, list(classes).index("erythroblast")]
+    return given
 
 
 def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:

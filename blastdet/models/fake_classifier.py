@@ -6,11 +6,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.model_card import Card, InputSpec, RejectionRule, Threshold, Training, ValidationCounts
 from blastdet.core.types import RGB
 from blastdet.models.classifier import ClassifierOutput
 
 _NO_DATA = "nothing"
+_STEP = 30  # of blue between two types
+
+
+def type_blue(cell_type: str) -> int:
+    """Blue for which the fake of `fake_types_card` finds a type other than blast.
+
+    Examples
+    --------
+    >>> type_blue("lymphocyte"), type_blue("monocyte")
+    (15, 45)
+    """
+    return _STEP * (CELL_TYPES.index(cell_type) - 1) + _STEP // 2
 
 
 def fake_classifier_card() -> Card:
@@ -30,11 +43,17 @@ def fake_classifier_card() -> Card:
     )
 
 
+def fake_types_card() -> Card:
+    """Card of a `FakeClassifier` that tells cell types apart."""
+    return fake_classifier_card().model_copy(update={"name": "fake types", "classes": CELL_TYPES})
+
+
 class FakeClassifier:
     """Classify a crop by the colour of its central pixel.
 
     Red is the blast probability, green a tenth of the distance, and blue the probability of an erythroblast among cells
-    that are not blasts; each on a scale from 0 to 1.
+    that are not blasts; each on a scale from 0 to 1. With `fake_types_card`, blue names the type instead: `type_blue`
+    gives the value for which a type has nine tenths of what the blast probability leaves.
 
     Examples
     --------
@@ -52,5 +71,12 @@ class FakeClassifier:
         self.seen += [rgb.shape for rgb in crops]
         middles = np.array([rgb[len(rgb) // 2, len(rgb) // 2] for rgb in crops], np.float32).reshape(-1, 3) / 255
         blast, rest, red_cell = middles[:, 0], 1 - middles[:, 0], middles[:, 2]
-        probability = np.stack([blast, rest * (1 - red_cell), rest * red_cell], axis=1)
+        if self.card.classes == CELL_TYPES:
+            n = len(CELL_TYPES) - 1
+            chosen = np.minimum(middles[:, 2] * 255 // _STEP, n - 1).astype(int)
+            shares = np.full((len(middles), n), 0.1 / (n - 1))
+            shares[np.arange(len(middles)), chosen] = 0.9
+            probability = np.concatenate([blast[:, None], rest[:, None] * shares], axis=1)
+        else:
+            probability = np.stack([blast, rest * (1 - red_cell), rest * red_cell], axis=1)
         return ClassifierOutput(probability.astype(np.float32), (middles[:, 1] * 10).astype(np.float32))

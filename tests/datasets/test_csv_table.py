@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from made import SIZE_WH, cells, image_file
 
-from blastdet.core.columns import CELL_COLUMNS, cell_rows
+from blastdet.core.columns import CELL_COLUMNS, TYPE_COLUMNS, cell_rows
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats import csv_table
 
@@ -60,6 +60,7 @@ def test_the_table_holds_every_column_of_detections(found: Detections) -> None:
         "blast_probability": [_number(row["blast_probability"]) for row in rows],
         "unsure": [bool(row["unsure"]) for row in rows],
         "unsure_reason": [row["unsure_reason"] for row in rows],
+        "type_probability": [[_number(row[kind]) for kind in TYPE_COLUMNS] for row in rows],
     }
     assert set(read) == set(Detections.columns())
     for name, values in read.items():

@@ -41,8 +41,9 @@ def test_a_round_trip_loses_nothing(found: Detections) -> None:
         path = Path(folder) / "a.geojson"
         geojson.write_cells(path, found, (0.1, 0.2))
         back = geojson.read_cells(path)
-    if len(found) and found.blast_probability is not None and np.isnan(found.blast_probability).all():
-        found = found.with_columns(blast_probability=None)  # QuPath cannot store an unknown number
+    for name in ("blast_probability", "type_probability"):
+        if len(found) and (column := getattr(found, name)) is not None and np.isnan(column).all():
+            found = found.with_columns(**{name: None})  # QuPath cannot store an unknown number
     same_cells(found, back)
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import WeightsError
 from blastdet.core.model_card import ValidationCounts
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
@@ -20,9 +21,10 @@ from blastdet.imaging.io import open_smear, write_image
 from blastdet.inference.batch import Batch, Job, Output, describe
 from blastdet.inference.blast_fraction import combine, corrected_fraction, count_white_cells
 from blastdet.inference.model import Model, Options, _check_pair
-from blastdet.inference.second_stage import classify_cells
+from blastdet.inference.second_stage import classify_cells, verdicts
 from blastdet.inference.writers import coco_entry, write_coco
-from blastdet.models.fake_classifier import FakeClassifier, fake_classifier_card
+from blastdet.models.classifier import ClassifierOutput
+from blastdet.models.fake_classifier import FakeClassifier, fake_classifier_card, fake_types_card, type_blue
 from blastdet.models.fake_detector import FakeDetector, fake_card
 
 CARD = fake_classifier_card()
@@ -69,6 +71,61 @@ def test_only_a_cell_that_is_surely_an_erythroblast_leaves_the_white_cells(limit
     with open_smear(path) as source:
         judged = classify_cells(source, Detections(boxes, label=[WBC], score=[0.9]), (0.5, 0.5), FakeClassifier(card))
     assert judged.cell_type.tolist() == [name] and count_white_cells(judged, card).n == (0 if name else 1)
+
+
+TYPED = [(230, 0, 0), (20, 0, type_blue("monocyte")), (115, 0, type_blue("monocyte")), (10, 0, type_blue("smudge"))]
+TYPED += [(20, 0, type_blue("erythroblast")), (10, 0, type_blue("neutrophil")), (10, 0, type_blue("neutrophil"))]
+"""A blast, a monocyte, an unsure cell, a smudge, an erythroblast and a neutrophil; the last is a red cell's box."""
+
+
+def _typed(folder, card, colours=TYPED):
+    path, boxes = _smear(folder, colours)
+    with open_smear(path) as source:
+        cells = Detections(boxes, label=[WBC] * (len(colours) - 1) + [2], score=[0.9] * len(colours))
+        return classify_cells(source, cells, (0.5, 0.5), FakeClassifier(card))
+
+
+@pytest.fixture
+def typed(tmp_path):
+    return _typed(tmp_path, fake_types_card())
+
+
+def test_certain_cells_that_are_no_blasts_have_a_type(typed):
+    assert typed.label.tolist() == [BLAST, WBC, WBC, WBC, WBC, WBC, 2]
+    assert typed.cell_type.tolist() == ["", "monocyte", "", "smudge", "erythroblast", "neutrophil", ""]
+    np.testing.assert_allclose(typed.type_probability[:6].sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(typed.type_probability[:6, 0], typed.blast_probability[:6])
+    assert np.isnan(typed.type_probability[6]).all()
+
+
+def test_a_type_needs_its_threshold_and_old_models_have_no_probabilities_of_types(judged, tmp_path):
+    assert judged.type_probability is None
+    card = fake_types_card()
+    point = card.thresholds["blast"].model_copy(update={"value": 0.95})
+    strict = card.model_copy(update={"thresholds": {**card.thresholds, "smudge": point, "neutrophil": point}})
+    assert _typed(tmp_path, strict).cell_type.tolist() == ["", "monocyte", "", "", "erythroblast", "", ""]
+
+
+def test_a_model_of_some_types_leaves_the_others_unknown():
+    some = ("blast", "monocyte", "lymphocyte")  # in an order of its own
+    card = fake_types_card().model_copy(update={"classes": some})
+    found = verdicts(ClassifierOutput(np.array([[0.1, 0.2, 0.7], [0.1, 0.47, 0.43]], np.float32), np.zeros(2)), card)
+    assert found.cell_type.tolist() == ["lymphocyte", "monocyte"]
+    np.testing.assert_allclose(found.type_probability[0, :3], [0.1, 0.7, 0.2])
+    assert np.isnan(found.type_probability[:, 3:]).all() and len(found.type_probability[0]) == len(CELL_TYPES)
+
+
+def test_json_and_csv_have_the_probability_of_each_type(typed, report):
+    _, found = report
+    found = replace(found, detections=typed, candidates=typed)
+    cells = found.to_dict()["cells"]
+    assert cells[1]["type_probability"]["monocyte"] == round(float(typed.type_probability[1, 2]), 4)
+    assert list(cells[1]["type_probability"]) == list(CELL_TYPES) and "type_probability" not in cells[6]
+    frame = found.to_pandas()
+    np.testing.assert_allclose(frame["probability_monocyte"], typed.type_probability[:, 2])
+    (row,) = [row for row in coco_entry(found)["annotations"] if row["category_id"] == 3]
+    assert row["type_probability"] is None
+    assert found.to_geojson()["features"][1]["properties"]["measurements"]["Probability monocyte"] > 0.8
 
 
 def test_white_cells_add_up_and_erythroblasts_are_apart(judged):

@@ -22,7 +22,7 @@ from blastdet.core.errors import FormatError
 from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.coco_writer import KEYS, UNSURE, to_document, write
-from blastdet.datasets.formats.files import FAULTS, read_json, stated_mpp, unknown
+from blastdet.datasets.formats.files import FAULTS, from_json, read_json, stated_mpp
 from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, files_below, refuse_problem, split_of
 from blastdet.datasets.splits import SPLITS
 from blastdet.imaging.io import image_size
@@ -366,16 +366,17 @@ def cells_of_rows(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], 
     xywh = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
     boxes = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
     boxes[[row.get("has_box") is False for row in rows]] = np.nan
-    columns: dict[str, Any] = {}
-    for name, key in KEYS.items():
-        if any(key in row for row in rows):
-            columns[name] = [unknown(name) if row.get(key) is None else row[key] for row in rows]
-    if "ignore" not in columns and any(row.get("iscrowd") and row.get("has_box", True) for row in rows):
-        columns["ignore"] = [bool(row.get("iscrowd")) for row in rows]
-    if "origin" not in columns and origin:
-        columns["origin"] = [origin] * len(rows)
     label = np.array([_label(row, labels) for row in rows], np.int64)
     try:
+        columns = {
+            name: [from_json(name, row.get(key)) for row in rows]
+            for name, key in KEYS.items()
+            if any(key in row for row in rows)
+        }
+        if "ignore" not in columns and any(row.get("iscrowd") and row.get("has_box", True) for row in rows):
+            columns["ignore"] = [bool(row.get("iscrowd")) for row in rows]
+        if "origin" not in columns and origin:
+            columns["origin"] = [origin] * len(rows)
         with np.errstate(over="raise"):
             return Detections(boxes.astype(np.float32), label=label, **columns)
     except FAULTS as error:

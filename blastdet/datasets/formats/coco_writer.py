@@ -116,7 +116,7 @@ def to_annotations(cells: Detections, image_id: int) -> list[dict[str, Any]]:
     xywh[~boxed, :2] = points[~boxed]
     uncounted = (~boxed if cells.ignore is None else ~boxed | cells.ignore).tolist()
     columns = {
-        key: to_json(getattr(cells, name))
+        key: to_json(getattr(cells, name), name)
         for name, key in KEYS.items()
         if getattr(cells, name) is not None and not (name == "score" and (cells.score == 1).all())
     }

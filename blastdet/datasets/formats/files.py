@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.columns import by_type
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import ConfigError, FormatError, ScaleError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import COLUMNS, Dataset, Sample, Scale
@@ -135,12 +137,28 @@ def unknown(name: str) -> Any:
     return [value] * row[0] if row else value
 
 
-def to_json(column: NDArray[Any]) -> list[Any]:
-    """A column as plain lists, with None for NaN (JSON has no NaN)."""
+def to_json(column: NDArray[Any], name: str = "") -> list[Any]:
+    """A column as plain lists, with None for NaN (JSON has no NaN).
+
+    Each row of the column ``type_probability`` is a mapping of type to probability, or None where none is known.
+    """
+    if name == "type_probability":
+        return [by_type(row) or None for row in column]
     if column.dtype.kind != "f":
         return list(column.tolist())
     shortest = np.vectorize(lambda x: None if np.isnan(x) else float(str(x)), otypes=[object])
     return list(shortest(column).tolist()) if column.size else []
+
+
+def from_json(name: str, value: Any) -> Any:
+    """The value of one row in a column, as `to_json` wrote it; None is unknown."""
+    if value is None:
+        return unknown(name)
+    if name != "type_probability":
+        return value
+    if other := sorted(set(value) - set(CELL_TYPES)):
+        raise ValueError(f"expected some of {', '.join(CELL_TYPES)} as type, got {other[0]!r:.60}")
+    return [value.get(kind, math.nan) for kind in CELL_TYPES]
 
 
 def folder_of(sample: Sample) -> str:

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.constants import COLOURS, RESEARCH_USE
+from blastdet.core.columns import by_type
+from blastdet.core.constants import CELL_TYPES, COLOURS, RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
@@ -38,6 +39,7 @@ from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
 _NAMESPACE = uuid.UUID("6f3c1a52-7c3e-5d0e-9a59-5c0d2f1f8e11")
 _MEASUREMENTS = {name: name.replace("_", " ").capitalize() for name in NUMBERS}  # column -> its name in QuPath
+_TYPES = {name: f"Probability {name.replace('_', ' ')}" for name in CELL_TYPES}
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
@@ -87,6 +89,8 @@ def _feature(cells: Detections, i: int, mpp: Scale | None, name: str) -> dict[st
         values = getattr(cells, column)
         if values is not None and not math.isnan(values[i]):
             measurements[words] = float(str(values[i]))
+    if cells.type_probability is not None:
+        measurements |= {_TYPES[name]: value for name, value in by_type(cells.type_probability[i]).items()}
     if mpp is not None and not math.isnan(x1):
         measurements |= {"Width µm": round((x2 - x1) * mpp[0], 3), "Height µm": round((y2 - y1) * mpp[1], 3)}
     metadata = {word: str(values[i]) for word in WORDS if (values := getattr(cells, word)) is not None}
@@ -210,6 +214,8 @@ def _box(feature: Any, source: str) -> RawBox:
         measured = {item["name"]: item["value"] for item in measured}
     cell: dict[str, Any] = {word: str(metadata[word]) for word in WORDS if word in metadata}
     cell |= {column: float(measured[words]) for column, words in _MEASUREMENTS.items() if words in measured}
+    if any(words in measured for words in _TYPES.values()):
+        cell["type_probability"] = [float(measured.get(words, math.nan)) for words in _TYPES.values()]
     cell |= {word: metadata[word] == "true" for word in FLAGS if word in metadata}
     if "point_xy" in metadata:
         cell["point_xy"] = [float(word) for word in metadata["point_xy"].split()]

@@ -20,7 +20,7 @@ from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.datasets.formats.files import EXTRA, FAULTS, SPLITS, read_json, stated_mpp, to_json
+from blastdet.datasets.formats.files import EXTRA, FAULTS, SPLITS, from_json, read_json, stated_mpp, to_json
 
 FILE_NAME = "blastdet.json"
 
@@ -69,7 +69,7 @@ def _record(sample: Sample) -> dict[str, Any]:
             "boxes_xyxy": to_json(truth.boxes_xyxy[hidden]),
         },
         "columns": {
-            name: to_json(column)
+            name: to_json(column, name)
             for name in EXTRA
             if (column := getattr(truth, name)) is not None and not (name == "score" and (column == 1).all())
         },
@@ -154,5 +154,6 @@ def _merge(listed: Detections, cells: Mapping[str, Any]) -> Detections | None:
     if len(rows):
         table[rows] = np.array(hidden["boxes_xyxy"], np.float32)  # None becomes NaN
         label[rows] = [CELL_CLASSES.index(name) for name in hidden["label"]]
-    columns = {name: cells["columns"][name] for name in EXTRA if name in cells["columns"]}
+    stored = cells["columns"]
+    columns = {name: [from_json(name, value) for value in stored[name]] for name in EXTRA if name in stored}
     return Detections(table, label=label, **columns)
