@@ -163,8 +163,9 @@ class Calibration(_Frozen):
 
 
 class ValidationCounts(_Frozen):
-    """Out-of-fold counts of one cluster: results of a model that was trained without it."""
+    """Out-of-fold counts of one cluster or patient: results of a model that was trained without it."""
 
+    laboratory: str = Field(default="", description="that the model was trained without; empty: only the cluster was")
     blasts: int = Field(ge=0, le=10**12)
     blasts_called: int = Field(ge=0, description="blasts at or above the operating threshold")
     others: int = Field(ge=0, le=10**12)

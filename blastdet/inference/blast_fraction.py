@@ -211,8 +211,10 @@ def corrected_fraction(
     """Fraction of blasts corrected for missed and false ones, clipped to [0, 1], with its 95 % interval.
 
     Source: W. J. Rogan and B. Gladen, Am. J. Epidemiol. 107 (1978) 71-76. The interval is a bootstrap over both the
-    cells of the smear (drawn from Jeffreys' posterior) and the clusters on which sensitivity and specificity were
-    measured.
+    cells of the smear (drawn from Jeffreys' posterior) and the error rates. Where these were measured in laboratories
+    left out of training, each draw takes the rates of one patient or cluster of one of these laboratories, since a
+    smear comes from one laboratory, not from their mean; where such a draw is no better than chance, it tells nothing,
+    and any fraction is equally likely. Otherwise each draw takes the rates over resampled clusters.
 
     Parameters
     ----------
@@ -223,33 +225,66 @@ def corrected_fraction(
     trials : sequence of ValidationCounts
         Of the card; without them, or without cells, there is no correction.
     """
-    rows = [[t.blasts_called, t.blasts, t.others_called, t.others] for t in trials]
-    table = np.array(rows, np.float64).reshape(-1, 4)
-    if not n or not (table[:, [1, 3]].sum(axis=0) > 0).all():
+    rows = tuple((t.laboratory, t.blasts_called, t.blasts, t.others_called, t.others) for t in trials)
+    point, sensitivity, false, rng = _error_rates(rows, seed)
+    if not n or point is None:
         return None, None
-    point = _rogan_gladen(np.array([called / n]), table.sum(axis=0)[None])[0]
-    drawn, rng = _resamples(tuple(map(tuple, rows)), seed)
+    fraction = _rogan_gladen(np.array([called / n]), *np.array(point)[:, None])[0]
+    rng = copy.deepcopy(rng)
     # Jeffreys: 0 of n does not make the fraction 0 for certain.
-    apparent = copy.deepcopy(rng).beta(called + 0.5, n - called + 0.5, size=_RESAMPLES)
-    spread = percentile_interval(_rogan_gladen(apparent, drawn), "bootstrap over cells and clusters")
-    if np.isnan([point, spread.low]).any():
+    drawn = _rogan_gladen(rng.beta(called + 0.5, n - called + 0.5, size=_RESAMPLES), sensitivity, false)
+    if all(t.laboratory for t in trials):
+        drawn = np.where(np.isnan(drawn), rng.random(_RESAMPLES), drawn)
+    spread = percentile_interval(drawn, "bootstrap over cells and clusters")
+    if np.isnan([fraction, spread.low]).any():
         return None, None
     if spread.high == 0:  # clipped throughout: a width of zero would be read as certainty
-        return float(point), None
-    return float(point), (spread.low, spread.high)
+        return float(fraction), None
+    return float(fraction), (spread.low, spread.high)
+
+
+_Row = tuple[str, int, int, int, int]  # laboratory, blasts called, blasts, others called, others
 
 
 @cache
-def _resamples(rows: tuple[tuple[int, ...], ...], seed: int) -> tuple[np.ndarray, np.random.Generator]:
-    """Sums over resampled clusters, the same for each smear, and the generator that goes on from there."""
-    rng, n = np.random.default_rng(seed), len(rows)
-    return rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) @ np.array(rows, np.float64), rng
+def _error_rates(
+    rows: tuple[_Row, ...], seed: int
+) -> tuple[tuple[float, float] | None, np.ndarray, np.ndarray, np.random.Generator]:
+    """Sensitivity and false positive rate, drawn ones (b,) of each, and the generator that goes on from there.
 
-
-def _rogan_gladen(fraction: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Corrected fractions (b,) of apparent ones (b,), by sums (b, 4); NaN where the test is no better than chance."""
+    They are the same for each smear. The rates are ``None`` where blasts or other cells are missing.
+    """
+    rng = np.random.default_rng(seed)
+    if not (sum(row[2] for row in rows) and sum(row[4] for row in rows)):
+        return None, np.empty(0), np.empty(0), rng
+    if all(row[0] for row in rows):
+        first = _rates_by_laboratory([(lab, k, of) for lab, k, of, _, _ in rows], rng)
+        second = _rates_by_laboratory([(lab, k, of) for lab, _, _, k, of in rows], rng)
+        return (first[0], second[0]), first[1], second[1], rng
+    table = np.array([row[1:] for row in rows], np.float64)
+    sums = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=_RESAMPLES) @ table
+    whole = table.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        sensitivity, false = sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3]
+        return (whole[0] / whole[1], whole[2] / whole[3]), sums[:, 0] / sums[:, 1], sums[:, 2] / sums[:, 3], rng
+
+
+def _rates_by_laboratory(rows: Sequence[tuple[str, int, int]], rng: np.random.Generator) -> tuple[float, np.ndarray]:
+    """Mean rate over laboratories, and the rate (b,) of one patient or cluster of one laboratory drawn at random."""
+    known = [row for row in rows if row[2]]
+    names = sorted({lab for lab, _, _ in known})
+    of = {name: np.array([row[1:] for row in known if row[0] == name], np.float64) for name in names}
+    mean = float(np.mean([table[:, 0].sum() / table[:, 1].sum() for table in of.values()]))
+    drawn = rng.integers(len(names), size=_RESAMPLES)
+    picked = np.empty((_RESAMPLES, 2))
+    for number, name in enumerate(names):
+        mine = drawn == number
+        picked[mine] = of[name][rng.integers(len(of[name]), size=mine.sum())]
+    return mean, rng.beta(picked[:, 0] + 0.5, picked[:, 1] - picked[:, 0] + 0.5)
+
+
+def _rogan_gladen(fraction: np.ndarray, sensitivity: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """Corrected fractions (b,) of apparent ones (b,); NaN where the test is no better than chance."""
+    with np.errstate(invalid="ignore", divide="ignore"):
         corrected = (fraction - false) / (sensitivity - false)
     return np.where(sensitivity > false, np.clip(corrected, 0, 1), np.nan)
 

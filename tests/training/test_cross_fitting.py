@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -37,8 +38,8 @@ def test_each_fold_is_calibrated_by_the_others_only():
     score, called, unsure = cross_fit(predicted)
     mine = predicted.fold == 1
     changed = np.where(mine, 1 - predicted.probability, predicted.probability)
-    other = cross_fit(OutOfFold(changed, *(getattr(predicted, n) for n in list(predicted.__annotations__)[1:])))
-    fitted = cross_fitting._fit(predicted.probability[~mine], predicted.is_blast[~mine], "x")
+    other = cross_fit(replace(predicted, probability=changed))
+    fitted = cross_fitting._fit(predicted.only(~mine))
     np.testing.assert_allclose(score[mine], fitted.calibration.apply(predicted.probability[mine]))
     np.testing.assert_allclose(other[0][mine], fitted.calibration.apply(1 - predicted.probability[mine]))
     np.testing.assert_array_equal(called[mine], score[mine] >= fitted.threshold.value)

@@ -26,7 +26,11 @@ TAIL = 0.025
 FAR = 0.01
 """Fraction of validation cells whose distance from the training data exceeds the limit."""
 
+UNSURE = 0.10
+"""Fraction of cells of left-out laboratories, all of equal weight, in the unsure band."""
+
 _DIMENSIONS = 64
+_PLATEAU = 0.005  # thresholds that are this close to the best one are as good
 
 Floats = NDArray[np.float64]
 
@@ -94,7 +98,7 @@ def auroc(probability: Floats, is_blast: NDArray[np.bool_]) -> float:
     return float(roc_auc_score(is_blast, probability))
 
 
-def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calibration:
+def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str, weight: Floats | None = None) -> Calibration:
     """Slope and offset with the lowest cross-entropy; blasts and other cells have the same weight.
 
     Parameters
@@ -108,7 +112,7 @@ def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str) -> Calib
 
     given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
     logit, sign = np.log(given / (1 - given)), np.where(is_blast, -1.0, 1.0)
-    weight = class_weights(is_blast.astype(np.int64))
+    weight = class_weights(is_blast.astype(np.int64)) if weight is None else weight
 
     def cross_entropy(x: Floats) -> float:
         return float(weight @ np.logaddexp(0, sign * (np.exp(x[0]) * logit + x[1])))
@@ -124,6 +128,36 @@ def operating_threshold(probability: Floats, is_blast: NDArray[np.bool_], where:
         value=value,
         chosen_on=f"{where}, {int(is_blast.sum())} blasts",
         criterion=f"highest threshold that keeps {SENSITIVITY:.0%} of blasts",
+    )
+
+
+def balanced_threshold(probability: Floats, is_blast: NDArray[np.bool_], weight: Floats, where: str) -> Threshold:
+    """The threshold with the highest mean of sensitivity and specificity, each weighted; the middle of a plateau."""
+    order = np.argsort(probability, kind="stable")
+    blast, other = (np.cumsum((weight * mask)[order]) for mask in (is_blast, ~is_blast))
+    balanced = (1 - blast / blast[-1] + other / other[-1]) / 2  # of a threshold just above each score
+    good = np.flatnonzero(balanced >= balanced.max() - _PLATEAU)
+    middle = good[len(good) // 2]
+    value = probability[order[middle : middle + 2]].mean()
+    return Threshold(
+        value=float(value),
+        chosen_on=f"{where}, {int(is_blast.sum())} blasts, {int((~is_blast).sum())} others",
+        criterion="highest mean of sensitivity and specificity, laboratories of equal weight",
+    )
+
+
+def band_around(probability: Floats, weight: Floats, threshold: Threshold, distance: Floats) -> RejectionRule:
+    """The band around a threshold that holds `UNSURE` of the cells by weight, half of them on either side."""
+    order = np.argsort(probability, kind="stable")
+    rank = np.cumsum(weight[order]) / weight.sum()
+    at = np.interp(threshold.value, probability[order], rank)
+    low, high = np.interp(np.clip([at - UNSURE / 2, at + UNSURE / 2], 0, 1), rank, probability[order])
+    return RejectionRule(
+        low=float(min(low, threshold.value)),
+        high=float(max(high, threshold.value)),
+        distance=float(np.quantile(distance, 1 - FAR)),
+        chosen_on=threshold.chosen_on,
+        criterion=f"the {UNSURE:.0%} of cells nearest to the threshold; {FAR:.0%} of cells exceed the distance",
     )
 
 

@@ -58,13 +58,14 @@ def fit(predicted: OutOfFold) -> CrossFit:
         mine, blast = predicted.cluster == one, predicted.is_blast
         trials.append(
             ValidationCounts(
+                laboratory=str(predicted.laboratory[mine][0]),
                 blasts=int((mine & blast).sum()),
                 blasts_called=int((mine & blast & called).sum()),
                 others=int((mine & ~blast).sum()),
                 others_called=int((mine & ~blast & called).sum()),
             )
         )
-    whole = _fit(predicted.probability, predicted.is_blast, predicted.data)
+    whole = _fit(predicted)
     return whole.model_copy(update={"trials": tuple(trials)})
 
 
@@ -74,23 +75,26 @@ def cross_fit(predicted: OutOfFold) -> tuple[Floats, Flags, Flags]:
     score, called, unsure = np.empty(n), np.empty(n, bool), np.empty(n, bool)
     for k in np.unique(predicted.fold):
         mine = predicted.fold == k
-        rest = predicted.is_blast[~mine]
-        if not 0 < rest.sum() < len(rest):
+        rest = predicted.only(~mine)
+        if not 0 < rest.is_blast.sum() < len(rest.fold):
             raise ConfigError(f"fold {k}: expected blasts and other white cells in the other folds; use more folds")
-        fitted = _fit(predicted.probability[~mine], rest, predicted.data)
+        fitted = _fit(rest)
         score[mine], called[mine], unsure[mine] = fitted.classify_cells(predicted.probability[mine])
     return score, called, unsure | predicted.is_far
 
 
-def _fit(probability: Floats, is_blast: Flags, data: str) -> CrossFit:
-    where = f"{len(probability)} {data}, out of fold, by cluster"
-    scaling = calibration.platt(probability, is_blast, where)
-    score = scaling.apply(probability)
-    return CrossFit(
-        calibration=scaling,
-        threshold=calibration.operating_threshold(score, is_blast, where),
-        unsure=calibration.unsure_of(score, is_blast, np.ones(len(score)), where),
-    )
+def _fit(predicted: OutOfFold) -> CrossFit:
+    n, blast = len(predicted.fold), predicted.is_blast
+    where = f"{n} {predicted.data}, out of fold, by {'laboratory' if predicted.by_laboratory else 'cluster'}"
+    scaling = calibration.platt(predicted.probability, blast, where, predicted.weight)
+    score = scaling.apply(predicted.probability)
+    if predicted.by_laboratory:
+        threshold = calibration.balanced_threshold(score, blast, predicted.weight, where)
+        unsure = calibration.band_around(score, predicted.weight, threshold, np.ones(n))
+    else:
+        threshold = calibration.operating_threshold(score, blast, where)
+        unsure = calibration.unsure_of(score, blast, np.ones(n), where)
+    return CrossFit(calibration=scaling, threshold=threshold, unsure=unsure)
 
 
 def out_of_fold_figures(predicted: OutOfFold) -> dict[str, Any]:
@@ -180,6 +184,6 @@ def _metrics(figures: dict[str, Any], predicted: OutOfFold) -> tuple[Metric, ...
         one, *interval = (round(number, 4) for number in (value if isinstance(value, list) else [value]))
         known = interval and not np.isnan(interval).any()
         ci95 = (interval[0], interval[1]) if known else None
-        split = "out of fold, by cluster"
+        split = f"out of fold, by {'laboratory' if predicted.by_laboratory else 'cluster'}"
         rows.append(Metric(data=predicted.data, split=split, n_images=n, n_cells=n, metric=name, value=one, ci95=ci95))
     return tuple(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,16 @@ class OutOfFold:
     is_far: Flags
     data: str
     laboratory: NDArray[np.str_]
+
+    @property
+    def by_laboratory(self) -> bool:
+        """Whether each fold is a laboratory."""
+        return bool((self.laboratory != "").all())
+
+    def only(self, keep: Flags) -> OutOfFold:
+        """Some of the cells."""
+        columns = {one.name: getattr(self, one.name) for one in fields(self)}
+        return OutOfFold(**{name: value if name == "data" else value[keep] for name, value in columns.items()})
 
     @property
     def weight(self) -> Floats:
