@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+parsed = cache(ast.parse)
+"""The tree of a source text; several tests read each file's."""
+
+
 def imported_packages(source: str) -> set[str]:
     """First-level packages that a module imports, inside functions too; TYPE_CHECKING blocks do not count."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     hidden = {
         id(node)
         for block in ast.walk(tree)
@@ -49,7 +54,7 @@ def imported_packages(source: str) -> set[str]:
 
 def functions(source: str) -> Iterator[tuple[Function, int]]:
     """Every function of a module with its number of lines, docstring not counted."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, Function):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if ast.get_docstring(node) is not None:

@@ -21,7 +21,22 @@ IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
 NOT_IN_FAST = {"cli", "review", "training", "test_demo.py", "test_docs.py", "test_packaging.py"}
-LONG = {"training", "test_docs.py", "test_packaging.py"}
+# Files that take longest, longest first, then a folder of them: one pytest worker runs a whole file, and a long one
+# at the end would leave the other without work.
+LONG = (
+    "test_docs.py",
+    "test_faster_rcnn_run.py",
+    "test_killed.py",
+    "test_app.py",
+    "test_sklearn_models.py",
+    "test_session.py",
+    "test_cnn.py",
+    "test_detection.py",
+    "training",
+    "test_packaging.py",
+    "test_detect.py",
+    "test_detect_runs.py",
+)
 LEFT_OUT_OF_FAST = {"slow", "realdata", "browser"}
 
 
@@ -58,13 +73,20 @@ def _chromium() -> str | None:
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
+def _rank(item: pytest.Item) -> int:
+    """Place in the order of the files; those that are not long keep theirs, after the long ones."""
+    return min(
+        (rank for rank, name in enumerate(LONG) if name in (item.path.name, item.path.parent.name)), default=len(LONG)
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests that need something this machine lacks, with a reason; in CI nothing is skipped."""
     if config.getoption("--fast"):
         quick = [item for item in items if not LEFT_OUT_OF_FAST & {mark.name for mark in item.iter_markers()}]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
         items[:] = quick
-    items.sort(key=lambda item: not LONG & {item.path.name, item.path.parent.name})  # the long ones first
+    items.sort(key=_rank)
     if IN_CI:
         return
     missing = {}
