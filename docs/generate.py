@@ -162,6 +162,7 @@ def models_page(title: str, section: str, words: Mapping[str, Any]) -> str:
 
 def _models(section: str) -> list[type[BaseModel]]:
     from blastdet.core import model_card
+    from blastdet.core.card_fields import blast_probability
     from blastdet.training import config
 
     if section == "config":
@@ -179,6 +180,8 @@ def _models(section: str) -> list[type[BaseModel]]:
         model_card.Threshold,
         model_card.RejectionRule,
         model_card.Calibration,
+        blast_probability.Adaptation,
+        blast_probability.AdaptationMetric,
         model_card.ValidationCounts,
         model_card.Training,
         model_card.DataSource,
@@ -190,7 +193,11 @@ def _type(field: FieldInfo) -> str:
     annotation = field.annotation
     plain = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else ""
     name = plain or str(annotation).replace("typing.", "")
-    for module in ("blastdet.core.model_card.", "blastdet.training.config."):
+    for module in (
+        "blastdet.core.model_card.",
+        "blastdet.core.card_fields.blast_probability.",
+        "blastdet.training.config.",
+    ):
         name = name.replace(module, "")
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     limits = [f"{sign} {getattr(m, key):g}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)]

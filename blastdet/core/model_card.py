@@ -17,12 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from blastdet.core.atomic_io import write_text
+from blastdet.core.card_fields.blast_probability import Adaptation as Adaptation
+from blastdet.core.card_fields.blast_probability import Calibration as Calibration
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import WeightsError
 from blastdet.core.mpp import MPP_RANGE
 from blastdet.core.types import BETWEEN_CLASSES, CELL_CLASSES, UNLIKE_TRAINING
 
 CARD = "card.json"
+HEAD = "head.npz"
+"""Name of the file of an adapted last layer, see `blastdet.models.linear_head`."""
 
 
 class _Frozen(BaseModel):
@@ -30,7 +34,6 @@ class _Frozen(BaseModel):
 
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
-_STEEP = 700.0  # exp of a larger number overflows
 
 
 class InputSpec(_Frozen):
@@ -130,38 +133,6 @@ class RejectionRule(_Frozen):
         return np.where(np.asarray(distance) > self.distance, UNLIKE_TRAINING, between)
 
 
-class Calibration(_Frozen):
-    """Platt scaling of the blast probability for unseen stains: a slope and an offset on the logit.
-
-    Fitted to out-of-fold predictions. Source: J. Platt, "Probabilistic outputs for support vector machines", 1999.
-    """
-
-    slope: float = Field(gt=0, le=1e6, allow_inf_nan=False)
-    offset: float = Field(allow_inf_nan=False)
-    chosen_on: str
-
-    def apply(self, probability: ArrayLike) -> NDArray[np.float64]:
-        """Calibrate blast probabilities.
-
-        Parameters
-        ----------
-        probability : array of float
-            Blast probabilities as the model outputs them.
-
-        Returns
-        -------
-        float64, same shape
-
-        Examples
-        --------
-        >>> Calibration(slope=1.0, offset=0.0, chosen_on="val").apply([0.25]).round(3).tolist()
-        [0.25]
-        """
-        given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
-        logit = np.clip(self.slope * np.log(given / (1 - given)) + self.offset, -_STEEP, _STEEP)
-        return np.asarray(1 / (1 + np.exp(-logit)))
-
-
 class ValidationCounts(_Frozen):
     """Out-of-fold counts of one cluster or patient: results of a model that was trained without it."""
 
@@ -245,6 +216,9 @@ class Card(_Frozen):
     calibration: Calibration | None = Field(
         default=None, description="calibration of the blast probability on clusters left out of training"
     )
+    adaptation: Adaptation | None = Field(
+        default=None, description="what `blastdet adapt` fitted to a laboratory's own cells"
+    )
     unsure: RejectionRule | None = None
     trials: tuple[ValidationCounts, ...] = Field(
         default=(),
@@ -277,6 +251,8 @@ class Card(_Frozen):
             raise ValueError(
                 f"calibration: expected a model with the class blast, got classes {', '.join(self.classes)}"
             )
+        if (HEAD in self.files) != (self.adaptation is not None and self.adaptation.uses_features):
+            raise ValueError(f"files: expected {HEAD} if and only if adaptation.uses_features is true")
         if self.second_stage is not None and (self.task != "detect" or "blast" in self.classes):
             got = f"task {self.task} with classes {', '.join(self.classes)}"
             raise ValueError(f"second_stage: expected a detector without the class blast, got {got}")

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.card_fields.blast_probability import Floats, logit, sigmoid
 from blastdet.core.errors import WeightsError, last_line
-from blastdet.core.model_card import Card
+from blastdet.core.model_card import HEAD, Card
 from blastdet.core.types import RGB
 from blastdet.models.classifier import FEATURES, OUTPUTS, ClassifierOutput, framed, prepare
 from blastdet.models.features import features as hand_made
+from blastdet.models.linear_head import read_head
 from blastdet.models.onnx_detector import model_file, onnx_session, to_blob
 
 BATCH = 32
 """Crops per batch; limits memory."""
+
+
+class BlastEvidence(NamedTuple):
+    """What a classifier bases its blast probability on, for n crops.
+
+    Parameters
+    ----------
+    logit : float64 (n,)
+        Of the blast probability, calibrated and adapted as the card says.
+    features : float32 (n, f)
+        Input of the last layer; (n, 0) of a model that does not output it.
+    distance : float32 (n,)
+        As in `ClassifierOutput`.
+    """
+
+    logit: Floats
+    features: NDArray[np.float32]
+    distance: NDArray[np.float32]
 
 
 class OnnxClassifier:
@@ -39,17 +60,36 @@ class OnnxClassifier:
         self.card = card
         self._path = model_file(card, folder, ".onnx")
         self._session = onnx_session(self._path, device)
+        self._head = read_head(folder / HEAD) if HEAD in card.files else None
+        if self._head is not None and not self.has_features:
+            raise WeightsError(f"{self._path}: expected the output {FEATURES}, which {HEAD} is applied to, got none")
         self([np.zeros((8, 8, 3), np.uint8)], [card.mpp])
 
     def __call__(self, crops: Sequence[RGB], mpp: Sequence[float]) -> ClassifierOutput:
         """See `blastdet.models.classifier.Classifier`."""
+        rows = [ClassifierOutput(np.empty((0, len(self.card.classes)), np.float32), np.empty(0, np.float32))]
+        rows += [self._judge(batch) for batch in self._framed(crops, mpp)]
+        return ClassifierOutput(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+    def evidence(self, crops: Sequence[RGB], mpp: Sequence[float]) -> BlastEvidence:
+        """Logit of the blast probability, features and distance of each crop; parameters as for a call.
+
+        Needs a classifier with the class ``blast``, and at least one crop.
+        """
+        names = (FEATURES,) if self.has_features else ()
+        rows = []
+        for batch in self._framed(crops, mpp):
+            probability, distance, features = self._outputs(batch, names)
+            rows.append(BlastEvidence(self._logit(probability, features), features, distance))
+        return BlastEvidence(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+    def _framed(self, crops: Sequence[RGB], mpp: Sequence[float]) -> Iterator[list[RGB]]:
+        """Batches of crops at the scale and size of the model."""
         card, side = self.card, self.card.input.wh[0]
-        rows = [ClassifierOutput(np.empty((0, len(card.classes)), np.float32), np.empty(0, np.float32))]
         for start in range(0, len(crops), BATCH):
             chunk = zip(crops[start : start + BATCH], mpp[start : start + BATCH], strict=True)
             ready = (prepare(rgb, scale, card.mpp, card.input.low_pass) for rgb, scale in chunk)
-            rows.append(self._judge([framed(rgb, side, card.input.pad_value) for rgb in ready]))
-        return ClassifierOutput(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+            yield [framed(rgb, side, card.input.pad_value) for rgb in ready]
 
     @property
     def has_features(self) -> bool:
@@ -71,16 +111,36 @@ class OnnxClassifier:
         return np.stack([to_blob(rgb, (side, side), self.card.input) for rgb in framed_crops])
 
     def _judge(self, framed_crops: Sequence[RGB]) -> ClassifierOutput:
+        names = () if self._head is None else (FEATURES,)
+        probability, distance, features = self._outputs(framed_crops, names)
+        if self.card.calibration is None and self._head is None:
+            return ClassifierOutput(probability, distance)
+        blast = sigmoid(self._logit(probability, features))
+        return ClassifierOutput(_with_blast(probability, blast, self.card.classes.index("blast")), distance)
+
+    def _logit(self, probability: NDArray[np.float32], features: NDArray[np.float32]) -> Floats:
+        """Calibrated and adapted logit of the blast probability (n,)."""
+        blast, calibration = probability[:, self.card.classes.index("blast")], self.card.calibration
+        given = logit(blast) if calibration is None else calibration.logit(blast)
+        return given if self._head is None else self._head(given, features)
+
+    def _outputs(self, framed_crops: Sequence[RGB], more: Sequence[str]) -> tuple[NDArray[np.float32], ...]:
+        """Probability and distance as the file outputs them, and features, (n, 0) unless `more` names them."""
         batch = self._inputs(framed_crops)
-        found = self._run(batch, OUTPUTS)
+        found = self._run(batch, (*OUTPUTS, *more))
         expected = [(len(batch), len(self.card.classes)), (len(batch),)]
-        if [part.shape for part in found] != expected:
+        if [part.shape for part in found[:2]] != expected:
             raise WeightsError(
-                f"{self._path}: expected outputs of shape {expected}, got {[part.shape for part in found]}"
+                f"{self._path}: expected outputs of shape {expected}, got {[part.shape for part in found[:2]]}"
             )
         if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # or NaN
             raise WeightsError(f"{self._path}: expected probabilities, got other numbers. Check input in card.json.")
-        return ClassifierOutput(_calibrated(found[0], self.card), found[1])
+        features = found[2] if more else np.empty((len(batch), 0), np.float32)
+        if self._head is not None and features.shape != (len(batch), len(self._head.weights)):
+            raise WeightsError(
+                f"{self._path}: expected {len(self._head.weights)} features as in {HEAD}, got {features.shape[1:]}"
+            )
+        return found[0], found[1], features
 
     def _run(self, batch: NDArray[np.float32], outputs: Sequence[str]) -> list[NDArray[np.float32]]:
         try:
@@ -90,12 +150,8 @@ class OnnxClassifier:
         return [np.asarray(part, np.float32) for part in found]
 
 
-def _calibrated(probability: NDArray[np.float32], card: Card) -> NDArray[np.float32]:
-    """Probabilities (n, classes) with the blast probability calibrated, and the others rescaled to sum to 1."""
-    if card.calibration is None:
-        return probability
-    blast = card.classes.index("blast")
-    wanted = card.calibration.apply(probability[:, blast])
+def _with_blast(probability: NDArray[np.float32], wanted: Floats, blast: int) -> NDArray[np.float32]:
+    """Probabilities (n, classes) with another blast probability (n,), and the others rescaled to sum to 1."""
     others = np.maximum(probability.astype(np.float64), 1e-12)  # avoids 0 / 0 if the blast probability is 1
     others[:, blast] = 0
     found = others * ((1 - wanted) / others.sum(axis=1))[:, None]
