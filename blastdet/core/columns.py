@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from blastdet.core.constants import CELL_CLASSES, CELL_TYPES, ERYTHROBLAST
+from blastdet.core.constants import CELL_CLASSES, CELL_TYPES, NOT_WHITE
 from blastdet.core.packages import needed
 
 if TYPE_CHECKING:
@@ -148,11 +148,11 @@ def _described(index: object, array: NDArray[Any]) -> str:
 
 
 def counted_as(cells: Detections) -> list[str]:
-    """What each cell is counted as: its class, ``erythroblast``, or ``unsure`` where the classifier is uncertain."""
+    """What each cell is counted as: its class; erythroblast or smudge; ``unsure`` where the classifier is uncertain."""
     kinds = [CELL_CLASSES[label] for label in cells.label]
     if cells.cell_type is not None:
-        red = cells.cell_type == ERYTHROBLAST
-        kinds = [ERYTHROBLAST if is_red else kind for kind, is_red in zip(kinds, red.tolist(), strict=True)]
+        types = cells.cell_type.tolist()
+        kinds = [name if name in NOT_WHITE else kind for kind, name in zip(kinds, types, strict=True)]
     if cells.unsure is not None:
         kinds = ["unsure" if unsure else kind for kind, unsure in zip(kinds, cells.unsure.tolist(), strict=True)]
     return kinds

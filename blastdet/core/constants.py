@@ -34,13 +34,13 @@ HEX: dict[str, str] = {
 """The same colours, including ``unsure``, as hexadecimal strings for HTML and matplotlib."""
 
 ERYTHROBLAST = "erythroblast"
-"""The `Detections.cell_type` of nucleated red cells, which no count of white cells includes."""
+"""The `Detections.cell_type` of nucleated red cells."""
 
 BETWEEN_CLASSES, UNLIKE_TRAINING = "between classes", "unlike training"
 """The values of `Detections.unsure_reason`."""
 
 SMUDGE = "smudge"
-"""The `Detections.cell_type` of smudge cells and artefacts, which no count of white cells includes."""
+"""The `Detections.cell_type` of smudge cells and artefacts."""
 
 CELL_TYPES: tuple[str, ...] = (
     "blast",
@@ -55,5 +55,8 @@ CELL_TYPES: tuple[str, ...] = (
 )
 """Types of nucleated cells that the second stage distinguishes. Promyelocytes to metamyelocytes are one type."""
 
-WHITE_TYPES: tuple[str, ...] = tuple(name for name in CELL_TYPES if name not in (ERYTHROBLAST, SMUDGE))
+NOT_WHITE: tuple[str, ...] = (ERYTHROBLAST, SMUDGE)
+"""The values of `Detections.cell_type` that no count of white cells includes."""
+
+WHITE_TYPES: tuple[str, ...] = tuple(name for name in CELL_TYPES if name not in NOT_WHITE)
 """The types of a differential count."""

@@ -24,7 +24,7 @@ from blastdet.core.columns import (
     checked_rows,
     html_table,
 )
-from blastdet.core.constants import BETWEEN_CLASSES, CELL_CLASSES, ERYTHROBLAST, UNLIKE_TRAINING
+from blastdet.core.constants import BETWEEN_CLASSES, CELL_CLASSES, ERYTHROBLAST, NOT_WHITE, UNLIKE_TRAINING
 from blastdet.core.interop import Conversions
 
 __all__ = [
@@ -203,9 +203,9 @@ class Detections(Conversions):
 
     @property
     def is_white(self) -> NDArray[np.bool_]:
-        """Mask of white cells, bool (n,): labels ``blast`` and ``wbc``, except erythroblasts."""
+        """Mask of white cells, bool (n,): labels ``blast`` and ``wbc``, except erythroblasts and smudges."""
         white = np.isin(self.label, (BLAST, WBC))
-        return white if self.cell_type is None else white & (self.cell_type != ERYTHROBLAST)
+        return white if self.cell_type is None else white & ~np.isin(self.cell_type, NOT_WHITE)
 
     def above_threshold(self, thresholds: Mapping[str, float]) -> NDArray[np.bool_]:
         """Mask of cells whose score reaches the threshold of their class, bool (n,).

@@ -127,7 +127,7 @@ class ImageCounts:
 
 
 def count_cells(dataset: Dataset, candidates: Sequence[Detections], thresholds: Mapping[str, float]) -> ImageCounts:
-    """Count white cells (blasts and others, without erythroblasts), blasts, their fraction, and the other classes.
+    """Count white cells (see `Detections.is_white`), blasts, their fraction, and the other classes.
 
     Counts are NaN on images where the class is not annotated. The blast fraction is in percent of white cells, and NaN
     on images without white cells.

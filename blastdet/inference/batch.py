@@ -19,6 +19,7 @@ from blastdet.core.model_card import sha256_of
 from blastdet.core.parallel import map_ordered
 from blastdet.imaging.io import find_images, open_smear
 from blastdet.inference import blast_fraction
+from blastdet.inference.differential import WhiteCells, differential_table
 from blastdet.inference.model import Model, Options
 from blastdet.inference.result import Result, spoken
 from blastdet.inference.run_log import Existing, RunLog
@@ -259,7 +260,8 @@ class Batch:
                 raise BlastdetError(self._cannot_write(job, error)) from error
         coco = coco_entry(result) if "coco" in self.output.formats else {}
         written = [file.relative_to(self.output.folder).as_posix() for file in (*files, *self._coco_files())]
-        return Outcome(job.name, describe(result, files), entry={**_entry(result, coco), "files": written})
+        text = describe(result, files, with_differential=len(self.jobs) == 1)
+        return Outcome(job.name, text, entry={**_entry(result, coco), "files": written})
 
     def _consensus(self, size_wh: tuple[int, int]) -> ScaleEstimate | None:
         """Median scale of the run's images of this size that many red cells settled: one camera, one objective."""
@@ -296,8 +298,9 @@ class Batch:
         say(f"total of {len(done)} images: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
         if self.model.classifier is not None:
             say("all images together, as fields of one smear:")
-            found = blast_fraction.combine([entry["white_cells"] for entry in done], self.model.classifier.card)
-            for line in found.summary():
+            fields = [WhiteCells.from_json(entry["white_cells"]) for entry in done]
+            found = blast_fraction.combine(fields, self.model.classifier.card)
+            for line in (*differential_table(found), *found.summary()):
                 say(f"  {line}")
             if warning := found.warning():
                 say(f"  note: {warning}")
@@ -313,15 +316,15 @@ def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:
         "mpp": list(result.mpp),
         "mpp_measured": result.scale.is_measured,
         "counts": figures["counts"],
-        "white_cells": None if found is None else found.parts,
+        "white_cells": None if found is None else found.to_json(),
         "area_mm2": figures["area_mm2"],
         "seconds": round(result.seconds, 3),
         **coco,
     }
 
 
-def describe(result: Result, files: Sequence[Path]) -> str:
-    """What is printed of one image: a small table, the scale and where it comes from, the files."""
+def describe(result: Result, files: Sequence[Path], with_differential: bool = False) -> str:
+    """What is printed of one image: small tables, the scale and where it comes from, the files."""
     width, height = result.size_wh
     x, y = result.mpp
     scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
@@ -332,6 +335,7 @@ def describe(result: Result, files: Sequence[Path]) -> str:
         density = number / result.area_mm2
         lines.append(f"  {kind:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
     if result.blast_fraction is not None:
-        lines += [f"  {line}" for line in result.blast_fraction.summary()]
+        table = differential_table(result.blast_fraction) if with_differential else []
+        lines += [f"  {line}" for line in (*table, *result.blast_fraction.summary())]
     lines += [f"  wrote {path}" for path in files]
     return "\n".join(lines)

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 
 import numpy as np
 
 from blastdet.core.model_card import Card, ValidationCounts
-from blastdet.core.statistics import Interval, clopper_pearson, percentile_interval
-from blastdet.core.types import BLAST, Detections
-
-DIFFERENTIAL_CELLS = 200
-"""White cells of a differential count by eye (ICSH 2015: blasts are counted on 200 cells)."""
+from blastdet.core.statistics import clopper_pearson, percentile_interval
+from blastdet.core.types import Detections
+from blastdet.inference.differential import DIFFERENTIAL_CELLS, WhiteCells, count_types
 
 _RESAMPLES = 2000
 _FEW = 10  # white cells; among fewer, most may be uncertain by chance
 
 
-@dataclass(frozen=True)
-class BlastFraction:
+@dataclass(frozen=True, kw_only=True)
+class BlastFraction(WhiteCells):
     """White cells of one smear as the second stage classifies them, and the fraction of blasts.
-
-    Every white cell counts once: as a blast, as another white cell, or as uncertain where the classifier's answer is
-    rejected. Erythroblasts are not white cells.
 
     Parameters
     ----------
-    blasts, others, unsure : int
-        White cells; their sum is `n`.
-    called : int
-        White cells at or above the operating threshold, uncertain ones included.
-    erythroblasts : int
-        Nucleated red cells, not in `n`.
+    blasts, others, unsure, called, erythroblasts, smudges, types
+        See `WhiteCells`.
     interval : (float, float)
         95 % interval of blasts / n for the number of cells counted alone (Clopper-Pearson); NaN where `n` is 0.
     corrected : float, optional
@@ -46,24 +38,14 @@ class BlastFraction:
 
     Examples
     --------
-    >>> found = BlastFraction(blasts=12, others=120, unsure=5, called=14, erythroblasts=0, interval=(0.046, 0.148))
+    >>> found = BlastFraction(blasts=12, others=120, unsure=5, called=14, interval=(0.046, 0.148))
     >>> found.n, round(found.value, 3)
     (137, 0.088)
     """
 
-    blasts: int
-    others: int
-    unsure: int
-    called: int
-    erythroblasts: int
     interval: tuple[float, float]
     corrected: float | None = None
     corrected_interval: tuple[float, float] | None = None
-
-    @property
-    def n(self) -> int:
-        """White cells."""
-        return self.blasts + self.others + self.unsure
 
     @property
     def value(self) -> float:
@@ -74,11 +56,6 @@ class BlastFraction:
     def range_with_unsure(self) -> tuple[float, float]:
         """The fraction if no uncertain cell is a blast, and if all are; NaN without white cells."""
         return (self.value, (self.blasts + self.unsure) / self.n) if self.n else (float("nan"), float("nan"))
-
-    @property
-    def parts(self) -> tuple[int, int, int, int, int]:
-        """Blasts, others, unsure, called, erythroblasts."""
-        return self.blasts, self.others, self.unsure, self.called, self.erythroblasts
 
     def summary(self) -> list[str]:
         """Three sentences at most: the finding with one interval, what it depends on, what to do.
@@ -139,36 +116,6 @@ class BlastFraction:
         )
 
 
-@dataclass(frozen=True)
-class DifferentialRow:
-    """One type of white cell: how many, what fraction of all white cells, and its 95 % interval (counting alone)."""
-
-    cell_type: str
-    n: int
-    fraction: float
-    interval: Interval
-
-    @property
-    def percentages(self) -> tuple[str, str]:
-        """Fraction and interval as they are printed."""
-        return _percent(self.fraction), _range((self.interval.low, self.interval.high))
-
-
-def differential(found: BlastFraction) -> tuple[DifferentialRow, ...]:
-    """White cells by type, each with an exact 95 % interval for the number of cells counted.
-
-    Returns
-    -------
-    tuple of DifferentialRow
-        ``blast``, ``wbc`` (other white cells) and ``unsure``.
-    """
-    kinds = {"blast": found.blasts, "wbc": found.others, "unsure": found.unsure}
-    n = found.n
-    return tuple(
-        DifferentialRow(name, k, k / n if n else float("nan"), clopper_pearson(k, n)) for name, k in kinds.items()
-    )
-
-
 def count_white_cells(cells: Detections, card: Card) -> BlastFraction:
     """Blast fraction of one smear.
 
@@ -179,26 +126,16 @@ def count_white_cells(cells: Detections, card: Card) -> BlastFraction:
     card : Card
         Of the classifier.
     """
-    cells = cells.with_classes("blast", "wbc")
-    white, called = cells.is_white, cells.label == BLAST
-    uncertain = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
-    blasts, unsure = int((called & ~uncertain).sum()), int((uncertain & white).sum())
-    n = int(white.sum())
-    return combine([(blasts, n - blasts - unsure, unsure, int(called.sum()), len(cells) - n)], card)
+    return combine([count_types(cells, card.classes)], card)
 
 
-def combine(fields: Sequence[tuple[int, int, int, int, int]], card: Card) -> BlastFraction:
-    """Blast fraction of several fields of one smear, from `BlastFraction.parts` of each."""
-    blasts, others, unsure, called, erythroblasts = (sum(column) for column in zip(*fields, strict=True))
-    n = blasts + others + unsure
-    exact = clopper_pearson(blasts, n)
-    corrected, interval = corrected_fraction(called, n, card.trials)
+def combine(fields: Sequence[WhiteCells], card: Card) -> BlastFraction:
+    """Blast fraction of several fields of one smear."""
+    total = reduce(operator.add, fields)
+    exact = clopper_pearson(total.blasts, total.n)
+    corrected, interval = corrected_fraction(total.called, total.n, card.trials)
     return BlastFraction(
-        blasts=blasts,
-        others=others,
-        unsure=unsure,
-        called=called,
-        erythroblasts=erythroblasts,
+        **vars(total.parts),
         interval=(exact.low, exact.high),
         corrected=corrected,
         corrected_interval=interval,

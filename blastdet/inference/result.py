@@ -15,21 +15,22 @@ import numpy as np
 
 from blastdet.core.atomic_io import refuse_existing
 from blastdet.core.columns import cell_frame, cell_rows, counted_as, html_table
-from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.constants import NOT_WHITE, RESEARCH_USE
 from blastdet.core.errors import BlastdetError, ConfigError, ImageError, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, Detections, Scale, WidthHeight
 from blastdet.imaging import drawing
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import Source, open_image, open_smear
-from blastdet.inference.blast_fraction import BlastFraction, DifferentialRow, differential
+from blastdet.inference.blast_fraction import BlastFraction
+from blastdet.inference.differential import DifferentialRow, beside, differential, progress, spoken_type
 from blastdet.inference.scale import ScaleEstimate
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 UNSURE = "unsure"
-KINDS: tuple[str, ...] = (*CELL_CLASSES, UNSURE, "erythroblast")
+KINDS: tuple[str, ...] = (*CELL_CLASSES, UNSURE, *NOT_WHITE)
 """What a detected cell can be counted as. ``wbc`` is a white cell that is not a blast."""
 
 _SHOWN_PX = 900  # longer side of the overlay in a notebook
@@ -114,13 +115,13 @@ class Result:
     def counts(self) -> dict[str, int]:
         """Number of cells of each kind that the model knows; every cell is counted once.
 
-        With a second stage, white cells are ``blast``, ``wbc`` (no blast) or ``unsure``; ``erythroblast`` is listed
-        where one was detected. Red cells and platelets follow. The same numbers are printed and written to JSON.
+        With a second stage, white cells are ``blast``, ``wbc`` (no blast) or ``unsure``. Erythroblasts and smudges are
+        listed where one was detected; red cells and platelets follow. The same numbers are printed and written to JSON.
         """
         kinds = self.kinds
         known = [name for name in CELL_CLASSES if name in self.classes]
         if self.blast_fraction is not None:
-            known = ["blast", "wbc", UNSURE, *(["erythroblast"] if "erythroblast" in kinds else []), *known[2:]]
+            known = ["blast", "wbc", UNSURE, *(name for name in NOT_WHITE if name in kinds), *known[2:]]
         return {name: kinds.count(name) for name in known}
 
     @property
@@ -130,7 +131,7 @@ class Result:
 
     @property
     def differential(self) -> tuple[DifferentialRow, ...]:
-        """White cells by type with their fractions and 95 % intervals; empty without a second stage."""
+        """White cells by type with their fractions and exact 95 % intervals; empty without a second stage."""
         return () if self.blast_fraction is None else differential(self.blast_fraction)
 
     def open(self) -> AbstractContextManager[Source]:
@@ -285,8 +286,9 @@ class Result:
             ("cell", "n", "per mm²"), [(k, n, f"{n / self.area_mm2:,.0f}") for k, n in self.named_counts.items()]
         )
         if self.blast_fraction is not None and self.blast_fraction.n:
-            rows = [(spoken(row.cell_type, self.counts), row.n, *row.percentages) for row in self.differential]
-            tables += html_table(("white cell", "n", "fraction", "95 % CI"), rows)
+            rows = [(spoken_type(row.cell_type), row.n, *row.percentages) for row in self.differential]
+            words = "; ".join([progress(self.blast_fraction.n), *beside(self.blast_fraction)])
+            tables += html_table(("white cell", "n", "fraction", "95 % CI"), rows, f"Differential: {words}")
         scale = f"{self.mpp[0]:.4g} µm/px ({html.escape(self.scale.describe())})"
         return (
             f"<div><p><b>{html.escape(self.name)}</b>: {scale}</p>"

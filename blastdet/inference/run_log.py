@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from blastdet.core.atomic_io import refuse_existing, write_text
 from blastdet.core.errors import ConfigError, differing
+from blastdet.inference.differential import WhiteCells
 
 RUN_LOG = "run.jsonl"
 
@@ -176,13 +177,21 @@ def _is_entry(entry: Any, has_coco: bool, has_second_stage: bool) -> bool:
         all(_is(number, int) and number >= 0 for number in entry["counts"].values())
         and _are(entry["size_wh"], int, 2)
         and _are(entry["mpp"], (int, float), 2)
-        and (_are(white, int, 5) if has_second_stage else white is None)
+        and (_is_count(white) if has_second_stage else white is None)
         and (not has_coco or (_is(entry.get("image"), dict) and _are(entry.get("annotations"), dict)))
     )
 
 
 def _is(value: Any, kind: Any) -> bool:
     return isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and value == value
+
+
+def _is_count(white: Any) -> bool:
+    try:
+        WhiteCells.from_json(white)
+    except ValueError:
+        return False
+    return True
 
 
 def _are(values: Any, kind: Any, n: int | None = None) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from blastdet.core.atomic_io import write_text
 from blastdet.core.columns import CELL_COLUMNS, by_type, cell_rows
-from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.constants import ERYTHROBLAST, RESEARCH_USE, SMUDGE
 from blastdet.core.packages import versions
 from blastdet.core.types import CELL_CLASSES, Detections
 from blastdet.datasets.formats import csv_table, geojson
@@ -25,6 +25,7 @@ from blastdet.datasets.formats.coco_writer import UNSURE, categories, to_annotat
 from blastdet.imaging import drawing
 from blastdet.imaging.io import Source, write_image
 from blastdet.inference.blast_fraction import BlastFraction
+from blastdet.inference.differential import DIFFERENTIAL_CELLS, differential
 from blastdet.inference.result import Result
 
 FIELD_MM2 = 0.038
@@ -52,7 +53,7 @@ def summary(result: Result) -> dict[str, Any]:
     found = result.blast_fraction
     return {
         "counts": counts,
-        **({} if found is None else {"white_cells": _white_cells(found)}),
+        **({} if found is None else {"white_cells": _white_cells(found), "differential": _differential(found)}),
         "area_mm2": round(area, 6),
         "per_mm2": {name: round(number / area, 1) for name, number in counts.items()},
         "per_field_of_0.038_mm2": {name: round(number / area * FIELD_MM2, 2) for name, number in counts.items()},
@@ -61,7 +62,7 @@ def summary(result: Result) -> dict[str, Any]:
 
 def _white_cells(found: BlastFraction) -> dict[str, Any]:
     """Blasts among the white cells; fractions are ``None`` where there is no white cell."""
-    n = found.n
+    n, per_100 = found.n, found.per_100
 
     def fraction(k: int) -> float | None:
         return round(k / n, 4) if n else None
@@ -75,7 +76,10 @@ def _white_cells(found: BlastFraction) -> dict[str, Any]:
         "others": found.others,
         "unsure": found.unsure,
         "erythroblasts": found.erythroblasts,
-        "erythroblasts_per_100": round(100 * found.erythroblasts / n, 1) if n else None,
+        "erythroblasts_per_100": round(per_100[ERYTHROBLAST], 1) if n else None,
+        "smudges": found.smudges,
+        "smudges_per_100": round(per_100[SMUDGE], 1) if n else None,
+        "differential_cells": DIFFERENTIAL_CELLS,
         "blast_share": fraction(found.blasts),
         "blast_share_ci95_of_sampling_alone": rounded(found.interval),
         "blast_share_range_with_unsure": [fraction(found.blasts), fraction(found.blasts + found.unsure)] if n else None,
@@ -86,6 +90,19 @@ def _white_cells(found: BlastFraction) -> dict[str, Any]:
         "blast_share_corrected_ci95": rounded(found.corrected_interval),
         "in_words": found.summary(),
     }
+
+
+def _differential(found: BlastFraction) -> list[dict[str, Any]]:
+    """Rows of the differential; fractions are ``None`` where there is no white cell."""
+    return [
+        {
+            "cell_type": row.cell_type,
+            "n": row.n,
+            "fraction": round(row.fraction, 4) if found.n else None,
+            "ci95": [round(row.interval.low, 4), round(row.interval.high, 4)] if found.n else None,
+        }
+        for row in differential(found)
+    ]
 
 
 def to_dict(result: Result) -> dict[str, Any]:

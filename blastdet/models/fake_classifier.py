@@ -12,7 +12,7 @@ from blastdet.core.types import RGB
 from blastdet.models.classifier import ClassifierOutput
 
 _NO_DATA = "nothing"
-_STEP = 30  # of blue between two types
+_FIRST, _STEP = 159, 12  # blue of the first type, and between two: all are blue enough for `FakeDetector`
 
 
 def type_blue(cell_type: str) -> int:
@@ -21,9 +21,9 @@ def type_blue(cell_type: str) -> int:
     Examples
     --------
     >>> type_blue("lymphocyte"), type_blue("monocyte")
-    (15, 45)
+    (165, 177)
     """
-    return _STEP * (CELL_TYPES.index(cell_type) - 1) + _STEP // 2
+    return _FIRST + _STEP * (CELL_TYPES.index(cell_type) - 1) + _STEP // 2
 
 
 def fake_classifier_card() -> Card:
@@ -73,7 +73,7 @@ class FakeClassifier:
         blast, rest, red_cell = middles[:, 0], 1 - middles[:, 0], middles[:, 2]
         if self.card.classes == CELL_TYPES:
             n = len(CELL_TYPES) - 1
-            chosen = np.minimum(middles[:, 2] * 255 // _STEP, n - 1).astype(int)
+            chosen = np.clip((middles[:, 2] * 255 - _FIRST) // _STEP, 0, n - 1).astype(int)
             shares = np.full((len(middles), n), 0.1 / (n - 1))
             shares[np.arange(len(middles)), chosen] = 0.9
             probability = np.concatenate([blast[:, None], rest[:, None] * shares], axis=1)

@@ -68,6 +68,7 @@ def _written(folder: Path, *lines: str) -> None:
         {"area_mm2": float("nan")},
         {"seconds": "1"},
         {"white_cells": [1]},
+        {"white_cells": [1, 2, 3, 4, 5]},
         {"image": 5},
         {"annotations": None},
         {"annotations": [1]},

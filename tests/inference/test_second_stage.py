@@ -20,6 +20,7 @@ from blastdet.datasets.formats.coco_results import read_results
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.inference.batch import Batch, Job, Output, describe
 from blastdet.inference.blast_fraction import combine, corrected_fraction, count_white_cells
+from blastdet.inference.differential import WhiteCells
 from blastdet.inference.model import Model, Options, _check_pair
 from blastdet.inference.second_stage import classify_cells, verdicts
 from blastdet.inference.writers import coco_entry, write_coco
@@ -328,13 +329,12 @@ def test_a_batch_writes_what_both_stages_found(report, tmp_path):
 
 
 def test_fields_taken_together_are_the_sums_and_a_strange_stain_is_told():
-    parts = [(3, 10, 1, 4, 1), (0, 4, 2, 1, 0)]
-    found = combine(parts, CARD)
-    assert found.parts == (3, 14, 3, 5, 1) and found.n == 20
+    found = combine([WhiteCells(3, 10, 1, 4, 1), WhiteCells(0, 4, 2, 1, 0)], CARD)
+    assert found.parts == WhiteCells(3, 14, 3, 5, 1) and found.n == 20
     assert found.interval == pytest.approx(tuple(binomtest(3, 20).proportion_ci(method="exact")))
     assert found.warning() is None
-    assert "15 of 20" in (combine([(0, 5, 15, 1, 0)], CARD).warning() or "")
-    assert combine([(0, 0, 2, 1, 0)], CARD).warning() is None  # of so few, chance
+    assert "15 of 20" in (combine([WhiteCells(0, 5, 15, 1)], CARD).warning() or "")
+    assert combine([WhiteCells(0, 0, 2, 1)], CARD).warning() is None  # of so few, chance
 
 
 def test_one_definition_of_counts_everywhere(judged, report, tmp_path):

@@ -1,0 +1,194 @@
+"""Differential count: white cells by type, each with an exact interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from blastdet.core.constants import ERYTHROBLAST, SMUDGE, WHITE_TYPES
+from blastdet.core.statistics import Interval, clopper_pearson
+from blastdet.core.types import BLAST, Detections
+
+DIFFERENTIAL_CELLS = 200
+"""White cells of a differential count by eye (ICSH 2015: blasts are counted on 200 cells)."""
+
+
+@dataclass(frozen=True)
+class WhiteCells:
+    """Nucleated cells of a smear, or of some of its fields, as the second stage classifies them.
+
+    Every white cell counts once: as a blast, as another white cell, or as uncertain where the classifier's answer is
+    rejected. Erythroblasts and smudges are not white cells.
+
+    Parameters
+    ----------
+    blasts, others, unsure : int
+        White cells; their sum is `n`.
+    called : int
+        White cells at or above the operating threshold for blasts, uncertain ones included.
+    erythroblasts, smudges : int
+        Nucleated red cells; smudge cells and artefacts. Not in `n`.
+    types : mapping of str to int
+        How many of `others` are of each white type that the classifier knows; empty if it knows none.
+
+    Examples
+    --------
+    >>> one = WhiteCells(blasts=1, others=3, unsure=0, called=1, types={"lymphocyte": 2, "monocyte": 0})
+    >>> (one + one).n, (one + one).types
+    (8, {'lymphocyte': 4, 'monocyte': 0})
+    """
+
+    blasts: int
+    others: int
+    unsure: int
+    called: int
+    erythroblasts: int = 0
+    smudges: int = 0
+    types: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """White cells."""
+        return self.blasts + self.others + self.unsure
+
+    @property
+    def per_100(self) -> dict[str, float]:
+        """Erythroblasts and smudges per 100 white cells; NaN without white cells."""
+        beside = {ERYTHROBLAST: self.erythroblasts, SMUDGE: self.smudges}
+        return {name: 100 * k / self.n if self.n else float("nan") for name, k in beside.items()}
+
+    @property
+    def parts(self) -> WhiteCells:
+        """The counts alone."""
+        return WhiteCells(**{one.name: getattr(self, one.name) for one in fields(WhiteCells)})
+
+    def __add__(self, other: WhiteCells) -> WhiteCells:
+        """Two fields of one smear taken together."""
+        names = [name for name in WHITE_TYPES if name in self.types or name in other.types]
+        types = {name: self.types.get(name, 0) + other.types.get(name, 0) for name in names}
+        sums = {name: getattr(self, name) + getattr(other, name) for name in _NUMBERS}
+        return WhiteCells(**sums, types=types)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the run log."""
+        return {**{name: getattr(self, name) for name in _NUMBERS}, "types": dict(self.types)}
+
+    @classmethod
+    def from_json(cls, value: Any) -> WhiteCells:
+        """What `to_json` wrote, or the first five numbers in a list, as logs before cell types have it.
+
+        Raises
+        ------
+        ValueError
+            If it is anything else.
+        """
+        if isinstance(value, list) and len(value) == 5:
+            value = {**dict(zip(_NUMBERS, value, strict=False)), "smudges": 0, "types": {}}
+        if not isinstance(value, dict) or set(value) != {*_NUMBERS, "types"} or not isinstance(value["types"], dict):
+            raise ValueError(f"expected counts of white cells, got {value!r:.60}")
+        types = value["types"]
+        numbers = [*(value[name] for name in _NUMBERS), *types.values()]
+        if not all(type(number) is int and number >= 0 for number in numbers) or not set(types) <= set(WHITE_TYPES[1:]):
+            raise ValueError(f"expected counts of white cells, got {value!r:.60}")
+        if sum(types.values()) > value["others"]:
+            raise ValueError(f"expected at most {value['others']} cells with a type, got {sum(types.values())}")
+        return cls(**value)
+
+
+_NUMBERS = tuple(one.name for one in fields(WhiteCells) if one.name != "types")
+
+
+@dataclass(frozen=True)
+class DifferentialRow:
+    """One type of white cell: how many, what fraction of all white cells, and its 95 % interval (counting alone)."""
+
+    cell_type: str
+    n: int
+    fraction: float
+    interval: Interval
+
+    @property
+    def percentages(self) -> tuple[str, str]:
+        """Fraction and interval as they are printed."""
+        return f"{100 * self.fraction:.1f} %", f"{100 * self.interval.low:.1f}–{100 * self.interval.high:.1f} %"
+
+
+def differential(found: WhiteCells) -> tuple[DifferentialRow, ...]:
+    """White cells by type, each with an exact 95 % interval for the number of cells counted.
+
+    Returns
+    -------
+    tuple of DifferentialRow
+        ``blast``, each white type that the classifier knows, ``wbc`` (other white cells; those without a certain type
+        if it knows types) and ``unsure``. Their numbers add up to `WhiteCells.n`.
+
+    Examples
+    --------
+    >>> found = WhiteCells(blasts=1, others=3, unsure=0, called=1, types={"lymphocyte": 2})
+    >>> [(row.cell_type, row.n) for row in differential(found)]
+    [('blast', 1), ('lymphocyte', 2), ('wbc', 1), ('unsure', 0)]
+    """
+    kinds = {"blast": found.blasts, **found.types}
+    kinds |= {"wbc": found.others - sum(found.types.values()), "unsure": found.unsure}
+    n = found.n
+    return tuple(
+        DifferentialRow(name, k, k / n if n else float("nan"), clopper_pearson(k, n)) for name, k in kinds.items()
+    )
+
+
+def progress(n: int) -> str:
+    """How far a differential is: ``137 of 200 counted``."""
+    return f"{n} of {DIFFERENTIAL_CELLS} counted" if n < DIFFERENTIAL_CELLS else f"{n} counted"
+
+
+def beside(found: WhiteCells) -> list[str]:
+    """Erythroblasts and smudges per 100 white cells, as they are printed; only those that were found."""
+    words = {ERYTHROBLAST: found.erythroblasts, SMUDGE: found.smudges}
+    return [
+        f"{name}s: {k}, {found.per_100[name]:.1f} per 100 white cells" for name, k in words.items() if k and found.n
+    ]
+
+
+def spoken_type(cell_type: str) -> str:
+    """Name of a type in tables; beside blasts and types, ``wbc`` are the other white cells."""
+    return "other wbc" if cell_type == "wbc" else cell_type.replace("_", " ")
+
+
+def differential_table(found: WhiteCells) -> list[str]:
+    """Lines of a table for a terminal; none without white cells."""
+    if not found.n:
+        return []
+    lines = [f"{'differential':<22}{'cells':>5}{'%':>10}{'95 % CI':>15}   {progress(found.n)}"]
+    for row in differential(found):
+        fraction, interval = row.percentages
+        lines.append(f"{spoken_type(row.cell_type):<22}{row.n:>5}{fraction[:-2]:>10}{interval:>15}")
+    return lines + beside(found)
+
+
+def count_types(cells: Detections, classes: Sequence[str]) -> WhiteCells:
+    """Count the nucleated cells of one image.
+
+    Parameters
+    ----------
+    cells : Detections
+        From `classify_cells`, at or above the detector's operating threshold.
+    classes : sequence of str
+        Of the classifier.
+    """
+    cells = cells.with_classes("blast", "wbc")
+    white, called = cells.is_white, cells.label == BLAST
+    unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
+    kind = np.full(len(cells), "") if cells.cell_type is None else cells.cell_type
+    other = white & ~called & ~unsure
+    return WhiteCells(
+        blasts=int((white & called & ~unsure).sum()),
+        others=int(other.sum()),
+        unsure=int((white & unsure).sum()),
+        called=int((white & called).sum()),
+        erythroblasts=int((kind == ERYTHROBLAST).sum()),
+        smudges=int((kind == SMUDGE).sum()),
+        types={name: int((kind[other] == name).sum()) for name in WHITE_TYPES[1:] if name in classes},
+    )
