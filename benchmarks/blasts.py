@@ -41,15 +41,8 @@ from blastdet.datasets.formats.registry import read
 from blastdet.imaging.io import read_image, write_image
 from blastdet.models.classifier import ClassifierOutput, erythroblast_given_not_blast, load_classifier, prepare
 from blastdet.training.classification.crop_samples import BY_SMEAR, folds, label_of, split
-from blastdet.training.classification.cross_fitting import (
-    OutOfFold,
-    figures_with_intervals,
-    fit,
-    out_of_fold_figures,
-    predict_out_of_fold,
-    train_classifier,
-    train_folds,
-)
+from blastdet.training.classification.cross_fitting import figures_with_intervals, fit, out_of_fold_figures
+from blastdet.training.classification.out_of_fold import OutOfFold, predict_out_of_fold, train_classifier, train_folds
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.config_file import read_any
 from blastdet.training.loop.session import Progress

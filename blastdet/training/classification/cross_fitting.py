@@ -33,6 +33,7 @@ from blastdet.training.classification.calibration import Floats, class_weights
 from blastdet.training.classification.out_of_fold import Flags, OutOfFold
 
 _RESAMPLES = 1000
+_FEWEST = 10  # cells of a cluster that stands for a smear
 _LIMIT = "Its figures on validation crops are optimistic: few clusters, and the best epoch was chosen on them."
 
 
@@ -53,9 +54,21 @@ class CrossFit(BaseModel):
 def fit(predicted: OutOfFold) -> CrossFit:
     """What the card of the final model says: fitted to all folds, with counts by cluster that are cross-fitted."""
     _, called, _ = cross_fit(predicted)
+    return _fit(predicted).model_copy(update={"trials": counts_by_cluster(predicted, called)})
+
+
+def counts_by_cluster(predicted: OutOfFold, called: Flags) -> tuple[ValidationCounts, ...]:
+    """Blasts and other cells of each cluster, and how many of them are called blasts.
+
+    Of a laboratory, clusters with few cells count as one: their rates alone would say little about a smear.
+    """
+    names, index, size = np.unique(predicted.cluster, return_inverse=True, return_counts=True)
+    if predicted.by_laboratory:
+        names = np.where(size < _FEWEST, "", names)
+    cluster = np.char.add(np.char.add(predicted.laboratory, "/"), names[index])
     trials = []
-    for one in np.unique(predicted.cluster):
-        mine, blast = predicted.cluster == one, predicted.is_blast
+    for one in np.unique(cluster):
+        mine, blast = cluster == one, predicted.is_blast
         trials.append(
             ValidationCounts(
                 laboratory=str(predicted.laboratory[mine][0]),
@@ -65,8 +78,7 @@ def fit(predicted: OutOfFold) -> CrossFit:
                 others_called=int((mine & ~blast & called).sum()),
             )
         )
-    whole = _fit(predicted)
-    return whole.model_copy(update={"trials": tuple(trials)})
+    return tuple(trials)
 
 
 def cross_fit(predicted: OutOfFold) -> tuple[Floats, Flags, Flags]:
@@ -134,17 +146,13 @@ def figures_with_intervals(
     weights = [w for w in group_weights(index, _RESAMPLES) if 0 < w[truth].sum() < w.sum()]
     found = {}
     for name in ("AUROC", "sensitivity", "specificity", "precision", "F1", "accuracy"):
-        figure = partial(_figure, name, score, called, truth)
+        figure = calibration.weighted_auroc(score, truth) if name == "AUROC" else partial(_figure, name, called, truth)
         interval = spread_over_groups([figure(w) for w in weights], len(names), _RESAMPLES)
         found[name] = [figure(np.ones(len(truth))), interval.low, interval.high]
     return found
 
 
-def _figure(name: str, score: Floats, called: Flags, truth: Flags, w: NDArray[Any]) -> float:
-    if name == "AUROC":
-        from sklearn.metrics import roc_auc_score
-
-        return float(roc_auc_score(truth, score, sample_weight=w))
+def _figure(name: str, called: Flags, truth: Flags, w: NDArray[Any]) -> float:
     hits, calls, blasts = w[called & truth].sum(), w[called].sum(), w[truth].sum()
     parts = {
         "sensitivity": (hits, blasts),

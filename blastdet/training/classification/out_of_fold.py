@@ -220,7 +220,7 @@ def _classified(weights: Path, folder: Path, rows: list[CropRow]) -> tuple[Any, 
     blast = np.concatenate([output.probability[:, card.classes.index("blast")] for output in outputs])
     far = np.concatenate([output.distance for output in outputs]) > card.unsure.distance
     truth = np.array([bool(is_blast(row)) for row in rows])
-    clusters = np.array([f"{folder.name}/{row.cluster or row.group or row.source}" for row in rows])
+    clusters = np.array([f"{folder.name}/{row.cluster or row.group}" for row in rows])
     return blast.astype(np.float64), truth, clusters, far
 
 

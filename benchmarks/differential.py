@@ -1,0 +1,44 @@
+"""The second stage in laboratories that its training left out: python benchmarks/differential.py RUN
+
+RUN is the folder of `blastdet train configs/differential.yaml --set folds=laboratories --out RUN`: below it lie one
+model for each laboratory, trained without it. Threshold, calibration and error rates for a laboratory come from the
+others, so nothing is chosen on the laboratory that is tested. Intervals (95 %) are over patients, subjects or clusters.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from blastdet.training.classification.laboratory_report import Figure, by_laboratory
+from blastdet.training.classification.out_of_fold import FOLDS, predict_out_of_fold
+
+HEAD = (
+    "laboratory", "cells", "blasts", "groups", "AUROC", "sensitivity", "specificity", "balanced accuracy",
+    "other cells called blast", "unsure", "unlike training", "calibration error", "interval holds",
+)  # fmt: skip
+
+
+def main(run: Path) -> None:
+    """Print a Markdown table, one row for each laboratory."""
+    runs = sorted(path.parent for path in (run / FOLDS).glob("*/config.yaml"))
+    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+    for row in by_laboratory(predict_out_of_fold(runs, Path.cwd())):
+        held, counted = row.coverage
+        cells = [
+            row.laboratory, row.cells, row.blasts, row.clusters, shown(row.auroc), shown(row.sensitivity),
+            shown(row.specificity), f"{row.balanced_accuracy:.2f}", f"{row.false_blasts:.1%}", f"{row.unsure:.1%}",
+            f"{row.far:.1%}", f"{row.calibration_error:.2f}", f"{held} of {counted}",
+        ]  # fmt: skip
+        print(
+            "| " + " | ".join(str(cell).replace("nan%", "–").replace("nan", "–") for cell in cells) + " |", flush=True
+        )
+
+
+def shown(figure: Figure | None) -> str:
+    """A figure with its interval."""
+    return "–" if figure is None else "{:.2f} [{:.2f}, {:.2f}]".format(*figure)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

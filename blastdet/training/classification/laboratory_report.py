@@ -1,0 +1,115 @@
+"""How well a classifier does in each laboratory that its training left out, and whether the printed interval holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blastdet.core.model_card import ValidationCounts
+from blastdet.inference.blast_fraction import corrected_fraction
+from blastdet.training.classification import calibration
+from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, figures_with_intervals
+from blastdet.training.classification.out_of_fold import OutOfFold
+
+_FEWEST = 10  # cells of a patient or cluster, for its blast fraction to mean something
+
+Figure = tuple[float, float, float]
+"""A value with its 95 % interval."""
+
+
+@dataclass(frozen=True)
+class LaboratoryFigures:
+    """One laboratory, classified and calibrated without it.
+
+    Parameters
+    ----------
+    laboratory : str
+    cells, blasts, clusters : int
+        Clusters are patients where the dataset names them.
+    auroc, sensitivity, specificity : (float, float, float) or None
+        With a 95 % interval over clusters; ``None`` where the laboratory has no blasts or no other cells.
+    balanced_accuracy : float
+        Mean of sensitivity and specificity; NaN where one is missing.
+    false_blasts : float
+        Fraction of other cells called blasts; NaN without other cells.
+    unsure : float
+        Fraction of cells in the unsure band, or unlike the training data.
+    far : float
+        Fraction of cells unlike the training data.
+    calibration_error : float
+        Expected calibration error of the blast probability.
+    coverage : (int, int)
+        Clusters whose true blast fraction is in the 95 % interval, and clusters with at least ten cells.
+    """
+
+    laboratory: str
+    cells: int
+    blasts: int
+    clusters: int
+    auroc: Figure | None
+    sensitivity: Figure | None
+    specificity: Figure | None
+    balanced_accuracy: float
+    false_blasts: float
+    unsure: float
+    far: float
+    calibration_error: float
+    coverage: tuple[int, int]
+
+
+def by_laboratory(predicted: OutOfFold) -> list[LaboratoryFigures]:
+    """Figures of each laboratory; threshold, calibration and error rates come from the other laboratories only."""
+    score, called, unsure = cross_fit(predicted)
+    trials = counts_by_cluster(predicted, called)
+    rows = []
+    for name in np.unique(predicted.laboratory):
+        mine = predicted.laboratory == name
+        truth, part = predicted.is_blast[mine], predicted.only(mine)
+        both = 0 < truth.sum() < len(truth)
+        found = figures_with_intervals(score[mine], called[mine], truth, part.cluster) if both else {}
+        one = {key: (value[0], value[1], value[2]) for key, value in found.items()}
+        sensitivity, specificity = one.get("sensitivity"), one.get("specificity")
+        rows.append(
+            LaboratoryFigures(
+                laboratory=str(name),
+                cells=len(truth),
+                blasts=int(truth.sum()),
+                clusters=len(np.unique(part.cluster)),
+                auroc=one.get("AUROC"),
+                sensitivity=sensitivity,
+                specificity=specificity,
+                balanced_accuracy=(sensitivity[0] + specificity[0]) / 2 if sensitivity and specificity else np.nan,
+                false_blasts=float(called[mine][~truth].mean()) if (~truth).any() else np.nan,
+                unsure=float(unsure[mine].mean()),
+                far=float(part.is_far.mean()),
+                calibration_error=calibration.blast_reliability(score[mine], truth).error if both else np.nan,
+                coverage=coverage(part, called[mine], [t for t in trials if t.laboratory != name]),
+            )
+        )
+    return rows
+
+
+def coverage(part: OutOfFold, called: np.ndarray, trials: Sequence[ValidationCounts]) -> tuple[int, int]:
+    """How many clusters have their true blast fraction in the interval that `trials` give, and of how many.
+
+    Parameters
+    ----------
+    part : OutOfFold
+        Cells of one laboratory.
+    called : bool (n,)
+        Which of them are called blasts.
+    trials : sequence of ValidationCounts
+        Of other laboratories.
+    """
+    held = counted = 0
+    for one in np.unique(part.cluster):
+        mine = part.cluster == one
+        if mine.sum() < _FEWEST:
+            continue
+        _, interval = corrected_fraction(int(called[mine].sum()), int(mine.sum()), trials)
+        low, high = interval or (0.0, 0.0)
+        counted += 1
+        held += bool(low <= part.is_blast[mine].mean() <= high)
+    return held, counted
