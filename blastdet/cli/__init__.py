@@ -16,6 +16,7 @@ import click
 
 COMMANDS: dict[str, str] = {
     "detect": "detect, classify and count the cells of smear images",
+    "classify": "classify images that show one cell each",
     "convert": "convert a dataset to COCO, YOLO, CSV or GeoJSON",
     "split": "split a dataset into train, val and test without leaks",
     "audit": "check a dataset for errors and leaks",
@@ -39,11 +40,11 @@ RENAMED = {"stress": "robustness"}
 _GROUPS: dict[str, tuple[str, ...]] = {
     "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
     "model_commands": ("calibrate", "export", "runs", "train"),
-    "analysis_commands": ("compare", "detect", "evaluate", "review", "robustness"),
+    "analysis_commands": ("classify", "compare", "detect", "evaluate", "review", "robustness"),
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}
 
-_CONTINUE = "finished files are complete; --resume (detect, train) continues from there"
+_CONTINUE = "finished files are complete; --resume (detect, classify, train) continues from there"
 
 EPILOG = """\b
 Exit codes: 0 success, 1 some files failed, or a check found something (audit --strict, split, data verify),

@@ -7,9 +7,9 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -29,6 +29,9 @@ from blastdet.inference.second_stage import classify_cells
 from blastdet.inference.tiled_detection import find_cells
 from blastdet.models.classifier import Classifier, load_classifier
 from blastdet.models.detector import SCORE_FLOOR, Detector, load_detector
+
+if TYPE_CHECKING:
+    from blastdet.inference.single_cells.classification import ClassifiedCell
 
 Progress = Callable[[int, int], None]
 """Called with tiles done and tiles in all."""
@@ -143,6 +146,62 @@ class Model:
         if isinstance(image, (list, tuple)):
             return [self.analyze(one, options, progress) for one in image]
         return self.analyze(image, options, progress)
+
+    @overload
+    def classify(
+        self, image: str | os.PathLike[str] | np.ndarray | Image.Image, *, mpp: Any = None, cell_um: float | None = None
+    ) -> ClassifiedCell: ...
+
+    @overload
+    def classify(
+        self, image: list[Any] | tuple[Any, ...], *, mpp: Any = None, cell_um: float | None = None
+    ) -> list[ClassifiedCell]: ...
+
+    def classify(
+        self, image: Any, *, mpp: Any = None, cell_um: float | None = None
+    ) -> ClassifiedCell | list[ClassifiedCell]:
+        """Classify the one cell that an image shows, or that of each image of a list.
+
+        It is the cell on plain black or white ground, else the detected nucleated cell in the centre, else the middle
+        of the image.
+
+        Parameters
+        ----------
+        image : path, uint8 (h, w, 3) RGB, PIL image, or a list of these
+            Images of one size in a list are taken to come from one camera: their red cells give one scale.
+        mpp : float, (float, float), "auto" or None
+            Micrometres per pixel. Default: as the file states, else measured on red cells.
+        cell_um : float, optional
+            Usual width of these cells in µm, for cells on plain ground, which show no red cells to measure.
+
+        Returns
+        -------
+        ClassifiedCell, or list of ClassifiedCell
+
+        Raises
+        ------
+        ImageError, ScaleError
+            As for `__call__`.
+        WeightsError
+            If the model has no second stage.
+
+        Examples
+        --------
+        >>> import blastdet
+        >>> model = blastdet.load("default", device="cpu")
+        >>> model.classify("datasets/demo/blood/monocyte.jpg", mpp=0.1).mpp
+        (0.1, 0.1)
+        """
+        from blastdet.inference.single_cells.cell_scale import CellOptions
+        from blastdet.inference.single_cells.classification import CellImage, classify_each
+
+        several = isinstance(image, (list, tuple))
+        images = [
+            CellImage(str(one) if _is_path(one) else f"image {i}", partial(_opened, one))
+            for i, one in enumerate(image if several else [image], start=1)
+        ]
+        cells = classify_each(self, images, CellOptions(mpp, cell_um))
+        return cells if several else cells[0]
 
     def analyze(self, image: Any, options: Options, progress: Progress | None = None) -> Result:
         """One image with options that are already checked; see `__call__`."""

@@ -41,7 +41,7 @@ _ROUNDS = 3
 _TOLERANCE = 0.35  # how far (log) the scale may be off before the detections count less
 
 
-Origin = Literal["given", "file", "red_cells", "other_images", "unknown"]
+Origin = Literal["given", "dataset", "file", "red_cells", "other_images", "assumed", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class ScaleEstimate:
     mpp : (float, float) or None
         Micrometres per pixel along x and y; ``None`` where it could not be determined.
     origin : str
-        ``"given"`` by the user, stated by the ``"file"``, measured on the ``"red_cells"`` of the image or of
-        ``"other_images"`` of the run, or ``"unknown"``.
+        ``"given"`` by the user, stated by the ``"dataset"`` or the ``"file"``, measured on the ``"red_cells"`` of the
+        image or of ``"other_images"`` of the run, ``"assumed"``, or ``"unknown"``.
     n_cells : int
         Red cells it was measured on.
     n_images : int
         Images it was measured on, where these are others.
     reason : str
-        Why it is unknown.
+        Why it is unknown, or what is assumed.
     warnings : tuple of str
     seconds : float
         Time that the measurement took.
@@ -90,7 +90,7 @@ class ScaleEstimate:
             return f"red cells (n={self.n_cells})"
         if self.origin == "other_images":
             return f"red cells of {self.n_images} other images of this size"
-        return self.reason if self.origin == "unknown" else self.origin
+        return self.reason if self.origin in ("unknown", "assumed") else self.origin
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,8 @@ from blastdet.cli._options import Number
 _FORMATS = ("json", "csv", "coco", "geojson", "overlay")
 
 
-def _parse_mpp(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+def parse_mpp(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    """The option ``--mpp`` of a command that reads images."""
     from blastdet.core.mpp import parse_mpp
 
     return parse_mpp(value, "--mpp")
@@ -28,18 +29,19 @@ def _parse_formats(ctx: click.Context, param: click.Parameter, value: str) -> tu
     return kinds
 
 
-def _parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Path, ...]:
+def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> tuple[Path, ...]:
+    """The argument ``PATHS``."""
     if not all(value):
         raise click.BadParameter("expected a file, a pattern or a folder, got an empty path.")
     return tuple(Path(path) for path in value)
 
 
 @click.command("detect")
-@click.argument("paths", nargs=-1, required=True, callback=_parse_paths)
+@click.argument("paths", nargs=-1, required=True, callback=parse_paths)
 @click.option("--weights", default="default", show_default=True, help="Name of a shipped model, or a weights folder.")
 @click.option(
     "--mpp",
-    callback=_parse_mpp,
+    callback=parse_mpp,
     metavar="X[,Y]|auto",
     help="Scale of the images in µm per pixel. [default: as the file states, else measured]",
 )

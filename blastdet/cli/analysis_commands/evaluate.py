@@ -33,6 +33,9 @@ READING = ("format", "split", "images", "other", "corrections", "mpp")
     "--weights", multiple=True, help="Name of a shipped model, or a weights folder. Repeatable. [default: default]"
 )
 @click.option("--detections", multiple=True, type=_PATH, help="COCO results (JSON), instead of a model. Repeatable.")
+@click.option(
+    "--classifications", type=_PATH, help="cells.csv of `blastdet classify`, instead of a model: types are compared."
+)
 @click.option("--out", required=True, type=_PATH, help="Folder for the report.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier report in --out.")
 @measurement_options
@@ -47,13 +50,22 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
       blastdet evaluate --data bccd --split test --out report
       blastdet evaluate --data bccd --detections detections.coco.json --out report
       blastdet evaluate --data bccd --data other/truth.json --split all --out both
+      blastdet evaluate --data cnmc2019 --classifications blastdet-cells/cells.csv --out types
 
     A detections file is a COCO results list, or the detections.coco.json that `blastdet detect --format coco
     --min-score 0.01` writes. Its scores should go down to 0.01; otherwise the precision-recall curves are cut off.
 
+    With --classifications, each image of the dataset shows one annotated cell. Printed are AUROC of the blast
+    probability, sensitivity and specificity at the model's threshold, and the confusion of types, for all images unless
+    --split is given.
+
     Exit codes: 0 done, 2 bad input. Research use only.
     """
     from blastdet.core.errors import ConfigError
+
+    if options["classifications"] is not None:
+        _compare_types(places, out, overwrite, options)
+        return
     from blastdet.core.packages import require
 
     for name in ("detections", "images", "other", "corrections"):
@@ -78,6 +90,23 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
     for evaluation in evaluations:
         click.echo(f"{evaluation}\n")
     for path in write_report(evaluations, out, overwrite=overwrite):
+        click.echo(f"wrote {path}")
+
+
+def _compare_types(places: tuple[Path, ...], out: Path, overwrite: bool, options: dict[str, Any]) -> None:
+    from blastdet.core.errors import ConfigError
+    from blastdet.datasets.convert import check_no_file
+    from blastdet.evaluation.predict import read_datasets
+    from blastdet.evaluation.single_cell_types import evaluate_cell_types
+
+    if len(places) > 1 or options["weights"] or options["detections"]:
+        raise ConfigError("--classifications: expected one --data, and neither --weights nor --detections")
+    check_no_file(out)
+    is_default = click.get_current_context().get_parameter_source("split") is click.core.ParameterSource.DEFAULT
+    reading = {name: options[name] for name in READING} | ({"split": "all"} if is_default else {})
+    found = evaluate_cell_types(read_datasets(places[0], **reading)[-1], options["classifications"])
+    click.echo(found)
+    for path in found.write(out, overwrite=overwrite):
         click.echo(f"wrote {path}")
 
 

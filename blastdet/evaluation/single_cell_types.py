@@ -1,0 +1,275 @@
+"""How well single cells are classified: ``cells.csv`` of ``blastdet classify`` against an annotated dataset.
+
+Each image shows one annotated cell, so there is nothing to match. Intervals are over groups (patients, subjects).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blastdet.core.atomic_io import refuse_existing, write_text
+from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
+from blastdet.core.errors import FormatError
+from blastdet.core.types import NUCLEATED, Dataset, Sample
+from blastdet.datasets.cropping.cell_types import possible_types
+from blastdet.datasets.formats.csv_table import line
+from blastdet.datasets.formats.files import read_rows
+from blastdet.evaluation.confusion import Figure
+from blastdet.evaluation.intervals import RESAMPLES, group_weights, ratio_interval, spread_over_groups
+from blastdet.evaluation.match_table import Bools, Floats, Ints, groups_of
+from blastdet.evaluation.reporting.text import with_interval
+
+OTHER = "other, type unknown"
+"""Row of the confusion matrix for cells that are only known not to be blasts."""
+
+_FILES = ("classification.json", "classification_confusion.csv")
+_CHUNK = 100  # resamples at once, which bounds memory
+
+
+@dataclass(frozen=True, eq=False)
+class CellTypeEvaluation:
+    """Figures of single cells on one dataset.
+
+    Parameters
+    ----------
+    data : str
+    n_cells, n_groups : int
+        Cells that were classified and are annotated, and their groups.
+    n_blasts : int
+    n_missing : int
+        Annotated cells that were not classified.
+    n_ignored : int
+        Images whose cell the dataset leaves out.
+    figures : tuple of Figure
+        AUROC of the blast probability, sensitivity, specificity, … with 95 % intervals over groups.
+    rows, columns : tuple of str
+        Annotated and called types of the confusion matrix.
+    matrix : int64 (rows, columns)
+    """
+
+    data: str
+    n_cells: int
+    n_groups: int
+    n_blasts: int
+    n_missing: int
+    n_ignored: int
+    figures: tuple[Figure, ...]
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    matrix: Ints
+
+    def __repr__(self) -> str:
+        others = self.n_cells - self.n_blasts
+        lines = [
+            f"{self.data}: {self.n_cells} cells of {self.n_groups} groups, {self.n_blasts} blasts, {others} others"
+        ]
+        if self.n_missing:
+            lines.append(f"  note: {self.n_missing} annotated cells were not classified and are not counted")
+        if self.n_ignored:
+            lines.append(
+                f"  note: {self.n_ignored} images are left out: their cell is to be ignored, or is no white cell"
+            )
+        for figure in self.figures:
+            text = with_interval(figure.value, figure.interval.low, figure.interval.high)
+            lines.append(f"  {figure.name:<44}{text}   (n {figure.n})")
+        width = max(map(len, self.rows), default=0) + 2
+        lines += ["  rows: annotated, columns: called"]
+        lines.append("  " + " " * width + "".join(f"{_short(name):>9}" for name in self.columns))
+        for name, counts in zip(self.rows, self.matrix.tolist(), strict=True):
+            lines.append(f"  {name:<{width}}" + "".join(f"{n:>9}" for n in counts))
+        return "\n".join([*lines, RESEARCH_USE])
+
+    def write(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
+        """Write ``classification.json`` and the confusion matrix as CSV. Raises `ConfigError` if they exist."""
+        paths = [folder / name for name in _FILES]
+        refuse_existing(paths, overwrite)
+        document = {"notice": RESEARCH_USE, **asdict(self), "matrix": self.matrix.tolist()}
+        write_text(paths[0], json.dumps(_without_nan(document), indent=1, ensure_ascii=False) + "\n")
+        table = [line(["annotated", *self.columns])]
+        table += [line([name, *row]) for name, row in zip(self.rows, self.matrix.tolist(), strict=True)]
+        write_text(paths[1], table)
+        return paths
+
+
+def evaluate_cell_types(dataset: Dataset, table: Path, resamples: int = RESAMPLES) -> CellTypeEvaluation:
+    """Compare ``cells.csv`` with the annotated cells of a dataset.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        With one annotated cell an image, such as JHU, C-NMC, ALL-IDB2 and PBC.
+    table : Path
+        Images are found by their name below the folder of the dataset, else by their file name if that is unique.
+
+    Raises
+    ------
+    FormatError
+        If the table cannot be read, or no image of it is in the dataset.
+    """
+    called = _called(table)
+    groups = groups_of(dataset)
+    truths = [_truth(sample) for sample in dataset]
+    known = [i for i, types in enumerate(truths) if types]
+    names = _names(dataset, called)
+    used = [i for i in known if names[i] in called]
+    if not used:
+        raise FormatError(f"{table}: expected images with one annotated cell of {dataset.name}, got none of them")
+    rows = [called[names[i]] for i in used]
+    is_blast = np.array([truths[i] == ("blast",) for i in used])
+    group = np.unique(groups[used], return_inverse=True)[1].astype(np.int64)
+    types = [truths[i][0] if len(truths[i]) == 1 else OTHER for i in used]
+    made = [row["cell_type"] for row in rows]
+    unsure = np.array([row["unsure"] == "1" for row in rows])
+    probability = np.array([float(row["blast_probability"]) for row in rows])
+    figures = _figures(is_blast, np.array(made) == "blast", unsure, group, resamples)
+    area = _auroc_figure(probability, is_blast, group, resamples)
+    order = (*CELL_TYPES, *sorted({*types, *made}.difference(CELL_TYPES)))
+    shown_rows = tuple(name for name in order if name in types)
+    shown_columns = tuple(name for name in order if name in made)
+    matrix = np.zeros((len(shown_rows), len(shown_columns)), np.int64)
+    np.add.at(matrix, ([shown_rows.index(t) for t in types], [shown_columns.index(m) for m in made]), 1)
+    return CellTypeEvaluation(
+        data=dataset.name,
+        n_cells=len(used),
+        n_groups=len(np.unique(group)),
+        n_blasts=int(is_blast.sum()),
+        n_missing=len(known) - len(used),
+        n_ignored=len(truths) - len(known),
+        figures=(*area, *figures, *_types_figures(types, made, group, resamples)),
+        rows=shown_rows,
+        columns=shown_columns,
+        matrix=matrix,
+    )
+
+
+def _called(table: Path) -> dict[str, dict[str, str]]:
+    rows = read_rows(table, "image", "cell_type", "blast_probability", "unsure")
+    for number, row in enumerate(rows, start=2):
+        try:
+            inside = 0 <= float(row["blast_probability"]) <= 1
+        except ValueError:
+            inside = False
+        if not inside:
+            raise FormatError(
+                f"{table}: line {number}: blast_probability: expected 0 to 1, got {row['blast_probability']!r:.40}"
+            )
+    return {row["image"]: row for row in rows}
+
+
+def _names(dataset: Dataset, called: dict[str, dict[str, str]]) -> list[str]:
+    """Name in the table of each image: the path below the dataset, or the bare file name where that is unique."""
+    full = [dataset.file_name(sample) for sample in dataset]
+    if any(name in called for name in full):
+        return full
+    by_file: dict[str, list[str]] = {}
+    for name in called:
+        by_file.setdefault(Path(name).name, []).append(name)
+    own = [Path(name).name for name in full]
+    unique = {name for name in own if len(by_file.get(name, ())) == 1}
+    return [by_file[name][0] if name in unique and own.count(name) == 1 else "" for name in own]
+
+
+def _truth(sample: Sample) -> tuple[str, ...]:
+    """The types that the one annotated cell may have; empty where that is unknown or the cell is to be ignored."""
+    truth = sample.truth
+    if truth is None or len(truth) != 1 or (truth.ignore is not None and truth.ignore[0]):
+        return ()
+    cells = truth.with_classes(*NUCLEATED)
+    if not len(cells):
+        return ()
+    kind = "" if cells.cell_type is None else str(cells.cell_type[0])
+    return possible_types(NUCLEATED[int(cells.label[0])], kind, "")
+
+
+def _figures(is_blast: Bools, called: Bools, unsure: Bools, group: Ints, resamples: int) -> list[Figure]:
+    """Sensitivity, specificity and balanced accuracy at the operating threshold, also without unsure cells."""
+    made = []
+    for which, kept in (("", np.ones(len(unsure), bool)), (", unsure cells apart", ~unsure)):
+        parts = {
+            f"sensitivity{which}": (called & is_blast & kept, is_blast & kept),
+            f"specificity{which}": (~called & ~is_blast & kept, ~is_blast & kept),
+        }
+        made += [_ratio(name, part, whole, group, resamples) for name, (part, whole) in parts.items()]
+    made.append(_ratio("unsure cells", unsure, np.ones(len(unsure), bool), group, resamples))
+    return [figure for figure in made if figure.n]
+
+
+def _ratio(name: str, part: Bools, whole: Bools, group: Ints, resamples: int) -> Figure:
+    n = int(whole.sum())
+    value = float(part.sum()) / n if n else math.nan
+    return Figure(name, value, ratio_interval(part, whole, group, resamples), n)
+
+
+def _auroc_figure(probability: Floats, is_blast: Bools, group: Ints, resamples: int) -> list[Figure]:
+    if is_blast.all() or not is_blast.any():
+        return []
+    value = float(auroc(probability, is_blast, np.ones((1, len(group)), np.int64))[0])
+    weights = group_weights(group, resamples)
+    samples = [
+        auroc(probability, is_blast, weights[start : start + _CHUNK]) for start in range(0, len(weights), _CHUNK)
+    ]
+    interval = spread_over_groups(np.concatenate(samples), len(np.unique(group)), resamples)
+    return [Figure("AUROC, blast against other", value, interval, len(group))]
+
+
+def auroc(score: Floats, positive: Bools, weights: Ints) -> Floats:
+    """Area under the ROC curve, (b,), of cells (n,) that count `weights` (b, n) times; ties count half.
+
+    NaN where a resample has cells of one kind only.
+
+    Examples
+    --------
+    >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True]), np.ones((1, 4), int)).tolist()
+    [0.875]
+    """
+    order = np.argsort(score, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
+    sorted_weights = weights[:, order].astype(np.float64)
+    blasts = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
+    others = np.add.reduceat(sorted_weights * ~positive[order], starts, axis=1)
+    below = np.cumsum(others, axis=1) - others / 2
+    pairs = blasts.sum(axis=1) * others.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((blasts * below).sum(axis=1) / pairs, np.float64)
+
+
+def _types_figures(types: Sequence[str], made: Sequence[str], group: Ints, resamples: int) -> list[Figure]:
+    """Accuracy and macro F1 over the types that the dataset tells apart, if it does."""
+    truth, found = np.array(types), np.array(made)
+    typed = truth != OTHER
+    names = sorted(set(truth[typed].tolist()))
+    if len(names) < 3:
+        return []
+    accuracy = _ratio("correct type", (truth == found) & typed, typed, group, resamples)
+    weights = group_weights(group, resamples).astype(np.float64)
+    every = np.concatenate([np.ones((1, len(group))), weights])
+    scores = np.stack([_f1(every, (truth == name) & typed, (found == name) & typed) for name in names])
+    mean = np.nanmean(np.where(np.isnan(scores).all(axis=0), 0.0, scores), axis=0)
+    interval = spread_over_groups(mean[1:], len(np.unique(group)), resamples)
+    return [accuracy, Figure(f"macro F1 over {len(names)} types", float(mean[0]), interval, int(typed.sum()))]
+
+
+def _f1(weights: Floats, truth: Bools, found: Bools) -> Floats:
+    """F1 in each resample; NaN where the type neither occurs nor is called."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(2 * (weights @ (truth & found)) / (weights @ truth + weights @ found), np.float64)
+
+
+def _short(name: str) -> str:
+    return {"immature_granulocyte": "immature", OTHER: "other"}.get(name, name)[:8]
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: ``None`` in its place."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

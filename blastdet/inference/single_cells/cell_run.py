@@ -1,0 +1,253 @@
+"""A run of ``blastdet classify``: ``cells.csv``, ``gallery.html``, and the log that ``--resume`` reads."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from blastdet.core.atomic_io import locked, write_text
+from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
+from blastdet.core.errors import BlastdetError, ConfigError, DependencyError
+from blastdet.core.model_card import sha256_of
+from blastdet.datasets.formats.csv_table import FILE_NAME, line
+from blastdet.inference.model import Model
+from blastdet.inference.run_log import Existing, RunLog
+from blastdet.inference.single_cells.cell_images import find_cell_images
+from blastdet.inference.single_cells.cell_scale import CellOptions
+from blastdet.inference.single_cells.classification import (
+    ClassifiedCell,
+    Progress,
+    classify_looked_at,
+    first_looks,
+)
+from blastdet.inference.single_cells.gallery import GALLERY, gallery
+from blastdet.inference.writers import software
+
+HEAD: tuple[str, ...] = ("image", "cell_type", "blast_probability", "unsure", "reason")
+TAIL: tuple[str, ...] = ("x1", "y1", "x2", "y2", "mpp_x", "mpp_y", "mpp_source", "note")
+PROBABILITY = "probability_"
+"""Prefix of the columns with the probability of each class, between `HEAD` and `TAIL`."""
+
+_SHOWN_FAILURES = 3  # images listed for each reason
+
+
+class CellRun:
+    """Classify the images that paths stand for, and write the files of the run.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        See `find_cell_images`.
+    model : Model
+        With a second stage.
+    options : CellOptions
+    folder : Path
+        Made if it does not exist.
+    existing : {"refuse", "resume", "overwrite"}
+        What to do where the folder holds a run already; see `blastdet.inference.batch.Output`.
+
+    Raises
+    ------
+    BlastdetError
+        If there is no image, or the folder cannot be used.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], model: Model, options: CellOptions, folder: Path, existing: Existing = "refuse"
+    ) -> None:
+        assert model.classifier is not None
+        self.model, self.options, self.folder, self.existing = model, options, folder, existing
+        self.images, self._paths = find_cell_images(paths, folder)
+        self.failed: dict[str, str] = {}
+        """Name of an image: why it failed."""
+        settings = {
+            "command": "classify",
+            "models": model.describe(),
+            "options": asdict(options),
+            "stated_mpp": sorted({image.mpp for image in self.images if image.mpp is not None}),
+            "versions": dict(software()),
+        }
+        self._lock = locked(folder)
+        try:
+            self.run_log = RunLog(folder, settings, existing, self.files, self._paths.values())
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What the run writes."""
+        return self.folder / FILE_NAME, self.folder / GALLERY
+
+    def close(self) -> None:
+        """Release the output folder for other runs."""
+        self._lock.close()
+
+    def __iter__(self) -> Iterator[tuple[str, str | None]]:
+        """Name of each image that is classified now, and why it failed if it did."""
+        return self.classify(lambda what, done, total: None)
+
+    def classify(self, progress: Progress) -> Iterator[tuple[str, str | None]]:
+        """As iteration does, with progress."""
+        looks = first_looks(self.model, self.images, self.options, progress)
+        skip = frozenset(image.name for image in self.images if self._is_done(image.name))
+        for image, answer in classify_looked_at(self.model, self.images, looks, self.options, progress, skip):
+            if isinstance(answer, BlastdetError):
+                self.failed[image.name] = " ".join(str(answer).split())
+            else:
+                self.run_log.add(self._entry(answer))
+            yield image.name, self.failed.get(image.name)
+
+    def _is_done(self, name: str) -> bool:
+        path = self._paths[name]
+        return self.existing == "resume" and path.is_file() and self.run_log.has(name, sha256_of(path))
+
+    def _entry(self, cell: ClassifiedCell) -> dict[str, Any]:
+        """A line of the run log; the crop is in it, so that a continued run can show it."""
+        return {
+            "name": cell.name,
+            "image_sha256": sha256_of(self._paths[cell.name]),
+            "counts": {},
+            "size_wh": [cell.image.shape[1], cell.image.shape[0]],
+            "mpp": list(cell.mpp),
+            "mpp_measured": cell.scale.is_measured,
+            "area_mm2": 0,
+            "seconds": 0,
+            "files": [path.name for path in self.files],
+            "cell": row_of(cell),
+            "jpeg": _jpeg(cell),
+        }
+
+    def finish(self, say: Callable[[str], None], warn: Callable[[str], None]) -> int:
+        """Write the files, print the summary and the failures; returns the number of failures."""
+        entries = [(entry["cell"], entry["jpeg"]) for entry in self._entries()]
+        if entries:
+            self._write(entries, say)
+        for text in summary([cell for cell, _ in entries], len(self.failed)):
+            say(text)
+        for text in failures(self.failed):
+            warn(text)
+        return len(self.failed)
+
+    def _entries(self) -> Iterator[dict[str, Any]]:
+        names = [image.name for image in self.images if image.name not in self.failed]
+        for entry in self.run_log.entries(names):
+            if not isinstance(entry.get("cell"), dict) or not isinstance(entry.get("jpeg"), str):
+                raise ConfigError(
+                    f"{self.run_log.path}: {entry.get('name')}: not an entry of classify. Use --overwrite"
+                )
+            yield entry
+
+    def _write(self, entries: Sequence[tuple[dict[str, Any], str]], say: Callable[[str], None]) -> None:
+        rows = [cell for cell, _ in entries]
+        try:
+            write_text(self.files[0], table(rows))
+            say(f"wrote {self.files[0]}")
+            card = self.model.classifier.card if self.model.classifier is not None else self.model.card
+            write_text(self.files[1], gallery(entries, card, failures(self.failed)))
+            say(f"wrote {self.files[1]}")
+        except DependencyError as error:
+            say(f"note: no {GALLERY}: {error}")
+        except OSError as error:
+            raise BlastdetError(f"{self.folder}: results cannot be written ({error.strerror})") from error
+
+
+def row_of(cell: ClassifiedCell) -> dict[str, Any]:
+    """A row of ``cells.csv``: column -> value."""
+    x1, y1, x2, y2 = (round(side, 2) for side in cell.box_xyxy)
+    probability = {f"{PROBABILITY}{name}": round(p, 4) for name, p in cell.probability.items()}
+    return {
+        "image": cell.name,
+        "cell_type": cell.cell_type,
+        "blast_probability": round(cell.blast_probability, 4),
+        "unsure": int(cell.unsure),
+        "reason": cell.reason,
+        **probability,
+        **dict(zip(TAIL[:4], (x1, y1, x2, y2), strict=True)),
+        "mpp_x": float(f"{cell.mpp[0]:.6g}"),
+        "mpp_y": float(f"{cell.mpp[1]:.6g}"),
+        "mpp_source": cell.scale.describe(),
+        "note": cell.note,
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Lines of ``cells.csv``."""
+    columns = list(rows[0])
+    yield line(columns)
+    for row in rows:
+        yield line([row[name] for name in columns])
+
+
+def ordered_types(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The types that occur, in the order of `CELL_TYPES`; those of other models come last."""
+    present = {row["cell_type"] for row in rows}
+    return [name for name in CELL_TYPES if name in present] + sorted(present.difference(CELL_TYPES))
+
+
+def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
+    """What is printed of a run: cells of each type, and how many of them are unsure."""
+    if not rows:
+        return []
+    total, unsure = Counter(row["cell_type"] for row in rows), Counter(r["cell_type"] for r in rows if r["unsure"])
+    lines = [f"{'type':<22}{'cells':>7}{'%':>8}{'unsure':>9}"]
+    for name in ordered_types(rows):
+        share = 100 * total[name] / len(rows)
+        lines.append(f"{spoken_type(name):<22}{total[name]:>7}{share:>8.1f}{unsure[name]:>9}")
+    reasons = Counter(row["reason"] for row in rows if row["unsure"])
+    why = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
+    lines.append(f"{'all':<22}{len(rows):>7}{100:>8.1f}{sum(unsure.values()):>9}" + (f"   ({why})" if why else ""))
+    if n_failed:
+        lines.append(f"failed: {n_failed} of {len(rows) + n_failed} images")
+    sources = Counter(row["mpp_source"].partition(" (n=")[0] for row in rows)
+    lines.append("scale: " + ", ".join(f"{source} ({n} images)" for source, n in sources.most_common()))
+    noted = Counter(row["note"] for row in rows if row["note"])
+    if noted:
+        lines.append(f"{sum(noted.values())} cells have a note on how they were found; see {FILE_NAME}")
+    lines.append(f"Images of single cells are no sample of a smear: their shares are no differential. {RESEARCH_USE}")
+    return lines
+
+
+def spoken_type(name: str) -> str:
+    """A type for people.
+
+    Examples
+    --------
+    >>> spoken_type("immature_granulocyte"), spoken_type("wbc")
+    ('immature granulocyte', 'other white cell')
+    """
+    return "other white cell" if name == "wbc" else name.replace("_", " ")
+
+
+def failures(failed: dict[str, str]) -> list[str]:
+    """Failures by reason, a few images of each: a folder of a thousand images may fail for one reason."""
+    by_reason: dict[str, list[str]] = {}
+    for name, text in failed.items():
+        by_reason.setdefault(_without(text, name), []).append(name)
+    lines = []
+    for reason, names in by_reason.items():
+        if len(names) <= _SHOWN_FAILURES:
+            lines += [f"failed: {failed[name]}" for name in names]
+            continue
+        shown = ", ".join(names[:_SHOWN_FAILURES])
+        lines.append(f"failed: {len(names)} images ({shown} and {len(names) - _SHOWN_FAILURES} more): {reason}")
+    return lines
+
+
+def _without(text: str, name: str) -> str:
+    """A message without the image at its beginning."""
+    head, found, rest = text.partition(f"{name}: ")
+    return rest if found and " " not in head else text
+
+
+def _jpeg(cell: ClassifiedCell) -> str:
+    file = io.BytesIO()
+    Image.fromarray(cell.image).save(file, "JPEG", quality=85)
+    return base64.b64encode(file.getvalue()).decode("ascii")
