@@ -50,14 +50,15 @@ class StainNormalizedSource:
         self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
         glance = _glance(source)
         cell = isolated_cells.cell_mask(glance)
-        self._isolated = cell is not None
+        self.shows_one_cell = cell is not None
+        """Whether it is the image of one cell on plain ground; such images have no red cells to measure."""
         self._table = table(glance) if cell is None else isolated_cells.table(glance, cell)
 
     def read(self, box_xyxy: object = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
         """See `Source.read`."""
         rgb = self._source.read(box_xyxy, scale_xy)  # type: ignore[arg-type]
         normalized = apply(rgb, self._table)
-        if self._isolated:
+        if self.shows_one_cell:
             normalized[isolated_cells.on_ground(rgb)] = round(BACKGROUND)
         return normalized
 

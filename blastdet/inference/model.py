@@ -18,11 +18,12 @@ from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsErr
 from blastdet.core.model_card import Card, find_weights, read_card, sha256_of
 from blastdet.core.mpp import parse_mpp
 from blastdet.core.parallel import check_device
-from blastdet.core.types import RGB, Detections
+from blastdet.core.types import RGB
 from blastdet.imaging.io import Source, open_image, open_smear
 from blastdet.imaging.pillow_reader import to_rgb
 from blastdet.imaging.stain_normalization import normalize_stain
-from blastdet.inference.blast_fraction import BlastFraction, count_white_cells
+from blastdet.inference.blast_fraction import count_white_cells
+from blastdet.inference.remarks import warnings_of
 from blastdet.inference.result import Result
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.second_stage import classify_cells
@@ -243,7 +244,7 @@ class Model:
             model=self.describe(),
             parameters={**asked, "thresholds": thresholds, "suppression_iou": self.card.suppression_iou},
             blast_fraction=fraction,
-            warnings=_warnings(source, scale, detections, fraction, "rbc" in self.classes),
+            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes),
             seconds=time.perf_counter() - start + scale.seconds,
             image=image,
         )
@@ -357,17 +358,6 @@ def _check_pair(detector: Card, classifier: Card, folder: Path) -> None:
         raise WeightsError(
             f"{what}: expected colours {detector.input.colour!r} as for the detector, got {classifier.input.colour!r}"
         )
-
-
-def _warnings(
-    source: Source, scale: ScaleEstimate, cells: Detections, fraction: BlastFraction | None, is_counting_rbc: bool
-) -> tuple[str, ...]:
-    found = [*scale.warnings, *source.notes]
-    if fraction is not None and (line := fraction.warning()):
-        found.append(line)
-    if is_counting_rbc and cells.counts()["rbc"] < scale.n_cells / 2:
-        found.append("red cells are hardly detected under this stain: do not use their count")
-    return tuple(found)
 
 
 def _is_path(image: Any) -> bool:

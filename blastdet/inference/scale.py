@@ -29,6 +29,8 @@ COARSEST_MPP = 0.8
 FEW_RED_CELLS = 5
 """Fewer red cells than this settle the scale of an image only if no other image of the run can."""
 
+ONE_CELL = "one cell on plain ground, no smear: use blastdet classify"
+
 _WINDOW = 2400  # side, in pixels, of the part of a large image that is used
 _LOOK_UM = 128  # side of the part given to the detector: about a hundred red cells
 _LADDER = (0.06, 0.085, 0.12, 0.17, 0.24, 0.34, 0.48)
@@ -126,6 +128,8 @@ def estimate_scale(source: Source, asked: Scale | Literal["auto"] | None, detect
         if look is not None and (mpp is None or len(look.sizes) >= min(n, _FEWEST)):
             n, mpp = len(look.sizes), look.mpp
     seconds = time.perf_counter() - start
+    if n < FEW_RED_CELLS and getattr(source, "shows_one_cell", False):  # what looks like a red cell is the cell itself
+        return ScaleEstimate(None, "unknown", reason=ONE_CELL, seconds=seconds)
     if mpp is None:
         return ScaleEstimate(None, "unknown", reason=found.reason, seconds=seconds)
     warnings = []

@@ -17,6 +17,7 @@ from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
 from blastdet.core.errors import BlastdetError, ConfigError, DependencyError
 from blastdet.core.model_card import sha256_of
 from blastdet.datasets.formats.csv_table import FILE_NAME, line
+from blastdet.inference.differential import spoken_type
 from blastdet.inference.model import Model
 from blastdet.inference.run_log import Existing, RunLog
 from blastdet.inference.single_cells.cell_images import find_cell_images
@@ -213,17 +214,6 @@ def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
         lines.append(f"{sum(noted.values())} cells have a note on how they were found; see {FILE_NAME}")
     lines.append(f"Images of single cells are no sample of a smear: their shares are no differential. {RESEARCH_USE}")
     return lines
-
-
-def spoken_type(name: str) -> str:
-    """A type for people.
-
-    Examples
-    --------
-    >>> spoken_type("immature_granulocyte"), spoken_type("wbc")
-    ('immature granulocyte', 'other white cell')
-    """
-    return "other white cell" if name == "wbc" else name.replace("_", " ")
 
 
 def failures(failed: dict[str, str]) -> list[str]:

@@ -117,7 +117,8 @@ def to_measure(looks: Sequence[FirstLook | None]) -> list[list[int]]:
         ``None`` for an image that cannot be read. Called again after these are measured, it returns the others where
         the measurements do not agree.
     """
-    pending, known = defaultdict(list), defaultdict(list)
+    pending: dict[WidthHeight, list[int]] = defaultdict(list)
+    known: dict[WidthHeight, list[int]] = defaultdict(list)
     for i, look in enumerate(looks):
         if look is None or look.isolated is not None:
             continue

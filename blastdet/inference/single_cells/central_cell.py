@@ -80,12 +80,12 @@ def central_cell(source: Source, mpp: Scale, detector: Detector) -> CentralCell:
     return CentralCell(_middle(source, mpp), "no cell detected: the middle of the image is classified")
 
 
-def _containing(cells: Detections, point: np.ndarray) -> Detections:  # type: ignore[type-arg]
+def _containing(cells: Detections, point: np.ndarray) -> Detections:
     boxes = cells.boxes_xyxy
     return cells[np.asarray((boxes[:, :2] <= point).all(axis=1) & (boxes[:, 2:] > point).all(axis=1))]
 
 
-def _apart(cells: Detections, point: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _apart(cells: Detections, point: np.ndarray) -> np.ndarray:
     return np.asarray(((cells.centres_xy - point) ** 2).sum(axis=1))
 
 

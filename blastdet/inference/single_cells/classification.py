@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from blastdet.core.errors import BlastdetError, ScaleError, WeightsError, one_line
 from blastdet.core.model_card import Card, find_weights, read_card
 from blastdet.core.parallel import map_ordered, workers
-from blastdet.core.types import ERYTHROBLAST, RGB, Scale
+from blastdet.core.types import BLAST, RGB, Scale
 from blastdet.imaging.cell_crops import CONTEXT, Box, crop
 from blastdet.imaging.io import Source, resize
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.model import Model, load
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
+from blastdet.inference.second_stage import verdicts
 from blastdet.inference.single_cells.cell_scale import (
     ADVICE,
     CellOptions,
@@ -27,7 +26,7 @@ from blastdet.inference.single_cells.cell_scale import (
     to_measure,
 )
 from blastdet.inference.single_cells.central_cell import CentralCell, central_cell, isolated_box
-from blastdet.models.classifier import ClassifierOutput, erythroblast_given_not_blast, load_classifier
+from blastdet.models.classifier import ClassifierOutput, load_classifier
 
 SHOWN_PX = 128
 """Side of `ClassifiedCell.image` in pixels."""
@@ -68,7 +67,8 @@ class ClassifiedCell:
     name : str
         That of the image.
     cell_type : str
-        ``"blast"`` from the operating threshold of the model on, else the most probable of its other classes.
+        ``"blast"`` from the operating threshold of the model on, else the most probable of its other classes, even
+        where that is uncertain.
     blast_probability : float
     reason : str
         Why the type is uncertain: ``"between classes"`` or ``"unlike training"``; empty if it is not.
@@ -111,6 +111,9 @@ class ClassifiedCell:
 
 Answer = ClassifiedCell | BlastdetError
 """What becomes of an image: its cell, or why it failed."""
+
+_Task = tuple[CellImage, FirstLook | BlastdetError, ScaleEstimate]
+_NO_SCALE = ScaleEstimate(None, "unknown")
 
 
 def load_cell_model(weights: str | os.PathLike[str] = "default", device: str = "auto") -> Model:
@@ -194,12 +197,11 @@ def classify_looked_at(
 ) -> Iterator[tuple[CellImage, Answer]]:
     """Second half of `classify_images`: settle the scales, then classify the images whose name is not in `skip`."""
     scales = iter(settled([look for look in looks if isinstance(look, FirstLook)], options))
-    todo: list[tuple[CellImage, FirstLook, ScaleEstimate] | tuple[CellImage, BlastdetError]] = []
+    todo: list[_Task] = []
     for image, look in zip(images, looks, strict=True):
-        scale = None if isinstance(look, BlastdetError) else next(scales)
-        if image.name in skip:
-            continue
-        todo.append((image, look) if isinstance(look, BlastdetError) else (image, look, scale))  # type: ignore[arg-type]
+        scale = next(scales) if isinstance(look, FirstLook) else _NO_SCALE
+        if image.name not in skip:
+            todo.append((image, look, scale))
     batches = [todo[start : start + _BATCH] for start in range(0, len(todo), _BATCH)]
     done = 0
     for batch, answers in map_ordered(lambda some: _classify_batch(model, some), batches, workers()):
@@ -240,34 +242,37 @@ class _Prepared:
     shown: RGB
 
 
-def _classify_batch(model: Model, batch: Sequence[Any]) -> list[Answer]:
+def _classify_batch(model: Model, batch: Sequence[_Task]) -> list[Answer]:
     assert model.classifier is not None
-    classifier = model.classifier
-    parts = [
-        rest[0] if isinstance(rest[0], BlastdetError) else _tried(image, _prepare, model, image, *rest)
-        for image, *rest in batch
+    parts: list[_Prepared | BlastdetError] = [
+        _tried(image, _prepare, model, image, look, scale) if isinstance(look, FirstLook) else look
+        for image, look, scale in batch
     ]
-    good = [i for i, part in enumerate(parts) if isinstance(part, _Prepared)]
-    answers: list[Answer] = list(parts)
-    if good:
-        output = classifier([parts[i].crop for i in good], [parts[i].pitch for i in good])
-        types, reasons = decide(output, classifier.card)
-        blast = classifier.card.classes.index("blast")
-        for row, i in enumerate(good):
-            image, _, scale = batch[i]
-            probability = output.probability[row]
-            cell = parts[i].cell
-            answers[i] = ClassifiedCell(
+    good = [part for part in parts if isinstance(part, _Prepared)]
+    if not good:
+        return [part for part in parts if isinstance(part, BlastdetError)]
+    card = model.classifier.card
+    output = model.classifier([part.crop for part in good], [part.pitch for part in good])
+    rows = zip(output.probability.astype(float).tolist(), *decide(output, card), strict=True)
+    answers: list[Answer] = []
+    for (image, _, scale), part in zip(batch, parts, strict=True):
+        if isinstance(part, BlastdetError):
+            answers.append(part)
+            continue
+        probability, cell_type, reason = next(rows)
+        answers.append(
+            ClassifiedCell(
                 name=image.name,
-                cell_type=types[row],
-                blast_probability=float(probability[blast]),
-                reason=reasons[row],
-                probability=dict(zip(classifier.card.classes, map(float, probability), strict=True)),
-                box_xyxy=cell.box_xyxy,
+                cell_type=cell_type,
+                blast_probability=probability[card.classes.index("blast")],
+                reason=reason,
+                probability=dict(zip(card.classes, probability, strict=True)),
+                box_xyxy=part.cell.box_xyxy,
                 scale=scale,
-                note="; ".join(note for note in (cell.note, *scale.warnings) if note),
-                image=parts[i].shown,
+                note="; ".join(note for note in (part.cell.note, *scale.warnings) if note),
+                image=part.shown,
             )
+        )
     return answers
 
 
@@ -298,24 +303,19 @@ def _around(box: Box, mpp: Scale) -> Box:
 
 
 def decide(output: ClassifierOutput, card: Card) -> tuple[list[str], list[str]]:
-    """Type of each cell, and why it is uncertain (else an empty string).
+    """Type of each cell, and why it is uncertain (else an empty string), by the rules of `detect`.
 
-    A cell is a blast from the card's threshold on. Otherwise its type is the most probable of the other classes; a
-    model that only knows blasts, white cells and erythroblasts has a threshold for the last.
+    Where `detect` leaves the type open, it is the most probable class beside blast that has no threshold to reach.
     """
-    blast = card.classes.index("blast")
-    others = output.probability.astype(np.float64)
-    is_blast = others[:, blast] >= card.thresholds["blast"].value
-    reasons = [""] * len(others)
-    if card.unsure is not None:
-        reasons = card.unsure.reasons(others[:, blast], output.distance).tolist()
-    others[:, blast] = -1
-    best = others.argmax(axis=1)
-    if ERYTHROBLAST in card.thresholds:
-        i, red = card.classes.index(ERYTHROBLAST), erythroblast_given_not_blast(output.probability, card.classes)
-        others[:, i] = -1
-        best = np.where(red >= card.thresholds[ERYTHROBLAST].value, i, others.argmax(axis=1))
-    return [card.classes[blast if is_blast[k] else best[k]] for k in range(len(others))], reasons
+    found = verdicts(output, card)
+    rest = output.probability.copy()
+    rest[:, [i for i, name in enumerate(card.classes) if name in card.thresholds]] = -1
+    best = [card.classes[i] for i in rest.argmax(axis=1)]
+    types = [
+        "blast" if label == BLAST else kind or guess
+        for label, kind, guess in zip(found.label, found.cell_type.tolist(), best, strict=True)
+    ]
+    return types, found.unsure_reason.tolist()
 
 
 def classify_each(model: Model, images: Sequence[CellImage], options: CellOptions) -> list[ClassifiedCell]:

@@ -10,6 +10,7 @@ from blastdet import __version__
 from blastdet.core.constants import CELL_TYPES, HEX, RESEARCH_USE
 from blastdet.core.errors import DependencyError
 from blastdet.core.model_card import Card
+from blastdet.inference.differential import spoken_type
 from blastdet.inference.single_cells.classification import SHOWN_PX, SHOWN_UM
 
 GALLERY = "gallery.html"
@@ -82,7 +83,7 @@ def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
         groups.append(
             {
                 "id": name,
-                "title": "other white cell" if name == "wbc" else name.replace("_", " "),
+                "title": spoken_type(name),
                 "colour": HEX["blast" if name == "blast" else "wbc"],
                 "n": len(mine),
                 "percent": f"{100 * len(mine) / len(entries):.1f}",
@@ -95,7 +96,7 @@ def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 def _cell(row: dict[str, Any], jpeg: str) -> dict[str, Any]:
     likely = sorted(((p, key.removeprefix("probability_")) for key, p in row.items() if _is_type(key)), reverse=True)
-    words = ", ".join(f"{name.replace('_', ' ')} {p:.2f}" for p, name in likely[:3])
+    words = ", ".join(f"{spoken_type(name)} {p:.2f}" for p, name in likely[:3])
     lines = [row["image"], words, f"{row['mpp_x']:.3g} µm/px ({row['mpp_source']})"]
     own = row[f"probability_{row['cell_type']}"]
     other = next((name for _, name in likely if name != row["cell_type"]), "")
@@ -106,7 +107,7 @@ def _cell(row: dict[str, Any], jpeg: str) -> dict[str, Any]:
         "blast": f"{row['blast_probability']:.2f}",
         "own": f"{own:.2f}",
         "percent": round(100 * own),
-        "other": other.replace("_", " "),
+        "other": spoken_type(other),
         "reason": row["reason"],
         "note": row["note"],
     }
