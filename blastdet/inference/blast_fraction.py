@@ -35,6 +35,8 @@ class BlastFraction(WhiteCells):
     corrected_interval : (float, float), optional
         95 % interval for the number of cells counted and for how well sensitivity and specificity are known. ``None``
         with a fraction of 0 where fewer cells are called blasts than the classifier's false positives explain.
+    over_laboratories : bool
+        Whether the error rates were measured in laboratories left out of training.
 
     Examples
     --------
@@ -46,16 +48,17 @@ class BlastFraction(WhiteCells):
     interval: tuple[float, float]
     corrected: float | None = None
     corrected_interval: tuple[float, float] | None = None
+    over_laboratories: bool = False
 
     @property
     def value(self) -> float:
-        """Blasts over white cells; NaN without white cells."""
-        return self.blasts / self.n if self.n else float("nan")
+        """Blasts over white cells; NaN without white cells, or where the stain is unknown."""
+        return self.blasts / self.n if self.n and self.is_known_stain else float("nan")
 
     @property
     def range_with_unsure(self) -> tuple[float, float]:
-        """The fraction if no uncertain cell is a blast, and if all are; NaN without white cells."""
-        return (self.value, (self.blasts + self.unsure) / self.n) if self.n else (float("nan"), float("nan"))
+        """The fraction if no uncertain cell is a blast, and if all are; NaN as `value`."""
+        return self.value, self.value + (self.unsure / self.n if self.n else 0.0)
 
     def summary(self) -> list[str]:
         """Three sentences at most: the finding with one interval, what it depends on, what to do.
@@ -64,6 +67,8 @@ class BlastFraction(WhiteCells):
         """
         if not self.n:
             return ["No white cells detected."]
+        if not self.is_known_stain:
+            return [f"{self._unknown()}.", "Check the cells by eye, or adapt the classifier to this laboratory."]
         return [self._finding(), *self._dependence(), *self._advice()]
 
     @property
@@ -76,6 +81,12 @@ class BlastFraction(WhiteCells):
             return self.interval
         (low, high), (corrected_low, corrected_high) = self.interval, self.corrected_interval
         return min(low, corrected_low), max(high, corrected_high)
+
+    def _unknown(self) -> str:
+        return (
+            f"{self.unlike} of {_count(self.n, 'white cell')} are unlike the training data: this stain or camera is "
+            "unknown to the classifier, and no blast fraction is given"
+        )
 
     def _finding(self) -> str:
         start = f"Blasts: {self.blasts} of {_count(self.n, 'white cell')}, {_percent(self.value)}"
@@ -90,7 +101,8 @@ class BlastFraction(WhiteCells):
         if self.corrected_interval is None:
             parts = ["The interval covers counting only, not the classifier's errors"]
         else:
-            parts = ["The interval covers counting and the classifier's error rates on its validation stains"]
+            where = "in laboratories left out of its training" if self.over_laboratories else "on its validation stains"
+            parts = [f"The interval covers counting and the classifier's error rates {where}"]
         if self.unsure:
             verb = "is" if self.unsure == 1 else "are"
             parts.append(f"{_count(self.unsure, 'cell')} {verb} uncertain ({_range(self.range_with_unsure)} with them)")
@@ -108,6 +120,8 @@ class BlastFraction(WhiteCells):
 
     def warning(self) -> str | None:
         """A line for a smear on which the classifier rejects most of its own answers."""
+        if self.n and not self.is_known_stain:
+            return self._unknown()
         if self.n < _FEW or 2 * self.unsure <= self.n:
             return None
         return (
@@ -132,6 +146,8 @@ def count_white_cells(cells: Detections, card: Card) -> BlastFraction:
 def combine(fields: Sequence[WhiteCells], card: Card) -> BlastFraction:
     """Blast fraction of several fields of one smear."""
     total = reduce(operator.add, fields)
+    if not total.is_known_stain:
+        return BlastFraction(**vars(total.parts), interval=(float("nan"), float("nan")))
     exact = clopper_pearson(total.blasts, total.n)
     corrected, interval = corrected_fraction(total.called, total.n, card.trials)
     return BlastFraction(
@@ -139,6 +155,7 @@ def combine(fields: Sequence[WhiteCells], card: Card) -> BlastFraction:
         interval=(exact.low, exact.high),
         corrected=corrected,
         corrected_interval=interval,
+        over_laboratories=all(trial.laboratory for trial in card.trials),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.core.constants import ERYTHROBLAST, SMUDGE, WHITE_TYPES
+from blastdet.core.constants import ERYTHROBLAST, SMUDGE, UNLIKE_TRAINING, WHITE_TYPES
 from blastdet.core.statistics import Interval, clopper_pearson
 from blastdet.core.types import BLAST, Detections
 
@@ -31,6 +31,8 @@ class WhiteCells:
         White cells at or above the operating threshold for blasts, uncertain ones included.
     erythroblasts, smudges : int
         Nucleated red cells; smudge cells and artefacts. Not in `n`.
+    unlike : int
+        How many of `unsure` are unlike the training data.
     types : mapping of str to int
         How many of `others` are of each white type that the classifier knows; empty if it knows none.
 
@@ -47,12 +49,18 @@ class WhiteCells:
     called: int
     erythroblasts: int = 0
     smudges: int = 0
+    unlike: int = 0
     types: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
         """White cells."""
         return self.blasts + self.others + self.unsure
+
+    @property
+    def is_known_stain(self) -> bool:
+        """Whether at most half of the white cells are unlike the training data; otherwise no fraction is given."""
+        return 2 * self.unlike <= self.n
 
     @property
     def per_100(self) -> dict[str, float]:
@@ -87,6 +95,8 @@ class WhiteCells:
         """
         if isinstance(value, list) and len(value) == 5:
             value = {**dict(zip(_NUMBERS, value, strict=False)), "smudges": 0, "types": {}}
+        if isinstance(value, dict):
+            value = {"unlike": 0, **value}  # logs of earlier versions do not have it
         if not isinstance(value, dict) or set(value) != {*_NUMBERS, "types"} or not isinstance(value["types"], dict):
             raise ValueError(f"expected counts of white cells, got {value!r:.60}")
         types = value["types"]
@@ -112,7 +122,9 @@ class DifferentialRow:
 
     @property
     def percentages(self) -> tuple[str, str]:
-        """Fraction and interval as they are printed."""
+        """Fraction and interval as they are printed; dashes where they are NaN."""
+        if np.isnan(self.fraction):
+            return "–", "–"
         return f"{100 * self.fraction:.1f} %", f"{100 * self.interval.low:.1f}–{100 * self.interval.high:.1f} %"
 
 
@@ -123,7 +135,8 @@ def differential(found: WhiteCells) -> tuple[DifferentialRow, ...]:
     -------
     tuple of DifferentialRow
         ``blast``, each white type that the classifier knows, ``wbc`` (other white cells; those without a certain type
-        if it knows types) and ``unsure``. Their numbers add up to `WhiteCells.n`.
+        if it knows types) and ``unsure``. Their numbers add up to `WhiteCells.n`. Fractions and intervals are NaN
+        without white cells, or where the stain is unknown (`WhiteCells.is_known_stain`).
 
     Examples
     --------
@@ -133,9 +146,10 @@ def differential(found: WhiteCells) -> tuple[DifferentialRow, ...]:
     """
     kinds = {"blast": found.blasts, **found.types}
     kinds |= {"wbc": found.others - sum(found.types.values()), "unsure": found.unsure}
-    n = found.n
+    n = found.n if found.is_known_stain else 0
     return tuple(
-        DifferentialRow(name, k, k / n if n else float("nan"), clopper_pearson(k, n)) for name, k in kinds.items()
+        DifferentialRow(name, k, k / n if n else float("nan"), clopper_pearson(min(k, n), n))
+        for name, k in kinds.items()
     )
 
 
@@ -164,7 +178,7 @@ def differential_table(found: WhiteCells) -> list[str]:
     lines = [f"{'differential':<22}{'cells':>5}{'%':>10}{'95 % CI':>15}   {progress(found.n)}"]
     for row in differential(found):
         fraction, interval = row.percentages
-        lines.append(f"{spoken_type(row.cell_type):<22}{row.n:>5}{fraction[:-2]:>10}{interval:>15}")
+        lines.append(f"{spoken_type(row.cell_type):<22}{row.n:>5}{fraction.removesuffix(' %'):>10}{interval:>15}")
     return lines + beside(found)
 
 
@@ -182,7 +196,7 @@ def count_types(cells: Detections, classes: Sequence[str]) -> WhiteCells:
     white, called = cells.is_white, cells.label == BLAST
     unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
     kind = np.full(len(cells), "") if cells.cell_type is None else cells.cell_type
-    other = white & ~called & ~unsure
+    reason, other = cells.unsure_reason, white & ~called & ~unsure
     return WhiteCells(
         blasts=int((white & called & ~unsure).sum()),
         others=int(other.sum()),
@@ -190,5 +204,6 @@ def count_types(cells: Detections, classes: Sequence[str]) -> WhiteCells:
         called=int((white & called).sum()),
         erythroblasts=int((kind == ERYTHROBLAST).sum()),
         smudges=int((kind == SMUDGE).sum()),
+        unlike=0 if reason is None else int((white & unsure & (reason == UNLIKE_TRAINING)).sum()),
         types={name: int((kind[other] == name).sum()) for name in WHITE_TYPES[1:] if name in classes},
     )

@@ -61,20 +61,22 @@ def summary(result: Result) -> dict[str, Any]:
 
 
 def _white_cells(found: BlastFraction) -> dict[str, Any]:
-    """Blasts among the white cells; fractions are ``None`` where there is no white cell."""
+    """Blasts among the white cells; fractions are ``None`` without white cells, or where the stain is unknown."""
     n, per_100 = found.n, found.per_100
+    is_stated = bool(n) and found.is_known_stain
 
     def fraction(k: int) -> float | None:
-        return round(k / n, 4) if n else None
+        return round(k / n, 4) if is_stated else None
 
     def rounded(sides: tuple[float, float] | None) -> list[float] | None:
-        return None if sides is None or not n else [round(side, 4) for side in sides]
+        return [round(side, 4) for side in sides] if sides is not None and is_stated else None
 
     return {
         "n": n,
         "blasts": found.blasts,
         "others": found.others,
         "unsure": found.unsure,
+        "unlike_training": found.unlike,
         "erythroblasts": found.erythroblasts,
         "erythroblasts_per_100": round(per_100[ERYTHROBLAST], 1) if n else None,
         "smudges": found.smudges,
@@ -82,7 +84,7 @@ def _white_cells(found: BlastFraction) -> dict[str, Any]:
         "differential_cells": DIFFERENTIAL_CELLS,
         "blast_share": fraction(found.blasts),
         "blast_share_ci95_of_sampling_alone": rounded(found.interval),
-        "blast_share_range_with_unsure": [fraction(found.blasts), fraction(found.blasts + found.unsure)] if n else None,
+        "blast_share_range_with_unsure": rounded(found.range_with_unsure),
         "called_blasts": found.called,
         "blast_share_corrected": None
         if found.corrected is None or found.corrected_interval is None
@@ -93,13 +95,14 @@ def _white_cells(found: BlastFraction) -> dict[str, Any]:
 
 
 def _differential(found: BlastFraction) -> list[dict[str, Any]]:
-    """Rows of the differential; fractions are ``None`` where there is no white cell."""
+    """Rows of the differential; fractions are ``None`` without white cells, or where the stain is unknown."""
+    is_stated = bool(found.n) and found.is_known_stain
     return [
         {
             "cell_type": row.cell_type,
             "n": row.n,
-            "fraction": round(row.fraction, 4) if found.n else None,
-            "ci95": [round(row.interval.low, 4), round(row.interval.high, 4)] if found.n else None,
+            "fraction": round(row.fraction, 4) if is_stated else None,
+            "ci95": [round(row.interval.low, 4), round(row.interval.high, 4)] if is_stated else None,
         }
         for row in differential(found)
     ]

@@ -36,7 +36,7 @@ def counts(draw: st.DrawFn) -> WhiteCells:
     number = st.integers(0, 40)
     types = {name: draw(number) for name in OTHERS if draw(st.booleans())}
     others, blasts = sum(types.values()) + draw(number), draw(number)
-    return WhiteCells(blasts, others, draw(number), blasts + draw(number), draw(number), draw(number), types)
+    return WhiteCells(blasts, others, draw(number), blasts + draw(number), draw(number), draw(number), types=types)
 
 
 @given(counts(), counts())
@@ -55,7 +55,7 @@ def test_logs_of_runs_without_types_are_read() -> None:
     assert WhiteCells.from_json([3, 10, 1, 4, 2]) == WhiteCells(3, 10, 1, 4, erythroblasts=2)
 
 
-GOOD = WhiteCells(3, 10, 1, 4, 1, 2, {"lymphocyte": 4}).to_json()
+GOOD = WhiteCells(3, 10, 1, 4, 1, 2, types={"lymphocyte": 4}).to_json()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_every_nucleated_cell_counts_once() -> None:
         (RBC, "", False),
     )
     found = count_types(cells, CELL_TYPES)
-    assert found == WhiteCells(1, 3, 2, 2, 1, 1, {name: 2 * (name == "monocyte") for name in OTHERS})
+    assert found == WhiteCells(1, 3, 2, 2, 1, 1, types={name: 2 * (name == "monocyte") for name in OTHERS})
     assert found.n == cells.is_white.sum() == 6
     assert [(row.cell_type, row.n) for row in differential(found) if row.n] == [
         ("blast", 1),
@@ -110,7 +110,7 @@ def test_every_nucleated_cell_counts_once() -> None:
 
 def test_the_table_is_read_at_a_glance() -> None:
     types = {"lymphocyte": 40, "immature_granulocyte": 3}
-    lines = differential_table(WhiteCells(12, 120, 5, 14, 3, 1, types))
+    lines = differential_table(WhiteCells(12, 120, 5, 14, 3, 1, types=types))
     assert lines == [
         "differential          cells         %        95 % CI   137 of 200 counted",
         "blast                    12       8.8     4.6–14.8 %",
@@ -207,3 +207,19 @@ def test_fields_of_one_smear_are_combined_by_type() -> None:
     one = WhiteCells(1, 2, 0, 1, types={"lymphocyte": 2})
     found = combine([one, one], CARD)
     assert found.types == {"lymphocyte": 4} and found.parts == one + one
+
+
+def test_an_unknown_stain_has_no_fraction_anywhere() -> None:
+    """Issue I: "0.0 % (0.0–0.4 %)" on a stain that the classifier does not know must be impossible."""
+    found = combine([WhiteCells(0, 400, 472, 0, unlike=470)], FakeClassifier().card)
+    assert found.is_known_stain is False and np.isnan([found.value, *found.interval]).all()
+    text = "\n".join([*found.summary(), *differential_table(found)])
+    assert "%" not in text.replace("95 % CI", "").replace("         %", "")
+    assert "470 of 872 white cells are unlike the training data" in text
+    assert found.warning() == found.summary()[0][:-1] and found.corrected is None
+    assert all(np.isnan(row.fraction) for row in differential(found)) and differential(found)[0].percentages == (
+        "–",
+        "–",
+    )
+    known = combine([WhiteCells(0, 400, 472, 0, unlike=436)], FakeClassifier().card)
+    assert known.is_known_stain and "0.0 %" in known.summary()[0]
