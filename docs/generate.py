@@ -115,6 +115,7 @@ def written_fields() -> dict[str, list[str]]:
         canvas = np.full((96, 96, 3), 255, np.uint8)
         canvas[10:30, 10:30] = MARKS["wbc"]  # the fake classifier calls it a smudge
         canvas[50:80, 50:80] = (0, 60, 255)  # and is uncertain of this one
+        canvas[5:15, 60:75] = MARKS["rbc"]
         write_image(image, canvas)
         detector = FakeDetector()
         report = Model(detector, Path(folder), FakeClassifier(fake_types_card()))(image, mpp=0.5)
@@ -137,7 +138,7 @@ def _flat(value: Any, path: str = "") -> Iterator[str]:
         for key, inner in value.items():
             yield from _flat(inner, f"{path}.{key}" if path else key)
     elif isinstance(value, list) and value and isinstance(value[0], dict):
-        yield from _flat({key: inner for entry in value for key, inner in entry.items()}, f"{path}[]")
+        yield from dict.fromkeys(field for entry in value for field in _flat(entry, f"{path}[]"))
     else:
         yield path
 

@@ -158,6 +158,15 @@ def counted_as(cells: Detections) -> list[str]:
     return kinds
 
 
+def shown_as(cells: Detections) -> list[str]:
+    """What colour and legend call each cell: its type where one of `CELL_TYPES` is known, else as `counted_as`."""
+    kinds = counted_as(cells)
+    if cells.cell_type is None:
+        return kinds
+    types = cells.cell_type.tolist()
+    return [name if kind == "wbc" and name in CELL_TYPES else kind for kind, name in zip(kinds, types, strict=True)]
+
+
 def cell_rows(cells: Detections, mpp: Scale | None) -> Iterator[list[Any]]:
     """Fields of each cell, from the column ``cell`` on. Unknown values are empty.
 

@@ -28,11 +28,6 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 UNSURE_COLOUR = (60, 60, 60)
 """RGB colour of uncertain cells."""
 
-HEX: dict[str, str] = {
-    name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in {**COLOURS, "unsure": UNSURE_COLOUR}.items()
-}
-"""The same colours, including ``unsure``, as hexadecimal strings for HTML and matplotlib."""
-
 ERYTHROBLAST = "erythroblast"
 """The `Detections.cell_type` of nucleated red cells."""
 
@@ -57,6 +52,25 @@ CELL_TYPES: tuple[str, ...] = (
 
 NOT_WHITE: tuple[str, ...] = (ERYTHROBLAST, SMUDGE)
 """The values of `Detections.cell_type` that no count of white cells includes."""
+
+TYPE_COLOURS: dict[str, tuple[int, int, int]] = {
+    "blast": COLOURS["blast"],
+    "lymphocyte": (90, 226, 255),
+    "monocyte": (0, 165, 165),
+    "neutrophil": (70, 190, 71),
+    "eosinophil": (255, 255, 50),
+    "basophil": (0, 0, 101),
+    "immature_granulocyte": (15, 30, 46),
+    ERYTHROBLAST: (81, 25, 0),
+    SMUDGE: (108, 108, 108),
+}
+"""RGB colour of each of `CELL_TYPES`, chosen by the same criteria. A search kept them all apart."""
+
+PALETTE: dict[str, tuple[int, int, int]] = {**COLOURS, **TYPE_COLOURS, "unsure": UNSURE_COLOUR}
+"""RGB colour of everything that a cell can be shown as."""
+
+HEX: dict[str, str] = {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in PALETTE.items()}
+"""`PALETTE` as hexadecimal strings, for HTML and matplotlib."""
 
 WHITE_TYPES: tuple[str, ...] = tuple(name for name in CELL_TYPES if name not in NOT_WHITE)
 """The types of a differential count."""

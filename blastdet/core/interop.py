@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.columns import shown_as
 from blastdet.core.constants import CELL_CLASSES
 from blastdet.core.errors import FormatError
 from blastdet.core.packages import needed
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 _EXTRA = ("cell_type", "blast_probability", "unsure", "unsure_reason", "type_probability", "ignore", "origin", "id")
 """Optional columns that are stored in ``supervision.Detections.data``."""
+
+
+_ATTRIBUTES = ("cell_type", "blast_probability", "unsure", "unsure_reason")
+"""Optional columns that are attributes of FiftyOne's labels."""
 
 
 class Conversions:
@@ -261,7 +266,9 @@ class Conversions:
         return cls._made("FiftyOne", boxes, score=score, label=label)
 
     def to_fiftyone(self, size_wh: WidthHeight) -> Any:
-        """Convert to ``fiftyone.Detections``.
+        """Convert to ``fiftyone.Detections``, with the columns of the second stage as attributes.
+
+        ``shown_as`` is the type of a cell where it is known, else its class, or ``unsure``.
 
         Parameters
         ----------
@@ -276,11 +283,15 @@ class Conversions:
         fiftyone = needed("fiftyone", "review")
         size = np.asarray(size_wh, np.float64)
         corner = self.boxes_xyxy.astype(np.float64) / np.tile(size, 2)
-        rows = []
+        cells: Any = self
+        rows, shown = [], shown_as(cells)
         for row, box in enumerate(corner):
             bounding_box = [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]
             name, score = CELL_CLASSES[self.label[row]], float(self.score[row])
-            rows.append(fiftyone.Detection(label=name, bounding_box=bounding_box, confidence=score))
+            about = {key: getattr(self, key)[row].item() for key in _ATTRIBUTES if getattr(self, key) is not None}
+            about = {key: value for key, value in about.items() if value == value}  # NaN is unknown
+            about["shown_as"] = shown[row]
+            rows.append(fiftyone.Detection(label=name, bounding_box=bounding_box, confidence=score, **about))
         return fiftyone.Detections(detections=rows)
 
 

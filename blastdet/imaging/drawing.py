@@ -10,19 +10,23 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from blastdet.core.constants import COLOURS, RESEARCH_USE, UNSURE_COLOUR
-from blastdet.core.types import CELL_CLASSES, RGB, UNLIKE_TRAINING, Detections, Scale, WidthHeight
+from blastdet.core.columns import shown_as
+from blastdet.core.constants import CELL_TYPES, COLOURS, PALETTE, RESEARCH_USE
+from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, UNLIKE_TRAINING, Detections, Scale, WidthHeight
 from blastdet.imaging.io import Source
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small images are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_CONTRAST = 3.2  # of white text; WCAG 2 asks for 3 in large letters
 _TAGGED = 40  # pixels of a typical white cell that leaves room for a label
 
 
 def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int]) -> RGB:
     """The image with boxes, a number at each nucleated cell, and a caption with counts and a scale bar.
 
-    The number is the blast probability if a second stage classified the cell, else the detector's score.
+    Colours are those of `PALETTE`. The number is the probability of the type that is named, or of a blast where none
+    is, if a second stage classified the cell; else it is the detector's score.
 
     Parameters
     ----------
@@ -32,7 +36,7 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
     mpp : (float, float)
         µm per pixel of the image along x and y.
     counts : mapping of str to int
-        For the caption.
+        For the caption. Names of `PALETTE`, with spaces; others get the colour of white cells.
 
     Returns
     -------
@@ -45,14 +49,17 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
     unit = max(width, height) / 1600  # line width 1 and text height 12 px on an image of 1600
     order = np.argsort(cells.label)[::-1]  # white cells last, on top
     boxes = cells.boxes_xyxy * np.array([*scale, *scale])
-    unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
     names = [CELL_CLASSES[label] for label in cells.label]
-    colours = [UNSURE_COLOUR if unsure[i] else COLOURS[name] for i, name in enumerate(names)]
-    white = [i for i in order if names[i] in ("blast", "wbc")]
+    colours = [PALETTE[name] for name in shown_as(cells)]
+    white = [i for i in order if names[i] in NUCLEATED]
     typical = float(np.median((boxes[white, 2:] - boxes[white, :2]).max(axis=1))) if white else 0.0
     thin = min(unit, typical / _TAGGED) if white else unit  # lines and tags must not hide the cells
     for i in order:
-        _box(canvas, boxes[i], colours[i], _line(names[i], thin))
+        line = _line(names[i], thin)
+        if names[i] in NUCLEATED and _ink(colours[i]) == _BLACK:  # a bright line is lost on a pale background
+            line += 2
+            _box(canvas, boxes[i], _BLACK, line + 2)
+        _box(canvas, boxes[i], colours[i], line)
     if typical >= _TAGGED:
         canvas = _with_tags(canvas, [(_words(cells, i), boxes[i], colours[i]) for i in white], thin)
     if width < _NARROWEST_CAPTION:
@@ -71,7 +78,7 @@ def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
 
 
 def _words(cells: Detections, i: int) -> str:
-    """``blast .97``, ``unsure .45``, ``erythroblast .02``, or ``wbc 0.88`` of a detector alone.
+    """``blast .97``, ``monocyte .91``, ``unsure .45``, or ``wbc 0.88`` of a detector alone.
 
     A cell unlike the training data is just that: its probability would explain nothing.
     """
@@ -84,7 +91,13 @@ def _words(cells: Detections, i: int) -> str:
         name = "unsure"
     elif cells.cell_type is not None and cells.cell_type[i]:
         name = str(cells.cell_type[i])
-    return f"{name} {cells.blast_probability[i]:.2f}".replace(" 0.", " .")
+        if cells.type_probability is not None and name in CELL_TYPES:
+            return _numbered(name, cells.type_probability[i, CELL_TYPES.index(name)])
+    return _numbered(name, cells.blast_probability[i])
+
+
+def _numbered(name: str, probability: float) -> str:
+    return f"{name.replace('_', ' ')} {probability:.2f}".replace(" 0.", " .")
 
 
 def _scale(size_wh: WidthHeight, mpp: Scale) -> tuple[float, float]:
@@ -98,7 +111,7 @@ def _scale(size_wh: WidthHeight, mpp: Scale) -> tuple[float, float]:
 
 
 def _line(name: str, unit: float) -> int:
-    return max(1, round(unit * (2.2 if name in ("blast", "wbc") else 1.0)))
+    return max(1, round(unit * (2.2 if name in NUCLEATED else 1.0)))
 
 
 def _box(canvas: RGB, box: np.ndarray, colour: tuple[int, int, int], line: int) -> None:
@@ -140,7 +153,14 @@ def _tag(
     y = round(float(box[1])) - height
     y = y if y >= 0 else round(float(box[1]))
     pen.rectangle((x, y, x + width - 1, y + height - 1), colour)
-    pen.text((x + pad, y + pad // 2), text, (255, 255, 255), font)
+    pen.text((x + pad, y + pad // 2), text, _ink(colour), font)
+
+
+def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever is easier to read on a colour: contrast by relative luminance, as WCAG 2 defines it."""
+    linear = [((c / 255 + 0.055) / 1.055) ** 2.4 if c > 10 else c / 255 / 12.92 for c in colour]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return _WHITE if 1.05 / (luminance + 0.05) >= _CONTRAST else _BLACK
 
 
 def _ten_um(strip: Image.Image, at: tuple[float, float], font: ImageFont.FreeTypeFont) -> None:
@@ -158,32 +178,45 @@ def _legend(cells: Detections) -> str:
     if cells.blast_probability is None:
         return "Numbers in the image: score."
     words = "Numbers in the image: blast probability."
+    if cells.type_probability is not None:
+        words = "Numbers in the image: probability of the type named; of a blast for unsure and wbc."
     if cells.unsure_reason is not None and (cells.unsure_reason == UNLIKE_TRAINING).any():
         words += f" {UNLIKE_TRAINING.capitalize()}: unsure, whatever the probability."
     return words
 
 
 def _caption(counts: Mapping[str, int], legend: str, ten_um: int, width: int, unit: float) -> RGB:
-    """A strip below the image: counts in their colours, a scale bar of 10 µm, the research-use notice."""
+    """A strip below the image: counts on their colours, a scale bar of 10 µm, the research-use notice."""
     row, edge = round(max(18, 30 * unit)), round(10 * unit)
     large, small = round(max(12, 20 * unit)), max(11, 16 * unit)
-    strip = Image.new("RGB", (width, 2 * row), (255, 255, 255))
-    pen = ImageDraw.Draw(strip)
-    x: float = edge
-    for text, colour in _counted(counts):
-        pen.text((x, row * 0.7), text, colour, _font(large), "ls")
-        x += _font(large).getlength(text) + 24 * unit
     right = width - edge
+    bar = max(ten_um, _font(round(small)).getlength("10 um"))
+    labels, rows = _placed(counts, _font(large), (edge, right - bar - 2 * edge), edge)
+    strip = Image.new("RGB", (width, (rows + 1) * row), (255, 255, 255))
+    pen = ImageDraw.Draw(strip)
+    for text, colour, x, line in labels:
+        y = line * row
+        pen.rectangle((x, y + row * 0.08, x + _font(large).getlength(text) + edge, y + row * 0.92), colour)
+        pen.text((x + edge / 2, y + row * 0.72), text, _ink(colour), _font(large), "ls")
     pen.rectangle((right - ten_um, round(row * 0.8), right, round(row * 0.92)), (0, 0, 0))
-    words = _font(round(small)).getlength("10 um")
-    _ten_um(strip, (right - max(ten_um, words), row * 0.58), _font(round(small)))
+    _ten_um(strip, (right - bar, row * 0.58), _font(round(small)))
     text = f"{RESEARCH_USE} {legend}"
     fits = (width - 2 * edge) / _font(round(small)).getlength(text)
-    pen.text((edge, row * 1.7), text, (90, 90, 90), _font(max(1, int(small * min(fits, 1)))), "ls")
+    pen.text((edge, row * (rows + 0.7)), text, (90, 90, 90), _font(max(1, int(small * min(fits, 1)))), "ls")
     return np.array(strip)
 
 
-def _counted(counts: Mapping[str, int]) -> list[tuple[str, tuple[int, int, int]]]:
-    """Counts of the caption, each in its colour."""
-    colours = {**COLOURS, "unsure": UNSURE_COLOUR}
-    return [(f"{name} {n}", colours.get(name, COLOURS["wbc"])) for name, n in counts.items()]
+def _placed(
+    counts: Mapping[str, int], font: ImageFont.FreeTypeFont, limits: tuple[float, float], edge: int
+) -> tuple[list[tuple[str, tuple[int, int, int], float, int]], int]:
+    """Text, colour, left side and row of each count between two limits, and the number of rows."""
+    placed, (left, right) = [], limits
+    x, line = left, 0
+    for name, n in counts.items():
+        text = f"{name} {n}"
+        wide = font.getlength(text) + edge
+        if x > left and x + wide > right:
+            x, line = left, line + 1
+        placed.append((text, PALETTE.get(name.replace(" ", "_"), COLOURS["wbc"]), x, line))
+        x += wide + edge
+    return placed, line + 1

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from blastdet.core.atomic_io import refuse_existing
-from blastdet.core.columns import cell_frame, cell_rows, counted_as, html_table
-from blastdet.core.constants import NOT_WHITE, RESEARCH_USE
+from blastdet.core.columns import cell_frame, cell_rows, counted_as, html_table, shown_as
+from blastdet.core.constants import NOT_WHITE, RESEARCH_USE, WHITE_TYPES
 from blastdet.core.errors import BlastdetError, ConfigError, ImageError, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, RGB, Detections, Scale, WidthHeight
@@ -130,6 +130,14 @@ class Result:
         return {spoken(kind, self.counts): number for kind, number in self.counts.items()}
 
     @property
+    def shown_counts(self) -> dict[str, int]:
+        """As `named_counts`, with the other white cells divided into the types that were found; for captions."""
+        kinds, counts = shown_as(self.detections), self.counts
+        found = [name for name in WHITE_TYPES[1:] if name in kinds]
+        names = [kind for name in counts for kind in ((*found, name) if name == "wbc" else (name,))]
+        return {spoken(name, counts).replace("_", " "): kinds.count(name) for name in names}
+
+    @property
     def differential(self) -> tuple[DifferentialRow, ...]:
         """White cells by type with their fractions and exact 95 % intervals; empty without a second stage."""
         return () if self.blast_fraction is None else differential(self.blast_fraction)
@@ -156,7 +164,7 @@ class Result:
         from PIL import Image
 
         with self.open() as source:
-            return Image.fromarray(drawing.draw(source, self.detections, self.mpp, self.named_counts))
+            return Image.fromarray(drawing.draw(source, self.detections, self.mpp, self.shown_counts))
 
     def crops(self, kind: str | None = None) -> list[RGB]:
         """Square crops around cells, in the order of `detections`, with square pixels.

@@ -182,7 +182,7 @@ def write_result(result: Result, stem: Path, formats: Iterable[str], source: Sou
         if kind == "json":
             write_text(path, _json(result))
         elif kind == "overlay":
-            write_image(path, drawing.draw(source, result.detections, result.mpp, result.named_counts))
+            write_image(path, drawing.draw(source, result.detections, result.mpp, result.shown_counts))
         elif kind == "geojson":
             geojson.write_cells(path, named(result), result.mpp)
         else:

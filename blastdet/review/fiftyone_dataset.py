@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.constants import HEX, MATCH_IOU
+from blastdet.core.constants import CELL_TYPES, HEX, MATCH_IOU
 from blastdet.core.errors import ReviewError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, NUCLEATED, Detections, Sample
@@ -30,7 +30,7 @@ IGNORED = "ignored"
 """Label of regions of the truth that are ignored."""
 
 _GREY = "#9a9aa5"
-_LAYOUT = 3  # of the fields below; a dataset with another layout cannot be opened
+_LAYOUT = 4  # of the fields below; a dataset with another layout cannot be opened
 _SHOWN = ("errors", "sample_group", "sample_cluster", "sample_label", "mpp")
 _BATCH = 200
 
@@ -97,7 +97,7 @@ def _add_samples(
     evaluation.finish()
 
 
-_STRINGS = ("kind", "was", "true_class", "detected_class")
+_STRINGS = ("kind", "was", "true_class", "detected_class", "shown_as")
 _FLOATS = ("size_um", "iou", "blast_probability", "suspicion", "novelty")
 _FLAGS = ("unsure", "annotated")
 
@@ -221,6 +221,7 @@ def _labels(
         about = {} if cell is None else _attributes(cell)
         if not annotated:
             about["confidence"] = float(cells.score[row])
+            about["shown_as"] = name if cell is None else _shown_as(cell, name)
         labels.append(_label(sample, box, name, key=key, **about))
     return labels
 
@@ -228,6 +229,7 @@ def _labels(
 def _cell_label(sample: Sample, cell: Cell) -> dict[str, Any]:
     about = _attributes(cell) | {f"rank_{name}": float(view.order(cell)) for name, view in _views_of(cell)}
     about |= {"true_class": cell.true_class, "detected_class": cell.detected_class, "annotated": cell.truth >= 0}
+    about["shown_as"] = _shown_as(cell, cell.name)
     if cell.score == cell.score:
         about["confidence"] = cell.score
     return _label(sample, cell.box, cell.name, key=list(cell.box), **about)
@@ -244,6 +246,13 @@ def _label(sample: Sample, box: Sequence[float], name: str, **attributes: Any) -
     return {"_id": ObjectId(), "_cls": "Detection", **words, **attributes}
 
 
+def _shown_as(cell: Cell, name: str) -> str:
+    """What the colour of a detected cell says, as `blastdet.core.columns.shown_as`: type, class or unsure."""
+    if cell.unsure:
+        return "unsure"
+    return cell.cell_type if name == "wbc" and cell.cell_type in CELL_TYPES else name
+
+
 def _views_of(cell: Cell) -> list[tuple[str, View]]:
     return [(name, view) for name, view in VIEWS.items() if view.contains(cell)]
 
@@ -255,12 +264,13 @@ def _attributes(cell: Cell) -> dict[str, Any]:
 
 
 def _appearance(fiftyone: Any, created: Any) -> None:
-    """Set the colours of classes; collapse the sidebar groups that do not matter to a reviewer."""
+    """Set the colours of classes and types; collapse the sidebar groups that do not matter to a reviewer."""
     fields = []
     for field in FIELDS:
         shown = {name: _paler(colour) if field == "detected" else colour for name, colour in HEX.items()}
         colours = [{"value": name, "color": colour} for name, colour in {**shown, IGNORED: _GREY}.items()]
-        fields.append({"path": field, "colorByAttribute": "label", "valueColors": colours})
+        by = "label" if field == "truth" else "shown_as"  # a person edits the label of the truth
+        fields.append({"path": field, "colorByAttribute": by, "valueColors": colours})
     created.app_config.color_scheme = fiftyone.ColorScheme(color_by="value", fields=fields)
     groups = fiftyone.DatasetAppConfig.default_sidebar_groups(created)
     named = {group.name: group for group in groups}

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from made import SIZE_WH, cells, image_file, same_cells
 
+from blastdet.core.constants import PALETTE, TYPE_COLOURS
 from blastdet.core.errors import FormatError
-from blastdet.core.types import RBC, WBC, Dataset, Detections, Sample
+from blastdet.core.types import BLAST, RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import geojson
 
 
@@ -54,9 +55,30 @@ def test_features_are_what_qupath_calls_detections() -> None:
     assert cell["geometry"] == {"type": "Polygon", "coordinates": [[[1, 2], [11, 2], [11, 22], [1, 22], [1, 2]]]}
     properties = cell["properties"]
     assert properties["objectType"] == "detection"
-    assert properties["classification"] == {"name": "wbc", "color": [0, 90, 200]}
+    assert properties["classification"] == {"names": ["wbc", "monocyte"], "color": list(TYPE_COLOURS["monocyte"])}
     assert properties["measurements"] == {"Score": 0.5, "Blast probability": 0.25, "Width µm": 1.0, "Height µm": 4.0}
     assert properties["metadata"] == {"cell_type": "monocyte"}  # where QuPath stores text
+
+
+def test_classes_say_as_what_a_cell_counts() -> None:
+    """QuPath gives each class one colour, so that what has a colour of its own is a class derived from another."""
+    found = Detections(
+        [[0, 0, 1, 1]] * 5,
+        label=[BLAST, WBC, WBC, WBC, RBC],
+        cell_type=["", "smudge", "", "of its own", ""],
+        unsure=[False, False, True, False, False],
+    )
+    classes = [cell["properties"]["classification"] for cell in geojson.feature_collection(found)["features"]]
+    assert [one.get("names", one.get("name")) for one in classes] == [
+        "blast",
+        ["wbc", "smudge"],
+        ["wbc", "unsure"],
+        "wbc",
+        "rbc",
+    ]
+    assert [one["color"] for one in classes] == [
+        list(PALETTE[name]) for name in ("blast", "smudge", "unsure", "wbc", "rbc")
+    ]
 
 
 def test_the_same_run_gives_the_same_ids_and_no_id_twice() -> None:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from blastdet.core.constants import COLOURS
+from blastdet.core.constants import CELL_TYPES, COLOURS, PALETTE
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import _font, _legend, _ten_um, _with_tags, _words, draw
+from blastdet.imaging.drawing import _caption, _font, _ink, _legend, _ten_um, _with_tags, _words, draw
 
 
 class _Plain:
@@ -112,3 +112,72 @@ def test_the_scale_bar_says_micrometres_not_um(size):
     columns = np.flatnonzero(below.any(axis=0))
     left = size + _font(size).getlength("10 ")
     assert len(columns) and left <= columns[0] and columns[-1] < left + size / 3
+
+
+TYPED = Detections(
+    [[20, 20, 110, 110], [140, 20, 230, 110], [260, 20, 350, 110], [20, 150, 110, 240], [140, 150, 230, 240]],
+    label=[1, 1, 1, 0, 1],
+    cell_type=["monocyte", "eosinophil", "", "", "erythroblast"],
+    blast_probability=[0.02, 0.01, 0.3, 0.97, 0.05],
+    unsure=[False, False, True, False, False],
+    type_probability=np.tile(np.linspace(0.9, 0.1, 9, dtype=np.float32), (5, 1)),
+)
+
+
+def test_a_typed_cell_has_the_colour_the_name_and_the_probability_of_its_type():
+    assert [_words(TYPED, i) for i in range(5)] == [
+        "monocyte .70",
+        "eosinophil .50",
+        "unsure .30",
+        "blast .97",
+        "erythroblast .20",
+    ]
+    assert "probability of the type named" in _legend(TYPED)
+    image = draw(_Plain((900, 675)), TYPED, (0.2, 0.2), {}).astype(int)
+    for (x1, y1, x2, _), name in zip(
+        TYPED.boxes_xyxy.astype(int), ("monocyte", "eosinophil", "unsure", "blast", "erythroblast"), strict=True
+    ):
+        line = image[y1 - 3 : y1 + 4, (x1 + x2) // 2 : x2 - 4].reshape(-1, 3)
+        assert np.abs(line - PALETTE[name]).sum(axis=1).min() < 30, name
+
+
+def test_every_count_is_in_the_caption_however_many_there_are():
+    counts = {name.replace("_", " "): 123 for name in CELL_TYPES} | {"other wbc": 1, "rbc": 2345, "platelet": 67}
+    for width in (300, 900, 1600):
+        strip = _caption(counts, "", 50, width, unit=width / 1600).astype(int)
+        for name in (*CELL_TYPES, "rbc", "platelet"):
+            assert (np.abs(strip - PALETTE[name]).sum(axis=2) == 0).sum() > 20, (width, name)
+        assert strip.shape[1] == width
+
+
+def test_text_is_legible_on_every_colour():
+    def luminance(colour):
+        c = np.array(colour) / 255
+        return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+
+    for name, colour in PALETTE.items():
+        dark, bright = sorted((luminance(colour), luminance(_ink(colour))))
+        assert (bright + 0.05) / (dark + 0.05) >= 3.2, name
+
+
+def _lab(rgb):
+    xyz = np.clip(rgb, 0, 1) @ np.array([[0.4125, 0.2127, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
+    f = np.cbrt(xyz / (0.9505, 1, 1.089))
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+# Of Machado, Oliveira and Fernandes (2009): what an eye without red cones sees, and one without green cones.
+@pytest.mark.parametrize(
+    "seen",
+    [
+        np.eye(3),
+        np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]),
+        np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]),
+    ],
+)
+def test_types_are_told_apart_with_colour_blindness(seen):
+    names = [*CELL_TYPES, "wbc", "unsure"]
+    linear = [((np.array(PALETTE[name]) / 255 + 0.055) / 1.055) ** 2.4 for name in names]
+    lab = np.array([_lab(seen @ colour) for colour in linear])
+    apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 99 * np.eye(len(names))
+    assert apart.min() > 12, [names[i] for i in np.unravel_index(apart.argmin(), apart.shape)]

@@ -22,7 +22,7 @@ from blastdet.datasets.apply_corrections import replay_corrections
 from blastdet.datasets.corrections import read_corrections
 from blastdet.review.cells import VIEWS, compare_cells, in_view
 from blastdet.review.embedding import Embedding
-from blastdet.review.fiftyone_dataset import EVALUATION, MAP, load
+from blastdet.review.fiftyone_dataset import EVALUATION, MAP, _shown_as, load
 from blastdet.review.fiftyone_session import check_port
 from blastdet.review.review import Review
 
@@ -226,6 +226,34 @@ def test_an_unreachable_database_gives_a_one_line_error(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2, done.stderr
     assert "cannot be used" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_is_detected_has_the_colour_of_its_type(fiftyone, loaded):
+    reviewed, _, _ = loaded
+    by = {field["path"]: field["colorByAttribute"] for field in reviewed.app_config.color_scheme.fields}
+    assert by == {"truth": "label", "detected": "shown_as", "cells": "shown_as"}
+    for field in ("detected", "cells"):
+        assert None not in reviewed.values(f"{field}.detections.shown_as", unwind=True)
+    typed = Detections(
+        [[0, 0, 9, 9]] * 3,
+        label=[1, 1, 1],
+        cell_type=["monocyte", "", ""],
+        blast_probability=[0.1, 0.5, float("nan")],
+        unsure=[False, True, False],
+    )
+    labels = typed.to_fiftyone((18, 18)).detections
+    assert [label.shown_as for label in labels] == ["monocyte", "unsure", "wbc"]
+    assert [label.label for label in labels] == ["wbc"] * 3 and labels[0].cell_type == "monocyte"
+    assert labels[0].blast_probability == pytest.approx(0.1) and not labels[2].has_field("blast_probability")
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [({}, "wbc"), ({"cell_type": "smudge"}, "smudge"), ({"unsure": True}, "unsure"), ({"cell_type": "other"}, "wbc")],
+)
+def test_a_cell_is_shown_as_its_type(loaded, change, shown):
+    _, _, cells = loaded
+    assert _shown_as(replace(cells[0], **change), "wbc") == shown
 
 
 def test_detections_to_fiftyone_and_back(fiftyone, loaded):

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.columns import by_type
-from blastdet.core.constants import CELL_TYPES, COLOURS, RESEARCH_USE
+from blastdet.core.columns import by_type, shown_as
+from blastdet.core.constants import CELL_TYPES, PALETTE, RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
@@ -61,8 +61,8 @@ def _pieces(cells: Detections, mpp: Scale | None, name: str) -> Iterator[str]:
     """The text of `feature_collection`, one line for each cell."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     yield encode(feature_collection(Detections.empty(), name=name)).removesuffix("]}")
-    for i in range(len(cells)):
-        yield (",\n" if i else "\n") + encode(_feature(cells, i, mpp, name))
+    for i, shown in enumerate(shown_as(cells)):
+        yield (",\n" if i else "\n") + encode(_feature(cells, i, shown, mpp, name))
     yield "]}\n"
 
 
@@ -77,12 +77,13 @@ def feature_collection(cells: Detections, mpp: Scale | None = None, name: str = 
         Name of the image. Ids are derived from it and from the number of the cell, so that the same run writes the
         same file.
     """
-    features = [_feature(cells, i, mpp, name) for i in range(len(cells))]
+    features = [_feature(cells, i, shown, mpp, name) for i, shown in enumerate(shown_as(cells))]
     return {"type": "FeatureCollection", "notice": RESEARCH_USE, "features": features}
 
 
-def _feature(cells: Detections, i: int, mpp: Scale | None, name: str) -> dict[str, Any]:
+def _feature(cells: Detections, i: int, shown: str, mpp: Scale | None, name: str) -> dict[str, Any]:
     label = CELL_CLASSES[cells.label[i]]
+    names = {"name": label} if shown == label else {"names": [label, shown]}  # a class derived from another
     x1, y1, x2, y2 = (float(v) for v in cells.boxes_xyxy[i])
     measurements = {}
     for column, words in _MEASUREMENTS.items():
@@ -106,7 +107,7 @@ def _feature(cells: Detections, i: int, mpp: Scale | None, name: str) -> dict[st
         "geometry": _geometry(cells, i),
         "properties": {
             "objectType": "detection",
-            "classification": {"name": label, "color": list(COLOURS[label])},
+            "classification": {**names, "color": list(PALETTE[shown])},
             "measurements": measurements,
             "metadata": metadata,
         },
@@ -231,7 +232,8 @@ def _box(feature: Any, source: str) -> RawBox:
     if not np.isfinite(cell["point_xy"] if geometry["type"] == "Point" else corners).all():
         raise ValueError("expected finite coordinates")
     x1, y1, x2, y2 = corners
-    name = str(properties["classification"]["name"])
+    classification = properties["classification"]
+    name = str(classification["names"][0] if "names" in classification else classification["name"])
     return RawBox(name, (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, math.isnan(x1), cell)
 
 
