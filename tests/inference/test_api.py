@@ -191,6 +191,7 @@ def test_a_missing_package_says_how_to_install_it():
         needed("no_such_module", "notebook")
 
 
+@pytest.mark.slow
 def test_the_public_names_exist_and_are_documented():
     for name in blastdet.__all__:
         if name != "__version__":
