@@ -1,4 +1,5 @@
-"""Folders that look like datasets which may not be redistributed, drawn by code: ALL-IDB1, ALL-IDB2, C-NMC.
+"""Folders that look like datasets which may not be redistributed, drawn by code: ALL-IDB1, ALL-IDB2, C-NMC,
+AML-Cytomorphology_LMU, Bone-Marrow-Cytomorphology, and folders of cells by type.
 
 Names, sizes, suffixes and text files are those of the real sets; the images are discs, red cells and
 nucleated ones, on a plain ground.
@@ -46,7 +47,7 @@ def _drawn(size_wh: tuple[int, int], points: tuple[tuple[int, int], ...], width:
         _disc(pen, x, y, width / 2, CELL)
         _disc(pen, x, y, width * 0.42, NUCLEUS)
     stream = BytesIO()
-    image.save(stream, {"jpg": "JPEG", "tif": "TIFF", "bmp": "BMP"}[suffix])
+    image.save(stream, {"jpg": "JPEG", "tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}[suffix])
     return stream.getvalue()
 
 
@@ -111,4 +112,26 @@ def cnmc(root: Path, folds: int = 3, subjects: int = 2, cells: int = 2) -> Path:
                 for kind, letter in (("all", ""), ("hem", "H")):
                     name = f"UID_{letter}{subject}_{cell}_1_{kind}.bmp"
                     image_file(root / f"fold_{fold}" / kind / name, (450, 450), [(225, 225)], width=250)
+    return root
+
+
+def aml_lmu(root: Path, codes: Iterable[str] = ("MYO", "NGS", "PMB")) -> Path:
+    """A copy of AML-Cytomorphology_LMU: ``CODE/CODE_0001.tiff`` of 400 x 400 px, one cell each."""
+    for code in codes:
+        image_file(root / code / f"{code}_0001.tiff", (400, 400), [(200, 200)])
+    return root
+
+
+def bone_marrow(root: Path, codes: Iterable[str] = ("BLA", "EBO", "PLM")) -> Path:
+    """A copy of Bone-Marrow-Cytomorphology: ``CODE/0001-1000/CODE_00001.jpg`` of 250 x 250 px, one cell each."""
+    for code in codes:
+        image_file(root / code / "0001-1000" / f"{code}_00001.jpg", (250, 250), [(125, 125)])
+    return root
+
+
+def cell_folders(root: Path, names: Mapping[str, int]) -> Path:
+    """A folder of cells by type: name of a subfolder -> number of images."""
+    for name, number in names.items():
+        for i in range(number):
+            image_file(root / name / f"{i}.jpg", (120, 120), [(60, 60)], width=80, comment=f"{name} {i}")
     return root

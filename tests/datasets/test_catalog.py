@@ -13,7 +13,7 @@ from blastdet.datasets import catalog
 from blastdet.datasets.formats import registry
 
 FREE = {"bccd", "pbc_wbc", "chula_rbc12", "allidb1_other"}
-ON_REQUEST = {"allidb1", "allidb2", "cnmc2019"}
+ON_REQUEST = {"allidb1", "allidb2", "aml_lmu", "bone_marrow", "cnmc2019"}
 
 MINIMAL = """\
 name: tiny

@@ -30,6 +30,9 @@ def test_every_name_in_the_tables_leads_to_a_function(target: str) -> None:
         ("geojson", ["geojson/train/a.geojson"]),
         ("allidb1", ["im/Im001_1.jpg", "xyc/Im001_1.xyc"]),
         ("allidb2", ["Im001_1.tif"]),
+        ("aml_lmu", ["MYO/MYO_0001.tiff"]),
+        ("bone_marrow", ["BLA/0001-1000/BLA_00001.jpg"]),
+        ("cell_folders", ["Basophil/1.jpg", "plasma cell/2.jpg"]),
     ],
 )
 def test_a_folder_is_recognised_by_its_files(tmp_path: Path, name: str, files_: list[str]) -> None:

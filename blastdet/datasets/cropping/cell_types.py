@@ -11,14 +11,22 @@ _TYPE_OF: dict[str, str] = {name: name for name in CELL_TYPES} | {
     "monoblast": "blast",
     "lymphocyte_variant": "lymphocyte",
     "reactive_lymphocyte": "lymphocyte",
+    "lymphocyte_reactive": "lymphocyte",
+    "atypical_lymphocyte": "lymphocyte",
+    "lymphocyte_large_granular": "lymphocyte",
     "band_neutrophil": "neutrophil",
+    "neutrophil_band": "neutrophil",
     "segmented_neutrophil": "neutrophil",
+    "neutrophil_segmented": "neutrophil",
+    "ig": _IMMATURE,
     "promyelocyte": _IMMATURE,
     "myelocyte": _IMMATURE,
     "metamyelocyte": _IMMATURE,
     "normoblast": ERYTHROBLAST,
+    "proerythroblast": ERYTHROBLAST,
     "smudge_cell": SMUDGE,
     "artefact": SMUDGE,
+    "artifact": SMUDGE,
 }
 
 NOT_BLAST: tuple[str, ...] = CELL_TYPES[1:]
@@ -26,7 +34,7 @@ OTHER_WHITE: tuple[str, ...] = WHITE_TYPES[1:]
 
 
 def type_of(name: str) -> str | None:
-    """One of `CELL_TYPES` for a name that a dataset uses, in any case, with spaces, hyphens or underscores.
+    """One of `CELL_TYPES` for a name that a dataset uses, in any case, with spaces, hyphens or underscores, or plural.
 
     Returns
     -------
@@ -38,7 +46,8 @@ def type_of(name: str) -> str | None:
     >>> type_of("Segmented neutrophil"), type_of("plasma cell")
     ('neutrophil', None)
     """
-    return _TYPE_OF.get("_".join(name.casefold().replace("-", " ").replace("_", " ").split()))
+    words = "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
+    return _TYPE_OF.get(words) or _TYPE_OF.get(words.removesuffix("s"))
 
 
 def possible_types(label: str, cell_type: str, smear_label: str) -> tuple[str, ...]:

@@ -32,6 +32,9 @@ READERS: dict[str, str] = {
     "pbc": "blastdet.datasets.published.pbc:read",
     "jhu": "blastdet.datasets.published.jhu:read",
     "all_fields": "blastdet.datasets.published.all_fields:read",
+    "aml_lmu": "blastdet.datasets.published.coded_cells:read_aml_lmu",
+    "bone_marrow": "blastdet.datasets.published.coded_cells:read_bone_marrow",
+    "cell_folders": "blastdet.datasets.published.cell_folders:read",
     "coco": "blastdet.datasets.formats.coco:read",
     "yolo": "blastdet.datasets.formats.yolo:read",
     "geojson": "blastdet.datasets.formats.geojson:read",
@@ -73,6 +76,9 @@ _SIGNS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     ("cnmc", "blastdet.datasets.published.cnmc:matches"),
     ("allidb2", "blastdet.datasets.published.allidb2:matches"),
     ("allidb1", "blastdet.datasets.published.allidb1:matches"),
+    ("aml_lmu", "blastdet.datasets.published.coded_cells:matches_aml_lmu"),
+    ("bone_marrow", "blastdet.datasets.published.coded_cells:matches_bone_marrow"),
+    ("cell_folders", "blastdet.datasets.published.cell_folders:matches"),
 )
 _SUFFIXES = {".json": "coco", ".geojson": "geojson", ".yaml": "yolo", ".yml": "yolo"}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Detections, Sample, Scale
+from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Detections, Sample, Scale
+from blastdet.datasets.cropping.cell_types import type_of
 from blastdet.imaging.io import image_size
 
 
@@ -43,3 +44,21 @@ def crop_sample(image: Path, label: int, mpp: Scale | None, group: str | None) -
         point_xy=np.asarray([[width / 2, height / 2]], np.float32),
     )
     return Sample(image, (width, height), mpp=mpp, group=group, label=CELL_CLASSES[label], truth=truth)
+
+
+def typed_crop(image: Path, cell_type: str, mpp: Scale | None, group: str | None, *, ignore: bool = False) -> Sample:
+    """A crop with one cell of a type in its centre, as a point with a box of NaN.
+
+    The image has no label: what else it shows need not be of that type. `ignore` is for a cell that is neither a blast
+    nor surely something else.
+    """
+    width, height = image_size(image)
+    is_blast = type_of(cell_type) == "blast"
+    truth = Detections(
+        np.full((1, 4), np.nan, np.float32),
+        label=np.asarray([BLAST if is_blast else WBC]),
+        point_xy=np.asarray([[width / 2, height / 2]], np.float32),
+        cell_type=np.asarray([cell_type]),
+        ignore=np.asarray([ignore]),
+    )
+    return Sample(image, (width, height), mpp=mpp, group=group, truth=truth)

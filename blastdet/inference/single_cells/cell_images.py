@@ -15,7 +15,7 @@ from blastdet.imaging.io import open_smear
 from blastdet.inference.batch import Job, find_jobs
 from blastdet.inference.single_cells.classification import CellImage
 
-OF_ONE_CELL: tuple[str, ...] = ("pbc", "jhu", "cnmc", "allidb2")
+OF_ONE_CELL: tuple[str, ...] = ("pbc", "jhu", "cnmc", "allidb2", "aml_lmu", "bone_marrow", "cell_folders")
 """Formats of datasets whose images show one cell each."""
 
 
