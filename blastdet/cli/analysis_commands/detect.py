@@ -86,9 +86,11 @@ def command(
     that threshold. A lower one only adds boxes to the COCO file (0.01 gives the whole precision-recall curve).
 
     If the weights name a second stage, each white cell gets a blast probability, and the smear its fraction of blasts
-    with a 95 % interval. Cells that the classifier cannot decide on are counted as unsure.
+    with a 95 % interval. Cells that the classifier cannot decide on are counted as unsure. A second stage that tells
+    cell types apart also gives each cell its type.
 
-    Printed for each class: number of cells, cells per mm², and per 0.038 mm² (one field of a 100x objective).
+    Printed for each class: number of cells, cells per mm², and per 0.038 mm² (one field of a 100x objective). With a
+    second stage, a differential of the run is printed, too: white cells by type with 95 % intervals.
 
     Exit codes: 0 success, 1 some files failed (the others are done), 2 bad input or usage.
     """
