@@ -34,6 +34,24 @@ def count_reporter(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
+def phase_reporter() -> Iterator[Callable[[str, int, int], None]]:
+    """As `step_reporter`; without a terminal it writes a line to stderr every 15 seconds."""
+    if sys.stderr.isatty():
+        with step_reporter() as step:
+            yield step
+        return
+    last = time.monotonic()
+
+    def line(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > _EVERY_S and done < total:
+            last = time.monotonic()
+            print(f"{what}: {done} of {total}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+@contextmanager
 def training_reporter() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
     """A callable ``step(done, total, values)`` that draws the progress bar of a training."""
     with step_reporter() as bar:

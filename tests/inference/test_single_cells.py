@@ -72,6 +72,7 @@ def test_the_middle_of_a_small_image_leaves_the_crop_inside():
 
 
 def test_a_smear_is_named_as_one():
+    # nine cells, the central one contains the centre
     cells = [(x, y, 10, blue("monocyte")) for x in (5, 35, 60) for y in (5, 35, 60)]
     assert "blastdet detect" in at_centre(image(*cells)).note
 
@@ -242,6 +243,15 @@ def test_an_earlier_run_is_refused_continued_or_replaced(model, cells, tmp_path)
     names, *_ = run(model, cells, out, "overwrite")
     assert len(names) == 5
     assert [(out / name).read_bytes() for name in ("cells.csv", "gallery.html")] == before
+
+
+def test_an_unknown_stain_is_said(model, cells, tmp_path):
+    for name in "abc":
+        write_image(cells / f"{name}.png", image((30, 30, 20, (10, 250, 170))))
+    *_, said, _ = run(model, cells, tmp_path / "out")
+    line = next(text for text in said if text.startswith("note: "))
+    assert line.startswith("note: 4 of 4 cells are unlike the training data")
+    assert line.removeprefix("note: ") in (tmp_path / "out/gallery.html").read_text("utf-8")
 
 
 def test_many_failures_for_one_reason_are_one_line():

@@ -63,7 +63,7 @@ def command(paths: tuple[Path, ...], out: Path, resume: bool, overwrite: bool, *
 
     Exit codes: 0 success, 1 some files failed (the others are done), 2 bad input or usage. Research use only.
     """
-    from blastdet.cli._progress import step_reporter
+    from blastdet.cli._progress import phase_reporter
     from blastdet.inference.single_cells.cell_run import CellRun
     from blastdet.inference.single_cells.cell_scale import CellOptions
     from blastdet.inference.single_cells.classification import load_cell_model
@@ -74,7 +74,7 @@ def command(paths: tuple[Path, ...], out: Path, resume: bool, overwrite: bool, *
     options = CellOptions(settings["mpp"], settings["cell_um"])
     model = load_cell_model(settings["weights"], settings["device"])
     with closing(CellRun(paths, model, options, out, existing)) as run:
-        with step_reporter() as step:
+        with phase_reporter() as step:
             for _ in run.classify(step):
                 pass
         failed = run.finish(click.echo, lambda line: click.echo(line, err=True))

@@ -28,7 +28,7 @@ from blastdet.inference.single_cells.classification import (
     classify_looked_at,
     first_looks,
 )
-from blastdet.inference.single_cells.gallery import GALLERY, gallery
+from blastdet.inference.single_cells.gallery import GALLERY, gallery, stain_warning
 from blastdet.inference.writers import software
 
 HEAD: tuple[str, ...] = ("image", "cell_type", "blast_probability", "unsure", "reason")
@@ -212,6 +212,8 @@ def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
     noted = Counter(row["note"] for row in rows if row["note"])
     if noted:
         lines.append(f"{sum(noted.values())} cells have a note on how they were found; see {FILE_NAME}")
+    if warning := stain_warning(rows):
+        lines.append(f"note: {warning}")
     lines.append(f"Images of single cells are no sample of a smear: their shares are no differential. {RESEARCH_USE}")
     return lines
 

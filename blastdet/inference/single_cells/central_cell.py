@@ -19,7 +19,7 @@ LARGEST_MEGAPIXELS = 25
 
 _POSSIBLE = 0.05  # lowest score of a cell that contains the centre
 _USUAL_UM = 15.0  # side of the square that is taken where no cell is detected: about a monocyte
-_MANY = 3  # confident nucleated cells from which an image looks like a smear
+_MANY = 6  # confident nucleated cells from which an image looks like a smear
 _GLANCE = 1024  # longest side in pixels of the image that the ground is looked for on
 
 

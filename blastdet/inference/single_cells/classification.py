@@ -80,7 +80,8 @@ class ClassifiedCell:
     note : str
         How the cell was found, where that is not plain.
     image : uint8 (128, 128, 3)
-        The cell and what is around it, 20 µm wide, in the colours of the image.
+        The cell and what is around it, 20 µm wide, in the colours of the image; one on plain ground in normalized
+        colours.
     """
 
     name: str
@@ -288,7 +289,9 @@ def _prepare(model: Model, image: CellImage, look: FirstLook, scale: ScaleEstima
             cell = CentralCell(look.isolated)
         pitch = max(min(scale.mpp), card.mpp / 2)  # as in `classify_cells` and in training
         found = crop(normalize_stain(source, card.input.colour), cell.box_xyxy, scale.mpp, pitch)
-        shown = resize(crop(source, _around(cell.box_xyxy, scale.mpp), scale.mpp), (SHOWN_PX, SHOWN_PX))
+        # A dark cell on black shows little.
+        visible = source if look.isolated is None else normalize_stain(source, "canonical")
+        shown = resize(crop(visible, _around(cell.box_xyxy, scale.mpp), scale.mpp), (SHOWN_PX, SHOWN_PX))
     return _Prepared(cell, found, pitch, shown)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from blastdet import __version__
-from blastdet.core.constants import CELL_TYPES, HEX, RESEARCH_USE
+from blastdet.core.constants import CELL_TYPES, HEX, RESEARCH_USE, UNLIKE_TRAINING
 from blastdet.core.errors import DependencyError
 from blastdet.core.model_card import Card
 from blastdet.inference.differential import spoken_type
@@ -60,9 +60,21 @@ def gallery(entries: Sequence[Entry], card: Card, failed: Sequence[str] = ()) ->
         n_unsure=sum(row["unsure"] for row, _ in entries),
         n_shown=sum(len(group["cells"]) for group in groups),
         scales=_scales(entries),
+        warning=stain_warning([row for row, _ in entries]),
         failed=failed,
         side_px=SHOWN_PX,
         side_um=f"{SHOWN_UM:g}",
+    )
+
+
+def stain_warning(rows: Sequence[dict[str, Any]]) -> str:
+    """What is said if most cells are unlike the training data, as `WhiteCells.is_known_stain` counts; else empty."""
+    unlike = sum(row["reason"] == UNLIKE_TRAINING for row in rows)
+    if 2 * unlike <= len(rows):
+        return ""
+    return (
+        f"{unlike} of {len(rows)} cells are unlike the training data: this stain or camera is unknown to the "
+        "classifier. Do not rely on the types. Check the cells by eye, or adapt the classifier to this laboratory."
     )
 
 
@@ -84,7 +96,7 @@ def _groups(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             {
                 "id": name,
                 "title": spoken_type(name),
-                "colour": HEX["blast" if name == "blast" else "wbc"],
+                "colour": HEX.get(name, HEX["wbc"]),
                 "n": len(mine),
                 "percent": f"{100 * len(mine) / len(entries):.1f}",
                 "n_unsure": sum(row["unsure"] for row, _ in mine),
