@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made import SIZE_WH, image_file
 
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import ConfigError, FormatError, ImageError
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats import files
@@ -91,4 +93,18 @@ def test_only_files_of_the_same_kind_are_overwritten(tmp_path: Path) -> None:
 def test_the_unknown_value_of_every_column_is_accepted(name: str) -> None:
     column = getattr(Detections([[0, 0, 1, 1]], **{name: [files.unknown(name)]}), name)
     assert column is not None and len(column) == 1
-    assert set(files.NUMBERS) | set(files.WORDS) | set(files.FLAGS) | {"point_xy"} == set(files.EXTRA)
+    assert set(files.NUMBERS) | set(files.WORDS) | set(files.FLAGS) | {"point_xy", "type_probability"} == set(
+        files.EXTRA
+    )
+
+
+def test_probabilities_of_types_are_stored_by_name() -> None:
+    column = np.full((2, len(CELL_TYPES)), np.nan, np.float32)
+    column[0, 1] = 0.1
+    stored = files.to_json(column, "type_probability")
+    assert stored == [{"lymphocyte": 0.1}, None]
+    read = np.array([files.from_json("type_probability", value) for value in stored], np.float32)
+    np.testing.assert_array_equal(read, column)
+    with pytest.raises(ValueError, match=r"expected some of blast, lymphocyte.*got 'smudges'"):
+        files.from_json("type_probability", {"smudges": 0.5})
+    assert files.from_json("cell_type", "smudges") == "smudges" and files.from_json("unsure", None) is False
