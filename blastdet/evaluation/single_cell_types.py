@@ -70,6 +70,8 @@ class CellTypeEvaluation:
         lines = [
             f"{self.data}: {self.n_cells} cells of {self.n_groups} groups, {self.n_blasts} blasts, {others} others"
         ]
+        if self.n_groups == self.n_cells:
+            lines.append("  note: patients are not named: intervals are over images, and too narrow if patients differ")
         if self.n_missing:
             lines.append(f"  note: {self.n_missing} annotated cells were not classified and are not counted")
         if self.n_ignored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,13 @@ def test_the_figures_are_printed_and_written(tmp_path):
 def test_images_are_found_by_file_name_in_another_folder(tmp_path):
     rows = [(f"elsewhere/{Path(name).name}", *rest) for name, *rest in ROWS]
     assert evaluate_cell_types(DATA, write(tmp_path / "cells.csv", rows), resamples=10).n_cells == 5
+
+
+def test_it_is_said_if_patients_are_not_named(tmp_path):
+    alone = replace(DATA, samples=tuple(replace(sample, group=None) for sample in DATA))
+    table = write(tmp_path / "cells.csv")
+    assert "patients are not named" in repr(evaluate_cell_types(alone, table, resamples=10))
+    assert "patients are not named" not in repr(evaluate_cell_types(DATA, table, resamples=10))
 
 
 @pytest.mark.parametrize("rows", [[("x.png", "blast", 0.9, 0)], [("p/1.png", "blast", "nan", 0)]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 
 import numpy as np
@@ -243,6 +244,14 @@ def test_an_earlier_run_is_refused_continued_or_replaced(model, cells, tmp_path)
     names, *_ = run(model, cells, out, "overwrite")
     assert len(names) == 5
     assert [(out / name).read_bytes() for name in ("cells.csv", "gallery.html")] == before
+
+
+def test_a_file_name_that_is_no_text_fails_alone(model, cells, tmp_path):
+    (cells / "a.png").rename(os.fsdecode(os.fsencode(cells) + b"/\xff.png"))
+    _, failed, _, warned = run(model, cells, tmp_path / "out")
+    assert failed == 2 and any("not valid UTF-8" in line for line in warned)
+    assert len(rows_of(tmp_path / "out")) == 3
+    "".join(warned).encode()
 
 
 def test_an_unknown_stain_is_said(model, cells, tmp_path):

@@ -228,7 +228,7 @@ def failures(failed: dict[str, str]) -> list[str]:
         if len(names) <= _SHOWN_FAILURES:
             lines += [f"failed: {failed[name]}" for name in names]
             continue
-        shown = ", ".join(names[:_SHOWN_FAILURES])
+        shown = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names[:_SHOWN_FAILURES])
         lines.append(f"failed: {len(names)} images ({shown} and {len(names) - _SHOWN_FAILURES} more): {reason}")
     return lines
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from blastdet.core.errors import BlastdetError, ScaleError, WeightsError, one_line
+from blastdet.core.errors import BlastdetError, ImageError, ScaleError, WeightsError, one_line
 from blastdet.core.model_card import Card, find_weights, read_card
 from blastdet.core.parallel import map_ordered, workers
 from blastdet.core.types import BLAST, RGB, Scale
@@ -214,7 +214,10 @@ def classify_looked_at(
 def _tried(image: CellImage, do: Callable[..., Any], *arguments: Any) -> Any:
     """What `do` returns, or the error that it raises, with the name of the image in it."""
     try:
+        image.name.encode()
         return do(*arguments)
+    except UnicodeEncodeError:
+        return ImageError(f"{image.name!a}: the file name is not valid UTF-8. Rename the file")
     except BlastdetError as error:
         line = " ".join(str(error).split())
         return error if image.name in line else type(error)(f"{image.name}: {line}")
