@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from blastdet.evaluation.comparison import compare
     from blastdet.evaluation.evaluate import EvaluateOptions, evaluate
     from blastdet.imaging.io import open_smear
+    from blastdet.inference.adaptation.adapt import AdaptOptions, adapt
     from blastdet.inference.model import Model, detect, load
     from blastdet.inference.result import Result
     from blastdet.training.entry_points import TrainOptions, calibrate, export, train
@@ -29,6 +30,7 @@ __version__ = "0.2.0"
 
 # Resolved on first use (PEP 562): `import blastdet` itself imports nothing heavy.
 _PUBLIC = {
+    "AdaptOptions": "blastdet.inference.adaptation.adapt",
     "BlastdetError": "blastdet.core.errors",
     "ConvertOptions": "blastdet.datasets.convert",
     "Dataset": "blastdet.core.types",
@@ -38,6 +40,7 @@ _PUBLIC = {
     "Result": "blastdet.inference.result",
     "Sample": "blastdet.core.types",
     "TrainOptions": "blastdet.training.entry_points",
+    "adapt": "blastdet.inference.adaptation.adapt",
     "calibrate": "blastdet.training.entry_points",
     "compare": "blastdet.evaluation.comparison",
     "convert": "blastdet.datasets.convert",
@@ -56,6 +59,7 @@ _EXTRAS = {"evaluation": "evaluate", "training": "train"}
 """Package -> extra that installs what it imports."""
 
 __all__ = [
+    "AdaptOptions",
     "BlastdetError",
     "ConvertOptions",
     "Dataset",
@@ -66,6 +70,7 @@ __all__ = [
     "Sample",
     "TrainOptions",
     "__version__",
+    "adapt",
     "calibrate",
     "compare",
     "convert",

@@ -24,6 +24,7 @@ COMMANDS: dict[str, str] = {
     "data": "list and download public datasets",
     "synth": "render synthetic smears with exact ground truth",
     "train": "train a detector or classifier from a configuration",
+    "adapt": "fit the second stage to cells of your own laboratory",
     "calibrate": "calibrate a blast classifier on clusters left out of training",
     "runs": "list training runs side by side",
     "export": "export a trained model again, also in lower precision",
@@ -39,7 +40,7 @@ RENAMED = {"stress": "robustness"}
 
 _GROUPS: dict[str, tuple[str, ...]] = {
     "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
-    "model_commands": ("calibrate", "export", "runs", "train"),
+    "model_commands": ("adapt", "calibrate", "export", "runs", "train"),
     "analysis_commands": ("classify", "compare", "detect", "evaluate", "review", "robustness"),
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}

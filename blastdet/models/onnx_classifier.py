@@ -57,11 +57,11 @@ class OnnxClassifier:
     """
 
     def __init__(self, card: Card, folder: Path, device: str = "auto") -> None:
-        self.card = card
+        self.card, self.folder = card, folder
         self._path = model_file(card, folder, ".onnx")
         self._session = onnx_session(self._path, device)
-        self._head = read_head(folder / HEAD) if HEAD in card.files else None
-        if self._head is not None and not self.has_features:
+        self.head = read_head(folder / HEAD) if HEAD in card.files else None
+        if self.head is not None and not self.has_features:
             raise WeightsError(f"{self._path}: expected the output {FEATURES}, which {HEAD} is applied to, got none")
         self([np.zeros((8, 8, 3), np.uint8)], [card.mpp])
 
@@ -111,9 +111,9 @@ class OnnxClassifier:
         return np.stack([to_blob(rgb, (side, side), self.card.input) for rgb in framed_crops])
 
     def _judge(self, framed_crops: Sequence[RGB]) -> ClassifierOutput:
-        names = () if self._head is None else (FEATURES,)
+        names = () if self.head is None else (FEATURES,)
         probability, distance, features = self._outputs(framed_crops, names)
-        if self.card.calibration is None and self._head is None:
+        if self.card.calibration is None and self.head is None:
             return ClassifierOutput(probability, distance)
         blast = sigmoid(self._logit(probability, features))
         return ClassifierOutput(_with_blast(probability, blast, self.card.classes.index("blast")), distance)
@@ -122,7 +122,7 @@ class OnnxClassifier:
         """Calibrated and adapted logit of the blast probability (n,)."""
         blast, calibration = probability[:, self.card.classes.index("blast")], self.card.calibration
         given = logit(blast) if calibration is None else calibration.logit(blast)
-        return given if self._head is None else self._head(given, features)
+        return given if self.head is None else self.head(given, features)
 
     def _outputs(self, framed_crops: Sequence[RGB], more: Sequence[str]) -> tuple[NDArray[np.float32], ...]:
         """Probability and distance as the file outputs them, and features, (n, 0) unless `more` names them."""
@@ -136,9 +136,9 @@ class OnnxClassifier:
         if not np.isfinite(found[1]).all() or not np.allclose(np.abs(found[0]).sum(axis=1), 1, atol=1e-3):  # or NaN
             raise WeightsError(f"{self._path}: expected probabilities, got other numbers. Check input in card.json.")
         features = found[2] if more else np.empty((len(batch), 0), np.float32)
-        if self._head is not None and features.shape != (len(batch), len(self._head.weights)):
+        if self.head is not None and features.shape != (len(batch), len(self.head.weights)):
             raise WeightsError(
-                f"{self._path}: expected {len(self._head.weights)} features as in {HEAD}, got {features.shape[1:]}"
+                f"{self._path}: expected {len(self.head.weights)} features as in {HEAD}, got {features.shape[1:]}"
             )
         return found[0], found[1], features
 

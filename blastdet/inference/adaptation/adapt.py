@@ -1,0 +1,215 @@
+"""Fit the shipped second stage to the reviewed cells of one's own laboratory: ``blastdet.adapt``."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blastdet.core.card_fields.blast_probability import AdaptationMetric, logit
+from blastdet.core.errors import ConfigError, WeightsError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.mpp import check_mpp
+from blastdet.inference.adaptation.adapted_weights import check_replaced, describe, write_adapted
+from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, Choice, choose, figures
+from blastdet.inference.adaptation.fitting import UNCHANGED, LabelledCells
+from blastdet.inference.adaptation.reviewed_cells import Progress, Reading, ReviewedCells, read_reviewed
+from blastdet.inference.model import Model, load
+from blastdet.models.onnx_classifier import OnnxClassifier
+
+LEAST = 10
+"""Reviewed white cells that an adaptation needs at least."""
+
+_SMEARS_SHOWN = 20
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """How reviewed cells are read, and where models run.
+
+    Parameters
+    ----------
+    format : str
+        Format of the dataset, as for `blastdet.read_dataset`.
+    images : path, optional
+        COCO: folder of the images, if it is not that of the JSON file.
+    mpp : float, (float, float), "data" or "auto"
+        µm/px of every image; ``"data"``: as the dataset or the file states it, else measured; ``"auto"``: measured.
+        Images of one cell each need a number.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+    overwrite : bool
+        Replace weights that are in `out` already.
+    progress : callable, optional
+        Called with what is done, and how many of how many are.
+    """
+
+    format: str = "auto"
+    images: PathLike | None = None
+    mpp: Any = "data"
+    device: str = "auto"
+    overwrite: bool = False
+    progress: Progress | None = None
+
+    def reading(self, corrections: PathLike | None) -> Reading:
+        """The options of reading, checked."""
+        mpp = self.mpp if self.mpp in ("data", "auto") else check_mpp(self.mpp)
+        images = None if self.images is None else Path(self.images)
+        where = None if corrections is None else Path(corrections)
+        return Reading(self.format, images, mpp, where, self.progress or (lambda what, done, total: None))
+
+
+def adapt(
+    data: PathLike,
+    *,
+    out: PathLike,
+    corrections: PathLike | None = None,
+    weights: PathLike = "default",
+    options: AdaptOptions = AdaptOptions(),  # frozen
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Fit the second stage to 20 to 100 reviewed white cells of one's own laboratory.
+
+    The threshold, the calibration or the last layer is fitted, whichever helps on smears left out. It takes seconds,
+    and no torch.
+
+    Parameters
+    ----------
+    data : path
+        An annotated dataset with blasts and other white cells (a path, or the name of an installed dataset); a folder
+        of ``blastdet crops``; or a folder of images of one cell each, in folders named after cell types:
+        ``SMEAR/blast/1.png``, ``SMEAR/lymphocyte/1.png``.
+    out : path
+        Weights folder to write, for ``--weights``. The second stage is written beside it, as ``OUT-second-stage``.
+    corrections : path, optional
+        Corrections of the dataset, as a review exports them. Only cells that a person corrected or confirmed are used.
+    weights : path or str
+        A detector with a second stage: a weights folder, or the name of a shipped model.
+    options : AdaptOptions
+    say : callable
+        Receives lines of text: the cells, the figures before and after, what was fitted and why.
+
+    Returns
+    -------
+    Path
+        `out`. The card of the second stage says what was fitted, to which cells, and how good it is.
+
+    Raises
+    ------
+    BlastdetError
+        If there are fewer than ten cells, or five blasts, or five others; if adapting does not help; if data or
+        weights cannot be read. Nothing is written then.
+
+    Examples
+    --------
+    >>> blastdet.adapt("reviewed/truth.json", out="weights/mine")  # doctest: +SKIP
+    >>> blastdet.load("weights/mine")("smear.jpg").counts  # doctest: +SKIP
+    """
+    target = Path(out)
+    reading = options.reading(corrections)
+    for folder in (target, second_stage_of(target)):
+        check_replaced(folder, options.overwrite)
+    model, classifier = _both_stages(weights, options.device)
+    reviewed = read_reviewed(os.fspath(data), classifier, model.detector, reading)
+    for line in _about(reviewed):
+        say(line)
+    _check_enough(data, reviewed.cells)
+    choice = choose(reviewed.cells)
+    for note in choice.folds.notes:
+        say(f"note      {note}")
+    metrics = _figures(reviewed.cells, choice, classifier)
+    say(f"checked   {choice.folds.description}, n = {len(reviewed.cells)}")
+    for line in _figures_in_words(metrics):
+        say(line)
+    _refuse_useless(choice, metrics)
+    sha256 = "" if reading.corrections is None else sha256_of(reading.corrections)
+    about = describe(reviewed, choice, classifier.card, metrics).model_copy(update={"corrections_sha256": sha256})
+    about = about.model_copy(update={"parent_sha256": sha256_of(classifier.folder / "card.json")})
+    card = write_adapted(model, classifier, (reviewed.cells, choice, about), target, second_stage_of(target))
+    say(f"fitted    {choice.candidate.name}: the least change that is about as good as the best")
+    say(f"          {choice.reason}")
+    if card.unsure is not None:
+        say(f"uncertain blast probabilities from {card.unsure.low:.2f} to {card.unsure.high:.2f}")
+    say(f"wrote     {target} and {second_stage_of(target)}: keep them side by side")
+    say(f"next      blastdet detect IMAGES --weights {target}")
+    return target
+
+
+def second_stage_of(out: Path) -> Path:
+    """Weights folder of the second stage that belongs to the detector in `out`."""
+    out = out if out.name not in ("", "..") else out.resolve()
+    return out.with_name(f"{out.name}-second-stage")
+
+
+def _both_stages(weights: PathLike, device: str) -> tuple[Model, OnnxClassifier]:
+    model = load(weights, device)
+    if not isinstance(model.classifier, OnnxClassifier):
+        raise WeightsError(f"{weights}: expected a detector with a second stage, got one without")
+    return model, model.classifier
+
+
+def _about(reviewed: ReviewedCells) -> list[str]:
+    cells = reviewed.cells
+    smears, blasts = Counter(cells.smear.tolist()), Counter(cells.smear[cells.is_blast].tolist())
+    n_blasts, n = int(cells.is_blast.sum()), len(cells)
+    lines = [f"cells     {n}: {n_blasts} blasts, {n - n_blasts} other white cells; {_count(len(smears), 'smear')}"]
+    named = [name for name in sorted(smears) if name]
+    lines += [
+        f"          {name}: {blasts[name]} blasts, {smears[name] - blasts[name]} others"
+        for name in named[:_SMEARS_SHOWN]
+    ]
+    if len(named) > _SMEARS_SHOWN:
+        lines.append(f"          and {len(named) - _SMEARS_SHOWN} more")
+    if reviewed.left_out:
+        lines.append("left out  " + ", ".join(f"{k} {why}" for why, k in reviewed.left_out.items()))
+    return lines + [f"note      {note}" for note in reviewed.notes]
+
+
+def _check_enough(data: PathLike, cells: LabelledCells) -> None:
+    n, n_blasts = len(cells), int(cells.is_blast.sum())
+    if n < LEAST or min(n_blasts, n - n_blasts) < LEAST_OF_A_CLASS:
+        raise ConfigError(
+            f"{data}: expected at least {LEAST} white cells, {LEAST_OF_A_CLASS} blasts and {LEAST_OF_A_CLASS} others "
+            f"among them, got {n_blasts} blasts and {n - n_blasts} others. Review more cells, of both kinds"
+        )
+
+
+def _figures(cells: LabelledCells, choice: Choice, classifier: OnnxClassifier) -> tuple[AdaptationMetric, ...]:
+    point = float(logit(classifier.card.thresholds["blast"].value))
+    unchanged = choice.candidate.method == UNCHANGED
+    return figures(cells, (cells.logit, point), (choice.logit, point if unchanged else 0.0))
+
+
+def _figures_in_words(metrics: tuple[AdaptationMetric, ...]) -> list[str]:
+    lines = []
+    for one in metrics:
+        before, after = (
+            f"{value:.2f}" + (f" (95 % CI {ci95[0]:.2f}–{ci95[1]:.2f})" if ci95 else "")
+            for value, ci95 in ((one.before, one.ci95_before), (one.after, one.ci95_after))
+        )
+        lines.append(f"          {one.metric + ':':19}{before} before, {after} after")
+    return lines
+
+
+def _refuse_useless(choice: Choice, metrics: tuple[AdaptationMetric, ...]) -> None:
+    figure = {one.metric: one for one in metrics}
+    accuracy, loss = figure["balanced accuracy"], figure["log-loss"]
+    if choice.candidate.method == UNCHANGED:
+        raise ConfigError(
+            f"adapting does not help: on cells left out, nothing is better than the model as it is (balanced accuracy "
+            f"{accuracy.before:.2f}, log-loss {loss.before:.2f}). Nothing was written. Review more cells, or go on "
+            "with the model as it is"
+        )
+    if choice.is_blind or accuracy.after < accuracy.before - 0.02:
+        raise ConfigError(
+            f"adapting does not help: on cells left out, balanced accuracy is {accuracy.before:.2f} before and "
+            f"{accuracy.after:.2f} after. Nothing was written. Check the labels, or review more cells and smears"
+        )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -1,0 +1,288 @@
+"""Reviewed cells of a laboratory, and what the second stage says of them.
+
+They come from an annotated dataset (with corrections, only the cells that a person corrected or confirmed), from a
+folder of ``blastdet crops``, or from images of one cell each in folders that are named after cell types.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blastdet.core.constants import ERYTHROBLAST, SMUDGE
+from blastdet.core.errors import ConfigError, FormatError, ScaleError
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import RGB, Dataset, Sample, Scale
+from blastdet.datasets.cropping.cell_types import possible_types, type_of
+from blastdet.datasets.cropping.crop_table import TABLE, cut_of, read_table
+from blastdet.datasets.cropping.cutting import annotated_cells
+from blastdet.datasets.formats.registry import detect_format
+from blastdet.datasets.reading import find_dataset, read_dataset
+from blastdet.imaging.cell_crops import CONTEXT, Box, crop
+from blastdet.imaging.io import Source, open_smear, read_image
+from blastdet.imaging.isolated_cells import cell_box
+from blastdet.imaging.stain_normalization import normalize_stain
+from blastdet.inference.adaptation.fitting import LabelledCells
+from blastdet.inference.scale import estimate_scale
+from blastdet.models.detector import Detector
+from blastdet.models.onnx_classifier import OnnxClassifier
+from blastdet.segmentation.nuclei import segment_cells
+
+_BATCH = 32
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is done, and how many of how many are."""
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How reviewed cells are read.
+
+    Parameters
+    ----------
+    format : str
+        As for `read_dataset`.
+    images : str or Path, optional
+        COCO: folder of the images, if it is not that of the JSON file.
+    mpp : (float, float), "data" or "auto"
+        µm/px: of every image; as the dataset or the file states it, else measured; measured.
+    corrections : Path, optional
+        Corrections of the dataset. Only cells that they mention are used.
+    progress : callable
+    """
+
+    format: str = "auto"
+    images: str | Path | None = None
+    mpp: Any = "data"
+    corrections: Path | None = None
+    progress: Progress = _silent
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewedCells:
+    """White cells with their labels, and where they come from.
+
+    Parameters
+    ----------
+    cells : LabelledCells
+    fingerprint : str
+        SHA-256 over images, boxes and labels.
+    left_out : dict of str to int
+        Reason -> number of cells that are not used.
+    notes : tuple of str
+    """
+
+    cells: LabelledCells
+    fingerprint: str
+    left_out: dict[str, int]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Crop:
+    rgb: RGB
+    mpp: float
+    is_blast: bool
+    smear: str
+    key: str
+
+
+def read_reviewed(data: str | Path, classifier: OnnxClassifier, detector: Detector, reading: Reading) -> ReviewedCells:
+    """Read the reviewed cells of `data`, and run the second stage on them.
+
+    Parameters
+    ----------
+    data : str or Path
+        See the module.
+    detector : Detector
+        Measures the scale of images without one.
+
+    Raises
+    ------
+    BlastdetError
+        If the data cannot be read, fit neither form, or have no usable cell.
+    """
+    reader = _Reader(classifier, detector, reading)
+    left = reader.crops(data)
+    parts, crops = [], []
+    while some := list(islice(left, _BATCH)):
+        parts.append(classifier.evidence([one.rgb for one in some], [one.mpp for one in some]))
+        crops += [replace(one, rgb=_NO_PIXELS) for one in some]
+    if not parts:
+        reasons = ", ".join(f"{n} {why}" for why, n in reader.left_out.items()) or "none found"
+        raise ConfigError(f"{data}: expected white cells labelled as blasts and others, got none ({reasons})")
+    logit, features, distance = (np.concatenate(column) for column in zip(*parts, strict=True))
+    labels = np.array([one.is_blast for one in crops])
+    cells = LabelledCells(logit, features, distance, labels, np.array([one.smear for one in crops]))
+    text = "\n".join(sorted(f"{one.key} {int(one.is_blast)}" for one in crops))
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    return ReviewedCells(cells, fingerprint, dict(+reader.left_out), tuple(reader.notes))
+
+
+@dataclass
+class _Reader:
+    """Reads crops, and counts what is not used."""
+
+    classifier: OnnxClassifier
+    detector: Detector
+    reading: Reading
+    left_out: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def crops(self, data: str | Path) -> Iterator[_Crop]:
+        folder, _ = find_dataset(data)
+        if self.reading.format != "auto":
+            yield from self._of_dataset(data)
+        elif (folder / TABLE).is_file():
+            self._refuse_corrections(folder)
+            yield from self._of_table(folder)
+        elif files := self._files_by_type(folder):
+            self._refuse_corrections(folder)
+            yield from self._of_folders(folder, files)
+        else:
+            yield from self._of_dataset(data)
+
+    def _refuse_corrections(self, folder: Path) -> None:
+        if self.reading.corrections is not None:
+            raise ConfigError(f"{folder}: corrections fit a dataset of whole images, got a folder of crops")
+
+    def _is_blast(self, types: tuple[str, ...]) -> bool | None:
+        """Whether a cell is a blast, given the types that it may have; ``None`` for one that is not used."""
+        if not types:
+            self.left_out["without a label"] += 1
+        elif set(types) <= {ERYTHROBLAST, SMUDGE}:
+            self.left_out[f"{types[0]}s"] += 1
+        else:
+            return types == ("blast",)
+        return None
+
+    def _of_table(self, folder: Path) -> Iterator[_Crop]:
+        """Crops as ``blastdet crops`` cuts them."""
+        cut, colour = cut_of(folder), self.classifier.card.input.colour
+        if cut.negative_control or cut.colour != colour:
+            got = f"the negative control {cut.negative_control!r}" if cut.negative_control else f"{cut.colour!r}"
+            raise FormatError(f"{folder}: expected crops of cells in colours {colour!r}, got {got}. Cut them again")
+        rows = read_table(folder)
+        for done, row in enumerate(rows, start=1):
+            blast = self._is_blast(possible_types(row.label, row.cell_type, row.smear_label))
+            if blast is not None:
+                path = folder / row.crop
+                smear = row.cluster or row.group or row.source
+                yield _Crop(read_image(path), row.mpp, blast, smear, sha256_of(path))
+            self.reading.progress("reading", done, len(rows))
+
+    def _files_by_type(self, folder: Path) -> list[tuple[Path, str, str]]:
+        """Image, cell type and smear of each file below folders named after types; empty if there are none.
+
+        The other folders of its path name the smear: ``SMEAR/blast/1.png`` or ``blast/SMEAR/1.png``.
+        """
+        if not folder.is_dir() or _is_dataset(folder):
+            return []
+        found, unknown = [], Counter[str]()
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() not in _IMAGES or not path.is_file():
+                continue
+            parts = path.relative_to(folder).parts[:-1]
+            named = [part for part in parts if type_of(part)]
+            if len(named) == 1:
+                found.append((path, str(type_of(named[0])), "/".join(part for part in parts if part != named[0])))
+            else:
+                unknown[f"in {'/'.join(parts) or folder}, which names no one cell type"] += 1
+        if found:
+            self.left_out.update(unknown)
+        return found
+
+    def _of_folders(self, folder: Path, files: list[tuple[Path, str, str]]) -> Iterator[_Crop]:
+        """Images of one cell each."""
+        mpp = self.reading.mpp
+        if not isinstance(mpp, tuple):
+            raise ScaleError(f"{folder}: images of one cell have no scale. Pass --mpp (µm per pixel)")
+        if not any(smear for _, _, smear in files):
+            self.notes.append("smears are not named. Put images in SMEAR/TYPE/ to test on smears left out")
+        for done, (path, cell_type, smear) in enumerate(files, start=1):
+            blast = self._is_blast((cell_type,))
+            if blast is not None:
+                with normalize_stain(open_smear(path), self.classifier.card.input.colour) as source:
+                    rgb, pitch = self._cut(source, _box_of(path, mpp), mpp)
+                yield _Crop(rgb, pitch, blast, smear, sha256_of(path))
+            self.reading.progress("reading", done, len(files))
+
+    def _of_dataset(self, data: str | Path) -> Iterator[_Crop]:
+        """Annotated cells of whole images."""
+        asked = self.reading
+        mpp = asked.mpp if isinstance(asked.mpp, tuple) else None
+        options: dict[str, Any] = {} if asked.images is None else {"images": asked.images}
+        dataset = read_dataset(data, format=asked.format, mpp=mpp, corrections=asked.corrections, **options)
+        if not any(sample.cluster or sample.group for sample in dataset):
+            self.notes.append("the dataset names no smears or patients: each image counts as a smear")
+        for done, sample in enumerate(dataset, start=1):
+            if sample.truth is not None and len(sample.truth):
+                yield from self._of_image(dataset, self._with_scale(sample))
+            asked.progress("reading", done, len(dataset))
+
+    def _with_scale(self, sample: Sample) -> Sample:
+        measured = self.reading.mpp == "auto"
+        if sample.mpp is not None and not measured:
+            return sample
+        with normalize_stain(open_smear(sample.path), self.detector.card.input.colour) as source:
+            scale = estimate_scale(source, "auto" if measured else None, self.detector)
+        if scale.mpp is None:
+            raise ScaleError(f"{sample.path}: could not determine the scale: {scale.reason}. Pass --mpp (µm per pixel)")
+        return replace(sample, mpp=scale.mpp)
+
+    def _of_image(self, dataset: Dataset, sample: Sample) -> Iterator[_Crop]:
+        (cells,) = annotated_cells(replace(dataset, samples=(sample,)))
+        self.left_out.update(cells.left_out)
+        found, smear = cells.found, sample.cluster or sample.group or dataset.file_name(sample)
+        types = [""] * len(found) if found.cell_type is None else found.cell_type.tolist()
+        image = sha256_of(sample.path)
+        with normalize_stain(open_smear(sample.path), self.classifier.card.input.colour) as source:
+            for row, box in enumerate(found.boxes_xyxy.tolist()):
+                if self.reading.corrections is not None and (found.origin is None or found.origin[row] != "human"):
+                    self.left_out["not reviewed"] += 1
+                    continue
+                blast = self._is_blast(possible_types(cells.labels[row], types[row], ""))
+                if blast is not None:
+                    key = f"{image} {[round(side, 1) for side in box]}"
+                    yield _Crop(*self._cut(source, tuple(box), cells.mpp), blast, smear, key)
+
+    def _cut(self, source: Source, box: Box, mpp: Scale) -> tuple[RGB, float]:
+        """A crop as `classify_cells` makes it, and its µm/px."""
+        pitch = max(min(mpp), self.classifier.card.mpp / 2)
+        return crop(source, box, mpp, pitch), pitch
+
+
+def _is_dataset(folder: Path) -> bool:
+    try:
+        detect_format(folder)
+    except FormatError:
+        return False
+    return True
+
+
+def _box_of(path: Path, mpp: Scale) -> Box:
+    """The cell of an image of one cell: on plain ground, or the one in the centre, or else the whole image."""
+    rgb = read_image(path)
+    if (isolated := cell_box(rgb)) is not None:
+        return isolated
+    centre = np.array(rgb.shape[1::-1]) / 2
+    found = segment_cells(rgb, mpp).boxes_xyxy
+    there = found[(found[:, :2] <= centre).all(axis=1) & (found[:, 2:] >= centre).all(axis=1)]
+    if len(there):
+        x1, y1, x2, y2 = there[np.abs((there[:, :2] + there[:, 2:]) / 2 - centre).max(axis=1).argmin()].tolist()
+        return x1, y1, x2, y2
+    (x1, y1), (x2, y2) = (centre - centre / CONTEXT).tolist(), (centre + centre / CONTEXT).tolist()
+    return x1, y1, x2, y2
