@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.card_fields.blast_probability import AdaptationMetric, logit
+from blastdet.core.card_fields.blast_probability import AdaptationMetric
 from blastdet.core.errors import ConfigError, WeightsError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.mpp import check_mpp
 from blastdet.inference.adaptation.adapted_weights import check_replaced, describe, write_adapted
-from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, Choice, choose, figures
-from blastdet.inference.adaptation.fitting import UNCHANGED, LabelledCells
+from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, choose, figures, refusal
+from blastdet.inference.adaptation.fitting import LabelledCells
 from blastdet.inference.adaptation.reviewed_cells import Progress, Reading, ReviewedCells, read_reviewed
 from blastdet.inference.model import Model, load
 from blastdet.models.onnx_classifier import OnnxClassifier
@@ -57,7 +57,7 @@ class AdaptOptions:
 
     def reading(self, corrections: PathLike | None) -> Reading:
         """The options of reading, checked."""
-        mpp = self.mpp if self.mpp in ("data", "auto") else check_mpp(self.mpp)
+        mpp = self.mpp if isinstance(self.mpp, str) and self.mpp in ("data", "auto") else check_mpp(self.mpp)
         images = None if self.images is None else Path(self.images)
         where = None if corrections is None else Path(corrections)
         return Reading(self.format, images, mpp, where, self.progress or (lambda what, done, total: None))
@@ -118,14 +118,18 @@ def adapt(
     for line in _about(reviewed):
         say(line)
     _check_enough(data, reviewed.cells)
+    before = classifier.card.adaptation
+    if before is not None and before.fingerprint == reviewed.fingerprint:
+        raise ConfigError(f"{weights}: adapted to these cells already. Pass the weights of {before.parent}")
     choice = choose(reviewed.cells)
     for note in choice.folds.notes:
         say(f"note      {note}")
-    metrics = _figures(reviewed.cells, choice, classifier)
+    metrics = figures(reviewed.cells, choice, classifier.card.thresholds["blast"].value)
     say(f"checked   {choice.folds.description}, n = {len(reviewed.cells)}")
     for line in _figures_in_words(metrics):
         say(line)
-    _refuse_useless(choice, metrics)
+    if why := refusal(choice, metrics):
+        raise ConfigError(f"adapting does not help: on cells left out, {why}")
     sha256 = "" if reading.corrections is None else sha256_of(reading.corrections)
     about = describe(reviewed, choice, classifier.card, metrics).model_copy(update={"corrections_sha256": sha256})
     about = about.model_copy(update={"parent_sha256": sha256_of(classifier.folder / "card.json")})
@@ -178,12 +182,6 @@ def _check_enough(data: PathLike, cells: LabelledCells) -> None:
         )
 
 
-def _figures(cells: LabelledCells, choice: Choice, classifier: OnnxClassifier) -> tuple[AdaptationMetric, ...]:
-    point = float(logit(classifier.card.thresholds["blast"].value))
-    unchanged = choice.candidate.method == UNCHANGED
-    return figures(cells, (cells.logit, point), (choice.logit, point if unchanged else 0.0))
-
-
 def _figures_in_words(metrics: tuple[AdaptationMetric, ...]) -> list[str]:
     lines = []
     for one in metrics:
@@ -193,22 +191,6 @@ def _figures_in_words(metrics: tuple[AdaptationMetric, ...]) -> list[str]:
         )
         lines.append(f"          {one.metric + ':':19}{before} before, {after} after")
     return lines
-
-
-def _refuse_useless(choice: Choice, metrics: tuple[AdaptationMetric, ...]) -> None:
-    figure = {one.metric: one for one in metrics}
-    accuracy, loss = figure["balanced accuracy"], figure["log-loss"]
-    if choice.candidate.method == UNCHANGED:
-        raise ConfigError(
-            f"adapting does not help: on cells left out, nothing is better than the model as it is (balanced accuracy "
-            f"{accuracy.before:.2f}, log-loss {loss.before:.2f}). Nothing was written. Review more cells, or go on "
-            "with the model as it is"
-        )
-    if choice.is_blind or accuracy.after < accuracy.before - 0.02:
-        raise ConfigError(
-            f"adapting does not help: on cells left out, balanced accuracy is {accuracy.before:.2f} before and "
-            f"{accuracy.after:.2f} after. Nothing was written. Check the labels, or review more cells and smears"
-        )
 
 
 def _count(n: int, what: str) -> str:

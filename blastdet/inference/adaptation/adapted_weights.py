@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.core.atomic_io import new_folder, refuse_existing
-from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric, Floats, sigmoid
+from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric, logit, sigmoid
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import (
     CARD,
@@ -23,14 +23,13 @@ from blastdet.core.model_card import (
     sha256_of,
     write_card,
 )
-from blastdet.inference.adaptation.choosing import Choice
+from blastdet.inference.adaptation.choosing import EVEN, Choice
 from blastdet.inference.adaptation.fitting import LAST_LAYER, LabelledCells
 from blastdet.inference.adaptation.reviewed_cells import ReviewedCells
 from blastdet.inference.model import Model
 from blastdet.models.linear_head import LinearHead
 from blastdet.models.onnx_classifier import OnnxClassifier
 
-_EVEN = 0.5
 _TAIL = 0.025  # of blasts below the band, and of others above it, among cells left out
 _WIDEST = (0.2, 0.8)  # a band that tens of cells may justify: beyond it, four in five are right
 _FAR = 0.01  # of the reviewed cells that may lie beyond the distance
@@ -125,33 +124,40 @@ def _with_head(card: Card, before: LinearHead | None, head: LinearHead, about: A
 
 def _changes(cells: LabelledCells, choice: Choice, card: Card) -> dict[str, object]:
     """Operating point, rejection rule and error rates, from cells left out of the fit."""
-    probability = sigmoid(choice.logit)
-    where = f"{len(cells)} reviewed cells of one laboratory, {choice.folds.description}"
+    called = choice.logit >= logit(EVEN)
     point = Threshold(
-        value=_EVEN, chosen_on=where, criterion="0.5: calibrated at equal weight of blasts and other white cells"
+        value=EVEN,
+        chosen_on=_where(cells, choice),
+        criterion=f"{EVEN}: calibrated at equal weight of blasts and other white cells",
     )
     name = card.name if card.name.endswith("-adapted") else f"{card.name}-adapted"
     return {
         "name": name,
         "thresholds": {**card.thresholds, "blast": point},
-        "unsure": None if card.unsure is None else _rejection_rule(cells, probability, card.unsure, where),
-        "trials": _trials(cells, probability >= _EVEN) if choice.folds.by_smear else (),
+        "unsure": None if card.unsure is None else rejection_rule(cells, choice, card.unsure),
+        "trials": _trials(cells, called) if choice.folds.by_smear else (),
         "metrics": (),  # those of the parent are not of this model; its own are in the adaptation
         "limits": tuple(dict.fromkeys((*card.limits, _LIMIT))),
     }
 
 
-def _rejection_rule(cells: LabelledCells, probability: Floats, before: RejectionRule, where: str) -> RejectionRule:
-    low = np.clip(np.quantile(probability[cells.is_blast], _TAIL), _WIDEST[0], _EVEN)
-    high = np.clip(np.quantile(probability[~cells.is_blast], 1 - _TAIL), _EVEN, _WIDEST[1])
+def rejection_rule(cells: LabelledCells, choice: Choice, before: RejectionRule) -> RejectionRule:
+    """The band of probabilities, and the distance, from the cells left out of the fit."""
+    probability = sigmoid(choice.logit)
+    low = np.clip(np.quantile(probability[cells.is_blast], _TAIL), _WIDEST[0], EVEN)
+    high = np.clip(np.quantile(probability[~cells.is_blast], 1 - _TAIL), EVEN, _WIDEST[1])
     return RejectionRule(
         low=float(low),
         high=float(high),
         distance=max(before.distance, float(np.quantile(cells.distance, 1 - _FAR))),
-        chosen_on=where,
+        chosen_on=_where(cells, choice),
         criterion=f"{_TAIL:.1%} of blasts are below the band, {_TAIL:.1%} of others above, within {_WIDEST[0]} to "
         f"{_WIDEST[1]}; {_FAR:.0%} of the reviewed cells exceed the distance, which is at least the former",
     )
+
+
+def _where(cells: LabelledCells, choice: Choice) -> str:
+    return f"{len(cells)} reviewed cells of one laboratory, {choice.folds.description}"
 
 
 def _trials(cells: LabelledCells, called: np.ndarray) -> tuple[ValidationCounts, ...]:

@@ -10,16 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.card_fields.blast_probability import AdaptationMetric, sigmoid
+from blastdet.core.card_fields.blast_probability import logit as logit_of
 from blastdet.core.statistics import percentile_interval
 from blastdet.inference.adaptation.fitting import (
     CANDIDATES,
     LAST_LAYER,
     UNCHANGED,
     Candidate,
+    Flags,
     Floats,
     LabelledCells,
     log_losses,
 )
+
+EVEN = 0.5
+"""Blast probability from which an adapted model calls a blast: it is calibrated at equal weight of the classes."""
 
 LEAST_OF_A_CLASS = 5
 """Blasts, and other cells, that an adaptation needs at least."""
@@ -29,6 +34,8 @@ _CELL_FOLDS = 5
 _LEAST_TO_FIT = 2  # cells of each class in what remains of a fold
 _ENOUGH_SMEARS = 5  # from which smears, instead of cells, are drawn for intervals
 _RESAMPLES = 1000
+_WORSE = 0.02  # of balanced accuracy that a better calibration may cost
+_CHANCE_ERRORS = 1.28  # standard errors that one in ten exceeds by chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +72,7 @@ class Choice:
     logit : float64 (n,)
         Cross-validated, of the chosen candidate.
     is_blind : bool
-        Whether even this candidate's loss is not lower, by one standard error, than that of always saying 50 %.
+        Whether even its logits may rank blasts and others by chance; see `is_chance`.
     reason : str
     """
 
@@ -131,9 +138,10 @@ def choose(cells: LabelledCells, candidates: Sequence[Candidate] = CANDIDATES) -
     errors = {one: 1.0 if one.method == UNCHANGED else 0.5 for one in candidates}
     chosen = next(one for one in candidates if _within(losses[one] - losses[best], errors[one]))
     totals = {one: float(loss.sum()) for one, loss in losses.items()}
-    is_blind = _within(np.log(2) * cells.weight - losses[chosen], 1.0)
     shown = ", ".join(f"{one.name} {total:.3f}" for one, total in totals.items())
-    return Choice(chosen, folds, totals, logits[chosen], is_blind, f"log-loss: {shown}")
+    return Choice(
+        chosen, folds, totals, logits[chosen], is_chance(logits[chosen], cells.is_blast), f"log-loss: {shown}"
+    )
 
 
 def _within(difference: Floats, errors: float) -> bool:
@@ -143,17 +151,17 @@ def _within(difference: Floats, errors: float) -> bool:
     return float(difference.sum()) <= errors * error + 1e-12
 
 
-def figures(
-    cells: LabelledCells, before: tuple[Floats, float], after: tuple[Floats, float]
-) -> tuple[AdaptationMetric, ...]:
-    """Figures before and after, at equal weight of the classes.
+def figures(cells: LabelledCells, choice: Choice, threshold: float) -> tuple[AdaptationMetric, ...]:
+    """Figures before, and after on cells left out of the fit, at equal weight of the classes.
 
     Parameters
     ----------
-    before, after : (float64 (n,), float)
-        Logits of the blast probability, and the logit from which a cell is called a blast.
+    threshold : float
+        Blast probability from which the unchanged model calls a cell a blast. An adapted model does so from `EVEN` on.
     """
-    pairs = [_figures(cells, *side) for side in (before, after)]
+    point = float(logit_of(threshold))
+    after = point if choice.candidate.method == UNCHANGED else float(logit_of(EVEN))
+    pairs = _figures(cells, cells.logit, point), _figures(cells, choice.logit, after)
     return tuple(
         AdaptationMetric(
             metric=name,
@@ -164,6 +172,23 @@ def figures(
         )
         for name in pairs[0]
     )
+
+
+def refusal(choice: Choice, metrics: Sequence[AdaptationMetric]) -> str | None:
+    """Why an adaptation is of no use, and what to do; ``None`` where it helps."""
+    figure = {one.metric: one for one in metrics}
+    accuracy, loss = figure["balanced accuracy"], figure["log-loss"]
+    if choice.candidate.method == UNCHANGED:
+        return (
+            f"nothing is better than the model as it is (balanced accuracy {accuracy.before:.2f}, log-loss "
+            f"{loss.before:.2f}). Nothing was written. Review more cells, or go on with the model as it is"
+        )
+    if choice.is_blind or accuracy.after < accuracy.before - _WORSE:
+        return (
+            f"balanced accuracy is {accuracy.before:.2f} before and {accuracy.after:.2f} after. Nothing was written. "
+            "Check the labels, or review more cells and smears"
+        )
+    return None
 
 
 def _figures(cells: LabelledCells, logit: Floats, point: float) -> dict[str, tuple[float, tuple[float, float] | None]]:
@@ -214,3 +239,13 @@ def auroc(score: Floats, is_blast: Flags) -> float:
     others = np.sort(score[~is_blast])
     below = np.searchsorted(others, score[is_blast], "left") + np.searchsorted(others, score[is_blast], "right")
     return float(below.mean() / 2 / len(others))
+
+
+def is_chance(score: Floats, is_blast: Flags) -> bool:
+    """Whether an AUROC as high as that of `score` has a probability above 10 % where scores say nothing.
+
+    Source: H. B. Mann and D. R. Whitney, Ann. Math. Stat. 18 (1947) 50-60, with the normal approximation.
+    """
+    n, n_blasts = len(is_blast), int(is_blast.sum())
+    error = np.sqrt((n + 1) / 12 / n_blasts / (n - n_blasts))
+    return bool(auroc(score, is_blast) - 0.5 <= _CHANCE_ERRORS * error)

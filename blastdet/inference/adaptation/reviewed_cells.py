@@ -20,6 +20,7 @@ from blastdet.core.constants import ERYTHROBLAST, SMUDGE
 from blastdet.core.errors import ConfigError, FormatError, ScaleError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import RGB, Dataset, Sample, Scale
+from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.cropping.cell_types import possible_types, type_of
 from blastdet.datasets.cropping.crop_table import TABLE, cut_of, read_table
 from blastdet.datasets.cropping.cutting import annotated_cells
@@ -225,7 +226,10 @@ class _Reader:
         asked = self.reading
         mpp = asked.mpp if isinstance(asked.mpp, tuple) else None
         options: dict[str, Any] = {} if asked.images is None else {"images": asked.images}
-        dataset = read_dataset(data, format=asked.format, mpp=mpp, corrections=asked.corrections, **options)
+        dataset = read_dataset(data, format=asked.format, mpp=mpp, **options)
+        if asked.corrections is not None:
+            unmarked = replace(dataset, samples=tuple(_without_origin(sample) for sample in dataset))
+            dataset = apply_corrections(unmarked, asked.corrections)  # which marks what a person corrected or confirmed
         if not any(sample.cluster or sample.group for sample in dataset):
             self.notes.append("the dataset names no smears or patients: each image counts as a smear")
         for done, sample in enumerate(dataset, start=1):
@@ -263,6 +267,12 @@ class _Reader:
         """A crop as `classify_cells` makes it, and its µm/px."""
         pitch = max(min(mpp), self.classifier.card.mpp / 2)
         return crop(source, box, mpp, pitch), pitch
+
+
+def _without_origin(sample: Sample) -> Sample:
+    if sample.truth is None or sample.truth.origin is None:
+        return sample
+    return replace(sample, truth=sample.truth.with_columns(origin=np.full(len(sample.truth), "")))
 
 
 def _is_dataset(folder: Path) -> bool:
