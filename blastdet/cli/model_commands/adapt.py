@@ -30,7 +30,7 @@ def command(data: Path, out: Path, corrections: Path | None, weights: str, **opt
       - a dataset with boxes of blasts and other white cells, in any format that blastdet reads. With --corrections,
         as a review exports them, only cells that a person corrected or confirmed are used;
       - a folder that blastdet crops wrote;
-      - images of one cell each, in folders named after cell types: SMEAR/blast/1.png, SMEAR/lymphocyte/1.png.
+      - images of one cell each, in folders named after cell types: blast/SMEAR/1.png, lymphocyte/SMEAR/1.png.
         These need --mpp.
 
     What is fitted is what helps on smears that are left out of the fit: an offset of the blast probability (which

@@ -82,7 +82,7 @@ def adapt(
     data : path
         An annotated dataset with blasts and other white cells (a path, or the name of an installed dataset); a folder
         of ``blastdet crops``; or a folder of images of one cell each, in folders named after cell types:
-        ``SMEAR/blast/1.png``, ``SMEAR/lymphocyte/1.png``.
+        ``blast/SMEAR/1.png``, ``lymphocyte/SMEAR/1.png``.
     out : path
         Weights folder to write, for ``--weights``. The second stage is written beside it, as ``OUT-second-stage``.
     corrections : path, optional

@@ -1,7 +1,8 @@
 """Reviewed cells of a laboratory, and what the second stage says of them.
 
-They come from an annotated dataset (with corrections, only the cells that a person corrected or confirmed), from a
-folder of ``blastdet crops``, or from images of one cell each in folders that are named after cell types.
+They come from an annotated dataset (with corrections, only the cells that a person corrected or confirmed), be it of
+whole smears or of images of one cell each, such as folders named after cell types; or from a folder of
+``blastdet crops``.
 """
 
 from __future__ import annotations
@@ -21,23 +22,21 @@ from blastdet.core.errors import ConfigError, FormatError, ScaleError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import RGB, Dataset, Sample, Scale
 from blastdet.datasets.apply_corrections import apply_corrections
-from blastdet.datasets.cropping.cell_types import possible_types, type_of
+from blastdet.datasets.cropping.cell_types import possible_types
 from blastdet.datasets.cropping.crop_table import TABLE, cut_of, read_table
 from blastdet.datasets.cropping.cutting import annotated_cells
-from blastdet.datasets.formats.registry import detect_format
 from blastdet.datasets.reading import find_dataset, read_dataset
-from blastdet.imaging.cell_crops import CONTEXT, Box, crop
+from blastdet.imaging.cell_crops import Box, crop
 from blastdet.imaging.io import Source, open_smear, read_image
-from blastdet.imaging.isolated_cells import cell_box
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.adaptation.fitting import LabelledCells
 from blastdet.inference.scale import estimate_scale
+from blastdet.inference.single_cells.central_cell import central_cell, isolated_box
 from blastdet.models.detector import Detector
 from blastdet.models.onnx_classifier import OnnxClassifier
-from blastdet.segmentation.nuclei import segment_cells
 
 _BATCH = 32
-_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_UNNAMED = "unnamed"
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 Progress = Callable[[str, int, int], None]
@@ -145,20 +144,12 @@ class _Reader:
 
     def crops(self, data: str | Path) -> Iterator[_Crop]:
         folder, _ = find_dataset(data)
-        if self.reading.format != "auto":
-            yield from self._of_dataset(data)
-        elif (folder / TABLE).is_file():
-            self._refuse_corrections(folder)
+        if self.reading.format == "auto" and (folder / TABLE).is_file():
+            if self.reading.corrections is not None:
+                raise ConfigError(f"{folder}: corrections fit a dataset of images, got a folder of crops")
             yield from self._of_table(folder)
-        elif files := self._files_by_type(folder):
-            self._refuse_corrections(folder)
-            yield from self._of_folders(folder, files)
         else:
             yield from self._of_dataset(data)
-
-    def _refuse_corrections(self, folder: Path) -> None:
-        if self.reading.corrections is not None:
-            raise ConfigError(f"{folder}: corrections fit a dataset of whole images, got a folder of crops")
 
     def _is_blast(self, types: tuple[str, ...]) -> bool | None:
         """Whether a cell is a blast, given the types that it may have; ``None`` for one that is not used."""
@@ -185,42 +176,6 @@ class _Reader:
                 yield _Crop(read_image(path), row.mpp, blast, smear, sha256_of(path))
             self.reading.progress("reading", done, len(rows))
 
-    def _files_by_type(self, folder: Path) -> list[tuple[Path, str, str]]:
-        """Image, cell type and smear of each file below folders named after types; empty if there are none.
-
-        The other folders of its path name the smear: ``SMEAR/blast/1.png`` or ``blast/SMEAR/1.png``.
-        """
-        if not folder.is_dir() or _is_dataset(folder):
-            return []
-        found, unknown = [], Counter[str]()
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in _IMAGES or not path.is_file():
-                continue
-            parts = path.relative_to(folder).parts[:-1]
-            named = [part for part in parts if type_of(part)]
-            if len(named) == 1:
-                found.append((path, str(type_of(named[0])), "/".join(part for part in parts if part != named[0])))
-            else:
-                unknown[f"in {'/'.join(parts) or folder}, which names no one cell type"] += 1
-        if found:
-            self.left_out.update(unknown)
-        return found
-
-    def _of_folders(self, folder: Path, files: list[tuple[Path, str, str]]) -> Iterator[_Crop]:
-        """Images of one cell each."""
-        mpp = self.reading.mpp
-        if not isinstance(mpp, tuple):
-            raise ScaleError(f"{folder}: images of one cell have no scale. Pass --mpp (µm per pixel)")
-        if not any(smear for _, _, smear in files):
-            self.notes.append("smears are not named. Put images in SMEAR/TYPE/ to test on smears left out")
-        for done, (path, cell_type, smear) in enumerate(files, start=1):
-            blast = self._is_blast((cell_type,))
-            if blast is not None:
-                with normalize_stain(open_smear(path), self.classifier.card.input.colour) as source:
-                    rgb, pitch = self._cut(source, _box_of(path, mpp), mpp)
-                yield _Crop(rgb, pitch, blast, smear, sha256_of(path))
-            self.reading.progress("reading", done, len(files))
-
     def _of_dataset(self, data: str | Path) -> Iterator[_Crop]:
         """Annotated cells of whole images."""
         asked = self.reading
@@ -230,25 +185,46 @@ class _Reader:
         if asked.corrections is not None:
             unmarked = replace(dataset, samples=tuple(_without_origin(sample) for sample in dataset))
             dataset = apply_corrections(unmarked, asked.corrections)  # which marks what a person corrected or confirmed
+        self.notes += dataset.notes
         if not any(sample.cluster or sample.group for sample in dataset):
-            self.notes.append("the dataset names no smears or patients: each image counts as a smear")
+            single = any(_is_one_cell(sample) for sample in dataset)
+            counts = "all images count as one smear" if single else "each image counts as a smear"
+            self.notes.append(f"no smears or patients are named: {counts}")
+            if single:
+                dataset = replace(dataset, samples=tuple(replace(sample, group=_UNNAMED) for sample in dataset))
         for done, sample in enumerate(dataset, start=1):
             if sample.truth is not None and len(sample.truth):
                 yield from self._of_image(dataset, self._with_scale(sample))
             asked.progress("reading", done, len(dataset))
 
     def _with_scale(self, sample: Sample) -> Sample:
+        """With the scale that is given, or stated by the dataset or the file, or else measured."""
         measured = self.reading.mpp == "auto"
         if sample.mpp is not None and not measured:
             return sample
         with normalize_stain(open_smear(sample.path), self.detector.card.input.colour) as source:
+            if source.mpp is None and _is_one_cell(sample) and not measured:
+                # a handful of red cells measures a scale within 10 % only, which is the difference of two types
+                raise ScaleError(f"{sample.path}: an image of one cell without a scale. Pass --mpp (µm per pixel)")
             scale = estimate_scale(source, "auto" if measured else None, self.detector)
         if scale.mpp is None:
             raise ScaleError(f"{sample.path}: could not determine the scale: {scale.reason}. Pass --mpp (µm per pixel)")
         return replace(sample, mpp=scale.mpp)
 
+    def _boxed(self, sample: Sample) -> Sample:
+        """The one cell of an image, given as a point, with the box that `blastdet classify` finds."""
+        if not _is_one_cell(sample):
+            return sample
+        assert sample.truth is not None and sample.mpp is not None
+        with open_smear(sample.path) as source:
+            box = isolated_box(source)
+            if box is None:
+                seen = normalize_stain(source, self.detector.card.input.colour)
+                box = central_cell(seen, sample.mpp, self.detector).box_xyxy
+        return replace(sample, truth=sample.truth.with_columns(boxes_xyxy=[box]))
+
     def _of_image(self, dataset: Dataset, sample: Sample) -> Iterator[_Crop]:
-        (cells,) = annotated_cells(replace(dataset, samples=(sample,)))
+        (cells,) = annotated_cells(replace(dataset, samples=(self._boxed(sample),)))
         self.left_out.update(cells.left_out)
         found, smear = cells.found, sample.cluster or sample.group or dataset.file_name(sample)
         types = [""] * len(found) if found.cell_type is None else found.cell_type.tolist()
@@ -275,24 +251,9 @@ def _without_origin(sample: Sample) -> Sample:
     return replace(sample, truth=sample.truth.with_columns(origin=np.full(len(sample.truth), "")))
 
 
-def _is_dataset(folder: Path) -> bool:
-    try:
-        detect_format(folder)
-    except FormatError:
+def _is_one_cell(sample: Sample) -> bool:
+    """Whether the truth is one cell that counts, given as a point, as where images show one cell each."""
+    truth = sample.truth
+    if truth is None or len(truth) != 1 or not np.isnan(truth.boxes_xyxy).any():
         return False
-    return True
-
-
-def _box_of(path: Path, mpp: Scale) -> Box:
-    """The cell of an image of one cell: on plain ground, or the one in the centre, or else the whole image."""
-    rgb = read_image(path)
-    if (isolated := cell_box(rgb)) is not None:
-        return isolated
-    centre = np.array(rgb.shape[1::-1]) / 2
-    found = segment_cells(rgb, mpp).boxes_xyxy
-    there = found[(found[:, :2] <= centre).all(axis=1) & (found[:, 2:] >= centre).all(axis=1)]
-    if len(there):
-        x1, y1, x2, y2 = there[np.abs((there[:, :2] + there[:, 2:]) / 2 - centre).max(axis=1).argmin()].tolist()
-        return x1, y1, x2, y2
-    (x1, y1), (x2, y2) = (centre - centre / CONTEXT).tolist(), (centre + centre / CONTEXT).tolist()
-    return x1, y1, x2, y2
+    return truth.ignore is None or not truth.ignore[0]

@@ -79,7 +79,7 @@ def _crops(folder, colour):
 
 def _cell_images(folder, colour, by_smear=True):
     for i, (smear, kind, rgb) in enumerate(_each(colour)):
-        path = (folder / smear if by_smear else folder) / kind / f"{i}.png"
+        path = (folder / kind / smear if by_smear else folder / kind) / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rgb).save(path)
     return folder
@@ -194,10 +194,10 @@ def test_images_of_one_cell_in_folders_of_types(weights, tmp_path, by_smear):
     sensitivity, false = _share_called(out, _blue)
     assert sensitivity > 0.9 and false < 0.1
     text = "\n".join(lines)
-    assert "1 in unknown, which names no one cell type" in text
-    assert ("leave one smear out" in text) == by_smear
-    assert ("smears are not named" in text) != by_smear
-    with pytest.raises(BlastdetError, match=r"images of one cell have no scale\. Pass --mpp"):
+    assert "unknown: no known cell type, its 1 images are ignored" in text
+    assert ("leave one smear out" in text) == by_smear and ("5 folds of cells" in text) != by_smear
+    assert ("no smears or patients are named" in text) != by_smear
+    with pytest.raises(BlastdetError, match=r"an image of one cell without a scale\. Pass --mpp"):
         adapt(tmp_path / "cells", weights=weights, out=tmp_path / "other", say=str)
 
 
