@@ -44,9 +44,7 @@ def main() -> None:
     for n in map(int, asked.cells.split(",")):
         found = [tested(cells, classifier.card, *draw(cells, n, seed)) for seed in range(asked.seeds)]
         columns = {name: np.array([one[name] for one in found if not np.isnan(one[name])]) for name in FIGURES}
-        row = {
-            name: [float(f(some)) if len(some) else None for f in (np.mean, np.std)] for name, some in columns.items()
-        }
+        row = {name: [some.mean(), some.std()] if len(some) else None for name, some in columns.items()}
         smears = float(np.mean([one["smears"] for one in found]))
         table.append({"cells": n, "smears": smears, **row})
         shown = ("–" if row[name] is None else "{:.3f} ± {:.3f}".format(*row[name]) for name in FIGURES[:-1])

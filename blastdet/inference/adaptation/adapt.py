@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.card_fields.blast_probability import AdaptationMetric
+from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric
 from blastdet.core.errors import ConfigError, WeightsError
-from blastdet.core.model_card import sha256_of
 from blastdet.core.mpp import check_mpp
 from blastdet.inference.adaptation.adapted_weights import check_replaced, describe, write_adapted
-from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, choose, figures, refusal
+from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, Choice, choose, figures, refusal
 from blastdet.inference.adaptation.fitting import LabelledCells
 from blastdet.inference.adaptation.reviewed_cells import Progress, Reading, ReviewedCells, read_reviewed
 from blastdet.inference.model import Model, load
@@ -118,21 +117,14 @@ def adapt(
     for line in _about(reviewed):
         say(line)
     _check_enough(data, reviewed.cells)
-    before = classifier.card.adaptation
-    if before is not None and before.fingerprint == reviewed.fingerprint:
-        raise ConfigError(f"{weights}: adapted to these cells already. Pass the weights of {before.parent}")
+    _check_new(weights, classifier.card.adaptation, reviewed)
     choice = choose(reviewed.cells)
-    for note in choice.folds.notes:
-        say(f"note      {note}")
     metrics = figures(reviewed.cells, choice, classifier.card.thresholds["blast"].value)
-    say(f"checked   {choice.folds.description}, n = {len(reviewed.cells)}")
-    for line in _figures_in_words(metrics):
+    for line in _figures_in_words(choice, metrics):
         say(line)
     if why := refusal(choice, metrics):
         raise ConfigError(f"adapting does not help: on cells left out, {why}")
-    sha256 = "" if reading.corrections is None else sha256_of(reading.corrections)
-    about = describe(reviewed, choice, classifier.card, metrics).model_copy(update={"corrections_sha256": sha256})
-    about = about.model_copy(update={"parent_sha256": sha256_of(classifier.folder / "card.json")})
+    about = describe(reviewed, choice, classifier, metrics, reading.corrections)
     card = write_adapted(model, classifier, (reviewed.cells, choice, about), target, second_stage_of(target))
     say(f"fitted    {choice.candidate.name}: the least change that is about as good as the best")
     say(f"          {choice.reason}")
@@ -182,8 +174,14 @@ def _check_enough(data: PathLike, cells: LabelledCells) -> None:
         )
 
 
-def _figures_in_words(metrics: tuple[AdaptationMetric, ...]) -> list[str]:
-    lines = []
+def _check_new(weights: PathLike, before: Adaptation | None, reviewed: ReviewedCells) -> None:
+    if before is not None and before.fingerprint == reviewed.fingerprint:
+        raise ConfigError(f"{weights}: adapted to these cells already. Pass the weights of {before.parent}")
+
+
+def _figures_in_words(choice: Choice, metrics: tuple[AdaptationMetric, ...]) -> list[str]:
+    lines = [f"note      {note}" for note in choice.folds.notes]
+    lines.append(f"checked   {choice.folds.description}, n = {len(choice.logit)}")
     for one in metrics:
         before, after = (
             f"{value:.2f}" + (f" (95 % CI {ci95[0]:.2f}–{ci95[1]:.2f})" if ci95 else "")

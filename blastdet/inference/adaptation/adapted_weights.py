@@ -52,13 +52,17 @@ def check_replaced(folder: Path, overwrite: bool) -> None:
 
 
 def describe(
-    reviewed: ReviewedCells, choice: Choice, parent: Card, metrics: tuple[AdaptationMetric, ...]
+    reviewed: ReviewedCells,
+    choice: Choice,
+    parent: OnnxClassifier,
+    metrics: tuple[AdaptationMetric, ...],
+    corrections: Path | None,
 ) -> Adaptation:
-    """The entry of the card, without the hashes of files."""
+    """The entry of the card."""
     cells = reviewed.cells
     return Adaptation(
-        parent=parent.name,
-        parent_sha256="0" * 64,
+        parent=parent.card.name,
+        parent_sha256=sha256_of(parent.folder / CARD),
         method=choice.candidate.method,  # type: ignore[arg-type]  # never unchanged here
         reason=choice.reason,
         uses_features=choice.candidate.method == LAST_LAYER,
@@ -67,6 +71,7 @@ def describe(
         n_blasts=int(cells.is_blast.sum()),
         smears=dict(sorted(Counter(cells.smear.tolist()).items())),
         fingerprint=reviewed.fingerprint,
+        corrections_sha256="" if corrections is None else sha256_of(corrections),
         validation=choice.folds.description,
         metrics=metrics,
     )
