@@ -47,7 +47,7 @@ def mongod(tmp_path):
     words = ["--dbpath", str(tmp_path / "mongo"), "--port", str(port), "--bind_ip", "127.0.0.1"]
     process = subprocess.Popen([str(binary), *words], stdout=subprocess.DEVNULL)
     _wait(lambda: _answers(port), process)
-    yield process, f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=2000"
+    yield process, f"mongodb://127.0.0.1:{port}/?serverSelectionTimeoutMS=5000"
     process.kill()
     process.wait()
 
