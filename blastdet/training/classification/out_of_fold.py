@@ -210,7 +210,7 @@ def is_blast(row: CropRow) -> bool | None:
 def _classified(weights: Path, folder: Path, rows: list[CropRow]) -> tuple[Any, ...]:
     """Blast probability, whether it is a blast, cluster, and whether far from the training data, for each crop."""
     card = read_card(weights)
-    if card.calibration is not None or card.unsure is None:
+    if card.calibration is not None or card.adaptation is not None or card.unsure is None:
         raise ConfigError(f"{weights}: expected weights as `blastdet train` leaves them, not calibrated again")
     model = load_classifier(weights, "cpu")
     outputs = [

@@ -225,6 +225,12 @@ def test_annotated_images_and_corrections(weights, tmp_path):
     assert "20 not reviewed" in "\n".join(corrected)
     about = read_card(tmp_path / "mine-second-stage").adaptation
     assert about is not None and about.corrections_sha256 == sha256_of(tmp_path / "c.jsonl")
+    truth.rename(tmp_path / "elsewhere.json")  # images that nobody annotated, but for the review
+    words = ["--data", truth.parent, "--from", "images", "--corrections", "c.jsonl", "--mpp", MPP]
+    done = run_here("adapt", *words, "--weights", weights, "--out", "unannotated", cwd=tmp_path)
+    assert "cells     30: 15 blasts, 15 other white cells; 3 smears" in done.output
+    assert "each image counts as a smear" in done.output
+    (tmp_path / "elsewhere.json").rename(truth)
     with pytest.raises(BlastdetError, match=r"expected at least 10 white cells.* got 0 blasts and 50 others"):
         adapt(truth, weights=weights, out=tmp_path / "other", say=str)
 
