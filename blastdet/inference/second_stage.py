@@ -30,7 +30,7 @@ class Verdicts(NamedTuple):
     unsure_reason : str (n,)
         ``""`` for a certain cell.
     cell_type : str (n,)
-        The most probable type other than blast, for a certain cell that is not called a blast and reaches the
+        The most probable type, for a certain cell that is not called a blast, if it is not blast and reaches the
         threshold of the type; else ``""``.
     type_probability : float32 (n, 9) or None
         Columns of `CELL_TYPES`, NaN for types that the classifier does not know. ``None`` for a classifier that lumps
@@ -80,6 +80,9 @@ def _likely_type(found: ClassifierOutput, card: Card) -> NDArray[np.str_]:
     limits = np.array([card.thresholds[name].value if name in card.thresholds else _LIKELY for name in names])
     best = given.argmax(axis=1)
     reached = given[np.arange(len(given)), best] >= limits[best]
+    if tells_types(card):  # a cell just below a high threshold for blasts is most likely none of the others
+        rows = np.arange(len(best))
+        reached &= found.probability[rows, np.array(columns)[best]] >= found.probability[:, card.classes.index("blast")]
     return np.where(reached, np.array(names)[best], "")
 
 

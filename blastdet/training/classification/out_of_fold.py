@@ -166,9 +166,9 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
     columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
     if not columns or not 0 < columns[1].sum() < len(columns[1]):
         raise ConfigError(f"{runs[0].parent}: expected blasts and other white cells in the folds")
-    blast, is_blast, cluster, far, fold, laboratory = columns
+    blast, is_blast, cluster, far, fold_of, laboratory_of = columns
     data = f"crops of {', '.join(dict.fromkeys(names))}"
-    return OutOfFold(blast, is_blast, cluster, fold, far, data, laboratory.astype(str))
+    return OutOfFold(blast, is_blast, cluster, fold_of, far, data, laboratory_of.astype(str))
 
 
 def _config_of(run: Path) -> ClassifyConfig:
