@@ -1,16 +1,20 @@
-"""The second stage in laboratories that its training left out: python benchmarks/differential.py RUN
+"""The second stage in laboratories that its training left out: python benchmarks/differential.py RUN [WEIGHTS]
 
 RUN is the folder of `blastdet train configs/differential.yaml --set folds=laboratories --out RUN`: below it lie one
 model for each laboratory, trained without it. Threshold, calibration and error rates for a laboratory come from the
 others, so nothing is chosen on the laboratory that is tested. Intervals (95 %) are over patients, subjects or clusters.
+
+With WEIGHTS, the calibrated weights of RUN: a second table for patients and clusters of the same laboratories that were
+held out for validation (the best epoch was chosen on them).
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-from blastdet.training.classification.laboratory_report import Figure, by_laboratory
+from blastdet.training.classification.laboratory_report import Figure, LaboratoryFigures, by_laboratory, on_validation
 from blastdet.training.classification.out_of_fold import FOLDS, predict_out_of_fold
 
 HEAD = (
@@ -19,20 +23,26 @@ HEAD = (
 )  # fmt: skip
 
 
-def main(run: Path) -> None:
-    """Print a Markdown table, one row for each laboratory."""
+def main(run: Path, weights: Path | None = None) -> None:
+    """Print Markdown tables, one row for each laboratory."""
     runs = sorted(path.parent for path in (run / FOLDS).glob("*/config.yaml"))
+    table(by_laboratory(predict_out_of_fold(runs, Path.cwd())))
+    if weights:
+        table(on_validation(run, Path.cwd(), weights))
+
+
+def table(rows: Iterable[LaboratoryFigures]) -> None:
+    """Print a table."""
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
-    for row in by_laboratory(predict_out_of_fold(runs, Path.cwd())):
+    for row in rows:
         held, counted = row.coverage
         cells = [
             row.laboratory, row.cells, row.blasts, row.clusters, shown(row.auroc), shown(row.sensitivity),
             shown(row.specificity), f"{row.balanced_accuracy:.2f}", f"{row.false_blasts:.1%}", f"{row.unsure:.1%}",
             f"{row.far:.1%}", f"{row.calibration_error:.2f}", f"{held} of {counted}",
         ]  # fmt: skip
-        print(
-            "| " + " | ".join(str(cell).replace("nan%", "–").replace("nan", "–") for cell in cells) + " |", flush=True
-        )
+        print("| " + " | ".join(str(cell).replace("nan%", "–").replace("nan", "–") for cell in cells) + " |")
+    print(flush=True)
 
 
 def shown(figure: Figure | None) -> str:
@@ -41,4 +51,4 @@ def shown(figure: Figure | None) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from blastdet.core.model_card import ValidationCounts
+from blastdet.datasets.cropping.crop_table import read_table
 from blastdet.inference.blast_fraction import corrected_fraction
+from blastdet.training.classification.crop_samples import split
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, fit
-from blastdet.training.classification.laboratory_report import by_laboratory
+from blastdet.training.classification.laboratory_report import by_laboratory, on_validation
 from blastdet.training.classification.out_of_fold import OutOfFold
+from blastdet.training.config import ClassifyConfig
+from blastdet.training.config_file import read_any
 
 SHIFT = {"a": 0.0, "b": -1.0, "c": 1.0, "d": 0.3}
 
@@ -92,3 +97,12 @@ def test_no_cell_called_is_no_certainty_where_a_laboratory_was_missed() -> None:
     _, honest = corrected_fraction(0, 872, good + blind)
     assert sure is None or sure[1] < 0.01
     assert honest is not None and honest[1] > 0.5
+
+
+def test_groups_held_out_for_validation(crops_run: Path, crops_folder: Path) -> None:
+    (row,) = on_validation(crops_run, crops_folder, crops_run / "weights")
+    config = read_any(crops_run / "config.yaml")
+    assert isinstance(config, ClassifyConfig)
+    held = [row for row in split(read_table(crops_folder / "made"), config.val_fraction, config.seed)[1] if row.label]
+    assert (row.laboratory, row.cells, row.clusters) == ("made", len(held), len({one.cluster for one in held}))
+    assert row.balanced_accuracy == 1.0 and row.auroc == (1.0, 1.0, 1.0)  # see test_cnn: it learns these completely

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from blastdet.core.model_card import ValidationCounts
+from blastdet.core.model_card import ValidationCounts, read_card
 from blastdet.inference.blast_fraction import corrected_fraction
 from blastdet.training.classification import calibration
+from blastdet.training.classification.calibration import Floats
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, figures_with_intervals
-from blastdet.training.classification.out_of_fold import OutOfFold
+from blastdet.training.classification.out_of_fold import Flags, OutOfFold, predict_validation
 
 _FEWEST = 10  # cells of a patient or cluster, for its blast fraction to mean something
 
@@ -61,9 +63,26 @@ class LaboratoryFigures:
 
 def by_laboratory(predicted: OutOfFold) -> list[LaboratoryFigures]:
     """Figures of each laboratory; threshold, calibration and error rates come from the other laboratories only."""
-    score, called, unsure = cross_fit(predicted)
-    trials = counts_by_cluster(predicted, called)
-    rows = []
+    outcome = cross_fit(predicted)
+    return _rows(predicted, outcome, counts_by_cluster(predicted, outcome[1]))
+
+
+def on_validation(run: Path, base: Path, weights: Path) -> list[LaboratoryFigures]:
+    """Figures of each laboratory that took part in the training, on its groups held out for validation.
+
+    Threshold and rejection rule are those of the card of `weights`; see `predict_validation`.
+    """
+    predicted, card = predict_validation(run, base, weights), read_card(weights)
+    assert card.unsure is not None  # checked by predict_validation
+    score = predicted.probability
+    unsure = card.unsure.covers(score, np.zeros(len(score))) | predicted.is_far
+    return _rows(predicted, (score, score >= card.thresholds["blast"].value, unsure), card.trials)
+
+
+def _rows(
+    predicted: OutOfFold, outcome: tuple[Floats, Flags, Flags], trials: Sequence[ValidationCounts]
+) -> list[LaboratoryFigures]:
+    (score, called, unsure), rows = outcome, []
     for name in np.unique(predicted.laboratory):
         mine = predicted.laboratory == name
         truth, part = predicted.is_blast[mine], predicted.only(mine)

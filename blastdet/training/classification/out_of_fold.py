@@ -17,7 +17,7 @@ from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.imaging.io import read_image
 from blastdet.models.classifier import load_classifier
 from blastdet.training.classification.calibration import Floats
-from blastdet.training.classification.crop_samples import folds, label_of
+from blastdet.training.classification.crop_samples import folds, label_of, split
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.config_file import expand, read_any
 from blastdet.training.loop.run_folder import CONFIG, WEIGHTS, check_run
@@ -152,23 +152,65 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
     by_laboratory = all(config.fold is None for config in configs.values())
     if not by_laboratory:
         _check_folds(configs)
-    parts, names = [], []
+    parts = []
     for number, (run, config) in enumerate(configs.items()):
+        card = read_card(run / WEIGHTS)
+        if card.calibration is not None or card.adaptation is not None:
+            raise ConfigError(
+                f"{run / WEIGHTS}: expected weights as `blastdet train` leaves them, not calibrated again"
+            )
         for item in config.data:
             folder = expand(item.path, base)
-            rows = _left_out(folder, config)
-            if rows:
-                names.append(folder.name)
-                laboratory = (item.laboratory or folder.name) if by_laboratory else ""
-                fold = number if config.fold is None else config.fold[0]
-                where = (np.full(len(rows), fold), np.full(len(rows), laboratory, dtype=object))
-                parts.append((*_classified(run / WEIGHTS, folder, rows), *where))
-    columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-    if not columns or not 0 < columns[1].sum() < len(columns[1]):
-        raise ConfigError(f"{runs[0].parent}: expected blasts and other white cells in the folds")
-    blast, is_blast, cluster, far, fold_of, laboratory_of = columns
-    data = f"crops of {', '.join(dict.fromkeys(names))}"
-    return OutOfFold(blast, is_blast, cluster, fold_of, far, data, laboratory_of.astype(str))
+            fold = number if config.fold is None else config.fold[0]
+            laboratory = (item.laboratory or folder.name) if by_laboratory else ""
+            parts.append(_cells(run / WEIGHTS, folder, _left_out(folder, config), fold, laboratory))
+    return _joined(parts, runs[0].parent)
+
+
+def predict_validation(run: Path, base: Path, weights: Path) -> OutOfFold:
+    """Classify the validation crops of a run by laboratory; nothing of their groups was trained on.
+
+    They are not untouched: the best epoch was chosen on them.
+
+    Parameters
+    ----------
+    base : Path
+        Folder that paths of the configuration are relative to.
+    weights : Path
+        Of the run, calibrated or not.
+
+    Raises `ConfigError` if the crops show no blast or no other white cell.
+    """
+    config = read_any(run / CONFIG)
+    if not isinstance(config, ClassifyConfig) or "blast" not in config.classes:
+        raise ConfigError(f"{run / CONFIG}: expected a classifier of blasts")
+    parts = []
+    for item in config.data:
+        folder = expand(item.path, base)
+        _, held = split(read_table(folder), config.val_fraction, config.seed)
+        rows = [row for row in held if is_blast(row) is not None]
+        parts.append(_cells(weights, folder, rows, 0, item.laboratory or folder.name))
+    return _joined(parts, run)
+
+
+def _cells(weights: Path, folder: Path, rows: list[CropRow], fold: int, laboratory: str) -> OutOfFold | None:
+    """Crops of one folder as a model classifies them; ``None`` without crops."""
+    if not rows:
+        return None
+    blast, truth, cluster, far = _classified(weights, folder, rows)
+    return OutOfFold(
+        blast, truth, cluster, np.full(len(rows), fold), far, folder.name, np.full(len(rows), laboratory, dtype=object)
+    )
+
+
+def _joined(folders: Sequence[OutOfFold | None], where: Path) -> OutOfFold:
+    parts = [part for part in folders if part is not None]
+    names = [one.name for one in fields(OutOfFold) if one.name != "data"]
+    columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names if parts}
+    if not columns or not 0 < columns["is_blast"].sum() < len(columns["is_blast"]):
+        raise ConfigError(f"{where}: expected blasts and other white cells in the folds")
+    data = f"crops of {', '.join(dict.fromkeys(part.data for part in parts))}"
+    return OutOfFold(**{**columns, "laboratory": columns["laboratory"].astype(str)}, data=data)
 
 
 def _config_of(run: Path) -> ClassifyConfig:
@@ -210,8 +252,8 @@ def is_blast(row: CropRow) -> bool | None:
 def _classified(weights: Path, folder: Path, rows: list[CropRow]) -> tuple[Any, ...]:
     """Blast probability, whether it is a blast, cluster, and whether far from the training data, for each crop."""
     card = read_card(weights)
-    if card.calibration is not None or card.adaptation is not None or card.unsure is None:
-        raise ConfigError(f"{weights}: expected weights as `blastdet train` leaves them, not calibrated again")
+    if card.unsure is None:
+        raise ConfigError(f"{weights}: expected a classifier of blasts with a rejection rule")
     model = load_classifier(weights, "cpu")
     outputs = [
         model([read_image(folder / row.crop) for row in some], [row.mpp for row in some])
