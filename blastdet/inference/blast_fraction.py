@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from blastdet.core.types import Detections
 from blastdet.inference.differential import DIFFERENTIAL_CELLS, WhiteCells, count_types
 
 _RESAMPLES = 2000
+_LEAST_SPREAD = 0.3  # of logits over laboratories: a few may be alike by chance
 _FEW = 10  # white cells; among fewer, most may be uncertain by chance
 
 
@@ -166,9 +168,9 @@ def corrected_fraction(
 
     Source: W. J. Rogan and B. Gladen, Am. J. Epidemiol. 107 (1978) 71-76. The interval is a bootstrap over both the
     cells of the smear (drawn from Jeffreys' posterior) and the error rates. Where these were measured in laboratories
-    left out of training, each draw takes the rates of one patient or cluster of one of these laboratories, since a
-    smear comes from one laboratory, not from their mean; where such a draw is no better than chance, it tells nothing,
-    and any fraction is equally likely. Otherwise each draw takes the rates over resampled clusters.
+    left out of training, each draw takes the rates of a smear of one more laboratory, which may be better or worse than
+    all of these; where such a draw is no better than chance, it tells nothing, and any fraction is equally likely.
+    Otherwise each draw takes the rates over resampled clusters.
 
     Parameters
     ----------
@@ -223,17 +225,28 @@ def _error_rates(
 
 
 def _rates_by_laboratory(rows: Sequence[tuple[str, int, int]], rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """Mean rate over laboratories, and the rate (b,) of one patient or cluster of one laboratory drawn at random."""
+    """Mean rate over laboratories, and drawn rates (b,) of a smear of another laboratory.
+
+    Logits of the rates are taken to be normal over laboratories. Few laboratories say little about how far the next one
+    may lie, hence Student's t. The smear differs from its laboratory as a patient or cluster drawn at random does.
+    """
     known = [row for row in rows if row[2]]
     names = sorted({lab for lab, _, _ in known})
     of = {name: np.array([row[1:] for row in known if row[0] == name], np.float64) for name in names}
-    mean = float(np.mean([table[:, 0].sum() / table[:, 1].sum() for table in of.values()]))
-    drawn = rng.integers(len(names), size=_RESAMPLES)
-    picked = np.empty((_RESAMPLES, 2))
-    for number, name in enumerate(names):
-        mine = drawn == number
-        picked[mine] = of[name][rng.integers(len(of[name]), size=mine.sum())]
-    return mean, rng.beta(picked[:, 0] + 0.5, picked[:, 1] - picked[:, 0] + 0.5)
+    centres = np.array([_logit(*table.sum(axis=0)) for table in of.values()])
+    n = len(names)
+    spread = max(float(centres.std(ddof=1)), _LEAST_SPREAD) if n > 1 else 1.0
+    laboratory = centres.mean() + spread * np.sqrt(1 + 1 / n) * rng.standard_t(max(n - 1, 1), size=_RESAMPLES)
+    apart = [_logit(*table.T) - centre for table, centre in zip(of.values(), centres, strict=True)]
+    which, rank = rng.integers(n, size=_RESAMPLES), rng.random(_RESAMPLES)
+    smear = np.array([apart[k][int(r * len(apart[k]))] for k, r in zip(which, rank, strict=True)])
+    drawn = 1 / (1 + np.exp(-np.clip(laboratory + smear, -50, 50)))
+    return float(np.mean([table[:, 0].sum() / table[:, 1].sum() for table in of.values()])), drawn
+
+
+def _logit(called: Any, of: Any) -> Any:
+    """Of a rate, pulled away from 0 and 1 by half a cell."""
+    return np.log((called + 0.5) / (of - called + 0.5))
 
 
 def _rogan_gladen(fraction: np.ndarray, sensitivity: np.ndarray, false: np.ndarray) -> np.ndarray:

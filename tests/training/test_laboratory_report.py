@@ -89,14 +89,26 @@ def test_the_interval_holds_in_laboratories_left_out() -> None:
     assert all(row.auroc and row.auroc[0] > 0.9 for row in rows)
 
 
+def _trials(laboratories: int, called: int) -> list[ValidationCounts]:
+    counts = {"blasts": 50, "blasts_called": called, "others": 50, "others_called": 2}
+    return [ValidationCounts(laboratory=f"{called}-{k}", **counts) for k in range(laboratories) for _ in range(5)]
+
+
 def test_no_cell_called_is_no_certainty_where_a_laboratory_was_missed() -> None:
     """The case of issue I: 0 of 872 cells called, on a stain that one of the left-out laboratories also failed on."""
-    good = [ValidationCounts(laboratory="a", blasts=50, blasts_called=46, others=50, others_called=3)] * 5
-    blind = [ValidationCounts(laboratory="b", blasts=50, blasts_called=1, others=50, others_called=1)] * 5
-    _, sure = corrected_fraction(0, 872, good)
-    _, honest = corrected_fraction(0, 872, good + blind)
-    assert sure is None or sure[1] < 0.01
+    _, sure = corrected_fraction(0, 872, _trials(12, 47))
+    _, honest = corrected_fraction(0, 872, _trials(3, 47) + _trials(1, 2))
+    assert sure is None or sure[1] < 0.02
     assert honest is not None and honest[1] > 0.5
+
+
+def test_few_laboratories_say_little_about_the_next() -> None:
+    width = []
+    for n in (2, 3, 6, 12):
+        _, interval = corrected_fraction(60, 200, _trials(n, 45))
+        assert interval is not None and interval[0] < 0.3 < interval[1]
+        width.append(interval[1] - interval[0])
+    assert width == sorted(width, reverse=True) and width[0] > 0.8 and width[-1] < 0.35
 
 
 def test_groups_held_out_for_validation(crops_run: Path, crops_folder: Path) -> None:
