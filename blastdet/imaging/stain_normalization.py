@@ -20,7 +20,7 @@ from blastdet.imaging import isolated_cells
 from blastdet.imaging.io import Source
 from blastdet.imaging.optical_density import background_colour, density_table, first_mode, to_levels
 
-__all__ = ["BACKGROUND", "RED_CELL", "StainNormalizedSource", "apply", "normalize_stain", "table"]
+__all__ = ["BACKGROUND", "RED_CELL", "StainNormalizedSource", "apply", "normalize_stain", "red_cell_density", "table"]
 
 BACKGROUND = 240.0
 """Grey level of the empty background after normalization."""
@@ -103,23 +103,41 @@ def table(rgb: RGB) -> NDArray[np.uint8]:
 
 def _factor(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float32]:
     """Factor (3,) on the optical density of each channel; `density` (256, 3) is that of each grey level."""
+    found = red_cell_density(rgb, density)
+    if found is None:
+        return np.ones(3, np.float32)
+    # The limit keeps noise of a channel that absorbs little from being amplified.
+    return np.asarray(np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS), np.float32)
+
+
+def red_cell_density(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float64] | None:
+    """Median optical density of the red cells of an image.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    density : float32 (256, 3)
+        That of each grey level of each channel: see `blastdet.imaging.optical_density.density_table`.
+
+    Returns
+    -------
+    float64 (3,) or None
+        ``None`` if no red cells are found.
+    """
     # One contiguous array per channel: several times as fast as interleaved channels.
     levels = [np.ascontiguousarray(rgb[..., channel]).ravel() for channel in range(3)]
     red, green, blue = (density[:, channel][level] for channel, level in enumerate(levels))
     total = (red + green + blue) / np.float32(3)
     stained = total > max(_STAINED * float(np.percentile(total, 95)), 0.04)
-    one = np.ones(3, np.float32)
     if stained.mean() < _LEAST:
-        return one
+        return None
     where = np.flatnonzero(stained)
     hue = (red[where] / 2 + green[where] - blue[where]) / total[where]
     # Red cells are the least purple of all stained things.
     cells = where[np.abs(hue - first_mode(hue)) < _SAME_HUE]
     if len(cells) < _LEAST * total.size:
-        return one
-    found = np.array([np.median(density[:, channel][level[cells]]) for channel, level in enumerate(levels)])
-    # The limit keeps noise of a channel that absorbs little from being amplified.
-    return np.asarray(np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS), np.float32)
+        return None
+    return np.array([np.median(density[:, channel][level[cells]]) for channel, level in enumerate(levels)], np.float64)
 
 
 def _glance(source: Source) -> RGB:
