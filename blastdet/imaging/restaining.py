@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from blastdet.core.errors import ConfigError
 from blastdet.core.types import RGB
 from blastdet.imaging.optical_density import absorbance, background_colour, density_table, mean_density, to_levels
-from blastdet.imaging.stain_normalization import red_cell_density
+from blastdet.imaging.stain_normalization import BACKGROUND, RED_CELL, red_cell_density
 
-__all__ = ["NUCLEAR_HUES", "RED_CELL_HUES", "Stains", "hue_of", "measure_stains", "restain", "separate"]
+__all__ = ["CANONICAL", "NUCLEAR_HUES", "RED_CELL_HUES", "Stains", "hue_of", "measure_stains", "restain", "restain_randomly", "separate"]
 
 RED_CELL_HUES: dict[str, tuple[float, float, float]] = {
     "violet": (0.98, 1.45, 0.57),
@@ -58,6 +58,10 @@ class Stains:
     background: NDArray[np.float32]
     red_cell: NDArray[np.float64]
     nucleus: NDArray[np.float64]
+
+
+CANONICAL = Stains(np.full(3, BACKGROUND, np.float32), np.array(RED_CELL), _TYPICAL_NUCLEUS)
+"""The colours of a normalized image, where they cannot be measured."""
 
 
 def measure_stains(rgb: RGB) -> Stains | None:
@@ -142,7 +146,7 @@ def restain(
     >>> from blastdet.imaging.io import open_smear
     >>> smear = open_smear("datasets/demo/smear.jpg").read()
     >>> before, after = (measure_stains(image).red_cell for image in (smear, restain(smear, "blue")))
-    >>> bool(before[0] < before[2] and after[0] > after[2])  # now they absorb more red light than blue
+    >>> bool(after[0] / after[2] > 1.5 * before[0] / before[2])  # they absorb red light more, blue light less
     True
     """
     hues = hue_of(red_cells, RED_CELL_HUES), hue_of(nuclei, NUCLEAR_HUES)
@@ -163,6 +167,45 @@ def restain(
     if background is not None:
         light = light + strength * (np.asarray(background, np.float32) - light)
     return np.asarray(np.clip(np.rint(to_levels(out, light)), 0, 255), np.uint8)
+
+
+def restain_randomly(rgb: RGB, rng: np.random.Generator, stains: Stains | None = None) -> RGB:
+    """An image under a random stain: red cells of any hue between those of `RED_CELL_HUES` and their own.
+
+    In half of the images nuclei move as well, up to the hue of the red cells. Half are then normalized by their red
+    cells, as `stain_normalization` does it: red cells are what they were, and nuclei have another hue or are paler.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    rng : numpy Generator
+    stains : Stains, optional
+        Measured in this image if not given.
+
+    Examples
+    --------
+    >>> image = np.full((2, 2, 3), 240, np.uint8)
+    >>> restain_randomly(image, np.random.default_rng(0)).shape
+    (2, 2, 3)
+    """
+    stains = stains or measure_stains(rgb)
+    if stains is None:
+        return rgb
+    own = stains.red_cell / stains.red_cell.mean()
+    red = rng.dirichlet(np.full(len(RED_CELL_HUES) + 1, 0.4)) @ np.array([*RED_CELL_HUES.values(), own])
+    nuclei = None
+    if rng.random() < 0.5:
+        toward = red if rng.random() < 0.5 else np.array(list(NUCLEAR_HUES.values()))[rng.integers(len(NUCLEAR_HUES))]
+        nuclei = stains.nucleus.clip(0) / stains.nucleus.clip(0).mean()
+        nuclei = nuclei + rng.random() * (toward - nuclei)
+    out = restain(rgb, red, nuclei=nuclei, stains=stains)
+    if rng.random() < 0.5:
+        return out
+    darker = np.exp(rng.uniform(-0.2, 0.7))
+    factor = np.clip(own / np.maximum(red * darker, 0.1), 0.35, 3).astype(np.float32)
+    levels = to_levels(density_table(stains.background) * factor, stains.background)
+    table = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(out, table[None]), np.uint8)
 
 
 def hue_of(hue: str | ArrayLike | None, known: dict[str, tuple[float, float, float]]) -> NDArray[np.float64] | None:

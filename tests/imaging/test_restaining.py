@@ -16,6 +16,7 @@ from blastdet.imaging.restaining import (
     hue_of,
     measure_stains,
     restain,
+    restain_randomly,
     separate,
 )
 
@@ -101,6 +102,14 @@ def test_given_stains_are_not_measured_again():
     np.testing.assert_array_equal(restain(blank, "blue"), blank)
     stains = Stains(LIGHT.astype(np.float32), RED, NUCLEUS)
     assert (restain(blank, "blue", stains=stains) != blank).any()
+
+
+def test_random_stains_differ_and_depend_on_nothing_but_the_seed():
+    images = [restain_randomly(SMEAR, np.random.default_rng(seed)) for seed in (0, 0, 1, 2)]
+    np.testing.assert_array_equal(images[0], images[1])
+    assert len({image.tobytes() for image in images}) == 3
+    for image in images:
+        assert np.abs(image[BACKGROUND].astype(int) - SMEAR[BACKGROUND]).mean() < 2
 
 
 def test_amounts_are_those_the_image_was_made_of():
