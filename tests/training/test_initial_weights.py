@@ -13,7 +13,7 @@ from torchvision.models import mobilenet_v3_large
 
 from blastdet.core.errors import WeightsError
 from blastdet.training.detection.faster_rcnn import FasterRcnn
-from blastdet.training.loop.initial_weights import read_tensors, take_weights
+from blastdet.training.loop.initial_weights import read_tensors, spread_batch_norms, take_weights
 
 
 def _module(classes=3):
@@ -101,3 +101,58 @@ def test_a_missing_file_and_one_without_matching_tensors(tmp_path):
     torch.save({"a": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="none of its 1 tensors"):
         take_weights(_module(), tmp_path / "other.pt")
+
+
+class _Normed(nn.Module):
+    """A convolution with its batch norm, named as YOLO names them."""
+
+    def __init__(self, merged):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, bias=merged)
+        self.bn = nn.Identity() if merged else nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        return self.bn(self.conv(images))
+
+
+def _exported(tmp_path):
+    """An ONNX file whose initializers are those of a merged convolution, and that convolution."""
+    import onnx
+    from onnx import TensorProto, helper
+    from onnx.numpy_helper import from_array
+
+    module = _Normed(merged=True)
+    torch.nn.init.normal_(module.conv.bias)
+    constants = [from_array(value.numpy(), name) for name, value in module.state_dict().items()]
+    shape = helper.make_tensor_value_info("images", TensorProto.FLOAT, None)
+    graph = helper.make_graph([], "g", [shape], [shape], constants)
+    onnx.save(helper.make_model(graph), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx", module
+
+
+def test_an_onnx_file_with_merged_batch_norms_computes_the_same(tmp_path):
+    path, merged = _exported(tmp_path)
+    module = _Normed(merged=False)
+    assert take_weights(module, path).startswith("model.onnx: 5 of the model's 6 tensors initialised")
+    images = torch.randn(8, 3, 9, 9) * 3 + 1
+    torch.testing.assert_close(module.eval()(images), merged(images))
+
+
+def test_spread_batch_norms_keep_the_output_and_survive_training_mode(tmp_path):
+    path, merged = _exported(tmp_path)
+    module = _Normed(merged=False)
+    take_weights(module, path)
+    images = torch.randn(16, 3, 9, 9) * 3 + 1
+    far = (module.train()(images) - merged(images)).abs().max()
+    take_weights(module, path)
+    spread_batch_norms(module, images)
+    assert module.training
+    near = (module(images) - merged(images)).abs().max()
+    torch.testing.assert_close(module.eval()(images), merged(images), atol=1e-4, rtol=1e-4)
+    assert near < 0.05 < far
+
+
+def test_a_damaged_onnx_file_is_one_line(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match=r"model\.onnx: (not an ONNX file|expected a state dict)"):
+        take_weights(_module(), tmp_path / "model.onnx")

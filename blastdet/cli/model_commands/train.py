@@ -14,7 +14,7 @@ import click
 @click.option("--resume", is_flag=True, help="Continue after the last finished epoch of the run folder.")
 @click.option("--allow-version-change", is_flag=True, help="Resume also with another version of blastdet.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, or a torch state dict.")
+@click.option("--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, ONNX, torch state dict.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry, e.g. epochs=10.")
 def command(
     config: Path | None,

@@ -21,6 +21,7 @@ from blastdet.training.detection.export import cells_of, draft_card, finish, raw
 from blastdet.training.detection.samples import TrainingImage, load_image
 from blastdet.training.detection.training_data import Data, load_data
 from blastdet.training.loop import engine
+from blastdet.training.loop.initial_weights import spread_batch_norms
 from blastdet.training.loop.run_folder import check_run, started
 from blastdet.training.loop.session import Progress, begin, loop, pick_device
 
@@ -68,6 +69,8 @@ def train_detector(
         draw_samples(Epoch(images, config, 0), run / "samples.png")
         torch.manual_seed(config.seed)
         state = begin(build(config), config, (base, run), place, resume, progress)
+        if state.epoch == 0 and str(config.init).endswith(".onnx"):
+            state = _with_batch_norms(state, Epoch(images, config, 0), config)
         draft = draft_card(config, data, state, run)
 
         def validate(current: engine.State[Any]) -> dict[str, float]:
@@ -78,6 +81,15 @@ def train_detector(
 
         loop(state, partial(Epoch, images, config), config, run, (validate, progress))
         return finish(config, data, state, run, progress.say)
+
+
+def _with_batch_norms(state: engine.State[Any], epoch: Epoch, config: TrainConfig) -> engine.State[Any]:
+    """The state of a model from an ONNX file, with the batch norms that training needs."""
+    place = next(state.model.module.parameters()).device
+    batch = state.model.collate([epoch[i] for i in range(min(64, len(epoch)))])
+    if "img" in batch:  # not Faster R-CNN, whose batch norms stay as they are
+        spread_batch_norms(state.model.module, batch["img"].to(place).float() / 255)
+    return engine.start(state.model, config, place)
 
 
 def _val_images(data: Data, config: TrainConfig) -> list[TrainingImage]:

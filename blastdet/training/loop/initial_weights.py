@@ -1,4 +1,4 @@
-"""Starting weights from a safetensors or torch file. No code in the file is executed."""
+"""Starting weights from a safetensors, ONNX or torch file. No code in the file is executed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def take_weights(module: nn.Module, path: Path) -> str:
     module : Module
         Changed in place.
     path : Path
-        ``.safetensors``, or a file of `torch.save` with nothing but tensors.
+        ``.safetensors``, ``.onnx`` of a detector that was exported by `blastdet train`, or a file of `torch.save` with
+        nothing but tensors. An ONNX file has batch norms merged into convolutions: see `spread_batch_norms`.
     """
     given = read_tensors(path)
     own = module.state_dict()
@@ -38,16 +39,66 @@ def take_weights(module: nn.Module, path: Path) -> str:
             if place in own and own[place].shape == value.shape:
                 fitting[place] = value
                 break
+    fitting |= _merged_norms(module, given)
     if not fitting:
         raise WeightsError(f"{path}: none of its {len(given)} tensors matches the model by name and shape")
     module.load_state_dict(fitting, strict=False)
     return f"{path.name}: {len(fitting)} of the model's {len(own)} tensors initialised, from {len(given)} in the file"
 
 
+def _merged_norms(module: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Batch norms, named ``bn`` beside ``conv``, that only add the bias of a convolution they were merged into."""
+    found = {}
+    for name, norm in module.named_modules():
+        bias = given.get(name.removesuffix("bn") + "conv.bias")
+        if isinstance(norm, nn.BatchNorm2d) and name.endswith("bn") and bias is not None and f"{name}.bias" not in given:
+            if bias.shape != norm.bias.shape:
+                continue
+            found[f"{name}.bias"] = bias
+            found[f"{name}.weight"] = torch.full_like(bias, (1 + norm.eps) ** 0.5)
+            found[f"{name}.running_mean"], found[f"{name}.running_var"] = torch.zeros_like(bias), torch.ones_like(bias)
+    return found
+
+
+@torch.no_grad()
+def spread_batch_norms(module: nn.Module, images: Tensor) -> None:
+    """Give every batch norm the statistics that its input has on some images; outputs in evaluation stay the same.
+
+    In training, a batch norm divides by the statistics of the batch. One that was merged into a convolution has lost
+    those it was trained with, and without them the first step of training would destroy the model.
+
+    Parameters
+    ----------
+    module : Module
+        Changed in place.
+    images : float32 (n, 3, h, w)
+        Images as the module is trained on.
+    """
+    inputs: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}
+
+    def note(norm: nn.BatchNorm2d, args: tuple[Tensor, ...]) -> None:
+        inputs[norm] = args[0].mean((0, 2, 3)), args[0].var((0, 2, 3))
+
+    norms = [norm for norm in module.modules() if isinstance(norm, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    training = module.training
+    module.eval()(images)
+    module.train(training)
+    for hook in hooks:
+        hook.remove()
+    for norm, (mean, var) in inputs.items():
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        norm.bias.copy_(norm.bias + scale * (mean - norm.running_mean))
+        norm.weight.copy_(scale * (var + norm.eps).sqrt())
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(var)
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of a file by name; see `take_weights`."""
     try:
-        content = _safetensors(path) if path.suffix == ".safetensors" else _torch(path)
+        read = {".safetensors": _safetensors, ".onnx": _onnx}.get(path.suffix, _torch)
+        content = read(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
     for key in _INSIDE:
@@ -69,6 +120,19 @@ def _torch(path: Path) -> Any:
         raise WeightsError(f"{path}: has more than tensors and is not loaded. Convert it to safetensors") from error
     except Exception as error:  # torch raises errors of any kind for such an archive
         raise WeightsError(f"{path}: expected a safetensors or torch file ({type(error).__name__})") from error
+
+
+def _onnx(path: Path) -> Any:
+    import onnx
+    from onnx.numpy_helper import to_array
+
+    content = path.read_bytes()
+    try:
+        constants = onnx.load_model_from_string(content).graph.initializer
+        # Data in another file is not followed: its path comes from the file.
+        return {one.name: torch.from_numpy(to_array(one).copy()) for one in constants if not one.external_data}
+    except Exception as error:  # protobuf and onnx raise errors of many kinds for a damaged file
+        raise WeightsError(f"{path}: not an ONNX file, or damaged ({type(error).__name__})") from error
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
