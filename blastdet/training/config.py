@@ -25,6 +25,8 @@ _SMALLEST_TILE = 96
 _WEIGHT = "how often it is drawn, relative to the other datasets"
 _SCALE = "range of the zoom factor, log-uniform"
 _STAIN = "stain jitter in optical density; 1 spans the stains of other laboratories"
+_INIT = "starting weights: a safetensors file, the ONNX file of a weights folder, or a torch state dict"
+_RESTAIN = "probability of red cells and nuclei of another hue: see imaging.restaining"
 _PHOTOMETRIC = "probability of blur and of JPEG; light, sharpening and noise follow: see training.photometric"
 
 
@@ -68,6 +70,7 @@ class AugmentConfig(_Strict):
     scale: _ScaleRange = Field(default=(0.75, 1.33), description=_SCALE)
     aspect_jitter: float = Field(default=0.1, ge=0, lt=1, description="largest difference of zoom along x and y")
     stain: float = Field(default=0.5, ge=0, le=5, description=_STAIN)
+    restain: float = Field(default=0.0, ge=0, le=1, description=_RESTAIN)
     copy_paste: float = Field(default=0.0, ge=0, le=1, description="probability of pasted white cells")
     rbc_overlap: float = Field(default=0.0, ge=0, le=1, description="probability of pasted, overlapping red cells")
     photometric: float = Field(default=0.5, ge=0, le=1, description=_PHOTOMETRIC)
@@ -77,7 +80,7 @@ class LoopConfig(_Strict):
     """Settings of the training loop, the same for detectors and classifiers."""
 
     name: str = Field(min_length=1, pattern=r"^[^\x00/]+$")
-    init: str | None = Field(default=None, description="starting weights: a safetensors file, or a torch state dict")
+    init: str | None = Field(default=None, description=_INIT)
     epochs: int = Field(default=100, ge=1)
     epoch_samples: int | None = Field(default=None, ge=1, description="samples per epoch; default: one per image")
     batch: int = Field(default=16, ge=1)

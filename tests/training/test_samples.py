@@ -15,6 +15,7 @@ from blastdet.core.errors import ScaleError
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.datasets.formats.registry import write
 from blastdet.evaluation.evaluate import as_nucleated
+from blastdet.imaging.restaining import CANONICAL
 from blastdet.training.config import AugmentConfig, TrainConfig
 from blastdet.training.detection.samples import KNOWN_STRIDE, TrainingImage, compose, load_image
 from blastdet.training.detection.training_data import load_data
@@ -59,6 +60,31 @@ def test_every_visible_cell_is_boxed_or_unknown(seed):
     for x1, y1, x2, y2 in sample.boxes_xyxy.round().astype(int):
         explained[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1] = True
     assert (sample.rgb[~explained] > 100).all()
+
+
+@pytest.mark.parametrize("colour", ["canonical", "as it is"])
+def test_stains_are_measured_only_for_restaining(tmp_path, colour):
+    Image.new("RGB", (128, 128), (240, 240, 240)).save(tmp_path / "x.png")
+    sample = Sample(tmp_path / "x.png", (128, 128), (0.5, 0.5), truth=Detections.empty())
+    assert load_image(sample, _config(colour=colour)).stains is None
+    stains = load_image(sample, _config(colour=colour, augment={"restain": 0.5})).stains
+    assert stains is (CANONICAL if colour == "canonical" else None)  # a blank image has no red cells
+
+
+def test_restaining_changes_samples_as_often_as_asked_and_without_it_nothing():
+    red = np.full((128, 128, 3), (190, 163, 186), np.uint8)
+    none = np.empty((0, 4), np.float32)
+    plain = TrainingImage(red, none, np.empty(0, np.int64), np.ones(3, bool), none, 1.0, "p")
+    measured = TrainingImage(red, none, np.empty(0, np.int64), np.ones(3, bool), none, 1.0, "p", CANONICAL)
+
+    def composed(image, restain, seed):
+        config = _config(augment=PLAIN.model_copy(update={"restain": restain}))
+        return compose([image], np.ones(1), config, np.random.default_rng(seed), False).rgb
+
+    for seed in range(5):
+        np.testing.assert_array_equal(composed(measured, 0.0, seed), composed(plain, 0.0, seed))
+    changed = sum((composed(measured, 0.5, seed) != red).any() for seed in range(100))
+    assert 25 < changed < 75
 
 
 def test_a_class_that_is_not_annotated_is_unknown_on_that_image_only():

@@ -17,6 +17,7 @@ from blastdet.core.errors import ScaleError
 from blastdet.core.types import CELL_CLASSES, RGB, Sample
 from blastdet.imaging.augmentation import jitter_stain
 from blastdet.imaging.io import open_smear
+from blastdet.imaging.restaining import CANONICAL, Stains, measure_stains, restain_randomly
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.scale import scaled_size
 from blastdet.training.config import AugmentConfig, TrainConfig
@@ -45,6 +46,8 @@ class TrainingImage:
     weight : float
         Relative sampling weight.
     name : str
+    stains : Stains, optional
+        Colours of the image; only measured if ``augment.restain`` needs them.
     """
 
     rgb: RGB
@@ -54,6 +57,7 @@ class TrainingImage:
     unknown_xyxy: NDArray[np.float32]
     weight: float
     name: str
+    stains: Stains | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +95,14 @@ def load_image(sample: Sample, config: TrainConfig, weight: float = 1.0) -> Trai
         xyxy[mine & ignore],
         weight,
         str(sample.path),
+        _stains(rgb, config),
     )
+
+
+def _stains(rgb: RGB, config: TrainConfig) -> Stains | None:
+    if not config.augment.restain:
+        return None
+    return measure_stains(rgb) or (CANONICAL if config.colour == "canonical" else None)
 
 
 def compose(
@@ -153,6 +164,8 @@ def _piece(
     piece = resize(image.rgb[y : y + window[1], x : x + window[0]], (int(out[0]), int(out[1])))
     real = (out[0] / window[0], out[1] / window[1])
     xyxy, label, unknown = _cut(image, (x, y), real, (int(out[0]), int(out[1])))
+    if image.stains is not None and rng.random() < augment.restain:
+        piece = restain_randomly(piece, rng, image.stains)
     piece = jitter_stain(piece, augment.stain, rng)
     turned, xyxy, unknown = _turn(piece, [xyxy, unknown], int(rng.integers(8)), size_wh)
     return turned, xyxy, label, unknown
