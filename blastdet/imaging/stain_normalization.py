@@ -33,6 +33,9 @@ _WINDOW = 2400  # longest side of the centre that is used of a larger image
 _STAINED = 0.35  # of the density of the darker parts; below lie the background and the pale centre of red cells
 _SAME_HUE = 0.2
 _FACTORS = (0.35, 3.0)  # corrections beyond this range are clipped
+_GRID, _ROUNDS = 48, 12  # of the estimate of uneven light
+_GREY = 0.9  # hue, see `red_cell_density`; shading is grey, 0.5
+_EVEN = 0.08  # density; light that differs less over the image is even
 _LEAST = 0.02  # fraction of the image that red cells must cover
 
 
@@ -134,10 +137,60 @@ def red_cell_density(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float
     where = np.flatnonzero(stained)
     hue = (red[where] / 2 + green[where] - blue[where]) / total[where]
     # Red cells are the least purple of all stained things.
-    cells = where[np.abs(hue - first_mode(hue)) < _SAME_HUE]
+    mode = first_mode(hue)
+    if mode < _GREY:
+        even = _in_even_light((red, green, blue), where, total.reshape(rgb.shape[:2]))
+        if even is not None and first_mode(even[1]) > mode + _SAME_HUE:
+            (red, green, blue), hue = even
+            where, mode = np.arange(len(hue)), first_mode(hue)
+    cells = where[np.abs(hue - mode) < _SAME_HUE]
     if len(cells) < _LEAST * total.size:
         return None
-    return np.array([np.median(density[:, channel][level[cells]]) for channel, level in enumerate(levels)], np.float64)
+    return np.array([np.median(channel[cells]) for channel in (red, green, blue)], np.float64)
+
+
+def _in_even_light(
+    channels: tuple[NDArray[np.float32], ...], where: NDArray[np.intp], total: NDArray[np.float32]
+) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]] | None:
+    """Densities and hues of stained pixels without those of uneven light; ``None`` where the light is even.
+
+    Dark corners are grey, less purple than violet red cells, and would pass for them.
+
+    Parameters
+    ----------
+    channels : tuple of float32 (n,)
+        Density of all pixels.
+    where : int (k,)
+        The stained ones.
+    total : float32 (h, w)
+        Mean density.
+    """
+    height, width = total.shape
+    size = min(width, _GRID), min(height, _GRID)
+    surface = _lower_surface(cv2.resize(total, size, interpolation=cv2.INTER_AREA).astype(np.float64))
+    if surface.max() < _EVEN:
+        return None
+    light = cv2.resize(surface.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).ravel()[where]
+    above = total.ravel()[where] - light
+    lit = above > _EVEN
+    if not lit.any():
+        return None
+    red, green, blue = (channel[where][lit] - light[lit] for channel in channels)
+    return (red, green, blue), (red / 2 + green - blue) / above[lit]
+
+
+def _lower_surface(density: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quadratic surface that lies below most of an image: least squares with small weights for what is above it."""
+    y, x = (np.linspace(-1, 1, n) for n in density.shape)
+    grid_x, grid_y = (grid.ravel() for grid in np.meshgrid(x, y))
+    terms = np.stack([np.ones(grid_x.size), grid_x, grid_y, grid_x**2, grid_x * grid_y, grid_y**2], axis=1)
+    weight = np.ones(grid_x.size)
+    surface = np.zeros(grid_x.size)
+    for _ in range(_ROUNDS):
+        weighted = terms * weight[:, None]
+        surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ density.ravel(), rcond=None)[0]
+        weight = np.where(density.ravel() > surface + 0.02, 0.01, 1.0)
+    return surface.reshape(density.shape)
 
 
 def _glance(source: Source) -> RGB:

@@ -76,6 +76,23 @@ def test_tables_of_any_image_are_monotonic(rgb):
     assert (np.diff(colours.astype(int), axis=0) >= 0).all()
 
 
+def _in_uneven_light(hue, loss):
+    """A smear with red cells of a hue, the corners `loss` times darker, and the red cells' mask."""
+    density = _densities(side=240)
+    red = (density.mean(axis=2) > 0.15) & (density.mean(axis=2) < 0.35)
+    density[red] = 0.2 * np.array(hue)
+    y, x = np.linspace(-1, 1, 240)[:, None], np.linspace(-1, 1, 240)[None]
+    return np.clip(to_levels(density, LIGHT) * (1 - loss * (x**2 + y**2) / 2)[..., None], 0, 255).astype(np.uint8), red
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.25, 0.4])
+def test_violet_red_cells_are_found_in_uneven_light(loss):
+    rgb, red = _in_uneven_light((0.98, 1.45, 0.57), loss)
+    red[:60], red[180:], red[:, :60], red[:, 180:] = False, False, False, False  # the light is even in the middle
+    density = to_density(apply(rgb, table(rgb))[red].astype(float), BACKGROUND)
+    np.testing.assert_allclose(np.median(density, axis=0), RED_CELL, atol=0.1)
+
+
 def test_without_red_cells_only_the_background_is_corrected():
     rgb = np.full((40, 40, 3), (200, 180, 160), np.uint8)
     assert np.abs(apply(rgb, table(rgb)).astype(int) - BACKGROUND).max() <= 1
