@@ -1,6 +1,6 @@
 """Leave one laboratory out of training and test on it: white-cell AP50 on BCCD, PBC and the hand-boxed ALL fields.
 
-    python benchmarks/laboratories.py [--epochs 12] [--runs runs/laboratories] [--only NAME] [--set key=value]
+    python benchmarks/laboratories.py [--epochs 12] [--runs runs/laboratories] [--only NAME] [--restained 60]
     python benchmarks/laboratories.py --detector yolov5n --detector yolov5s --set mpp=0.4 --set crop=128 [--jobs 2]
     python benchmarks/laboratories.py --develop all_fields --set mpp=0.4 --set crop=128 --runs runs/coarser
 
@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="number of trainings at the same time")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--develop", choices=["all_fields"], help="measure agreement with the shipped model instead")
+    parser.add_argument("--restained", type=int, default=0, metavar="N", help="also measure on N images, restained")
     asked = parser.parse_args()
     measured_with = {asked.develop: agreed_boxes(asked.runs / "agreed.json")} if asked.develop else LABORATORIES
     names = [name for name in measured_with if name in (asked.only or measured_with)]
@@ -61,15 +62,18 @@ def main() -> None:
         detector, name = of
         run = asked.runs / detector / name
         train(name, run, asked.device, [*DETECTORS[detector][1], f"epochs={asked.epochs}", *asked.settings])
-        return {"detector": detector, "left_out": name, **white_cells(measure(run, measured_with[name]))}
+        found = white_cells(measure(run, measured_with[name]))
+        if asked.restained:
+            found["restained"] = restained_figures(name, run, asked.restained)
+        return {"detector": detector, "left_out": name, **found}
 
     with ThreadPoolExecutor(asked.jobs) as pool:
         rows = list(pool.map(row, itertools.product(asked.detector or ["yolov5p2n"], names)))
     what = "AP50-like agreement" if asked.develop else "white-cell AP50"
-    print(f"| detector | left out | images | cells | {what} |\n|---|---|---|---|---|")
+    print(f"| detector | left out | images | cells | {what} | restained |\n|---|---|---|---|---|---|")
     for entry in rows:
         cells = [DETECTORS[str(entry["detector"])][0], *(str(entry[k]) for k in ("left_out", "smears", "cells"))]
-        print(f"| {' | '.join([*cells, figure(entry, 'AP50')])} |")
+        print(f"| {' | '.join([*cells, figure(entry, 'AP50'), str(entry.get('restained', '–'))])} |")
     table = "agreement.json" if asked.develop else "laboratories.json"
     (asked.runs / table).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -100,6 +104,15 @@ def white_cells(figures: dict) -> dict[str, object]:  # type: ignore[type-arg]
     return {"smears": evaluation["data"]["n_smears"], "cells": row["n_truth"], **found}
 
 
+def restained_figures(name: str, run: Path, n: int) -> str:
+    """AP50 and precision on `n` images of a laboratory, by stain of the red cells; see benchmarks/restained.py."""
+    from restained import drawn, laboratories
+    from restained import measure as by_stain
+
+    rows = by_stain(run / "weights", drawn(laboratories()[name], n), run / "restained")
+    return "; ".join(f"{row['stain']} {row['AP50']:.3f}, {row['precision']:.3f}" for row in rows)
+
+
 def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[str]:
     """White cells that the shipped model detects on fields that are not hand-boxed, as options for a COCO file.
 
@@ -111,7 +124,7 @@ def agreed_boxes(path: Path, per_class: int = 40, sure: float = 0.55) -> list[st
         from blastdet.inference.model import Options, load
 
         dataset = without(read(DATA / "all_fields", "all_fields"), BOXES)
-        models = load("default")
+        models = load("default", second_stage=False)  # which would turn cells into another class
         images, annotations = [], []
         for number, sample in enumerate(_one_a_group(dataset, per_class)):
             width, height = sample.size_wh

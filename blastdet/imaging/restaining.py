@@ -19,7 +19,17 @@ from blastdet.core.types import RGB
 from blastdet.imaging.optical_density import absorbance, background_colour, density_table, mean_density, to_levels
 from blastdet.imaging.stain_normalization import BACKGROUND, RED_CELL, red_cell_density
 
-__all__ = ["CANONICAL", "NUCLEAR_HUES", "RED_CELL_HUES", "Stains", "hue_of", "measure_stains", "restain", "restain_randomly", "separate"]
+__all__ = [
+    "CANONICAL",
+    "NUCLEAR_HUES",
+    "RED_CELL_HUES",
+    "Stains",
+    "hue_of",
+    "measure_stains",
+    "restain",
+    "restain_randomly",
+    "separate",
+]
 
 RED_CELL_HUES: dict[str, tuple[float, float, float]] = {
     "violet": (0.98, 1.45, 0.57),

@@ -51,9 +51,9 @@ def _merged_norms(module: nn.Module, given: Mapping[str, Tensor]) -> dict[str, T
     found = {}
     for name, norm in module.named_modules():
         bias = given.get(name.removesuffix("bn") + "conv.bias")
-        if isinstance(norm, nn.BatchNorm2d) and name.endswith("bn") and bias is not None and f"{name}.bias" not in given:
-            if bias.shape != norm.bias.shape:
-                continue
+        if not isinstance(norm, nn.BatchNorm2d) or not name.endswith("bn") or f"{name}.bias" in given:
+            continue
+        if bias is not None and bias.shape == norm.bias.shape:
             found[f"{name}.bias"] = bias
             found[f"{name}.weight"] = torch.full_like(bias, (1 + norm.eps) ** 0.5)
             found[f"{name}.running_mean"], found[f"{name}.running_var"] = torch.zeros_like(bias), torch.ones_like(bias)
@@ -87,6 +87,8 @@ def spread_batch_norms(module: nn.Module, images: Tensor) -> None:
     for hook in hooks:
         hook.remove()
     for norm, (mean, var) in inputs.items():
+        if norm.running_mean is None or norm.running_var is None:
+            continue
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         norm.bias.copy_(norm.bias + scale * (mean - norm.running_mean))
         norm.weight.copy_(scale * (var + norm.eps).sqrt())
