@@ -2,10 +2,11 @@
 
 RUN is the folder of `blastdet train configs/differential.yaml --set folds=laboratories --out RUN`: below it lie one
 model for each laboratory, trained without it. Threshold, calibration and error rates for a laboratory come from the
-others, so nothing is chosen on the laboratory that is tested. Intervals (95 %) are over patients, subjects or clusters.
+others, so nothing is chosen on the laboratory that is tested. Rows "groups held out" are RUN itself on patients and
+clusters that it was not trained on. Intervals (95 %) are over patients, subjects or clusters.
 
-With WEIGHTS, the calibrated weights of RUN: a second table for patients and clusters of the same laboratories that were
-held out for validation (the best epoch was chosen on them).
+With WEIGHTS, the calibrated weights of RUN: a second table for these groups, at the threshold that is shipped (the best
+epoch was chosen on them).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from blastdet.training.classification.laboratory_report import Figure, LaboratoryFigures, by_laboratory, on_validation
-from blastdet.training.classification.out_of_fold import FOLDS, predict_out_of_fold
+from blastdet.training.classification.out_of_fold import FOLDS, predict_to_calibrate
 
 HEAD = (
     "laboratory", "cells", "blasts", "groups", "AUROC", "sensitivity", "specificity", "balanced accuracy",
@@ -26,7 +27,7 @@ HEAD = (
 def main(run: Path, weights: Path | None = None) -> None:
     """Print Markdown tables, one row for each laboratory."""
     runs = sorted(path.parent for path in (run / FOLDS).glob("*/config.yaml"))
-    table(by_laboratory(predict_out_of_fold(runs, Path.cwd())))
+    table(by_laboratory(predict_to_calibrate(run, runs, Path.cwd())))
     if weights:
         table(on_validation(run, Path.cwd(), weights))
 

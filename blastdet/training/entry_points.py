@@ -105,7 +105,7 @@ def train(
     weights = out_of_fold.train_classifier(settings, base, run, device, resume, progress)
     if settings.folds:
         folds = out_of_fold.train_folds(settings, base, run, device, progress)
-        predicted = out_of_fold.predict_out_of_fold(folds, base)
+        predicted = out_of_fold.predict_to_calibrate(run, folds, base)
         with locked(run), new_weights(run) as folder:
             _report(cross_fitting.write_calibrated(weights, folder, predicted), progress.say)
     return weights
@@ -158,7 +158,7 @@ def calibrate(
     if not runs:
         raise ConfigError(f"{whole / out_of_fold.FOLDS}: no folds found. Train with folds: N, or name their runs")
     out_of_fold.check_same_model(whole, runs)
-    predicted = out_of_fold.predict_out_of_fold(runs, Path.cwd())
+    predicted = out_of_fold.predict_to_calibrate(whole, runs, Path.cwd())
     with locked(whole), new_folder(target) as folder:
         _report(cross_fitting.write_calibrated(whole / WEIGHTS, folder, predicted), say)
     return target

@@ -13,7 +13,7 @@ from blastdet.inference.blast_fraction import corrected_fraction
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import Floats
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, figures_with_intervals
-from blastdet.training.classification.out_of_fold import Flags, OutOfFold, predict_validation
+from blastdet.training.classification.out_of_fold import TRAINED_ON, Flags, OutOfFold, predict_validation
 
 _FEWEST = 10  # cells of a patient or cluster, for its blast fraction to mean something
 
@@ -62,7 +62,10 @@ class LaboratoryFigures:
 
 
 def by_laboratory(predicted: OutOfFold) -> list[LaboratoryFigures]:
-    """Figures of each laboratory; threshold, calibration and error rates come from the other laboratories only."""
+    """Figures of each laboratory; threshold, calibration and error rates come from the other laboratories only.
+
+    Groups held out of laboratories that were trained on have rows of their own, see `predict_to_calibrate`.
+    """
     outcome = cross_fit(predicted)
     return _rows(predicted, outcome, counts_by_cluster(predicted, outcome[1]))
 
@@ -104,10 +107,16 @@ def _rows(
                 unsure=float(unsure[mine].mean()),
                 far=float(part.is_far.mean()),
                 calibration_error=calibration.blast_reliability(score[mine], truth).error if both else np.nan,
-                coverage=coverage(part, called[mine], [t for t in trials if t.laboratory != name]),
+                coverage=coverage(part, called[mine], _without(trials, str(name))),
             )
         )
     return rows
+
+
+def _without(trials: Sequence[ValidationCounts], laboratory: str) -> list[ValidationCounts]:
+    """Those of other laboratories."""
+    same = laboratory.removesuffix(TRAINED_ON)
+    return [trial for trial in trials if trial.laboratory.removesuffix(TRAINED_ON) != same]
 
 
 def coverage(part: OutOfFold, called: np.ndarray, trials: Sequence[ValidationCounts]) -> tuple[int, int]:

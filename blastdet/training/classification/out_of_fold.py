@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,21 @@ from blastdet.training.loop.run_folder import CONFIG, WEIGHTS, check_run
 from blastdet.training.loop.session import Progress
 
 FOLDS = "folds"
+TRAINED_ON = ", groups held out"
+"""End of the name of a laboratory that the training saw, but not these groups of it."""
+
 _BATCH = 500
-_OWN = ("name", "fold", "folds", "features", "init", "limits", "leave_out")  # where a model and its folds may differ
+_CROPS = "crops of "
+_OWN = (
+    "name",
+    "fold",
+    "folds",
+    "features",
+    "init",
+    "limits",
+    "leave_out",
+    "epochs",
+)  # where a model and its folds may differ
 
 Flags = NDArray[np.bool_]
 
@@ -167,10 +180,25 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
     return _joined(parts, runs[0].parent)
 
 
+def predict_to_calibrate(run: Path, folds_of_it: Sequence[Path], base: Path) -> OutOfFold:
+    """What the calibration of a run is fitted to: its folds, and with laboratories also its own validation crops.
+
+    A user's laboratory may be like those of the training or unlike all of them, so both kinds take part: laboratories
+    that were left out, and groups held out of laboratories that were not, as strata of their own.
+    """
+    predicted = predict_out_of_fold(folds_of_it, base)
+    if not predicted.by_laboratory:
+        return predicted
+    held = predict_validation(run, base, run / WEIGHTS)
+    fold_of = dict(zip(predicted.laboratory, predicted.fold, strict=True))
+    fold = np.array([fold_of.get(name.removesuffix(TRAINED_ON), -1) for name in held.laboratory])
+    return _joined([predicted, replace(held, fold=fold)], run)
+
+
 def predict_validation(run: Path, base: Path, weights: Path) -> OutOfFold:
     """Classify the validation crops of a run by laboratory; nothing of their groups was trained on.
 
-    They are not untouched: the best epoch was chosen on them.
+    They are not untouched: the best epoch was chosen on them. `laboratory` ends with `TRAINED_ON`.
 
     Parameters
     ----------
@@ -189,7 +217,7 @@ def predict_validation(run: Path, base: Path, weights: Path) -> OutOfFold:
         folder = expand(item.path, base)
         _, held = split(read_table(folder), config.val_fraction, config.seed)
         rows = [row for row in held if is_blast(row) is not None]
-        parts.append(_cells(weights, folder, rows, 0, item.laboratory or folder.name))
+        parts.append(_cells(weights, folder, rows, 0, (item.laboratory or folder.name) + TRAINED_ON))
     return _joined(parts, run)
 
 
@@ -209,7 +237,8 @@ def _joined(folders: Sequence[OutOfFold | None], where: Path) -> OutOfFold:
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names if parts}
     if not columns or not 0 < columns["is_blast"].sum() < len(columns["is_blast"]):
         raise ConfigError(f"{where}: expected blasts and other white cells in the folds")
-    data = f"crops of {', '.join(dict.fromkeys(part.data for part in parts))}"
+    names = [name for part in parts for name in part.data.removeprefix(_CROPS).split(", ")]
+    data = _CROPS + ", ".join(dict.fromkeys(names))
     return OutOfFold(**{**columns, "laboratory": columns["laboratory"].astype(str)}, data=data)
 
 
