@@ -14,7 +14,7 @@ from blastdet.inference.blast_fraction import corrected_fraction
 from blastdet.training.classification.crop_samples import split
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, fit
 from blastdet.training.classification.laboratory_report import by_laboratory, on_validation
-from blastdet.training.classification.out_of_fold import OutOfFold
+from blastdet.training.classification.out_of_fold import TRAINED_ON, OutOfFold
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.config_file import read_any
 
@@ -116,5 +116,22 @@ def test_groups_held_out_for_validation(crops_run: Path, crops_folder: Path) -> 
     config = read_any(crops_run / "config.yaml")
     assert isinstance(config, ClassifyConfig)
     held = [row for row in split(read_table(crops_folder / "made"), config.val_fraction, config.seed)[1] if row.label]
-    assert (row.laboratory, row.cells, row.clusters) == ("made", len(held), len({one.cluster for one in held}))
+    assert (row.laboratory, row.cells, row.clusters) == (
+        "made, groups held out",
+        len(held),
+        len({one.cluster for one in held}),
+    )
     assert row.balanced_accuracy == 1.0 and row.auroc == (1.0, 1.0, 1.0)  # see test_cnn: it learns these completely
+
+
+def test_a_laboratory_is_predicted_without_its_groups_held_out_either() -> None:
+    """Groups held out of "a" belong to the fold of "a": their labels change nothing for it."""
+    predicted = _laboratories()
+    held = replace(predicted, laboratory=np.char.add(predicted.laboratory, TRAINED_ON))
+    names = ("probability", "is_blast", "cluster", "fold", "is_far", "laboratory")
+    both = {name: np.concatenate([getattr(predicted, name), getattr(held, name)]) for name in names}
+    pool = OutOfFold(**both, data="crops")
+    before = {row.laboratory: row for row in by_laboratory(pool)}
+    mine = pool.laboratory == f"a{TRAINED_ON}"
+    after = by_laboratory(replace(pool, is_blast=np.where(mine, ~pool.is_blast, pool.is_blast)))
+    assert len(before) == 8 and next(row for row in after if row.laboratory == "a") == before["a"]
