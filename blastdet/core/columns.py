@@ -32,7 +32,10 @@ COLUMNS: dict[str, tuple[Any, tuple[int, ...]]] = {
 }
 """Columns of `Detections`, in order: dtype, and shape of one row. Writers and tests derive their lists from here."""
 
-TYPE_COLUMNS: tuple[str, ...] = tuple(f"probability_{name}" for name in CELL_TYPES)
+PROBABILITY = "probability_"
+"""Prefix of the columns of tables with the probability of each cell type."""
+
+TYPE_COLUMNS: tuple[str, ...] = tuple(f"{PROBABILITY}{name}" for name in CELL_TYPES)
 """Columns of tables for `Detections.type_probability`, in the order of `CELL_TYPES`."""
 
 Index = SupportsIndex | slice | Sequence[int] | Sequence[bool] | NDArray[Any]

@@ -63,6 +63,17 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
+def counted(n: int, what: str) -> str:
+    """A number with its noun, which takes an s unless the number is 1.
+
+    Examples
+    --------
+    >>> counted(1, "cell"), counted(0, "other image")
+    ('1 cell', '0 other images')
+    """
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
 def differing(before: Any, now: Any, name: str = "") -> list[str]:
     """Names of the settings that differ between two configurations.
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from blastdet.core.atomic_io import refuse_existing, write_text
 from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, counted
+from blastdet.core.statistics import auroc, weighted_auroc
 from blastdet.core.types import NUCLEATED, Dataset, Sample
 from blastdet.datasets.cropping.cell_types import possible_types
 from blastdet.datasets.formats.csv_table import line
@@ -67,17 +68,17 @@ class CellTypeEvaluation:
 
     def __repr__(self) -> str:
         others = self.n_cells - self.n_blasts
-        lines = [
-            f"{self.data}: {self.n_cells} cells of {self.n_groups} groups, {self.n_blasts} blasts, {others} others"
-        ]
+        cells, groups = counted(self.n_cells, "cell"), counted(self.n_groups, "group")
+        kinds = f"{counted(self.n_blasts, 'blast')}, {counted(others, 'other')}"
+        lines = [f"{self.data}: {cells} of {groups}, {kinds}"]
         if self.n_groups == self.n_cells:
             lines.append("  note: patients are not named: intervals are over images, and too narrow if patients differ")
         if self.n_missing:
-            lines.append(f"  note: {self.n_missing} annotated cells were not classified and are not counted")
+            verb = "was not classified and is" if self.n_missing == 1 else "were not classified and are"
+            lines.append(f"  note: {counted(self.n_missing, 'annotated cell')} {verb} not counted")
         if self.n_ignored:
-            lines.append(
-                f"  note: {self.n_ignored} images are left out: their cell is to be ignored, or is no white cell"
-            )
+            images = counted(self.n_ignored, "image")
+            lines.append(f"  note: left out: {images} whose cell is to be ignored, or is no white cell")
         for figure in self.figures:
             text = with_interval(figure.value, figure.interval.low, figure.interval.high)
             lines.append(f"  {figure.name:<44}{text}   (n {figure.n})")
@@ -90,14 +91,19 @@ class CellTypeEvaluation:
 
     def write(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
         """Write ``classification.json`` and the confusion matrix as CSV. Raises `ConfigError` if they exist."""
+        check_classification(folder, overwrite)
         paths = [folder / name for name in _FILES]
-        refuse_existing(paths, overwrite)
         document = {"notice": RESEARCH_USE, **asdict(self), "matrix": self.matrix.tolist()}
         write_text(paths[0], json.dumps(_without_nan(document), indent=1, ensure_ascii=False) + "\n")
         table = [line(["annotated", *self.columns])]
         table += [line([name, *row]) for name, row in zip(self.rows, self.matrix.tolist(), strict=True)]
         write_text(paths[1], table)
         return paths
+
+
+def check_classification(folder: Path, overwrite: bool) -> None:
+    """Raise `ConfigError` if `CellTypeEvaluation.write` would replace files, before anything is computed."""
+    refuse_existing([folder / name for name in _FILES], overwrite)
 
 
 def evaluate_cell_types(dataset: Dataset, table: Path, resamples: int = RESAMPLES) -> CellTypeEvaluation:
@@ -154,15 +160,19 @@ def evaluate_cell_types(dataset: Dataset, table: Path, resamples: int = RESAMPLE
 def _called(table: Path) -> dict[str, dict[str, str]]:
     rows = read_rows(table, "image", "cell_type", "blast_probability", "unsure")
     for number, row in enumerate(rows, start=2):
-        try:
-            inside = 0 <= float(row["blast_probability"]) <= 1
-        except ValueError:
-            inside = False
-        if not inside:
-            raise FormatError(
-                f"{table}: line {number}: blast_probability: expected 0 to 1, got {row['blast_probability']!r:.40}"
-            )
+        _check(f"{table}: line {number}", row)
     return {row["image"]: row for row in rows}
+
+
+def _check(where: str, row: dict[str, str]) -> None:
+    try:
+        inside = 0 <= float(row["blast_probability"]) <= 1
+    except ValueError:
+        inside = False
+    if not inside:
+        raise FormatError(f"{where}: blast_probability: expected 0 to 1, got {row['blast_probability']!r:.40}")
+    if row["unsure"] not in ("0", "1"):
+        raise FormatError(f"{where}: unsure: expected 0 or 1, got {row['unsure']!r:.40}")
 
 
 def _names(dataset: Dataset, called: dict[str, dict[str, str]]) -> list[str]:
@@ -212,34 +222,10 @@ def _ratio(name: str, part: Bools, whole: Bools, group: Ints, resamples: int) ->
 def _auroc_figure(probability: Floats, is_blast: Bools, group: Ints, resamples: int) -> list[Figure]:
     if is_blast.all() or not is_blast.any():
         return []
-    value = float(auroc(probability, is_blast, np.ones((1, len(group)), np.int64))[0])
-    weights = group_weights(group, resamples)
-    samples = [
-        auroc(probability, is_blast, weights[start : start + _CHUNK]) for start in range(0, len(weights), _CHUNK)
-    ]
+    area, weights = weighted_auroc(probability, is_blast), group_weights(group, resamples)
+    samples = [area(weights[start : start + _CHUNK]) for start in range(0, len(weights), _CHUNK)]
     interval = spread_over_groups(np.concatenate(samples), len(np.unique(group)), resamples)
-    return [Figure("AUROC, blast against other", value, interval, len(group))]
-
-
-def auroc(score: Floats, positive: Bools, weights: Ints) -> Floats:
-    """Area under the ROC curve, (b,), of cells (n,) that count `weights` (b, n) times; ties count half.
-
-    NaN where a resample has cells of one kind only.
-
-    Examples
-    --------
-    >>> auroc(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, True, False, True]), np.ones((1, 4), int)).tolist()
-    [0.875]
-    """
-    order = np.argsort(score, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(score[order]) != 0))
-    sorted_weights = weights[:, order].astype(np.float64)
-    blasts = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
-    others = np.add.reduceat(sorted_weights * ~positive[order], starts, axis=1)
-    below = np.cumsum(others, axis=1) - others / 2
-    pairs = blasts.sum(axis=1) * others.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((blasts * below).sum(axis=1) / pairs, np.float64)
+    return [Figure("AUROC, blast against other", auroc(probability, is_blast), interval, len(group))]
 
 
 def _types_figures(types: Sequence[str], made: Sequence[str], group: Ints, resamples: int) -> list[Figure]:

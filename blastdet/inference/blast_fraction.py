@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from blastdet.core.errors import counted
 from blastdet.core.model_card import Card, ValidationCounts
 from blastdet.core.statistics import clopper_pearson, percentile_interval
 from blastdet.core.types import Detections
@@ -86,12 +87,12 @@ class BlastFraction(WhiteCells):
 
     def _unknown(self) -> str:
         return (
-            f"{self.unlike} of {_count(self.n, 'white cell')} are unlike the training data: this stain or camera is "
+            f"{self.unlike} of {counted(self.n, 'white cell')} are unlike the training data: this stain or camera is "
             "unknown to the classifier, and no blast fraction is given"
         )
 
     def _finding(self) -> str:
-        start = f"Blasts: {self.blasts} of {_count(self.n, 'white cell')}, {_percent(self.value)}"
+        start = f"Blasts: {self.blasts} of {counted(self.n, 'white cell')}, {_percent(self.value)}"
         found = f"{start} (95 % CI {_range(self.printed_interval)})"
         if self.corrected is None:
             return f"{found}."
@@ -107,7 +108,9 @@ class BlastFraction(WhiteCells):
             parts = [f"The interval covers counting and the classifier's error rates {where}"]
         if self.unsure:
             verb = "is" if self.unsure == 1 else "are"
-            parts.append(f"{_count(self.unsure, 'cell')} {verb} uncertain ({_range(self.range_with_unsure)} with them)")
+            parts.append(
+                f"{counted(self.unsure, 'cell')} {verb} uncertain ({_range(self.range_with_unsure)} with them)"
+            )
         return ["; ".join(parts) + "."]
 
     def _advice(self) -> list[str]:
@@ -115,7 +118,7 @@ class BlastFraction(WhiteCells):
         if self.unsure:
             todo.append("check the uncertain cells by eye")
         if self.n < DIFFERENTIAL_CELLS:
-            more = _count(DIFFERENTIAL_CELLS - self.n, "more cell")
+            more = counted(DIFFERENTIAL_CELLS - self.n, "more cell")
             todo.append(f"count {more} for a {DIFFERENTIAL_CELLS}-cell differential")
         text = " and ".join(todo)
         return [f"{text[0].upper()}{text[1:]}."] if todo else []
@@ -254,10 +257,6 @@ def _rogan_gladen(fraction: np.ndarray, sensitivity: np.ndarray, false: np.ndarr
     with np.errstate(invalid="ignore", divide="ignore"):
         corrected = (fraction - false) / (sensitivity - false)
     return np.where(sensitivity > false, np.clip(corrected, 0, 1), np.nan)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _percent(fraction: float) -> str:

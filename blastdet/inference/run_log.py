@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from blastdet.core.atomic_io import refuse_existing, write_text
 from blastdet.core.errors import ConfigError, differing
+from blastdet.core.types import Scale
 from blastdet.inference.differential import WhiteCells
 
 RUN_LOG = "run.jsonl"
@@ -113,9 +114,12 @@ class RunLog:
     def _remember(self, entry: dict[str, Any]) -> None:
         self._done[str(entry["name"])] = {key: entry[key] for key in ("image_sha256", "size_wh", "mpp", "mpp_measured")}
 
-    def has(self, name: str, image_sha256: str) -> bool:
-        """Whether the very same image was finished under this name."""
-        return name in self._done and self._done[name]["image_sha256"] == image_sha256
+    def has(self, name: str, image_sha256: str, mpp: Scale | None = None) -> bool:
+        """Whether the very same image was finished under this name, and at this scale if one is passed."""
+        done = self._done.get(name)
+        if done is None or done["image_sha256"] != image_sha256:
+            return False
+        return mpp is None or tuple(done["mpp"]) == tuple(mpp)
 
     def measured(self, size_wh: tuple[int, int], names: Collection[str]) -> list[tuple[float, float]]:
         """Scales measured on enough red cells, of the finished images of this size and with these names."""

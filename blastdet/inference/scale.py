@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.constants import RED_CELL_UM
-from blastdet.core.errors import ScaleError
+from blastdet.core.errors import ScaleError, counted
 from blastdet.core.types import RGB, Scale, WidthHeight
 from blastdet.imaging.io import Source, resize
 from blastdet.models.detector import Detector
@@ -91,7 +91,7 @@ class ScaleEstimate:
         if self.origin == "red_cells":
             return f"red cells (n={self.n_cells})"
         if self.origin == "other_images":
-            return f"red cells of {self.n_images} other images of this size"
+            return f"red cells of {counted(self.n_images, 'other image')} of this size"
         return self.reason if self.origin in ("unknown", "assumed") else self.origin
 
 

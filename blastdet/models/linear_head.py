@@ -100,16 +100,7 @@ def read_head(path: Path) -> LinearHead:
                 raise ValueError("expected no other arrays")
         if found["centre"].shape != found["weights"].shape:
             raise ValueError("expected centre and weights of one length")
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _FAULTS as error:
         raise WeightsError(
             f"{path}: expected the arrays {', '.join(_ARRAYS)} ({one_line(error)}). Copy the weights folder again."
         ) from None

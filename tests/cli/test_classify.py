@@ -39,13 +39,15 @@ def test_the_table_is_evaluated_with_the_dataset(classified):
     done = run_here(
         "evaluate", "--data", "cnmc", "--classifications", "out/cells.csv", "--out", "types", cwd=classified
     )
-    assert "2 cells of 2 groups, 1 blasts, 1 others" in done.output
+    assert "2 cells of 2 groups, 1 blast, 1 other" in done.output
     assert (classified / "types/classification.json").is_file()
 
 
 def test_evaluate_compares_types_alone(classified):
     words = ("--data", "cnmc", "--classifications", "out/cells.csv", "--weights", "default", "--out", "x")
     assert "neither --weights" in run_here("evaluate", *words, cwd=classified, code=2).output
+    words = (*words[:4], "--max-dets", "500", "--device", "cpu", "--out", "x")
+    assert "got --max-dets, --device. Leave them out" in run_here("evaluate", *words, cwd=classified, code=2).output
 
 
 def test_detect_names_classify_for_an_image_that_is_no_smear(classified):

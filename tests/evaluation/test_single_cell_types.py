@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import BLAST, PLATELET, WBC, Dataset, Detections, Sample
-from blastdet.evaluation.single_cell_types import OTHER, auroc, evaluate_cell_types
+from blastdet.evaluation.single_cell_types import OTHER, check_classification, evaluate_cell_types
 
 
 def sample(name, group, label, cell_type="", ignore=False):
@@ -69,7 +68,9 @@ def test_figures_at_the_threshold_and_what_is_left_out(tmp_path):
 
 def test_the_figures_are_printed_and_written(tmp_path):
     found = evaluate_cell_types(DATA, write(tmp_path / "cells.csv"), resamples=50)
-    assert "1 annotated cells were not classified" in repr(found) and "Research Use Only" in repr(found)
+    assert "1 annotated cell was not classified and is not counted" in repr(found) and "Research Use Only" in repr(
+        found
+    )
     document, table = found.write(tmp_path / "out")
     assert json.loads(document.read_text("utf-8"))["n_blasts"] == 2
     assert table.read_text("utf-8").splitlines()[1] == "blast,1,1,0"
@@ -87,15 +88,19 @@ def test_it_is_said_if_patients_are_not_named(tmp_path):
     assert "patients are not named" not in repr(evaluate_cell_types(DATA, table, resamples=10))
 
 
-@pytest.mark.parametrize("rows", [[("x.png", "blast", 0.9, 0)], [("p/1.png", "blast", "nan", 0)]])
+@pytest.mark.parametrize(
+    "rows", [[("x.png", "blast", 0.9, 0)], [("p/1.png", "blast", "nan", 0)], [("p/1.png", "blast", 0.9, "True")]]
+)
 def test_a_foreign_or_faulty_table_is_refused(tmp_path, rows):
-    with pytest.raises(FormatError, match=r"none of them|expected 0 to 1, got 'nan'"):
+    with pytest.raises(
+        FormatError, match=r"none of them|expected 0 to 1, got 'nan'|line 2: unsure: expected 0 or 1, got 'True'"
+    ):
         evaluate_cell_types(DATA, write(tmp_path / "cells.csv", rows))
 
 
-def test_auroc_equals_that_of_scikit_learn_with_ties_and_weights():
-    rng = np.random.default_rng(0)
-    score, positive = rng.integers(0, 9, 60) / 9, rng.random(60) < 0.4
-    weights = rng.integers(0, 3, (5, 60))
-    expected = [roc_auc_score(positive, score, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(auroc(score, positive, weights), expected)
+def test_an_earlier_report_is_refused_before_anything_is_computed(tmp_path):
+    check_classification(tmp_path, False)
+    (tmp_path / "classification.json").touch()
+    with pytest.raises(ConfigError, match="--overwrite"):
+        check_classification(tmp_path, False)
+    check_classification(tmp_path, True)

@@ -13,9 +13,11 @@ from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsErr
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import open_image, write_image
 from blastdet.inference.model import Model
+from blastdet.inference.run_log import RunLog
 from blastdet.inference.scale import ScaleEstimate
 from blastdet.inference.second_stage import classify_cells
-from blastdet.inference.single_cells.cell_run import CellRun, failures
+from blastdet.inference.single_cells import gallery
+from blastdet.inference.single_cells.cell_run import CellRun, failures, summary
 from blastdet.inference.single_cells.cell_scale import CellOptions, FirstLook, settled, to_measure
 from blastdet.inference.single_cells.central_cell import central_cell, isolated_box
 from blastdet.inference.single_cells.classification import SHOWN_PX, decide
@@ -25,6 +27,7 @@ from blastdet.models.fake_detector import FakeDetector
 
 GREY = (200, 200, 205)
 MPP = (0.5, 0.5)
+GIVEN = CellOptions(mpp=0.5)
 
 
 def image(*cells, ground=GREY, side=80):
@@ -140,7 +143,7 @@ def test_without_red_cells_a_cell_on_plain_ground_is_refused(model):
         model.classify(rgb)
     cell = model.classify(rgb, cell_um=10)
     assert cell.mpp == (0.25, 0.25)
-    assert cell.scale.describe() == "assumed: the median of 1 cells is 10 µm wide"
+    assert cell.scale.describe() == "assumed: the median of 1 cell is 10 µm wide"
 
 
 def test_the_assumed_width_is_that_of_the_median_cell_so_sizes_still_differ():
@@ -192,8 +195,8 @@ def cells(tmp_path):
     return folder
 
 
-def run(model, cells, out, existing="refuse"):
-    made = CellRun([cells], model, CellOptions(mpp=0.5), out, existing)
+def run(model, cells, out, existing="refuse", options=GIVEN):
+    made = CellRun([cells], model, options, out, existing)
     said, warned = [], []
     try:
         names = [name for name, _ in made]
@@ -244,6 +247,42 @@ def test_an_earlier_run_is_refused_continued_or_replaced(model, cells, tmp_path)
     names, *_ = run(model, cells, out, "overwrite")
     assert len(names) == 5
     assert [(out / name).read_bytes() for name in ("cells.csv", "gallery.html")] == before
+
+
+def test_added_images_that_change_the_scale_are_not_the_only_ones_classified_again(model, tmp_path):
+    """The median cell is assumed to be 10 µm wide: larger cells make the scale of all smaller."""
+    cells, out, options = tmp_path / "cells", tmp_path / "out", CellOptions(cell_um=10)
+    cells.mkdir()
+    for name in "ab":
+        write_image(cells / f"{name}.png", image((20, 20, 20, (90, 40, 120)), ground=(0, 0, 0)))
+    run(model, cells, out, options=options)
+    assert run(model, cells, out, "resume", options)[0] == []
+    for name in "cde":
+        write_image(cells / f"{name}.png", image((20, 20, 40, (90, 40, 120)), ground=(0, 0, 0)))
+    assert run(model, cells, out, "resume", options)[0] == [f"{name}.png" for name in "abcde"]
+    assert {row["mpp_x"] for row in rows_of(out)} == {"0.25"}
+
+
+def test_only_the_crops_that_a_large_gallery_shows_are_read(model, cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(gallery, "MOST_CROPS", 3)
+    asked, entries = [], RunLog.entries
+    monkeypatch.setattr(RunLog, "entries", lambda log, names: asked.append(names) or entries(log, names))
+    run(model, cells, tmp_path / "out")
+    page = (tmp_path / "out/gallery.html").read_text("utf-8")
+    # one of each type, and 3 / 4 of the two lymphocytes are two
+    assert sorted(asked[-1]) == ["a.png", "b.png", "c.png", "d.png"] and page.count("<figure") == 4
+    monkeypatch.setattr(gallery, "MOST_CROPS", 2)
+    run(model, cells, tmp_path / "less")
+    page = (tmp_path / "less/gallery.html").read_text("utf-8")
+    assert asked[-1] == ["d.png", "a.png", "b.png"] and page.count("<figure") == 3
+    assert "The 3 most doubtful of 4 cells are shown" in page and "1 cell, 1 unsure" in page
+
+
+def test_one_image_is_not_spoken_of_as_many():
+    row = {"cell_type": "blast", "unsure": 0, "mpp_source": "given", "reason": "", "note": "far"}
+    lines = summary([row], 0)
+    assert "scale: given (1 image)" in lines and any(line.startswith("1 cell with a note") for line in lines)
+    assert "scale: given (2 images)" in summary([row, row], 0)
 
 
 def test_a_file_name_that_is_no_text_fails_alone(model, cells, tmp_path):

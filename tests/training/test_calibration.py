@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, log_loss
 
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import MahalanobisOOD
@@ -108,11 +108,3 @@ def test_distance_is_that_of_mahalanobis_where_all_axes_are_kept():
     expected = np.sqrt(np.stack([oracle.mahalanobis(features - mean) for mean in means]).min(axis=0) / 3)
     np.testing.assert_allclose(space.distance(features), expected, rtol=0.05)
     assert space.distance(features + np.float32([0, 0, 50])).min() > 5 * space.distance(features).max()
-
-
-def test_weighted_auroc_is_that_of_scikit_learn():
-    rng = np.random.default_rng(0)
-    score, blast, weight = rng.integers(0, 20, 200) / 20, rng.random(200) < 0.4, rng.integers(0, 4, 200)
-    expected = roc_auc_score(blast, score, sample_weight=weight)
-    assert calibration.weighted_auroc(score, blast)(weight) == pytest.approx(expected)
-    assert calibration.auroc(score, blast) == pytest.approx(roc_auc_score(blast, score))

@@ -17,6 +17,8 @@ _PATH = click.Path(path_type=Path)
 READING = ("format", "split", "images", "other", "corrections", "mpp")
 """Options that say how a dataset is read; see `evaluation.predict.read_datasets`."""
 
+_OF_DETECTORS = ("threshold", "max_dets", "device")
+
 
 @click.command(cls=renamed(format="from"))
 @click.option(
@@ -97,17 +99,24 @@ def _compare_types(places: tuple[Path, ...], out: Path, overwrite: bool, options
     from blastdet.core.errors import ConfigError
     from blastdet.datasets.convert import check_no_file
     from blastdet.evaluation.predict import read_datasets
-    from blastdet.evaluation.single_cell_types import evaluate_cell_types
+    from blastdet.evaluation.single_cell_types import check_classification, evaluate_cell_types
 
     if len(places) > 1 or options["weights"] or options["detections"]:
         raise ConfigError("--classifications: expected one --data, and neither --weights nor --detections")
+    if idle := [f"--{name.replace('_', '-')}" for name in _OF_DETECTORS if _is_given(name)]:
+        raise ConfigError(f"--classifications: expected no options of detectors, got {', '.join(idle)}. Leave them out")
     check_no_file(out)
-    is_default = click.get_current_context().get_parameter_source("split") is click.core.ParameterSource.DEFAULT
-    reading = {name: options[name] for name in READING} | ({"split": "all"} if is_default else {})
+    check_classification(out, overwrite)
+    reading = {name: options[name] for name in READING} | ({} if _is_given("split") else {"split": "all"})
     found = evaluate_cell_types(read_datasets(places[0], **reading)[-1], options["classifications"])
     click.echo(found)
     for path in found.write(out, overwrite=overwrite):
         click.echo(f"wrote {path}")
+
+
+def _is_given(name: str) -> bool:
+    """Whether the user gave an option."""
+    return click.get_current_context().get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
 
 
 def run_models(dataset: Dataset, options: dict[str, Any], failed: list[str] | None = None) -> list[Predictions]:

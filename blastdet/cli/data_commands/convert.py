@@ -115,22 +115,19 @@ def _parse_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
     return dict(check_class_map(dict(pair.rsplit("=", 1) for pair in pairs))) or None
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"
-
-
 def _print(dataset: Any, to: tuple[str, ...], out: Path) -> None:
+    from blastdet.core.errors import counted
     from blastdet.datasets.convert import counts
 
     number = counts(dataset)
     splits = ", ".join(f"{name} {n}" for name, n in number["splits"].items()).replace("no split", "without a split")
     cells = ", ".join(f"{name} {n}" for name, n in number["cells"].items())
-    click.echo(f"read     {dataset.name}: {_count(number['pictures'], 'image')} ({splits})")
+    click.echo(f"read     {dataset.name}: {counted(number['pictures'], 'image')} ({splits})")
     click.echo(f"cells    {cells or 'none'}" + (f"; {number['ignored']} ignored" if number["ignored"] else ""))
     drawn = {name: n for name, n in number["boxes"].items() if name in ("segment", "fixed")}
     if drawn or number["cells_without_box"]:
         origins = ", ".join(f"{name} {n}" for name, n in drawn.items()) or "none"
-        cells, images = _count(number["cells_without_box"], "cell"), _count(number["not_annotated"], "image")
+        cells, images = counted(number["cells_without_box"], "cell"), counted(number["not_annotated"], "image")
         left = f"{cells} and {images} without a box"
         click.echo(f"drawn    {origins}; left: {left}")
     for line in dataset.dropped:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric
-from blastdet.core.errors import ConfigError, WeightsError
+from blastdet.core.errors import ConfigError, WeightsError, counted
 from blastdet.core.mpp import check_mpp
 from blastdet.inference.adaptation.adapted_weights import check_replaced, describe, write_adapted
 from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, Choice, choose, figures, refusal
@@ -152,10 +152,11 @@ def _about(reviewed: ReviewedCells) -> list[str]:
     cells = reviewed.cells
     smears, blasts = Counter(cells.smear.tolist()), Counter(cells.smear[cells.is_blast].tolist())
     n_blasts, n = int(cells.is_blast.sum()), len(cells)
-    lines = [f"cells     {n}: {n_blasts} blasts, {n - n_blasts} other white cells; {_count(len(smears), 'smear')}"]
+    kinds = f"{counted(n_blasts, 'blast')}, {counted(n - n_blasts, 'other white cell')}"
+    lines = [f"cells     {n}: {kinds}; {counted(len(smears), 'smear')}"]
     named = [name for name in sorted(smears) if name]
     lines += [
-        f"          {name}: {blasts[name]} blasts, {smears[name] - blasts[name]} others"
+        f"          {name}: {counted(blasts[name], 'blast')}, {counted(smears[name] - blasts[name], 'other')}"
         for name in named[:_SMEARS_SHOWN]
     ]
     if len(named) > _SMEARS_SHOWN:
@@ -189,7 +190,3 @@ def _figures_in_words(choice: Choice, metrics: tuple[AdaptationMetric, ...]) -> 
         )
         lines.append(f"          {one.metric + ':':19}{before} before, {after} after")
     return lines
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" if n == 1 else f"{n} {what}s"

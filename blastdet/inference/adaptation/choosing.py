@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from blastdet.core.card_fields.blast_probability import AdaptationMetric, sigmoid
 from blastdet.core.card_fields.blast_probability import logit as logit_of
-from blastdet.core.statistics import percentile_interval
+from blastdet.core.statistics import auroc, percentile_interval
 from blastdet.inference.adaptation.fitting import (
     CANDIDATES,
     LAST_LAYER,
@@ -232,13 +232,6 @@ def _units(cells: LabelledCells) -> NDArray[np.int64]:
     """What is drawn for intervals: smears if there are enough, else cells."""
     smears, index = np.unique(cells.smear, return_inverse=True)
     return np.asarray(index if len(smears) >= _ENOUGH_SMEARS else np.arange(len(cells)), np.int64)
-
-
-def auroc(score: Floats, is_blast: Flags) -> float:
-    """Probability that a blast scores higher than another cell; ties count half."""
-    others = np.sort(score[~is_blast])
-    below = np.searchsorted(others, score[is_blast], "left") + np.searchsorted(others, score[is_blast], "right")
-    return float(below.mean() / 2 / len(others))
 
 
 def is_chance(score: Floats, is_blast: Flags) -> bool:

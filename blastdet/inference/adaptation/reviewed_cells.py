@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.constants import ERYTHROBLAST, SMUDGE
-from blastdet.core.errors import ConfigError, FormatError, ScaleError
+from blastdet.core.errors import ConfigError, FormatError, ScaleError, counted
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import RGB, Dataset, Sample, Scale
 from blastdet.datasets.apply_corrections import apply_corrections
@@ -186,16 +186,27 @@ class _Reader:
             unmarked = replace(dataset, samples=tuple(_without_origin(sample) for sample in dataset))
             dataset = apply_corrections(unmarked, asked.corrections)  # which marks what a person corrected or confirmed
         self.notes += dataset.notes
-        if not any(sample.cluster or sample.group for sample in dataset):
-            single = any(_is_one_cell(sample) for sample in dataset)
-            counts = "all images count as one smear" if single else "each image counts as a smear"
-            self.notes.append(f"no smears or patients are named: {counts}")
-            if single:
-                dataset = replace(dataset, samples=tuple(replace(sample, group=_UNNAMED) for sample in dataset))
+        dataset = self._with_smears(dataset)
         for done, sample in enumerate(dataset, start=1):
             if sample.truth is not None and len(sample.truth):
                 yield from self._of_image(dataset, self._with_scale(sample))
             asked.progress("reading", done, len(dataset))
+
+    def _with_smears(self, dataset: Dataset) -> Dataset:
+        """Images of one cell without a smear share one: they may be of one patient, and must not be in two folds."""
+        unnamed = [not (sample.cluster or sample.group) for sample in dataset]
+        alone = [free and _is_one_cell(sample) for free, sample in zip(unnamed, dataset, strict=True)]
+        if all(unnamed):
+            counts = "all images count as one smear" if any(alone) else "each image counts as a smear"
+            self.notes.append(f"no smears or patients are named: {counts}")
+            alone = unnamed if any(alone) else alone
+        elif any(alone):
+            of_images = counted(sum(alone), "image")
+            self.notes.append(f"no smear or patient is named for {of_images} of one cell: they count as one smear")
+        changed = zip(dataset, alone, strict=True)
+        return replace(
+            dataset, samples=tuple(replace(one, group=_UNNAMED) if is_alone else one for one, is_alone in changed)
+        )
 
     def _with_scale(self, sample: Sample) -> Sample:
         """With the scale that is given, or stated by the dataset or the file, or else measured."""

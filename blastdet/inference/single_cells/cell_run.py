@@ -13,9 +13,11 @@ from typing import Any
 from PIL import Image
 
 from blastdet.core.atomic_io import locked, write_text
-from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
-from blastdet.core.errors import BlastdetError, ConfigError, DependencyError
+from blastdet.core.columns import PROBABILITY
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, counted
 from blastdet.core.model_card import sha256_of
+from blastdet.core.types import Scale
 from blastdet.datasets.formats.csv_table import FILE_NAME, line
 from blastdet.inference.differential import spoken_type
 from blastdet.inference.model import Model
@@ -28,13 +30,12 @@ from blastdet.inference.single_cells.classification import (
     classify_looked_at,
     first_looks,
 )
-from blastdet.inference.single_cells.gallery import GALLERY, gallery, stain_warning
+from blastdet.inference.single_cells.gallery import GALLERY, gallery, ordered_types, scales, stain_warning
 from blastdet.inference.writers import software
 
+# The columns with the probability of each class are between the two.
 HEAD: tuple[str, ...] = ("image", "cell_type", "blast_probability", "unsure", "reason")
 TAIL: tuple[str, ...] = ("x1", "y1", "x2", "y2", "mpp_x", "mpp_y", "mpp_source", "note")
-PROBABILITY = "probability_"
-"""Prefix of the columns with the probability of each class, between `HEAD` and `TAIL`."""
 
 _SHOWN_FAILURES = 3  # images listed for each reason
 
@@ -98,17 +99,17 @@ class CellRun:
     def classify(self, progress: Progress) -> Iterator[tuple[str, str | None]]:
         """As iteration does, with progress."""
         looks = first_looks(self.model, self.images, self.options, progress)
-        skip = frozenset(image.name for image in self.images if self._is_done(image.name))
-        for image, answer in classify_looked_at(self.model, self.images, looks, self.options, progress, skip):
+        for image, answer in classify_looked_at(self.model, self.images, looks, self.options, progress, self._is_done):
             if isinstance(answer, BlastdetError):
                 self.failed[image.name] = " ".join(str(answer).split())
             else:
                 self.run_log.add(self._entry(answer))
             yield image.name, self.failed.get(image.name)
 
-    def _is_done(self, name: str) -> bool:
+    def _is_done(self, name: str, mpp: Scale | None) -> bool:
+        """Whether an earlier run classified this image at this scale, which images added since may have changed."""
         path = self._paths[name]
-        return self.existing == "resume" and path.is_file() and self.run_log.has(name, sha256_of(path))
+        return self.existing == "resume" and path.is_file() and self.run_log.has(name, sha256_of(path), mpp)
 
     def _entry(self, cell: ClassifiedCell) -> dict[str, Any]:
         """A line of the run log; the crop is in it, so that a continued run can show it."""
@@ -128,31 +129,32 @@ class CellRun:
 
     def finish(self, say: Callable[[str], None], warn: Callable[[str], None]) -> int:
         """Write the files, print the summary and the failures; returns the number of failures."""
-        entries = [(entry["cell"], entry["jpeg"]) for entry in self._entries()]
-        if entries:
-            self._write(entries, say)
-        for text in summary([cell for cell, _ in entries], len(self.failed)):
+        names = [image.name for image in self.images if image.name not in self.failed]
+        rows = [entry["cell"] for entry in self._entries(names)]
+        if rows:
+            self._write(rows, say)
+        for text in summary(rows, len(self.failed)):
             say(text)
         for text in failures(self.failed):
             warn(text)
         return len(self.failed)
 
-    def _entries(self) -> Iterator[dict[str, Any]]:
-        names = [image.name for image in self.images if image.name not in self.failed]
+    def _entries(self, names: list[str]) -> Iterator[dict[str, Any]]:
         for entry in self.run_log.entries(names):
-            if not isinstance(entry.get("cell"), dict) or not isinstance(entry.get("jpeg"), str):
-                raise ConfigError(
-                    f"{self.run_log.path}: {entry.get('name')}: not an entry of classify. Use --overwrite"
-                )
+            cell, name = entry.get("cell"), entry["name"]
+            if not isinstance(cell, dict) or cell.get("image") != name or not isinstance(entry.get("jpeg"), str):
+                raise ConfigError(f"{self.run_log.path}: {name}: not an entry of classify. Use --overwrite")
             yield entry
 
-    def _write(self, entries: Sequence[tuple[dict[str, Any], str]], say: Callable[[str], None]) -> None:
-        rows = [cell for cell, _ in entries]
+    def _jpegs(self, names: list[str]) -> dict[str, str]:
+        return {entry["name"]: entry["jpeg"] for entry in self._entries(names)}
+
+    def _write(self, rows: Sequence[dict[str, Any]], say: Callable[[str], None]) -> None:
         try:
             write_text(self.files[0], table(rows))
             say(f"wrote {self.files[0]}")
             card = self.model.classifier.card if self.model.classifier is not None else self.model.card
-            write_text(self.files[1], gallery(entries, card, failures(self.failed)))
+            write_text(self.files[1], gallery(rows, self._jpegs, card, failures(self.failed)))
             say(f"wrote {self.files[1]}")
         except DependencyError as error:
             say(f"note: no {GALLERY}: {error}")
@@ -187,12 +189,6 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield line([row[name] for name in columns])
 
 
-def ordered_types(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The types that occur, in the order of `CELL_TYPES`; those of other models come last."""
-    present = {row["cell_type"] for row in rows}
-    return [name for name in CELL_TYPES if name in present] + sorted(present.difference(CELL_TYPES))
-
-
 def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
     """What is printed of a run: cells of each type, and how many of them are unsure."""
     if not rows:
@@ -206,12 +202,10 @@ def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
     why = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items()))
     lines.append(f"{'all':<22}{len(rows):>7}{100:>8.1f}{sum(unsure.values()):>9}" + (f"   ({why})" if why else ""))
     if n_failed:
-        lines.append(f"failed: {n_failed} of {len(rows) + n_failed} images")
-    sources = Counter(row["mpp_source"].partition(" (n=")[0] for row in rows)
-    lines.append("scale: " + ", ".join(f"{source} ({n} images)" for source, n in sources.most_common()))
-    noted = Counter(row["note"] for row in rows if row["note"])
-    if noted:
-        lines.append(f"{sum(noted.values())} cells have a note on how they were found; see {FILE_NAME}")
+        lines.append(f"failed: {n_failed} of {counted(len(rows) + n_failed, 'image')}")
+    lines.append(f"scale: {scales(rows)}")
+    if noted := sum(bool(row["note"]) for row in rows):
+        lines.append(f"{counted(noted, 'cell')} with a note in {FILE_NAME} on how the cell was found")
     if warning := stain_warning(rows):
         lines.append(f"note: {warning}")
     lines.append(f"Images of single cells are no sample of a smear: their shares are no differential. {RESEARCH_USE}")

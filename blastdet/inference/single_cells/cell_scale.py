@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.constants import LARGEST_CELL_UM
-from blastdet.core.errors import ConfigError
+from blastdet.core.errors import ConfigError, counted
 from blastdet.core.mpp import parse_mpp
 from blastdet.core.types import Scale, WidthHeight
 from blastdet.imaging.cell_crops import Box
@@ -188,5 +188,5 @@ def _assumed(scale: ScaleEstimate | None, widths: Sequence[float], cell_um: floa
     if scale.origin != "unknown" or cell_um is None:
         return scale
     mpp = cell_um / float(np.median(widths))
-    reason = f"assumed: the median of {len(widths)} cells is {cell_um:g} µm wide"
+    reason = f"assumed: the median of {counted(len(widths), 'cell')} is {cell_um:g} µm wide"
     return replace(scale, mpp=(mpp, mpp), origin="assumed", reason=reason)

@@ -194,14 +194,20 @@ def classify_looked_at(
     looks: Sequence[FirstLook | BlastdetError],
     options: CellOptions,
     progress: Progress,
-    skip: frozenset[str] = frozenset(),
+    is_done: Callable[[str, Scale | None], bool] = lambda name, mpp: False,
 ) -> Iterator[tuple[CellImage, Answer]]:
-    """Second half of `classify_images`: settle the scales, then classify the images whose name is not in `skip`."""
+    """Second half of `classify_images`: settle the scales, then classify the images that are not done.
+
+    Parameters
+    ----------
+    is_done : callable
+        Called with the name and the settled scale of each image.
+    """
     scales = iter(settled([look for look in looks if isinstance(look, FirstLook)], options))
     todo: list[_Task] = []
     for image, look in zip(images, looks, strict=True):
         scale = next(scales) if isinstance(look, FirstLook) else _NO_SCALE
-        if image.name not in skip:
+        if not is_done(image.name, scale.mpp):
             todo.append((image, look, scale))
     batches = [todo[start : start + _BATCH] for start in range(0, len(todo), _BATCH)]
     done = 0

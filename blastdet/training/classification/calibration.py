@@ -5,14 +5,13 @@ All classes have equal weight throughout: nine in ten crops of the ALL fields ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.card_fields.blast_probability import logit as logit_of
 from blastdet.core.model_card import Calibration, RejectionRule, Threshold
 from blastdet.evaluation.operating_points import Reliability, reliability_of
 
@@ -93,26 +92,6 @@ def blast_reliability(probability: Floats, is_blast: NDArray[np.bool_]) -> Relia
     return reliability_of(probability, is_blast, class_weights(is_blast.astype(np.int64)))
 
 
-def auroc(probability: Floats, is_blast: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve of blast probabilities (n,); needs blasts and other cells."""
-    return weighted_auroc(probability, is_blast)(np.ones(len(is_blast)))
-
-
-def weighted_auroc(probability: Floats, is_blast: NDArray[np.bool_]) -> Callable[[NDArray[Any]], float]:
-    """The area under the ROC curve as a function of the cells' weights (n,); sorts once for all resamples."""
-    order = np.argsort(probability, kind="stable")
-    ranked, blast = probability[order], is_blast[order]
-    starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # cells of one probability form a tie
-
-    def area(weight: NDArray[Any]) -> float:
-        mine = weight[order]
-        blasts, others = np.add.reduceat(mine * blast, starts), np.add.reduceat(mine * ~blast, starts)
-        below = np.cumsum(others) - others / 2
-        return float(blasts @ below / (blasts.sum() * others.sum()))
-
-    return area
-
-
 def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str, weight: Floats | None = None) -> Calibration:
     """Slope and offset with the lowest cross-entropy; blasts and other cells have the same weight.
 
@@ -125,8 +104,7 @@ def platt(probability: Floats, is_blast: NDArray[np.bool_], where: str, weight: 
     """
     from scipy.optimize import minimize
 
-    given = np.clip(np.asarray(probability, np.float64), 1e-6, 1 - 1e-6)
-    logit, sign = np.log(given / (1 - given)), np.where(is_blast, -1.0, 1.0)
+    logit, sign = logit_of(probability), np.where(is_blast, -1.0, 1.0)
     weight = class_weights(is_blast.astype(np.int64)) if weight is None else weight
 
     def cross_entropy(x: Floats) -> float:

@@ -27,6 +27,7 @@ from blastdet.core.model_card import (
     read_card,
     write_card,
 )
+from blastdet.core.statistics import auroc, weighted_auroc
 from blastdet.evaluation.intervals import group_weights, spread_over_groups
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import Floats, class_weights
@@ -127,7 +128,7 @@ def out_of_fold_figures(predicted: OutOfFold) -> dict[str, Any]:
         "cells": len(truth),
         "clusters": len(np.unique(predicted.cluster)),
         **figures_with_intervals(score, called, truth, predicted.cluster),
-        "AUROC of folds": tuple(calibration.auroc(raw[part], truth[part]) for part in both),
+        "AUROC of folds": tuple(auroc(raw[part], truth[part]) for part in both),
         "specificity at sensitivity 0.95": float((score[~truth] < np.quantile(score[truth], 0.05)).mean()),
         "calibration error": calibration.blast_reliability(score, truth).error,
         "calibration error before": calibration.blast_reliability(raw, truth).error,
@@ -146,7 +147,7 @@ def figures_with_intervals(
     weights = [w for w in group_weights(index, _RESAMPLES) if 0 < w[truth].sum() < w.sum()]
     found = {}
     for name in ("AUROC", "sensitivity", "specificity", "precision", "F1", "accuracy"):
-        figure = calibration.weighted_auroc(score, truth) if name == "AUROC" else partial(_figure, name, called, truth)
+        figure = weighted_auroc(score, truth) if name == "AUROC" else partial(_figure, name, called, truth)
         interval = spread_over_groups([figure(w) for w in weights], len(names), _RESAMPLES)
         found[name] = [figure(np.ones(len(truth))), interval.low, interval.high]
     return found

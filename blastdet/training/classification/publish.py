@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from blastdet.core.errors import BlastdetError
 from blastdet.core.model_card import Card, InputSpec, Metric, RejectionRule, Threshold, Training, sha256_of, write_card
+from blastdet.core.statistics import auroc
 from blastdet.core.types import ERYTHROBLAST
 from blastdet.datasets.cropping.crop_table import Cut
 from blastdet.models.classifier import erythroblast_given_not_blast, load_classifier
@@ -142,7 +143,7 @@ def _metrics(config: ClassifyConfig, calibrated: CalibrationResult) -> tuple[Met
         curve = calibration.blast_reliability(calibrated.probability[:, blast], calibrated.truth == blast)
         found["expected calibration error of blast"] = curve.error
         if len(config.classes) > 1:
-            found["AUROC of blast"] = calibration.auroc(calibrated.probability[:, blast], calibrated.truth == blast)
+            found["AUROC of blast"] = auroc(calibrated.probability[:, blast], calibrated.truth == blast)
     n = len(calibrated.truth)
     return tuple(
         Metric(data="crops", split="val", n_images=n, n_cells=n, metric=name, value=round(value, 4))

@@ -201,6 +201,25 @@ def test_images_of_one_cell_in_folders_of_types(weights, tmp_path, by_smear):
         adapt(tmp_path / "cells", weights=weights, out=tmp_path / "other", say=str)
 
 
+def test_images_of_one_cell_without_a_smear_beside_others_share_one(weights, tmp_path):
+    """All blasts are of that one: the stain could tell them apart, so it is not learnt."""
+    rng = np.random.default_rng(0)
+    for kind, count in (("blast", 12), ("lymphocyte", 6)):
+        for i in range(count):
+            smears = [""] if kind == "blast" else ["s0", "s1"]
+            for smear in smears:
+                path = tmp_path / "cells" / kind / smear / f"{kind}-{smear}-{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(np.full((16, 16, 3), _shifted(kind, rng), np.uint8)).save(path)
+    lines = []
+    options = AdaptOptions(mpp=MPP)
+    adapt(tmp_path / "cells", weights=weights, out=tmp_path / "mine", options=options, say=lines.append)
+    text = "\n".join(lines)
+    assert "24: 12 blasts, 12 other white cells; 3 smears" in text and "unnamed: 12 blasts, 0 others" in text
+    assert "no smear or patient is named for 12 images of one cell: they count as one smear" in text
+    assert "one smear holds nearly all blasts" in text
+
+
 def test_annotated_images_and_corrections(weights, tmp_path):
     """Of a corrected dataset, only the cells count that a person corrected or confirmed."""
     truth = _smears(tmp_path / "films", _blue)

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.linalg import inv, sqrtm
-from sklearn.metrics import roc_auc_score
 
-from blastdet.inference.adaptation.choosing import auroc, choose, cross_validated, figures, folds_of
+from blastdet.inference.adaptation.choosing import choose, cross_validated, figures, folds_of
 from blastdet.inference.adaptation.fitting import (
     CANDIDATES,
     LAST_LAYER,
@@ -182,12 +181,6 @@ def test_features_are_standardised_by_the_shrunk_spread_within_classes():
     shrunk = (1 - SHRINKAGE) * covariance + SHRINKAGE * np.trace(covariance) / 50 * np.eye(50)
     np.testing.assert_allclose(centre, means.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(axes, inv(np.real(sqrtm(shrunk))), atol=1e-6)
-
-
-def test_auroc_is_that_of_scikit_learn():
-    score, is_blast, _ = _laboratory(80)
-    rounded = score.round()  # ties
-    assert auroc(rounded, is_blast) == pytest.approx(roc_auc_score(is_blast, rounded))
 
 
 def test_figures_have_intervals_that_are_never_a_point():
