@@ -13,8 +13,11 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import architecture_page
 import click
@@ -191,7 +194,35 @@ def _models(section: str) -> list[type[BaseModel]]:
 
 
 def _type(field: FieldInfo) -> str:
-    annotation = field.annotation
+    parts = get_args(field.annotation)
+    if get_origin(field.annotation) in (Union, UnionType) and any(get_origin(part) is Annotated for part in parts):
+        return " or ".join(_part(part) for part in parts)  # a limit holds for one part only
+    return _named(_bare(field.annotation), field.metadata)
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without the annotations of its parts."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bare(parts[0])
+    bare = tuple(_bare(part) for part in parts)
+    if bare == parts or origin is None:
+        return annotation
+    return reduce(or_, bare) if origin in (Union, UnionType) else origin[bare]
+
+
+def _part(annotation: Any) -> str:
+    if get_origin(annotation) is Annotated:
+        kind, *given = get_args(annotation)
+        name, _, limits = _named(kind, [m for one in given for m in getattr(one, "metadata", [one])]).partition(", ")
+        return f"{name} ({limits})" if limits else name
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    return "`null`" if annotation is type(None) else _named(annotation, ())
+
+
+def _named(annotation: Any, metadata: Iterable[Any]) -> str:
+    """A type by its name, with its limits."""
     plain = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else ""
     name = plain or str(annotation).replace("typing.", "")
     for module in (
@@ -200,9 +231,10 @@ def _type(field: FieldInfo) -> str:
         "blastdet.training.config.",
     ):
         name = name.replace(module, "")
+    metadata = list(metadata)
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
-    limits = [f"{sign} {getattr(m, key):g}" for m in field.metadata for key, sign in signs.items() if hasattr(m, key)]
-    limits += [f"at least {m.min_length}" for m in field.metadata if getattr(m, "min_length", None)]
+    limits = [f"{sign} {getattr(m, key):g}" for m in metadata for key, sign in signs.items() if hasattr(m, key)]
+    limits += [f"at least {m.min_length}" for m in metadata if getattr(m, "min_length", None)]
     return f"`{name}`".replace("|", "\\|") + (f", {', '.join(limits)}" if limits else "")
 
 

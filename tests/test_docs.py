@@ -275,6 +275,12 @@ def test_generated_files_are_fresh(generated: dict[str, str]) -> None:
     assert not stale, f"{stale}: run `make docs`"
 
 
+def test_generated_pages_show_no_python_internals(generated: dict[str, str]) -> None:
+    assert not [name for name, text in generated.items() if re.search(r"FieldInfo|Annotated\[|NoneType", text)]
+    row = next(line for line in generated["reference/config.md"].splitlines() if line.startswith("| `folds`"))
+    assert "| `int` (≥ 2, ≤ 100) or `laboratories` or `null` |" in row
+
+
 def test_every_command_has_a_page_and_an_example_and_exit_codes(generated: dict[str, str]) -> None:
     from blastdet.cli import COMMANDS
 

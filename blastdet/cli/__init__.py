@@ -25,7 +25,7 @@ COMMANDS: dict[str, str] = {
     "synth": "render synthetic smears with exact ground truth",
     "train": "train a detector or classifier from a configuration",
     "adapt": "fit the second stage to cells of your own laboratory",
-    "calibrate": "calibrate a blast classifier on clusters left out of training",
+    "calibrate": "calibrate a blast classifier on clusters or laboratories left out of training",
     "runs": "list training runs side by side",
     "export": "export a trained model again, also in lower precision",
     "evaluate": "measure a model, or detections from any source",

@@ -80,15 +80,22 @@ def to_levels(density: Floats, background: ArrayLike, offset: float = OFFSET) ->
     return np.asarray((light + offset) * np.exp(-density) - offset)
 
 
-def background_colour(rgb: RGB) -> NDArray[np.float32]:
+def background_colour(rgb: RGB, shown: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Colour of the empty background: the brightest mode of the image that is more than a few highlights.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    shown : bool (h, w), optional
+        Pixels to measure; at least one. Default: all.
 
     Returns
     -------
     float32 (3,)
         Grey level of each channel.
     """
-    smooth = cv2.GaussianBlur(rgb, (0, 0), 1.0).reshape(-1, 3)
+    blurred = cv2.GaussianBlur(rgb, (0, 0), 1.0)
+    smooth = blurred.reshape(-1, 3) if shown is None else blurred[shown]
     channels = [np.ascontiguousarray(smooth[:, channel]) for channel in range(3)]
     light = channels[0].astype(np.int16) + channels[1] + channels[2]
     histogram = np.bincount(light, minlength=6 * 128).reshape(128, 6).sum(axis=1)

@@ -6,11 +6,13 @@ Nothing here reads or changes a global setting of Pillow.
 
 from __future__ import annotations
 
+import io
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ Window = Callable[[int, int, int, int], RGB]
 MAX_PIXELS = 400_000_000
 """Largest number of pixels that is decoded at once."""
 
+_ENOUGH = 0.95  # of the rows of a JPEG that ends early
+_TAIL = 65536  # bytes in which the end marker of a JPEG is looked for
 _LARGE = 8_000_000  # pixels; smaller JPEGs are decoded in full: it takes little time, and they look the same as PNG
 
 BROKEN = (
@@ -102,6 +106,10 @@ class PillowPixels:
                 f"{path}: expected at most {MAX_PIXELS // 10**6} megapixels, got {w} x {h} = {w * h / 1e6:.0f}. "
                 f"Store larger images as tiled TIFF."
             )
+        self._ends_early = plugin is JpegImagePlugin.JpegImageFile and _ends_early(path)
+        if self._ends_early:  # decoded now, for the note; a file that lacks too much fails when it is read
+            with suppress(ImageError):
+                self._rgb = self._decode()
 
     def _header(self, file: Any) -> ImageFile.ImageFile:
         with _quiet, warnings.catch_warnings():  # the filters are global: one thread at a time
@@ -112,14 +120,32 @@ class PillowPixels:
         size_wh = -(-self.size_wh[0] // factor), -(-self.size_wh[1] // factor)
         try:
             with self._path.open("rb") as file:
-                image = self._header(file)
+                # Zeros that a broken copy left at the end decode as pixels that were never there.
+                image = self._header(io.BytesIO(file.read().rstrip(b"\0")) if self._ends_early else file)
                 if factor > 1:
                     image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
-                rgb = np.ascontiguousarray(orient(to_rgb(image), _orientation(image)))
+                shown = self._rows_there(image) if self._ends_early else to_rgb(image)
+                rgb = np.ascontiguousarray(orient(shown, _orientation(image)))
         except BROKEN as error:
             raise ImageError(f"{self._path}: truncated or damaged image data ({one_line(error)})") from error
         if rgb.shape[1::-1] != size_wh:
             raise ImageError(f"{self._path}: expected {size_wh} pixels as in the header, got {rgb.shape[1::-1]}")
+        return rgb
+
+    def _rows_there(self, image: ImageFile.ImageFile) -> RGB:
+        """Pixels of a JPEG of which few rows may be missing; `OSError` where it is more."""
+        try:
+            image.load()
+            return to_rgb(image)
+        except OSError:
+            image.tile = []  # else Pillow tries again
+        filled = np.flatnonzero(np.asarray(image).reshape(image.height, -1).any(axis=1))  # Pillow leaves the rest 0
+        rows = int(filled[-1]) + 1 if len(filled) else 0
+        if rows < _ENOUGH * image.height:
+            raise OSError(f"the file ends early, {rows} of {image.height} rows are there")
+        self.notes = (f"the file ends early: {rows} of {image.height} rows were read, the last one fills the rest",)
+        rgb = to_rgb(image).copy()
+        rgb[rows:] = rgb[rows - 1]
         return rgb
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
@@ -136,7 +162,13 @@ class PillowPixels:
         """
         factor = max((k for k in (2, 4, 8) if k <= most), default=1)
         width, height = self.size_wh
-        if factor == 1 or self._plugin is not JpegImagePlugin.JpegImageFile or self._turned or width * height < _LARGE:
+        if (
+            factor == 1
+            or self.notes
+            or self._plugin is not JpegImagePlugin.JpegImageFile
+            or self._turned
+            or width * height < _LARGE
+        ):
             return 1, self.window
 
         def window(x0: int, y0: int, x1: int, y1: int) -> RGB:
@@ -160,6 +192,15 @@ def to_rgb(image: Image.Image) -> RGB:
         rgba = np.asarray(image.convert("RGBA"))
         return on_white(rgba[..., :3], rgba[..., 3])
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))  # a copy costs as much as decoding
+
+
+def _ends_early(path: Path) -> bool:
+    """Whether a JPEG has no end marker in its last part; one with a long appendix does not either."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - _TAIL, 0))
+        tail = file.read()
+    # The marker of a thumbnail in the header comes before the start of the scan.
+    return tail.rfind(b"\xff\xd9") <= tail.rfind(b"\xff\xda")
 
 
 def _shown_size(image: Image.Image) -> WidthHeight:

@@ -201,7 +201,8 @@ def restain_randomly(rgb: RGB, rng: np.random.Generator, stains: Stains | None =
     stains = stains or measure_stains(rgb)
     if stains is None:
         return rgb
-    own = stains.red_cell / stains.red_cell.mean()
+    # A pale stain may let more of one colour through than the background does; a hue has no negative density.
+    own = stains.red_cell.clip(0) / stains.red_cell.clip(0).mean()
     red = rng.dirichlet(np.full(len(RED_CELL_HUES) + 1, 0.4)) @ np.array([*RED_CELL_HUES.values(), own])
     nuclei = None
     if rng.random() < 0.5:

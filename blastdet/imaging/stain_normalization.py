@@ -4,6 +4,7 @@ The colours of the empty background and of the red cells are measured in each im
 A factor on the optical density of each channel brings both to fixed values. Whatever differs from a red cell, above
 all a nucleus, then differs in the same way in every laboratory. Models with ``colour: canonical`` in their card expect
 such images. An image of one cell on plain ground shows neither: its own colour takes their place, see `isolated_cells`.
+Black ground around a field of view is neither measured nor changed.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class StainNormalizedSource:
         cell = isolated_cells.cell_mask(glance)
         self.shows_one_cell = cell is not None
         """Whether it is the image of one cell on plain ground; such images have no red cells to measure."""
-        self._table = table(glance) if cell is None else isolated_cells.table(glance, cell)
+        shown = isolated_cells.field_of_view(glance) if cell is None else None
+        self._has_ground = shown is not None
+        self._table = table(glance, shown) if cell is None else isolated_cells.table(glance, cell)
 
     def read(self, box_xyxy: object = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
         """See `Source.read`."""
@@ -63,6 +66,9 @@ class StainNormalizedSource:
         normalized = apply(rgb, self._table)
         if self.shows_one_cell:
             normalized[isolated_cells.on_ground(rgb)] = round(BACKGROUND)
+        elif self._has_ground:
+            ground = isolated_cells.on_black(rgb)
+            normalized[ground] = rgb[ground]
         return normalized
 
     def close(self) -> None:
@@ -91,29 +97,37 @@ def apply(rgb: RGB, colours: NDArray[np.uint8]) -> RGB:
     return np.asarray(cv2.LUT(rgb, colours[None]), np.uint8)
 
 
-def table(rgb: RGB) -> NDArray[np.uint8]:
+def table(rgb: RGB, shown: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """The normalized grey level of each grey level of each channel, as measured on one image.
+
+    Parameters
+    ----------
+    rgb : uint8 (h, w, 3)
+    shown : bool (h, w), optional
+        Pixels to measure. Default: all.
 
     Returns
     -------
     uint8 (256, 3)
         Only the background is corrected if no red cells are found.
     """
-    density = density_table(background_colour(rgb))
-    levels = to_levels(density * _factor(rgb, density), BACKGROUND)
+    density = density_table(background_colour(rgb, shown))
+    levels = to_levels(density * _factor(rgb, density, shown), BACKGROUND)
     return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
 
 
-def _factor(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float32]:
+def _factor(rgb: RGB, density: NDArray[np.float32], shown: NDArray[np.bool_] | None) -> NDArray[np.float32]:
     """Factor (3,) on the optical density of each channel; `density` (256, 3) is that of each grey level."""
-    found = red_cell_density(rgb, density)
+    found = red_cell_density(rgb, density, shown)
     if found is None:
         return np.ones(3, np.float32)
     # The limit keeps noise of a channel that absorbs little from being amplified.
     return np.asarray(np.clip(np.array(RED_CELL) / np.maximum(found, 0.02), *_FACTORS), np.float32)
 
 
-def red_cell_density(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float64] | None:
+def red_cell_density(
+    rgb: RGB, density: NDArray[np.float32], shown: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64] | None:
     """Median optical density of the red cells of an image.
 
     Parameters
@@ -121,6 +135,8 @@ def red_cell_density(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float
     rgb : uint8 (h, w, 3)
     density : float32 (256, 3)
         That of each grey level of each channel: see `blastdet.imaging.optical_density.density_table`.
+    shown : bool (h, w), optional
+        Pixels to measure. Default: all.
 
     Returns
     -------
@@ -131,26 +147,32 @@ def red_cell_density(rgb: RGB, density: NDArray[np.float32]) -> NDArray[np.float
     levels = [np.ascontiguousarray(rgb[..., channel]).ravel() for channel in range(3)]
     red, green, blue = (density[:, channel][level] for channel, level in enumerate(levels))
     total = (red + green + blue) / np.float32(3)
-    stained = total > max(_STAINED * float(np.percentile(total, 95)), 0.04)
-    if stained.mean() < _LEAST:
+    seen = total if shown is None else total[shown.ravel()]
+    stained = total > max(_STAINED * float(np.percentile(seen, 95)), 0.04)
+    if shown is not None:
+        stained &= shown.ravel()
+    if np.count_nonzero(stained) / seen.size < _LEAST:
         return None
     where = np.flatnonzero(stained)
     hue = (red[where] / 2 + green[where] - blue[where]) / total[where]
     # Red cells are the least purple of all stained things.
     mode = first_mode(hue)
     if mode < _GREY:
-        even = _in_even_light((red, green, blue), where, total.reshape(rgb.shape[:2]))
+        even = _in_even_light((red, green, blue), where, total.reshape(rgb.shape[:2]), shown)
         if even is not None and first_mode(even[1]) > mode + _SAME_HUE:
             (red, green, blue), hue = even
             where, mode = np.arange(len(hue)), first_mode(hue)
     cells = where[np.abs(hue - mode) < _SAME_HUE]
-    if len(cells) < _LEAST * total.size:
+    if len(cells) < _LEAST * seen.size:
         return None
     return np.array([np.median(channel[cells]) for channel in (red, green, blue)], np.float64)
 
 
 def _in_even_light(
-    channels: tuple[NDArray[np.float32], ...], where: NDArray[np.intp], total: NDArray[np.float32]
+    channels: tuple[NDArray[np.float32], ...],
+    where: NDArray[np.intp],
+    total: NDArray[np.float32],
+    shown: NDArray[np.bool_] | None,
 ) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]] | None:
     """Densities and hues of stained pixels without those of uneven light; ``None`` where the light is even.
 
@@ -164,11 +186,17 @@ def _in_even_light(
         The stained ones.
     total : float32 (h, w)
         Mean density.
+    shown : bool (h, w) or None
+        Pixels that take part in the estimate of the light; ``None`` for all.
     """
     height, width = total.shape
     size = min(width, _GRID), min(height, _GRID)
-    surface = _lower_surface(cv2.resize(total, size, interpolation=cv2.INTER_AREA).astype(np.float64))
-    if surface.max() < _EVEN:
+    part = np.ones((height, width), np.float32) if shown is None else shown.astype(np.float32)
+    used = cv2.resize(part, size, interpolation=cv2.INTER_AREA) > 0.999
+    if not used.any():
+        return None
+    surface = _lower_surface(cv2.resize(total, size, interpolation=cv2.INTER_AREA).astype(np.float64), used)
+    if surface[used].max() < _EVEN:
         return None
     light = cv2.resize(surface.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR).ravel()[where]
     above = total.ravel()[where] - light
@@ -179,17 +207,20 @@ def _in_even_light(
     return (red, green, blue), (red / 2 + green - blue) / above[lit]
 
 
-def _lower_surface(density: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quadratic surface that lies below most of an image: least squares with small weights for what is above it."""
+def _lower_surface(density: NDArray[np.float64], used: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Quadratic surface that lies below most of an image: least squares with small weights for what is above it.
+
+    It is fitted to the pixels `used` only.
+    """
     y, x = (np.linspace(-1, 1, n) for n in density.shape)
     grid_x, grid_y = (grid.ravel() for grid in np.meshgrid(x, y))
     terms = np.stack([np.ones(grid_x.size), grid_x, grid_y, grid_x**2, grid_x * grid_y, grid_y**2], axis=1)
-    weight = np.ones(grid_x.size)
+    weight = used.ravel().astype(np.float64)
     surface = np.zeros(grid_x.size)
     for _ in range(_ROUNDS):
         weighted = terms * weight[:, None]
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ density.ravel(), rcond=None)[0]
-        weight = np.where(density.ravel() > surface + 0.02, 0.01, 1.0)
+        weight = np.where(density.ravel() > surface + 0.02, 0.01, 1.0) * used.ravel()
     return surface.reshape(density.shape)
 
 

@@ -118,15 +118,17 @@ def calibrate(
     out: PathLike | None = None,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Calibrate a trained classifier of blasts on clusters that were left out of training.
+    """Calibrate a trained classifier of blasts on clusters or laboratories that were left out of training.
 
     Parameters
     ----------
     run : path
-        Run folder of the classifier, trained on all clusters.
+        Run folder of the classifier, trained on all folds. Where these are laboratories, its validation crops take part
+        in the calibration.
     folds : sequence of paths
-        Run folders of the same configuration, each trained with ``fold: [k, n]``. Default: ``folds/`` below `run`, as a
-        training with ``folds: N`` leaves them.
+        Run folders of the same configuration: one for each fold of clusters, trained with ``fold: [k, n]``, or one for
+        each laboratory, trained with its folders of crops in ``leave_out``. Default: ``folds/`` below `run`, as a
+        training with ``folds: N`` or ``folds: laboratories`` leaves them.
     out : path, optional
         Weights folder to write, which must not exist. Default: ``weights-calibrated`` below `run`.
     say : callable
@@ -156,7 +158,9 @@ def calibrate(
         path.parent for path in (whole / out_of_fold.FOLDS).glob("*/config.yaml")
     )
     if not runs:
-        raise ConfigError(f"{whole / out_of_fold.FOLDS}: no folds found. Train with folds: N, or name their runs")
+        raise ConfigError(
+            f"{whole / out_of_fold.FOLDS}: no folds found. Train with folds: N or laboratories, or name their runs"
+        )
     out_of_fold.check_same_model(whole, runs)
     predicted = out_of_fold.predict_to_calibrate(whole, runs, Path.cwd())
     with locked(whole), new_folder(target) as folder:

@@ -516,6 +516,34 @@ def test_truncated_files(tmp_path: Path, kind: str, options: dict[str, object], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("zeros", [0, 3000])
+def test_a_jpeg_that_lacks_its_last_bytes_is_read_with_a_note(tmp_path: Path, zeros: int) -> None:
+    path = tmp_path / "a.jpg"
+    write_image(path, smooth_image(60, 400))
+    whole, data = read_image(path), path.read_bytes()
+    path.write_bytes(data[:-13] + bytes(zeros))
+    with open_smear(path) as source:
+        assert len(source.notes) == 1 and "the file ends early" in source.notes[0]
+        rows = int(source.notes[0].split(": ")[1].split()[0])
+        assert 380 <= rows < 400
+        part = source.read()
+    np.testing.assert_array_equal(part[:rows], whole[:rows])
+    np.testing.assert_array_equal(part[rows:], np.broadcast_to(part[rows - 1], part[rows:].shape))
+    path.write_bytes(data[: int(len(data) * 0.9)] + bytes(zeros))
+    with pytest.raises(ImageError, match=r"the file ends early, 3.. of 400 rows are there"):
+        read_image(path)
+
+
+def test_a_jpeg_with_an_appendix_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    write_image(path, smooth_image(60, 400))
+    whole = read_image(path)
+    path.write_bytes(path.read_bytes() + b"video" * 20000)
+    with open_smear(path) as source:
+        assert source.notes == ()
+        np.testing.assert_array_equal(source.read(), whole)
+
+
 def test_a_truncated_jpeg_tile_raises_an_error(tmp_path: Path) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, smooth_image(96, 96), photometric="rgb", tile=(32, 32), compression="jpeg")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from blastdet.imaging.io import open_image, read_image
-from blastdet.imaging.isolated_cells import CELL, cell_mask, even
+from blastdet.imaging.isolated_cells import CELL, cell_mask, even, field_of_view
 from blastdet.imaging.optical_density import to_density
 from blastdet.imaging.stain_normalization import normalize_stain
 
@@ -62,3 +62,42 @@ def test_a_normalized_source_does_the_same() -> None:
     assert mask is not None
     with normalize_stain(open_image(image, "cell"), "canonical") as source:
         np.testing.assert_array_equal(source.read(), even(image, mask))
+
+
+def _field(rgb: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A smear as a phone at the eyepiece sees it, and the mask of what it shows."""
+    height, width = rgb.shape[:2]
+    y, x = np.mgrid[:height, :width]
+    shown = (x - width / 2) ** 2 + (y - height / 2) ** 2 < (0.48 * height) ** 2
+    return np.where(shown[..., None], rgb, 0).astype(np.uint8), shown
+
+
+def test_a_round_field_of_view_on_black_is_a_smear_and_not_a_cell() -> None:
+    smear = read_image(Path("datasets/demo/smear.jpg"))
+    field, shown = _field(smear)
+    assert cell_mask(field) is None
+    with (
+        normalize_stain(open_image(smear, "a"), "canonical") as a,
+        normalize_stain(open_image(field, "b"), "canonical") as b,
+    ):
+        whole, part = a.read(), b.read()
+    np.testing.assert_allclose(np.median(part[shown], axis=0), np.median(whole[shown], axis=0), atol=4)
+    np.testing.assert_array_equal(part[~shown], 0)
+
+
+def test_what_is_too_large_or_ragged_is_no_cell() -> None:
+    image = np.zeros((100, 100, 3), np.uint8)
+    image[2:98, 2:98] = (90, 40, 110)
+    assert cell_mask(image) is None
+    image[:] = 0
+    image[20:80, 20:26] = image[20:26, 20:80] = (90, 40, 110)  # an L
+    assert cell_mask(image) is None
+
+
+def test_black_ground_is_that_of_the_corners() -> None:
+    image = np.full((60, 60, 3), 200, np.uint8)
+    image[20:40, 20:40] = 0  # as black, but inside
+    assert field_of_view(image) is None
+    image[:, :10] = 0
+    shown = field_of_view(image)
+    assert shown is not None and shown[30, 30] and shown[30, 20:].all() and not shown[:, :10].any()

@@ -130,3 +130,13 @@ def test_an_impossible_hue_is_refused(hue):
 def test_an_impossible_strength_is_refused(strength):
     with pytest.raises(ConfigError, match="strength"):
         restain(SMEAR, "blue", strength)
+
+
+def test_pale_cells_that_let_more_red_through_than_the_background_are_restained():
+    y, x = np.mgrid[:96, :96]
+    cells = ((x % 32 - 16) ** 2 + (y % 32 - 16) ** 2 < 100)[..., None]
+    image = np.where(cells, (244, 175, 180), (238, 238, 236)).astype(np.uint8)
+    stains = measure_stains(image)
+    assert stains.red_cell[0] < 0
+    for seed in range(200):
+        assert restain_randomly(image, np.random.default_rng(seed), stains).shape == image.shape

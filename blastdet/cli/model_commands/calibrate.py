@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command("calibrate", short_help="calibrate a blast classifier on clusters left out of training")
+@click.command("calibrate", short_help="calibrate a blast classifier on clusters or laboratories left out of training")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folds", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Weights folder to write; default RUN/weights-calibrated.")
@@ -16,13 +16,16 @@ def command(run: Path, folds: tuple[Path, ...], out: Path | None) -> None:
 
     \b
     blastdet train configs/blasts/small.yaml --set folds=5   trains, and calibrates at the end
+    blastdet train mine.yaml --set folds=laboratories        the same, with one fold for each laboratory
     blastdet calibrate runs/blast-small --out weights/mine   calibrates again
     blastdet calibrate runs/all runs/fold-0 runs/fold-1      with folds trained one by one
 
-    FOLDS are run folders of the same configuration, each trained without one fold of clusters (fold: [k, n]). Without
-    FOLDS, those below RUN/folds are taken, as a training with folds: N leaves them. All n folds are needed.
+    FOLDS are run folders of the same configuration, each trained without one of n folds of clusters (fold: [k, n]) or
+    without one laboratory (leave_out). Without FOLDS, those below RUN/folds are taken, as a training with folds: N or
+    folds: laboratories leaves them. All folds are needed.
 
-    The crops of each fold are classified by the model that was trained without them. These predictions determine the
+    The crops of each fold are classified by the model that was trained without them; with laboratories, the validation
+    crops of RUN take part as well. These predictions determine the
     calibration of the blast probability, the threshold that keeps 95 % of blasts, the range of probabilities that
     counts as uncertain, and the error rates by cluster that the interval of the blast fraction takes into account. They
     are written to the card of a copy of RUN's weights, with out-of-fold figures: AUROC, sensitivity, specificity and
