@@ -3,7 +3,6 @@
     python benchmarks/blasts.py [small handmade-svm ...] [--negative-controls] [--left-out] [--subtypes]
     python benchmarks/blasts.py small --init runs/pbc-types-small/best.pt [--negative-controls]
     python benchmarks/blasts.py --fields          counts on the hand-boxed fields, with the shipped weights
-    python benchmarks/blasts.py --erythroblasts   cells called erythroblasts among PBC's validation crops
 
 Crops are cut first if they are missing: white cells as weights/default detects them on ALL fields (without the
 hand-boxed ones), PBC and BCCD. Names are those of configs/blasts. Each model is trained five times, without one fold of
@@ -39,8 +38,8 @@ from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.datasets.cropping.negative_controls import NEGATIVE_CONTROLS
 from blastdet.datasets.formats.registry import read
 from blastdet.imaging.io import read_image, write_image
-from blastdet.models.classifier import ClassifierOutput, erythroblast_given_not_blast, load_classifier, prepare
-from blastdet.training.classification.crop_samples import BY_SMEAR, folds, label_of, split
+from blastdet.models.classifier import ClassifierOutput, load_classifier, prepare
+from blastdet.training.classification.crop_samples import BY_SMEAR, folds, label_of
 from blastdet.training.classification.cross_fitting import figures_with_intervals, fit, out_of_fold_figures
 from blastdet.training.classification.out_of_fold import OutOfFold, predict_out_of_fold, train_classifier, train_folds
 from blastdet.training.config import ClassifyConfig
@@ -74,7 +73,6 @@ def main() -> None:
     parser.add_argument("--left-out", action="store_true", help="false blasts of PBC and of BCCD, left out of training")
     parser.add_argument("--subtypes", action="store_true", help="confusion matrix of benign, early, pre and pro")
     parser.add_argument("--fields", action="store_true", help="counts on the hand-boxed fields, shipped weights")
-    parser.add_argument("--erythroblasts", action="store_true", help="cells called erythroblasts, shipped weights")
     parser.add_argument("--image", action="store_true", help="three crops per cell of the confusion matrix")
     parser.add_argument("--init", type=Path, help="starting weights of each, e.g. runs/pbc-types-small/best.pt")
     asked = parser.parse_args()
@@ -84,8 +82,6 @@ def main() -> None:
         hand_boxed()
         return
     cut(CROPS)
-    if asked.erythroblasts:
-        erythroblasts()
     rows: dict[str, dict[str, Any]] = {}
     settings = [f"init={asked.init.resolve()}"] if asked.init else []
     for name in asked.names:
@@ -289,21 +285,6 @@ def hand_boxed() -> None:
     bias, spread = float(np.mean(errors)), float(np.std(errors, ddof=1))
     low, high = bias - 1.96 * spread, bias + 1.96 * spread
     print(f"called minus annotated blasts per field (Bland-Altman): bias {bias:+.2f}, limits {low:+.2f} to {high:+.2f}")
-
-
-def erythroblasts() -> None:
-    """For each cell type of PBC's validation crops: the number that the shipped weights call erythroblasts."""
-    config = read_any(CONFIGS / "small.yaml")
-    assert isinstance(config, ClassifyConfig)
-    _, rows = split([row for row in read_table(CROPS / "pbc") if row.label == "wbc"], config.val_fraction, config.seed)
-    model = load_classifier("blast", "cpu")
-    card = model.card
-    found = model([read_image(CROPS / "pbc" / row.crop) for row in rows], [row.mpp for row in rows]).probability
-    red = erythroblast_given_not_blast(found, card.classes) >= card.thresholds["erythroblast"].value
-    red &= found[:, card.classes.index("blast")] < card.thresholds["blast"].value
-    for kind in sorted({row.cell_type for row in rows}):
-        mine = np.array([row.cell_type == kind for row in rows])
-        print(f"{kind:<22}{red[mine].sum():>4} of {mine.sum():>3} called erythroblasts")
 
 
 def cut_negative_control(kind: str, runs: Path) -> None:

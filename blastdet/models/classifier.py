@@ -112,7 +112,7 @@ def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Cl
 
     Examples
     --------
-    >>> load_classifier("blast", device="cpu").card.task
+    >>> load_classifier("differential", device="cpu").card.task
     'classify'
     """
     from blastdet.models.onnx_classifier import OnnxClassifier

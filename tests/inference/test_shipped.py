@@ -34,7 +34,7 @@ def _taken_down(rgb: np.ndarray, mpp: float) -> np.ndarray:
 @pytest.mark.parametrize("name", ["pbc_wbc", "bccd"])
 def test_blurred_does_not_mean_blast(name, data_dir):
     """The same cells, sharp and taken down to the pixels that all blasts of the training were seen in."""
-    model = load_classifier("blast", "cpu")
+    model = load_classifier("differential", "cpu")
     blast = model.card.classes.index("blast")
     sharp, coarse, scales = [], [], []
     for sample in list(read(data_dir / name))[::25][:60]:
@@ -65,7 +65,7 @@ def folder(tmp_path):
 
 
 def test_a_second_stage_may_lie_beside_the_detector(folder):
-    shutil.copytree(find_weights("blast"), folder.parent / "mine-too")
+    shutil.copytree(find_weights("differential"), folder.parent / "mine-too")
     write_card(read_card(folder).model_copy(update={"second_stage": "mine-too"}), folder)
     assert load(folder, "cpu").classifier is not None
 
@@ -84,7 +84,7 @@ def test_an_invalid_second_stage_gives_a_one_line_error(folder, name, line):
 
 
 def test_a_modified_second_stage_raises_an_error(folder):
-    other = shutil.copytree(find_weights("blast"), folder.parent / "mine-too")
+    other = shutil.copytree(find_weights("differential"), folder.parent / "mine-too")
     write_card(read_card(folder).model_copy(update={"second_stage": "mine-too"}), folder)
     with (other / "model.onnx").open("ab") as stream:
         stream.write(b"x")
@@ -93,18 +93,18 @@ def test_a_modified_second_stage_raises_an_error(folder):
 
 
 def test_cards_say_what_they_must():
-    for name in ("default", "blast"):
+    for name in ("default", "differential"):
         text = (find_weights(name) / "card.json").read_text(encoding="utf-8")
         assert "Research Use Only" in json.loads(text)["intended_use"]
 
 
 def test_weights_that_changed_on_disk_are_loaded_anew(tmp_path):
-    for name in ("default", "blast"):
+    for name in ("default", "differential"):
         shutil.copytree(find_weights(name), tmp_path / name)
     first = load(tmp_path / "default", "cpu")
     assert load(tmp_path / "default", "cpu") is first
-    card = read_card(tmp_path / "blast")
+    card = read_card(tmp_path / "differential")
     points = {name: point.model_copy(update={"value": 0.75}) for name, point in card.thresholds.items()}
-    write_card(card.model_copy(update={"thresholds": points}), tmp_path / "blast")
+    write_card(card.model_copy(update={"thresholds": points}), tmp_path / "differential")
     again = load(tmp_path / "default", "cpu")
     assert again is not first and again.classifier.card.thresholds["blast"].value == 0.75

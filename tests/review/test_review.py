@@ -162,7 +162,7 @@ def test_the_second_stage_embeds_every_nucleated_cell(made):
     """The shipped classifier, at drawn discs, which are like nothing that it learnt."""
     dataset, predictions = made
     dataset, cells = compare_cells(dataset, predictions)
-    classifier = load_classifier("blast", "cpu")
+    classifier = load_classifier("differential", "cpu")
     seen, embedding = embed_cells(dataset, cells, classifier)
     assert [cell.box for cell in seen] == [cell.box for cell in cells]
     assert sorted(embedding.rows) == list(range(len(cells)))
