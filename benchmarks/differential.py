@@ -36,11 +36,11 @@ def table(rows: Iterable[LaboratoryFigures]) -> None:
     """Print a table."""
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
     for row in rows:
-        held, counted = row.coverage
+        held, counted, withheld = row.coverage
         cells = [
             row.laboratory, row.cells, row.blasts, row.clusters, shown(row.auroc), shown(row.sensitivity),
             shown(row.specificity), f"{row.balanced_accuracy:.2f}", f"{row.false_blasts:.1%}", f"{row.unsure:.1%}",
-            f"{row.far:.1%}", f"{row.calibration_error:.2f}", f"{held} of {counted}",
+            f"{row.far:.1%}", f"{row.calibration_error:.2f}", f"{held} of {counted}, {withheld} without",
         ]  # fmt: skip
         print("| " + " | ".join(str(cell).replace("nan%", "–").replace("nan", "–") for cell in cells) + " |")
     print(flush=True)

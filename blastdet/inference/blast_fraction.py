@@ -15,11 +15,10 @@ from blastdet.core.errors import counted
 from blastdet.core.model_card import Card, ValidationCounts
 from blastdet.core.statistics import clopper_pearson, percentile_interval
 from blastdet.core.types import Detections
-from blastdet.inference.differential import DIFFERENTIAL_CELLS, WhiteCells, count_types
+from blastdet.inference.differential import DIFFERENTIAL_CELLS, FEW, WhiteCells, count_types
 
 _RESAMPLES = 2000
 _LEAST_SPREAD = 0.3  # of logits over laboratories: a few may be alike by chance
-_FEW = 10  # white cells; among fewer, most may be uncertain by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +126,7 @@ class BlastFraction(WhiteCells):
         """A line for a smear on which the classifier rejects most of its own answers."""
         if self.n and not self.is_known_stain:
             return self._unknown()
-        if self.n < _FEW or 2 * self.unsure <= self.n:
+        if self.n < FEW or 2 * self.unsure <= self.n:
             return None
         return (
             f"{self.unsure} of {self.n} white cells are uncertain. This stain may differ from what the classifier was "
@@ -150,17 +149,21 @@ def count_white_cells(cells: Detections, card: Card) -> BlastFraction:
 
 def combine(fields: Sequence[WhiteCells], card: Card) -> BlastFraction:
     """Blast fraction of several fields of one smear."""
-    total = reduce(operator.add, fields)
+    return fraction_of(reduce(operator.add, fields), card.trials)
+
+
+def fraction_of(total: WhiteCells, trials: Sequence[ValidationCounts]) -> BlastFraction:
+    """Blast fraction of counted cells, with an interval for the error rates of `trials`."""
     if not total.is_known_stain:
         return BlastFraction(**vars(total.parts), interval=(float("nan"), float("nan")))
     exact = clopper_pearson(total.blasts, total.n)
-    corrected, interval = corrected_fraction(total.called, total.n, card.trials)
+    corrected, interval = corrected_fraction(total.called, total.n, trials)
     return BlastFraction(
         **vars(total.parts),
         interval=(exact.low, exact.high),
         corrected=corrected,
         corrected_interval=interval,
-        over_laboratories=all(trial.laboratory for trial in card.trials),
+        over_laboratories=bool(trials) and all(trial.laboratory for trial in trials),
     )
 
 

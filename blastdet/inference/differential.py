@@ -12,6 +12,9 @@ from blastdet.core.constants import ERYTHROBLAST, SMUDGE, UNLIKE_TRAINING, WHITE
 from blastdet.core.statistics import Interval, clopper_pearson
 from blastdet.core.types import BLAST, Detections
 
+FEW = 10
+"""White cells; of fewer, most may be uncertain by chance."""
+
 DIFFERENTIAL_CELLS = 200
 """White cells of a differential count by eye (ICSH 2015: blasts are counted on 200 cells)."""
 
@@ -59,8 +62,11 @@ class WhiteCells:
 
     @property
     def is_known_stain(self) -> bool:
-        """Whether at most half of the white cells are unlike the training data; otherwise no fraction is given."""
-        return 2 * self.unlike <= self.n
+        """Whether at most half of the white cells are unlike the training data; otherwise no fraction is given.
+
+        Of fewer than `FEW` cells, so many may be unlike it by chance.
+        """
+        return self.n < FEW or 2 * self.unlike <= self.n
 
     @property
     def per_100(self) -> dict[str, float]:

@@ -120,6 +120,14 @@ def load_classifier(weights: str | os.PathLike[str], device: str = "auto") -> Cl
     return OnnxClassifier(*card_of(weights, "classify"), device)
 
 
+def uncalibrated(weights: str | os.PathLike[str], device: str = "auto") -> Classifier:
+    """`load_classifier` without the calibration of the card, for fitting another one to it."""
+    from blastdet.models.onnx_classifier import OnnxClassifier
+
+    card, folder = card_of(weights, "classify")
+    return OnnxClassifier(card.model_copy(update={"calibration": None, "adaptation": None}), folder, device)
+
+
 def prepare(rgb: RGB, mpp: float, to_mpp: float, low_pass: float) -> RGB:
     """Resample a crop to the scale of the classifier, and blur it. Returns uint8 (t, t, 3).
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.types import ERYTHROBLAST, RGB
-from blastdet.datasets.cropping.cell_types import possible_types
+from blastdet.datasets.cropping.cell_types import possible_types, type_of
 from blastdet.datasets.cropping.crop_table import TABLE, CropRow, Cut, cut_of, read_table
 from blastdet.imaging.augmentation import jitter_stain
 from blastdet.imaging.cell_crops import CONTEXT
@@ -173,7 +173,7 @@ def label_of(row: CropRow, column: str) -> str:
     ``cell_type``, ``smear_label``: that column.
     """
     if column == "blast":
-        if row.cell_type == ERYTHROBLAST:
+        if type_of(row.cell_type) == ERYTHROBLAST:
             return ERYTHROBLAST
         return row.label or BY_SMEAR.get(row.smear_label, "")
     return str(getattr(row, column))

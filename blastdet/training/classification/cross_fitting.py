@@ -59,10 +59,12 @@ def fit(predicted: OutOfFold) -> CrossFit:
 
 
 def counts_by_cluster(predicted: OutOfFold, called: Flags) -> tuple[ValidationCounts, ...]:
-    """Blasts and other cells of each cluster, and how many of them are called blasts.
+    """Blasts and other cells of each cluster left out of training, and how many of them are called blasts.
 
-    Of a laboratory, clusters with few cells count as one: their rates alone would say little about a smear.
+    Of a laboratory, clusters with few cells count as one: their rates alone would say little about a smear. Groups held
+    out of laboratories that were trained on are not among them: they say nothing about a laboratory never seen.
     """
+    called, predicted = called[predicted.is_left_out], predicted.only(predicted.is_left_out)
     names, index, size = np.unique(predicted.cluster, return_inverse=True, return_counts=True)
     if predicted.by_laboratory:
         names = np.where(size < _FEWEST, "", names)
@@ -111,7 +113,7 @@ def _fit(predicted: OutOfFold) -> CrossFit:
 
 
 def out_of_fold_figures(predicted: OutOfFold) -> dict[str, Any]:
-    """Figures of the cross-fitted predictions.
+    """Figures of the cross-fitted predictions for what was left out of training.
 
     Returns
     -------
@@ -119,7 +121,9 @@ def out_of_fold_figures(predicted: OutOfFold) -> dict[str, Any]:
         Numbers of cells and clusters; ``[value, low, high]`` with 95 % intervals from a bootstrap over clusters for
         AUROC, sensitivity, specificity, precision, F1 and accuracy; single numbers for the others.
     """
-    score, called, unsure = cross_fit(predicted)
+    outcome, left = cross_fit(predicted), predicted.is_left_out
+    score, called, unsure = (column[left] for column in outcome)
+    predicted = predicted.only(left)
     truth, raw = predicted.is_blast, predicted.probability
     weight = class_weights(truth.astype(np.int64))
     parts = [predicted.fold == k for k in np.unique(predicted.fold)]
@@ -186,6 +190,7 @@ def write_calibrated(weights: Path, folder: Path, predicted: OutOfFold) -> dict[
 
 
 def _metrics(figures: dict[str, Any], predicted: OutOfFold) -> tuple[Metric, ...]:
+    predicted = predicted.only(predicted.is_left_out)
     n, rows = len(predicted.fold), []
     for name, value in figures.items():
         if name.endswith(" before") or not isinstance(value, list | float):

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.core.model_card import ValidationCounts, read_card
-from blastdet.inference.blast_fraction import corrected_fraction
+from blastdet.inference.blast_fraction import fraction_of
+from blastdet.inference.differential import WhiteCells
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import Floats
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, figures_with_intervals
@@ -42,8 +43,9 @@ class LaboratoryFigures:
         Fraction of cells unlike the training data.
     calibration_error : float
         Expected calibration error of the blast probability.
-    coverage : (int, int)
-        Clusters whose true blast fraction is in the 95 % interval, and clusters with at least ten cells.
+    coverage : (int, int, int)
+        Clusters of at least ten cells: those whose true blast fraction is in the printed 95 % interval, all that have
+        one, and those for which none is printed because most cells are unlike the training data.
     """
 
     laboratory: str
@@ -58,7 +60,7 @@ class LaboratoryFigures:
     unsure: float
     far: float
     calibration_error: float
-    coverage: tuple[int, int]
+    coverage: tuple[int, int, int]
 
 
 def by_laboratory(predicted: OutOfFold) -> list[LaboratoryFigures]:
@@ -107,7 +109,7 @@ def _rows(
                 unsure=float(unsure[mine].mean()),
                 far=float(part.is_far.mean()),
                 calibration_error=calibration.blast_reliability(score[mine], truth).error if both else np.nan,
-                coverage=coverage(part, called[mine], _without(trials, str(name))),
+                coverage=coverage(part, called[mine], unsure[mine], _without(trials, str(name))),
             )
         )
     return rows
@@ -119,25 +121,32 @@ def _without(trials: Sequence[ValidationCounts], laboratory: str) -> list[Valida
     return [trial for trial in trials if trial.laboratory.removesuffix(TRAINED_ON) != same]
 
 
-def coverage(part: OutOfFold, called: np.ndarray, trials: Sequence[ValidationCounts]) -> tuple[int, int]:
-    """How many clusters have their true blast fraction in the interval that `trials` give, and of how many.
+def coverage(part: OutOfFold, called: Flags, unsure: Flags, trials: Sequence[ValidationCounts]) -> tuple[int, int, int]:
+    """See `LaboratoryFigures`.
 
     Parameters
     ----------
     part : OutOfFold
         Cells of one laboratory.
-    called : bool (n,)
-        Which of them are called blasts.
+    called, unsure : bool (n,)
+        Which of them are called blasts, and which count as uncertain.
     trials : sequence of ValidationCounts
         Of other laboratories.
     """
-    held = counted = 0
+    held = counted = withheld = 0
     for one in np.unique(part.cluster):
         mine = part.cluster == one
-        if mine.sum() < _FEWEST:
+        n, sure = int(mine.sum()), int((mine & called & ~unsure).sum())
+        if n < _FEWEST:
             continue
-        _, interval = corrected_fraction(int(called[mine].sum()), int(mine.sum()), trials)
-        low, high = interval or (0.0, 0.0)
+        others = int((mine & ~called & ~unsure).sum())
+        cells = WhiteCells(
+            sure, others, n - sure - others, int((mine & called).sum()), unlike=int(part.is_far[mine].sum())
+        )
+        if not cells.is_known_stain:
+            withheld += 1
+            continue
+        low, high = fraction_of(cells, trials).printed_interval
         counted += 1
         held += bool(low <= part.is_blast[mine].mean() <= high)
-    return held, counted
+    return held, counted, withheld

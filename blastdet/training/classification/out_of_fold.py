@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blastdet.core.constants import ERYTHROBLAST, SMUDGE
+from blastdet.core.constants import NOT_WHITE
 from blastdet.core.errors import ConfigError, differing
 from blastdet.core.model_card import read_card
+from blastdet.datasets.cropping.cell_types import type_of
 from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.imaging.io import read_image
-from blastdet.models.classifier import load_classifier
+from blastdet.models.classifier import load_classifier, uncalibrated
 from blastdet.training.classification.calibration import Floats
 from blastdet.training.classification.crop_samples import folds, label_of, split
 from blastdet.training.config import ClassifyConfig
@@ -45,7 +46,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """White cells, each classified by a model whose training has not seen its cluster.
+    """White cells, each classified by a model whose training has not seen its cluster or patient.
 
     Parameters
     ----------
@@ -79,6 +80,11 @@ class OutOfFold:
         """Some of the cells."""
         columns = {one.name: getattr(self, one.name) for one in fields(self)}
         return OutOfFold(**{name: value if name == "data" else value[keep] for name, value in columns.items()})
+
+    @property
+    def is_left_out(self) -> Flags:
+        """Cells (n,) whose laboratory the training has not seen at all, or, with folds of clusters, every cell."""
+        return ~np.char.endswith(self.laboratory.astype(str), TRAINED_ON)
 
     @property
     def weight(self) -> Floats:
@@ -165,6 +171,7 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
     by_laboratory = all(config.fold is None for config in configs.values())
     if not by_laboratory:
         _check_folds(configs)
+    never = _left_out_by_all(configs) if by_laboratory else set()
     parts = []
     for number, (run, config) in enumerate(configs.items()):
         card = read_card(run / WEIGHTS)
@@ -176,8 +183,15 @@ def predict_out_of_fold(runs: Sequence[Path], base: Path) -> OutOfFold:
             folder = expand(item.path, base)
             fold = number if config.fold is None else config.fold[0]
             laboratory = (item.laboratory or folder.name) if by_laboratory else ""
-            parts.append(_cells(run / WEIGHTS, folder, _left_out(folder, config), fold, laboratory))
+            rows = [] if folder.name in never else _left_out(folder, config)
+            parts.append(_cells(run / WEIGHTS, folder, rows, fold, laboratory))
     return _joined(parts, runs[0].parent)
+
+
+def _left_out_by_all(configs: dict[Path, ClassifyConfig]) -> set[str]:
+    """Folders that no run of several has used: they belong to no fold."""
+    each = [set(config.leave_out) for config in configs.values()]
+    return set.intersection(*each) if len(each) > 1 else set()
 
 
 def predict_to_calibrate(run: Path, folds_of_it: Sequence[Path], base: Path) -> OutOfFold:
@@ -189,13 +203,13 @@ def predict_to_calibrate(run: Path, folds_of_it: Sequence[Path], base: Path) -> 
     predicted = predict_out_of_fold(folds_of_it, base)
     if not predicted.by_laboratory:
         return predicted
-    held = predict_validation(run, base, run / WEIGHTS)
+    held = predict_validation(run, base, run / WEIGHTS, calibrated=False)
     fold_of = dict(zip(predicted.laboratory, predicted.fold, strict=True))
     fold = np.array([fold_of.get(name.removesuffix(TRAINED_ON), -1) for name in held.laboratory])
     return _joined([predicted, replace(held, fold=fold)], run)
 
 
-def predict_validation(run: Path, base: Path, weights: Path) -> OutOfFold:
+def predict_validation(run: Path, base: Path, weights: Path, *, calibrated: bool = True) -> OutOfFold:
     """Classify the validation crops of a run by laboratory; nothing of their groups was trained on.
 
     They are not untouched: the best epoch was chosen on them. `laboratory` ends with `TRAINED_ON`.
@@ -205,7 +219,9 @@ def predict_validation(run: Path, base: Path, weights: Path) -> OutOfFold:
     base : Path
         Folder that paths of the configuration are relative to.
     weights : Path
-        Of the run, calibrated or not.
+        Of the run.
+    calibrated : bool
+        Whether the calibration of the card, if it has one, is applied.
 
     Raises `ConfigError` if the crops show no blast or no other white cell.
     """
@@ -215,17 +231,22 @@ def predict_validation(run: Path, base: Path, weights: Path) -> OutOfFold:
     parts = []
     for item in config.data:
         folder = expand(item.path, base)
+        if folder.name in config.leave_out:
+            continue
         _, held = split(read_table(folder), config.val_fraction, config.seed)
         rows = [row for row in held if is_blast(row) is not None]
-        parts.append(_cells(weights, folder, rows, 0, (item.laboratory or folder.name) + TRAINED_ON))
+        laboratory = (item.laboratory or folder.name) + TRAINED_ON
+        parts.append(_cells(weights, folder, rows, 0, laboratory, calibrated=calibrated))
     return _joined(parts, run)
 
 
-def _cells(weights: Path, folder: Path, rows: list[CropRow], fold: int, laboratory: str) -> OutOfFold | None:
+def _cells(
+    weights: Path, folder: Path, rows: list[CropRow], fold: int, laboratory: str, *, calibrated: bool = True
+) -> OutOfFold | None:
     """Crops of one folder as a model classifies them; ``None`` without crops."""
     if not rows:
         return None
-    blast, truth, cluster, far = _classified(weights, folder, rows)
+    blast, truth, cluster, far = _classified(weights, folder, rows, calibrated)
     return OutOfFold(
         blast, truth, cluster, np.full(len(rows), fold), far, folder.name, np.full(len(rows), laboratory, dtype=object)
     )
@@ -273,17 +294,17 @@ def _left_out(folder: Path, config: ClassifyConfig) -> list[CropRow]:
 
 def is_blast(row: CropRow) -> bool | None:
     """Whether a white cell is a blast; ``None`` for erythroblasts, smudges, and cells without a label."""
-    if row.cell_type in (ERYTHROBLAST, SMUDGE):
+    if type_of(row.cell_type) in NOT_WHITE:
         return None
     return {"blast": True, "wbc": False}.get(label_of(row, "blast"))
 
 
-def _classified(weights: Path, folder: Path, rows: list[CropRow]) -> tuple[Any, ...]:
+def _classified(weights: Path, folder: Path, rows: list[CropRow], calibrated: bool) -> tuple[Any, ...]:
     """Blast probability, whether it is a blast, cluster, and whether far from the training data, for each crop."""
     card = read_card(weights)
     if card.unsure is None:
         raise ConfigError(f"{weights}: expected a classifier of blasts with a rejection rule")
-    model = load_classifier(weights, "cpu")
+    model = load_classifier(weights, "cpu") if calibrated else uncalibrated(weights, "cpu")
     outputs = [
         model([read_image(folder / row.crop) for row in some], [row.mpp for row in some])
         for some in (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
