@@ -27,7 +27,7 @@ TAIL = 0.025
 FAR = 0.01
 """Fraction of validation cells whose distance from the training data exceeds the limit."""
 
-UNSURE = 0.10
+UNSURE = 0.20
 """Fraction of cells of left-out laboratories, all of equal weight, in the unsure band."""
 
 _DIMENSIONS = 64
