@@ -121,9 +121,9 @@ def out_of_fold_figures(predicted: OutOfFold) -> dict[str, Any]:
         Numbers of cells and clusters; ``[value, low, high]`` with 95 % intervals from a bootstrap over clusters for
         AUROC, sensitivity, specificity, precision, F1 and accuracy; single numbers for the others.
     """
-    outcome, left = cross_fit(predicted), predicted.is_left_out
-    score, called, unsure = (column[left] for column in outcome)
-    predicted = predicted.only(left)
+    left = predicted.is_left_out
+    score, called, unsure = cross_fit(predicted)
+    score, called, unsure, predicted = score[left], called[left], unsure[left], predicted.only(left)
     truth, raw = predicted.is_blast, predicted.probability
     weight = class_weights(truth.astype(np.int64))
     parts = [predicted.fold == k for k in np.unique(predicted.fold)]
