@@ -80,7 +80,7 @@ def test_a_card_holds_no_path_of_a_machine(path, base):
     assert found == {"data": [{"path": "set" if absolute else path}], "seed": 0}
 
 
-@pytest.mark.parametrize("name", ["default", "blast"])
+@pytest.mark.parametrize("name", ["default", "differential"])
 def test_shipped_cards_are_portable(name):
     card = json.loads((find_weights(name) / "card.json").read_text(encoding="utf-8"))
     assert portable(card, Path("/nowhere")) == card
