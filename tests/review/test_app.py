@@ -62,7 +62,7 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
             _until(lambda: _said(tmp_path) == 1, process)
             view = f"http://127.0.0.1:{port}/datasets/{name}?view=missed-blasts-cells"
             page.goto(view, wait_until="domcontentloaded")
-            page.wait_for_selector("text=3 patches", timeout=120_000)  # of the demo's four drawn blasts, one is called a blast
+            page.wait_for_selector("text=3 patches", timeout=120_000)  # one of the four drawn is called a blast
             drawn_on = "[data-cy=tag-cells]"
             page.wait_for_function(f"document.querySelectorAll('{drawn_on}').length === 3")
             assert set(page.locator(drawn_on).all_inner_texts()) == {"blast"}
