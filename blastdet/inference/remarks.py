@@ -1,4 +1,4 @@
-"""What a user is told of an image beside its counts."""
+"""Warnings about an image, shown beside its counts."""
 
 from __future__ import annotations
 
