@@ -23,7 +23,7 @@ from PIL import Image
 
 from blastdet.core.errors import ImageError, one_line
 from blastdet.core.types import RGB, Scale, WidthHeight
-from blastdet.imaging.pillow_reader import MAX_PIXELS, PILLOW_HEADS, PillowPixels, Window
+from blastdet.imaging.pillow_reader import MAX_PIXELS, PillowPixels, Window, plugin_of
 from blastdet.imaging.resampling import resample
 from blastdet.imaging.tiff_reader import TiffPixels
 
@@ -37,11 +37,14 @@ _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     ".bmp": ("BMP", {}),
 }
-IMAGE_SUFFIXES: frozenset[str] = frozenset(_WRITERS)
-"""Lower-case suffixes that `find_images` looks for in folders and that `write_image` supports."""
+WRITTEN_SUFFIXES: frozenset[str] = frozenset(_WRITERS)
+"""Lower-case suffixes that `write_image` supports."""
+
+IMAGE_SUFFIXES: frozenset[str] = WRITTEN_SUFFIXES | {".jfif", ".jpe", ".webp", ".heic", ".heif"}
+"""Lower-case suffixes that `find_images` looks for in folders."""
 
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_OTHER_HEADS = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"RIFF": "a WebP or RIFF file", b"PK": "a ZIP archive"}
+_OTHER_HEADS = {b"GIF8": "a GIF", b"%PDF": "a PDF", b"RIFF": "a RIFF file", b"PK": "a ZIP archive"}
 _JPEG_SIDE = 65500
 _SPARE = 1.5  # an image is decoded at least this much finer than requested
 
@@ -137,7 +140,7 @@ def open_smear(path: str | Path) -> Source:
     Parameters
     ----------
     path : str or Path
-        JPEG, PNG, BMP or TIFF, recognized by content, not by name.
+        JPEG, PNG, BMP, TIFF, WebP or (with the package pillow-heif) HEIC, recognized by content, not by name.
 
     Returns
     -------
@@ -152,10 +155,10 @@ def open_smear(path: str | Path) -> Source:
     head = _head(path)
     if head.startswith(_TIFF_HEADS):
         return _ImageSource(path, TiffPixels(path))
-    for magic, plugin in PILLOW_HEADS.items():
-        if head.startswith(magic):
-            return _ImageSource(path, PillowPixels(path, plugin))
-    raise ImageError(f"{path}: expected JPEG, PNG, TIFF or BMP, got {_describe(head)}")
+    plugin = plugin_of(head, path)
+    if plugin is not None:
+        return _ImageSource(path, PillowPixels(path, plugin))
+    raise ImageError(f"{path}: expected JPEG, PNG, TIFF, BMP, WebP or HEIC, got {_describe(head)}")
 
 
 class _ArrayPixels:
@@ -215,7 +218,7 @@ def write_image(path: str | Path, rgb: RGB, quality: int = 90) -> None:
     Parameters
     ----------
     path : str or Path
-        With a suffix of `IMAGE_SUFFIXES`, in an existing folder.
+        With a suffix of `WRITTEN_SUFFIXES`, in an existing folder.
     rgb : uint8 (h, w, 3)
     quality : int, default 90
         JPEG quality, 1 to 100; colour keeps its full resolution (4:4:4).

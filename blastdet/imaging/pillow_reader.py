@@ -1,4 +1,4 @@
-"""Reader of JPEG, PNG and BMP images, which are decoded as a whole, and helpers that the TIFF reader shares.
+"""Reader of JPEG, PNG, BMP, WebP and HEIC images, which are decoded as a whole, and helpers that the TIFF reader shares.
 
 The helpers are the pixel limit, the EXIF orientation and composition on white. 16-bit samples lose their low byte.
 Nothing here reads or changes a global setting of Pillow.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from blastdet.core.errors import ImageError, one_line
 from blastdet.core.types import RGB, Scale, WidthHeight
@@ -28,7 +28,8 @@ Window = Callable[[int, int, int, int], RGB]
 MAX_PIXELS = 400_000_000
 """Largest number of pixels that is decoded at once."""
 
-_ENOUGH = 0.95  # of the rows of a JPEG that ends early
+_MISSING = 0.05  # largest part of the pixels that a JPEG that ends early may lack
+_END = b"\xff\xd9"  # end of a JPEG: with it, the decoder returns what is there
 _TAIL = 65536  # bytes in which the end marker of a JPEG is looked for
 _LARGE = 8_000_000  # pixels; smaller JPEGs are decoded in full: it takes little time, and they look the same as PNG
 
@@ -54,6 +55,7 @@ PILLOW_HEADS: dict[bytes, type[ImageFile.ImageFile]] = {
     b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
     b"BM": BmpImagePlugin.BmpImageFile,
 }
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _quiet = threading.Lock()
 
 # EXIF and TIFF tag 274: how the stored image becomes the displayed one, as (transpose, flip x, flip y).
@@ -67,6 +69,23 @@ ORIENTATIONS = {
     7: (True, True, True),
     8: (True, False, True),
 }
+
+
+def plugin_of(head: bytes, path: Path) -> type[ImageFile.ImageFile] | None:
+    """The class of Pillow that reads a file with these first bytes; ``None`` if there is none.
+
+    Raises `ImageError` for HEIC if its optional package is not installed.
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        try:
+            from pillow_heif import HeifImageFile
+        except ImportError:
+            hint = "Install it: pip install 'blastdet[heic]', or save the image as JPEG or PNG"
+            raise ImageError(f"{path}: HEIC needs the package pillow-heif, which is not installed. {hint}") from None
+        return HeifImageFile  # type: ignore[no-any-return]
+    return next((plugin for magic, plugin in PILLOW_HEADS.items() if head.startswith(magic)), None)
 
 
 def orient(rgb: RGB, orientation: int) -> RGB:
@@ -84,7 +103,7 @@ def on_white(colour: RGB, alpha: RGB) -> RGB:
 
 
 class PillowPixels:
-    """A JPEG, PNG or BMP file, decoded as a whole on the first read."""
+    """A file that Pillow reads, decoded as a whole on the first read."""
 
     mpp: Scale | None = None  # such files state the resolution for printing, not of the microscope
     notes: tuple[str, ...] = ()
@@ -97,7 +116,11 @@ class PillowPixels:
         try:
             with path.open("rb") as file:
                 image = self._header(file)
-                self.size_wh, self._turned = _shown_size(image), _orientation(image) != 1
+                # Of the header: a PNG may state another one after its pixels, which few programs apply.
+                self._orientation = _orientation(image)
+                if (n := getattr(image, "n_frames", 1)) > 1 and plugin is WebPImagePlugin.WebPImageFile:
+                    self.notes = (f"{n} frames found, only the first is read",)
+                self.size_wh = image.size[::-1] if ORIENTATIONS[self._orientation][0] else image.size
         except BROKEN as error:
             raise ImageError(f"{path}: damaged header ({one_line(error)})") from error
         w, h = self.size_wh
@@ -121,31 +144,46 @@ class PillowPixels:
         try:
             with self._path.open("rb") as file:
                 # Zeros that a broken copy left at the end decode as pixels that were never there.
-                image = self._header(io.BytesIO(file.read().rstrip(b"\0")) if self._ends_early else file)
-                if factor > 1:
-                    image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
-                shown = self._rows_there(image) if self._ends_early else to_rgb(image)
-                rgb = np.ascontiguousarray(orient(shown, _orientation(image)))
+                if self._ends_early:
+                    shown = self._what_is_there(file.read().rstrip(b"\0"))
+                else:
+                    image = self._header(file)
+                    if factor > 1:
+                        image.draft(None, (self.size_wh[0] // factor, self.size_wh[1] // factor))
+                    shown = to_rgb(image)
+                rgb = np.ascontiguousarray(orient(shown, self._orientation))
         except BROKEN as error:
             raise ImageError(f"{self._path}: truncated or damaged image data ({one_line(error)})") from error
         if rgb.shape[1::-1] != size_wh:
             raise ImageError(f"{self._path}: expected {size_wh} pixels as in the header, got {rgb.shape[1::-1]}")
         return rgb
 
-    def _rows_there(self, image: ImageFile.ImageFile) -> RGB:
-        """Pixels of a JPEG of which few rows may be missing; `OSError` where it is more."""
-        try:
-            image.load()
-            return to_rgb(image)
-        except OSError:
-            image.tile = []  # else Pillow tries again
-        filled = np.flatnonzero(np.asarray(image).reshape(image.height, -1).any(axis=1))  # Pillow leaves the rest 0
-        rows = int(filled[-1]) + 1 if len(filled) else 0
-        if rows < _ENOUGH * image.height:
-            raise OSError(f"the file ends early, {rows} of {image.height} rows are there")
-        self.notes = (f"the file ends early: {rows} of {image.height} rows were read, the last one fills the rest",)
+    def _what_is_there(self, data: bytes) -> RGB:
+        """Pixels of a JPEG of which little may be missing; `OSError` where it is more.
+
+        Zeros that a broken copy left at the end would decode as pixels that were never there: `data` comes without.
+        """
+        with suppress(OSError):
+            return to_rgb(self._header(io.BytesIO(data)))  # whole, with a long appendix
+        image = self._header(io.BytesIO(data + _END))
+        if image.mode not in ("L", "RGB"):
+            raise OSError("the file ends early")
         rgb = to_rgb(image).copy()
-        rgb[rows:] = rgb[rows - 1]
+        height = len(rgb)
+        if image.info.get("progressive"):
+            if not _reached_last_scans(data, len(image.getbands())):
+                raise OSError("the file ends early, before all of its scans have begun")
+            self.notes = ("the file ends early: every pixel is there, the last of them less sharp",)
+            return rgb
+        blank = (rgb == 128).all(axis=2)  # the decoder fills what is missing with grey
+        rows = height - int(np.argmin(np.append(blank[::-1, -1], False)))
+        if blank[rows:].sum() > _MISSING * blank.size:
+            raise OSError(f"the file ends early, {rows} of {height} rows are there")
+        if rows < height:
+            rows = max(rows - 2, 1)  # two more are mixed with grey where colour has half the resolution
+            rgb[rows:] = rgb[rows - 1]
+        rest = "the last one fills the rest" if rows < height else "a few pixels of the last one may be wrong"
+        self.notes = (f"the file ends early: {rows} of {height} rows were read, {rest}",)
         return rgb
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
@@ -164,9 +202,9 @@ class PillowPixels:
         width, height = self.size_wh
         if (
             factor == 1
-            or self.notes
+            or self._ends_early
             or self._plugin is not JpegImagePlugin.JpegImageFile
-            or self._turned
+            or self._orientation != 1
             or width * height < _LARGE
         ):
             return 1, self.window
@@ -200,17 +238,28 @@ def _ends_early(path: Path) -> bool:
         file.seek(max(path.stat().st_size - _TAIL, 0))
         tail = file.read()
     # The marker of a thumbnail in the header comes before the start of the scan.
-    return tail.rfind(b"\xff\xd9") <= tail.rfind(b"\xff\xda")
+    return tail.rfind(_END) <= tail.rfind(b"\xff\xda")
 
 
-def _shown_size(image: Image.Image) -> WidthHeight:
-    w, h = image.size
-    return (h, w) if ORIENTATIONS[_orientation(image)][0] else (w, h)
+def _reached_last_scans(data: bytes, components: int) -> bool:
+    """Whether a progressive JPEG has begun the last scan of every coefficient of every component."""
+    last: set[tuple[int, int]] = set()
+    at = 2
+    while (at := data.find(b"\xff\xda", at)) >= 0:
+        n = data[at + 4] if at + 4 < len(data) else 0
+        parameters = at + 5 + 2 * n
+        if not 1 <= n <= components or parameters + 3 > len(data):
+            break
+        first, final, bits = data[parameters : parameters + 3]
+        if bits & 15 == 0:
+            last |= {(data[at + 5 + 2 * i], k) for i in range(n) for k in range(first, min(final, 63) + 1)}
+        at = parameters + 3
+    return len(last) == 64 * components
 
 
 def _orientation(image: Image.Image) -> int:
     """EXIF tag 274 of the first directory; 1 if it is missing or damaged."""
-    exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+    exif = (image.info.get("exif") or b"").removeprefix(b"Exif\0\0")
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None:
         return 1

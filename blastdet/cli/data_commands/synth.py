@@ -43,11 +43,11 @@ def command(out: Path, size: str, n: int, seed: int, vary: bool, **look: Any) ->
     from blastdet.core.errors import ConfigError
     from blastdet.datasets.formats.coco_writer import document_pieces
     from blastdet.datasets.formats.files import check_replaced
-    from blastdet.imaging.io import IMAGE_SUFFIXES
+    from blastdet.imaging.io import WRITTEN_SUFFIXES
     from blastdet.synth.draw_smears import draw_files, draw_smears
     from blastdet.synth.scene import configure
 
-    is_file = out.suffix.lower() in IMAGE_SUFFIXES
+    is_file = out.suffix.lower() in WRITTEN_SUFFIXES
     config = configure(size_wh=_size(size), blast_fraction=look.pop("blasts"), **look)
     if is_file and n > 1:
         raise ConfigError(f"{out}: expected a folder with --n {n}, got an image file")
