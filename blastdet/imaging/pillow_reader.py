@@ -1,6 +1,6 @@
-"""Reader of JPEG, PNG, BMP, WebP and HEIC images, which are decoded as a whole, and helpers that the TIFF reader shares.
+"""Reader of JPEG, PNG, BMP, WebP and HEIC images, which are decoded as a whole.
 
-The helpers are the pixel limit, the EXIF orientation and composition on white. 16-bit samples lose their low byte.
+The pixel limit, the EXIF orientation and composition on white are shared with the TIFF reader. 16-bit samples lose their low byte.
 Nothing here reads or changes a global setting of Pillow.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from blastdet.core.errors import ImageError, one_line
-from blastdet.core.types import RGB, Scale, WidthHeight
+from blastdet.core.types import RGB, Scale
 
 Window = Callable[[int, int, int, int], RGB]
 """Pixels [x0, x1) x [y0, y1) of an image, by x0, y0, x1, y1."""
