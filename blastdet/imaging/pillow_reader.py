@@ -1,6 +1,7 @@
 """Reader of JPEG, PNG, BMP, WebP and HEIC images, which are decoded as a whole.
 
-The pixel limit, the EXIF orientation and composition on white are shared with the TIFF reader. 16-bit samples lose their low byte.
+The pixel limit, the EXIF orientation and composition on white are shared with the TIFF reader.
+16-bit samples lose their low byte.
 Nothing here reads or changes a global setting of Pillow.
 """
 
