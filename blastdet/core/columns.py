@@ -86,6 +86,16 @@ def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
     return array
 
 
+def column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
+    """A column of `part`; NaN, False or an empty string in each row if it has none."""
+    column = getattr(part, name)
+    if column is not None:
+        return np.asarray(column)
+    dtype, row = COLUMNS[name]
+    unknown = {np.float32: np.nan, np.bool_: False, np.str_: ""}[dtype]
+    return np.full((len(part), *row), unknown, dtype=dtype)
+
+
 def check_values(boxes: NDArray[np.float32], score: NDArray[np.float32]) -> None:
     """Refuse boxes without area, and scores outside [0, 1]. A box of NaN is allowed: its cell has only a point."""
     if (flat := boxes[:, 2:] <= boxes[:, :2]).any():

@@ -22,6 +22,7 @@ from blastdet.core.columns import (
     check_values,
     checked_column,
     checked_rows,
+    column_or_unknown,
     html_table,
 )
 from blastdet.core.constants import BETWEEN_CLASSES, CELL_CLASSES, ERYTHROBLAST, NOT_WHITE, UNLIKE_TRAINING
@@ -29,7 +30,8 @@ from blastdet.core.interop import Conversions
 
 __all__ = [
     "BETWEEN_CLASSES", "BLAST", "CELL_CLASSES", "COLUMNS", "ERYTHROBLAST", "NUCLEATED", "ORIGINS", "PLATELET", "RBC",
-    "RGB", "UNLIKE_TRAINING", "UNSURE_REASONS", "WBC", "Dataset", "Detections", "Sample", "Scale", "WidthHeight",
+    "RGB", "UNLIKE_TRAINING", "UNSURE_REASONS", "WBC", "Dataset", "Detections", "Sample", "Scale", "SourceIds",
+    "WidthHeight",
 ]  # fmt: skip
 
 BLAST, WBC, RBC, PLATELET = range(len(CELL_CLASSES))
@@ -239,18 +241,7 @@ class Detections(Conversions):
         if not parts:
             return Detections.empty()
         names = [name for name in COLUMNS if any(getattr(part, name) is not None for part in parts)]
-        return Detections(
-            **{name: np.concatenate([_column_or_unknown(part, name) for part in parts]) for name in names}
-        )
-
-
-def _column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
-    column = getattr(part, name)
-    if column is not None:
-        return np.asarray(column)
-    dtype, row = COLUMNS[name]
-    unknown = {np.float32: np.nan, np.bool_: False, np.str_: ""}[dtype]
-    return np.full((len(part), *row), unknown, dtype=dtype)
+        return Detections(**{name: np.concatenate([column_or_unknown(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True)
@@ -291,6 +282,19 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class SourceIds:
+    """Ids in the annotation files of a dataset, which a COCO results list refers to.
+
+    `meaning` says what a category id is. `categories` are (id, class name in the file, index into `CELL_CLASSES`),
+    `images` (id, image), empty if the files have no ids of images.
+    """
+
+    meaning: str
+    categories: tuple[tuple[int, str, int], ...]
+    images: tuple[tuple[int, Path], ...] = ()
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Samples under one name, and what the reader reported about them.
 
@@ -305,6 +309,8 @@ class Dataset:
         One line for each annotation that was dropped: file, annotation, reason.
     notes : tuple of str
         One line for each irregularity that was kept.
+    ids : SourceIds, optional
+        Ids in the files that it was read from.
     """
 
     name: str
@@ -312,6 +318,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     dropped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    ids: SourceIds | None = None
 
     def __len__(self) -> int:
         return len(self.samples)

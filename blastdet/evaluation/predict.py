@@ -12,7 +12,7 @@ import numpy as np
 from blastdet.core.errors import BlastdetError, ConfigError, FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats.coco_results import read_results
+from blastdet.datasets.formats.coco_results import ids_in_words, is_list, read_results
 from blastdet.datasets.reading import read_dataset, select_split
 from blastdet.inference.model import Model, Options, load
 
@@ -117,7 +117,10 @@ def from_file(path: Path, dataset: Dataset, threshold: float | None = None) -> P
     """
     operating = dict.fromkeys(CELL_CLASSES, _FILE_THRESHOLD if threshold is None else threshold)
     about = {"file": path.name, "sha256": sha256_of(path)}
-    return Predictions(path.name, tuple(read_results(path, dataset)), operating, about)
+    found = tuple(read_results(path, dataset))
+    if is_list(path):
+        about["ids"] = ids_in_words(dataset)
+    return Predictions(path.name, found, operating, about)
 
 
 def from_model(

@@ -66,10 +66,11 @@ def _box(name: str, x1: float, y1: float, x2: float, y2: float, *, is_point: boo
 
 def test_boxes_are_clipped_and_faulty_ones_are_dropped_by_name() -> None:
     boxes = (_box("wbc", -5, -5, 9, 9), _box("rbc", 5, 5, 5, 9), _box("rbc", 9, 5, 7, 9), _box("rbc", 70, 5, 90, 9))
-    cells, dropped = cells_of(RawRecord(Path("d/a.txt"), boxes=boxes), SIZE_WH, CELL_CLASSES.index)
+    cells, fitted = cells_of(RawRecord(Path("d/a.txt"), boxes=boxes), SIZE_WH, CELL_CLASSES.index)
     assert (cells.boxes_xyxy.tolist(), cells.label.tolist()) == ([[0, 0, 9, 9]], [WBC])
     assert cells.origin is not None and cells.origin.tolist() == ["human"]
-    assert dropped == [
+    assert fitted.clipped == ["a.txt: line -5"]
+    assert fitted.dropped == [
         "a.txt: line 5: box without area",
         "a.txt: line 9: box without area",
         "a.txt: line 70: box outside the image",

@@ -19,17 +19,28 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, WidthHeight
+from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.coco_writer import KEYS, UNSURE, to_document, write
-from blastdet.datasets.formats.files import FAULTS, from_json, read_json, stated_mpp
-from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, files_below, refuse_problem, split_of
+from blastdet.datasets.formats.files import FAULTS, box_problem, from_json, read_json, stated_mpp
+from blastdet.datasets.formats.records import (
+    ImageIndex,
+    RawBox,
+    RawRecord,
+    check_distinct,
+    clipped_note,
+    files_below,
+    fit,
+    inside,
+    joined_ids,
+    refuse_problem,
+    split_of,
+)
 from blastdet.datasets.splits import SPLITS
 from blastdet.imaging.io import image_size
 
 __all__ = ["read", "read_records", "to_document", "write"]
 
-_LIMIT = 1e12  # larger than any pixel coordinate; NaN and infinity compare as too large
 _UNSURE = -1  # the category "unsure", until the annotation itself states the class
 
 RESULT_LABELS = {**{i + 1: i for i in range(len(CELL_CLASSES))}, UNSURE["id"]: _UNSURE}
@@ -63,13 +74,16 @@ def read(
     -------
     Dataset
         The split comes from the image entry, or from the name of the file or its folder. If an image entry does not
-        state otherwise, every category counts as annotated. Boxes without area are dropped; `dropped` names them.
+        state otherwise, every category counts as annotated. Boxes are clipped to their image; `dropped` names each one
+        without area or outside it.
     """
     path = Path(path)
     files = [path] if path.is_file() else documents(path)
     samples: list[Sample] = []
     dropped: dict[str, None] = {}
     notes: dict[str, None] = {}
+    clipped: list[str] = []
+    ids: list[SourceIds] = []
     name = ""
     for file in files:
         document = load(file)
@@ -77,14 +91,17 @@ def read(
         name = name or str(info.get("description") or "")
         dropped |= dict.fromkeys(_lines(info.get("dropped")))
         notes |= dict.fromkeys(_lines(info.get("notes")))
-        found, lines = _read_document(document, file, class_map, images)
-        samples += found
-        dropped |= dict.fromkeys(lines)
-    _check_distinct(samples, path)
+        read = _read_document(document, file, class_map, images)
+        samples += read.samples
+        dropped |= dict.fromkeys(read.dropped)
+        clipped += read.clipped
+        ids.append(read.ids)
+    check_distinct(samples, path)
     samples = [sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in samples]
     root = images or (path if path.is_dir() else _root_of(path, samples))
     samples.sort(key=lambda sample: sample.path.as_posix())
-    return Dataset(name or root.name, root, tuple(samples), tuple(dropped), tuple(notes))
+    notes |= dict.fromkeys(clipped_note(clipped))
+    return Dataset(name or root.name, root, tuple(samples), tuple(dropped), tuple(notes), joined_ids(ids))
 
 
 def read_records(root: Path) -> list[RawRecord]:
@@ -231,18 +248,6 @@ def _box(row: Mapping[str, Any], images: Mapping[int, Any], names: Mapping[int, 
     return number, RawBox(names[kind], (x, y, x + w, y + h), (w, h), f"{what} {row['bbox']}", point, row)
 
 
-def box_problem(bbox: Any) -> str | None:
-    """What is wrong with a ``bbox``, if anything; a negative size is not reported."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
-        return f"expected four numbers x, y, width, height as bbox, got {bbox!r:.60}"
-    return None
-
-
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number of reasonable size."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LIMIT
-
-
 def labels_of(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None) -> dict[int, int]:
     """Category id -> index into `CELL_CLASSES`. Categories without annotations (Roboflow adds one) may be unknown."""
     used = {row.get("category_id") for row in document["annotations"] if isinstance(row.get("category_id"), int)}
@@ -262,31 +267,44 @@ def labels_of(document: Mapping[str, Any], file: Path, class_map: Mapping[str, s
     return labels
 
 
+@dataclass
+class _Read:
+    """What one document holds."""
+
+    ids: SourceIds
+    samples: list[Sample] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    clipped: list[str] = field(default_factory=list)
+
+
 def _read_document(
     document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None, folder: Path | None
-) -> tuple[list[Sample], list[str]]:
+) -> _Read:
     labels = labels_of(document, file, class_map)
     everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values()) - {_UNSURE}))
-    samples, dropped = [], []
+    names = _category_names(document["categories"])[0]
+    categories = tuple((number, names[number], label) for number, label in labels.items())
+    found = _Read(SourceIds(f"category id of {file.name}", categories))
     records = parse(document, file)
     for record in records:
         refuse_problem(record)
     for record in records:
-        rows = []
-        for box in record.boxes:
-            if min(box.extent_wh) < 0:
-                raise FormatError(f"{file}: {box.source}: expected a size of 0 or more in bbox")
-            if min(box.extent_wh) > 0 or box.is_point:
-                rows.append(box.fields)
-            else:
-                dropped.append(f"{file.name}: {box.source}: box without area")
+        if negative := next((box for box in record.boxes if min(box.extent_wh) < 0 and not box.is_point), None):
+            raise FormatError(f"{file}: {negative.source}: expected a size of 0 or more in bbox")
         sample = replace(_sample(record, folder), annotated=everything)
+        fitted = fit(record, sample.size_wh)
+        found.dropped += fitted.dropped
+        found.clipped += fitted.clipped
         sample = _with_entry(sample, record.fields, file)
         if record.fields.get("has_truth", True):
             origin = "" if "annotated" in record.fields else "human"  # files of blastdet state the origin themselves
-            sample = replace(sample, truth=cells_of_rows(rows, labels, (file, origin)))
-        samples.append(sample)
-    return samples, dropped
+            kept = inside(record, fitted)
+            truth = cells_of_rows([box.fields for box in kept.boxes], labels, (file, origin))
+            boxes = np.array([box.xyxy for box in kept.boxes], np.float32).reshape(-1, 4)
+            sample = replace(sample, truth=truth.with_columns(boxes_xyxy=boxes))
+        found.samples.append(sample)
+    images = tuple((int(record.fields["id"]), one.path) for record, one in zip(records, found.samples, strict=True))
+    return replace(found, ids=replace(found.ids, images=images))
 
 
 def _sample(record: RawRecord, folder: Path | None) -> Sample:
@@ -310,16 +328,6 @@ def _find_image(name: str, file: Path, folder: Path | None = None) -> Path | Non
     split = split_of(file, file.parent.parent) or ""
     folders += [base / "images" for base in folders] + [base / "images" / split for base in folders]
     return next((path for base in folders if os.path.isfile(path := base / name)), None)  # noqa: PTH113  # too long a name is no file
-
-
-def _check_distinct(samples: Sequence[Sample], where: Path) -> None:
-    """An image that is listed twice would be counted twice, and could be on both sides of a split."""
-    seen: set[Path] = set()
-    for sample in samples:
-        image = sample.path.resolve()
-        if image in seen:
-            raise FormatError(f"{where}: expected one entry for each image, got two for {sample.path.name}")
-        seen.add(image)
 
 
 def _lines(value: Any) -> list[str]:

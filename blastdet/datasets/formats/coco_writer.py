@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds
 from blastdet.datasets.formats.files import EXTRA, folder_of, place_images, splits_of, to_json
 
 KEYS = {name: "cell_id" if name == "id" else name for name in EXTRA}
@@ -32,14 +33,16 @@ def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     Returns
     -------
     Dataset
-        With the paths of the written images.
+        With the paths of the written images, and the ids of the written files.
     """
     placed = place_images(dataset, Path(path), how)
     for name in splits_of(placed):
         document = to_document(placed, [sample for sample in placed if folder_of(sample) == name])
         text = json.dumps(document, ensure_ascii=False, allow_nan=False)
         write_text(placed.root / "annotations" / f"instances_{name}.json", text + "\n")
-    return placed
+    shown = tuple((row["id"], row["name"], CELL_CLASSES.index(row["name"])) for row in categories(placed.classes))
+    images = tuple((number, sample.path) for number, sample in enumerate(placed, 1))
+    return replace(placed, ids=SourceIds("category id of annotations/instances_*.json", shown, images))
 
 
 def to_document(dataset: Dataset, samples: Iterable[Sample] | None = None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from blastdet.imaging.io import find_images, image_size
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 """Errors that reading a value from a faulty file may raise, under ``np.errstate(over="raise")`` also for float32."""
 
+_LIMIT = 1e12  # larger than any pixel coordinate; NaN and infinity compare as too large
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -108,6 +109,18 @@ def stated_mpp(value: Any, where: str) -> Scale:
         return check_mpp(value, where)
     except ScaleError as error:
         raise FormatError(str(error)) from None
+
+
+def box_problem(bbox: Any) -> str | None:
+    """What is wrong with a ``bbox``, if anything; a negative size is not reported."""
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
+        return f"expected four numbers x, y, width, height as bbox, got {bbox!r:.60}"
+    return None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number of reasonable size."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LIMIT
 
 
 def check_replaced(path: Path, sign: str, what: str) -> None:
@@ -220,7 +233,11 @@ def place_images(dataset: Dataset, out: Path, how: str = "copy") -> Dataset:
         target.parent.mkdir(parents=True, exist_ok=True)
         put_file(sample.path, target, how)
         placed.append(replace(sample, path=target))
-    return replace(dataset, root=out, samples=tuple(placed))
+    moved = {old.path: new.path for old, new in zip(dataset, placed, strict=True)}
+    ids = dataset.ids
+    if ids is not None:
+        ids = replace(ids, images=tuple((number, moved.get(path, path)) for number, path in ids.images))
+    return replace(dataset, root=out, samples=tuple(placed), ids=ids)
 
 
 def put_file(source: Path, target: Path, how: str) -> None:

@@ -33,7 +33,7 @@ from blastdet.datasets.formats.files import (
     read_json,
     unknown,
 )
-from blastdet.datasets.formats.records import RawBox, RawRecord, files_below, refuse_problem
+from blastdet.datasets.formats.records import RawBox, RawRecord, clipped_note, files_below, fit, inside, refuse_problem
 from blastdet.datasets.splits import SPLITS
 from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
@@ -132,19 +132,29 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     path : Path
         A file, or a folder with ``.geojson`` files at any depth. The image has the same stem and is next to the file,
         or below ``images/`` if the file is below ``geojson/``.
+
+    Returns
+    -------
+    Dataset
+        Boxes are clipped to their image; `dropped` names each one without area or outside it.
     """
     path = Path(path)
     files = [path] if path.is_file() else sorted(path.rglob("*.geojson"))
     if not files:
         raise FormatError(f"{path}: expected .geojson files, got none")
     root = path if path.is_dir() else path.parent
-    samples = []
+    samples, dropped, clipped = [], [], []
     for file in files:
         image = _image_of(file)
-        cells = read_cells(file, class_map)
-        sample = Sample(image, image_size(image), mpp=mpp, truth=cells)
+        size_wh = image_size(image)
+        record = parse(file)
+        refuse_problem(record)
+        fitted = fit(record, size_wh)
+        dropped += fitted.dropped
+        clipped += fitted.clipped
+        sample = Sample(image, size_wh, mpp=mpp, truth=_cells(inside(record, fitted), class_map))
         samples.append(replace(sample, split=file.parent.name if file.parent.name in SPLITS else None))
-    dataset = Dataset(root.name, root, tuple(samples))
+    dataset = Dataset(root.name, root, tuple(samples), tuple(dropped), clipped_note(clipped))
     return replace(dataset, samples=tuple(replace(sample, annotated=dataset.classes) for sample in samples))
 
 
@@ -167,12 +177,16 @@ def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detect
     """
     record = parse(path)
     refuse_problem(record)
-    label = [label_of(box.name, class_map, str(path)) for box in record.boxes]
+    return _cells(record, class_map)
+
+
+def _cells(record: RawRecord, class_map: Mapping[str, str] | None) -> Detections:
+    label = [label_of(box.name, class_map, str(record.file)) for box in record.boxes]
     try:
         with np.errstate(over="raise"):
             return _collect(record.boxes, label)
     except FAULTS as error:
-        raise FormatError(f"{path}: features do not fit together ({error!r:.120})") from None
+        raise FormatError(f"{record.file}: features do not fit together ({error!r:.120})") from None
 
 
 def read_records(root: Path) -> list[RawRecord]:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blastdet.core import boxes as box_tools
 from blastdet.core.errors import FormatError, ImageError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, WidthHeight
+from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.imaging.io import find_images, image_size
+
+_ROUNDING = 1.0  # px by which a box may be beyond its image without a note: formats count pixels from 0 or 1
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -128,32 +131,101 @@ def refuse_problem(record: RawRecord) -> None:
         raise FormatError(f"{record.file}: {record.problem}")
 
 
-def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int]) -> tuple[Detections, list[str]]:
-    """Cells of a record, clipped to the image.
+@dataclass(frozen=True)
+class Fitted:
+    """Boxes of a record after the one rule of all readers; see `fit`.
+
+    Parameters
+    ----------
+    xyxy : float32 (n, 4)
+        The boxes, clipped to the image; NaN for a point without a box.
+    keep : bool (n,)
+        False for a box that is left out.
+    dropped : list of str
+        One line for each box that is left out.
+    clipped : list of str
+        One line for each box that was more than a pixel beyond the image.
+    """
+
+    xyxy: NDArray[np.float32]
+    keep: NDArray[np.bool_]
+    dropped: list[str]
+    clipped: list[str]
+
+
+def fit(record: RawRecord, size_wh: WidthHeight) -> Fitted:
+    """Fit the boxes of a record to its image, the same for every format.
+
+    A box that is partly beyond the image is clipped to it. One without area (in the file, or as float32), or completely
+    outside the image, is left out by name. Points have no box and stay.
+    """
+    stated = np.array([box.xyxy for box in record.boxes], np.float64).reshape(-1, 4)
+    with np.errstate(over="ignore"):  # a coordinate beyond float32 is beyond the image
+        fitted = box_tools.clip(stated, size_wh)
+    beyond = np.abs(stated - fitted).max(axis=1, initial=0) > _ROUNDING
+    keep = np.ones(len(record.boxes), bool)
+    dropped, clipped = [], []
+    for i, box in enumerate(record.boxes):
+        where = f"{record.file.name}: {box.source}"
+        if box.is_point:
+            fitted[i] = np.nan
+        elif min(box.extent_wh) <= 0:
+            keep[i] = False
+            dropped.append(f"{where}: box without area")
+        elif (fitted[i, 2:] <= fitted[i, :2]).any():
+            keep[i] = False
+            dropped.append(f"{where}: box outside the image" if beyond[i] else f"{where}: box without area")
+        elif beyond[i]:
+            clipped.append(where)
+    return Fitted(fitted, keep, dropped, clipped)
+
+
+def inside(record: RawRecord, fitted: Fitted) -> RawRecord:
+    """The record with its fitted boxes only."""
+    rows = [
+        replace(box, xyxy=tuple(xyxy), extent_wh=(xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]))
+        for box, xyxy, keep in zip(record.boxes, fitted.xyxy.tolist(), fitted.keep.tolist(), strict=True)
+        if keep
+    ]
+    return replace(record, boxes=tuple(rows))
+
+
+def check_distinct(samples: Sequence[Sample], where: Path) -> None:
+    """An image that is listed twice would be counted twice, and could be on both sides of a split."""
+    seen: set[Path] = set()
+    for sample in samples:
+        image = sample.path.resolve()
+        if image in seen:
+            raise FormatError(f"{where}: expected one entry for each image, got two for {sample.path.name}")
+        seen.add(image)
+
+
+def joined_ids(ids: Sequence[SourceIds]) -> SourceIds:
+    """Ids of several files; an id that stands for two things is refused when it is used."""
+    categories = dict.fromkeys(one for part in ids for one in part.categories)
+    return SourceIds(ids[0].meaning, tuple(categories), tuple(one for part in ids for one in part.images))
+
+
+def clipped_note(clipped: Sequence[str]) -> tuple[str, ...]:
+    """The note of a dataset on all boxes that were clipped, or none; see `Fitted.clipped`."""
+    if not clipped:
+        return ()
+    n = "1 box was" if len(clipped) == 1 else f"{len(clipped):,} boxes were"
+    return (f"{n} partly beyond the image and clipped to it; first: {clipped[0]}",)
+
+
+def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int]) -> tuple[Detections, Fitted]:
+    """Cells of a record, fitted to the image; see `fit`. Points are left out.
 
     Parameters
     ----------
     label : callable
         From the class name of a box to an index into `CELL_CLASSES`; its errors are raised.
-
-    Returns
-    -------
-    cells : Detections
-    dropped : list of str
-        One line for each box without area, or outside the image.
     """
     labels = np.array([label(box.name) for box in record.boxes], np.int64)
-    inside = box_tools.clip([box.xyxy for box in record.boxes], size_wh)
-    keep = np.zeros(len(labels), bool)
-    dropped = []
-    for i, box in enumerate(record.boxes):
-        if min(box.extent_wh) <= 0:
-            dropped.append(f"{record.file.name}: {box.source}: box without area")
-        elif (inside[i, 2:] <= inside[i, :2]).any():
-            dropped.append(f"{record.file.name}: {box.source}: box outside the image")
-        else:
-            keep[i] = True
-    return Detections(inside[keep], label=labels[keep], origin=np.full(int(keep.sum()), "human")), dropped
+    fitted = fit(record, size_wh)
+    keep = fitted.keep & ~np.isnan(fitted.xyxy).any(axis=1)
+    return Detections(fitted.xyxy[keep], label=labels[keep], origin=np.full(int(keep.sum()), "human")), fitted
 
 
 def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str, str] | None = None) -> Dataset:
@@ -166,7 +238,7 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
     Dataset
         `dropped` has one line for everything that was left out.
     """
-    samples, dropped = [], []
+    samples, dropped, clipped = [], [], []
     by_image = {}
     for record in records:
         if record.problem is not None:
@@ -184,13 +256,14 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
             dropped.append(str(error))
             continue
         known, lines = _with_known_class(record, class_map)
-        truth, more = cells_of(known, size_wh, lambda name: label_of(name, class_map, ""))
-        dropped += lines + more
+        truth, fitted = cells_of(known, size_wh, lambda name: label_of(name, class_map, ""))
+        dropped += lines + fitted.dropped
+        clipped += fitted.clipped
         samples.append(Sample(image, size_wh, split=record.split, truth=truth))
     shown = {CELL_CLASSES[i] for sample in samples if sample.truth is not None for i in sample.truth.label.tolist()}
     annotated = tuple(name for name in CELL_CLASSES if name in shown)
     marked = tuple(replace(sample, annotated=annotated) for sample in samples)
-    return Dataset(root.name, root, marked, tuple(dropped))
+    return Dataset(root.name, root, marked, tuple(dropped), clipped_note(clipped))
 
 
 def _with_known_class(record: RawRecord, class_map: Mapping[str, str] | None) -> tuple[RawRecord, list[str]]:

@@ -15,7 +15,16 @@ from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import SPLITS, read_text
-from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, cells_of, files_below, refuse_problem
+from blastdet.datasets.formats.records import (
+    Fitted,
+    ImageIndex,
+    RawBox,
+    RawRecord,
+    cells_of,
+    clipped_note,
+    files_below,
+    refuse_problem,
+)
 from blastdet.datasets.formats.records import split_of as split_named_by
 from blastdet.imaging.io import image_size
 
@@ -35,7 +44,7 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     -------
     Dataset
         Every class that occurs counts as annotated in every image with an XML file. `dropped` names each box without
-        area or outside its image. An image without an XML file has no truth.
+        area or outside its image, and a note says how many were clipped. An image without an XML file has no truth.
     """
     root = Path(path)
     if not ((root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()):
@@ -43,19 +52,20 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     images = _images(root / "JPEGImages")
     splits = _read_sets(root / "ImageSets" / "Main", set(images))
     _check_pairs(root / "Annotations", images)
-    samples, dropped = [], []
+    samples, dropped, clipped = [], [], []
     for stem, image in sorted(images.items()):
         sample = Sample(image, image_size(image), mpp, split=splits.get(stem))
         annotation = root / "Annotations" / f"{stem}.xml"
         if annotation.exists():
-            truth, lines = _truth(annotation, sample, class_map)
+            truth, fitted = _truth(annotation, sample, class_map)
             sample = replace(sample, truth=truth)
-            dropped += lines
+            dropped += fitted.dropped
+            clipped += fitted.clipped
         samples.append(sample)
     shown = {CELL_CLASSES[i] for sample in samples if sample.truth is not None for i in sample.truth.label.tolist()}
     annotated = tuple(name for name in CELL_CLASSES if name in shown)
     marked = tuple(sample if sample.truth is None else replace(sample, annotated=annotated) for sample in samples)
-    return Dataset(root.name.lower(), root, marked, tuple(dropped))
+    return Dataset(root.name.lower(), root, marked, tuple(dropped), clipped_note(clipped))
 
 
 def read_records(root: Path) -> list[RawRecord]:
@@ -116,7 +126,7 @@ def _number(element: ET.Element, field: str) -> float:
     return value
 
 
-def _truth(file: Path, sample: Sample, class_map: Mapping[str, str] | None) -> tuple[Detections, list[str]]:
+def _truth(file: Path, sample: Sample, class_map: Mapping[str, str] | None) -> tuple[Detections, Fitted]:
     record = parse(file)
     if record is None:
         raise FormatError(f"{file}: expected the root element <annotation>, got another one")

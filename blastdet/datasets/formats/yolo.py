@@ -19,16 +19,19 @@ import yaml
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError, ImageError
-from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, WidthHeight
+from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats import yolo_sidecar
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import place_images, read_text, splits_of
 from blastdet.datasets.formats.records import (
+    Fitted,
     ImageIndex,
     RawBox,
     RawRecord,
     cells_of,
+    clipped_note,
     files_below,
+    fit,
     refuse_problem,
     split_of,
 )
@@ -36,7 +39,8 @@ from blastdet.imaging.io import image_size
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 _FOLDERS = ("train", "val", "test", "unsplit", "unlabelled")
-_SLACK = 0.01  # by which a label may exceed the image, for rounding
+_PLAUSIBLE = (-1, 2)  # fractions of the image that a box beyond its border may have; pixels are larger
+_SLACK = 0.01  # by which a size may be below 0, for rounding
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
@@ -122,23 +126,28 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     names = _class_names(data, file)
     record = yolo_sidecar.read(file.parent)
     samples, dropped, notes = [], list(record.get("dropped", ())), list(record.get("notes", ()))
-    seen: set[Path] = set()  # an image listed twice would be counted twice, or be on both sides of a split
+    clipped: list[str] = []
+    seen: dict[Path, str] = {}  # an image may not be on both sides of a split
     for split in _FOLDERS:
         for image in _images(data, split, file):
-            if image in seen:
-                raise FormatError(f"{file}: {image.name}: expected each image once, got it again in {split}")
-            seen.add(image)
-            sample, lines = _read_sample(image, names, class_map, file)
+            other = seen.setdefault(image.resolve(), split)
+            if other != split:
+                raise FormatError(f"{file}: {image.name}: expected each image once, got it in {other} and {split}")
+            sample, fitted = _read_sample(image, names, class_map, file)
             sample = replace(sample, split=split if split in ("train", "val", "test") else None)
-            dropped += lines
+            dropped += fitted.dropped
+            clipped += fitted.clipped
             relative = image.relative_to(file.parent).as_posix() if image.is_relative_to(file.parent) else ""
             known = record.get("smears", {}).get(relative)
             if known is not None:
                 sample, lines = yolo_sidecar.apply(sample, known, file.parent / yolo_sidecar.FILE_NAME)
                 notes += lines
             samples.append(sample if sample.mpp or not mpp else replace(sample, mpp=mpp))
+    labelled = any(sample.truth is not None for sample in samples)  # only then are all names known
     name = str(record.get("name", file.parent.name))
-    return Dataset(name, file.parent, tuple(samples), tuple(dropped), tuple(notes))
+    categories = () if not labelled else tuple((i, one, label_of(one, class_map, "")) for i, one in names.items())
+    ids = SourceIds(f"index in the names of {file.name}", categories)
+    return Dataset(name, file.parent, tuple(samples), tuple(dropped), (*notes, *clipped_note(clipped)), ids)
 
 
 def read_records(root: Path) -> list[RawRecord]:
@@ -205,22 +214,23 @@ def check_fractions(record: RawRecord, size_wh: WidthHeight) -> None:
     for box in record.boxes:
         centre = [(box.xyxy[i] + box.xyxy[i + 2]) / 2 for i in (0, 1)]
         fractions = [value / size_wh[i % 2] for i, value in enumerate([*centre, *box.extent_wh])]
-        if not all(-_SLACK <= value <= 1 + _SLACK for value in fractions):
+        lowest, highest = _PLAUSIBLE
+        if not all(lowest <= value <= highest for value in fractions) or min(fractions[2:]) < -_SLACK:
             raise FormatError(f"{record.file}: {box.source}: expected fractions of the image from 0 to 1")
 
 
 def _read_sample(
     image: Path, names: Mapping[int, str], class_map: Mapping[str, str] | None, file: Path
-) -> tuple[Sample, list[str]]:
+) -> tuple[Sample, Fitted]:
     sample = Sample(image, image_size(image))
     labels = _label_file(image)
     if not labels.exists():
-        return sample, []
+        return sample, fit(RawRecord(labels), sample.size_wh)
     record = parse(labels, sample.size_wh, names)
     check_fractions(record, sample.size_wh)
     known = {label_of(name, class_map, str(file)) for name in names.values()}
-    truth, dropped = cells_of(record, sample.size_wh, lambda name: label_of(name, class_map, str(file)))
-    return replace(sample, truth=truth, annotated=tuple(CELL_CLASSES[i] for i in sorted(known))), dropped
+    truth, fitted = cells_of(record, sample.size_wh, lambda name: label_of(name, class_map, str(file)))
+    return replace(sample, truth=truth, annotated=tuple(CELL_CLASSES[i] for i in sorted(known))), fitted
 
 
 def _find_yaml(path: Path) -> Path:
@@ -265,7 +275,10 @@ def _images(data: Mapping[str, Any], split: str, file: Path) -> list[Path]:
             images += [found.parent / line.strip() for line in read_text(found).splitlines() if line.strip()]
         else:
             raise FormatError(f"{file}: expected a folder or a .txt list as {split}, got {place!r:.60}")
-    return images
+    once: dict[Path, Path] = {}  # an image listed twice would be counted twice
+    for image in images:
+        once.setdefault(image.resolve(), image)
+    return list(once.values())
 
 
 def _resolve(place: str, data: Mapping[str, Any], file: Path) -> Path:

@@ -67,7 +67,8 @@ def read(path: Path, *, mpp: Scale | None = MPP) -> Dataset:
 def _truth(file: Path, size_wh: WidthHeight, cell_type: str) -> Detections:
     record = parse(file, size_wh, {})
     check_fractions(record, size_wh)
-    cells, dropped = cells_of(record, size_wh, lambda _: WBC)
-    if dropped:
-        raise FormatError(f"{file}: expected boxes with an area, got {dropped[0].removeprefix(f'{file.name}: ')}")
+    cells, fitted = cells_of(record, size_wh, lambda _: WBC)
+    if fitted.dropped:
+        got = fitted.dropped[0].removeprefix(f"{file.name}: ")
+        raise FormatError(f"{file}: expected boxes with an area, got {got}")
     return cells.with_columns(cell_type=np.full(len(cells), cell_type)).sorted()
