@@ -50,7 +50,7 @@ class StainNormalizedSource:
     """
 
     def __init__(self, source: Source) -> None:
-        self._source = source
+        self._source = self.stored = source
         self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
         glance = _glance(source)
         cell = isolated_cells.cell_mask(glance)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -32,6 +33,11 @@ _CACHE_BYTES = 128 * 2**20  # a row of 640-px tiles of a 30,000-px slide stored 
 _MAPPED_ROWS = 64
 _PLAUSIBLE_MPP = (0.02, 5.0)  # of a light microscope; narrower than core.mpp.MPP_RANGE, since files often state 72 dpi
 _MICROMETRES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "Å": 1e-4, "in": 25400.0}
+_MICROMETRES |= dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres", "u"), 1.0)
+_MICROMETRES |= {"inch": 25400.0, "inches": 25400.0}
+_APERIO_MPP = re.compile(r"\bMPP\s*=\s*(\d{0,6}\.?\d{1,12})")
+_RGB = 3
+_DIGITS = 4  # fewer than that have the numbers of bits
 _RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # samples per photometric interpretation
 _JPEG = {6, 7, 34892, 33007}  # compressions whose decoder answers in RGB
@@ -71,7 +77,7 @@ class _Samples:
         return composed
 
     def _to_bytes(self, samples: NDArray[Any]) -> RGB:
-        if self.bits > 8:
+        if samples.dtype.itemsize > 1:
             samples = np.minimum(samples >> (self.bits - 8), 255)
         elif self.bits < 8:
             samples = samples.astype(np.uint16) * 255 // (2**self.bits - 1)
@@ -128,11 +134,12 @@ class TiffPixels:
         self._orientation = int(page.tags.valueof(274, 1))
         if self._orientation not in ORIENTATIONS:
             self._orientation = 1
+        self._pages = self._colour_pages()
         self._samples = self._describe_samples()
         transpose = ORIENTATIONS[self._orientation][0]
         stored = (int(page.imagewidth), int(page.imagelength))
         self.size_wh: WidthHeight = stored[::-1] if transpose else stored
-        mpp = _ome_mpp(self._file) or _resolution_mpp(page)
+        mpp = _ome_mpp(self._file) or _imagej_mpp(self._file) or _aperio_mpp(page) or _resolution_mpp(page)
         self.mpp: Scale | None = mpp[::-1] if mpp and transpose else mpp
         self._rows = self._mapped()
         self._segment_wh = self._segment_size(stored)
@@ -142,6 +149,18 @@ class TiffPixels:
         self._check_size()
         more = sum(not (other.subfiletype & 1) for other in self._file.pages[1:])
         self.notes: tuple[str, ...] = (f"{more + 1} pages found, only the first is read",) if more else ()
+        if len(self._pages) == _RGB:
+            self.notes = ("its three grey pages are read as red, green and blue",)
+
+    def _colour_pages(self) -> list[Any]:
+        """The page to read, or the three grey pages of equal kind that together are red, green and blue."""
+        first = self._page
+        pages = [page for page in self._file.pages if not page.subfiletype & 1][: _RGB + 1]
+        kind = [(p.shape, str(p.dtype), int(p.compression), p.dataoffsets and p.rowsperstrip) for p in pages]
+        axes = _imagej(self._file)
+        is_stack = any(int(axes.get(name, 1)) > 1 for name in ("slices", "frames")) or _ome_stack(self._file)
+        grey = first.samplesperpixel == 1 and int(first.photometric) == 1 and first.imagedepth == 1
+        return pages if len(pages) == _RGB and grey and len(set(kind)) == 1 and not is_stack else [first]
 
     def _segment_size(self, stored_wh: WidthHeight) -> WidthHeight:
         if self._page.is_tiled:
@@ -152,7 +171,7 @@ class TiffPixels:
     def _mapped(self) -> NDArray[Any] | None:
         """Samples as a memory map, if they are stored uncompressed (Fiji writes one strip of any size)."""
         page = self._page
-        if not page.is_memmappable or page.planarconfig != 1 or page.imagedepth != 1:
+        if len(self._pages) > 1 or not page.is_memmappable or page.planarconfig != 1 or page.imagedepth != 1:
             return None
         self._check_length()
         shape = (page.imagelength, page.imagewidth, page.samplesperpixel)
@@ -177,13 +196,17 @@ class TiffPixels:
         highest = int(max(highest) if isinstance(highest, tuple) else highest)
         if bits == 16 and 255 < highest < 4096:
             bits = highest.bit_length()
+        stated = _ome_bits(self._file)
+        if stated is not None and 8 <= stated < bits:
+            bits = stated
         extra = [int(kind) for kind in page.extrasamples]
         alpha = extra[0] if extra and extra[0] in (1, 2) and page.samplesperpixel > colours else 0
         palette = None
         if int(page.photometric) == 3:
             table = np.asarray(page.colormap)
             palette = (table >> 8 if table.max() > 255 else table).T.astype(np.uint8)
-        return _Samples(int(page.photometric), bits, alpha, palette)
+        photometric = 2 if len(self._pages) == _RGB else int(page.photometric)
+        return _Samples(photometric, bits, alpha, palette)
 
     def _check_size(self) -> None:
         (w, h), (segment_w, segment_h) = self.size_wh, self._segment_wh
@@ -195,14 +218,16 @@ class TiffPixels:
                 f"{w * h / 1e6:.0f} megapixels in pieces of {segment_w} x {segment_h}. Store it in tiles."
             )
         number = self._per_plane * self._planes
-        if self._rows is None and not len(self._page.dataoffsets) == len(self._page.databytecounts) == number:
-            raise ImageError(
-                f"{self.path}: damaged TIFF: expected {number} strips or tiles, got {len(self._page.dataoffsets)}"
-            )
+        for page in self._pages:
+            if self._rows is None and not len(page.dataoffsets) == len(page.databytecounts) == number:
+                raise ImageError(
+                    f"{self.path}: damaged TIFF: expected {number} strips or tiles, got {len(page.dataoffsets)}"
+                )
         self._check_length()
 
     def _check_length(self) -> None:
-        end = max((o + n for o, n in zip(self._page.dataoffsets, self._page.databytecounts, strict=False)), default=0)
+        parts = [part for page in self._pages for part in zip(page.dataoffsets, page.databytecounts, strict=False)]
+        end = max((offset + count for offset, count in parts), default=0)
         length = self.path.stat().st_size
         if end > length:
             raise ImageError(f"{self.path}: truncated TIFF: expected {end} bytes, got {length}")
@@ -258,14 +283,14 @@ class TiffPixels:
             return rgb
 
     def _decode(self, index: int) -> RGB:
-        page = self._page
         if self._rows is not None:
             top = index * self._segment_wh[1]
             return self._samples.to_rgb(self._rows[top : top + self._segment_wh[1]], jpeg=False)
-        planes, tables = [], {}
-        if page.compression in _JPEG:
-            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-        for plane in range(self._planes):
+        planes = []
+        for page, plane in ((page, plane) for page in self._pages for plane in range(self._planes)):
+            tables = {}
+            if page.compression in _JPEG:
+                tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
             number = index + plane * self._per_plane
             offset, count = page.dataoffsets[number], page.databytecounts[number]
             if not offset or not count:
@@ -277,7 +302,7 @@ class TiffPixels:
                 raise ImageError(f"{self.path}: truncated JPEG stream in strip or tile {number}")
             planes.append(page.decode(data, number, **tables)[0][0])
         samples = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-        return self._samples.to_rgb(samples, jpeg=page.compression in _JPEG)
+        return self._samples.to_rgb(samples, jpeg=self._page.compression in _JPEG)
 
 
 def _plausible(mpp: Scale) -> Scale | None:
@@ -287,23 +312,66 @@ def _plausible(mpp: Scale) -> Scale | None:
 
 def _ome_mpp(file: Any) -> Scale | None:
     """PhysicalSizeX and -Y of the first OME-XML Pixels element; the unit is µm unless it says otherwise."""
-    if not file.is_ome:
-        return None
+    pixels = _ome_pixels(file)
     try:
-        root = ElementTree.fromstring(file.pages.first.description)
-        pixels = next(element for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels")
         x, y = (
-            float(pixels.attrib[f"PhysicalSize{axis}"])
-            * _MICROMETRES[pixels.attrib.get(f"PhysicalSize{axis}Unit", "µm")]
+            float(pixels[f"PhysicalSize{axis}"]) * _MICROMETRES[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
             for axis in "XY"
         )
-    except (ElementTree.ParseError, StopIteration, KeyError, ValueError):
+    except (KeyError, ValueError):
         return None
     return _plausible((x, y))
 
 
-def _resolution_mpp(page: Any) -> Scale | None:
-    unit = _RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
+def _ome_pixels(file: Any) -> dict[str, str]:
+    """Attributes of the first OME-XML Pixels element; empty if there is none."""
+    if not file.is_ome:
+        return {}
+    try:
+        root = ElementTree.fromstring(file.pages.first.description)
+        return next(dict(element.attrib) for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels")
+    except (ElementTree.ParseError, StopIteration, ValueError):
+        return {}
+
+
+def _ome_bits(file: Any) -> int | None:
+    """Bits of a 16-bit file that the camera filled, as OME-XML states them."""
+    text = _ome_pixels(file).get("SignificantBits", "")
+    return int(text) if text.isdecimal() and len(text) < _DIGITS else None
+
+
+def _ome_stack(file: Any) -> bool:
+    """Whether the pages are levels or times, as OME-XML states it."""
+    pixels = _ome_pixels(file)
+    return any(pixels.get(f"Size{axis}", "1") not in ("", "1") for axis in "ZT")
+
+
+def _imagej(file: Any) -> dict[str, Any]:
+    """What ImageJ or Fiji states about a file; empty for files of other programs."""
+    found = file.imagej_metadata if file.is_imagej else None
+    return {key: value for key, value in (found or {}).items() if isinstance(value, str | int | float)}
+
+
+def _imagej_mpp(file: Any) -> Scale | None:
+    """Pixels per unit are in the resolution tags, without a resolution unit; the unit is in the description."""
+    text = str(_imagej(file).get("unit", ""))
+    if text.startswith("\\u00"):  # ImageJ writes the µ as \u00B5
+        text = "µ" + text[6:]
+    factor = _MICROMETRES.get(text.strip()) or _MICROMETRES.get(text.strip().lower())
+    page = file.pages.first
+    if factor is None or int(page.tags.valueof(296, 1)) != 1:
+        return None
+    return _resolution_mpp(page, factor)
+
+
+def _aperio_mpp(page: Any) -> Scale | None:
+    """``MPP = 0.2528`` in the description of a slide by Aperio, and of programs that write as it does."""
+    found = _APERIO_MPP.search(str(page.description)) if str(page.description).startswith("Aperio") else None
+    return _plausible((float(found[1]), float(found[1]))) if found else None
+
+
+def _resolution_mpp(page: Any, unit: float | None = None) -> Scale | None:
+    unit = unit or _RESOLUTION_UNIT.get(int(page.tags.valueof(296, 2)))
     rationals = [page.tags.valueof(tag) for tag in (282, 283)]
     if unit is None or not all(isinstance(r, tuple) and len(r) == 2 and min(r) > 0 for r in rationals):
         return None

@@ -23,7 +23,7 @@ from blastdet.imaging.io import Source, open_image, open_smear
 from blastdet.imaging.pillow_reader import to_rgb
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.blast_fraction import count_white_cells
-from blastdet.inference.remarks import warnings_of
+from blastdet.inference.remarks import doubtful, faults_in, warnings_of
 from blastdet.inference.result import Result
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.second_stage import classify_cells
@@ -224,11 +224,13 @@ class Model:
         if scale.mpp is None:
             raise ScaleError(f"{source.path}: could not determine the scale: {scale.reason}. Pass --mpp (µm per pixel)")
         thresholds = self.thresholds(options.min_score or 0.0)
+        faults = faults_in(source, scale.mpp)
         candidates = find_cells(source, scale.mpp, self.detector, progress)
         floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
         candidates = candidates[candidates.score >= floor]
         if self.classifier is not None:
             candidates = classify_cells(source, candidates, scale.mpp, self.classifier).sorted()
+            candidates = doubtful(candidates) if faults else candidates
         detections = candidates[candidates.above_threshold(thresholds)]
         fraction = None if self.classifier is None else count_white_cells(detections, self.classifier.card)
         asked = {"mpp": options.mpp, "min_score": options.min_score}
@@ -244,7 +246,7 @@ class Model:
             model=self.describe(),
             parameters={**asked, "thresholds": thresholds, "suppression_iou": self.card.suppression_iou},
             blast_fraction=fraction,
-            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes),
+            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes, faults),
             seconds=time.perf_counter() - start + scale.seconds,
             image=image,
         )

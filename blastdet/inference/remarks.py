@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
-from blastdet.core.types import NUCLEATED, Detections
+import numpy as np
+
+from blastdet.core.types import BLAST, NUCLEATED, UNLIKE_TRAINING, WBC, Detections, Scale
 from blastdet.imaging.io import Source
+from blastdet.imaging.optical_density import SHARPNESS_MPP, faults_of
 from blastdet.inference.blast_fraction import BlastFraction
 from blastdet.inference.scale import ONE_CELL, ScaleEstimate
 
 _ONE_CELL_AT_MOST = 4  # detections in the image of one cell, with what is cut off at its borders
+_LARGEST = 5000  # px a side of an image that is judged as a whole
 _FILLED = 0.25  # of an image by one cell: then it is no smear
 
 
+def faults_in(source: Source, mpp: Scale) -> tuple[str, ...]:
+    """Why no cell of an image can be certain; see `faults_of`. Slides are not judged by their middle."""
+    if max(source.size_wh) > _LARGEST:
+        return ()
+    stored = getattr(source, "stored", source)
+    factor = min(1.0, max(mpp) / SHARPNESS_MPP)
+    least = 1 / min(source.size_wh)
+    rgb = stored.read(None, (max(factor, least), max(factor, least)))
+    return tuple(f"{fault}; no cell is certain" for fault in faults_of(rgb, max(max(mpp), SHARPNESS_MPP)))
+
+
+def doubtful(cells: Detections) -> Detections:
+    """The same cells, the nucleated ones of them unsure, because their image is not fit for the second stage."""
+    nucleated = np.isin(cells.label, (BLAST, WBC))
+    reason = np.where(nucleated, UNLIKE_TRAINING, "")
+    types = cells.cell_type
+    return cells.with_columns(
+        unsure=nucleated, unsure_reason=reason, cell_type=None if types is None else np.where(nucleated, "", types)
+    )
+
+
 def warnings_of(
-    source: Source, scale: ScaleEstimate, cells: Detections, fraction: BlastFraction | None, is_counting_rbc: bool
+    source: Source,
+    scale: ScaleEstimate,
+    cells: Detections,
+    fraction: BlastFraction | None,
+    is_counting_rbc: bool,
+    faults: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Remarks on the scale, the file, the kind of image, the blast fraction and the red cells; one line each."""
-    found = [*scale.warnings, *source.notes, *_no_smear(source, cells)]
+    """Remarks on the scale, the file, the image, its kind, the blast fraction and the red cells; one line each."""
+    found = [*scale.warnings, *source.notes, *faults, *_no_smear(source, cells)]
     if fraction is not None and (line := fraction.warning()):
         found.append(line)
     if is_counting_rbc and cells.counts()["rbc"] < scale.n_cells / 2:

@@ -70,5 +70,5 @@ def decode_boxes(prediction: Raw, hw: tuple[int, ...], card: Card) -> Detections
     inside = boxes.area(xyxy) > 0
     probability = rows[inside, 4:]
     label = np.asarray(card.labels)[probability.argmax(axis=1)]
-    found = Detections(xyxy[inside], probability.max(axis=1, initial=0), label)
+    found = Detections(xyxy[inside], np.minimum(probability.max(axis=1, initial=0), 1), label)
     return found[boxes.suppress(found.boxes_xyxy, found.score, card.suppression_iou)].sorted()

@@ -17,6 +17,7 @@ from blastdet.core.model_card import Card, InputSpec
 from blastdet.core.parallel import check_device, cpu_count
 from blastdet.core.types import RGB, Detections
 from blastdet.models.decoding import Raw, decode
+from blastdet.models.external_data import check_external_data
 from blastdet.models.openvino_runtime import OpenVinoModel
 
 Blob = NDArray[np.float32]
@@ -27,14 +28,16 @@ Compute = Callable[[Sequence[Blob]], list[Raw]]
 """Runs a model: from images (3, height, width), of different sizes, to the first output of each."""
 
 _CUDA = "CUDAExecutionProvider"
+_SCORE_SLACK = 1e-3  # by which rounding, also of int8 and bf16, may leave 0 to 1
 _SUFFIX = {"onnx": ".onnx", "openvino": ".xml"}
 
 
 def model_file(card: Card, folder: Path, suffix: str) -> Path:
-    """The file of that suffix among those of a card, which must list exactly one."""
+    """The file of that suffix among those of a card, which must list exactly one, and all files with its weights."""
     models = [name for name in card.files if name.endswith(suffix)]
     if len(models) != 1:
         raise WeightsError(f"{folder}: expected one {suffix} file in card.json, got {len(models)}")
+    check_external_data(folder / models[0], card)
     return folder / models[0]
 
 
@@ -103,7 +106,17 @@ class OnnxDetector:
                 raise WeightsError(
                     f"{self._path}: expected {self.card.output} output with {k} values, got shape {raw.shape}"
                 )
+            _check_numbers(raw, raw[4:] if self.card.output == "yolo" else raw[:, 4:], self._path)
         return raws
+
+
+def _check_numbers(raw: Raw, scores: Raw, path: Path) -> None:
+    """Refuse what is no detection: it would pass for an image without cells."""
+    if not np.isfinite(raw).all():
+        raise WeightsError(f"{path}: expected finite numbers, got NaN or infinity. The weights are damaged.")
+    if scores.size and not (scores.min() >= -_SCORE_SLACK and scores.max() <= 1 + _SCORE_SLACK):
+        got = f"{scores.min():.3g} to {scores.max():.3g}"
+        raise WeightsError(f"{path}: expected scores from 0 to 1, got {got}. Check output in card.json.")
 
 
 class OnnxRuntimeModel:
