@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -23,8 +23,10 @@ from blastdet.core.errors import BlastdetError, FormatError
 from blastdet.core.parallel import cpu_count
 from blastdet.core.types import CELL_CLASSES, RBC, Dataset, Sample, WidthHeight
 from blastdet.datasets import splits
+from blastdet.datasets.archives import located
 from blastdet.datasets.formats import registry
 from blastdet.datasets.formats.records import RawRecord, to_dataset
+from blastdet.datasets.reading import read_dataset
 from blastdet.imaging.io import read_image
 
 
@@ -68,6 +70,7 @@ def audit_folder(
     *,
     overlaps: bool = True,
     progress: Progress | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> AuditReport:
     """Audit the dataset in a folder, even if its reader refuses it.
 
@@ -81,13 +84,16 @@ def audit_folder(
         The input format, as in `registry.read`.
     overlaps, progress
         As for `audit`.
+    reading : mapping, optional
+        Options of `blastdet.read_dataset`: ``images``, ``class_map`` and ``annotated``.
     """
     path = Path(path)
     if not path.exists():
         raise FormatError(f"{path}: no such file or folder")
+    path = located(path)
     raw = registry.read_records(path)
     try:
-        dataset, refused = registry.read(path, format), {}
+        dataset, refused = read_dataset(path, format=format, **(reading or {})), {}
     except BlastdetError as error:
         raw = registry.read_records(path, format)
         if not any(record.image for record in raw):

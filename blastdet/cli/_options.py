@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 _C = TypeVar("_C", bound=click.Command)
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Number(click.FloatRange):
@@ -108,11 +109,50 @@ def renamed(base: type[_C] = click.Command, /, **options: str) -> type[_C]:  # t
     return Command
 
 
+def _parse_map(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
+    if not pairs:
+        return None
+    from blastdet.datasets.formats.class_names import parse_class_map
+
+    return parse_class_map(pairs)
+
+
+def _parse_annotated(context: click.Context, option: click.Parameter, names: str | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(name.strip() for name in names.split(","))
+
+
+def reading_options(command: _F) -> _F:
+    """Add the options of every command that reads annotations: ``images``, ``class_map`` and ``annotated``.
+
+    Each has the name that `blastdet.read_dataset` gives it.
+    """
+    options = [
+        click.option("--images", type=click.Path(path_type=Path), help="Folder of the images, if they are elsewhere."),
+        click.option(
+            "--map",
+            "class_map",
+            multiple=True,
+            callback=_parse_map,
+            metavar="NAME=CLASS",
+            help="Map a class name to blast, wbc, rbc or platelet; NAME= leaves it out. Repeatable.",
+        ),
+        click.option(
+            "--annotated",
+            callback=_parse_annotated,
+            metavar="CLASSES",
+            help="The classes that were labelled, e.g. blast,wbc; the others are unknown, not absent.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def measurement_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that ``evaluate`` and ``compare`` share: how images are read, and how models run on them."""
     file = click.Path(path_type=Path)
     options = [
-        click.option("--images", type=file, help="COCO: folder of the images, if it is not that of the JSON file."),
+        reading_options,
         click.option("--other", type=file, help="ALL-IDB1: folder with the centroids of the other white cells."),
         click.option("--corrections", type=file, help="Also measure on corrected labels; both results are reported."),
         click.option(

@@ -7,9 +7,13 @@ is refused before anything is written.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import lzma
+import os
+import shutil
 import stat
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +25,10 @@ from blastdet.core.errors import BlastdetError
 
 MAX_FILE_BYTES = 256 << 20
 """Largest file that is accepted. No dataset in the catalog has a larger one, and a zip bomb would."""
+
+MAX_FILES = 200_000
+MAX_TOTAL_BYTES = 64 << 30
+"""Largest number of files in an archive, and of their bytes together."""
 
 _JUNK_FOLDERS = frozenset({"__MACOSX", ".git"})
 _JUNK_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -60,6 +68,7 @@ def open_source(path: Path) -> Iterator[list[Member]]:
             members = _members(path, stack)
             for member in members:
                 _check(member, path)
+            _check_whole(members, path)
             yield [member for member in members if not _is_junk(member.name)]
         except _DAMAGE as error:
             raise FetchError(f"{path}: damaged archive, or an unknown kind of archive ({error})") from error
@@ -121,6 +130,71 @@ def _check(member: Member, path: Path) -> None:
         raise FetchError(f"{path}: {member.name!r}: expected a path inside the archive, got one that leads outside")
     if member.size > MAX_FILE_BYTES:
         raise FetchError(f"{path}: {member.name!r}: expected at most {MAX_FILE_BYTES} bytes, got {member.size}")
+
+
+def _check_whole(members: Sequence[Member], path: Path) -> None:
+    """Refuse an archive that would unpack to too much, or in which two files have one place."""
+    if len(members) > MAX_FILES:
+        raise FetchError(f"{path}: expected at most {MAX_FILES:,} files, got {len(members):,}")
+    total = sum(member.size for member in members)
+    if total > MAX_TOTAL_BYTES:
+        raise FetchError(f"{path}: expected at most {MAX_TOTAL_BYTES >> 30} GiB unpacked, got {total / 2**30:.0f} GiB")
+    seen: set[str] = set()
+    for member in members:
+        if member.name in seen:
+            raise FetchError(f"{path}: {member.name!r:.120}: expected each name once, got it twice")
+        seen.add(member.name)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `path` is a file that is named as a zip or tar archive."""
+    return path.name.lower().endswith((".zip", ".tar", ".tar.gz", ".tgz")) and path.is_file()
+
+
+def located(path: Path) -> Path:
+    """The folder with the files of `path` if it is an archive, else `path` itself; errors are those of `unpacked`."""
+    return unpacked(path) if is_archive(path) else path
+
+
+def unpacked(path: Path) -> Path:
+    """The folder with the files of an archive: unpacked at the first call, and kept for later ones.
+
+    It is in the cache folder of the user (``XDG_CACHE_HOME``, by default ``~/.cache``), named by the archive and the
+    sha256 of its content. The common top folder of all files, if there is one, is left out.
+
+    Raises
+    ------
+    FetchError
+        As `open_source`; also if the folder cannot be written, or the disk has not enough space.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "blastdet" / "archives"
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        name = path.name.split(".")[0] or "archive"
+        target = cache / digest[:16] / name
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open_source(path) as members, tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
+            _check_space(members, target.parent, path)
+            stage = Path(part) / name
+            stage.mkdir()
+            for member in without_common_folder(members):
+                file_path = stage / member.name
+                file_path.parent.mkdir(parents=True, exist_ok=True)
+                file_path.write_bytes(member.read())
+            if not target.is_dir():  # another process may have been faster
+                stage.replace(target)
+    except OSError as error:
+        raise FetchError(f"{path}: cannot be unpacked below {cache} ({error.strerror or error})") from error
+    return target
+
+
+def _check_space(members: Sequence[Member], folder: Path, path: Path) -> None:
+    needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
+    if needed > free:
+        raise FetchError(f"{path}: expected {needed >> 20:,} MiB free below {folder}, got {free >> 20:,} MiB")
 
 
 def _is_junk(name: str) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
-from blastdet.core.types import Dataset, Scale
+from blastdet.core.types import CELL_CLASSES, Dataset, Scale
 from blastdet.datasets import catalog
+from blastdet.datasets.archives import located
 from blastdet.datasets.formats import registry
 from blastdet.datasets.locations import data_dir, missing
 
@@ -31,8 +32,8 @@ def read_dataset(
     Parameters
     ----------
     name_or_path : str or Path
-        A folder or a file, or the name of a dataset in the catalog (``blastdet data list``). A path takes precedence;
-        a name means the folder of that name below `data_dir`.
+        A folder, a file, a zip or tar archive, or the name of a dataset in the catalog (``blastdet data list``). A path
+        takes precedence; a name means the folder of that name below `data_dir`.
     split : {"train", "val", "test"}, optional
         Default: all images.
     format : str
@@ -42,10 +43,12 @@ def read_dataset(
     corrections : str or Path, optional
         File of corrections to apply.
     class_map : mapping, optional
-        Class name in the files -> one of ``"blast"``, ``"wbc"``, ``"rbc"``, ``"platelet"``.
+        Class name in the files -> one of ``"blast"``, ``"wbc"``, ``"rbc"``, ``"platelet"``, or ``""`` to leave the
+        class out.
     **options
-        Further options of the reader: ``images`` of COCO (folder of the images, if they are not next to the annotation
-        file); ``boxes``, ``size_um``, ``other`` and ``origin`` of ALL-IDB1.
+        ``annotated``: the classes that were labelled, such as ``("blast",)``; the others are unknown in these images,
+        neither absent nor scored. Further options of the reader: ``images`` (folder of the images, if they are not next
+        to the annotation files); ``boxes``, ``size_um``, ``other`` and ``origin`` of ALL-IDB1.
 
     Returns
     -------
@@ -73,17 +76,40 @@ def read_dataset(
         format = defaults.pop("format")
     defaults.pop("format", None)
     given = {**defaults, **options, "class_map": class_map}
+    annotated = given.pop("annotated", None)
     scale = None if mpp is None else check_mpp(mpp)
     if scale is not None and "mpp" in registry.options_of(path, format):
         given["mpp"] = scale
     dataset = registry.read(path, format, **given)
     if scale is not None:
         dataset = replace(dataset, samples=tuple(replace(sample, mpp=scale) for sample in dataset))
+    if annotated is not None:
+        dataset = with_annotated(dataset, annotated)
     if corrections is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
 
         dataset = apply_corrections(dataset, Path(corrections))
     return select_split(dataset, split)
+
+
+def with_annotated(dataset: Dataset, names: Sequence[str]) -> Dataset:
+    """The dataset with only these classes labelled: cells of the others are unknown, whether a file has some or not.
+
+    Raises
+    ------
+    ConfigError
+        If a name is not one of `CELL_CLASSES`.
+    """
+    if unknown := [name for name in names if name not in CELL_CLASSES]:
+        raise ConfigError(f"annotated: expected some of {', '.join(CELL_CLASSES)}, got {unknown[0]!r:.60}")
+    listed = tuple(name for name in CELL_CLASSES if name in names)
+    samples = [sample if sample.truth is None else replace(sample, annotated=listed) for sample in dataset]
+    others = ", ".join(name for name in dataset.classes if name not in listed)
+    hint = "pass --annotated"
+    notes = tuple(note for note in dataset.notes if hint not in note)  # it was passed
+    if others:
+        notes += (f"annotated: {', '.join(listed) or 'no class'}; {others} unknown in these images",)
+    return replace(dataset, samples=tuple(samples), notes=notes)
 
 
 def find_dataset(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -98,7 +124,7 @@ def find_dataset(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
     name = str(name_or_path)
     exists = os.path.exists(path)  # noqa: PTH110  # Path.exists() fails on a name that is too long
     if exists or path.name != name or not (catalog.CATALOG / f"{name}.yaml").is_file():
-        return path, {}
+        return located(path), {}
     folder = data_dir() / name
     if not folder.exists():
         raise FormatError(missing(folder))

@@ -108,7 +108,6 @@ def test_crowd_is_ignored_and_empty_box_dropped(tmp_path: Path) -> None:
         ({"images": [{**IMAGE, "width": "x"}]}, "image 'a.jpg' is faulty"),
         ({"images": [IMAGE, IMAGE]}, "got two images with id 7"),
         ({"images": [{**IMAGE, "width": 65}]}, "a.jpg: expected the size of the image, 64x48, got 65x48"),
-        ({"images": [{key: IMAGE[key] for key in ("id", "file_name")}]}, "expected width and height"),
         ({"images": [{**IMAGE, "file_name": "b.jpg"}]}, "expected the image b.jpg in"),
         ({"images": [{**IMAGE, "mpp": 0}]}, "a.jpg: mpp: expected µm/px between 0.001 and 100, got 0"),
         ({"images": [{**IMAGE, "mpp": [0.5, "x"]}]}, "a.jpg: mpp: expected a number"),

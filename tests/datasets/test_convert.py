@@ -163,7 +163,7 @@ def test_nothing_is_left_behind_after_an_error(source: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        (["--to", "xml"], FormatError, "to: expected one of coco, yolo, csv, geojson, got 'xml'"),
+        (["--to", "xml"], FormatError, "to: expected one of coco, yolo, csv, geojson, cvat, labelstudio, got"),
         (["--map", "RBC"], ConfigError, "expected NAME=CLASS, got RBC"),
         (["--map", "RBC=cat"], ConfigError, "got 'cat'"),
         (["--origin", "1"], ConfigError, "format 'bccd': expected as_published, class_map, mpp, got the option origin"),

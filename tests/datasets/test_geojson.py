@@ -126,7 +126,7 @@ def test_exports_of_old_and_new_qupath(tmp_path: Path) -> None:
         ({"type": "x"}, "got no list of features"),
         (3, "got no list of features"),
         ([3], "feature 1 is faulty"),
-        ([feature(), feature(properties={})], "feature 2 is faulty"),
+        ([feature(), feature(properties=3)], "feature 2 is faulty"),
         (
             [feature(geometry={"type": "LineString", "coordinates": [[1, 1], [2, 2]]})],
             "Polygon or Point, got 'LineString'",

@@ -61,14 +61,14 @@ def test_files_are_recognised_by_suffix_and_anything_else_is_refused(tmp_path: P
         registry.read(tmp_path / "empty")
     with pytest.raises(FormatError, match=r"expected one of auto, bccd, .* got 'tiff'"):
         registry.read(tmp_path, "tiff")
-    with pytest.raises(FormatError, match="expected one of coco, yolo, csv, geojson to write, got 'voc'"):
+    with pytest.raises(FormatError, match="expected one of coco, yolo, csv, geojson, cvat, labelstudio to write"):
         registry.write(Dataset("x", tmp_path, ()), tmp_path, "voc")
 
 
 def test_an_option_that_a_reader_does_not_have(tmp_path: Path) -> None:
     root = voc(tmp_path, {"a": voc_xml([])})
     assert len(registry.read(root, size_um=None, class_map=None)) == 1
-    with pytest.raises(ConfigError, match="format 'voc': expected class_map, mpp, got the option size_um"):
+    with pytest.raises(ConfigError, match="format 'voc': expected class_map, images, mpp, got the option size_um"):
         registry.read(root, size_um=15.0)
 
 
@@ -104,7 +104,7 @@ def test_one_number_is_the_scale_of_square_pixels(tmp_path: Path) -> None:
 def test_a_dataset_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "JPEGImages").mkdir()
-    with pytest.raises(FormatError, match="expected a dataset in the format voc, got no images"):
+    with pytest.raises(FormatError, match="expected annotation files of this format, got none"):
         registry.read(tmp_path)
 
 

@@ -103,14 +103,17 @@ def test_zero_box_is_dropped_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "words"),
     [
-        ("0 0.5 0.5 0.25", "expected five numbers 'class cx cy w h', got '0 0.5 0.5 0.25'"),
-        ("0 0 0 1 1 0 1", "expected five numbers"),
-        ("WBC 0.5 0.5 0.1 0.1", "expected five numbers 'class cx cy w h', got 'WBC"),
+        (
+            "0 0.5 0.5 0.25",
+            "expected five numbers 'class cx cy w h', or a class and three points",
+        ),
+        ("0 0 0 1 1 0", "expected five numbers"),
+        ("WBC 0.5 0.5 0.1 0.1", "expected five numbers 'class cx cy w h', or a class and three points"),
         ("0 12 14 30 20", "(0 12 14 30 20): expected fractions of the image"),
         ("0 nan 0.5 0.1 0.1", "expected five numbers"),
         ("0 -1.5 0.5 0.1 0.1", "expected fractions of the image"),
-        ("7 0.5 0.5 0.1 0.1", "expected a class number from 0 to 1 of data.yaml, got 7"),
-        ("0.5 0.5 0.5 0.1 0.1", "of data.yaml, got 0.5"),
+        ("7 0.5 0.5 0.1 0.1", "expected a class number from 0 to 1 of the names, got 7"),
+        ("0.5 0.5 0.5 0.1 0.1", "of the names, got 0.5"),
     ],
 )
 def test_faulty_label_line_is_named(tmp_path: Path, label: str, words: str) -> None:
@@ -125,7 +128,7 @@ def test_faulty_label_line_is_named(tmp_path: Path, label: str, words: str) -> N
         ("a: [", "expected valid YAML"),
         ("- 1", "expected a mapping with train"),
         ("train: train/images", "as names, got None"),
-        ("train: nowhere\nnames: [WBC]", "expected an existing folder or list, got 'nowhere'"),
+        ("train: nowhere\nnames: [WBC]", "expected an existing folder or list, got data.yaml: train: 'nowhere'"),
         ("train: data.yaml\nnames: [WBC]", "expected a folder or a .txt list as train, got 'data.yaml'"),
     ],
 )
@@ -168,7 +171,7 @@ def test_records_keep_faults(tmp_path: Path) -> None:
     assert (a.image, a.split) == (root / "train" / "images" / "a.jpg", "train")
     assert [(box.name, box.extent_wh) for box in a.boxes] == [("WBC", (12.8, 0)), ("Platelets", (12.8, 24))]
     assert a.boxes[1].xyxy == pytest.approx((70.4, 12, 83.2, 36))
-    assert a.problem == "line 4: expected a class number from 0 to 1 of data.yaml, got 9"
+    assert a.problem == "line 4: expected a class number from 0 to 1 of the names, got 9"
     assert binary.problem == "expected a UTF-8 text file, got other bytes"
     assert (none.image, none.boxes, none.problem) == (None, (), None)
 

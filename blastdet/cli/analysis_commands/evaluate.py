@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from blastdet.evaluation.predict import Predictions
 
 _PATH = click.Path(path_type=Path)
-READING = ("format", "split", "images", "other", "corrections", "mpp")
+READING = ("format", "split", "images", "class_map", "annotated", "other", "corrections", "mpp")
 """Options that say how a dataset is read; see `evaluation.predict.read_datasets`."""
 
 _OF_DETECTORS = ("threshold", "max_dets", "device")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from blastdet.cli._options import Mpp, Number, renamed
+from blastdet.cli._options import Mpp, Number, reading_options, renamed
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from blastdet.review.review import Review
 
 _PATH = click.Path(path_type=Path)
-_IMAGES_HELP = "COCO: folder of the images, if it is not that of the JSON file."
 
 
 @click.group(cls=renamed(click.Group, format="from"), invoke_without_command=True)
@@ -40,7 +39,7 @@ _IMAGES_HELP = "COCO: folder of the images, if it is not that of the JSON file."
 )
 @click.option("--no-browser", is_flag=True, help="Session: do not open a browser.")
 @click.option("--database-uri", help="Session: address of a MongoDB server (mongodb://...). [default: FiftyOne's own]")
-@click.option("--images", type=_PATH, help=_IMAGES_HELP)
+@reading_options
 @click.option("--corrections", type=_PATH, help="Apply these corrections to the annotations first (JSON Lines).")
 @click.option("--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images.")
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
@@ -108,17 +107,16 @@ def command(context: click.Context, /, **options: Any) -> None:
 @click.option("--corrections", required=True, type=_PATH, multiple=True, help="Corrections, JSON Lines. Repeatable.")
 @click.option("--to", "kinds", multiple=True, default=("coco",), show_default=True, help="coco or yolo. Repeatable.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
-@click.option("--images", type=_PATH, help=_IMAGES_HELP)
+@reading_options
 @click.option("--overwrite", is_flag=True, help="Replace a folder that an export wrote.")
 @click.argument("out", type=_PATH)
 def export(
     data: Path,
     corrections: tuple[Path, ...],
     kinds: tuple[str, ...],
-    format: str,  # the option's name
-    images: Path | None,
     overwrite: bool,
     out: Path,
+    **reading: Any,
 ) -> None:
     """Apply corrections to a dataset and write it to the folder OUT, with all corrections in corrections.jsonl.
 
@@ -129,7 +127,7 @@ def export(
     """
     from blastdet.review.corrected_dataset import export_corrected
 
-    summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, format=format, images=images)
+    summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, **reading)
     click.echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
     for what, number in sorted(summary.counts.items()):
         click.echo(f"{number:>8} {what}")
@@ -150,9 +148,8 @@ def _read(options: dict[str, Any]) -> tuple[Dataset, Predictions]:
     from blastdet.cli.analysis_commands.evaluate import run_models
     from blastdet.evaluation.predict import read_datasets
 
-    (dataset,) = read_datasets(
-        options["data"], **{name: options[name] for name in ("format", "split", "images", "mpp")}
-    )
+    reading = ("format", "split", "images", "class_map", "annotated", "mpp")
+    (dataset,) = read_datasets(options["data"], **{name: options[name] for name in reading})
     if options["corrections"] is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
 

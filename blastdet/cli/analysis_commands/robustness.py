@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from blastdet.cli._options import Mpp, renamed
+from blastdet.cli._options import Mpp, reading_options, renamed
 
 _PATH = click.Path(path_type=Path)
 
@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--split", default="val", show_default=True, help="train, val, test, or all.")
 @click.option("--weights", default="default", show_default=True, help="Name of a shipped model, or a weights folder.")
 @click.option("--out", required=True, type=_PATH, help="Folder for the table and curves.")
-@click.option("--images", type=_PATH, help="COCO: folder of the images, if it is not that of the JSON file.")
+@reading_options
 @click.option(
     "--only",
     multiple=True,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from blastdet.cli._options import reading_options
 
 if TYPE_CHECKING:
     from blastdet.audit.folder_audit import AuditReport
@@ -17,10 +19,11 @@ _LISTED = 12  # findings of one rule in the table; the JSON has all
 @click.command()
 @click.argument("data", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--from", "format_", default="auto", show_default=True, help="Format of the dataset.")
+@reading_options
 @click.option("--json", "json_", type=click.Path(path_type=Path, dir_okay=False), help="Write the report to this file.")
 @click.option("--strict", is_flag=True, help="Exit with code 1 if there is an error or a warning.")
 @click.option("--no-overlaps", is_flag=True, help="Do not look for overlapping fields (the slow part).")
-def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overlaps: bool) -> None:
+def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overlaps: bool, **reading: Any) -> None:
     """Find faults in an annotated dataset. Nothing is changed.
 
     Reports boxes without area, with swapped corners, outside the image, on the same cell, or of an implausible size for
@@ -47,7 +50,7 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
     if json_ is not None:
         check_replaced(json_, '"findings"', "report of audit")
     with step_reporter() as step:
-        report = audit_folder(data, format_, overlaps=not no_overlaps, progress=step)
+        report = audit_folder(data, format_, overlaps=not no_overlaps, progress=step, reading=reading)
     if json_ is not None:
         import json
 

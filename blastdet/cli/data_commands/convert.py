@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from blastdet.cli._options import Mpp, Number, renamed
+from blastdet.cli._options import Mpp, Number, reading_options, renamed
 
 _PATH = click.Path(path_type=Path)
 _CHANGES = ("split", "boxes", "resample", "link")
 """Fields of `ConvertOptions`; the other options say how the dataset is read."""
 
+_TO = "coco, yolo, csv, geojson, cvat or labelstudio. Repeatable.  [default: coco]"
 _MPP = f"{__name__}.mpp"
 """Key of `click.Context.meta`: what the user typed after --mpp."""
 
@@ -35,15 +36,9 @@ class _Command(renamed(source_mpp="mpp")):  # type: ignore[misc]
 @click.argument("src", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--from", "format_", default="auto", show_default=True, help="Format of SRC (bccd, allidb1, coco, ...).")
-@click.option("--to", "--format", "to", multiple=True, help="coco, yolo, csv or geojson. Repeatable.  [default: coco]")
+@click.option("--to", "--format", "to", multiple=True, help=_TO)
 @click.option("--split", help="official, official-disjoint, grouped, or a CSV file with the columns image,split.")
-@click.option(
-    "--map",
-    "map_",
-    multiple=True,
-    metavar="NAME=CLASS",
-    help="Map a class name of SRC to blast, wbc, rbc or platelet. Repeatable.",
-)
+@reading_options
 @click.option("--mpp", type=Mpp(), help="µm per pixel of the images, instead of what the dataset states.")
 @click.option("--resample", type=Number(0, min_open=True), help="Resample all images to this many µm per pixel.")
 @click.option("--boxes", help="Draw missing boxes: segment, or for the centroids of ALL-IDB1 also fixed or none.")
@@ -53,7 +48,7 @@ class _Command(renamed(source_mpp="mpp")):  # type: ignore[misc]
 @click.option("--corrections", type=_PATH, help="Corrections of the annotations, JSON Lines.")
 @click.option("--link/--copy", "link", default=False, help="Link images instead of copying them.  [default: copy]")
 @click.option("--overwrite", is_flag=True, help="Replace OUT if an earlier convert wrote it.")
-def command(src: Path, out: Path, to: tuple[str, ...], map_: tuple[str, ...], format_: str, **options: Any) -> None:
+def command(src: Path, out: Path, to: tuple[str, ...], format_: str, **options: Any) -> None:
     """Convert the dataset SRC to the folder OUT.
 
     SRC is a folder, a file, or the name of an installed dataset such as bccd. Images are copied to
@@ -75,6 +70,8 @@ def command(src: Path, out: Path, to: tuple[str, ...], map_: tuple[str, ...], fo
       blastdet convert all_fields out --boxes segment
       blastdet convert bccd small --to yolo --resample 0.25
       blastdet convert my-images out --from coco --mpp 0.1 --map Leukocyte=wbc
+      blastdet convert export.zip out --images photos --annotated blast
+      blastdet convert results to-correct --to labelstudio
 
     Exit codes: 0 done, 2 bad input. Research use only.
     """
@@ -84,7 +81,7 @@ def command(src: Path, out: Path, to: tuple[str, ...], map_: tuple[str, ...], fo
     to = to or ("coco",)
     typed = click.get_current_context().meta.get(_MPP)
     overwrite, changes = options.pop("overwrite"), {name: options.pop(name) for name in _CHANGES}
-    reading = {"format": format_, "class_map": _parse_map(map_)}
+    reading = {"format": format_, **{name: options.pop(name) for name in ("images", "class_map", "annotated")}}
     if typed is not None and changes["resample"] is None:
         _refuse_old_mpp(src, typed, **reading)
     how = ConvertOptions({**reading, **options}, **changes)
@@ -103,16 +100,6 @@ def _refuse_old_mpp(src: Path, typed: str, **reading: Any) -> None:
             f"--mpp {typed}: --mpp is now the scale of the images, and {src} states its scale already. "
             f"To resample the images, use --resample {typed}. To replace the scale, use --mpp {typed},{typed}"
         )
-
-
-def _parse_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
-    from blastdet.core.errors import ConfigError
-    from blastdet.datasets.formats.class_names import check_class_map
-
-    for pair in pairs:
-        if "=" not in pair:
-            raise ConfigError(f"--map: expected NAME=CLASS, got {pair}")
-    return dict(check_class_map(dict(pair.rsplit("=", 1) for pair in pairs))) or None
 
 
 def _print(dataset: Any, to: tuple[str, ...], out: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blastdet.cli._options import Mpp, Number, Numbers, renamed
+from blastdet.cli._options import Mpp, Number, Numbers, reading_options, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from blastdet.datasets.cropping.cutting import Cells
     from blastdet.imaging.cell_crops import Box
 
+_READING = ("format", "split", "images", "class_map", "annotated", "corrections", "mpp")
 _PATH = click.Path(path_type=Path)
 
 
@@ -29,7 +30,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--detections", type=_PATH, help="Cut out the detections in this file (COCO results, JSON).")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of DATA.")
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
-@click.option("--images", type=_PATH, help="COCO: folder of the images, if it is not that of the JSON file.")
+@reading_options
 @click.option("--exclude", type=_PATH, help="COCO file: leave out its images, and other images of their groups.")
 @click.option(
     "--mark",
@@ -97,7 +98,7 @@ def command(**options: Any) -> None:
     _check(options, marks)
     inputs = (data, options["images"], detections, options["corrections"], exclude)
     check_folder(out, overwrite, RECORD, [path for path in inputs if path])
-    reading = {name: options[name] for name in ("format", "split", "images", "corrections", "mpp")}
+    reading = {name: options[name] for name in _READING}
     dataset = read_datasets(data, **reading)[-1]
     if exclude:
         dataset = without(dataset, exclude)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from blastdet.cli._options import reading_options
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -18,6 +20,7 @@ _PATH = click.Path(path_type=Path)
 @click.argument("src", type=_PATH)
 @click.argument("out", type=_PATH)
 @click.option("--from", "format_", default="auto", show_default=True, help="Format of SRC.")
+@reading_options
 @click.option(
     "--strategy", default="grouped", show_default=True, help="grouped, official, official-disjoint, or a CSV file."
 )
@@ -40,6 +43,7 @@ def command(
     group_by: str | None,
     purge: str | None,
     allow_leaks: bool,
+    **reading: Any,
 ) -> None:
     """Split the dataset SRC and write the CSV file OUT (image,split,group).
 
@@ -66,7 +70,7 @@ def command(
     if keys is not None and group_by is None and purge is None:
         raise ConfigError(f"--keys {keys}: expected --group-by or --purge with one of its columns, got neither")
     check_replaced(out, "image,split", "split")
-    dataset = read_dataset(src, format=format_)
+    dataset = read_dataset(src, format=format_, **reading)
     first = splits.find_keys(dataset, group_by, keys)
     second = splits.find_keys(dataset, purge, keys) if purge else None
     dataset = splits.split(dataset, strategy, fractions=numbers, seed=seed, keys=first, purge=second)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from blastdet.cli._options import Mpp
+from blastdet.cli._options import Mpp, reading_options
 
 _PATH = click.Path(path_type=Path)
 
@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--corrections", type=_PATH, help="Corrections of DATA, JSON Lines. Only their cells are used.")
 @click.option("--weights", default="default", show_default=True, help="Model to adapt: a name or a weights folder.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of DATA.")
-@click.option("--images", type=_PATH, help="COCO: folder of the images, if it is not that of the JSON file.")
+@reading_options
 @click.option("--mpp", type=Mpp("data", "auto"), default="data", show_default=True, help="µm per pixel of the images.")
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
 @click.option("--overwrite", is_flag=True, help="Replace weights in OUT.")
@@ -55,5 +55,6 @@ def command(data: Path, out: Path, corrections: Path | None, weights: str, **opt
     from blastdet.inference.adaptation.adapt import AdaptOptions, adapt
 
     with step_reporter() as step:
-        settings = AdaptOptions(progress=step, **options)
+        reading = {name: options.pop(name) for name in ("class_map", "annotated")}
+        settings = AdaptOptions(progress=step, reading_options=reading, **options)
         adapt(data, out=out, corrections=corrections, weights=weights, options=settings, say=click.echo)

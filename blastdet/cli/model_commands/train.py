@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from blastdet.cli._options import reading_options
 
 
 @click.command("train", short_help="train a detector or classifier from a configuration")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), help="Replaces CONFIG's datasets. Repeatable.")
+@reading_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue after the last finished epoch of the run folder.")
 @click.option("--allow-version-change", is_flag=True, help="Resume also with another version of blastdet.")
@@ -25,6 +30,7 @@ def command(
     device: str,
     init: Path | None,
     overrides: tuple[str, ...],
+    **reading: Any,
 ) -> None:
     """Train a detector, or a classifier of crops, from CONFIG (YAML), and write a weights folder.
 
@@ -57,12 +63,18 @@ def command(
 
     if config is None and not data:
         raise click.UsageError("Expected CONFIG or --data.")
+    given = {name: str(value) if name == "images" else value for name, value in reading.items() if value is not None}
+    if given and not data:
+        raise click.UsageError(
+            "Expected --data with --images, --map or --annotated. In CONFIG, set options of the data."
+        )
+    for_each = [f"data.{i}.options={json.dumps(given)}" for i in range(len(data)) if given]
     with training_reporter() as step:
         weights = train(
             config,
             out=out,
             data=data,
-            set=[*overrides, *([f"init={init}"] if init else [])],
+            set=[*for_each, *overrides, *([f"init={init}"] if init else [])],
             resume=resume,
             options=TrainOptions(device, allow_version_change, Progress(click.echo, step)),
         )

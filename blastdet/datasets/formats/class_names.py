@@ -2,45 +2,116 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Mapping
 
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import CELL_CLASSES
 
+LEFT_OUT = ""
+"""Value of a class map for classes whose cells are not read."""
 
-def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int:
-    """Index into `CELL_CLASSES` of a class name as a file states it.
+_SHOWN = 20  # unknown classes in one message
+# How other datasets call the classes: for the suggestion in the message only.
+_WORDS = {
+    "wbc": ("leuko", "leuco", "white", *(name for name in CELL_TYPES if name not in ("blast", "erythroblast"))),
+    "platelet": ("platelet", "thrombo", "plt"),
+    "blast": ("blast",),
+    "rbc": ("erythro", "red", "rbc"),
+}
+
+
+def labels_of_names(names: Mapping[str, int], class_map: Mapping[str, str] | None, where: str) -> dict[str, int | None]:
+    """Index into `CELL_CLASSES` of each class name; ``None`` for a class that is left out.
 
     Names in `class_map` come first. Any other name must be one of `CELL_CLASSES`, in any case, singular or plural
-    (``WBC``, ``Platelets``). Raises `FormatError` if the class is unknown. The message lists all accepted names.
+    (``WBC``, ``Platelets``). Raises `FormatError` if a class is unknown. The message lists all unknown classes, and the
+    options that map them.
 
     Parameters
     ----------
+    names : mapping
+        Class name of the file -> number of its cells, for the message; 0 if it is not known.
     class_map : mapping, optional
-        Class name of the file -> one of `CELL_CLASSES`. Names must match exactly.
+        Class name of the file -> one of `CELL_CLASSES`, or `LEFT_OUT`. Names must match exactly.
     where : str
-        The file, for the error message.
+        The file or folder, for the message.
     """
-    given = dict(class_map or {})
-    known = check_class_map(given).get(name)
-    if known is None:
-        plain = name.strip().casefold()
-        known = next((label for label in CELL_CLASSES if plain in (label, label + "s")), None)
-    if known is None:
-        expected = ", ".join([*CELL_CLASSES, *given])
-        raise FormatError(
-            f"{where}: expected a class out of {expected}, got {name!r:.60}. Map it: --map {name:.60}=wbc "
-            f"(in a configuration: options: {{class_map: {{{name:.60}: wbc}}}})"
-        )
-    return CELL_CLASSES.index(known)
+    given = check_class_map(class_map or {})
+    labels = {name: _label(name, given) for name in names}
+    unknown = {name: names[name] for name, label in labels.items() if label == _UNKNOWN}
+    if unknown:
+        raise FormatError(f"{where}: {_unknown_classes(unknown, given)}")
+    return labels
+
+
+def label_of(name: str, class_map: Mapping[str, str] | None, where: str) -> int | None:
+    """Index into `CELL_CLASSES` of one class name, or ``None`` if it is left out; see `labels_of_names`."""
+    return labels_of_names({name: 0}, class_map, where)[name]
 
 
 def check_class_map(class_map: Mapping[str, str]) -> Mapping[str, str]:
-    """Return `class_map` if it maps to `CELL_CLASSES` only.
+    """Return `class_map` if it maps to `CELL_CLASSES` and `LEFT_OUT` only.
 
     Raises `ConfigError` if it maps to any other class.
     """
     for name, label in class_map.items():
-        if label not in CELL_CLASSES:
-            raise ConfigError(f"--map {name}={label}: expected one of {', '.join(CELL_CLASSES)}, got {label!r}")
+        if label not in (*CELL_CLASSES, LEFT_OUT):
+            known = ", ".join(CELL_CLASSES)
+            raise ConfigError(
+                f"--map {name:.60}={label!s:.60}: expected one of {known}, or nothing to leave the class out, "
+                f"got {label!r:.60}"
+            )
     return class_map
+
+
+def parse_class_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
+    """The class map of options ``--map NAME=CLASS``; ``None`` without any.
+
+    Raises `ConfigError` if a pair has no ``=``, or an unknown class.
+
+    Examples
+    --------
+    >>> parse_class_map(("Leukocyte=wbc", "Region="))
+    {'Leukocyte': 'wbc', 'Region': ''}
+    """
+    for pair in pairs:
+        if "=" not in pair:
+            raise ConfigError(f"--map: expected NAME=CLASS, got {pair:.60}")
+    split = [pair.rpartition("=") for pair in pairs]
+    return dict(check_class_map({name: label for name, _, label in split})) or None
+
+
+_UNKNOWN = -1
+
+
+def _label(name: str, class_map: Mapping[str, str]) -> int | None:
+    known = class_map.get(name)
+    if known is None:
+        plain = name.strip().casefold()
+        known = next((label for label in CELL_CLASSES if plain in (label, label + "s")), None)
+    if known == LEFT_OUT:
+        return None
+    return _UNKNOWN if known is None else CELL_CLASSES.index(known)
+
+
+def _unknown_classes(unknown: Mapping[str, int], class_map: Mapping[str, str]) -> str:
+    shown = [name for name, _ in Counter(unknown).most_common(_SHOWN)]
+    expected = ", ".join([*CELL_CLASSES, *(f"{name:.60}" for name in list(class_map)[:_SHOWN])])
+    got = ", ".join(f"{name!r:.60}" + (f" ({unknown[name]:,})" if unknown[name] else "") for name in shown)
+    more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
+    options = " ".join(f"--map {shlex.quote(f'{name}={_suggested(name)}')}" for name in shown if len(name) <= 60)
+    them = "it" if len(unknown) == 1 else "them"
+    return (
+        f"expected a class out of {expected}, got {got}{more}. Map {them}: {options} (NAME= leaves a class "
+        "out; in a configuration: options: {class_map: {NAME: CLASS}})"
+    )
+
+
+def _suggested(name: str) -> str:
+    plain = name.casefold()
+    if "erythroblast" in plain or "normoblast" in plain:
+        return "wbc"  # a nucleated cell, as the detector is trained
+    return next((label for label, words in _WORDS.items() if any(word in plain for word in words)), LEFT_OUT)

@@ -13,19 +13,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, SourceIds, WidthHeight
-from blastdet.datasets.formats.class_names import label_of
-from blastdet.datasets.formats.coco_writer import KEYS, UNSURE, to_document, write
-from blastdet.datasets.formats.files import FAULTS, box_problem, from_json, read_json, stated_mpp
+from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, SourceIds
+from blastdet.datasets.formats.coco_writer import KEYS, to_document, write
+from blastdet.datasets.formats.files import FAULTS, from_json, read_json, stated_mpp
 from blastdet.datasets.formats.records import (
     ImageIndex,
-    RawBox,
     RawRecord,
     check_distinct,
     clipped_note,
@@ -36,15 +35,31 @@ from blastdet.datasets.formats.records import (
     refuse_problem,
     split_of,
 )
+from blastdet.datasets.image_lookup import ImageLookup
 from blastdet.datasets.splits import SPLITS
+from blastdet.datasets.tools import json_kind
+from blastdet.datasets.tools.coco_document import (
+    RESULT_LABELS,
+    UNSURE_LABEL,
+    category_names,
+    labels_of,
+    load,
+    parse,
+    used_names,
+)
+from blastdet.datasets.tools.exported import left_out_lines, one_class_note
 from blastdet.imaging.io import image_size
 
-__all__ = ["read", "read_records", "to_document", "write"]
+__all__ = ["RESULT_LABELS", "labels_of", "load", "parse", "read", "read_records", "to_document", "write"]
 
-_UNSURE = -1  # the category "unsure", until the annotation itself states the class
-
-RESULT_LABELS = {**{i + 1: i for i in range(len(CELL_CLASSES))}, UNSURE["id"]: _UNSURE}
-"""Category id -> label in a results list, which has no categories of its own."""
+_PATTERNS = (
+    "annotations/instances*.json",
+    "annotations/*.json",
+    "instances*.json",
+    "truth.json",
+    "*.coco.json",
+    "*/*.coco.json",
+)
 
 
 def read(
@@ -91,10 +106,11 @@ def read(
         name = name or str(info.get("description") or "")
         dropped |= dict.fromkeys(_lines(info.get("dropped")))
         notes |= dict.fromkeys(_lines(info.get("notes")))
-        read = _read_document(document, file, class_map, images)
+        read = _read_document(document, file, class_map, _Images(file, images, path if path.is_dir() else None))
         samples += read.samples
         dropped |= dict.fromkeys(read.dropped)
         clipped += read.clipped
+        notes |= dict.fromkeys(read.notes)
         ids.append(read.ids)
     check_distinct(samples, path)
     samples = [sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in samples]
@@ -131,140 +147,19 @@ def read_records(root: Path) -> list[RawRecord]:
 
 def documents(folder: Path) -> list[Path]:
     """COCO files of a folder: those of the first pattern that matches any."""
-    for pattern in ("annotations/*.json", "instances*.json", "truth.json", "*.coco.json", "*/*.coco.json"):
+    for pattern in _PATTERNS:
         found = sorted(folder.glob(pattern))
         if found:
             return found
+    found = json_kind.files_of("coco", folder)
+    if found:
+        return found
     raise FormatError(f"{folder}: expected annotations/*.json, instances*.json, truth.json or *.coco.json, got none")
 
 
-def load(file: Path) -> dict[str, Any]:
-    """A COCO document with its three lists of objects; else `FormatError`."""
-    document = read_json(file)
-    if not isinstance(document, dict):
-        raise FormatError(f"{file}: expected a COCO document with images, annotations and categories, got a list")
-    problem = _structure_problem(document)
-    if problem:
-        raise FormatError(f"{file}: {problem}")
-    return document
-
-
-def _structure_problem(document: Mapping[str, Any]) -> str | None:
-    for key in ("images", "annotations", "categories"):
-        rows = document.get(key)
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            return f"expected a list of objects as {key!r}, as in COCO, got {rows!r:.60}"
-    return None
-
-
-@dataclass
-class _Entry:
-    """One image entry while its annotations are collected."""
-
-    row: Mapping[str, Any]
-    size_wh: tuple[int, int] | None
-    boxes: list[RawBox] = field(default_factory=list)
-    problem: str | None = None
-
-
-def parse(document: Mapping[str, Any], file: Path) -> list[RawRecord]:
-    """One record for each image entry, and before them one for the first fault that belongs to no image."""
-    problem = _structure_problem(document)
-    if problem:
-        return [RawRecord(file, problem=problem)]
-    names, problem = _category_names(document["categories"])
-    entries: dict[int, _Entry] = {}
-    for row in document["images"]:
-        try:
-            number, entry = _entry(row)
-        except FAULTS as error:
-            what = row.get("file_name", row.get("id"))
-            problem = problem or f"image {what!r:.60} is faulty ({error!r:.80})"
-            continue
-        if number in entries:
-            problem = problem or f"expected a unique id for each image, got two images with id {number}"
-        entries.setdefault(number, entry)
-    for row in document["annotations"]:
-        try:
-            number, box = _box(row, entries, names)
-            entries[number].boxes.append(box)
-        except _BoxError as fault:
-            if fault.image_id is None:
-                problem = problem or str(fault)
-            else:
-                entry = entries[fault.image_id]
-                entry.problem = entry.problem or str(fault)
-    records = [RawRecord(file, problem=problem)] if problem else []
-    return records + [_record(file, entry) for entry in entries.values()]
-
-
-def _category_names(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[int, str], str | None]:
-    names: dict[int, str] = {}
-    problem = None
-    for row in rows:
-        number, name = row.get("id"), row.get("name")
-        if not isinstance(number, int) or not isinstance(name, str):
-            problem = problem or f"expected a category with id (a whole number) and name, got {row!r:.60}"
-        elif number in names:
-            problem = problem or f"expected unique ids, got two categories with id {number}: {names[number]} and {name}"
-        else:
-            names[number] = name
-    return names, problem
-
-
-def _entry(row: Mapping[str, Any]) -> tuple[int, _Entry]:
-    str(row["file_name"])
-    size_wh = (int(row["width"]), int(row["height"])) if {"width", "height"} <= set(row) else None
-    return int(row["id"]), _Entry(row, size_wh)
-
-
-def _record(file: Path, entry: _Entry) -> RawRecord:
-    name = Path(str(entry.row["file_name"])).name
-    return RawRecord(
-        file, name=name, size_wh=entry.size_wh, boxes=tuple(entry.boxes), problem=entry.problem, fields=entry.row
-    )
-
-
-class _BoxError(ValueError):
-    """An annotation that cannot be parsed; `image_id` is the image it belongs to, if there is one."""
-
-    def __init__(self, text: str, image_id: int | None) -> None:
-        super().__init__(text)
-        self.image_id = image_id
-
-
-def _box(row: Mapping[str, Any], images: Mapping[int, Any], names: Mapping[int, str]) -> tuple[int, RawBox]:
-    what = f"annotation {row.get('id', '')}".rstrip()
-    number, kind = row.get("image_id"), row.get("category_id")
-    if not isinstance(number, int) or number not in images:
-        raise _BoxError(f"{what}: expected the id of a listed image as image_id, got {number!r:.60}", None)
-    if not isinstance(kind, int) or kind not in names:
-        raise _BoxError(f"{what}: expected one of {list(names)!s:.120} as category_id, got {kind!r:.60}", number)
-    problem = box_problem(row.get("bbox"))
-    if problem:
-        raise _BoxError(f"{what}: {problem}", number)
-    x, y, w, h = (float(value) for value in row["bbox"])
-    point = row.get("has_box") is False
-    return number, RawBox(names[kind], (x, y, x + w, y + h), (w, h), f"{what} {row['bbox']}", point, row)
-
-
-def labels_of(document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None) -> dict[int, int]:
-    """Category id -> index into `CELL_CLASSES`. Categories without annotations (Roboflow adds one) may be unknown."""
-    used = {row.get("category_id") for row in document["annotations"] if isinstance(row.get("category_id"), int)}
-    names, problem = _category_names(document["categories"])
-    if problem:
-        raise FormatError(f"{file}: {problem}")
-    labels: dict[int, int] = {}
-    for number, name in names.items():
-        if name == UNSURE["name"] and name not in (class_map or {}):
-            labels[number] = _UNSURE
-            continue
-        try:
-            labels[number] = label_of(name, class_map, str(file))
-        except FormatError:
-            if number in used:
-                raise
-    return labels
+def matches(folder: Path) -> bool:
+    """Whether a folder has COCO files, under any name."""
+    return bool(json_kind.files_of("coco", folder))
 
 
 @dataclass
@@ -275,51 +170,88 @@ class _Read:
     samples: list[Sample] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     clipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def _read_document(
-    document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None, folder: Path | None
+    document: Mapping[str, Any], file: Path, class_map: Mapping[str, str] | None, images: _Images
 ) -> _Read:
     labels = labels_of(document, file, class_map)
-    everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values()) - {_UNSURE}))
-    names = _category_names(document["categories"])[0]
+    everything = tuple(CELL_CLASSES[i] for i in sorted(set(labels.values()) - {UNSURE_LABEL}))
+    names = category_names(document["categories"])[0]
     categories = tuple((number, names[number], label) for number, label in labels.items())
     found = _Read(SourceIds(f"category id of {file.name}", categories))
+    used = used_names(document, names, class_map)
+    found.dropped += left_out_lines(used, {name: labels.get(number) for number, name in names.items()})
+    kept_names = {names[number] for number in labels}
+    scored = any("score" in row for row in document["annotations"])
     records = parse(document, file)
     for record in records:
         refuse_problem(record)
     for record in records:
+        record = replace(record, boxes=tuple(box for box in record.boxes if box.name in kept_names))
         if negative := next((box for box in record.boxes if min(box.extent_wh) < 0 and not box.is_point), None):
             raise FormatError(f"{file}: {negative.source}: expected a size of 0 or more in bbox")
-        sample = replace(_sample(record, folder), annotated=everything)
+        sample = replace(_sample(record, images), annotated=everything)
         fitted = fit(record, sample.size_wh)
         found.dropped += fitted.dropped
         found.clipped += fitted.clipped
         sample = _with_entry(sample, record.fields, file)
         if record.fields.get("has_truth", True):
-            origin = "" if "annotated" in record.fields else "human"  # files of blastdet state the origin themselves
+            # Datasets of blastdet state the origin themselves. Detections have scores, of whatever program.
+            origin = "" if "annotated" in record.fields else "model" if scored else "human"
             kept = inside(record, fitted)
             truth = cells_of_rows([box.fields for box in kept.boxes], labels, (file, origin))
             boxes = np.array([box.xyxy for box in kept.boxes], np.float32).reshape(-1, 4)
             sample = replace(sample, truth=truth.with_columns(boxes_xyxy=boxes))
         found.samples.append(sample)
-    images = tuple((int(record.fields["id"]), one.path) for record, one in zip(records, found.samples, strict=True))
-    return replace(found, ids=replace(found.ids, images=images))
+    paths = tuple((int(record.fields["id"]), one.path) for record, one in zip(records, found.samples, strict=True))
+    if not any("annotated" in record.fields for record in records):
+        shown = {labels[kind] for row in document["annotations"] if (kind := row["category_id"]) in labels}
+        found.notes += one_class_note(everything, [CELL_CLASSES[i] for i in shown if i >= 0])
+    return replace(found, ids=replace(found.ids, images=paths))
 
 
-def _sample(record: RawRecord, folder: Path | None) -> Sample:
+def _left_out(
+    document: Mapping[str, Any],
+    names: Mapping[int, str],
+    labels: Mapping[int, int],
+    class_map: Mapping[str, str] | None,
+) -> list[str]:
+    used = used_names(document, names, class_map)
+    return left_out_lines(used, {name: labels.get(number) for number, name in names.items()})
+
+
+@dataclass
+class _Images:
+    """Where the images of a COCO file are: at the stated place, or anywhere below the dataset by name."""
+
+    file: Path
+    folder: Path | None = None
+    root: Path | None = None
+
+    def find(self, name: str) -> Path | None:
+        """The image of a stated name."""
+        return _find_image(name, self.file, self.folder) or self._lookup.find(name, self.file)
+
+    @cached_property
+    def _lookup(self) -> ImageLookup:
+        above = self.file.parent.parent if self.file.parent.name in ("annotations", "labels") else self.file.parent
+        return ImageLookup.below(self.folder or self.root or above)
+
+
+def _sample(record: RawRecord, images: _Images) -> Sample:
     file, name = record.file, str(record.fields["file_name"])
-    if record.size_wh is None:
-        raise FormatError(f"{file}: image {name!r} is faulty: expected width and height, got neither or only one")
-    image = _find_image(name, file, folder)
+    image = images.find(name)
     if image is None:
-        where = folder or "the folder of this file, the folder above it"
-        raise FormatError(f"{file}: expected the image {name} in {where} or images/, got none")
-    stated: WidthHeight = (int(record.size_wh[0]), int(record.size_wh[1]))
+        where = images.folder or "the folder of this file, the folder above it"
+        raise FormatError(
+            f"{file}: expected the image {name:.120} in {where} or images/, got none. Pass its folder: --images DIR"
+        )
     size_wh = image_size(image)
-    if size_wh != stated:
-        sizes = "{}x{}, got {}x{}".format(*size_wh, *stated)
-        raise FormatError(f"{file}: {name}: expected the size of the image, {sizes}")
+    if record.size_wh is not None and size_wh != record.size_wh:
+        sizes = "{}x{}, got {:g}x{:g}".format(*size_wh, *record.size_wh)
+        raise FormatError(f"{file}: {name:.120}: expected the size of the image, {sizes}")
     return Sample(image, size_wh, split=split_of(file, file.parent.parent))
 
 
@@ -393,6 +325,6 @@ def cells_of_rows(rows: Sequence[Mapping[str, Any]], labels: Mapping[int, int], 
 
 def _label(row: Mapping[str, Any], labels: Mapping[int, int]) -> int:
     label = labels[row["category_id"]]
-    if label == _UNSURE:
+    if label == UNSURE_LABEL:
         return BLAST if row.get("label") == CELL_CLASSES[BLAST] else WBC
     return label

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from blastdet.core.columns import by_type, shown_as
 from blastdet.core.constants import CELL_TYPES, PALETTE, RESEARCH_USE
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats.class_names import label_of
+from blastdet.datasets.formats.class_names import labels_of_names
 from blastdet.datasets.formats.files import (
     EXTRA,
     FAULTS,
@@ -34,7 +35,9 @@ from blastdet.datasets.formats.files import (
     unknown,
 )
 from blastdet.datasets.formats.records import RawBox, RawRecord, clipped_note, files_below, fit, inside, refuse_problem
+from blastdet.datasets.image_lookup import ImageLookup
 from blastdet.datasets.splits import SPLITS
+from blastdet.datasets.tools.exported import left_out_lines
 from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
 _NAMESPACE = uuid.UUID("6f3c1a52-7c3e-5d0e-9a59-5c0d2f1f8e11")
@@ -121,17 +124,25 @@ def _geometry(cells: Detections, i: int) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [[[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]]]}
 
 
-def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
+def read(
+    path: Path,
+    *,
+    class_map: Mapping[str, str] | None = None,
+    mpp: Scale | None = None,
+    images: Path | None = None,
+) -> Dataset:
     """Read GeoJSON files and their images, written by blastdet or exported from QuPath.
 
-    Raises `FormatError` if a file is not GeoJSON or has no image, or if a cell is neither polygon nor point or has no
-    known class.
+    Raises `FormatError` if a file is not GeoJSON or has no image, if a region is neither polygon nor point, or a class
+    is unknown. Regions without a class, as a field that was outlined, are left out by name.
 
     Parameters
     ----------
     path : Path
-        A file, or a folder with ``.geojson`` files at any depth. The image has the same stem and is next to the file,
-        or below ``images/`` if the file is below ``geojson/``.
+        A file, or a folder with ``.geojson`` files at any depth. The image has the same stem (``a.geojson``) or name
+        (``a.jpg.geojson``) and is next to the file, or below ``images/`` if the file is below ``geojson/``.
+    images : Path, optional
+        Folder of the images, if they are elsewhere.
 
     Returns
     -------
@@ -143,31 +154,43 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
     if not files:
         raise FormatError(f"{path}: expected .geojson files, got none")
     root = path if path.is_dir() else path.parent
-    samples, dropped, clipped = [], [], []
-    for file in files:
-        image = _image_of(file)
-        size_wh = image_size(image)
-        record = parse(file)
+    lookup = ImageLookup.below(images or root)
+    records = [replace(parse(file), image=_image_of(file, lookup, images is None)) for file in files]
+    for record in records:
         refuse_problem(record)
-        fitted = fit(record, size_wh)
+    names = Counter(box.name for record in records for box in record.boxes)
+    labels = labels_of_names(names, class_map, str(path))
+    samples, clipped = [], []
+    dropped = [line for record in records for line in record.fields["left_out"]] + left_out_lines(names, labels)
+    for record in records:
+        assert record.image is not None
+        size_wh = image_size(record.image)
+        known = replace(record, boxes=tuple(box for box in record.boxes if labels[box.name] is not None))
+        fitted = fit(known, size_wh)
         dropped += fitted.dropped
         clipped += fitted.clipped
-        sample = Sample(image, size_wh, mpp=mpp, truth=_cells(inside(record, fitted), class_map))
-        samples.append(replace(sample, split=file.parent.name if file.parent.name in SPLITS else None))
+        sample = Sample(record.image, size_wh, mpp=mpp, truth=_cells(inside(known, fitted), class_map))
+        folder = record.file.parent.name
+        samples.append(replace(sample, split=folder if folder in SPLITS else None))
     dataset = Dataset(root.name, root, tuple(samples), tuple(dropped), clipped_note(clipped))
     return replace(dataset, samples=tuple(replace(sample, annotated=dataset.classes) for sample in samples))
 
 
-def _image_of(file: Path) -> Path:
+def _image_of(file: Path, lookup: ImageLookup, beside: bool = True) -> Path:
+    """The image of a file: next to it or in ``images/`` if `beside`, else anywhere in `lookup`."""
     folders = [file.parent]
     if "geojson" in file.parts:
         i = len(file.parts) - 1 - file.parts[::-1].index("geojson")
         folders.append(Path(*file.parts[:i], "images", *file.parts[i + 1 : -1]))
-    for folder in folders:
+    for folder in folders if beside else []:
         for suffix in sorted(IMAGE_SUFFIXES) + sorted(s.upper() for s in IMAGE_SUFFIXES):
             if (folder / f"{file.stem}{suffix}").is_file():
                 return folder / f"{file.stem}{suffix}"
-    raise FormatError(f"{file}: expected an image {file.stem}.* next to it or in images/, got none")
+    found = lookup.find(file.stem, file) or lookup.find_stem(file.stem, file)
+    if found is None:
+        where = "next to it or in images/" if beside else f"in {lookup.root}"
+        raise FormatError(f"{file}: expected an image {file.stem}.* {where}, got none. Pass its folder: --images DIR")
+    return found
 
 
 def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detections:
@@ -181,10 +204,12 @@ def read_cells(path: Path, class_map: Mapping[str, str] | None = None) -> Detect
 
 
 def _cells(record: RawRecord, class_map: Mapping[str, str] | None) -> Detections:
-    label = [label_of(box.name, class_map, str(record.file)) for box in record.boxes]
+    names = Counter(box.name for box in record.boxes)
+    labels = labels_of_names(names, class_map, str(record.file))
+    known = [(box, label) for box in record.boxes if (label := labels[box.name]) is not None]
     try:
         with np.errstate(over="raise"):
-            return _collect(record.boxes, label)
+            return _collect([box for box, _ in known], [label for _, label in known])
     except FAULTS as error:
         raise FormatError(f"{record.file}: features do not fit together ({error!r:.120})") from None
 
@@ -192,9 +217,10 @@ def _cells(record: RawRecord, class_map: Mapping[str, str] | None) -> Detections
 def read_records(root: Path) -> list[RawRecord]:
     """Every GeoJSON file below a folder, faults included."""
     records = []
+    lookup = ImageLookup.below(root)
     for file in files_below(root, "*.geojson"):
         try:
-            image = _image_of(file)
+            image = _image_of(file, lookup)
         except FormatError:
             image = None
         split = file.parent.name if file.parent.name in SPLITS else None
@@ -207,17 +233,33 @@ def parse(file: Path) -> RawRecord:
     try:
         document = read_json(file)
     except FormatError as error:
-        return RawRecord(file, problem=str(error).removeprefix(f"{file}: "))
+        return RawRecord(file, problem=str(error).removeprefix(f"{file}: "), fields={"left_out": ()})
     features = document.get("features") if isinstance(document, dict) else document
     if not isinstance(features, list):
         return RawRecord(file, problem="expected a GeoJSON FeatureCollection, got no list of features")
-    boxes, problem = [], None
+    boxes: list[RawBox] = []
+    left_out: list[str] = []
+    problem = None
     for number, feature in enumerate(features, 1):
         try:
-            boxes.append(_box(feature, f"feature {number}"))
+            if _class_name(feature):
+                boxes.append(_box(feature, f"feature {number}"))
+            else:
+                name = str(feature["properties"].get("name") or "")
+                left_out.append(f"{file.name}: feature {number}{f' ({name:.60})' if name else ''}: no class, left out")
         except FAULTS as error:
             problem = problem or f"feature {number} is faulty ({error!r:.120})"
-    return RawRecord(file, boxes=tuple(boxes), problem=problem)
+    return RawRecord(file, boxes=tuple(boxes), problem=problem, fields={"left_out": tuple(left_out)})
+
+
+def _class_name(feature: Any) -> str:
+    """The class of a region in QuPath; empty if it has none."""
+    about = feature["properties"].get("classification")
+    if not about:
+        return ""
+    if isinstance(about, str):
+        return about
+    return str(about["names"][0] if about.get("names") else about.get("name") or "")
 
 
 def _box(feature: Any, source: str) -> RawBox:
@@ -246,9 +288,7 @@ def _box(feature: Any, source: str) -> RawBox:
     if not np.isfinite(cell["point_xy"] if geometry["type"] == "Point" else corners).all():
         raise ValueError("expected finite coordinates")
     x1, y1, x2, y2 = corners
-    classification = properties["classification"]
-    name = str(classification["names"][0] if "names" in classification else classification["name"])
-    return RawBox(name, (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, math.isnan(x1), cell)
+    return RawBox(_class_name(feature), (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, math.isnan(x1), cell)
 
 
 def _collect(cells: Sequence[RawBox], label: Sequence[int]) -> Detections:

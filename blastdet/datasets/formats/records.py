@@ -214,15 +214,18 @@ def clipped_note(clipped: Sequence[str]) -> tuple[str, ...]:
     return (f"{n} partly beyond the image and clipped to it; first: {clipped[0]}",)
 
 
-def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int]) -> tuple[Detections, Fitted]:
+def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int | None]) -> tuple[Detections, Fitted]:
     """Cells of a record, fitted to the image; see `fit`. Points are left out.
 
     Parameters
     ----------
     label : callable
-        From the class name of a box to an index into `CELL_CLASSES`; its errors are raised.
+        From the class name of a box to an index into `CELL_CLASSES`, or ``None`` to leave the box out; its errors are
+        raised.
     """
-    labels = np.array([label(box.name) for box in record.boxes], np.int64)
+    stated = [(box, known) for box in record.boxes if (known := label(box.name)) is not None]
+    record = replace(record, boxes=tuple(box for box, _ in stated))
+    labels = np.array([known for _, known in stated], np.int64)
     fitted = fit(record, size_wh)
     keep = fitted.keep & ~np.isnan(fitted.xyxy).any(axis=1)
     return Detections(fitted.xyxy[keep], label=labels[keep], origin=np.full(int(keep.sum()), "human")), fitted
@@ -269,13 +272,16 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
 def _with_known_class(record: RawRecord, class_map: Mapping[str, str] | None) -> tuple[RawRecord, list[str]]:
     known, dropped = [], []
     for box in record.boxes:
+        where = f"{record.file.name}: {box.source}"
         try:
-            label_of(box.name, class_map, record.file.name)
+            label = label_of(box.name, class_map, record.file.name)
         except FormatError as error:
             dropped.append(str(error))
         else:
             if box.is_point:
-                dropped.append(f"{record.file.name}: {box.source}: point without a box")
+                dropped.append(f"{where}: point without a box")
+            elif label is None:
+                dropped.append(f"{where}: class {box.name!r:.60} left out")
             else:
                 known.append(box)
     return replace(record, boxes=tuple(known)), dropped

@@ -19,6 +19,7 @@ from typing import Any
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import Dataset
+from blastdet.datasets.archives import located
 from blastdet.datasets.formats.records import RawRecord, to_dataset
 from blastdet.datasets.locations import missing
 
@@ -38,6 +39,11 @@ READERS: dict[str, str] = {
     "coco": "blastdet.datasets.formats.coco:read",
     "yolo": "blastdet.datasets.formats.yolo:read",
     "geojson": "blastdet.datasets.formats.geojson:read",
+    "cvat": "blastdet.datasets.tools.cvat:read",
+    "labelstudio": "blastdet.datasets.tools.label_studio:read",
+    "via": "blastdet.datasets.tools.via:read",
+    "labelme": "blastdet.datasets.tools.labelme:read",
+    "supervisely": "blastdet.datasets.tools.supervisely:read",
     "images": "blastdet.datasets.formats.files:read_image_folder",
 }
 """Name of a format -> ``module:function`` that reads it."""
@@ -47,6 +53,8 @@ WRITERS: dict[str, str] = {
     "yolo": "blastdet.datasets.formats.yolo:write",
     "csv": "blastdet.datasets.formats.csv_table:write",
     "geojson": "blastdet.datasets.formats.geojson:write",
+    "cvat": "blastdet.datasets.tools.preannotations:write_cvat",
+    "labelstudio": "blastdet.datasets.tools.preannotations:write_label_studio",
 }
 """Name of a format -> ``module:function`` that writes it."""
 
@@ -55,6 +63,11 @@ RECORD_READERS: dict[str, str] = {
     "coco": "blastdet.datasets.formats.coco:read_records",
     "yolo": "blastdet.datasets.formats.yolo:read_records",
     "geojson": "blastdet.datasets.formats.geojson:read_records",
+    "cvat": "blastdet.datasets.tools.cvat:read_records",
+    "labelstudio": "blastdet.datasets.tools.label_studio:read_records",
+    "via": "blastdet.datasets.tools.via:read_records",
+    "labelme": "blastdet.datasets.tools.labelme:read_records",
+    "supervisely": "blastdet.datasets.tools.supervisely:read_records",
 }
 """Name of a format -> ``module:function`` that reads its annotations as they are; see `read_records`."""
 
@@ -69,6 +82,14 @@ _SIGNS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     ("yolo", ("data.yaml", "data.yml")),
     ("coco", ("annotations/*.json", "instances*.json", "truth.json", "*.coco.json", "*/*.coco.json")),
     ("geojson", ("*.geojson", "geojson/*/*.geojson")),
+    ("yolo", "blastdet.datasets.formats.yolo:matches"),
+    ("cvat", "blastdet.datasets.tools.cvat:files"),
+    ("voc", "blastdet.datasets.formats.voc:matches"),
+    ("via", "blastdet.datasets.tools.via:files"),
+    ("labelstudio", "blastdet.datasets.tools.label_studio:files"),
+    ("labelme", "blastdet.datasets.tools.labelme:files"),
+    ("supervisely", "blastdet.datasets.tools.supervisely:files"),
+    ("coco", "blastdet.datasets.formats.coco:matches"),
     ("all_fields", "blastdet.datasets.published.all_fields:matches"),
     ("pbc", "blastdet.datasets.published.pbc:matches"),
     ("jhu", "blastdet.datasets.published.jhu:matches"),
@@ -80,7 +101,7 @@ _SIGNS: tuple[tuple[str, tuple[str, ...] | str], ...] = (
     ("bone_marrow", "blastdet.datasets.published.coded_cells:matches_bone_marrow"),
     ("cell_folders", "blastdet.datasets.published.cell_folders:matches"),
 )
-_SUFFIXES = {".json": "coco", ".geojson": "geojson", ".yaml": "yolo", ".yml": "yolo"}
+_SUFFIXES = {".geojson": "geojson", ".yaml": "yolo", ".yml": "yolo", ".names": "yolo"}
 
 
 def detect_format(path: Path) -> str:
@@ -91,9 +112,9 @@ def detect_format(path: Path) -> str:
     FormatError
         If `path` does not exist, or is in no known format.
     """
-    path = Path(path)
-    if path.is_file() and path.suffix.lower() in _SUFFIXES:
-        return _SUFFIXES[path.suffix.lower()]
+    path = located(Path(path))
+    if path.is_file() and (found := _format_of_file(path)):
+        return found
     for name, sign in _SIGNS:
         if path.is_dir() and _fits(path, sign):
             return name
@@ -108,6 +129,17 @@ def detect_format(path: Path) -> str:
     raise FormatError(f"{path}: expected a dataset in a known format, got none. Name its format with --from: {known}")
 
 
+def _format_of_file(file: Path) -> str | None:
+    suffix = file.suffix.lower()
+    if suffix == ".json":
+        return resolve("blastdet.datasets.tools.json_kind:kind_of")(file) or "coco"
+    if suffix == ".xml":
+        return "cvat" if resolve("blastdet.datasets.tools.cvat:is_cvat")(file) else "voc"
+    if suffix == ".csv" and resolve("blastdet.datasets.tools.via:is_table")(file):
+        return "via"
+    return _SUFFIXES.get(suffix)
+
+
 def _fits(folder: Path, sign: tuple[str, ...] | str) -> bool:
     if isinstance(sign, str):
         return bool(resolve(sign)(folder))
@@ -120,7 +152,7 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
     Parameters
     ----------
     path : Path
-        A folder, or the file that describes the dataset.
+        A folder, the file that describes the dataset, or a zip or tar archive of either; see `archives.unpacked`.
     format : str
         The input format: a key of `READERS`, or ``"auto"`` to detect it.
     strict : bool, default True
@@ -150,7 +182,7 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
     >>> from blastdet.datasets.formats.registry import read
     >>> dataset = read("bccd", mpp=(0.07, 0.07))  # doctest: +SKIP
     """
-    path = Path(path)
+    path = located(Path(path))
     name, reader = _reader(path, format)
     given = {key: value for key, value in options.items() if value is not None}
     given |= {key: Path(given[key]) for key in ("images", "other") if key in given}
@@ -192,7 +224,7 @@ def read_records(path: Path, format: str = "auto") -> tuple[RawRecord, ...]:
     tuple of RawRecord
         In the order of formats and files; empty if there are no annotations in these formats.
     """
-    path = Path(path)
+    path = located(Path(path))
     name = _RECORDS_OF.get(format, format)
     formats = list(RECORD_READERS) if name == "auto" else [name] if name in RECORD_READERS else []
     root = path if path.is_dir() else path.parent
@@ -204,7 +236,7 @@ def read_records(path: Path, format: str = "auto") -> tuple[RawRecord, ...]:
 
 def options_of(path: Path, format: str = "auto") -> frozenset[str]:
     """Names of the options that the reader of `path` accepts. Errors are those of `read`."""
-    return frozenset(inspect.signature(_reader(Path(path), format)[1]).parameters) - {"path"}
+    return frozenset(inspect.signature(_reader(located(Path(path)), format)[1]).parameters) - {"path"}
 
 
 def _reader(path: Path, format: str) -> tuple[str, Callable[..., Any]]:

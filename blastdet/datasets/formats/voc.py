@@ -12,60 +12,89 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats.class_names import label_of
+from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import SPLITS, read_text
-from blastdet.datasets.formats.records import (
-    Fitted,
-    ImageIndex,
-    RawBox,
-    RawRecord,
-    cells_of,
-    clipped_note,
-    files_below,
-    refuse_problem,
-)
+from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, files_below
 from blastdet.datasets.formats.records import split_of as split_named_by
-from blastdet.imaging.io import image_size
+from blastdet.datasets.image_lookup import plain
+from blastdet.datasets.tools.exported import dataset_of, read_export
 
 
-def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
-    """Read a Pascal VOC dataset.
+def read(
+    path: Path,
+    *,
+    class_map: Mapping[str, str] | None = None,
+    mpp: Scale | None = None,
+    images: Path | None = None,
+) -> Dataset:
+    """Read a Pascal VOC dataset, also as LabelImg, CVAT, Label Studio and Roboflow write it.
 
-    Raises `FormatError` if an XML file is faulty, has no image, states another size than that of its image, or has an
-    unknown class.
+    Raises `FormatError` if an XML file is faulty, has no image, states another size than that of its image, or a class
+    is unknown.
 
     Parameters
     ----------
     path : Path
-        The folder with ``Annotations`` and ``JPEGImages``.
+        A folder with ``Annotations`` and ``JPEGImages`` or ``images``, a folder with XML files next to their images at
+        any depth, or one XML file.
+    images : Path, optional
+        Folder of the images, if they are elsewhere.
 
     Returns
     -------
     Dataset
         Every class that occurs counts as annotated in every image with an XML file. `dropped` names each box without
-        area or outside its image, and a note says how many were clipped. An image without an XML file has no truth.
+        area or outside its image, and a note says how many were clipped to it. An image without an XML file has no
+        truth. The split comes from ``ImageSets/Main``, or from the name of a folder.
     """
-    root = Path(path)
-    if not ((root / "Annotations").is_dir() and (root / "JPEGImages").is_dir()):
-        raise FormatError(f"{root}: expected the folders Annotations and JPEGImages, got neither or only one")
-    images = _images(root / "JPEGImages")
-    splits = _read_sets(root / "ImageSets" / "Main", set(images))
-    _check_pairs(root / "Annotations", images)
-    samples, dropped, clipped = [], [], []
-    for stem, image in sorted(images.items()):
-        sample = Sample(image, image_size(image), mpp, split=splits.get(stem))
-        annotation = root / "Annotations" / f"{stem}.xml"
-        if annotation.exists():
-            truth, fitted = _truth(annotation, sample, class_map)
-            sample = replace(sample, truth=truth)
-            dropped += fitted.dropped
-            clipped += fitted.clipped
-        samples.append(sample)
-    shown = {CELL_CLASSES[i] for sample in samples if sample.truth is not None for i in sample.truth.label.tolist()}
-    annotated = tuple(name for name in CELL_CLASSES if name in shown)
-    marked = tuple(sample if sample.truth is None else replace(sample, annotated=annotated) for sample in samples)
-    return Dataset(root.name.lower(), root, marked, tuple(dropped), clipped_note(clipped))
+    path = Path(path)
+    root = path if path.is_dir() else path.parent
+    beside = [folder for name in ("JPEGImages", "images") if (folder := root / name).is_dir()]
+    export = read_export(path, _files, _strict, images or next(iter(beside), None), per_image=True)
+    splits = _read_sets(root / "ImageSets" / "Main", {plain(stem) for stem in export.images.by_stem})
+    records = [_with_split(record, splits, root) for record in export.records]
+    dataset = dataset_of(replace(export, records=tuple(records)), class_map, mpp)
+    stated = [splits.get(plain(sample.path.stem), sample.split) for sample in dataset]
+    samples = [replace(sample, split=split) for sample, split in zip(dataset, stated, strict=True)]
+    return replace(dataset, name=root.name.lower(), samples=tuple(samples))
+
+
+def _files(root: Path) -> list[Path]:
+    """XML files in ``Annotations``; without that folder, those below `root` that look like VOC."""
+    if (root / "Annotations").is_dir():
+        return files_below(root / "Annotations", "*.xml")
+    return [file for file in files_below(root, "*.xml") if is_voc(file)]
+
+
+def is_voc(file: Path) -> bool:
+    """Whether the root element of an XML file is that of VOC."""
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError:
+        return False
+    return b"<annotation>" in head or b"<annotation " in head
+
+
+def matches(folder: Path) -> bool:
+    """Whether a folder has VOC files in it, or in its folders."""
+    if (folder / "Annotations").is_dir():
+        return True
+    return any(is_voc(file) for pattern in ("*.xml", "*/*.xml") for file in folder.glob(pattern))
+
+
+def _strict(file: Path) -> list[RawRecord]:
+    record = parse(file) or RawRecord(file, problem="expected the root element <annotation>, got another one")
+    if any(not box.name for box in record.boxes):
+        record = replace(record, problem=record.problem or "expected a name for every object, got one without")
+    return [record]
+
+
+def _with_split(record: RawRecord, splits: Mapping[str, str], root: Path) -> RawRecord:
+    """The record with its split, and without a size of 0 x 0, which some programs write instead of none."""
+    size_wh = None if record.size_wh == (0, 0) else record.size_wh
+    split = splits.get(plain(record.file.stem)) or split_named_by(record.file.parent / "x", root)
+    return replace(record, split=split, size_wh=size_wh)
 
 
 def read_records(root: Path) -> list[RawRecord]:
@@ -126,37 +155,6 @@ def _number(element: ET.Element, field: str) -> float:
     return value
 
 
-def _truth(file: Path, sample: Sample, class_map: Mapping[str, str] | None) -> tuple[Detections, Fitted]:
-    record = parse(file)
-    if record is None:
-        raise FormatError(f"{file}: expected the root element <annotation>, got another one")
-    refuse_problem(record)
-    if record.size_wh is None:
-        raise FormatError(f"{file}: expected size/width and size/height in <annotation>, got none")
-    width, height = record.size_wh
-    if width != sample.size_wh[0] or height != sample.size_wh[1]:
-        actual = "{}x{}".format(*sample.size_wh)
-        raise FormatError(f"{file}: expected the size of the image, {actual}, got {width:g}x{height:g}")
-    if any(not box.name for box in record.boxes):
-        raise FormatError(f"{file}: expected a name for every object, got one without")
-    return cells_of(record, sample.size_wh, lambda name: label_of(name, class_map, str(file)))
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    images = {path.stem: path for path in files}
-    if len(images) < len(files):
-        double = next(path for path in files if images[path.stem] != path)
-        raise FormatError(f"{double}: expected one image with the stem {double.stem}, got two")
-    return images
-
-
-def _check_pairs(annotations: Path, images: Mapping[str, Path]) -> None:
-    for annotation in sorted(annotations.glob("*.xml")):
-        if annotation.stem not in images:
-            raise FormatError(f"{annotation}: expected an image {annotation.stem}.* in JPEGImages, got none")
-
-
 def _read_sets(folder: Path, known: set[str]) -> dict[str, str]:
     splits: dict[str, str] = {}
     for name in SPLITS:
@@ -164,7 +162,7 @@ def _read_sets(folder: Path, known: set[str]) -> dict[str, str]:
         for line in read_text(listing).splitlines() if listing.exists() else ():
             if not line.strip():
                 continue
-            stem = line.split()[0]
+            stem = plain(line.split()[0])
             if stem not in known:
                 raise FormatError(f"{listing}: expected stems of images, got {stem}, which has no image")
             if stem in splits:

@@ -7,9 +7,9 @@ working directory.
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,25 @@ from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError, ImageError
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats import yolo_sidecar
-from blastdet.datasets.formats.class_names import label_of
-from blastdet.datasets.formats.files import place_images, read_text, splits_of
+from blastdet.datasets.formats.class_names import labels_of_names
+from blastdet.datasets.formats.files import SPLITS, place_images, read_text, splits_of
 from blastdet.datasets.formats.records import (
-    Fitted,
     ImageIndex,
-    RawBox,
     RawRecord,
     cells_of,
     clipped_note,
     files_below,
-    fit,
-    refuse_problem,
     split_of,
 )
-from blastdet.imaging.io import image_size
+from blastdet.datasets.image_lookup import ImageLookup
+from blastdet.datasets.tools import yolo_labels
+from blastdet.datasets.tools.exported import left_out_lines, one_class_note
+from blastdet.datasets.tools.yolo_labels import check_fractions, matches, parse
+from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
+__all__ = ["matches", "parse", "read", "read_records", "write"]
+
 _FOLDERS = ("train", "val", "test", "unsplit", "unlabelled")
-_PLAUSIBLE = (-1, 2)  # fractions of the image that a box beyond its border may have; pixels are larger
-_SLACK = 0.01  # by which a size may be below 0, for rounding
 
 
 def write(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
@@ -104,50 +103,113 @@ def _losses(dataset: Dataset, classes: tuple[str, ...]) -> list[str]:
     return notes
 
 
-def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
+def read(
+    path: Path,
+    *,
+    class_map: Mapping[str, str] | None = None,
+    mpp: Scale | None = None,
+    images: Path | None = None,
+) -> Dataset:
     """Read a YOLO dataset, and the sidecar that blastdet writes next to its own.
+
+    Outlines (lines with more than two points) become the box around them.
 
     Raises `FormatError` if ``data.yaml`` or a label file is faulty, a folder is missing, or a class is unknown.
 
     Parameters
     ----------
     path : Path
-        ``data.yaml``, or its folder.
+        ``data.yaml``, or its folder; or a folder with ``classes.txt`` (LabelImg, Label Studio) or ``obj.names``
+        (CVAT's YOLO 1.1), see `yolo_labels`.
     mpp : (float, float), optional
         µm/px of all images whose scale is not in the sidecar.
+    images : Path, optional
+        Folder of the images, if they are elsewhere. The classes then come from ``data.yaml``, and images are paired
+        with label files by name.
 
     Returns
     -------
     Dataset
         Without a sidecar, every class of ``data.yaml`` counts as annotated. An image without a label file has no truth.
     """
-    file = _find_yaml(Path(path))
+    path = Path(path)
+    file = _yaml_of(path)
+    if file is None or images is not None:
+        names = {} if file is None else _class_names(_load_yaml(file), file)
+        root = path if path.is_dir() else path.parent
+        return yolo_labels.read_folder(root, names, (class_map, mpp), images)
     data = _load_yaml(file)
+    if "kpt_shape" in data:
+        raise FormatError(f"{file}: expected boxes or outlines, got key points (kpt_shape). Export it for detection")
     names = _class_names(data, file)
-    record = yolo_sidecar.read(file.parent)
-    samples, dropped, notes = [], list(record.get("dropped", ())), list(record.get("notes", ()))
-    clipped: list[str] = []
+    absent: list[str] = []
+    listed = _listed(data, names, file, absent)
+    used = Counter(box.name for one in listed if one.record is not None for box in one.record.boxes)
+    labels = labels_of_names(used, class_map, str(file))
+    known = {i: label for i, name in names.items() if (label := yolo_labels.label_or_none(name, class_map)) is not None}
+    annotated = tuple(CELL_CLASSES[i] for i in sorted(set(known.values())))
+    ids = SourceIds(f"index in the names of {file.name}", tuple((i, names[i], label) for i, label in known.items()))
+    dataset = _with_sidecar(listed, labels, annotated, file)
+    dropped = (*dataset.dropped, *absent, *left_out_lines(used, labels))
+    samples = tuple(sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in dataset)
+    return replace(dataset, samples=samples, dropped=dropped, ids=ids)
+
+
+def _with_sidecar(
+    listed: Sequence[_Listed], labels: Mapping[str, int | None], annotated: tuple[str, ...], file: Path
+) -> Dataset:
+    """The samples, with what the sidecar adds where there is one."""
+    sidecar = yolo_sidecar.read(file.parent)
+    samples, clipped = [], []
+    dropped, notes = [*sidecar.get("dropped", ())], [*sidecar.get("notes", ())]
+    for one in listed:
+        sample = Sample(one.image, one.size_wh, split=one.split if one.split in SPLITS else None)
+        if one.record is not None:
+            truth, fitted = cells_of(one.record, one.size_wh, labels.__getitem__)
+            dropped += fitted.dropped
+            clipped += fitted.clipped
+            sample = replace(sample, truth=truth, annotated=annotated)
+        relative = one.image.relative_to(file.parent).as_posix() if one.image.is_relative_to(file.parent) else ""
+        if (stored := sidecar.get("smears", {}).get(relative)) is not None:
+            sample, lines = yolo_sidecar.apply(sample, stored, file.parent / yolo_sidecar.FILE_NAME)
+            notes += lines
+        samples.append(sample)
+    if not sidecar:
+        notes += one_class_note(annotated, [CELL_CLASSES[i] for i in set(labels.values()) if i is not None])
+    name = str(sidecar.get("name", file.parent.name))
+    return Dataset(name, file.parent, tuple(samples), tuple(dropped), (*notes, *clipped_note(clipped)))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """An image of ``data.yaml`` and what its label file states, if it has one."""
+
+    image: Path
+    size_wh: WidthHeight
+    split: str
+    record: RawRecord | None
+
+
+def _listed(data: Mapping[str, Any], names: Mapping[int, str], file: Path, absent: list[str]) -> list[_Listed]:
+    """All images; `absent` gets one line for each split whose folder is missing, as that of an empty one is in a zip.
+
+    Raises `FormatError` if all are missing.
+    """
+    listed = []
     seen: dict[Path, str] = {}  # an image may not be on both sides of a split
     for split in _FOLDERS:
-        for image in _images(data, split, file):
+        for image in _images(data, split, file, absent):
             other = seen.setdefault(image.resolve(), split)
             if other != split:
                 raise FormatError(f"{file}: {image.name}: expected each image once, got it in {other} and {split}")
-            sample, fitted = _read_sample(image, names, class_map, file)
-            sample = replace(sample, split=split if split in ("train", "val", "test") else None)
-            dropped += fitted.dropped
-            clipped += fitted.clipped
-            relative = image.relative_to(file.parent).as_posix() if image.is_relative_to(file.parent) else ""
-            known = record.get("smears", {}).get(relative)
-            if known is not None:
-                sample, lines = yolo_sidecar.apply(sample, known, file.parent / yolo_sidecar.FILE_NAME)
-                notes += lines
-            samples.append(sample if sample.mpp or not mpp else replace(sample, mpp=mpp))
-    labelled = any(sample.truth is not None for sample in samples)  # only then are all names known
-    name = str(record.get("name", file.parent.name))
-    categories = () if not labelled else tuple((i, one, label_of(one, class_map, "")) for i, one in names.items())
-    ids = SourceIds(f"index in the names of {file.name}", categories)
-    return Dataset(name, file.parent, tuple(samples), tuple(dropped), (*notes, *clipped_note(clipped)), ids)
+            size_wh, labels = image_size(image), _label_file(image)
+            record = parse(labels, size_wh, names) if labels.exists() else None
+            if record is not None:
+                check_fractions(record, size_wh)
+            listed.append(_Listed(image, size_wh, split, record))
+    if absent and not listed:
+        raise FormatError(f"{file}: expected an existing folder or list, got {absent[0]}")
+    return listed
 
 
 def read_records(root: Path) -> list[RawRecord]:
@@ -170,67 +232,14 @@ def read_records(root: Path) -> list[RawRecord]:
     return records
 
 
-def parse(file: Path, size_wh: WidthHeight, names: Mapping[int, str]) -> RawRecord:
-    """Parse one label file.
-
-    Parameters
-    ----------
-    names : mapping
-        Class number -> name. If it is empty, numbers serve as names.
-    """
+def _yaml_of(path: Path) -> Path | None:
+    """The ``data.yaml`` of a path; ``None`` where the names of the classes are in another file."""
     try:
-        lines = read_text(file).splitlines()
-    except FormatError as error:
-        return RawRecord(file, problem=str(error).removeprefix(f"{file}: "))
-    found, problem = [], None
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                found.append(_box(line.split(), size_wh, names, f"line {number} ({line.strip():.60})"))
-            except ValueError as error:
-                problem = problem or f"line {number}: {error}"
-    return RawRecord(file, boxes=tuple(found), problem=problem)
-
-
-def _box(words: Sequence[str], size_wh: WidthHeight, names: Mapping[int, str], source: str) -> RawBox:
-    line = " ".join(words)
-    try:
-        numbers = [float(word) for word in words]
-    except ValueError:
-        numbers = []
-    if len(numbers) != 5 or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"expected five numbers 'class cx cy w h', got {line!r:.60}")
-    kind = numbers[0]
-    if names and kind not in names:
-        raise ValueError(f"expected a class number from 0 to {len(names) - 1} of data.yaml, got {kind:g}")
-    cx, cy, w, h = (value * size_wh[i % 2] for i, value in enumerate(numbers[1:]))
-    name = names[int(kind)] if names else f"{kind:g}"
-    return RawBox(name, (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (w, h), source)
-
-
-def check_fractions(record: RawRecord, size_wh: WidthHeight) -> None:
-    """Raise `FormatError` for a record that could not be parsed, or a box that is not in fractions of the image."""
-    refuse_problem(record)
-    for box in record.boxes:
-        centre = [(box.xyxy[i] + box.xyxy[i + 2]) / 2 for i in (0, 1)]
-        fractions = [value / size_wh[i % 2] for i, value in enumerate([*centre, *box.extent_wh])]
-        lowest, highest = _PLAUSIBLE
-        if not all(lowest <= value <= highest for value in fractions) or min(fractions[2:]) < -_SLACK:
-            raise FormatError(f"{record.file}: {box.source}: expected fractions of the image from 0 to 1")
-
-
-def _read_sample(
-    image: Path, names: Mapping[int, str], class_map: Mapping[str, str] | None, file: Path
-) -> tuple[Sample, Fitted]:
-    sample = Sample(image, image_size(image))
-    labels = _label_file(image)
-    if not labels.exists():
-        return sample, fit(RawRecord(labels), sample.size_wh)
-    record = parse(labels, sample.size_wh, names)
-    check_fractions(record, sample.size_wh)
-    known = {label_of(name, class_map, str(file)) for name in names.values()}
-    truth, fitted = cells_of(record, sample.size_wh, lambda name: label_of(name, class_map, str(file)))
-    return replace(sample, truth=truth, annotated=tuple(CELL_CLASSES[i] for i in sorted(known))), fitted
+        return None if path.suffix.lower() == ".names" else _find_yaml(path)
+    except FormatError:
+        if path.is_dir() and any(path.rglob("*.txt")):
+            return None
+        raise
 
 
 def _find_yaml(path: Path) -> Path:
@@ -263,16 +272,18 @@ def _class_names(data: Mapping[str, Any], file: Path) -> dict[int, str]:
     return {key: str(value) for key, value in names.items()}
 
 
-def _images(data: Mapping[str, Any], split: str, file: Path) -> list[Path]:
+def _images(data: Mapping[str, Any], split: str, file: Path, absent: list[str]) -> list[Path]:
     """Images of one split: in folders, or listed in text files, as ultralytics accepts them."""
     places = data.get(split) or []
     images: list[Path] = []
     for place in places if isinstance(places, list) else [places]:
         found = _resolve(str(place), data, file)
-        if found.is_dir():
-            images += sorted(path for path in found.rglob("*") if path.suffix.lower() in _SUFFIXES)
+        if found is None:
+            absent.append(f"{file.name}: {split}: {place!r:.120}, which does not exist")
+        elif found.is_dir():
+            images += sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif found.suffix == ".txt":
-            images += [found.parent / line.strip() for line in read_text(found).splitlines() if line.strip()]
+            images += _in_list(found)
         else:
             raise FormatError(f"{file}: expected a folder or a .txt list as {split}, got {place!r:.60}")
     once: dict[Path, Path] = {}  # an image listed twice would be counted twice
@@ -281,11 +292,20 @@ def _images(data: Mapping[str, Any], split: str, file: Path) -> list[Path]:
     return list(once.values())
 
 
-def _resolve(place: str, data: Mapping[str, Any], file: Path) -> Path:
+def _in_list(listing: Path) -> list[Path]:
+    """Images of a text file, which may name folders of another machine."""
+    lines = [line.strip() for line in read_text(listing).splitlines() if line.strip()]
+    images = [listing.parent / line for line in lines]
+    if all(image.is_file() for image in images):
+        return images
+    lookup = ImageLookup.below(listing.parent)
+    found = [lookup.find(line, listing) for line in lines]
+    return [there or stated for there, stated in zip(found, images, strict=True)]
+
+
+def _resolve(place: str, data: Mapping[str, Any], file: Path) -> Path | None:
     # `path` often names a folder of the machine that wrote the file, and some exports write ../train for train.
     roots = [file.parent / str(data.get("path") or "."), file.parent]
     tries = [root / name for root in roots for name in (place, place.removeprefix("../"))]
     found = next((path for path in tries if path.exists()), None)
-    if found is None:
-        raise FormatError(f"{file}: expected an existing folder or list, got {place!r:.60}")
-    return found.resolve()
+    return None if found is None else found.resolve()

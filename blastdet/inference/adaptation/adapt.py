@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class AdaptOptions:
     format : str
         Format of the dataset, as for `blastdet.read_dataset`.
     images : path, optional
-        COCO: folder of the images, if it is not that of the JSON file.
+        Folder of the images, if they are not next to the annotation files.
     mpp : float, (float, float), "data" or "auto"
         µm/px of every image; ``"data"``: as the dataset or the file states it, else measured; ``"auto"``: measured.
         Images of one cell each need a number.
@@ -45,6 +45,8 @@ class AdaptOptions:
         Replace weights that are in `out` already.
     progress : callable, optional
         Called with what is done, and how many of how many are.
+    reading_options : mapping
+        Further options of `blastdet.read_dataset`: ``class_map`` and ``annotated``.
     """
 
     format: str = "auto"
@@ -53,13 +55,15 @@ class AdaptOptions:
     device: str = "auto"
     overwrite: bool = False
     progress: Progress | None = None
+    reading_options: Mapping[str, Any] = field(default_factory=dict)
 
     def reading(self, corrections: PathLike | None) -> Reading:
         """The options of reading, checked."""
         mpp = self.mpp if isinstance(self.mpp, str) and self.mpp in ("data", "auto") else check_mpp(self.mpp)
         images = None if self.images is None else Path(self.images)
         where = None if corrections is None else Path(corrections)
-        return Reading(self.format, images, mpp, where, self.progress or (lambda what, done, total: None))
+        progress = self.progress or (lambda what, done, total: None)
+        return Reading(self.format, images, mpp, where, progress, self.reading_options)
 
 
 def adapt(

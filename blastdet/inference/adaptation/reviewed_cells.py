@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -56,12 +56,14 @@ class Reading:
     format : str
         As for `read_dataset`.
     images : str or Path, optional
-        COCO: folder of the images, if it is not that of the JSON file.
+        Folder of the images, if they are not next to the annotation files.
     mpp : (float, float), "data" or "auto"
         µm/px: of every image; as the dataset or the file states it, else measured; measured.
     corrections : Path, optional
         Corrections of the dataset. Only cells that they mention are used.
     progress : callable
+    options : mapping
+        Further options of `read_dataset`.
     """
 
     format: str = "auto"
@@ -69,6 +71,7 @@ class Reading:
     mpp: Any = "data"
     corrections: Path | None = None
     progress: Progress = _silent
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +183,7 @@ class _Reader:
         """Annotated cells of whole images."""
         asked = self.reading
         mpp = asked.mpp if isinstance(asked.mpp, tuple) else None
-        options: dict[str, Any] = {} if asked.images is None else {"images": asked.images}
+        options = {**asked.options} if asked.images is None else {**asked.options, "images": asked.images}
         dataset = read_dataset(data, format=asked.format, mpp=mpp, **options)
         if asked.corrections is not None:
             unmarked = replace(dataset, samples=tuple(_without_origin(sample) for sample in dataset))

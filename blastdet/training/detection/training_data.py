@@ -18,6 +18,7 @@ from blastdet.core.types import Dataset, Sample
 from blastdet.datasets import splits
 from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.formats.registry import read
+from blastdet.datasets.reading import with_annotated
 from blastdet.datasets.splits import without
 from blastdet.evaluation.evaluate import as_nucleated
 from blastdet.imaging.io import read_image
@@ -99,7 +100,10 @@ def _check_leaks(train: Iterable[Sample], val: Iterable[Sample]) -> None:
 
 def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
     """One dataset of a configuration, corrected, split, without excluded images; and the name of its split."""
-    dataset = read(expand(item.path, base), item.format, **item.options)
+    options = {name: value for name, value in item.options.items() if name != "annotated"}
+    dataset = read(expand(item.path, base), item.format, **options)
+    if "annotated" in item.options:
+        dataset = with_annotated(dataset, item.options["annotated"])
     if item.corrections:
         dataset = apply_corrections(dataset, expand(item.corrections, base))
     if item.exclude:
