@@ -343,7 +343,7 @@ def read_card(folder: Path) -> Card:
     ('detect', ('wbc', 'rbc', 'platelet'))
     """
     try:
-        card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8"))
+        card = Card.model_validate_json((folder / CARD).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"{folder / CARD}: cannot be read ({error})") from error
     except ValidationError as error:

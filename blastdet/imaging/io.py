@@ -289,6 +289,11 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return sorted(found.values())
 
 
+def is_image_name(path: Path) -> bool:
+    """Whether a file is an image by its suffix."""
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
 def _matches(path: Path) -> list[Path]:
     if path.is_dir():
         return _below(path)

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import locked
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, counted
 from blastdet.core.model_card import sha256_of
 from blastdet.core.parallel import map_ordered
-from blastdet.imaging.io import find_images, open_smear
+from blastdet.imaging.io import find_images, is_image_name, open_smear
 from blastdet.inference import blast_fraction
 from blastdet.inference.differential import WhiteCells, differential_table
 from blastdet.inference.model import Model, Options
@@ -35,6 +35,8 @@ from blastdet.inference.writers import (
     write_coco,
     write_result,
 )
+
+_SHOWN_KINDS = 5  # of files that a run leaves out
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,29 @@ def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
         common = Path(os.path.commonpath([path.parent for path in jobs]))
         return [Job(job.path, path.relative_to(common).as_posix()) for path, job in jobs.items()]
     return list(jobs.values())
+
+
+def left_out(paths: Sequence[Path], jobs: Sequence[Job], out: Path) -> str:
+    """What of the folders among `paths` is not processed, in one line; empty if nothing is.
+
+    These are files that are no images by their suffix, and images that are another name of one that is processed.
+    Hidden files and results in `out` are not mentioned.
+    """
+    done = {os.path.abspath(job.path) for job in jobs}  # noqa: PTH100 - resolve() would merge links
+    results = Path(os.path.realpath(out))
+    files = [file for path in paths if path.is_dir() for file in sorted(path.rglob("*")) if _is_visible(file, path)]
+    rest = [file for file in files if os.path.abspath(file) not in done]  # noqa: PTH100
+    rest = [file for file in rest if file.is_file() and not Path(os.path.realpath(file)).is_relative_to(results)]
+    if not rest:
+        return ""
+    kinds = Counter("images again" if is_image_name(file) else file.suffix.lower() or "no suffix" for file in rest)
+    shown = ", ".join(f"{n} {kind:.20}" for kind, n in kinds.most_common(_SHOWN_KINDS))
+    more = f" and {len(kinds) - _SHOWN_KINDS} other kinds" if len(kinds) > _SHOWN_KINDS else ""
+    return f"left out: {counted(len(rest), 'file')} ({shown}{more}), first: {rest[0].name:.120}"
+
+
+def _is_visible(file: Path, root: Path) -> bool:
+    return not any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _fixed_part(pattern: Path) -> Path:

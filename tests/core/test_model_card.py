@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +99,9 @@ def test_a_classifier_is_not_accepted_as_a_detector(folder):
 def test_shipped_weights_match_their_cards():
     for card in shipped("weights").glob("*/card.json"):
         read_card(card.parent)
+
+
+def test_a_card_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    folder = shutil.copytree(find_weights("default"), tmp_path / "weights")
+    (folder / "card.json").write_bytes(b"\xef\xbb\xbf" + (folder / "card.json").read_bytes())
+    assert read_card(folder) == read_card(find_weights("default"))

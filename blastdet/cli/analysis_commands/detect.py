@@ -96,7 +96,7 @@ def command(
     """
     from blastdet.cli._progress import file_reporter
     from blastdet.core.parallel import workers
-    from blastdet.inference.batch import Batch, Output, find_jobs
+    from blastdet.inference.batch import Batch, Output, find_jobs, left_out
     from blastdet.inference.model import Options, load
 
     if resume and overwrite:
@@ -105,6 +105,8 @@ def command(
     output = Output(out, settings["formats"], existing, settings["at_once"] or workers())
     options = Options(settings["mpp"], settings["min_score"])
     jobs = find_jobs(paths, out)
+    if line := left_out(paths, jobs, out):
+        click.echo(line, err=True)
     with closing(Batch(jobs, load(weights, device), options, output)) as batch:
         with file_reporter(len(jobs), "images") as step:
             for outcome in batch:
