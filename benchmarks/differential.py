@@ -5,34 +5,44 @@ model for each laboratory, trained without it. Threshold, calibration and error 
 others, so nothing is chosen on the laboratory that is tested. Rows "groups held out" are RUN itself on patients and
 clusters that it was not trained on. Intervals (95 %) are over patients, subjects or clusters.
 
-With WEIGHTS, the calibrated weights of RUN: a second table for these groups, at the threshold that is shipped (the best
-epoch was chosen on them).
+The surest errors of each laboratory are drawn in RUN/errors. With WEIGHTS, the calibrated weights of RUN: a second
+table for these groups, at the threshold that is shipped (the best epoch was chosen on them).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
-from blastdet.training.classification.laboratory_report import Figure, LaboratoryFigures, by_laboratory, on_validation
+from blastdet.training.classification.laboratory_report import (
+    Figure,
+    LaboratoryFigures,
+    by_laboratory,
+    draw_errors,
+    on_validation,
+    surest_errors,
+)
 from blastdet.training.classification.out_of_fold import FOLDS, predict_to_calibrate
 
 HEAD = (
     "laboratory", "cells", "blasts", "groups", "AUROC", "sensitivity", "specificity", "balanced accuracy",
-    "other cells called blast", "unsure", "unlike training", "calibration error", "interval holds",
+    "other cells called blast", "unsure", "unlike training", "calibration error", "macro F1 of types", "interval holds",
 )  # fmt: skip
 
 
 def main(run: Path, weights: Path | None = None) -> None:
     """Print Markdown tables, one row for each laboratory."""
     runs = sorted(path.parent for path in (run / FOLDS).glob("*/config.yaml"))
-    table(by_laboratory(predict_to_calibrate(run, runs, Path.cwd())))
+    predicted = predict_to_calibrate(run, runs, Path.cwd())
+    table(by_laboratory(predicted))
+    for name, errors in surest_errors(predicted).items():
+        draw_errors(errors, run / "errors" / f"{name}.png")
     if weights:
         table(on_validation(run, Path.cwd(), weights))
 
 
-def table(rows: Iterable[LaboratoryFigures]) -> None:
+def table(rows: Sequence[LaboratoryFigures]) -> None:
     """Print a table."""
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
     for row in rows:
@@ -40,9 +50,15 @@ def table(rows: Iterable[LaboratoryFigures]) -> None:
         cells = [
             row.laboratory, row.cells, row.blasts, row.clusters, shown(row.auroc), shown(row.sensitivity),
             shown(row.specificity), f"{row.balanced_accuracy:.2f}", f"{row.false_blasts:.1%}", f"{row.unsure:.1%}",
-            f"{row.far:.1%}", f"{row.calibration_error:.2f}", f"{held} of {counted}, {withheld} without",
+            f"{row.far:.1%}", f"{row.calibration_error:.2f}", f"{row.macro_f1:.2f}",
+            f"{held} of {counted}, {withheld} without",
         ]  # fmt: skip
         print("| " + " | ".join(str(cell).replace("nan%", "–").replace("nan", "–") for cell in cells) + " |")
+    print("\nCalled blasts, by type:\n")
+    for row in rows:
+        if row.false_blasts_of:
+            types = ", ".join(f"{name} {k} of {n}" for name, (k, n) in row.false_blasts_of.items())
+            print(f"- {row.laboratory}: {types}")
     print(flush=True)
 
 

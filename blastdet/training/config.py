@@ -162,6 +162,10 @@ class CropAugmentConfig(_Strict):
     photometric: float = Field(default=0.6, ge=0, le=1, description=_PHOTOMETRIC)
     degrade: float = Field(default=0.0, ge=0, le=1, description="probability of a lower resolution, down to 0.4 times")
     isolate: float = Field(default=0.0, ge=0, le=1, description="probability of a cell cut out of its surroundings")
+    borrow: float = Field(
+        default=0.0, ge=0, le=1, description="probability of the mean colour of another cell, of any class"
+    )
+    grey: float = Field(default=0.0, ge=0, le=1, description="probability of an image with little or no colour")
 
 
 class ClassifyConfig(LoopConfig):
@@ -170,7 +174,7 @@ class ClassifyConfig(LoopConfig):
     task: Literal["classify"]
     model: str = Field(
         default="small",
-        description="small, residual, or a network of torchvision: mobilenet_v2, resnet18, ...; "
+        description="small, residual, a network of torchvision (mobilenet_v2, resnet18, ...) or of timm (timm/NAME); "
         "with features, a key of blastdet.training.classification.sklearn_models.MODELS: svm, random_forest, ...",
     )
     features: str = Field(

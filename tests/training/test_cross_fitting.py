@@ -29,7 +29,7 @@ def _predicted(n=600, shift=0.0, seed=0):
     cluster = np.arange(n) % 12
     names = np.array([f"set/{k}" for k in cluster])
     return OutOfFold(
-        1 / (1 + np.exp(-logit)), blast, names, cluster % 3, rng.random(n) < 0.05, "crops of set", np.full(n, "")
+        1 / (1 + np.exp(-logit)), blast, names, cluster % 3, rng.random(n) < 0.05, "crops of set", *np.full((4, n), "")
     )
 
 
@@ -76,7 +76,7 @@ def test_folds_without_blasts_are_one_line():
         predicted.fold,
         predicted.is_far,
         "x",
-        predicted.laboratory,
+        *np.full((4, len(predicted.fold)), ""),
     )
     with pytest.raises(ConfigError, match="fold 0: expected blasts and other white cells in the other folds"):
         cross_fit(one_sided)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def _laboratories(patients: int = 12, shifts: dict[str, float] = SHIFT) -> OutOf
                 (1 / (1 + np.exp(-logit)), blast, [f"{name}/{patient}"] * cells, [number] * cells, [name] * cells)
             )
     p, blast, cluster, fold, laboratory = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return OutOfFold(p, blast, cluster, fold, np.zeros(len(p), bool), "crops", laboratory)
+    return OutOfFold(p, blast, cluster, fold, np.zeros(len(p), bool), "crops", laboratory, *np.full((3, len(p)), ""))
 
 
 def test_laboratories_and_classes_have_the_same_weight() -> None:
@@ -128,7 +128,7 @@ def test_a_laboratory_is_predicted_without_its_groups_held_out_either() -> None:
     """Groups held out of "a" belong to the fold of "a": their labels change nothing for it."""
     predicted = _laboratories()
     held = replace(predicted, laboratory=np.char.add(predicted.laboratory, TRAINED_ON))
-    names = ("probability", "is_blast", "cluster", "fold", "is_far", "laboratory")
+    names = [one.name for one in fields(OutOfFold) if one.name != "data"]
     both = {name: np.concatenate([getattr(predicted, name), getattr(held, name)]) for name in names}
     pool = OutOfFold(**both, data="crops")
     before = {row.laboratory: row for row in by_laboratory(pool)}

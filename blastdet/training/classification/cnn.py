@@ -45,7 +45,7 @@ class CropClassifier:
     """
 
     def __init__(self, model: str, n_classes: int, side: int) -> None:
-        self.module: Any = network(model, n_classes)
+        self.module: Any = network(model, n_classes, side)
         try:
             with torch.no_grad():
                 self.module.eval()(torch.zeros(1, 3, side, side))

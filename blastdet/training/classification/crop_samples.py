@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.types import ERYTHROBLAST, RGB
 from blastdet.datasets.cropping.cell_types import possible_types, type_of
 from blastdet.datasets.cropping.crop_table import TABLE, CropRow, Cut, cut_of, read_table
-from blastdet.imaging.augmentation import jitter_stain
+from blastdet.imaging.augmentation import borrow_stain, drain_colour, jitter_stain, mean_density
 from blastdet.imaging.cell_crops import CONTEXT
 from blastdet.imaging.io import read_image, resize
 from blastdet.imaging.isolated_cells import even
@@ -150,7 +151,7 @@ def load_crops(config: ClassifyConfig, base: Path) -> CropData:
     if len(cuts) > 1:
         ways = "; ".join(sorted(f"colour {cut.colour!r}, {cut.negative_control or 'cells'}" for cut in cuts))
         raise ConfigError(f"data: expected crops cut with the same settings, got {ways}")
-    crops = _load(_balanced(train, config), config), _load(val, config)
+    crops = load_rows(_balanced(train, config), config), load_rows(val, config)
     return CropData(*crops, tuple(sources), tuple(notes), cuts.pop())
 
 
@@ -259,20 +260,29 @@ def _balanced(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfi
     ]
 
 
-def _load(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> tuple[Crop, ...]:
+def load_rows(rows: Sequence[tuple[Path, CropRow, float]], config: ClassifyConfig) -> tuple[Crop, ...]:
+    """The crops of folders and rows with a sampling weight each, at up to twice the resolution of a configuration."""
     finest = config.mpp / 2  # enough to resample from, with a tenth of the memory of some crops
     crops = []
     for folder, row, weight in rows:
-        rgb, mpp = read_image(folder / row.crop), row.mpp
-        if rgb.shape[0] != rgb.shape[1] or len(rgb) * mpp > _LARGEST_UM:
-            size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels of {mpp:g} µm"
-            raise ConfigError(f"{folder / row.crop}: expected a square of at most {_LARGEST_UM:g} µm, got {size}")
-        if mpp < finest:
-            side = max(round(len(rgb) * mpp / finest), 1)
-            rgb, mpp = resize(rgb, (side, side)), mpp * len(rgb) / side
+        path = folder / row.crop
+        rgb, mpp = _pixels(path, row.mpp, finest, path.stat().st_mtime_ns if path.exists() else 0)
         possible = tuple(config.classes.index(name) for name in targets(row, config))
         crops.append(Crop(rgb, mpp, possible, weight, f"{folder.name}/{row.crop}"))
     return tuple(crops)
+
+
+@cache
+def _pixels(path: Path, mpp: float, finest: float, changed: int) -> tuple[RGB, float]:
+    """A crop of at least `finest` µm/px, and its scale. Kept in memory: folds are trained on the same crops."""
+    rgb = read_image(path)
+    if rgb.shape[0] != rgb.shape[1] or len(rgb) * mpp > _LARGEST_UM:
+        size = f"{rgb.shape[1]} x {rgb.shape[0]} pixels of {mpp:g} µm"
+        raise ConfigError(f"{path}: expected a square of at most {_LARGEST_UM:g} µm, got {size}")
+    if mpp >= finest:
+        return rgb, mpp
+    side = max(round(len(rgb) * mpp / finest), 1)
+    return resize(rgb, (side, side)), mpp * len(rgb) / side
 
 
 class CropEpoch:
@@ -296,12 +306,23 @@ class CropEpoch:
         if rng.random() < config.augment.isolate:
             rgb = even(rgb, _disc(len(rgb), rng))
         rgb = np.rot90(rgb, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
-        rgb = jitter_stain(np.ascontiguousarray(rgb), config.augment.stain, rng)
+        rgb = self._recoloured(np.ascontiguousarray(rgb), rng)
         rgb = photometric(rgb, config.augment.photometric, rng)
         rgb = prepare(rgb, 1.0, 1.0, config.low_pass)
         canvas = framed(rgb, config.side, PAD)
         x, y = (round(config.side * config.augment.shift * rng.uniform(-1, 1)) for _ in range(2))
         return CropSample(_moved(canvas, x, y), crop.possible)
+
+    def _recoloured(self, rgb: RGB, rng: np.random.Generator) -> RGB:
+        """The stain of another laboratory, another batch, or none."""
+        augment = self.config.augment
+        # No number is drawn for what is turned off, so that a seed keeps its samples.
+        if augment.borrow and rng.random() < augment.borrow:
+            other = self.crops[self._index(rng)]
+            rgb = borrow_stain(rgb, mean_density(other.rgb), rng.uniform(0.5, 1))
+        if augment.grey and rng.random() < augment.grey:
+            rgb = drain_colour(rgb, rng.uniform(0.5, 1))
+        return jitter_stain(rgb, augment.stain, rng)
 
     def names(self, indices: range) -> list[str]:
         """Names of the crops that samples are made from."""
@@ -309,7 +330,10 @@ class CropEpoch:
 
     def _draw(self, index: int) -> tuple[Crop, np.random.Generator]:
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        return self.crops[min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)], rng
+        return self.crops[self._index(rng)], rng
+
+    def _index(self, rng: np.random.Generator) -> int:
+        return min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)
 
 
 def _degraded(rgb: RGB, rng: np.random.Generator) -> RGB:

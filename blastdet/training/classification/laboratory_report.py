@@ -23,6 +23,16 @@ Figure = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
+class ErrorCell:
+    """A wrong call: path of the crop, its type by label, the type it was called, and its blast probability."""
+
+    crop: Path
+    label: str
+    answer: str
+    probability: float
+
+
+@dataclass(frozen=True)
 class LaboratoryFigures:
     """One laboratory, classified and calibrated without it.
 
@@ -43,6 +53,10 @@ class LaboratoryFigures:
         Fraction of cells unlike the training data.
     calibration_error : float
         Expected calibration error of the blast probability.
+    macro_f1 : float
+        Mean F1 score over the types of white cells that the laboratory labels; NaN where it labels none.
+    false_blasts_of : dict of str to (int, int)
+        For each type but blast that it labels: cells called blasts, and all.
     coverage : (int, int, int)
         Clusters of at least ten cells: those whose true blast fraction is in the printed 95 % interval, all that have
         one, and those for which none is printed because most cells are unlike the training data.
@@ -60,6 +74,8 @@ class LaboratoryFigures:
     unsure: float
     far: float
     calibration_error: float
+    macro_f1: float
+    false_blasts_of: dict[str, tuple[int, int]]
     coverage: tuple[int, int, int]
 
 
@@ -109,10 +125,76 @@ def _rows(
                 unsure=float(unsure[mine].mean()),
                 far=float(part.is_far.mean()),
                 calibration_error=calibration.blast_reliability(score[mine], truth).error if both else np.nan,
+                macro_f1=_macro_f1(part, called[mine]),
+                false_blasts_of=_false_blasts(part, called[mine]),
                 coverage=coverage(part, called[mine], unsure[mine], _without(trials, str(name))),
             )
         )
     return rows
+
+
+def _macro_f1(part: OutOfFold, called: Flags) -> float:
+    """See `LaboratoryFigures`; cells whose type is not labelled do not count."""
+    known = part.cell_type != ""
+    truth, answer = part.cell_type[known], np.where(called, "blast", part.other_type)[known]
+    scores = []
+    for name in np.unique(truth):
+        mine, given = truth == name, answer == name
+        scores.append(2 * (mine & given).sum() / (mine.sum() + given.sum()))
+    return float(np.mean(scores)) if scores else np.nan
+
+
+def _false_blasts(part: OutOfFold, called: Flags) -> dict[str, tuple[int, int]]:
+    names = np.unique(part.cell_type[~part.is_blast & (part.cell_type != "")])
+    return {
+        str(name): (int(called[part.cell_type == name].sum()), int((part.cell_type == name).sum())) for name in names
+    }
+
+
+def surest_errors(predicted: OutOfFold, most: int = 30) -> dict[str, list[ErrorCell]]:
+    """Of each laboratory, the wrong calls that are farthest from the threshold, on the logit scale.
+
+    As many of them as possible are half missed blasts and half false ones, so that one kind does not hide the other.
+    """
+    score, called, _ = cross_fit(predicted)
+    found: dict[str, list[ErrorCell]] = {}
+    for name in np.unique(predicted.laboratory):
+        mine = predicted.laboratory == name
+        wrong = mine & (called != predicted.is_blast)
+        missed = np.flatnonzero(wrong & predicted.is_blast)
+        false = np.flatnonzero(wrong & ~predicted.is_blast)
+        missed, false = missed[np.argsort(score[missed])], false[np.argsort(-score[false])]
+        n = min(len(missed), max(most // 2, most - len(false)))
+        picked = [*missed[:n], *false[: most - n]]
+        found[str(name)] = [
+            ErrorCell(
+                Path(predicted.crop[i]),
+                str(predicted.cell_type[i]) or ("blast" if predicted.is_blast[i] else "no blast"),
+                "blast" if called[i] else str(predicted.other_type[i]),
+                float(score[i]),
+            )
+            for i in picked
+        ]
+    return found
+
+
+def draw_errors(errors: Sequence[ErrorCell], path: Path, columns: int = 6) -> None:
+    """A sheet of the crops of some errors: the type by label, the type it was called, its blast probability."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    side, text = 150, 34
+    rows = -(-len(errors) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * (side + text)), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for number, error in enumerate(errors):
+        x, y = number % columns * side, number // columns * (side + text)
+        with Image.open(error.crop) as crop:
+            sheet.paste(crop.convert("RGB").resize((side - 4, side - 4), Image.Resampling.BICUBIC), (x + 2, y + 2))
+        label, answer = (name.replace("immature_granulocyte", "immature gran.") for name in (error.label, error.answer))
+        pen.text((x + 4, y + side), f"label: {label}", "black", font)
+        pen.text((x + 4, y + side + 14), f"called {answer}, p {error.probability:.2f}", "black", font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
 
 
 def _without(trials: Sequence[ValidationCounts], laboratory: str) -> list[ValidationCounts]:

@@ -61,6 +61,12 @@ class OutOfFold:
         What the cells are, for the card.
     laboratory : str (n,)
         Empty where folds are not laboratories.
+    cell_type : str (n,)
+        Of `CELL_TYPES`, as the dataset says; empty where it does not.
+    other_type : str (n,)
+        The most probable class but blast.
+    crop : str (n,)
+        Path of the crop.
     """
 
     probability: Floats
@@ -70,6 +76,9 @@ class OutOfFold:
     is_far: Flags
     data: str
     laboratory: NDArray[np.str_]
+    cell_type: NDArray[np.str_]
+    other_type: NDArray[np.str_]
+    crop: NDArray[np.str_]
 
     @property
     def by_laboratory(self) -> bool:
@@ -246,9 +255,28 @@ def _cells(
     """Crops of one folder as a model classifies them; ``None`` without crops."""
     if not rows:
         return None
-    blast, truth, cluster, far = _classified(weights, folder, rows, calibrated)
+    card = read_card(weights)
+    if card.unsure is None:
+        raise ConfigError(f"{weights}: expected a classifier of blasts with a rejection rule")
+    model = load_classifier(weights, "cpu") if calibrated else uncalibrated(weights, "cpu")
+    outputs = [
+        model([read_image(folder / row.crop) for row in some], [row.mpp for row in some])
+        for some in (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
+    ]
+    probability = np.concatenate([output.probability for output in outputs])
+    blast = card.classes.index("blast")
+    others = np.delete(probability, blast, axis=1).argmax(axis=1)
     return OutOfFold(
-        blast, truth, cluster, np.full(len(rows), fold), far, folder.name, np.full(len(rows), laboratory, dtype=object)
+        probability=probability[:, blast].astype(np.float64),
+        is_blast=np.array([bool(is_blast(row)) for row in rows]),
+        cluster=np.array([f"{folder.name}/{row.cluster or row.group}" for row in rows]),
+        fold=np.full(len(rows), fold),
+        is_far=np.concatenate([output.distance for output in outputs]) > card.unsure.distance,
+        data=folder.name,
+        laboratory=np.full(len(rows), laboratory, dtype=object),
+        cell_type=np.array([type_of(row.cell_type) or "" for row in rows]),
+        other_type=np.delete(np.array(card.classes), blast)[others],
+        crop=np.array([str(folder / row.crop) for row in rows]),
     )
 
 
@@ -297,23 +325,6 @@ def is_blast(row: CropRow) -> bool | None:
     if type_of(row.cell_type) in NOT_WHITE:
         return None
     return {"blast": True, "wbc": False}.get(label_of(row, "blast"))
-
-
-def _classified(weights: Path, folder: Path, rows: list[CropRow], calibrated: bool) -> tuple[Any, ...]:
-    """Blast probability, whether it is a blast, cluster, and whether far from the training data, for each crop."""
-    card = read_card(weights)
-    if card.unsure is None:
-        raise ConfigError(f"{weights}: expected a classifier of blasts with a rejection rule")
-    model = load_classifier(weights, "cpu") if calibrated else uncalibrated(weights, "cpu")
-    outputs = [
-        model([read_image(folder / row.crop) for row in some], [row.mpp for row in some])
-        for some in (rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH))
-    ]
-    blast = np.concatenate([output.probability[:, card.classes.index("blast")] for output in outputs])
-    far = np.concatenate([output.distance for output in outputs]) > card.unsure.distance
-    truth = np.array([bool(is_blast(row)) for row in rows])
-    clusters = np.array([f"{folder.name}/{row.cluster or row.group}" for row in rows])
-    return blast.astype(np.float64), truth, clusters, far
 
 
 def check_same_model(run: Path, folds_of_it: Sequence[Path]) -> None:

@@ -20,7 +20,8 @@ _INSIDE = ("ema", "model", "state_dict")  # where checkpoints keep their tensors
 def take_weights(module: nn.Module, path: Path) -> str:
     """Copy the tensors of a file that match `module` by name and shape; returns a line with their number.
 
-    The file may be of a backbone only (torchvision's ``resnet50``, ``mobilenet_v3_large``) for Faster R-CNN. Raises
+    The file may be of a backbone only (torchvision's ``resnet50``, ``mobilenet_v3_large``) for Faster R-CNN, or of
+    another library that gives the same layers other names, in the same order. Raises
     `WeightsError` if the file cannot be read, has anything but tensors, or none that matches.
 
     Parameters
@@ -41,9 +42,23 @@ def take_weights(module: nn.Module, path: Path) -> str:
                 break
     fitting |= _merged_norms(module, given)
     if not fitting:
+        fitting = _in_order(own, given)
+    if not fitting:
         raise WeightsError(f"{path}: none of its {len(given)} tensors matches the model by name and shape")
     module.load_state_dict(fitting, strict=False)
     return f"{path.name}: {len(fitting)} of the model's {len(own)} tensors initialised, from {len(given)} in the file"
+
+
+def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same layers under other names, as another library writes them: equal shapes in the same order.
+
+    The last layer may differ, since it has one row for each class. Otherwise nothing matches.
+    """
+    mine, theirs = list(own), list(given)
+    shapes = [own[name].shape == given[other].shape for name, other in zip(mine, theirs, strict=False)]
+    if len(mine) != len(theirs) or not all(shapes[:-2]):
+        return {}
+    return {name: given[other] for name, other, same in zip(mine, theirs, shapes, strict=True) if same}
 
 
 def _merged_norms(module: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
