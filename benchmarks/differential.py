@@ -7,6 +7,14 @@ clusters that it was not trained on. Intervals (95 %) are over patients, subject
 
 The surest errors of each laboratory are drawn in RUN/errors. With WEIGHTS, the calibrated weights of RUN: a second
 table for these groups, at the threshold that is shipped (the best epoch was chosen on them).
+
+Negative controls: crops that do not show the cell, with its label. An AUROC of 0.5 shows that nothing else gives the
+class away.
+
+    blastdet crops $BLASTDET_DATA/jhu_acute runs/controls/covered/jhu_acute --weights default --colour canonical \
+        --negative-control covered
+    blastdet train configs/differential.yaml --data runs/controls/covered/jhu_acute --set epochs=6 --out runs/control
+    python benchmarks/differential.py --controls runs/control
 """
 
 from __future__ import annotations
@@ -24,6 +32,7 @@ from blastdet.training.classification.laboratory_report import (
     surest_errors,
 )
 from blastdet.training.classification.out_of_fold import FOLDS, predict_to_calibrate
+from blastdet.training.loop.run_folder import WEIGHTS
 
 HEAD = (
     "laboratory", "cells", "blasts", "groups", "AUROC", "sensitivity", "specificity", "balanced accuracy",
@@ -40,6 +49,13 @@ def main(run: Path, weights: Path | None = None) -> None:
         draw_errors(errors, run / "errors" / f"{name}.png")
     if weights:
         table(on_validation(run, Path.cwd(), weights))
+
+
+def controls(*runs: Path) -> None:
+    """Groups held out of trainings on negative controls: what is ranked there is no cell."""
+    for run in runs:
+        print(run.name)
+        table(on_validation(run, Path.cwd(), run / WEIGHTS))
 
 
 def table(rows: Sequence[LaboratoryFigures]) -> None:
@@ -68,4 +84,7 @@ def shown(figure: Figure | None) -> str:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    if sys.argv[1] == "--controls":
+        controls(*map(Path, sys.argv[2:]))
+    else:
+        main(*map(Path, sys.argv[1:]))

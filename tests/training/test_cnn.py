@@ -305,6 +305,8 @@ BUILDERS = (
     "mobilenet_v2",
     "resnet18",
     "shufflenet_v2_x1_0",
+    "timm/test_efficientnet",
+    "timm/test_vit",
 )
 
 
@@ -321,6 +323,19 @@ def test_one_training_step_of_every_network(folder, model):
     state.optimizer.step()
     moved = [name for name, p in learner.module.named_parameters() if not torch.equal(p, before[name])]
     assert torch.isfinite(loss) and len(moved) > len(before) / 2  # on two crops, some units are dead
+
+
+def test_a_transformer_of_timm_is_one_configuration(folder, tmp_path):
+    """From random weights to ONNX that gives the same probabilities as the network."""
+    config = read_any(folder / "made.yaml", ["model=timm/test_vit", "side=64", "epochs=1", "workers=0"])
+    weights = cnn.train_network(config, folder, tmp_path / "run", "cpu")
+    crops = load_crops(config, folder).val[:5]
+    given = load_classifier(weights, "cpu")([crop.rgb for crop in crops], [crop.mpp for crop in crops])
+    learner = cnn.CropClassifier(config.model, len(config.classes), config.side)
+    take_weights(learner.module, tmp_path / "run/best.pt")
+    learner.module.eval()
+    logits, _ = learner.predict(crops, config)
+    np.testing.assert_array_equal(given.probability.argmax(axis=1), logits.argmax(axis=1))
 
 
 def test_our_own_network_is_small():

@@ -12,6 +12,7 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large
 
 from blastdet.core.errors import WeightsError
+from blastdet.training.classification.networks import network
 from blastdet.training.detection.faster_rcnn import FasterRcnn
 from blastdet.training.loop.initial_weights import read_tensors, spread_batch_norms, take_weights
 
@@ -51,6 +52,31 @@ def test_a_backbone_file_initialises_faster_rcnn(tmp_path):
     features = len(body.features.state_dict())
     assert f"{features} of the model's {own} tensors" in take_weights(model.module, tmp_path / "body.pt")
     torch.testing.assert_close(model.module.backbone.body["0"][0].weight, body.features[0][0].weight)
+
+
+def test_the_backbone_of_a_self_supervised_transformer_is_resampled_to_the_side(tmp_path):
+    """As DinoBloom is published: a teacher's backbone, trained on larger images, and no last layer."""
+    source, target = network("timm/test_vit", 9, 160), network("timm/test_vit", 3, 96)
+    state = {f"backbone.{name}": value for name, value in source.state_dict().items() if not name.startswith("head.")}
+    torch.save({"teacher": state | {"dino_head.weight": torch.zeros(3)}}, tmp_path / "dino.pth")
+    line = take_weights(target, tmp_path / "dino.pth")
+    own = len(target.state_dict())
+    assert line.startswith(f"dino.pth: {own - 2} of the model's {own} tensors initialised")
+    torch.testing.assert_close(target.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+    before, after = source.pos_embed, target.pos_embed
+    torch.testing.assert_close(after[:, 0], before[:, 0])  # the class token is kept
+    torch.testing.assert_close(after[:, 1:].mean(), before[:, 1:].mean(), rtol=0.2, atol=5e-3)
+
+
+def test_layers_of_other_names_in_the_same_order_are_used(tmp_path):
+    source, target = _module(classes=5), _module(classes=3)
+    renamed = {f"layer_{number}": value for number, value in enumerate(source.state_dict().values())}
+    torch.save(renamed, tmp_path / "other.pth")
+    assert "7 of the model's 9 tensors initialised" in take_weights(target, tmp_path / "other.pth")
+    torch.testing.assert_close(target[0].weight, source[0].weight)
+    torch.save(dict(list(renamed.items())[1:]), tmp_path / "fewer.pth")
+    with pytest.raises(WeightsError, match="none of its 8 tensors matches"):
+        take_weights(_module(), tmp_path / "fewer.pth")
 
 
 class _Hostile:

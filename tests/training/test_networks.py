@@ -11,7 +11,9 @@ from blastdet.core.errors import ConfigError
 from blastdet.training.classification.networks import last_linear, masked_cross_entropy, network
 
 
-@pytest.mark.parametrize("name", ["small", "residual"])
+@pytest.mark.parametrize(
+    "name", ["small", "residual", "residual-light", "residual-light-batch", "residual-light-instance"]
+)
 def test_our_networks_take_any_side_and_end_with_a_linear_layer(name: str) -> None:
     torch.manual_seed(0)
     made = network(name, 9).eval()
@@ -28,8 +30,23 @@ def test_group_normalisation_depends_on_no_other_crop() -> None:
     torch.testing.assert_close(made(torch.cat([one, other]))[:1], made(one), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["timm/test_vit", "timm/test_efficientnet"])
+def test_networks_of_timm_are_built_for_the_side(name: str) -> None:
+    made = network(name, 9, 96).eval()
+    with torch.no_grad():
+        assert tuple(made(torch.zeros(2, 3, 96, 96)).shape) == (2, 9)
+    assert last_linear(made)[1].out_features == 9
+
+
+def test_a_network_that_timm_lacks_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="or timm/NAME, got timm/nothing"):
+        network("timm/nothing", 2)
+
+
 def test_an_unknown_network_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="expected small, residual or a classifier of torchvision, got nothing"):
+    with pytest.raises(
+        ConfigError, match=r"expected small, .*, a classifier of torchvision, or timm/NAME, got nothing"
+    ):
         network("nothing", 2)
 
 

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from blastdet.core.errors import WeightsError, one_line
 
-_INSIDE = ("ema", "model", "state_dict")  # where checkpoints keep their tensors; the moving average is preferred
+# Where checkpoints keep their tensors; the moving average is preferred. A teacher is one, in self-supervised training.
+_INSIDE = ("ema", "teacher", "model", "state_dict")
+_PREFIXES = ("", "backbone.", "module.", "model.", "encoder.", "teacher.backbone.")
+_POSITIONS = "pos_embed"  # one row for each patch of a transformer's input
 
 
 def take_weights(module: nn.Module, path: Path) -> str:
@@ -32,8 +35,8 @@ def take_weights(module: nn.Module, path: Path) -> str:
         ``.safetensors``, ``.onnx`` of a detector that was exported by `blastdet train`, or a file of `torch.save` with
         nothing but tensors. An ONNX file has batch norms merged into convolutions: see `spread_batch_norms`.
     """
-    given = read_tensors(path)
     own = module.state_dict()
+    given = _renamed(own, read_tensors(path))
     fitting = {}
     for name, value in given.items():
         for place in (name, "backbone.body." + name.removeprefix("features.")):
@@ -47,6 +50,35 @@ def take_weights(module: nn.Module, path: Path) -> str:
         raise WeightsError(f"{path}: none of its {len(given)} tensors matches the model by name and shape")
     module.load_state_dict(fitting, strict=False)
     return f"{path.name}: {len(fitting)} of the model's {len(own)} tensors initialised, from {len(given)} in the file"
+
+
+def _renamed(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors without the prefix of a checkpoint, if that makes more of their names known; positions resampled."""
+    versions = [
+        {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+        for prefix in _PREFIXES
+    ]
+    found = max(versions, key=lambda version: len(version.keys() & own.keys()))
+    if _POSITIONS in own and _POSITIONS in found:
+        found[_POSITIONS] = _resampled(found[_POSITIONS], own[_POSITIONS].shape)
+    return found
+
+
+def _resampled(positions: Tensor, shape: torch.Size) -> Tensor:
+    """Embeddings of the positions of patches, for another number of them; unchanged where no square grid fits.
+
+    Both have shape (1, tokens + patches, width). Those of tokens, such as the class token, come first and are kept.
+    """
+    if positions.ndim != 3 or len(shape) != 3 or positions.shape == shape or positions.shape[2] != shape[2]:
+        return positions
+    for tokens in range(6):
+        before, after = (round(max(n - tokens, 0) ** 0.5) for n in (positions.shape[1], shape[1]))
+        if before and after and (before**2 + tokens, after**2 + tokens) == (positions.shape[1], shape[1]):
+            grid = positions[:, tokens:].reshape(1, before, before, -1).permute(0, 3, 1, 2).float()
+            grid = nn.functional.interpolate(grid, (after, after), mode="bicubic", antialias=True, align_corners=False)
+            patches = grid.permute(0, 2, 3, 1).reshape(1, after**2, -1).to(positions.dtype)
+            return torch.cat([positions[:, :tokens], patches], dim=1)
+    return positions
 
 
 def _in_order(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
