@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "crops": "cut out the white cells of a dataset",
     "data": "list and download public datasets",
     "synth": "render synthetic smears with exact ground truth",
+    "init": "write a commented training configuration for your images",
     "train": "train a detector or classifier from a configuration",
     "adapt": "fit the second stage to cells of your own laboratory",
     "calibrate": "calibrate a blast classifier on clusters or laboratories left out of training",
@@ -40,7 +41,7 @@ RENAMED = {"stress": "robustness"}
 
 _GROUPS: dict[str, tuple[str, ...]] = {
     "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
-    "model_commands": ("adapt", "calibrate", "export", "runs", "train"),
+    "model_commands": ("adapt", "calibrate", "export", "init", "runs", "train"),
     "analysis_commands": ("classify", "compare", "detect", "evaluate", "review", "robustness"),
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}

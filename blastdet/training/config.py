@@ -25,7 +25,10 @@ _SMALLEST_TILE = 96
 _WEIGHT = "how often it is drawn, relative to the other datasets"
 _SCALE = "range of the zoom factor, log-uniform"
 _STAIN = "stain jitter in optical density; 1 spans the stains of other laboratories"
-_INIT = "starting weights: a safetensors file, the ONNX file of a weights folder, or a torch state dict"
+_INIT = (
+    "starting weights: default or another weights folder, a safetensors or ONNX file, a torch state dict, "
+    "or a checkpoint of ultralytics"
+)
 _RESTAIN = "probability of red cells and nuclei of another hue: see imaging.restaining"
 _PHOTOMETRIC = "probability of blur and of JPEG; light, sharpening and noise follow: see training.photometric"
 
@@ -81,6 +84,9 @@ class LoopConfig(_Strict):
 
     name: str = Field(min_length=1, pattern=r"^[^\x00/]+$")
     init: str | None = Field(default=None, description=_INIT)
+    freeze: tuple[str, ...] = Field(
+        default=(), description="with init: layers that keep their weights, by the start of their names: model.0., ..."
+    )
     epochs: int = Field(default=100, ge=1)
     epoch_samples: int | None = Field(default=None, ge=1, description="samples per epoch; default: one per image")
     batch: int = Field(default=16, ge=1)

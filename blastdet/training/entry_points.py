@@ -18,6 +18,7 @@ from blastdet.training.config_file import read_any
 from blastdet.training.loop.run_folder import WEIGHTS, new_weights
 from blastdet.training.loop.run_record import check_versions
 from blastdet.training.loop.session import Progress
+from blastdet.training.starting_config import FINE_TUNE
 
 PathLike = str | os.PathLike[str]
 CALIBRATED = "weights-calibrated"
@@ -63,7 +64,8 @@ def train(
     Parameters
     ----------
     config : path, optional
-        YAML file: see the reference of the training configuration. Default, with `data`: that of the shipped detector.
+        YAML file: see the reference of the training configuration. Default, with `data`: that of the shipped detector;
+        with ``init=…`` in `set` as well, that of a fine-tuning.
     out : path, optional
         Run folder, which must be new or empty. Default: ``runs/NAME``.
     data : path or sequence of paths
@@ -93,8 +95,10 @@ def train(
     if config is None and not given:
         raise ConfigError("expected a configuration, or datasets to train the default one on")
     device, progress = options.device, options.progress
-    path = Path(config) if config is not None else shipped("configs") / "default.yaml"
-    settings = read_any(path, [set] if isinstance(set, str) else set, [Path(item) for item in given], progress.say)
+    overrides = [set] if isinstance(set, str) else list(set)
+    starts = any(one.partition("=")[0].strip() == "init" for one in overrides)
+    path = Path(config) if config is not None else shipped("configs") / (FINE_TUNE if starts else "default.yaml")
+    settings = read_any(path, overrides, [Path(item) for item in given], progress.say)
     run, base = Path(out) if out is not None else Path("runs") / settings.name, Path.cwd()
     if resume:
         check_versions(run, progress.say, options.allow_version_change)

@@ -37,9 +37,14 @@ _LIMITS = (
 
 
 def finish(
-    config: TrainConfig, data: Data, state: engine.State[engine.Trainable], run: Path, say: Callable[[str], None]
+    config: TrainConfig,
+    data: Data,
+    state: engine.State[engine.Trainable],
+    run: Path,
+    say: Callable[[str], None],
+    second_stage: str | None = None,
 ) -> Path:
-    """Export the best epoch, compare it with torch, choose thresholds, write the card."""
+    """Export the best epoch, compare it with torch, choose thresholds, write the card with the given second stage."""
     checkpoints.load_best(state, run)
     draft = draft_card(config, data, state, run)
     images = [load_image(sample, config) for sample in data.val]
@@ -57,9 +62,12 @@ def finish(
         update={
             "thresholds": {**dict.fromkeys(config.classes, unseen), **best_thresholds(result)},
             "metrics": metrics,
+            "second_stage": second_stage,
             "training": draft.training.model_copy(update=took),
         }
     )
+    if state.best_epoch == 0:
+        say("no epoch was better than the starting weights on validation: the model is the one it started from")
     with new_weights(run) as folder:
         state.model.export(folder / "model.onnx")
         card = card.model_copy(update={"files": {"model.onnx": sha256_of(folder / "model.onnx")}})

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from blastdet.core.errors import ConfigError
+from blastdet.core.model_card import read_card, shipped
 from blastdet.core.parallel import cpu_count
 from blastdet.evaluation.average_precision import APResult, average_precision
 from blastdet.training.architectures import MODELS
@@ -21,7 +22,7 @@ from blastdet.training.detection.export import cells_of, draft_card, finish, raw
 from blastdet.training.detection.samples import TrainingImage, load_image
 from blastdet.training.detection.training_data import Data, load_data
 from blastdet.training.loop import engine
-from blastdet.training.loop.initial_weights import spread_batch_norms
+from blastdet.training.loop.initial_weights import spread_batch_norms, starting_file, starting_folder
 from blastdet.training.loop.run_folder import check_run, started
 from blastdet.training.loop.session import Progress, begin, loop, pick_device
 
@@ -69,7 +70,7 @@ def train_detector(
         draw_samples(Epoch(images, config, 0), run / "samples.png")
         torch.manual_seed(config.seed)
         state = begin(build(config), config, (base, run), place, resume, progress)
-        if state.epoch == 0 and str(config.init).endswith(".onnx"):
+        if state.epoch == 0 and config.init and starting_file(config.init, base).suffix == ".onnx":
             state = _with_batch_norms(state, Epoch(images, config, 0), config)
         draft = draft_card(config, data, state, run)
 
@@ -80,7 +81,17 @@ def train_detector(
             return _figures(average_precision(data.val, found))
 
         loop(state, partial(Epoch, images, config), config, run, (validate, progress))
-        return finish(config, data, state, run, progress.say)
+        return finish(config, data, state, run, progress.say, kept_second_stage(config, base))
+
+
+def kept_second_stage(config: TrainConfig, base: Path) -> str | None:
+    """The second stage of the weights that a training starts from, if it is a shipped one; ``None`` otherwise.
+
+    A detector of blasts needs none.
+    """
+    folder = starting_folder(config.init, base) if config.init else None
+    name = read_card(folder).second_stage if folder is not None else None
+    return name if name and "blast" not in config.classes and (shipped("weights") / name).is_dir() else None
 
 
 def _with_batch_norms(state: engine.State[Any], epoch: Epoch, config: TrainConfig) -> engine.State[Any]:

@@ -134,6 +134,8 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
     run : Path
         Gets ``last.pt``, ``best.pt`` (moving average) and ``metrics.csv`` after every epoch.
     """
+    if config.init and not state.history:
+        _judge_start(state, run, hooks)
     batches = _batches(epoch, len(epoch(state.epoch)), state, config)
     while state.epoch < config.epochs and not config.should_stop_early(state.epoch, state.best_epoch):
         started = time.perf_counter()
@@ -150,19 +152,41 @@ def train(state: State[L], epoch: Callable[[int], Samples], config: LoopConfig, 
         if not math.isfinite(row.get("fitness", 0.0)):
             raise BlastdetError(f"training: validation figures of epoch {state.epoch} are not finite. Lower lr")
         if row.get("fitness", -math.inf) > state.best:
-            state.best, state.best_epoch = row["fitness"], state.epoch
-            save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
-            state.best_sha256 = sha256_of(run / BEST)
+            _note_best(state, row["fitness"], run)
         save_state(run / LAST, state)
         write_history(run / METRICS, state.history)
         hooks.epoch(state)
     return state
 
 
+def _judge_start(state: State[Any], run: Path, hooks: Hooks) -> None:
+    """Validate the starting weights as epoch 0: they are the best ones until an epoch is better."""
+    row = {"epoch": 0.0, **hooks.validate(state)}
+    state.history.append(row)
+    if math.isfinite(row.get("fitness", -math.inf)):
+        _note_best(state, row["fitness"], run)
+    hooks.epoch(state)
+
+
+def _note_best(state: State[Any], fitness: float, run: Path) -> None:
+    state.best, state.best_epoch = fitness, state.epoch
+    save(run / BEST, {"ema": state.ema, "epoch": state.epoch})
+    state.best_sha256 = sha256_of(run / BEST)
+
+
+def _trained(module: nn.Module) -> nn.Module:
+    """The module in training mode; batch norms that are not trained keep their statistics."""
+    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d) and not part.weight.requires_grad:
+            part.eval()
+    return module
+
+
 def _epoch(
     state: State[Any], samples: Samples, batches: Iterator[dict[str, Tensor]], config: LoopConfig, hooks: Hooks
 ) -> dict[str, float]:
-    module, optimizer, scaler = state.model.module.train(), state.optimizer, state.scaler
+    module, optimizer, scaler = _trained(state.model.module), state.optimizer, state.scaler
     device = next(module.parameters()).device
     total: dict[str, float] = {}
     parts_of = _parts(len(samples), config.batch)

@@ -13,11 +13,51 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from blastdet.core.errors import WeightsError, one_line
+from blastdet.core.model_card import CARD, find_weights, read_card
+from blastdet.training.config_file import expand
+from blastdet.training.loop.ultralytics_checkpoint import read_checkpoint
 
 # Where checkpoints keep their tensors; the moving average is preferred. A teacher is one, in self-supervised training.
 _INSIDE = ("ema", "teacher", "model", "state_dict")
 _PREFIXES = ("", "backbone.", "module.", "model.", "encoder.", "teacher.backbone.")
 _POSITIONS = "pos_embed"  # one row for each patch of a transformer's input
+
+
+def starting_file(init: str, base: Path) -> Path:
+    """The file of starting weights that a configuration names.
+
+    Parameters
+    ----------
+    init : str
+        A file; or a weights folder or the name of a shipped model, for its ONNX file, whose checksum is verified.
+    base : Path
+        Folder that paths are relative to.
+
+    Raises `WeightsError` if there is neither, or the folder has no ONNX file.
+
+    Examples
+    --------
+    >>> starting_file("default", Path()).name
+    'model.onnx'
+    """
+    folder = starting_folder(init, base)
+    if folder is None:
+        return expand(init, base)
+    names = [name for name in read_card(folder).files if name.endswith(".onnx")]
+    if not names:
+        raise WeightsError(f"{folder}: expected an ONNX model to start from, got {list(read_card(folder).files)}")
+    return folder / names[0]
+
+
+def starting_folder(init: str, base: Path) -> Path | None:
+    """The weights folder that ``init`` names; ``None`` if it names a file.
+
+    Raises `WeightsError` if there is neither.
+    """
+    path = expand(init, base)
+    if path.is_file() or path.suffix:
+        return None
+    return path if (path / CARD).is_file() else find_weights(init)
 
 
 def take_weights(module: nn.Module, path: Path) -> str:
@@ -32,8 +72,9 @@ def take_weights(module: nn.Module, path: Path) -> str:
     module : Module
         Changed in place.
     path : Path
-        ``.safetensors``, ``.onnx`` of a detector that was exported by `blastdet train`, or a file of `torch.save` with
-        nothing but tensors. An ONNX file has batch norms merged into convolutions: see `spread_batch_norms`.
+        ``.safetensors``, ``.onnx`` of a detector that was exported by `blastdet train`, a file of `torch.save` with
+        nothing but tensors, or a checkpoint of ultralytics. An ONNX file has batch norms merged into convolutions: see
+        `spread_batch_norms`.
     """
     own = module.state_dict()
     given = _renamed(own, read_tensors(path))
@@ -166,6 +207,8 @@ def _torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        if (tensors := read_checkpoint(path)) is not None:
+            return tensors
         raise WeightsError(f"{path}: has more than tensors and is not loaded. Convert it to safetensors") from error
     except Exception as error:  # torch raises errors of any kind for such an archive
         raise WeightsError(f"{path}: expected a safetensors or torch file ({type(error).__name__})") from error

@@ -72,7 +72,23 @@ def started(
         write_text(run / CONFIG, to_yaml(config))
         write_text(run / SOURCES, json.dumps([dict(row) for row in fingerprints], indent=1) + "\n")
         note_start(config, run, place)
-        yield
+        try:
+            yield
+        except Exception:
+            _forget_start(run)
+            raise
+
+
+def _forget_start(run: Path) -> None:
+    """Remove what a start leaves, unless an epoch was finished: a run that failed at once is no run."""
+    if (run / checkpoints.LAST).exists():
+        return
+    for entry in list(run.iterdir()):
+        if _of_a_start(entry.name) and entry.name != LOCK:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
 
 
 def check_sources(run: Path, fingerprints: Fingerprints) -> None:

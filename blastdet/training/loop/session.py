@@ -16,9 +16,8 @@ import torch
 from blastdet.core.errors import BlastdetError, ConfigError, one_line
 from blastdet.core.parallel import check_device
 from blastdet.training.config import LoopConfig
-from blastdet.training.config_file import expand
 from blastdet.training.loop import checkpoints, engine
-from blastdet.training.loop.initial_weights import take_weights
+from blastdet.training.loop.initial_weights import starting_file, take_weights
 from blastdet.training.loop.run_folder import EVENTS
 
 
@@ -76,12 +75,31 @@ def begin(
     if resume and not continues:
         progress.say("no epoch was finished yet: training from the start")
     if config.init and not continues:
-        progress.say(take_weights(model.module, expand(config.init, base)))
+        progress.say(take_weights(model.module, starting_file(config.init, base)))
+    freeze(model.module, config.freeze)
     state = engine.start(model, config, place)
     if continues:
         checkpoints.resume(state, run)
         progress.say(f"resuming after epoch {state.epoch}")
     return state
+
+
+def freeze(module: Any, names: Sequence[str]) -> None:
+    """Exclude the parameters from training whose names start with one of `names`.
+
+    Raises `ConfigError` if a start matches no parameter, or nothing is left to train.
+    """
+    parameters = dict(module.named_parameters())
+    for start in names:
+        mine = [value for name, value in parameters.items() if name.startswith(start)]
+        if not mine:
+            raise ConfigError(
+                f"freeze: expected the start of a layer's name, such as {next(iter(parameters))}, got {start}"
+            )
+        for value in mine:
+            value.requires_grad = False
+    if not any(value.requires_grad for value in parameters.values()):
+        raise ConfigError("freeze: every layer is named; expected at least one to train")
 
 
 def loop(
@@ -104,6 +122,9 @@ def loop(
     with event_file(run, state.epoch) as write_events:
 
         def after_epoch(current: engine.State[Any]) -> None:
+            if current.epoch == 0:
+                progress.say(f"starting weights: {_figures_of(current.history[-1])}")
+                return
             write_events(current.history[-1])
             if "fitness" in current.history[-1]:
                 progress.say(_epoch_line(current, config))
@@ -115,10 +136,13 @@ def loop(
 def _epoch_line(state: engine.State[Any], config: LoopConfig) -> str:
     row = state.history[-1]
     loss = sum(value for name, value in row.items() if name.endswith("loss") and name != "val_loss")
-    figures = [name for name in row if name.startswith("AP") or "accuracy" in name]
-    shown = "  ".join(f"{name} {row[name]:.3f}" for name in figures)
+    shown = _figures_of(row)
     left = state.seconds / state.epoch * (config.epochs - state.epoch) / 60
     return f"epoch {state.epoch}/{config.epochs}  loss {loss:.3f}  {shown}  about {left:.0f} min left"
+
+
+def _figures_of(row: dict[str, float]) -> str:
+    return "  ".join(f"{name} {row[name]:.3f}" for name in row if name.startswith("AP") or "accuracy" in name)
 
 
 @contextmanager

@@ -1,0 +1,37 @@
+"""``blastdet init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blastdet.cli._options import reading_options
+
+
+@click.command("init", short_help="write a commented training configuration for your images")
+@click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: NAME.yaml]")
+@reading_options
+def command(data: tuple[Path, ...], out: Path | None, **reading: Any) -> None:
+    """Write a commented configuration that fine-tunes the shipped detector on DATA.
+
+    \b
+    blastdet init my-cells
+    blastdet train my-cells.yaml
+    blastdet detect smear.jpg --weights runs/my-cells/weights
+
+    DATA are folders or files of annotated images, in any format that `blastdet convert` reads. Comments say what they
+    contain, and what each setting does. An existing file is not overwritten.
+
+    Exit codes: 0 written, 2 bad input, or a file that exists.
+    """
+    from blastdet.core.atomic_io import refuse_existing, write_text
+    from blastdet.training.starting_config import starting_config
+
+    text = starting_config(data, **{name: value for name, value in reading.items() if value is not None})
+    path = out or Path(f"{data[0].absolute().stem}.yaml")
+    refuse_existing([path])
+    write_text(path, text)
+    click.echo(f"wrote {path}. Train with: blastdet train {path}")
