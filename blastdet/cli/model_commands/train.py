@@ -19,7 +19,7 @@ from blastdet.cli._options import reading_options
 @click.option("--resume", is_flag=True, help="Continue after the last finished epoch of the run folder.")
 @click.option("--allow-version-change", is_flag=True, help="Resume also with another version of blastdet.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--init", type=click.Path(path_type=Path), help="Starting weights: safetensors, ONNX, torch state dict.")
+@click.option("--init", help="Starting weights: default, another weights folder, or a file.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override an entry, e.g. epochs=10.")
 def command(
     config: Path | None,
@@ -28,7 +28,7 @@ def command(
     resume: bool,
     allow_version_change: bool,
     device: str,
-    init: Path | None,
+    init: str | None,
     overrides: tuple[str, ...],
     **reading: Any,
 ) -> None:
@@ -37,17 +37,17 @@ def command(
     \b
     blastdet train configs/bccd-yolov5n.yaml --set epochs=20
     blastdet detect smear.jpg --weights runs/bccd-yolov5n/weights
-    blastdet train --data bccd-corrected
+    blastdet train --data my-cells --init default
     blastdet train configs/blasts/small.yaml --set folds=5
 
     With --data, your datasets replace those of CONFIG. They are split as they say, or else by groups. CONFIG is then
-    the configuration of weights/default, unless you give another.
+    the configuration of weights/default, unless you give another; with --init, that of a fine-tuning.
 
-    Nothing is downloaded: training starts from random weights, or with --init from those of a file (tensors of the same
-    name and shape are used). The run folder gets config.yaml, metrics.csv, curves.png, examples.jpg, TensorBoard
-    events, checkpoints and weights/ (card.json, model.onnx). A run that was killed continues with --resume and gives
-    the same result as an uninterrupted one. --resume refuses another version of blastdet than the run was started with,
-    and notes other versions of libraries.
+    Nothing is downloaded: training starts from random weights, or with --init from those of a weights folder or a file
+    (tensors of the same name and shape are used). If no epoch is better than they are, they are kept. The run folder
+    gets config.yaml, metrics.csv, curves.png, examples.jpg, TensorBoard events, checkpoints and weights/ (card.json,
+    model.onnx). A run that was killed continues with --resume and gives the same result as an uninterrupted one.
+    --resume refuses another version of blastdet than the run was started with, and notes other versions of libraries.
 
     A classifier of blasts with folds: N is trained on all crops, then N times without one fold of clusters, and
     calibrated on the cells left out: see `blastdet calibrate --help`.

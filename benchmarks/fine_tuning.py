@@ -1,0 +1,80 @@
+"""A few labelled images of a laboratory: fine-tuned, trained from scratch, and the model as it is.
+
+    python benchmarks/laboratories.py --only bccd
+    python benchmarks/fine_tuning.py runs/laboratories/yolov5p2n/bccd/weights [RUNS [IMAGES,IMAGES,…]]
+
+START is a detector that was trained without BCCD. It is fine-tuned on 20, 50 and 200 images of BCCD's training split (a
+fifth of them to choose the epoch by), as configs/fine-tune.yaml says; beside it, the same network is trained on the
+same images from random weights. AP50 is that on BCCD's validation split. The test split stays untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+import blastdet
+from blastdet.core.types import Dataset
+
+DATA = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+WAYS = {
+    "fine-tuned": ("configs/fine-tune.yaml", ()),
+    "from scratch": ("configs/default.yaml", ("epochs=40", "epoch_samples=480", "val_every=4")),
+}
+
+
+def main(start: Path, runs: Path = Path("runs/fine-tuning"), images: str = "20,50,200") -> None:
+    """Print a Markdown table."""
+    data = blastdet.read_dataset(DATA / "bccd")
+    print("| images | way | wbc | rbc | platelet | minutes |\n|---|---|---|---|---|---|")
+    print(f"| 0 | as it is | {measured(data, start)} | – |", flush=True)
+    for n in map(int, images.split(",")):
+        table = split_of(data, n, runs / f"{n}.csv")
+        for way, (config, words) in WAYS.items():
+            run = runs / f"{way.replace(' ', '-')}-{n}"
+            began = time.monotonic()
+            settings = [*words, f"data.0.split={table}", f"init={start}" if way == "fine-tuned" else "seed=0"]
+            done = (run / "weights/card.json").is_file()
+            weights = run / "weights" if done else train(config, run, settings)
+            took = "–" if done else f"{(time.monotonic() - began) / 60:.1f}"
+            print(f"| {n} | {way} | {measured(data, weights)} | {took} |", flush=True)
+
+
+def train(config: str, run: Path, settings: list[str]) -> Path:
+    """One training on BCCD."""
+    options = blastdet.TrainOptions(progress=quiet())
+    return blastdet.train(config, out=run, data=DATA / "bccd", set=settings, options=options)
+
+
+def quiet() -> object:
+    """Progress that prints nothing."""
+    from blastdet.training.loop.session import Progress
+
+    return Progress(say=lambda line: None)
+
+
+def split_of(data: Dataset, n: int, path: Path) -> Path:
+    """A table of `n` images of the training split, drawn by seed; every fifth is to validate on, the rest to test."""
+    names = sorted(sample.path.name for sample in data if sample.split == "train")
+    drawn = np.random.default_rng(0).permutation(names)[:n]
+    side = {name: "val" if number % 5 == 4 else "train" for number, name in enumerate(drawn)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [f"{sample.path.name},{side.get(sample.path.name, 'test')}" for sample in data]
+    path.write_text("\n".join(["image,split", *rows]) + "\n", encoding="utf-8")
+    return path.resolve()
+
+
+def measured(data: Dataset, weights: Path) -> str:
+    """AP50 of each class with its interval, on the validation split."""
+    found = blastdet.evaluate(blastdet.read_dataset(DATA / "bccd", split="val"), weights)
+    of = {str(row["class"]): row for row in found.summary}
+    names = ("wbc", "rbc", "platelet")
+    return " | ".join("{AP50:.3f} [{AP50_low:.3f}, {AP50_high:.3f}]".format(**of[name]) for name in names)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), *map(Path, sys.argv[2:3]), *sys.argv[3:4])
