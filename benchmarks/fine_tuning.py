@@ -31,7 +31,7 @@ def main(start: Path, runs: Path = Path("runs/fine-tuning"), images: str = "20,5
     """Print a Markdown table."""
     data = blastdet.read_dataset(DATA / "bccd")
     print("| images | way | wbc | rbc | platelet | minutes |\n|---|---|---|---|---|---|")
-    print(f"| 0 | as it is | {measured(data, start)} | – |", flush=True)
+    print(f"| 0 | as it is | {measured(start)} | – |", flush=True)
     for n in map(int, images.split(",")):
         table = split_of(data, n, runs / f"{n}.csv")
         for way, (config, words) in WAYS.items():
@@ -41,7 +41,7 @@ def main(start: Path, runs: Path = Path("runs/fine-tuning"), images: str = "20,5
             done = (run / "weights/card.json").is_file()
             weights = run / "weights" if done else train(config, run, settings)
             took = "–" if done else f"{(time.monotonic() - began) / 60:.1f}"
-            print(f"| {n} | {way} | {measured(data, weights)} | {took} |", flush=True)
+            print(f"| {n} | {way} | {measured(weights)} | {took} |", flush=True)
 
 
 def train(config: str, run: Path, settings: list[str]) -> Path:
@@ -68,12 +68,12 @@ def split_of(data: Dataset, n: int, path: Path) -> Path:
     return path.resolve()
 
 
-def measured(data: Dataset, weights: Path) -> str:
+def measured(weights: Path) -> str:
     """AP50 of each class with its interval, on the validation split."""
     found = blastdet.evaluate(blastdet.read_dataset(DATA / "bccd", split="val"), weights)
     of = {str(row["class"]): row for row in found.summary}
     names = ("wbc", "rbc", "platelet")
-    return " | ".join("{AP50:.3f} [{AP50_low:.3f}, {AP50_high:.3f}]".format(**of[name]) for name in names)
+    return " | ".join("{AP50:.3f} [{AP50_lower:.3f}, {AP50_upper:.3f}]".format(**of[name]) for name in names)
 
 
 if __name__ == "__main__":
