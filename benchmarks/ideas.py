@@ -22,7 +22,11 @@ from blastdet.training.config import ClassifyConfig
 from blastdet.training.config_file import read_any
 from blastdet.training.loop.session import Progress
 
-SHORT = ("model=residual-light", "epochs=4", "epoch_samples=6144", "warmup_epochs=0.5")
+SHORT = (
+    "model=residual-light", "epochs=4", "epoch_samples=6144", "warmup_epochs=0.5",
+    "augment.stain=1", "augment.grey=0", "augment.isolate=0.15",
+)  # fmt: skip
+"""A short training, without what is now in CONFIG because it was of use."""
 IDEAS = {
     "baseline": (),
     "two more convolutions": ("model=residual",),

@@ -57,40 +57,48 @@ def starting_config(data: Sequence[str | os.PathLike[str]], **options: Any) -> s
     blocks, total = [], 0
     for path in data:
         kind = detect_format(Path(path))
-        dataset = read_dataset(path, format=kind, **options)
+        dataset = read_dataset(Path(path), format=kind, **options)
         n = sum(sample.truth is not None for sample in dataset)
         _check(dataset, n, settings)
         total += n
         blocks.append(_block(Path(path), kind, dataset, options))
     name = Path(os.path.abspath(data[0])).stem  # noqa: PTH100 - resolve() fails on loops of links
     return "\n".join(
-        [
-            "# Fine-tunes weights/default on your images: blastdet train THIS_FILE",
-            f"name: {json.dumps(name, ensure_ascii=False)}    # of the run folder: runs/NAME",
-            f"init: {settings.init}    # starting weights; without this line, training starts from random ones",
-            f"model: {settings.model}    # that of the starting weights",
-            f"classes: [{', '.join(settings.classes)}]    # a class that your images do not label is left as it is",
-            f"mpp: {settings.mpp}    # µm per pixel that every image is resampled to",
-            f"colour: {settings.colour}    # background and red cells are brought to fixed colours first",
-            f"crop: {settings.crop}    # side of a training sample in pixels of that scale",
-            "",
-            "data:",
-            *(line for block in blocks for line in block),
-            "",
-            f"# {_advice(total)}",
-            f"epochs: {settings.epochs}",
-            f"epoch_samples: {settings.epoch_samples}    # crops an epoch",
-            f"lr: {settings.lr}    # learning rate; a tenth of it if figures fall",
-            f"warmup_epochs: {settings.warmup_epochs:g}",
-            f"plain_epochs: {settings.plain_epochs}    # last epochs without mosaic",
-            f"ema: {settings.ema}    # decay of the moving average of the weights",
-            f"freeze: {json.dumps(list(settings.freeze))}    # layers that keep their weights, by start of the name",
-            "augment:",
-            *(f"  {key}: {json.dumps(value)}" for key, value in settings.augment.model_dump(mode="json").items()),
-            "seed: 0",
-            "",
-        ]
+        [*_of_model(name, settings), *(line for block in blocks for line in block), *_of_loop(total, settings)]
     )
+
+
+def _of_model(name: str, settings: TrainConfig) -> list[str]:
+    return [
+        "# Fine-tunes weights/default on your images: blastdet train THIS_FILE",
+        f"name: {json.dumps(name, ensure_ascii=False)}    # of the run folder: runs/NAME",
+        f"init: {settings.init}    # starting weights; without this line, training starts from random ones",
+        f"model: {settings.model}    # that of the starting weights",
+        f"classes: [{', '.join(settings.classes)}]    # a class that your images do not label is left as it is",
+        f"mpp: {settings.mpp}    # µm per pixel that every image is resampled to",
+        f"colour: {settings.colour}    # background and red cells are brought to fixed colours first",
+        f"crop: {settings.crop}    # side of a training sample in pixels of that scale",
+        "",
+        "data:",
+    ]
+
+
+def _of_loop(n: int, settings: TrainConfig) -> list[str]:
+    return [
+        "",
+        f"# {_advice(n)}",
+        f"epochs: {settings.epochs}",
+        f"epoch_samples: {settings.epoch_samples}    # crops an epoch",
+        f"lr: {settings.lr}    # learning rate; a tenth of it if figures fall",
+        f"warmup_epochs: {settings.warmup_epochs:g}",
+        f"plain_epochs: {settings.plain_epochs}    # last epochs without mosaic",
+        f"ema: {settings.ema}    # decay of the moving average of the weights",
+        f"freeze: {json.dumps(list(settings.freeze))}    # layers that keep their weights, by start of the name",
+        "augment:",
+        *(f"  {key}: {json.dumps(value)}" for key, value in settings.augment.model_dump(mode="json").items()),
+        "seed: 0",
+        "",
+    ]
 
 
 def _check(dataset: Dataset, n: int, settings: TrainConfig) -> None:

@@ -13,8 +13,9 @@ from blastdet.cli._options import reading_options
 @click.command("init", short_help="write a commented training configuration for your images")
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: NAME.yaml]")
+@click.option("--overwrite", is_flag=True, help="Replace the file.")
 @reading_options
-def command(data: tuple[Path, ...], out: Path | None, **reading: Any) -> None:
+def command(data: tuple[Path, ...], out: Path | None, overwrite: bool, **reading: Any) -> None:
     """Write a commented configuration that fine-tunes the shipped detector on DATA.
 
     \b
@@ -23,7 +24,7 @@ def command(data: tuple[Path, ...], out: Path | None, **reading: Any) -> None:
     blastdet detect smear.jpg --weights runs/my-cells/weights
 
     DATA are folders or files of annotated images, in any format that `blastdet convert` reads. Comments say what they
-    contain, and what each setting does. An existing file is not overwritten.
+    contain, and what each setting does. An existing file is replaced only with --overwrite.
 
     Exit codes: 0 written, 2 bad input, or a file that exists.
     """
@@ -32,6 +33,6 @@ def command(data: tuple[Path, ...], out: Path | None, **reading: Any) -> None:
 
     text = starting_config(data, **{name: value for name, value in reading.items() if value is not None})
     path = out or Path(f"{data[0].absolute().stem}.yaml")
-    refuse_existing([path])
+    refuse_existing([path], overwrite)
     write_text(path, text)
     click.echo(f"wrote {path}. Train with: blastdet train {path}")
