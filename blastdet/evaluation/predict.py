@@ -14,7 +14,10 @@ from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.coco_results import ids_in_words, is_list, read_results
 from blastdet.datasets.reading import read_dataset, select_split
+from blastdet.imaging.io import open_smear
+from blastdet.inference.folder_scale import FolderScales, analyze_in_run
 from blastdet.inference.model import Model, Options, load
+from blastdet.inference.result import Result
 
 Mpp = Scale | Literal["auto", "data"] | None
 """µm/px to use: the dataset's (``"data"``), measured (``"auto"``), a fixed pair, or the image's own (``None``)."""
@@ -152,10 +155,12 @@ def from_model(
     """
     loaded = for_dataset(model, dataset) if isinstance(model, Model) else load_for(model, dataset)
     found, scales, sources = [], [], set()
+    asked = None if mpp == "data" else mpp
+    common = FolderScales([s.path for s in dataset if mpp != "data" or s.mpp is None], loaded, asked)
     for sample in dataset:
         options = Options(mpp=sample.mpp if mpp == "data" else mpp, min_score=LOWEST_SCORE)
         try:
-            result = loaded.analyze(sample.path, options)
+            result = _analyzed(loaded, sample, options, common)
         except BlastdetError as error:
             if failed is None:
                 raise
@@ -174,6 +179,18 @@ def from_model(
     about = {**loaded.describe(), "card": loaded.card.model_dump(mode="json"), "mpp_sources": sorted(sources)}
     nucleated = "blast" not in loaded.classes
     return Predictions(loaded.card.name, tuple(found), operating, about, tuple(scales), nucleated)
+
+
+def _analyzed(model: Model, sample: Sample, options: Options, common: FolderScales) -> Result:
+    """One image; where its scale is neither given nor stated, at that of all images of its size, as in `detect`."""
+    if isinstance(options.mpp, tuple):
+        return model.analyze(sample.path, options)
+    with open_smear(sample.path) as image:
+        source = model.normalize_stain(image)
+        scale = common.of(sample.path, source)
+        if scale is not None:
+            return analyze_in_run(model, source, options, scale)
+    return model.analyze(sample.path, options)
 
 
 def load_for(weights: str | Path, dataset: Dataset, device: str = "auto") -> Model:

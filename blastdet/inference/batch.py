@@ -20,6 +20,7 @@ from blastdet.core.parallel import map_ordered
 from blastdet.imaging.io import find_images, is_image_name, open_smear
 from blastdet.inference import blast_fraction
 from blastdet.inference.differential import WhiteCells, differential_table
+from blastdet.inference.folder_scale import FolderScales, analyze_in_run
 from blastdet.inference.model import Model, Options
 from blastdet.inference.result import Result, spoken
 from blastdet.inference.run_log import Existing, RunLog
@@ -169,6 +170,7 @@ class Batch:
         self.failed: dict[str, str] = {}
         """Name of an image: why it failed."""
         self._names = {job.name for job in jobs}
+        self._scales = FolderScales([job.path for job in jobs], model, options.mpp)
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
         self._full_names = max(stems.values(), default=0) > 1
         settings = {
@@ -197,6 +199,10 @@ class Batch:
         for job, outcome in map_ordered(partial(self._try, self._second), postponed, self.output.at_once):
             assert outcome is not None
             yield self._recorded(job, outcome)
+
+    def scale_notes(self) -> list[str]:
+        """What was measured for all images of one size together, and how to give it next time; one line each."""
+        return self._scales.notes()
 
     def close(self) -> None:
         """Release the output folder for other runs."""
@@ -272,13 +278,18 @@ class Batch:
     def _process(self, job: Job, *, postpone: bool) -> Outcome | None:
         with open_smear(job.path) as image:
             source = self.model.normalize_stain(image)
-            second = not postpone and len(self.jobs) > 1
-            scale = (self._consensus(source.size_wh) if second else None) or estimate_scale(
-                source, self.options.mpp, self.model.detector
-            )
-            if postpone and scale.is_weak:
-                return None
-            result = replace(self.model.analyze_source(source, scale, self.options), name=job.name)
+            common = self._scales.of(job.path, source)
+            if common is not None:
+                result = analyze_in_run(self.model, source, self.options, common)
+            else:
+                second = not postpone and len(self.jobs) > 1
+                scale = (self._consensus(source.size_wh) if second else None) or estimate_scale(
+                    source, self.options.mpp, self.model.detector
+                )
+                if postpone and scale.is_weak:
+                    return None
+                result = self.model.analyze_source(source, scale, self.options)
+            result = replace(result, name=job.name)
             try:
                 files = write_result(result, self.stem(job), self.output.formats, image)
             except OSError as error:

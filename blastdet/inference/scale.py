@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.errors import ScaleError, counted
-from blastdet.core.types import RGB, Scale, WidthHeight
+from blastdet.core.types import RGB, Detections, Scale, WidthHeight
 from blastdet.imaging.io import Source, resize
 from blastdet.models.detector import Detector
 from blastdet.segmentation.mpp_estimation import estimate_mpp
@@ -43,7 +43,7 @@ _ROUNDS = 3
 _TOLERANCE = 0.35  # how far (log) the scale may be off before the detections count less
 
 
-Origin = Literal["given", "dataset", "file", "red_cells", "other_images", "assumed", "unknown"]
+Origin = Literal["given", "dataset", "file", "red_cells", "other_images", "run", "assumed", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ScaleEstimate:
         Micrometres per pixel along x and y; ``None`` where it could not be determined.
     origin : str
         ``"given"`` by the user, stated by the ``"dataset"`` or the ``"file"``, measured on the ``"red_cells"`` of the
-        image or of ``"other_images"`` of the run, ``"assumed"``, or ``"unknown"``.
+        image, of ``"other_images"`` of the run, or of a sample of the ``"run"``; ``"assumed"``, or ``"unknown"``.
     n_cells : int
         Red cells it was measured on.
     n_images : int
@@ -92,6 +92,8 @@ class ScaleEstimate:
             return f"red cells (n={self.n_cells})"
         if self.origin == "other_images":
             return f"red cells of {counted(self.n_images, 'other image')} of this size"
+        if self.origin == "run":
+            return f"red cells of {counted(self.n_images, 'image')} of this size"
         return self.reason if self.origin in ("unknown", "assumed") else self.origin
 
 
@@ -189,6 +191,14 @@ def _settle(rgb: RGB, mpp: Scale, detector: Detector) -> _Look | None:
             look = before
             break
     return _Look(mpp, look.sizes, look.merit)
+
+
+def implied_scale(cells: Detections, size_wh: WidthHeight) -> Scale | None:
+    """The scale at which the whole red cells of a result are 7.5 µm wide; ``None`` where they are too few to tell."""
+    red = cells.with_classes("rbc").boxes_xyxy.astype(np.float64)
+    sizes = red[(red[:, :2] > 1).all(axis=1) & (red[:, 2:] < np.array(size_wh) - 1).all(axis=1)]
+    sizes = sizes[:, 2:] - sizes[:, :2]
+    return _implied(sizes) if len(sizes) >= _ENOUGH else None
 
 
 def _implied(sizes: NDArray[np.float64]) -> Scale:

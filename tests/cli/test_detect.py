@@ -160,8 +160,9 @@ def test_a_field_without_red_cells_takes_the_scale_of_its_neighbours(tmp_path):
     Image.new("RGB", (640, 480), (250, 235, 215)).save(folder / "other camera.png")
     run = run_here("detect", folder, "--format", "json", cwd=tmp_path, code=1)
     blank = json.loads((tmp_path / "blastdet-out/blank.json").read_text("utf-8"))
-    assert blank["mpp_source"] == "red cells of 3 other images of this size" and blank["counts"]["wbc"] == 0
+    assert blank["mpp_source"] == "red cells of 3 images of this size" and blank["counts"]["wbc"] == 0
     assert blank["mpp"][0] == pytest.approx(0.1, rel=0.15)
+    assert "scale of 4 images of 800 x 1200 px: 0." in run.stdout and "Next time: --mpp 0." in run.stdout
     assert "other camera.png: could not determine the scale" in run.stderr
 
 

@@ -112,6 +112,8 @@ def command(
             for outcome in batch:
                 click.echo(outcome.line, err=outcome.error is not None)
                 step()
+        for line in batch.scale_notes():
+            click.echo(line)
         failed = batch.finish(click.echo)
     if failed:
         sys.exit(2 if failed == len(jobs) == 1 else 1)
