@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from blastdet.cli._printing import echo
+
 COMMANDS: dict[str, str] = {
     "detect": "detect, classify and count the cells of smear images",
     "classify": "classify images that show one cell each",
@@ -68,7 +70,7 @@ class _Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in RENAMED:
-            click.echo(f"note: {cmd_name} is now {RENAMED[cmd_name]}", err=True)
+            echo(f"note: {cmd_name} is now {RENAMED[cmd_name]}", err=True)
             cmd_name = RENAMED[cmd_name]
         if cmd_name not in COMMANDS:
             return None
@@ -103,7 +105,7 @@ class _Commands(click.Group):
         except click.UsageError as error:
             raise _one_line(error) from error
         except KeyboardInterrupt:
-            click.echo(f"interrupted; {_CONTINUE}", err=True)
+            echo(f"interrupted; {_CONTINUE}", err=True)
             ctx.exit(130)
         except MemoryError as error:
             raise _Error("out of memory. Process fewer images at a time (--jobs), or smaller ones") from error

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from blastdet.cli._printing import echo
+
 _C = TypeVar("_C", bound=click.Command)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -101,7 +103,7 @@ def renamed(base: type[_C] = click.Command, /, **options: str) -> type[_C]:  # t
                 if old in new_names:
                     if new_names[old] in given:
                         raise click.UsageError(f"{old} is now {new_names[old]}. Pass only {new_names[old]}.", ctx)
-                    click.echo(f"note: {old} is now {new_names[old]}", err=True)
+                    echo(f"note: {old} is now {new_names[old]}", err=True)
                     args[i] = new_names[old] + equals + value
             rest: list[str] = super().parse_args(ctx, args)
             return rest

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from blastdet.core.constants import CELL_CLASSES, CELL_TYPES, NOT_WHITE
+from blastdet.core.errors import shown
 from blastdet.core.packages import needed
 
 if TYPE_CHECKING:
@@ -77,11 +78,13 @@ def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
         # Always a copy: no caller can change it afterwards.
         array = np.array(_exact.get(dtype, np.asarray)(value), dtype=dtype)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"Detections.{name}: expected {expected}, got {value!r:.60}") from None
+        raise ValueError(f"Detections.{name}: expected {expected}, got {shown(value)}") from None
     if array.ndim and not len(array):
         array = array.reshape(0, *row)
     if array.ndim != 1 + len(row) or array.shape[1:] != row or (n is not None and len(array) != n):
         raise ValueError(f"Detections.{name}: expected {expected}, got shape {array.shape}")
+    if array.dtype.kind == "f" and np.isinf(array).any():  # NaN is unknown
+        raise ValueError(f"Detections.{name}: expected finite numbers, got infinity")
     array.setflags(write=False)
     return array
 
@@ -135,7 +138,7 @@ def checked_rows(index: Index, n: int) -> slice | NDArray[Any]:
     try:
         array = np.asarray(index)
     except ValueError:  # rows of different lengths
-        raise IndexError(f"Detections: expected {forms}, got {index!r:.60}") from None
+        raise IndexError(f"Detections: expected {forms}, got {shown(index)}") from None
     if array.ndim == 0 and array.dtype.kind in "iu":
         array = array[None]
     if array.ndim == 1 and not len(array) and not isinstance(index, np.ndarray):
@@ -156,7 +159,7 @@ def checked_rows(index: Index, n: int) -> slice | NDArray[Any]:
 
 def _described(index: object, array: NDArray[Any]) -> str:
     if array.dtype == object or array.dtype.kind in "US" or not array.ndim:
-        return f"{index!r:.60}"
+        return f"{shown(index)}"
     return f"{array.dtype} of shape {array.shape}"
 
 

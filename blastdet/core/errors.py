@@ -16,11 +16,59 @@ The command line prints the line and exits with 2. A batch continues with its ot
 
 from __future__ import annotations
 
+import re
+import reprlib
 from typing import Any
+
+_MOST = 2000  # characters of a message; the start and the end, which says what to do, are kept
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class BlastdetError(Exception):
-    """Base class of all errors that a user can cause. The message is one printable line."""
+    """Base class of all errors that a user can cause. The message is one printable line of bounded length."""
+
+    def __init__(self, message: object = "") -> None:
+        text = str(message)
+        if len(text) > _MOST:
+            text = f"{text[: _MOST - 300]} … {text[-300:]}"
+        super().__init__(printable(text))
+
+
+def printable(text: str) -> str:
+    """Text whose control characters are shown as escapes, so that a name cannot steer a terminal. Line breaks stay.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+class _Bounded(reprlib.Repr):
+    """`repr` that never builds more than it shows: aliases of a short YAML file may stand for gigabytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxdict, self.maxset = 2, 20, 20, 10, 10
+        self.maxstring = self.maxother = 300
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() < 200 else f"<a number of {x.bit_length()} bits>"
+
+
+_bounded = _Bounded()
+
+
+def shown(value: object, most: int = 60) -> str:
+    """A value of a file in a message, at most `most` characters; large ones are never written out.
+
+    Examples
+    --------
+    >>> shown(["a", [1, [2]]]), shown("x" * 100, 8)
+    ("['a', [1, [...]]]", "'xxxxxxx")
+    """
+    return _bounded.repr(value)[:most]
 
 
 class ImageError(BlastdetError):

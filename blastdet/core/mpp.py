@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from blastdet.core.errors import ScaleError
+from blastdet.core.errors import ScaleError, shown
 from blastdet.core.types import Scale
 
 MPP_RANGE = (0.001, 100.0)
@@ -75,7 +75,7 @@ def parse_mpp(value: Any, where: object = "mpp") -> Scale | Literal["auto"] | No
     try:
         numbers = [float(part) for part in value.split(",")]
     except ValueError:
-        raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {value!r:.60}") from None
+        raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {shown(value)}") from None
     return check_mpp(numbers, where)
 
 

@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, printable, shown
 
 MAX_FILE_BYTES = 256 << 20
 """Largest file that is accepted. No dataset in the catalog has a larger one, and a zip bomb would."""
@@ -30,6 +30,10 @@ MAX_FILES = 200_000
 MAX_TOTAL_BYTES = 64 << 30
 """Largest number of files in an archive, and of their bytes together."""
 
+MAX_RATIO = 200
+"""Largest ratio of unpacked to packed bytes. Images and annotations are below 50, a zip bomb is far above."""
+
+_LONGEST_NAME = 1000
 _JUNK_FOLDERS = frozenset({"__MACOSX", ".git"})
 _JUNK_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _DAMAGE = (
@@ -105,7 +109,7 @@ def _in_folder(root: Path, file: Path) -> Member:
 def _in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Member:
     mode = info.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
-        raise FetchError(f"{path}: {info.filename!r}: expected a regular file, got a link or a device")
+        raise FetchError(f"{path}: {shown(info.filename, 200)}: expected a regular file, got a link or a device")
     if info.flag_bits & 1:
         raise FetchError(f"{path}: the archive is encrypted. Unpack it, then pass the folder")
     return Member(info.filename.replace("\\", "/"), info.file_size, lambda: archive.read(info))
@@ -113,7 +117,7 @@ def _in_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Memb
 
 def _in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> Member:
     if not info.isreg():
-        raise FetchError(f"{path}: {info.name!r}: expected a regular file, got a link or a device")
+        raise FetchError(f"{path}: {shown(info.name, 200)}: expected a regular file, got a link or a device")
 
     def read() -> bytes:
         stream = tar.extractfile(info)
@@ -126,23 +130,31 @@ def _in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> Member:
 def _check(member: Member, path: Path) -> None:
     name = PurePosixPath(member.name)
     drive = ":" in name.parts[0] if name.parts else True
+    what = f"{path}: {shown(member.name, 200)}"
+    if member.name != printable(member.name) or "\n" in member.name or len(member.name) > _LONGEST_NAME:
+        raise FetchError(f"{what}: expected a printable name of at most {_LONGEST_NAME} characters")
     if name.is_absolute() or ".." in name.parts or drive or not name.name:
-        raise FetchError(f"{path}: {member.name!r}: expected a path inside the archive, got one that leads outside")
+        raise FetchError(f"{what}: expected a path inside the archive, got one that leads outside")
     if member.size > MAX_FILE_BYTES:
-        raise FetchError(f"{path}: {member.name!r}: expected at most {MAX_FILE_BYTES} bytes, got {member.size}")
+        raise FetchError(f"{what}: expected at most {MAX_FILE_BYTES} bytes, got {member.size}")
 
 
 def _check_whole(members: Sequence[Member], path: Path) -> None:
     """Refuse an archive that would unpack to too much, or in which two files have one place."""
     if len(members) > MAX_FILES:
         raise FetchError(f"{path}: expected at most {MAX_FILES:,} files, got {len(members):,}")
-    total = sum(member.size for member in members)
+    total, packed = sum(member.size for member in members), path.stat().st_size
+    if path.is_file() and total > max(MAX_RATIO * packed, MAX_FILE_BYTES):
+        raise FetchError(
+            f"{path}: expected files of at most {MAX_RATIO} times the size of the archive, {packed:,} bytes, got "
+            f"{total:,} bytes"
+        )
     if total > MAX_TOTAL_BYTES:
         raise FetchError(f"{path}: expected at most {MAX_TOTAL_BYTES >> 30} GiB unpacked, got {total / 2**30:.0f} GiB")
     seen: set[str] = set()
     for member in members:
         if member.name in seen:
-            raise FetchError(f"{path}: {member.name!r:.120}: expected each name once, got it twice")
+            raise FetchError(f"{path}: {shown(member.name, 200)}: expected each name once, got it twice")
         seen.add(member.name)
 
 

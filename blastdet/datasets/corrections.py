@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES
 from blastdet.datasets.formats.files import read_json, read_text
 
@@ -180,7 +180,7 @@ def _parse(line: str, where: str) -> Correction:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not JSON ({error})") from None
     if not isinstance(row, dict):
-        raise FormatError(f"{where}: expected a JSON object, got {line!r:.60}")
+        raise FormatError(f"{where}: expected a JSON object, got {shown(line)}")
     if fault := _text_fault(row) or _box_fault(row):
         raise FormatError(f"{where}: {fault}")
     texts = {key: row.get(key, "") for key in _TEXTS}
@@ -190,22 +190,22 @@ def _parse(line: str, where: str) -> Correction:
 def _text_fault(row: Mapping[str, Any]) -> str:
     """The first fault in the keys and texts of a line, or an empty string."""
     if unknown := row.keys() - Correction.__dataclass_fields__.keys():
-        return f"unknown key {sorted(unknown)[0]!r:.60}; known keys: {', '.join(Correction.__dataclass_fields__)}"
+        return f"unknown key {shown(sorted(unknown)[0])}; known keys: {', '.join(Correction.__dataclass_fields__)}"
     for key in _TEXTS:
         if not _is_text(row.get(key, "")):
-            return f"{key}: expected text, got {row[key]!r:.60}"
+            return f"{key}: expected text, got {shown(row[key])}"
     op, sha256 = row.get("op", ""), row.get("image_sha256", "")
     if op not in OPERATIONS:
-        return f"op: expected one of {', '.join(OPERATIONS)}, got {op!r:.60}"
+        return f"op: expected one of {', '.join(OPERATIONS)}, got {shown(op)}"
     for key, needed_by, known in (
         ("old_class", "unannotate", (*CELL_CLASSES, ANY_CLASS)),
         ("new_class", "class", CELL_CLASSES),
     ):
         name = row.get(key, "")
         if name not in known and (name or op == needed_by):
-            return f"{key}: expected one of {', '.join(known)}, got {name!r:.60}"
+            return f"{key}: expected one of {', '.join(known)}, got {shown(name)}"
     if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
-        return f"image_sha256: expected 64 hexadecimal digits, got {sha256!r:.60}"
+        return f"image_sha256: expected 64 hexadecimal digits, got {shown(sha256)}"
     return "" if sha256 or row.get("image") else "expected image or image_sha256, got neither"
 
 
@@ -213,11 +213,11 @@ def _box_fault(row: Mapping[str, Any]) -> str:
     for key in _BOXES:
         box = row.get(key)
         if box is not None and row["op"] == "unannotate":
-            return f"{key}: expected none with unannotate, which concerns the whole image, got {box!r:.80}"
+            return f"{key}: expected none with unannotate, which concerns the whole image, got {shown(box, 80)}"
         if box is None and (key == "new_box_xyxy" or row["op"] == "unannotate"):
             continue
         if not (_is_four_numbers(box) and box[2] > box[0] and box[3] > box[1]):
-            return f"{key}: expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2, got {box!r:.80}"
+            return f"{key}: expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2, got {shown(box, 80)}"
     return ""
 
 
@@ -248,12 +248,12 @@ def _read_list(path: Path) -> list[Correction]:
 
 def _from_list(row: Any, where: str) -> Correction:
     if not isinstance(row, dict) or not isinstance(row.get("image"), str) or not row["image"]:
-        raise FormatError(f"{where}: expected an object with an 'image', got {row!r:.60}")
+        raise FormatError(f"{where}: expected an object with an 'image', got {shown(row)}")
     op, name, reason = row.get("op"), row.get("class"), row.get("reason", "")
     if not isinstance(op, str) or op not in _FROM_LIST:
-        raise FormatError(f"{where}: op: expected one of {', '.join(_FROM_LIST)}, got {op!r:.60}")
+        raise FormatError(f"{where}: op: expected one of {', '.join(_FROM_LIST)}, got {shown(op)}")
     if name not in CELL_CLASSES:
-        raise FormatError(f"{where}: class: expected one of {', '.join(CELL_CLASSES)}, got {name!r:.60}")
+        raise FormatError(f"{where}: class: expected one of {', '.join(CELL_CLASSES)}, got {shown(name)}")
     box = None if op == "unannotate" else row.get("box_xyxy")
     if fault := _box_fault({"op": _FROM_LIST[op], "box_xyxy": box}):
         raise FormatError(f"{where}: {fault}")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import ConfigError, FormatError
+from blastdet.core.errors import ConfigError, FormatError, shown
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import CELL_CLASSES, Dataset, Scale
 from blastdet.datasets import catalog
@@ -101,7 +101,7 @@ def with_annotated(dataset: Dataset, names: Sequence[str]) -> Dataset:
         If a name is not one of `CELL_CLASSES`.
     """
     if unknown := [name for name in names if name not in CELL_CLASSES]:
-        raise ConfigError(f"annotated: expected some of {', '.join(CELL_CLASSES)}, got {unknown[0]!r:.60}")
+        raise ConfigError(f"annotated: expected some of {', '.join(CELL_CLASSES)}, got {shown(unknown[0])}")
     listed = tuple(name for name in CELL_CLASSES if name in names)
     samples = [sample if sample.truth is None else replace(sample, annotated=listed) for sample in dataset]
     others = ", ".join(name for name in dataset.classes if name not in listed)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from blastdet.core.errors import printable
 from blastdet.core.types import CELL_CLASSES
 
 
@@ -24,6 +25,7 @@ _ScaleRange = Annotated[tuple[float, float], AfterValidator(_scale_range)]
 _SMALLEST_TILE = 96
 _WEIGHT = "how often it is drawn, relative to the other datasets"
 _SCALE = "range of the zoom factor, log-uniform"
+_LONGEST_NAME = 200  # of a run: its folder has it
 _STAIN = "stain jitter in optical density; 1 spans the stains of other laboratories"
 _INIT = (
     "starting weights: default or another weights folder, a safetensors or ONNX file, a torch state dict, "
@@ -101,6 +103,13 @@ class LoopConfig(_Strict):
     val_every: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     workers: int = Field(default=1, ge=0)
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_of_its_own(cls, value: str) -> str:
+        if value.strip() in ("", ".", "..") or "\\" in value or value != printable(value) or len(value) > _LONGEST_NAME:
+            raise ValueError(f"expected the name of a new folder of at most {_LONGEST_NAME} plain characters")
+        return value
 
     def should_stop_early(self, epoch: int, best_epoch: int) -> bool:
         """Whether `patience` epochs have passed without improvement."""

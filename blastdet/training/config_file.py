@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from blastdet.core.errors import ConfigError, one_line
+from blastdet.core.errors import ConfigError, one_line, shown
+from blastdet.datasets.formats.files import parse_yaml
 from blastdet.datasets.locations import expand_variables
 from blastdet.training.config import ClassifyConfig, LoopConfig, TrainConfig
 
 Note = Callable[[str], None]
 """Receives lines for the user, such as those about entries that changed their name."""
 
-_MOST_NODES = 100_000
 
 _RENAMED = {"share": "sampling_weight", "val_share": "val_fraction"}
 _RENAMED |= {"augment.paste": "copy_paste", "augment.pile": "rbc_overlap", "augment.squeeze": "aspect_jitter"}
@@ -106,31 +106,19 @@ def _validated(content: dict[str, Any], path: Path) -> TrainConfig | ClassifyCon
             near = get_close_matches(entry, kind.model_fields, 1)
             hint = f", did you mean {near[0]}?" if near else ""
             raise ConfigError(f"{path}: {entry}: unknown entry{hint}") from error
-        given = f" (got {first['input']!r:.80})" if entry else ""
+        given = f" (got {shown(first['input'], 80)})" if entry else ""
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{path}: {entry or 'configuration'}: {message}{given}") from error
-
-
-def _parsed(text: str) -> Any:
-    """A YAML document. Aliases may make a short one endless, which is a ValueError."""
-    content = yaml.safe_load(text)
-    stack, n = [content], 0
-    while stack:
-        node, n = stack.pop(), n + 1
-        if n > _MOST_NODES:
-            raise ValueError(f"expected at most {_MOST_NODES} values, got aliases that expand to more")
-        stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return content
 
 
 def _content(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     extended = f" (extended by {above[0]})" if above else ""
     try:
-        content = _parsed(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}{extended}: cannot be read ({error})") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not YAML ({error})") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(content).__name__}")
     return content
@@ -147,7 +135,7 @@ def _merged(path: Path, note: Note, above: tuple[Path, ...] = ()) -> dict[str, A
         return content
     name = content.pop("extends")
     if not isinstance(name, str) or not name or "\0" in name:
-        raise ConfigError(f"{path}: extends: expected the name of one file beside it, got {name!r:.60}")
+        raise ConfigError(f"{path}: extends: expected the name of one file beside it, got {shown(name)}")
     base = path.parent / name
     if any(base.resolve() == other.resolve() for other in (path, *above)):
         raise ConfigError(f"{path}: extends: {name} extends this file in turn")
@@ -176,7 +164,7 @@ def expand(path: str, base: Path) -> Path:
 def _set(content: dict[str, Any], override: str, note: Note) -> None:
     key, separator, value = override.partition("=")
     if not separator:
-        raise ConfigError(f"--set {override}: expected key=value")
+        raise ConfigError(f"--set {override:.200}: expected key=value")
     *parents, last = key.strip().split(".")
     section = parents[0] if parents[:1] == ["augment"] else ""
     node: Any = content
@@ -184,8 +172,8 @@ def _set(content: dict[str, Any], override: str, note: Note) -> None:
         for parent in parents:
             node = node[int(parent)] if isinstance(node, list) else node.setdefault(parent, {})
         if isinstance(node, list):
-            node[int(last)] = with_current_names(_parsed(value), note)
+            node[int(last)] = with_current_names(parse_yaml(value), note)
         else:
-            node |= with_current_names({last: _parsed(value)}, note, section)
-    except (IndexError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+            node |= with_current_names({last: parse_yaml(value)}, note, section)
+    except (IndexError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"--set {override:.200}: no such entry ({one_line(error)})") from error

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Number
+from blastdet.cli._printing import echo
 from blastdet.cli.analysis_commands.detect import parse_mpp, parse_paths
 
 
@@ -77,6 +78,6 @@ def command(paths: tuple[Path, ...], out: Path, resume: bool, overwrite: bool, *
         with phase_reporter() as step:
             for _ in run.classify(step):
                 pass
-        failed = run.finish(click.echo, lambda line: click.echo(line, err=True))
+        failed = run.finish(echo, lambda line: echo(line, err=True))
     if failed:
         sys.exit(2 if failed == len(run.images) else 1)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import measurement_options, renamed
+from blastdet.cli._printing import echo
 
 _PATH = click.Path(path_type=Path)
 
@@ -56,10 +57,10 @@ def command(a: str, b: str, overwrite: bool, **options: Any) -> None:
     for dataset in datasets:
         pair = [evaluate(dataset, side, options=figures) for side in (side_a, side_b)]
         comparisons.append(compare(*pair, names=(a, b)))
-        click.echo(f"{comparisons[-1]}\n")
+        echo(f"{comparisons[-1]}\n")
     evaluations = [side for comparison in comparisons for side in (comparison.a, comparison.b)]
     for path in write_report(evaluations, out, comparisons, overwrite=overwrite):
-        click.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 def _side(name: str) -> dict[str, tuple[object, ...]]:

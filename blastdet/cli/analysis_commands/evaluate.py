@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import measurement_options, renamed
+from blastdet.cli._printing import echo
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -90,9 +91,9 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
         for found in run_models(versions[0], options):
             evaluations += [evaluate(dataset, found, options=figures) for dataset in versions]
     for evaluation in evaluations:
-        click.echo(f"{evaluation}\n")
+        echo(f"{evaluation}\n")
     for path in write_report(evaluations, out, overwrite=overwrite):
-        click.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 def _compare_types(places: tuple[Path, ...], out: Path, overwrite: bool, options: dict[str, Any]) -> None:
@@ -109,9 +110,9 @@ def _compare_types(places: tuple[Path, ...], out: Path, overwrite: bool, options
     check_classification(out, overwrite)
     reading = {name: options[name] for name in READING} | ({} if _is_given("split") else {"split": "all"})
     found = evaluate_cell_types(read_datasets(places[0], **reading)[-1], options["classifications"])
-    click.echo(found)
+    echo(found)
     for path in found.write(out, overwrite=overwrite):
-        click.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 def _is_given(name: str) -> bool:

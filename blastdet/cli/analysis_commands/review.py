@@ -9,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from blastdet.cli._options import Mpp, Number, reading_options, renamed
+from blastdet.cli._printing import echo
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -99,7 +100,7 @@ def command(context: click.Context, /, **options: Any) -> None:
 
         review = _review(dataset, predictions, options)
         with file_reporter(len(dataset), "loading") as step:
-            run_session(review, out, session, click.echo, step)
+            run_session(review, out, session, echo, step)
 
 
 @command.command("export", short_help="Apply corrections to a dataset and write it to a folder.")
@@ -128,12 +129,12 @@ def export(
     from blastdet.review.corrected_dataset import export_corrected
 
     summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, **reading)
-    click.echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
+    echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
     for what, number in sorted(summary.counts.items()):
-        click.echo(f"{number:>8} {what}")
+        echo(f"{number:>8} {what}")
     if summary.n_disagreements:
-        click.echo(f"{summary.n_disagreements:>8} cells on which the files disagree; the latest correction counts")
-    click.echo(f"wrote    {out}: {', '.join(dict.fromkeys(kinds))}, corrections.jsonl")
+        echo(f"{summary.n_disagreements:>8} cells on which the files disagree; the latest correction counts")
+    echo(f"wrote    {out}: {', '.join(dict.fromkeys(kinds))}, corrections.jsonl")
 
 
 def _refuse_options_before(context: click.Context) -> None:
@@ -155,7 +156,7 @@ def _read(options: dict[str, Any]) -> tuple[Dataset, Predictions]:
 
         corrected = apply_corrections(dataset, options["corrections"])
         for note in corrected.notes[len(dataset.notes) :] or (f"{options['corrections']}: nothing to correct",):
-            click.echo(note)
+            echo(note)
         dataset = corrected
     models = {name: (options[name],) if options[name] else () for name in ("weights", "detections")}
     (predictions,) = run_models(dataset, options | models)
@@ -166,7 +167,7 @@ def _suggest(dataset: Dataset, predictions: Predictions, n: int) -> None:
     from blastdet.review.suggest import format_suggestions, suggest
 
     for line in format_suggestions(dataset, suggest(dataset, predictions, n)) or ["all images are labelled"]:
-        click.echo(line)
+        echo(line)
 
 
 def _review(dataset: Dataset, predictions: Predictions, options: dict[str, Any]) -> Review:
@@ -179,7 +180,7 @@ def _review(dataset: Dataset, predictions: Predictions, options: dict[str, Any])
     with file_reporter(len(dataset), "second stage") as step:
         review = make_review(dataset, predictions, classifier, step)
     for title, number in review.counts().items():
-        click.echo(f"{number:>6} {title}")
+        echo(f"{number:>6} {title}")
     return review
 
 
@@ -189,4 +190,4 @@ def _page(review: Review, folder: Path) -> None:
 
     with file_reporter(len(review.dataset), "page") as step:
         path = write_page(review, folder, step)
-    click.echo(f"wrote {path}: open it in a browser")
+    echo(f"wrote {path}: open it in a browser")

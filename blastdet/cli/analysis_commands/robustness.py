@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Mpp, reading_options, renamed
+from blastdet.cli._printing import echo
 
 _PATH = click.Path(path_type=Path)
 
@@ -60,10 +61,10 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
     models = load_for(weights, dataset, device)
     with file_reporter(steps(dataset, names), "robustness") as step:
         rows = measure_robustness(dataset, models, names, step)
-    click.echo(as_text(rows))
+    echo(as_text(rows))
     title = f"{models.card.name} on {dataset.name}, {reading['split']}, {len(dataset)} images"
     for path in write(rows, title, out):
-        click.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 def _names(only: tuple[str, ...]) -> list[str]:
@@ -73,7 +74,7 @@ def _names(only: tuple[str, ...]) -> list[str]:
 
     for name in only:
         if name in RENAMED:
-            click.echo(f"note: --only {name} is now --only {RENAMED[name]}", err=True)
+            echo(f"note: --only {name} is now --only {RENAMED[name]}", err=True)
         elif name not in CORRUPTIONS:
             raise ConfigError(f"--only: expected one of {', '.join(CORRUPTIONS)}, got {name}")
     chosen = {RENAMED.get(name, name) for name in only}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import reading_options
+from blastdet.cli._printing import echo
 
 if TYPE_CHECKING:
     from blastdet.audit.folder_audit import AuditReport
@@ -61,7 +62,7 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
         _print_tables(report)
     else:
         for line in plain_lines(report):
-            click.echo(line)
+            echo(line)
     if strict and report.has_faults:
         raise click.exceptions.Exit(1)
 

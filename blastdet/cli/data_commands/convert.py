@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Mpp, Number, reading_options, renamed
+from blastdet.cli._printing import echo
 
 _PATH = click.Path(path_type=Path)
 _CHANGES = ("split", "boxes", "resample", "link")
@@ -109,16 +110,16 @@ def _print(dataset: Any, to: tuple[str, ...], out: Path) -> None:
     number = counts(dataset)
     splits = ", ".join(f"{name} {n}" for name, n in number["splits"].items()).replace("no split", "without a split")
     cells = ", ".join(f"{name} {n}" for name, n in number["cells"].items())
-    click.echo(f"read     {dataset.name}: {counted(number['pictures'], 'image')} ({splits})")
-    click.echo(f"cells    {cells or 'none'}" + (f"; {number['ignored']} ignored" if number["ignored"] else ""))
+    echo(f"read     {dataset.name}: {counted(number['pictures'], 'image')} ({splits})")
+    echo(f"cells    {cells or 'none'}" + (f"; {number['ignored']} ignored" if number["ignored"] else ""))
     drawn = {name: n for name, n in number["boxes"].items() if name in ("segment", "fixed")}
     if drawn or number["cells_without_box"]:
         origins = ", ".join(f"{name} {n}" for name, n in drawn.items()) or "none"
         cells, images = counted(number["cells_without_box"], "cell"), counted(number["not_annotated"], "image")
         left = f"{cells} and {images} without a box"
-        click.echo(f"drawn    {origins}; left: {left}")
+        echo(f"drawn    {origins}; left: {left}")
     for line in dataset.dropped:
-        click.echo(f"dropped  {line}")
+        echo(f"dropped  {line}")
     for line in dataset.notes:
-        click.echo(f"note     {line}")
-    click.echo(f"wrote    {out}: images, {', '.join(to)}")
+        echo(f"note     {line}")
+    echo(f"wrote    {out}: images, {', '.join(to)}")

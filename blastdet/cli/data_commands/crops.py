@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import Mpp, Number, Numbers, reading_options, renamed
+from blastdet.cli._printing import echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -110,21 +111,21 @@ def command(**options: Any) -> None:
     with new_folder(out) as folder, file_reporter(len(dataset), "cutting") as step:
         rows, failed = write_crops(dataset, cells, folder, how, step)
     _print(dataset, lines, rows)
-    click.echo(f"wrote    {out}")
+    echo(f"wrote    {out}")
     for line in (*unread, *failed):
-        click.echo(f"failed   {line}", err=True)
+        echo(f"failed   {line}", err=True)
     if unread or failed:
         raise click.exceptions.Exit(1)
 
 
 def _print(dataset: Dataset, lines: Sequence[str], rows: Sequence[CropRow]) -> None:
-    click.echo(f"read     {dataset.name}: {len(dataset)} images")
+    echo(f"read     {dataset.name}: {len(dataset)} images")
     for line in (*(f"dropped  {line}" for line in dataset.dropped), *(f"note     {line}" for line in dataset.notes)):
-        click.echo(line)
+        echo(line)
     for line in lines:
-        click.echo(line)
+        echo(line)
     kinds = Counter(row.label or f"no label ({row.smear_label or 'no class'})" for row in rows)
-    click.echo(f"crops    {len(rows)}: " + (", ".join(f"{name} {n}" for name, n in sorted(kinds.items())) or "none"))
+    echo(f"crops    {len(rows)}: " + (", ".join(f"{name} {n}" for name, n in sorted(kinds.items())) or "none"))
 
 
 def _check(options: dict[str, Any], marks: Sequence[Box]) -> None:

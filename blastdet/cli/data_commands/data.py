@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from blastdet.cli._printing import echo
+
 _PATH = click.Path(path_type=Path)
 _SHOWN = 20  # problems of a copy that verify prints
 
@@ -47,9 +49,9 @@ def list_() -> None:
     for name in catalog.names():
         entry = catalog.load(name)
         way = "download" if entry.url else "on request" if entry.ask else "own copy"
-        click.echo(f"{name:15} {way:11} {entry.title}")
-        click.echo(f"{'':27} {entry.contents}")
-        click.echo(f"{'':27} licence: {entry.licence}; redistribution: {entry.redistribution}")
+        echo(f"{name:15} {way:11} {entry.title}")
+        echo(f"{'':27} {entry.contents}")
+        echo(f"{'':27} licence: {entry.licence}; redistribution: {entry.redistribution}")
 
 
 @command.command("get", short_help="Download a dataset, or install your copy, and verify it.")
@@ -77,13 +79,13 @@ def get(name: str, source: str | None, to: Path | None) -> None:
     entry = catalog.load(name)
     with _progress() as report:
         folder = fetch(entry, to or data_dir(), source=source, report=report)
-    click.echo(f"{folder}: {entry.title}")
-    click.echo(f"licence: {entry.licence}; redistribution: {entry.redistribution}")
-    click.echo(f"cite: {entry.citation}")
+    echo(f"{folder}: {entry.title}")
+    echo(f"licence: {entry.licence}; redistribution: {entry.redistribution}")
+    echo(f"cite: {entry.citation}")
     for note in entry.notes:
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
     if entry.reader:
-        click.echo(f"next: blastdet convert {folder} OUT --from {entry.reader} --to coco")
+        echo(f"next: blastdet convert {folder} OUT --from {entry.reader} --to coco")
 
 
 @command.command("verify", short_help="Compare a copy of a dataset with the checksums in the catalog.")
@@ -105,19 +107,19 @@ def verify(name: str, folder: Path) -> None:
     entry = catalog.load(name)
     faults = catalog.problems(entry, folder)
     for fault in faults[:_SHOWN]:
-        click.echo(fault)
+        echo(fault)
     listed = catalog.checksums(name)
     if faults:
         if len(faults) > _SHOWN:
-            click.echo(f"... and {len(faults) - _SHOWN} more. Is {folder} a copy of {name}?")
+            echo(f"... and {len(faults) - _SHOWN} more. Is {folder} a copy of {name}?")
         raise click.exceptions.Exit(1)
     if listed:
-        click.echo(f"{folder}: {len(listed)} files, all as published")
+        echo(f"{folder}: {len(listed)} files, all as published")
     elif entry.expect:
         counted = ", ".join(f"{number} {pattern}" for pattern, number in entry.expect.items())
-        click.echo(f"{folder}: {counted}; the catalog has no checksums for {name}")
+        echo(f"{folder}: {counted}; the catalog has no checksums for {name}")
     else:
-        click.echo(f"{folder}: exists; the catalog has neither checksums nor file counts for {name}")
+        echo(f"{folder}: exists; the catalog has neither checksums nor file counts for {name}")
 
 
 @contextmanager
@@ -149,7 +151,7 @@ class _Lines:
         step = 10 * done // total if total else done // 50_000_000
         if step and (stage, step) != self._last:
             self._last = (stage, step)
-            click.echo(_text(stage, done, total))
+            echo(_text(stage, done, total))
 
 
 def _text(stage: str, done: int, total: int | None) -> str:

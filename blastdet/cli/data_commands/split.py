@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import reading_options
+from blastdet.cli._printing import echo
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -80,10 +81,10 @@ def command(
         dataset = replace(dataset, notes=(*dataset.notes, note))
     _print(dataset, leaks)
     if leaks and not allow_leaks:
-        click.echo(f"not written: {len(leaks)} leaks. To write the split anyway, add --allow-leaks")
+        echo(f"not written: {len(leaks)} leaks. To write the split anyway, add --allow-leaks")
         raise SystemExit(1)
     write_text(out, splits.to_csv(dataset))
-    click.echo(f"wrote    {out}" + (f", a split with {len(leaks)} leaks" if leaks else ""))
+    echo(f"wrote    {out}" + (f", a split with {len(leaks)} leaks" if leaks else ""))
 
 
 def _parse_fractions(text: str) -> tuple[float, ...]:
@@ -101,8 +102,8 @@ def _print(dataset: Dataset, leaks: list[str]) -> None:
     for name in ("train", "val", "test"):
         number = counts(dataset.with_split(name))
         cells = ", ".join(f"{key} {n}" for key, n in number["cells"].items())
-        click.echo(f"{name:8} {number['pictures']} images; {cells or 'no cells'}")
+        echo(f"{name:8} {number['pictures']} images; {cells or 'no cells'}")
     for line in dataset.notes:
-        click.echo(f"note     {line}")
+        echo(f"note     {line}")
     for line in leaks:
-        click.echo(f"leak     {line}")
+        echo(f"leak     {line}")

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from blastdet.cli._printing import echo
+
 
 @click.command()
 @click.argument("out", type=click.Path(path_type=Path))
@@ -58,7 +60,7 @@ def command(out: Path, size: str, n: int, seed: int, vary: bool, **look: Any) ->
     write_text(truth, document_pieces(data))
     counts = [sample.truth.counts() for sample in data if sample.truth is not None]
     total = ", ".join(f"{sum(count[name] for count in counts)} {name}" for name in counts[0])
-    click.echo(f"wrote {n} image{'s' if n > 1 else ''} to {truth.parent} and {truth}: {total}")
+    echo(f"wrote {n} image{'s' if n > 1 else ''} to {truth.parent} and {truth}: {total}")
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Mpp, reading_options
+from blastdet.cli._printing import echo
 
 _PATH = click.Path(path_type=Path)
 
@@ -57,4 +58,4 @@ def command(data: Path, out: Path, corrections: Path | None, weights: str, **opt
     with step_reporter() as step:
         reading = {name: options.pop(name) for name in ("class_map", "annotated")}
         settings = AdaptOptions(progress=step, reading_options=reading, **options)
-        adapt(data, out=out, corrections=corrections, weights=weights, options=settings, say=click.echo)
+        adapt(data, out=out, corrections=corrections, weights=weights, options=settings, say=echo)

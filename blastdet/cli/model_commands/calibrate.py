@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from blastdet.cli._printing import echo
+
 
 @click.command("calibrate", short_help="calibrate a blast classifier on clusters or laboratories left out of training")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -41,4 +43,4 @@ def command(run: Path, folds: tuple[Path, ...], out: Path | None) -> None:
     require("train", "torch", "sklearn")
     from blastdet.training.entry_points import calibrate
 
-    click.echo(f"weights: {calibrate(run, folds, out=out, say=click.echo)}")
+    echo(f"weights: {calibrate(run, folds, out=out, say=echo)}")

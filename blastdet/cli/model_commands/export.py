@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from blastdet.cli._printing import echo
+
 
 @click.command("export", short_help="export a trained detector again, also in lower precision")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -38,4 +40,4 @@ def command(run: Path, to: str, precision: str) -> None:
         require("openvino", "openvino")
     from blastdet.training.entry_points import export
 
-    click.echo(f"weights: {export(run, to=to, precision=precision, say=click.echo)}")
+    echo(f"weights: {export(run, to=to, precision=precision, say=echo)}")

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from blastdet.cli._printing import echo
+
 
 @click.command("runs", short_help="list trainings side by side")
 @click.argument("folder", type=click.Path(path_type=Path), default="runs")
@@ -23,4 +25,4 @@ def command(folder: Path) -> None:
     """
     from blastdet.training.loop.run_list import as_table, find_runs
 
-    click.echo(as_table(find_runs(folder)))
+    echo(as_table(find_runs(folder)))

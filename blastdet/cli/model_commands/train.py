@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import reading_options
+from blastdet.cli._printing import echo
 
 
 @click.command("train", short_help="train a detector or classifier from a configuration")
@@ -76,6 +77,6 @@ def command(
             data=data,
             set=[*for_each, *overrides, *([f"init={init}"] if init else [])],
             resume=resume,
-            options=TrainOptions(device, allow_version_change, Progress(click.echo, step)),
+            options=TrainOptions(device, allow_version_change, Progress(echo, step)),
         )
-    click.echo(f"weights: {weights}")
+    echo(f"weights: {weights}")

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from blastdet.core.constants import CELL_TYPES
-from blastdet.core.errors import ConfigError, FormatError
+from blastdet.core.errors import ConfigError, FormatError, shown
 from blastdet.core.types import CELL_CLASSES
 
 LEFT_OUT = ""
@@ -62,7 +62,7 @@ def check_class_map(class_map: Mapping[str, str]) -> Mapping[str, str]:
             known = ", ".join(CELL_CLASSES)
             raise ConfigError(
                 f"--map {name:.60}={label!s:.60}: expected one of {known}, or nothing to leave the class out, "
-                f"got {label!r:.60}"
+                f"got {shown(label)}"
             )
     return class_map
 
@@ -98,11 +98,11 @@ def _label(name: str, class_map: Mapping[str, str]) -> int | None:
 
 
 def _unknown_classes(unknown: Mapping[str, int], class_map: Mapping[str, str]) -> str:
-    shown = [name for name, _ in Counter(unknown).most_common(_SHOWN)]
+    listed = [name for name, _ in Counter(unknown).most_common(_SHOWN)]
     expected = ", ".join([*CELL_CLASSES, *(f"{name:.60}" for name in list(class_map)[:_SHOWN])])
-    got = ", ".join(f"{name!r:.60}" + (f" ({unknown[name]:,})" if unknown[name] else "") for name in shown)
-    more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
-    options = " ".join(f"--map {shlex.quote(f'{name}={_suggested(name)}')}" for name in shown if len(name) <= 60)
+    got = ", ".join(f"{shown(name)}" + (f" ({unknown[name]:,})" if unknown[name] else "") for name in listed)
+    more = f" and {len(unknown) - len(listed)} more" if len(unknown) > len(listed) else ""
+    options = " ".join(f"--map {shlex.quote(f'{name}={_suggested(name)}')}" for name in listed if len(name) <= 60)
     them = "it" if len(unknown) == 1 else "them"
     return (
         f"expected a class out of {expected}, got {got}{more}. Map {them}: {options} (NAME= leaves a class "

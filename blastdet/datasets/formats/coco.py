@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, SourceIds
 from blastdet.datasets.formats.coco_writer import KEYS, to_document, write
 from blastdet.datasets.formats.files import FAULTS, from_json, read_json, stated_mpp
@@ -285,7 +285,7 @@ def _with_entry(sample: Sample, entry: Mapping[str, Any], file: Path) -> Sample:
     if annotated is not None:
         if not isinstance(annotated, list) or not all(name in CELL_CLASSES for name in annotated):
             expected = f"expected a list of {', '.join(CELL_CLASSES)} as annotated"
-            raise FormatError(f"{file}: {sample.path.name}: {expected}, got {annotated!r:.60}")
+            raise FormatError(f"{file}: {sample.path.name}: {expected}, got {shown(annotated)}")
         sample = replace(sample, annotated=tuple(annotated))
     return sample
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core import boxes as box_tools
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
 from blastdet.datasets.formats import coco
 from blastdet.datasets.formats.files import box_problem, is_number, read_json, read_text
@@ -47,14 +47,14 @@ def read_results(path: Path, dataset: Dataset) -> list[Detections]:
     elif isinstance(document, list) and all(isinstance(row, dict) for row in document):
         rows, find, labels = document, _finder(dataset), _labels_of(dataset)
     else:
-        raise FormatError(f"{path}: expected a COCO document or a list of results, got {document!r:.60}")
+        raise FormatError(f"{path}: expected a COCO document or a list of results, got {shown(document)}")
     index = {id(sample): i for i, sample in enumerate(dataset)}
     found: list[list[Mapping[str, Any]]] = [[] for _ in dataset]
     for number, row in enumerate(rows, 1):
         sample = find(row.get("image_id"))
         what = f"{path}: detection {number}"
         if sample is None:
-            got = f"{row.get('image_id')!r:.60}"
+            got = f"{shown(row.get('image_id'))}"
             raise FormatError(f"{what}: expected an image of {dataset.name} as image_id, got {got}")
         _check(row, labels, what)
         if id(sample) in index:
@@ -110,7 +110,7 @@ def _labels_of(dataset: Dataset) -> dict[int, int]:
     for number, name, label in _ids_of(dataset).categories:
         if labels.setdefault(number, label) != label:
             raise FormatError(
-                f"{dataset.root}: expected one class for category id {number}, got two, one of them {name!r:.60}. "
+                f"{dataset.root}: expected one class for category id {number}, got two, one of them {shown(name)}. "
                 "Name the one file that the results belong to."
             )
     return labels
@@ -120,14 +120,14 @@ def _check(row: Mapping[str, Any], labels: Mapping[int, int], what: str) -> None
     kind, score = row.get("category_id"), row.get("score")
     if not isinstance(kind, int) or kind not in labels:
         expected = f"{list(labels)[:_SHOWN]}"
-        raise FormatError(f"{what}: expected one of {expected} as category_id, got {kind!r:.60}")
+        raise FormatError(f"{what}: expected one of {expected} as category_id, got {shown(kind)}")
     problem = box_problem(row.get("bbox"))
     if problem:
         raise FormatError(f"{what}: {problem}")
     if min(row["bbox"][2:]) < 0:
         raise FormatError(f"{what}: expected a size of 0 or more in bbox, got {row['bbox']}")
     if not is_number(score) or not 0 <= row["score"] <= 1:
-        raise FormatError(f"{what}: expected a number from 0 to 1 as score, got {score!r:.60}")
+        raise FormatError(f"{what}: expected a number from 0 to 1 as score, got {shown(score)}")
 
 
 def _document_results(

@@ -11,6 +11,7 @@ from typing import Any
 from blastdet.core.atomic_io import write_text
 from blastdet.core.columns import CELL_COLUMNS, cell_rows
 from blastdet.core.types import Dataset, Detections
+from blastdet.datasets.formats.files import formula_free
 
 FILE_NAME = "cells.csv"
 
@@ -29,8 +30,8 @@ def _lines(dataset: Dataset) -> Iterator[str]:
 
 
 def line(fields: Iterable[Any]) -> str:
-    """One line of a CSV file, with quotes where needed."""
-    text, row = io.StringIO(), list(fields)
+    """One line of a CSV file, with quotes where needed, and no field that a spreadsheet would run as a formula."""
+    text, row = io.StringIO(), [formula_free(field) if isinstance(field, str) else field for field in fields]
     # csv.writer quotes a bare carriage return only if its own line terminator contains one.
     bare = any("\r" in str(field) for field in row)
     csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL).writerow(row)

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from blastdet.core.columns import by_type
 from blastdet.core.constants import CELL_TYPES
-from blastdet.core.errors import ConfigError, FormatError, ScaleError
+from blastdet.core.errors import ConfigError, FormatError, ScaleError, one_line, shown
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import COLUMNS, Dataset, Sample, Scale
 from blastdet.imaging.io import find_images, image_size
@@ -27,7 +28,9 @@ from blastdet.imaging.io import find_images, image_size
 FAULTS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError)
 """Errors that reading a value from a faulty file may raise, under ``np.errstate(over="raise")`` also for float32."""
 
+_MOST_NODES, _MOST_CHARACTERS = 100_000, 20_000_000  # of a YAML document with its aliases expanded
 _LIMIT = 1e12  # larger than any pixel coordinate; NaN and infinity compare as too large
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")  # how a text starts that spreadsheets take for a formula
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
@@ -72,6 +75,26 @@ def read_json(path: Path) -> Any:
     return document
 
 
+def parse_yaml(text: str) -> Any:
+    """A YAML document.
+
+    Raises `ValueError`, with a message of bounded length, if it is not YAML, or if its aliases make a short text a huge
+    document.
+    """
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(one_line(error)) from None
+    stack, nodes, characters = [content], 0, 0
+    while stack:
+        node, nodes = stack.pop(), nodes + 1
+        characters += len(node) if isinstance(node, str | bytes) else 0
+        if nodes > _MOST_NODES or characters > _MOST_CHARACTERS:
+            raise ValueError(f"expected at most {_MOST_NODES} values, got aliases that expand to more")
+        stack += (*node.keys(), *node.values()) if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return content
+
+
 def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     """Rows of a CSV file. Missing fields are empty.
 
@@ -82,9 +105,36 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
         if not set(columns) <= set(reader.fieldnames or ()):
             found = ", ".join(reader.fieldnames or ())
             raise FormatError(f"{path}: expected columns {' and '.join(columns)}, got {found or 'none'}")
-        return list(reader)
+        return [
+            {key: _as_written(value) if isinstance(value, str) else value for key, value in row.items()}
+            for row in reader
+        ]
     except csv.Error as error:
         raise FormatError(f"{path}: expected a CSV file ({error})") from None
+
+
+def formula_free(text: str) -> str:
+    """A text that a spreadsheet shows instead of running it: ``=HYPERLINK(...)`` gets an apostrophe.
+
+    `read_rows` removes it again. Numbers stay numbers.
+
+    Examples
+    --------
+    >>> formula_free("=1+1"), formula_free("-0.5"), formula_free("a=b.jpg")
+    ("'=1+1", '-0.5', 'a=b.jpg')
+    """
+    if not _FORMULA.match(text):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
+
+
+def _as_written(text: Any) -> Any:
+    """A field as it was before `formula_free`; fields beyond the head are a list."""
+    return text[1:] if isinstance(text, str) and text.startswith("'") and _FORMULA.match(text) else text
 
 
 def read_column(table: Path, name: str) -> dict[str, str]:
@@ -114,7 +164,7 @@ def stated_mpp(value: Any, where: str) -> Scale:
 def box_problem(bbox: Any) -> str | None:
     """What is wrong with a ``bbox``, if anything; a negative size is not reported."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
-        return f"expected four numbers x, y, width, height as bbox, got {bbox!r:.60}"
+        return f"expected four numbers x, y, width, height as bbox, got {shown(bbox)}"
     return None
 
 
@@ -170,7 +220,7 @@ def from_json(name: str, value: Any) -> Any:
     if name != "type_probability":
         return value
     if other := sorted(set(value) - set(CELL_TYPES)):
-        raise ValueError(f"expected some of {', '.join(CELL_TYPES)} as type, got {other[0]!r:.60}")
+        raise ValueError(f"expected some of {', '.join(CELL_TYPES)} as type, got {shown(other[0])}")
     return [value.get(kind, math.nan) for kind in CELL_TYPES]
 
 
@@ -183,7 +233,7 @@ def folder_of(sample: Sample) -> str:
     if sample.truth is None:
         return "unlabelled"
     if sample.split not in (None, "", *SPLITS):  # a path such as ../x would leave the folder
-        raise FormatError(f"{sample.path}: expected one of {', '.join(SPLITS)} as split, got {sample.split!r:.60}")
+        raise FormatError(f"{sample.path}: expected one of {', '.join(SPLITS)} as split, got {shown(sample.split)}")
     return sample.split or "unsplit"
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from blastdet.core.atomic_io import write_text
 from blastdet.core.columns import by_type, shown_as
 from blastdet.core.constants import CELL_TYPES, PALETTE, RESEARCH_USE
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
 from blastdet.datasets.formats.class_names import labels_of_names
 from blastdet.datasets.formats.files import (
@@ -64,8 +64,8 @@ def _pieces(cells: Detections, mpp: Scale | None, name: str) -> Iterator[str]:
     """The text of `feature_collection`, one line for each cell."""
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     yield encode(feature_collection(Detections.empty(), name=name)).removesuffix("]}")
-    for i, shown in enumerate(shown_as(cells)):
-        yield (",\n" if i else "\n") + encode(_feature(cells, i, shown, mpp, name))
+    for i, kind in enumerate(shown_as(cells)):
+        yield (",\n" if i else "\n") + encode(_feature(cells, i, kind, mpp, name))
     yield "]}\n"
 
 
@@ -80,13 +80,13 @@ def feature_collection(cells: Detections, mpp: Scale | None = None, name: str = 
         Name of the image. Ids are derived from it and from the number of the cell, so that the same run writes the
         same file.
     """
-    features = [_feature(cells, i, shown, mpp, name) for i, shown in enumerate(shown_as(cells))]
+    features = [_feature(cells, i, kind, mpp, name) for i, kind in enumerate(shown_as(cells))]
     return {"type": "FeatureCollection", "notice": RESEARCH_USE, "features": features}
 
 
-def _feature(cells: Detections, i: int, shown: str, mpp: Scale | None, name: str) -> dict[str, Any]:
+def _feature(cells: Detections, i: int, kind: str, mpp: Scale | None, name: str) -> dict[str, Any]:
     label = CELL_CLASSES[cells.label[i]]
-    names = {"name": label} if shown == label else {"names": [label, shown]}  # a class derived from another
+    names = {"name": label} if kind == label else {"names": [label, kind]}  # a class derived from another
     x1, y1, x2, y2 = (float(v) for v in cells.boxes_xyxy[i])
     measurements = {}
     for column, words in _MEASUREMENTS.items():
@@ -110,7 +110,7 @@ def _feature(cells: Detections, i: int, shown: str, mpp: Scale | None, name: str
         "geometry": _geometry(cells, i),
         "properties": {
             "objectType": "detection",
-            "classification": {**names, "color": list(PALETTE[shown])},
+            "classification": {**names, "color": list(PALETTE[kind])},
             "measurements": measurements,
             "metadata": metadata,
         },
@@ -211,7 +211,7 @@ def _cells(record: RawRecord, class_map: Mapping[str, str] | None) -> Detections
         with np.errstate(over="raise"):
             return _collect([box for box, _ in known], [label for _, label in known])
     except FAULTS as error:
-        raise FormatError(f"{record.file}: features do not fit together ({error!r:.120})") from None
+        raise FormatError(f"{record.file}: features do not fit together ({shown(error, 120)})") from None
 
 
 def read_records(root: Path) -> list[RawRecord]:
@@ -248,7 +248,7 @@ def parse(file: Path) -> RawRecord:
                 name = str(feature["properties"].get("name") or "")
                 left_out.append(f"{file.name}: feature {number}{f' ({name:.60})' if name else ''}: no class, left out")
         except FAULTS as error:
-            problem = problem or f"feature {number} is faulty ({error!r:.120})"
+            problem = problem or f"feature {number} is faulty ({shown(error, 120)})"
     return RawRecord(file, boxes=tuple(boxes), problem=problem, fields={"left_out": tuple(left_out)})
 
 
@@ -284,7 +284,7 @@ def _box(feature: Any, source: str) -> RawBox:
         outline = np.array([corner[:2] for shape in shapes for corner in shape[0]], np.float64)
         corners = [float(value) for value in (*outline.min(axis=0), *outline.max(axis=0))]
     else:
-        raise ValueError(f"expected a Polygon or Point, got {geometry['type']!r:.60}")
+        raise ValueError(f"expected a Polygon or Point, got {shown(geometry['type'])}")
     if not np.isfinite(cell["point_xy"] if geometry["type"] == "Point" else corners).all():
         raise ValueError("expected finite coordinates")
     x1, y1, x2, y2 = corners

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core import boxes as box_tools
-from blastdet.core.errors import FormatError, ImageError
+from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.imaging.io import find_images, image_size
@@ -281,7 +281,7 @@ def _with_known_class(record: RawRecord, class_map: Mapping[str, str] | None) ->
             if box.is_point:
                 dropped.append(f"{where}: point without a box")
             elif label is None:
-                dropped.append(f"{where}: class {box.name!r:.60} left out")
+                dropped.append(f"{where}: class {shown(box.name)} left out")
             else:
                 known.append(box)
     return replace(record, boxes=tuple(known)), dropped

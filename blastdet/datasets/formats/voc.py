@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import SPLITS, read_text
 from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, files_below
@@ -151,7 +151,7 @@ def _number(element: ET.Element, field: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"expected a number as {field}, got {text!r:.60}")
+        raise ValueError(f"expected a number as {field}, got {shown(text)}")
     return value
 
 

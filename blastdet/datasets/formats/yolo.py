@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
-from blastdet.core.errors import FormatError, ImageError
+from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats import yolo_sidecar
 from blastdet.datasets.formats.class_names import labels_of_names
-from blastdet.datasets.formats.files import SPLITS, place_images, read_text, splits_of
+from blastdet.datasets.formats.files import SPLITS, parse_yaml, place_images, read_text, splits_of
 from blastdet.datasets.formats.records import (
     ImageIndex,
     RawRecord,
@@ -253,9 +252,9 @@ def _find_yaml(path: Path) -> Path:
 
 def _load_yaml(file: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise FormatError(f"{file}: expected valid YAML ({' '.join(str(error).split())})") from None
+        data = parse_yaml(read_text(file))
+    except ValueError as error:
+        raise FormatError(f"{file}: expected valid YAML ({error})") from None
     if not isinstance(data, dict):
         raise FormatError(f"{file}: expected a mapping with train, val and names")
     return data
@@ -266,7 +265,7 @@ def _class_names(data: Mapping[str, Any], file: Path) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
-        raise FormatError(f"{file}: expected a list of class names as names, got {names!r:.60}")
+        raise FormatError(f"{file}: expected a list of class names as names, got {shown(names)}")
     if wrong := [value for value in names.values() if isinstance(value, list | dict)]:  # aliases may make them huge
         raise FormatError(f"{file}: expected text as the names of classes, got a {type(wrong[0]).__name__}")
     return {key: str(value) for key, value in names.items()}
@@ -279,13 +278,13 @@ def _images(data: Mapping[str, Any], split: str, file: Path, absent: list[str]) 
     for place in places if isinstance(places, list) else [places]:
         found = _resolve(str(place), data, file)
         if found is None:
-            absent.append(f"{file.name}: {split}: {place!r:.120}, which does not exist")
+            absent.append(f"{file.name}: {split}: {shown(place, 120)}, which does not exist")
         elif found.is_dir():
             images += sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         elif found.suffix == ".txt":
             images += _in_list(found)
         else:
-            raise FormatError(f"{file}: expected a folder or a .txt list as {split}, got {place!r:.60}")
+            raise FormatError(f"{file}: expected a folder or a .txt list as {split}, got {shown(place)}")
     once: dict[Path, Path] = {}  # an image listed twice would be counted twice
     for image in images:
         once.setdefault(image.resolve(), image)

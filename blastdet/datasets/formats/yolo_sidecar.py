@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats.files import EXTRA, FAULTS, SPLITS, from_json, read_json, stated_mpp, to_json
 
@@ -91,7 +91,7 @@ def read(root: Path) -> Mapping[str, Any]:
     kinds = {"name": str, "dropped": list, "notes": list, "smears": dict}
     for key, kind in kinds.items():
         if not isinstance(document.get(key, kind()), kind):
-            raise FormatError(f"{path}: expected a {kind.__name__} as {key}, got {document[key]!r:.60}")
+            raise FormatError(f"{path}: expected a {kind.__name__} as {key}, got {shown(document[key])}")
     return document
 
 
@@ -134,16 +134,16 @@ def apply(sample: Sample, record: Mapping[str, Any], path: Path) -> tuple[Sample
 def _check_record(record: Mapping[str, Any]) -> None:
     words = [record[key] for key in ("group", "label", "split")] + [record.get("cluster")]
     if not all(word is None or isinstance(word, str) for word in words) or record["split"] not in (None, *SPLITS):
-        raise ValueError(f"expected text or null as group, label, split and cluster, got {words!r:.60}")
+        raise ValueError(f"expected text or null as group, label, split and cluster, got {shown(words)}")
     if not all(name in CELL_CLASSES for name in record["annotated"]):
-        raise ValueError(f"expected a list of {', '.join(CELL_CLASSES)} as annotated, got {record['annotated']!r:.60}")
+        raise ValueError(f"expected a list of {', '.join(CELL_CLASSES)} as annotated, got {shown(record['annotated'])}")
 
 
 def _merge(listed: Detections, cells: Mapping[str, Any]) -> Detections | None:
     hidden = cells["hidden"]
     n, rows = cells["n"], np.array(hidden["row"], np.int64)
     if rows.tolist() != sorted(set(hidden["row"])) or not all(0 <= row < n for row in rows.tolist()):
-        raise ValueError(f"expected different rows from 0 to {n - 1} in order, got {hidden['row']!r:.60}")
+        raise ValueError(f"expected different rows from 0 to {n - 1} in order, got {shown(hidden['row'])}")
     if len(listed) + len(rows) != n:
         return None
     table = np.empty((n, 4), np.float32)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES
 from blastdet.datasets.formats.class_names import labels_of_names
 from blastdet.datasets.formats.coco_writer import UNSURE
@@ -42,7 +42,7 @@ def _structure_problem(document: Mapping[str, Any]) -> str | None:
     for key in ("images", "annotations", "categories"):
         rows = document.get(key)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            return f"expected a list of objects as {key!r}, as in COCO, got {rows!r:.60}"
+            return f"expected a list of objects as {key!r}, as in COCO, got {shown(rows)}"
     return None
 
 
@@ -68,7 +68,7 @@ def parse(document: Mapping[str, Any], file: Path) -> list[RawRecord]:
             number, entry = _entry(row)
         except FAULTS as error:
             what = row.get("file_name", row.get("id"))
-            problem = problem or f"image {what!r:.60} is faulty ({error!r:.80})"
+            problem = problem or f"image {shown(what)} is faulty ({shown(error, 80)})"
             continue
         if number in entries:
             problem = problem or f"expected a unique id for each image, got two images with id {number}"
@@ -94,7 +94,7 @@ def category_names(rows: Sequence[Mapping[str, Any]]) -> tuple[dict[int, str], s
     for row in rows:
         number, name = row.get("id"), row.get("name")
         if not isinstance(number, int) or not isinstance(name, str):
-            problem = problem or f"expected a category with id (a whole number) and name, got {row!r:.60}"
+            problem = problem or f"expected a category with id (a whole number) and name, got {shown(row)}"
         elif number in names:
             problem = problem or f"expected unique ids, got two categories with id {number}: {names[number]} and {name}"
         else:
@@ -127,13 +127,13 @@ def _box(row: Mapping[str, Any], images: Mapping[int, Any], names: Mapping[int, 
     what = f"annotation {row.get('id', '')}".rstrip()
     number, kind = row.get("image_id"), row.get("category_id")
     if not isinstance(number, int) or number not in images:
-        raise _BoxError(f"{what}: expected the id of a listed image as image_id, got {number!r:.60}", None)
+        raise _BoxError(f"{what}: expected the id of a listed image as image_id, got {shown(number)}", None)
     if not isinstance(kind, int) or kind not in names:
-        raise _BoxError(f"{what}: expected one of {list(names)!s:.120} as category_id, got {kind!r:.60}", number)
+        raise _BoxError(f"{what}: expected one of {list(names)!s:.120} as category_id, got {shown(kind)}", number)
     try:
         row = _with_box(row)
     except FAULTS as error:
-        raise _BoxError(f"{what}: segmentation is faulty ({error!r:.80})", number) from None
+        raise _BoxError(f"{what}: segmentation is faulty ({shown(error, 80)})", number) from None
     problem = box_problem(row.get("bbox"))
     if problem:
         raise _BoxError(f"{what}: {problem}", number)

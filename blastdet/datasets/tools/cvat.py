@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import read_text
 from blastdet.datasets.formats.records import RawBox, RawRecord, split_of
@@ -148,4 +148,4 @@ def _float(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"expected a number as {name}, got {text!r:.60}") from None
+        raise ValueError(f"expected a number as {name}, got {shown(text)}") from None

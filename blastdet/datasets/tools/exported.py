@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale
 from blastdet.datasets.formats.class_names import labels_of_names
 from blastdet.datasets.formats.records import (
@@ -151,7 +151,7 @@ def _check_images(records: Sequence[RawRecord], root: Path) -> None:
     if missing:
         counts = f"{len(records) - len(missing)} of {len(records)}"
         raise FormatError(
-            f"{root}: expected the images of all annotations, got {counts}; first missing: {missing[0]!r:.120}. "
+            f"{root}: expected the images of all annotations, got {counts}; first missing: {shown(missing[0], 120)}. "
             "Pass the folder of the images: --images DIR"
         )
     for image, n in Counter(record.image for record in records).items():
@@ -182,7 +182,7 @@ def left_out_lines(names: Mapping[str, int], labels: Mapping[str, int | None]) -
     for name, n in names.items():
         if labels[name] is None:
             regions = "1 region" if n == 1 else f"{n:,} regions"
-            lines.append(f"{regions} without a class" if name == NO_CLASS else f"{regions} of the class {name!r:.60}")
+            lines.append(f"{regions} without a class" if name == NO_CLASS else f"{regions} of the class {shown(name)}")
     return [f"{line}: left out" for line in lines]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import FormatError, counted
+from blastdet.core.errors import FormatError, counted, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import FAULTS, read_json
 from blastdet.datasets.formats.records import RawBox, RawRecord
@@ -87,7 +87,7 @@ def _record(file: Path, task: Any, number: int) -> RawRecord:
         name = _image_name(task)
         results, note = _results(task)
     except FAULTS as error:
-        return RawRecord(file, problem=f"{what} is faulty ({error!r:.120})")
+        return RawRecord(file, problem=f"{what} is faulty ({shown(error, 120)})")
     boxes: list[RawBox] = []
     left_out = [f"{file.name}: {what}: {note}"] if note else []
     problem = None
@@ -102,7 +102,7 @@ def _record(file: Path, task: Any, number: int) -> RawRecord:
                 left_out.append(f"{file.name}: {source}: {kind:.60}, not a rectangle, polygon or ellipse, left out")
             size_wh = size_wh or _size(result)
         except FAULTS as error:
-            problem = problem or f"{source} is faulty ({error!r:.120})"
+            problem = problem or f"{source} is faulty ({shown(error, 120)})"
     fields = {"left_out": tuple(left_out), "has_truth": results is not None}
     return RawRecord(file, name=name, size_wh=size_wh, boxes=tuple(boxes), problem=problem, fields=fields)
 
@@ -139,7 +139,7 @@ def _are_regions(value: Sequence[Any]) -> bool:
 def _value(result: Mapping[str, Any]) -> Mapping[str, Any]:
     value = result.get("value", result)
     if not isinstance(value, dict):
-        raise ValueError(f"expected an object as value, got {value!r:.60}")
+        raise ValueError(f"expected an object as value, got {shown(value)}")
     return value
 
 

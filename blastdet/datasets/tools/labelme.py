@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import FAULTS, read_json
 from blastdet.datasets.formats.records import RawBox, RawRecord, split_of
@@ -73,7 +73,7 @@ def parse(file: Path, root: Path) -> RawRecord:
         w, h = document.get("imageWidth"), document.get("imageHeight")
         size_wh = (float(w), float(h)) if w and h else None
     except FAULTS as error:
-        return RawRecord(file, problem=f"expected a file of labelme ({error!r:.120})")
+        return RawRecord(file, problem=f"expected a file of labelme ({shown(error, 120)})")
     problem = None
     for number, shape in enumerate(shapes, 1):
         source = f"shape {number}"
@@ -84,7 +84,7 @@ def parse(file: Path, root: Path) -> RawRecord:
             else:
                 left_out.append(f"{file.name}: {source}: a {kind:.60}, left out")
         except FAULTS as error:
-            problem = problem or f"{source} is faulty ({error!r:.120})"
+            problem = problem or f"{source} is faulty ({shown(error, 120)})"
     fields = {"left_out": tuple(left_out)}
     split = split_of(file.parent / "x", root)
     return RawRecord(file, name=name, split=split, size_wh=size_wh, boxes=tuple(boxes), problem=problem, fields=fields)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import FAULTS, read_json
 from blastdet.datasets.formats.records import RawBox, RawRecord, split_of
@@ -84,7 +84,7 @@ def parse(file: Path, root: Path, classes: tuple[str, ...] = ()) -> RawRecord:
     except FormatError as error:
         return RawRecord(file, problem=str(error).removeprefix(f"{file}: "))
     except FAULTS as error:
-        return RawRecord(file, problem=f"expected a file of Supervisely ({error!r:.120})")
+        return RawRecord(file, problem=f"expected a file of Supervisely ({shown(error, 120)})")
     boxes: list[RawBox] = []
     left_out: list[str] = []
     problem = None
@@ -97,7 +97,7 @@ def parse(file: Path, root: Path, classes: tuple[str, ...] = ()) -> RawRecord:
             else:
                 left_out.append(f"{file.name}: {source}: a {kind:.60}, left out")
         except (binascii.Error, zlib.error, struct.error, *FAULTS) as error:
-            problem = problem or f"{source} is faulty ({error!r:.120})"
+            problem = problem or f"{source} is faulty ({shown(error, 120)})"
     fields = {"classes": classes, "left_out": tuple(left_out)}
     split = split_of(file.parent / "x", root)
     return RawRecord(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import FAULTS, read_json, read_text
 from blastdet.datasets.formats.records import RawBox, RawRecord
@@ -81,7 +81,7 @@ def parse(file: Path) -> list[RawRecord]:
     except FormatError as error:
         return [RawRecord(file, problem=str(error).removeprefix(f"{file}: "))]
     except FAULTS as error:
-        return [RawRecord(file, problem=f"expected annotations of VIA ({error!r:.120})")]
+        return [RawRecord(file, problem=f"expected annotations of VIA ({shown(error, 120)})")]
     return [_record(file, name, regions, options) for name, regions in entries]
 
 
@@ -125,7 +125,7 @@ def _record(file: Path, name: str, regions: list[Any], options: tuple[str, ...])
             else:
                 boxes.append(raw_box(_class_name(region.get("region_attributes") or {}), _points(shape), source))
         except FAULTS as error:
-            problem = problem or f"{source} is faulty ({error!r:.120})"
+            problem = problem or f"{source} is faulty ({shown(error, 120)})"
     fields = {"classes": options, "left_out": tuple(left_out)}
     return RawRecord(file, name=name, boxes=tuple(boxes), problem=problem, fields=fields)
 
@@ -153,4 +153,4 @@ def _points(shape: Mapping[str, Any]) -> list[tuple[float, float]]:
         return ellipse_points(centre, radii, turn)
     if kind in ("polygon", "polyline"):
         return [(float(x), float(y)) for x, y in zip(shape["all_points_x"], shape["all_points_y"], strict=True)]
-    raise ValueError(f"expected a rect, circle, ellipse or polygon, got {kind!r:.60}")
+    raise ValueError(f"expected a rect, circle, ellipse or polygon, got {shown(kind)}")

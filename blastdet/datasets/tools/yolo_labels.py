@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import read_text
@@ -133,7 +133,7 @@ def _box(words: Sequence[str], size_wh: WidthHeight, names: Mapping[int, str], s
         numbers = []
     outline = len(numbers) >= 7 and len(numbers) % 2 == 1
     if not (len(numbers) == 5 or outline) or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"expected five numbers 'class cx cy w h', or a class and three points, got {line!r:.60}")
+        raise ValueError(f"expected five numbers 'class cx cy w h', or a class and three points, got {shown(line)}")
     kind = numbers[0]
     if names and kind not in names:
         raise ValueError(f"expected a class number from 0 to {len(names) - 1} of the names, got {kind:g}")

@@ -80,7 +80,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         _curves(upper, lower, [row for row in rows if row.corruption == name], name)
         if place == 0 and upper.get_legend_handles_labels()[0]:
             upper.legend(loc="lower left", fontsize=8, frameon=False)
-    figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8)
+    figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8, parse_math=False)  # a name may contain a $
     figure.savefig(path, dpi=140)
 
 
