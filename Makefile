@@ -6,7 +6,7 @@ WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint films bench docs requirements clean
+.PHONY: help demo test test-fast lint films bench fuzz docs requirements clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ bench: .venv/all  ## measure against other programs, installed to runs/bench (ne
 	$(BIN)/python benchmarks/linearity.py
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/review.py
+
+fuzz: .venv/all  ## read 10,000 mutated files through the API: no traceback, no hang, bounded memory (under twenty minutes)
+	$(BIN)/python tests/fuzz.py --files 10000 --seed $(or $(SEED),0) --workers $(WORKERS)
 
 # Exact pins, every package named: --no-deps keeps pip from adding a second build of OpenCV (requirements/overrides.txt).
 .venv/base: requirements/base.txt pyproject.toml
