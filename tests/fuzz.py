@@ -237,9 +237,7 @@ def _read_model(root: Path, out: Path) -> None:
 
 TARGETS: tuple[Target, ...] = (
     Target("jpeg", "a.jpg", _picture({"quality": 90}, "a.jpg"), _read_image),
-    Target(
-        "jpeg, progressive", "a.jpg", _picture({"progressive": True, "exif": b"Exif\0\0II*\0"}, "a.jpg"), _read_image
-    ),
+    Target("jpeg, progressive", "a.jpg", _picture({"progressive": True, "exif": _EXIF}, "a.jpg"), _read_image),
     Target("png", "a.png", _picture({}, "a.png"), _read_image),
     Target("bmp", "a.bmp", _picture({}, "a.bmp"), _read_image),
     Target("webp", "a.webp", _picture({}, "a.webp"), _read_image),
