@@ -36,6 +36,7 @@ from PIL import Image
 
 TIMEOUT_S = 20.0
 MEMORY = 4 << 30  # bytes of address space of a worker
+_START_S = 600.0  # until a worker has imported what it needs
 _LONGEST = 2100  # characters of a message
 _EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 
@@ -409,16 +410,16 @@ def fuzz(seed: int, files: int, workers: int = 2) -> Found:
         process = context.Process(target=_work, args=(there, seed, numbers), daemon=True)
         process.start()
         there.close()
-        running[here] = (process, numbers, -1, time.monotonic() + 6 * TIMEOUT_S)  # first come the imports
+        running[here] = (process, numbers, -1, time.monotonic() + _START_S)
 
     def lose(connection: Connection, why: str) -> None:
         process, numbers, now, _ = running.pop(connection)
         process.kill()
         process.join()
         connection.close()
+        found.faults[now] = why
         if now >= 0:
             found.read[TARGETS[now % len(TARGETS)].name] += 1
-            found.faults[now] = why
         rest = numbers[numbers.index(now) + 1 :] if now >= 0 else []
         if rest:
             begin(rest)
@@ -470,6 +471,9 @@ def main() -> int:
     for name, n in found.read.items():
         print(f"{name:<20}{n:>6} files, {found.accepted[name]:>6} accepted")
     for number, fault in sorted(found.faults.items()):
+        if number < 0:
+            print(f"FAULT: no worker could start: {fault}")
+            continue
         target, content = mutated(asked.seed, number)
         asked.keep.mkdir(parents=True, exist_ok=True)
         (asked.keep / f"{asked.seed}-{number}{Path(target.file).suffix}").write_bytes(content)
