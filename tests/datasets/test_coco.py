@@ -101,8 +101,8 @@ def test_crowd_is_ignored_and_empty_box_dropped(tmp_path: Path) -> None:
         ({"annotations": [3]}, "expected a list of objects as 'annotations'"),
         ({"categories": [{"id": 3}]}, "expected a category with id (a whole number) and name"),
         (
-            {"categories": [{"id": 3, "name": "Basophil"}]},
-            "rbc, platelet, got 'Basophil'",
+            {"categories": [{"id": 3, "name": "Leukocyte"}]},
+            "rbc, platelet, got 'Leukocyte'",
         ),
         ({"categories": []}, "expected one of [] as category_id, got 3"),
         ({"images": [{**IMAGE, "width": "x"}]}, "image 'a.jpg' is faulty"),

@@ -86,7 +86,7 @@ def test_only_a_record_with_a_problem_is_refused() -> None:
 def test_a_dataset_of_what_is_valid(tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"not an image")
-    boxes = (_box("Lymphocyte", 1, 1, 9, 9), _box("rbc", 2, 2, 9, 9), _box("rbc", 3, 3, 3, 3, is_point=True))
+    boxes = (_box("Leukocyte", 1, 1, 9, 9), _box("rbc", 2, 2, 9, 9), _box("rbc", 3, 3, 3, 3, is_point=True))
     good = RawRecord(tmp_path / "a.txt", image_file(tmp_path / "a.jpg"), "train", boxes=boxes)
     records = [
         good,
@@ -100,7 +100,7 @@ def test_a_dataset_of_what_is_valid(tmp_path: Path) -> None:
     assert (sample.split, sample.annotated, sample.truth.label.tolist()) == ("train", ("rbc",), [RBC])
     assert [line.split(":")[0] for line in dataset.dropped] == ["c.txt", "d.txt", "a.txt", "a.txt", str(broken)]
     assert dataset.dropped[0] == "c.txt: no image c" and dataset.dropped[3] == "a.txt: line 3: point without a box"
-    mapped = to_dataset([good], tmp_path, {"Lymphocyte": "wbc"}).samples[0]
+    mapped = to_dataset([good], tmp_path, {"Leukocyte": "wbc"}).samples[0]
     assert mapped.truth is not None and mapped.truth.label.tolist() == [WBC, RBC]
 
 

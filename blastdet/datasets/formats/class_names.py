@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from blastdet.core.constants import CELL_TYPES
+import numpy as np
+from numpy.typing import NDArray
+
+from blastdet.core.constants import CELL_TYPES, SMUDGE
 from blastdet.core.errors import ConfigError, FormatError, shown
-from blastdet.core.types import CELL_CLASSES
+from blastdet.core.types import CELL_CLASSES, Detections
+from blastdet.datasets.cropping.cell_types import type_of
 
 LEFT_OUT = ""
 """Value of a class map for classes whose cells are not read."""
@@ -27,8 +32,9 @@ def labels_of_names(names: Mapping[str, int], class_map: Mapping[str, str] | Non
     """Index into `CELL_CLASSES` of each class name; ``None`` for a class that is left out.
 
     Names in `class_map` come first. Any other name must be one of `CELL_CLASSES`, in any case, singular or plural
-    (``WBC``, ``Platelets``). Raises `FormatError` if a class is unknown. The message lists all unknown classes, and the
-    options that map them.
+    (``WBC``, ``Platelets``), or a cell type (``Myeloblast``, ``segmented neutrophil``): blasts of any kind are
+    ``blast``, other nucleated cells ``wbc``; see `type_columns`. Raises `FormatError` if a class is unknown. The
+    message lists all unknown classes, and the options that map them.
 
     Parameters
     ----------
@@ -84,6 +90,59 @@ def parse_class_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
     return dict(check_class_map({name: label for name, _, label in split})) or None
 
 
+def with_types(cells: Detections, names: Sequence[str]) -> Detections:
+    """Cells with the columns that class names with a cell type add; what the file states itself is kept."""
+    if cells.cell_type is not None:
+        return cells
+    columns = type_columns(names)
+    if cells.ignore is not None:
+        columns.pop("ignore", None)
+    return cells.with_columns(**columns)
+
+
+def type_columns(names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Columns of `Detections` that class names with a cell type add; empty if none has one.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Class name of each cell, as the file states it.
+
+    Returns
+    -------
+    dict
+        ``cell_type`` (n,): the name as stated, where it is a type. ``ignore`` (n,): smudges and artefacts.
+
+    Examples
+    --------
+    >>> type_columns(["WBC", "Segmented neutrophil"])["cell_type"].tolist()
+    ['', 'Segmented neutrophil']
+    >>> type_columns(["WBC", "RBC"])
+    {}
+    """
+    types = [None if name.strip().casefold() in CELL_CLASSES else type_of(name) for name in names]
+    if not any(types):
+        return {}
+    return {
+        "cell_type": np.array([name if kind else "" for name, kind in zip(names, types, strict=True)]),
+        "ignore": np.array([kind == SMUDGE for kind in types]),
+    }
+
+
+def types_note(cells: Iterable[Detections]) -> tuple[str, ...]:
+    """A note on class names that were read as cell types; none if no cell has one."""
+    count: Counter[tuple[str, str]] = Counter()
+    for some in cells:
+        if some.cell_type is not None:
+            named = zip(some.cell_type.tolist(), some.label.tolist(), strict=True)
+            count.update((name, CELL_CLASSES[label]) for name, label in named if name)
+    if not count:
+        return ()
+    shown = ", ".join(f"{n:,} {name:.40} as {label}" for (name, label), n in count.most_common(_SHOWN))
+    more = f" and {len(count) - _SHOWN} more types" if len(count) > _SHOWN else ""
+    return (f"cell types: {shown}{more}",)
+
+
 _UNKNOWN = -1
 
 
@@ -92,6 +151,8 @@ def _label(name: str, class_map: Mapping[str, str]) -> int | None:
     if known is None:
         plain = name.strip().casefold()
         known = next((label for label in CELL_CLASSES if plain in (label, label + "s")), None)
+    if known is None and (kind := type_of(name)) is not None:
+        known = "blast" if kind == "blast" else "wbc"
     if known == LEFT_OUT:
         return None
     return _UNKNOWN if known is None else CELL_CLASSES.index(known)

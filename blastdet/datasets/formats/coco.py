@@ -21,6 +21,7 @@ import numpy as np
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, SourceIds
+from blastdet.datasets.formats.class_names import with_types
 from blastdet.datasets.formats.coco_writer import KEYS, to_document, write
 from blastdet.datasets.formats.files import FAULTS, from_json, read_json, stated_mpp
 from blastdet.datasets.formats.records import (
@@ -203,7 +204,8 @@ def _read_document(
             kept = inside(record, fitted)
             truth = cells_of_rows([box.fields for box in kept.boxes], labels, (file, origin))
             boxes = np.array([box.xyxy for box in kept.boxes], np.float32).reshape(-1, 4)
-            sample = replace(sample, truth=truth.with_columns(boxes_xyxy=boxes))
+            truth = with_types(truth.with_columns(boxes_xyxy=boxes), [box.name for box in kept.boxes])
+            sample = replace(sample, truth=truth)
         found.samples.append(sample)
     paths = tuple((int(record.fields["id"]), one.path) for record, one in zip(records, found.samples, strict=True))
     if not any("annotated" in record.fields for record in records):

@@ -22,7 +22,7 @@ from blastdet.core.columns import by_type, shown_as
 from blastdet.core.constants import CELL_TYPES, PALETTE, RESEARCH_USE
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats.class_names import labels_of_names
+from blastdet.datasets.formats.class_names import labels_of_names, with_types
 from blastdet.datasets.formats.files import (
     EXTRA,
     FAULTS,
@@ -298,4 +298,5 @@ def _collect(cells: Sequence[RawBox], label: Sequence[int]) -> Detections:
         if any(name in cell.fields for cell in cells)
     }
     boxes = np.array([cell.xyxy for cell in cells], np.float32).reshape(-1, 4)
-    return Detections(boxes, label=np.array(label, np.int64), **columns)
+    found = Detections(boxes, label=np.array(label, np.int64), **columns)
+    return with_types(found, [cell.name for cell in cells])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from blastdet.core import boxes as box_tools
 from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
-from blastdet.datasets.formats.class_names import label_of
+from blastdet.datasets.formats.class_names import label_of, with_types
 from blastdet.imaging.io import find_images, image_size
 
 _ROUNDING = 1.0  # px by which a box may be beyond its image without a note: formats count pixels from 0 or 1
@@ -228,7 +228,9 @@ def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int
     labels = np.array([known for _, known in stated], np.int64)
     fitted = fit(record, size_wh)
     keep = fitted.keep & ~np.isnan(fitted.xyxy).any(axis=1)
-    return Detections(fitted.xyxy[keep], label=labels[keep], origin=np.full(int(keep.sum()), "human")), fitted
+    names = [box.name for box, kept in zip(record.boxes, keep.tolist(), strict=True) if kept]
+    cells = Detections(fitted.xyxy[keep], label=labels[keep], origin=np.full(len(names), "human"))
+    return with_types(cells, names), fitted
 
 
 def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str, str] | None = None) -> Dataset:

@@ -20,6 +20,7 @@ from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import Dataset
 from blastdet.datasets.archives import located
+from blastdet.datasets.formats.class_names import types_note
 from blastdet.datasets.formats.records import RawRecord, to_dataset
 from blastdet.datasets.locations import missing
 
@@ -201,6 +202,9 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
         dataset = to_dataset(read_records(path, name), root, **given)
     if not len(dataset):
         raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
+    if name in RECORD_READERS:
+        line = types_note(sample.truth for sample in dataset if sample.truth is not None)
+        dataset = replace(dataset, notes=(*dataset.notes, *line))
     if format == "voc" and resolve("blastdet.datasets.published.bccd:matches")(path):
         line = "this looks like BCCD: read it as bccd to use its groups and its scale"
         dataset = replace(dataset, notes=(*dataset.notes, line))
