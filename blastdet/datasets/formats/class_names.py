@@ -138,9 +138,9 @@ def types_note(cells: Iterable[Detections]) -> tuple[str, ...]:
             count.update((name, CELL_CLASSES[label]) for name, label in named if name)
     if not count:
         return ()
-    shown = ", ".join(f"{n:,} {name:.40} as {label}" for (name, label), n in count.most_common(_SHOWN))
+    listed = ", ".join(f"{n:,} {name:.40} as {label}" for (name, label), n in count.most_common(_SHOWN))
     more = f" and {len(count) - _SHOWN} more types" if len(count) > _SHOWN else ""
-    return (f"cell types: {shown}{more}",)
+    return (f"cell types: {listed}{more}",)
 
 
 _UNKNOWN = -1
