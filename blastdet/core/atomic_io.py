@@ -155,3 +155,30 @@ def locked(out: Path) -> IO[bytes]:
             f"{out}: another run is writing there. Wait until it ends, or pass another --out."
         ) from error
     return lock
+
+
+def files_under(folder: Path, hidden: bool = True) -> Iterator[Path]:
+    """All files below a folder, in a fixed order. Links to files and folders are followed; no folder is read twice.
+
+    Raises `OSError` if a folder cannot be read.
+
+    Parameters
+    ----------
+    hidden : bool
+        Whether to include files and folders whose names start with a dot.
+    """
+    seen = {os.path.realpath(folder)}
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        shown = [name for name in sorted(folders) if hidden or not name.startswith(".")]
+        shown.sort(key=lambda name: os.path.islink(f"{parent}/{name}"))  # noqa: PTH114  # the folder itself comes first
+        folders[:] = []
+        for name in shown:
+            real = os.path.realpath(f"{parent}/{name}")
+            if real not in seen and not os.path.realpath(parent).startswith(f"{real}{os.sep}"):
+                seen.add(real)
+                folders.append(name)
+        yield from (Path(parent, name) for name in sorted(names) if hidden or not name.startswith("."))

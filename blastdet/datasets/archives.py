@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from blastdet.core.atomic_io import files_under
 from blastdet.core.errors import BlastdetError, printable, shown
 
 MAX_FILE_BYTES = 256 << 20
@@ -90,7 +91,7 @@ def without_common_folder(members: Sequence[Member]) -> list[Member]:
 
 def _members(path: Path, stack: ExitStack) -> list[Member]:
     if path.is_dir():
-        return [_in_folder(path, file) for file in sorted(path.rglob("*")) if file.is_file()]
+        return [_in_folder(path, file) for file in sorted(files_under(path)) if file.is_file()]
     if not path.is_file():
         raise FetchError(f"{path}: no such file or folder")
     if zipfile.is_zipfile(path):

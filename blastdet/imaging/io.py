@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from blastdet.core.atomic_io import files_under
 from blastdet.core.errors import ImageError, one_line
 from blastdet.core.types import RGB, Scale, WidthHeight
 from blastdet.imaging.pillow_reader import MAX_PIXELS, PillowPixels, Window, plugin_of
@@ -261,7 +262,7 @@ def resize(rgb: RGB, size_wh: WidthHeight) -> RGB:
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Images given by files, patterns (``slides/*.png``, also ``**``) and folders (recursively).
+    """Images given by files, patterns (``slides/*.png``, also ``**``) and folders (recursively, linked folders too).
 
     A file given by name is accepted with any suffix. Hidden files and folders below a folder are skipped.
 
@@ -314,15 +315,7 @@ def _hidden(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _below(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-    return found
+    return [file for file in files_under(folder, hidden=False) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _head(path: Path) -> bytes:

@@ -50,6 +50,7 @@ def load(
     model = {"model_sha256": model_sha256(review.predictions), "model": review.predictions.name}
     info = {**model, "layout": _LAYOUT, "sha256": hashes}
     if (existing := _existing(fiftyone, name, info)) is not None:
+        _follow_moved(existing, review, hashes)
         return existing
     created = fiftyone.Dataset(name, persistent=persistent)
     created.info = info
@@ -79,6 +80,18 @@ def _existing(fiftyone: Any, name: str, info: dict[str, Any]) -> Any:
         return existing
     existing.delete()  # a session was killed while it loaded
     return None
+
+
+def _follow_moved(existing: Any, review: Review, hashes: Sequence[str]) -> None:
+    """Give samples the present paths of their images: a stored path may be dead since the images moved."""
+    places: dict[str, list[str]] = {}
+    for sample, digest in zip(review.dataset, hashes, strict=True):
+        places.setdefault(digest, []).append(str(Path(sample.path).resolve()))
+    stored = list(existing.values("filepath"))
+    # Equal images may have several paths, which keep their order.
+    now = [places[digest].pop(0) if places.get(digest) else old for old, digest in zip(stored, hashes, strict=True)]
+    if now != stored:
+        existing.set_values("filepath", now)
 
 
 def _add_samples(

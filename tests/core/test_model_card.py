@@ -78,7 +78,7 @@ def test_a_damaged_card_gives_a_one_line_error(folder, content):
 
 
 def test_a_file_that_is_not_a_model(folder):
-    with pytest.raises(WeightsError, match=r"model\.onnx: (ONNX Runtime|OpenVINO) cannot load it") as caught:
+    with pytest.raises(WeightsError, match=r"model\.onnx: .*(cannot load it|expected an ONNX model)") as caught:
         load_detector(folder)
     assert "\n" not in str(caught.value)
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core import boxes
-from blastdet.core.atomic_io import write_text
+from blastdet.core.atomic_io import files_under, write_text
 from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats import yolo_sidecar
@@ -280,7 +280,7 @@ def _images(data: Mapping[str, Any], split: str, file: Path, absent: list[str]) 
         if found is None:
             absent.append(f"{file.name}: {split}: {shown(place, 120)}, which does not exist")
         elif found.is_dir():
-            images += sorted(path for path in found.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+            images += sorted(path for path in files_under(found) if path.suffix.lower() in IMAGE_SUFFIXES)
         elif found.suffix == ".txt":
             images += _in_list(found)
         else:
