@@ -109,6 +109,7 @@ def written_fields() -> dict[str, list[str]]:
     from blastdet.datasets.cropping.crop_table import CropRow
     from blastdet.imaging.io import write_image
     from blastdet.inference.model import Model
+    from blastdet.inference.outputs.run_tables import SUMMARY_COLUMNS
     from blastdet.inference.writers import coco_entry, write_coco
     from blastdet.models.fake_classifier import FakeClassifier, fake_types_card
     from blastdet.models.fake_detector import MARKS, FakeDetector
@@ -129,6 +130,7 @@ def written_fields() -> dict[str, list[str]]:
         return {
             "json": list(_flat(json.loads(by_suffix[".json"]))),
             "csv": next(csv.reader(by_suffix[".csv"].splitlines())),
+            "summary": list(SUMMARY_COLUMNS),
             "coco": list(_flat(json.loads(coco.read_text(encoding="utf-8")))),
             "geojson": list(_flat(json.loads(by_suffix[".geojson"]))),
             "crops": list(CropRow.__dataclass_fields__),

@@ -122,9 +122,14 @@ def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[
     for one in corrections:
         if one.op == "unannotate":
             sample = _unannotate(sample, one, counts)
+        elif one.op == "annotate" and one.old_class not in sample.annotated:
+            counts["annotated completely"] += 1
+            annotated = {*sample.annotated, one.old_class}
+            sample = replace(sample, annotated=tuple(name for name in CELL_CLASSES if name in annotated))
     cells = [(one, one.box_xyxy) for one in corrections if one.box_xyxy is not None]
-    if not cells:
-        return sample
+    if not cells:  # an image looked at without finding a cell has an empty truth
+        is_new = sample.truth is None and sample.annotated
+        return replace(sample, truth=Detections.empty()) if is_new else sample
     truth = sample.truth if sample.truth is not None else Detections.empty()
     deleted = np.zeros(len(truth), bool)
     changed = truth
@@ -135,7 +140,8 @@ def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[
             counts["deleted"] += not deleted[row]
             deleted[row] = True
     changed = changed[~np.pad(deleted, (0, len(changed) - len(deleted)))]
-    return sample if sample.truth is None and not len(changed) else replace(sample, truth=changed)
+    is_bare = sample.truth is None and not len(changed) and not sample.annotated
+    return sample if is_bare else replace(sample, truth=changed)
 
 
 def _rows(sample: Sample, truth: Detections, cells: Sequence[tuple[Correction, Box]]) -> list[int]:
@@ -188,10 +194,19 @@ def _change(truth: Detections, row: int, correction: Correction, box: Box, count
         counts["relabelled"] += int(label[row] != wanted)
         counts["counted again"] += bool(ignore[row])
         label[row], ignore[row] = wanted, False
-    changed = truth.with_columns(boxes_xyxy=boxes, label=label)
+    changed = _with_type(truth.with_columns(boxes_xyxy=boxes, label=label), row, correction)
     if truth.ignore is not None or ignore.any():
         changed = changed.with_columns(ignore=ignore)
     return _with_human(changed, row)
+
+
+def _with_type(truth: Detections, row: int, correction: Correction) -> Detections:
+    """Cells with the type that the reviewer gave one; of another class than before, it has no type any more."""
+    if correction.op != "class" or (not correction.new_type and truth.cell_type is None):
+        return truth
+    types = np.full(len(truth), "", "<U20") if truth.cell_type is None else truth.cell_type.astype("<U20")
+    types[row] = correction.new_type
+    return truth.with_columns(cell_type=types)
 
 
 def _with_human(truth: Detections, row: int) -> Detections:

@@ -20,14 +20,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES
 from blastdet.datasets.formats.files import read_json, read_text
 
-OPERATIONS = ("class", "ignore", "delete", "ok", "undo", "unannotate")
+OPERATIONS = ("class", "ignore", "delete", "ok", "undo", "annotate", "unannotate")
 """``class``: the cell has this class and box; without a cell at the box, add one. ``ignore``: do not count the cell.
 ``delete``: there is no cell. ``ok``: the annotation is right. ``undo``: withdraw the earlier corrections of this cell.
-``unannotate`` (no box): the image does not annotate `old_class` completely."""
+``annotate`` (no box): all cells of class `old_class` of the image are annotated now. ``unannotate`` (no box): the image
+does not annotate `old_class` completely."""
+
+OF_IMAGE = ("annotate", "unannotate")
+"""Operations that concern a class of a whole image."""
 
 ANY_CLASS = "any"
 """As `Correction.old_class`: there is a cell, and the correction does not record its class."""
@@ -48,11 +53,13 @@ class Correction:
         File name and sha256 of the image. With a sha256 the name is only for people; without one, the name identifies
         the image, and the correction must fit its annotations exactly.
     box_xyxy : (float, float, float, float), optional
-        The box that the cell had at first; for a new cell, its box. Only ``unannotate`` has none.
+        The box that the cell had at first; for a new cell, its box. Only ``annotate`` and ``unannotate`` have none.
     op : str
         One of `OPERATIONS`.
     old_class, new_class : str
         Empty if there is none.
+    new_type : str
+        With ``class``: the type of the cell, one of `CELL_TYPES`; empty if the reviewer did not say.
     new_box_xyxy : (float, float, float, float), optional
         The box after the reviewer moved it.
     model_sha256 : str
@@ -72,6 +79,7 @@ class Correction:
     new_box_xyxy: Box | None = None
     model_sha256: str = ""
     reason: str = ""
+    new_type: str = ""
 
     @property
     def image_key(self) -> str:
@@ -80,7 +88,7 @@ class Correction:
 
     @property
     def key(self) -> Key:
-        """What identifies the cell; for ``unannotate``, the image and the class."""
+        """What identifies the cell; without a box, the image and the class."""
         if self.box_xyxy is None:
             return self.image_key, self.old_class
         x1, y1, x2, y2 = (round(side, 1) for side in self.box_xyxy)
@@ -170,8 +178,7 @@ def _time(when: str) -> datetime:
 
 
 def _as_row(correction: Correction) -> dict[str, Any]:
-    row = asdict(correction)
-    return row if correction.reason else {key: value for key, value in row.items() if key != "reason"}
+    return {key: value for key, value in asdict(correction).items() if value or key not in ("reason", "new_type")}
 
 
 def _parse(line: str, where: str) -> Correction:
@@ -198,23 +205,32 @@ def _text_fault(row: Mapping[str, Any]) -> str:
     if op not in OPERATIONS:
         return f"op: expected one of {', '.join(OPERATIONS)}, got {shown(op)}"
     for key, needed_by, known in (
-        ("old_class", "unannotate", (*CELL_CLASSES, ANY_CLASS)),
-        ("new_class", "class", CELL_CLASSES),
+        ("old_class", OF_IMAGE, (*CELL_CLASSES, ANY_CLASS)),
+        ("new_class", ("class",), CELL_CLASSES),
     ):
         name = row.get(key, "")
-        if name not in known and (name or op == needed_by):
+        if name not in known and (name or op in needed_by):
             return f"{key}: expected one of {', '.join(known)}, got {shown(name)}"
+    cell_type = row.get("new_type", "")
+    if cell_type not in ("", *CELL_TYPES) or (
+        cell_type and (op != "class" or row["new_class"] != _class_of(cell_type))
+    ):
+        return f"new_type: expected a cell type that fits op and new_class, got {shown(cell_type)}"
     if sha256 and not re.fullmatch(r"[0-9a-f]{64}", sha256):
         return f"image_sha256: expected 64 hexadecimal digits, got {shown(sha256)}"
     return "" if sha256 or row.get("image") else "expected image or image_sha256, got neither"
 
 
+def _class_of(cell_type: str) -> str:
+    return cell_type if cell_type in CELL_CLASSES else "wbc"
+
+
 def _box_fault(row: Mapping[str, Any]) -> str:
     for key in _BOXES:
         box = row.get(key)
-        if box is not None and row["op"] == "unannotate":
-            return f"{key}: expected none with unannotate, which concerns the whole image, got {shown(box, 80)}"
-        if box is None and (key == "new_box_xyxy" or row["op"] == "unannotate"):
+        if box is not None and row["op"] in OF_IMAGE:
+            return f"{key}: expected none with {row['op']}, which concerns the whole image, got {shown(box, 80)}"
+        if box is None and (key == "new_box_xyxy" or row["op"] in OF_IMAGE):
             continue
         if not (_is_four_numbers(box) and box[2] > box[0] and box[3] > box[1]):
             return f"{key}: expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2, got {shown(box, 80)}"

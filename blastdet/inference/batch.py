@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from glob import has_magic
@@ -17,17 +17,19 @@ from blastdet.core.atomic_io import locked
 from blastdet.core.errors import BlastdetError, counted
 from blastdet.core.model_card import sha256_of
 from blastdet.core.parallel import map_ordered
-from blastdet.imaging.io import find_images, is_image_name, open_smear
-from blastdet.inference import blast_fraction
-from blastdet.inference.differential import WhiteCells, differential_table
+from blastdet.imaging.io import Source, find_images, is_image_name, open_smear
 from blastdet.inference.folder_scale import FolderScales, analyze_in_run
 from blastdet.inference.model import Model, Options
-from blastdet.inference.result import Result, spoken
+from blastdet.inference.outputs.cell_record import cell_record
+from blastdet.inference.outputs.printed import describe
+from blastdet.inference.outputs.run_page import PAGE, page_files, write_page, write_page_files
+from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
+from blastdet.inference.outputs.run_totals import RunTotals
+from blastdet.inference.result import Result
 from blastdet.inference.run_log import Existing, RunLog
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
     COCO_FILE,
-    FIELD_MM2,
     FORMATS,
     SUFFIXES,
     coco_entry,
@@ -38,6 +40,16 @@ from blastdet.inference.writers import (
 )
 
 _SHOWN_KINDS = 5  # of files that a run leaves out
+RUN_FILES: dict[str, tuple[str, ...]] = {
+    "coco": (COCO_FILE,),
+    "csv": (SUMMARY_CSV, CELLS_CSV),
+    "xlsx": (WORKBOOK,),
+    "html": (PAGE,),
+}
+"""Format -> files of the whole run."""
+
+_WITH_CELLS = {"xlsx", "html"}  # formats of the run that show single cells
+_OF_COCO = ("image", "annotations")  # of an entry; they may be large
 
 
 @dataclass(frozen=True)
@@ -79,22 +91,17 @@ class Outcome:
     ----------
     name : str
     text : str
-        What to print of a finished image.
+        All that can be said of a finished image.
     error : str, optional
         Why it failed.
     entry : dict, optional
-        For the run log.
+        For the run log; ``None`` for an image that failed, or was finished before.
     """
 
     name: str
     text: str = ""
     error: str | None = None
     entry: dict[str, Any] | None = None
-
-    @property
-    def line(self) -> str:
-        """What to print."""
-        return self.text if self.error is None else f"failed: {self.error}"
 
 
 def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
@@ -172,7 +179,8 @@ class Batch:
         self._names = {job.name for job in jobs}
         self._scales = FolderScales([job.path for job in jobs], model, options.mpp)
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
-        self._full_names = max(stems.values(), default=0) > 1
+        of_run = {Path(name).stem for names in RUN_FILES.values() for name in names}
+        self._full_names = max(stems.values(), default=0) > 1 or not of_run.isdisjoint(stems)
         settings = {
             "model": model.describe(),
             "options": asdict(options),
@@ -183,8 +191,8 @@ class Batch:
         try:
             self._check_names()
             files, images = self._all_files(), [job.path for job in jobs]
-            # The COCO file is only replaced by a run that succeeds on some image.
-            self.run_log = RunLog(output.folder, settings, output.existing, files, [*images, *self._coco_files()])
+            # The files of the run are only replaced by a run that succeeds on some image.
+            self.run_log = RunLog(output.folder, settings, output.existing, files, [*images, *self._run_files()])
         except BaseException:
             self._lock.close()
             raise
@@ -239,19 +247,22 @@ class Batch:
         return self.output.folder / (name if self._full_names else name.with_suffix(""))
 
     def _files(self, job: Job) -> list[Path]:
-        stem = self.stem(job)
-        return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in self.output.formats if kind in SUFFIXES]
+        stem, formats = self.stem(job), self.output.formats
+        page = [page_files(stem, self.output.folder)[0]] if "html" in formats else []
+        return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in formats if kind in SUFFIXES] + page
 
     def _all_files(self) -> list[Path]:
         """Everything that the run will write, except its log."""
-        return [file for job in self.jobs for file in self._files(job)] + self._coco_files()
+        return [file for job in self.jobs for file in self._files(job)] + self._run_files()
 
-    def _coco_files(self) -> list[Path]:
-        return [self.output.folder / COCO_FILE] if "coco" in self.output.formats else []
+    def _run_files(self) -> list[Path]:
+        """Files of the whole run, except its log."""
+        formats = self.output.formats
+        return [self.output.folder / name for kind in formats for name in RUN_FILES.get(kind, ())]
 
     def _check_names(self) -> None:
         """Refuse to write one file twice, or over an image of the run."""
-        files = [file for job in self.jobs for file in self._files(job)] + [self.output.folder / COCO_FILE]
+        files = [file for job in self.jobs for file in self._files(job)] + self._run_files()
         images = {os.path.realpath(job.path) for job in self.jobs}
         twice = [file for file, number in Counter(files).items() if number > 1]
         over = [file for file in files if os.path.realpath(file) in images]
@@ -290,14 +301,22 @@ class Batch:
                     return None
                 result = self.model.analyze_source(source, scale, self.options)
             result = replace(result, name=job.name)
+            cells = cell_record(result.detections) if _WITH_CELLS & {*self.output.formats} else None
             try:
                 files = write_result(result, self.stem(job), self.output.formats, image)
+                shown = self._write_page_files(job, result, image, cells)
             except OSError as error:
                 raise BlastdetError(self._cannot_write(job, error)) from error
         coco = coco_entry(result) if "coco" in self.output.formats else {}
-        written = [file.relative_to(self.output.folder).as_posix() for file in (*files, *self._coco_files())]
+        written = [file.relative_to(self.output.folder).as_posix() for file in (*files, *shown, *self._run_files())]
         text = describe(result, files, with_differential=len(self.jobs) == 1)
-        return Outcome(job.name, text, entry={**_entry(result, coco), "files": written})
+        entry = _entry(result, coco) | ({} if cells is None else {"cells": cells})
+        return Outcome(job.name, text, entry={**entry, "files": written})
+
+    def _write_page_files(self, job: Job, result: Result, image: Source, cells: Mapping[str, Any] | None) -> list[Path]:
+        if "html" not in self.output.formats or cells is None:
+            return []
+        return write_page_files(result, page_files(self.stem(job), self.output.folder), image, cells)
 
     def _consensus(self, size_wh: tuple[int, int]) -> ScaleEstimate | None:
         """Median scale of the run's images of this size that many red cells settled: one camera, one objective."""
@@ -310,36 +329,32 @@ class Batch:
     def _cannot_write(self, job: Job, error: OSError) -> str:
         return f"{job.name}: results cannot be written to {self.output.folder} ({error.strerror})"
 
-    def finish(self, say: Callable[[str], None]) -> int:
-        """Write the COCO file, print totals and failures; returns the number of failures."""
+    def finish(self) -> tuple[RunTotals, list[Path]]:
+        """Write the files of the run; returns the images that are finished, taken together, and those files."""
         names = [job.name for job in self.jobs if job.name not in self.failed]
-        if "coco" in self.output.formats and len(self.failed) < len(self.jobs):
-            path = write_coco(self.run_log.entries(names), self.model.classes, self.output.folder / COCO_FILE)
-            say(f"wrote {path}")
-        done = list(self.run_log.entries(names)) if len(self.jobs) > 1 else []
-        if done:
-            self._say_total(done, say)
-        if self.failed and len(self.jobs) > 1:
-            say(f"{len(self.failed)} of {len(self.jobs)} failed:")
-            for line in self.failed.values():
-                say(f"  {line}")
-        return len(self.failed)
+        entries = [
+            {key: value for key, value in entry.items() if key not in _OF_COCO} for entry in self.run_log.entries(names)
+        ]
+        classifier = None if self.model.classifier is None else self.model.classifier.card
+        totals = RunTotals(entries, self.model.classes, classifier, self.model.describe(), self.failed)
+        if not entries:  # files of an earlier run stay
+            return totals, []
+        try:
+            return totals, list(self._write_run(totals, names))
+        except OSError as error:
+            raise BlastdetError(f"{self.output.folder}: cannot be written to ({error.strerror})") from error
 
-    def _say_total(self, done: list[dict[str, Any]], say: Callable[[str], None]) -> None:
-        total: Counter[str] = Counter()
-        for entry in done:
-            total.update(entry["counts"])
-        area = sum(entry["area_mm2"] for entry in done)
-        counts = ", ".join(f"{spoken(name, total)} {number}" for name, number in total.items())
-        say(f"total of {len(done)} images: {counts}; {area:.4g} mm²; {sum(e['seconds'] for e in done):.1f} s")
-        if self.model.classifier is not None:
-            say("all images together, as fields of one smear:")
-            fields = [WhiteCells.from_json(entry["white_cells"]) for entry in done]
-            found = blast_fraction.combine(fields, self.model.classifier.card)
-            for line in (*differential_table(found), *found.summary()):
-                say(f"  {line}")
-            if warning := found.warning():
-                say(f"  note: {warning}")
+    def _write_run(self, totals: RunTotals, names: list[str]) -> Iterator[Path]:
+        folder, formats = self.output.folder, self.output.formats
+        if "coco" in formats:
+            yield write_coco(self.run_log.entries(names), self.model.classes, folder / COCO_FILE)
+        if "csv" in formats:
+            stems = (self.stem(job) for job in self.jobs if job.name not in self.failed)
+            yield from write_tables(totals, (stem.with_name(stem.name + SUFFIXES["csv"]) for stem in stems), folder)
+        if "xlsx" in formats:
+            yield write_workbook(totals, folder)
+        if "html" in formats:
+            yield write_page(totals, {job.name: self.stem(job) for job in self.jobs}, folder)
 
 
 def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:
@@ -355,23 +370,7 @@ def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:
         "white_cells": None if found is None else found.to_json(),
         "area_mm2": figures["area_mm2"],
         "seconds": round(result.seconds, 3),
+        "mpp_source": result.scale.describe(),
+        "warnings": list(result.warnings),
         **coco,
     }
-
-
-def describe(result: Result, files: Sequence[Path], with_differential: bool = False) -> str:
-    """What is printed of one image: small tables, the scale and where it comes from, the files."""
-    width, height = result.size_wh
-    x, y = result.mpp
-    scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
-    lines = [f"{result.name}: {width} x {height} px, {scale} µm/px ({result.scale.describe()}), {result.seconds:.2f} s"]
-    lines += [f"  note: {warning}" for warning in result.warnings]
-    lines.append(f"  {'class':<13}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}")
-    for kind, number in result.named_counts.items():
-        density = number / result.area_mm2
-        lines.append(f"  {kind:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
-    if result.blast_fraction is not None:
-        table = differential_table(result.blast_fraction) if with_differential else []
-        lines += [f"  {line}" for line in (*table, *result.blast_fraction.summary())]
-    lines += [f"  wrote {path}" for path in files]
-    return "\n".join(lines)

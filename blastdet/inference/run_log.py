@@ -32,6 +32,8 @@ _KINDS: dict[str, Any] = {
     "mpp_measured": bool,
     "area_mm2": (int, float),
     "seconds": (int, float),
+    "mpp_source": str,
+    "warnings": list,
 }
 
 
@@ -182,6 +184,7 @@ def _is_entry(entry: Any, has_coco: bool, has_second_stage: bool) -> bool:
         and _are(entry["size_wh"], int, 2)
         and _are(entry["mpp"], (int, float), 2)
         and (_is_count(white) if has_second_stage else white is None)
+        and all(_is(line, str) for line in entry["warnings"])
         and (not has_coco or (_is(entry.get("image"), dict) and _are(entry.get("annotations"), dict)))
     )
 

@@ -20,7 +20,7 @@ from blastdet.imaging.io import read_image
 
 def test_demo_smear(tmp_path):
     """Every white cell of the demo's truth is found, and hardly anything else is called one."""
-    run = run_program("detect", SMEAR, "--format", "json,csv,coco,geojson,overlay", cwd=tmp_path)
+    run = run_program("detect", SMEAR, "--verbose", "--format", "json,csv,coco,geojson,overlay,xlsx", cwd=tmp_path)
     out = tmp_path / "blastdet-out"
     names = {path.name for path in out.iterdir()} - {".lock"}
     assert names == {
@@ -29,9 +29,12 @@ def test_demo_smear(tmp_path):
         "smear.geojson",
         "smear.overlay.jpg",
         "detections.coco.json",
+        "summary.csv",
+        "cells.csv",
+        "summary.xlsx",
         "run.jsonl",
     }
-    for path in sorted(names - {"run.jsonl", "detections.coco.json"}):
+    for path in sorted(names - {"run.jsonl"}):
         assert str(Path("blastdet-out") / path) in run.stdout
     document = json.loads((out / "smear.json").read_text("utf-8"))
     truth = read_coco(SMEAR.with_name("truth.json")).samples[0].truth
@@ -55,7 +58,7 @@ def test_demo_smear(tmp_path):
 
 def test_two_runs_give_the_same_bytes(tmp_path):
     """In two processes, so that nothing hangs on the order of a set."""
-    words = ("detect", SMEAR, "--mpp", DEMO_MPP, "--format", "json,csv,coco,geojson,overlay", "--out")
+    words = ("detect", SMEAR, "--mpp", DEMO_MPP, "--format", "json,csv,coco,geojson,overlay,xlsx", "--out")
     run_program(*words, "one", cwd=tmp_path)
     run_here(*words, "two", cwd=tmp_path)
     first, second = (
@@ -66,7 +69,9 @@ def test_two_runs_give_the_same_bytes(tmp_path):
 
 
 def test_folder_names_totals_and_coco(tmp_path, crops):
-    run = run_here("detect", crops, "--mpp", DEMO_MPP, "--format", "json,coco", "--min-score", "0.01", cwd=tmp_path)
+    run = run_here(
+        "detect", crops, "--mpp", DEMO_MPP, "--format", "json,coco", "--min-score", "0.01", "--verbose", cwd=tmp_path
+    )
     out = tmp_path / "blastdet-out"
     assert (out / "unter/größe µ.json").is_file()
     coco = json.loads((out / "detections.coco.json").read_text("utf-8"))
@@ -95,7 +100,9 @@ def test_several_at_a_time_give_equal_results_in_equal_order(tmp_path, crops, br
     said = {}
     for jobs in (1, 3):
         out = tmp_path / f"out{jobs}"
-        run = run_here("detect", images, "--mpp", "0.1", "--out", out, "--jobs", jobs, cwd=tmp_path, code=int(broken))
+        run = run_here(
+            "detect", images, "--mpp", "0.1", "--out", out, "--jobs", jobs, "--verbose", cwd=tmp_path, code=int(broken)
+        )
         files = {p.relative_to(out): p.read_bytes() for p in out.rglob("*") if p.suffix in (".csv", ".jpg")}
         run_log = [json.loads(line) for line in (out / "run.jsonl").read_text().splitlines()]
         names = [line.get("name") for line in run_log]
@@ -110,7 +117,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
     (folder / "good.png").write_bytes((crops / "a.png").read_bytes())
     (folder / "bad.jpg").write_bytes((crops / "b.jpg").read_bytes()[:900])
     (folder / "text.png").write_text("no image")
-    run = run_here("detect", folder, "--mpp", DEMO_MPP, cwd=tmp_path, code=1)
+    run = run_here("detect", folder, "--mpp", DEMO_MPP, "--verbose", cwd=tmp_path, code=1)
     assert "good.png: 700 x 500 px" in run.stdout
     assert "2 of 3 failed:" in run.stdout and "bad.jpg" in run.stderr and "text.png" in run.stderr
     assert (tmp_path / "blastdet-out/good.json").is_file()
@@ -127,7 +134,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
         ([SMEAR, "--mpp", "9"], "expected at most 0.8 µm/px to show cells, got 9"),
         ([SMEAR, "--mpp", "1e-9"], "--mpp: expected µm/px between 0.001 and 100, got"),
         ([""], "got an empty path"),
-        ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, got xml"),
+        ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, xlsx, html, got xml"),
         ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
         ([SMEAR, "--device", "cuda"], "device cuda: expected onnxruntime-gpu"),
         ([SMEAR, "--device", "abacus"], "device: expected auto, cpu"),
@@ -231,7 +238,7 @@ def test_a_name_that_is_not_utf8_fails_alone(tmp_path, crops):
     for name in (b"a.png", b"b\xff.png", b"c.png"):
         shutil.copy(crops / "a.png", os.fsdecode(os.fsencode(folder) + b"/" + name))
     for kind in ("overlay", "coco"):
-        words = ["detect", "names", "--mpp", DEMO_MPP, "--format", kind, "--out", kind]
+        words = ["detect", "names", "--mpp", DEMO_MPP, "--format", kind, "--out", kind, "--verbose"]
         run = run_program(*words, cwd=tmp_path, code=1)
         assert "the file name is not valid UTF-8" in run.stderr and "total of 2 images" in run.stdout
     assert {path.name for path in (tmp_path / "overlay").glob("*.jpg")} == {"a.overlay.jpg", "c.overlay.jpg"}

@@ -132,7 +132,13 @@ def test_results_of_an_earlier_run_are_never_replaced_silently(tmp_path, crops, 
         "b.json", "detections.coco.json", "mine.json", "run.jsonl"
     }  # fmt: skip
     run_here("detect", crops / "b.jpg", "--mpp", DEMO_MPP, "--format", "csv", "--overwrite", cwd=tmp_path)
-    assert {path.name for path in out.iterdir()} - {".lock"} == {"b.csv", "mine.json", "run.jsonl"}
+    assert {path.name for path in out.iterdir()} - {".lock"} == {
+        "b.csv",
+        "mine.json",
+        "run.jsonl",
+        "summary.csv",
+        "cells.csv",
+    }
     both = run_here(*words, "--overwrite", "--resume", cwd=tmp_path, code=2)
     assert "expected --resume or --overwrite, got both" in both.stderr
 
@@ -175,7 +181,7 @@ def test_an_image_that_fails_on_resume_is_no_longer_counted(tmp_path, crops):
     folder.mkdir()
     for name in ("a.png", "b.png", "c.png"):
         shutil.copy(crops / "a.png", folder / name)
-    words = ["detect", folder, "--mpp", DEMO_MPP, "--format", "json,coco", "--out", "out"]
+    words = ["detect", folder, "--mpp", DEMO_MPP, "--format", "json,coco", "--out", "out", "--verbose"]
     run_here(*words, cwd=tmp_path)
     whole = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(whole[:2000])

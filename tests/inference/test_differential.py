@@ -22,6 +22,7 @@ from blastdet.inference.batch import Batch, Job, Output
 from blastdet.inference.blast_fraction import combine, count_white_cells
 from blastdet.inference.differential import WhiteCells, count_types, differential, differential_table
 from blastdet.inference.model import Model, Options
+from blastdet.inference.outputs.printed import verbose_totals
 from blastdet.inference.result import Result
 from blastdet.inference.run_log import RUN_LOG
 from blastdet.models.fake_classifier import FakeClassifier, fake_types_card, type_blue
@@ -179,9 +180,10 @@ def test_no_white_cell_has_no_fractions(found: Result) -> None:
 def _run(folder: Path, names: list[str], existing: Any = "refuse") -> str:
     jobs = [_field(folder, name) for name in names]
     batch = Batch(jobs, _model(folder), Options(mpp=0.5), Output(folder / "out", ("json",), existing))
-    said = [outcome.line for outcome in batch]
+    said = [outcome.text for outcome in batch]
     assert not batch.failed
-    batch.finish(said.append)
+    totals, _ = batch.finish()
+    said += verbose_totals(totals)
     batch.close()
     return "\n".join(said)
 

@@ -42,6 +42,8 @@ GOOD: dict[str, Any] = {
     "white_cells": None,
     "area_mm2": 0.5,
     "seconds": 0.1,
+    "mpp_source": "given",
+    "warnings": [],
     "image": {"file_name": "a"},
     "annotations": [],
 }
@@ -67,6 +69,8 @@ def _written(folder: Path, *lines: str) -> None:
         {"area_mm2": None},
         {"area_mm2": float("nan")},
         {"seconds": "1"},
+        {"mpp_source": 1},
+        {"warnings": [1]},
         {"white_cells": [1]},
         {"white_cells": [1, 2, 3, 4, 5]},
         {"image": 5},

@@ -18,10 +18,11 @@ from blastdet.core.model_card import ValidationCounts
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats.coco_results import read_results
 from blastdet.imaging.io import open_smear, write_image
-from blastdet.inference.batch import Batch, Job, Output, describe
+from blastdet.inference.batch import Batch, Job, Output
 from blastdet.inference.blast_fraction import combine, corrected_fraction, count_white_cells
 from blastdet.inference.differential import WhiteCells
 from blastdet.inference.model import Model, Options, _check_pair
+from blastdet.inference.outputs.printed import describe, run_lines, verbose_totals
 from blastdet.inference.second_stage import classify_cells, verdicts
 from blastdet.inference.writers import coco_entry, write_coco
 from blastdet.models.classifier import ClassifierOutput
@@ -307,14 +308,17 @@ def test_a_folder_of_an_unknown_stain_has_no_blast_fraction(tmp_path):
     names = [f"{i}.png" for i in range(4)]  # three white cells each: too few to tell by themselves
     for name in names:
         write_image(tmp_path / name, rgb)
-    models, said = Model(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier()), []
+    models = Model(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier())
     jobs = [Job(tmp_path / name, name) for name in names]
-    batch = Batch(jobs, models, Options(mpp=0.5), Output(tmp_path / "out", ("json",)))
+    batch = Batch(jobs, models, Options(mpp=0.5), Output(tmp_path / "out", ("csv", "xlsx")))
     assert not any(outcome.error for outcome in batch)
-    batch.finish(said.append)
+    totals, files = batch.finish()
     batch.close()
-    assert "12 of 12 white cells are unlike the training data" in "".join(said), said
-    assert "%" not in "".join(said).replace("95 % CI", "").replace("         %", "")
+    for lines in (verbose_totals(totals), run_lines(totals, files)):
+        said = "".join(lines)
+        assert "12 of 12 white cells are unlike the training data" in said, said
+        assert "%" not in said.replace("95 % CI", "").replace("         %", "")
+    assert run_lines(totals, files)[1].startswith("12 of 12 white cells are unlike")
 
 
 def test_a_batch_writes_what_both_stages_found(report, tmp_path):

@@ -84,12 +84,12 @@ def test_a_page_replaces_nothing_but_a_page(made, tmp_path):
     from blastdet.review.page import check_page
 
     dataset, predictions = made
-    write_page(make_review(dataset, predictions), tmp_path / "page")
-    title = "model on made: 4 images, 80 annotated cells, 80 detected"  # one missed, one false
-    assert f'"title": "{title}"' in (tmp_path / "page/data.js").read_text(encoding="utf-8")
+    file = write_page(make_review(dataset, predictions), tmp_path / "page")
+    lead = "4 images, 80 annotated cells, 80 detected."  # one missed, one false
+    assert f'"lead":"{lead}' in file.read_text(encoding="utf-8")
     check_page(tmp_path / "page")
-    for name, text in (("corrections.jsonl", "mine"), ("images/mine.jpg", "mine"), ("data.js", "const MINE = 1;")):
-        before = (tmp_path / "page" / name).read_text() if name == "data.js" else None
+    for name, text in (("corrections.jsonl", "mine"), ("images/mine.jpg", "mine"), ("index.html", "<p>mine")):
+        before = (tmp_path / "page" / name).read_text() if name == "index.html" else None
         (tmp_path / "page" / name).write_text(text)
         with pytest.raises(FormatError, match=f"{Path(name).name}: not part of a review page"):
             check_page(tmp_path / "page")
@@ -240,13 +240,15 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     page.click("button[data-view=missed]")
     assert page.locator(".cell").count() == 1 and "Missed · label blast" in page.inner_text(".cell")
     page.wait_for_timeout(500)
-    with Image.open(io.BytesIO(page.locator(".cell canvas").screenshot())) as crop:
+    with Image.open(io.BytesIO(page.locator(".cell .pic").screenshot())) as crop:
         assert np.asarray(crop.convert("L")).std() > 5  # the cell is drawn
     page.click("button[data-view=confused]")
-    page.click(".cell button:text-is('blast')")
+    page.focus(".cell")
+    page.keyboard.press("1")  # blast
     assert page.locator(".cell.done").count() == 1
     page.click("button[data-view=false]")
-    page.click(".cell button:text-is('ignore')")
+    page.focus(".cell")
+    page.keyboard.press("i")
     page.reload()  # as after closing the browser
     assert page.inner_text("#count") == "2" and page.input_value("#who") == "Reviewer B"
     lines = _exported(page, tmp_path)
@@ -258,55 +260,66 @@ def test_the_page_shows_corrects_and_exports(page, made, tmp_path):
     assert counts == {"relabelled": 1, "added": 1, "ignored": 1}
     assert after.samples[1].truth.ignore.sum() == 1
     page.click("button[data-view=confused]")
-    page.click(".cell button:text-is('undo')")
+    page.focus(".cell")
+    page.keyboard.press("u")  # as it was before
     assert page.inner_text("#count") == "1"
 
 
 def test_boxes_are_moved_drawn_and_deleted_on_the_image(page, made, tmp_path):
     dataset, _ = made
     page.click("button[data-view=missed]")
-    page.click(".cell canvas")
-    frame = page.locator("#boxes").bounding_box()
-    scale = frame["width"] / 310
+    page.click(".cell")
+    page.uncheck("#advance")
+    page.wait_for_timeout(300)
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return frame["x"] + x * scale, frame["y"] + y * scale
+    def at(x: float, y: float) -> list[float]:
+        return page.evaluate("([x, y]) => viewer.place(x, y)", [x, y])
 
     def drag(start: tuple[float, float], end: tuple[float, float]) -> None:
+        there = at(*end)
         page.mouse.move(*at(*start))
         page.mouse.down()
-        page.mouse.move(*at(*end), steps=4)
+        page.mouse.move(*there, steps=4)
         page.mouse.up()
 
+    page.keyboard.press("f")
+    page.wait_for_timeout(100)
     drag((25, 25), (31, 33))  # the first cell, by its middle
     page.select_option("#draw", "wbc")
     drag((250, 205), (290, 245))
     page.mouse.click(*at(85, 25))  # the second cell
-    page.click("#actions button:text-is('delete')")
-    lines = _exported(page, tmp_path)
+    page.keyboard.press("Delete")
+    lines = _exported_in_viewer(page, tmp_path)
     by_op = {(line.op, line.new_box_xyxy is not None): line for line in lines}
     assert by_op["class", True].new_box_xyxy == pytest.approx((11, 13, 51, 53), abs=1)
     assert by_op["class", False].box_xyxy == pytest.approx((250, 205, 290, 245), abs=1)
     after, counts = replay_corrections(dataset, lines)
     assert counts == {"moved": 1, "added": 1, "deleted": 1}
     assert len(after.samples[0].truth) == 20
+    assert page.inner_text("#chosen") == "no cell"
     drag((85, 25), (95, 35))  # what is deleted stays where it is, and deleted
-    assert page.inner_text("#chosen") == "deleted" and _exported(page, tmp_path) == lines
-    page.click("#actions button:text-is('undo')")
+    assert _exported_in_viewer(page, tmp_path) == lines
+    page.evaluate("viewer.fit()")
+    page.keyboard.press("z")  # the deletion is withdrawn, and its cell is selected
+    page.wait_for_timeout(100)
     drag((85, 25), (91, 25))
-    page.click("#actions button:text-is('wbc')")  # a click on the class that it has keeps the move
-    (moved,) = (line for line in _exported(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
-    assert (moved.op, moved.new_class) == ("class", "wbc") and moved.new_box_xyxy == pytest.approx(
-        (71, 5, 111, 45), abs=1
-    )
-    page.click("#actions button:text-is('ok')")  # right where it is now
-    assert replay_corrections(dataset, _exported(page, tmp_path))[1]["moved"] == 2
-    page.click("#actions button:text-is('ignore')")
+    page.keyboard.press("0")  # the class that it has keeps the move
+    (moved,) = (line for line in _exported_in_viewer(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
+    assert (moved.op, moved.new_class) == ("class", "wbc")
+    assert moved.new_box_xyxy == pytest.approx((71, 5, 111, 45), abs=1)
+    page.keyboard.press("o")  # right where it is now
+    assert replay_corrections(dataset, _exported_in_viewer(page, tmp_path))[1]["moved"] == 2
+    page.keyboard.press("i")
     drag((91, 25), (91, 31))
-    (ignored,) = (line for line in _exported(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
+    (ignored,) = (line for line in _exported_in_viewer(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
     assert (ignored.op, ignored.new_class, ignored.old_class) == ("ignore", "", "wbc")
     assert ignored.new_box_xyxy == pytest.approx((71, 11, 111, 51), abs=1)
     assert page.inner_text("#chosen") == "ignored"
+
+
+def _exported_in_viewer(page, tmp_path: Path) -> list[Correction]:
+    (tmp_path / "now.jsonl").write_text(page.evaluate("exported()"), encoding="utf-8")
+    return read_corrections(tmp_path / "now.jsonl")
 
 
 def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, chromium):
@@ -322,14 +335,31 @@ def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, chro
         opened = browser.new_page(viewport={"width": 1300, "height": 1100})
         opened.goto(file.as_uri())
         opened.click("button[data-view=missed]")
-        opened.click(".cell canvas")
-        assert opened.locator("#boxes rect.ignored").count() == 1
-        opened.locator("#boxes rect.ignored").click()
+        opened.click(".cell")
+        opened.keyboard.press("f")
+        opened.wait_for_timeout(200)
+        assert opened.locator("#filters input[data-kind=ignored]").is_checked()
+        opened.mouse.click(*opened.evaluate("viewer.place(85, 25)"))
         assert opened.inner_text("#chosen") == "ignored"
-        opened.click("#actions button:text-is('wbc')")
-        after, counts = replay_corrections(dataset, _exported(opened, tmp_path))
+        opened.keyboard.press("0")
+        after, counts = replay_corrections(dataset, _exported_in_viewer(opened, tmp_path))
         browser.close()
     assert not after.samples[0].truth.ignore.any() and counts == {"counted again": 1}
+
+
+def test_the_type_that_a_reviewer_gives_arrives_in_the_dataset(page, made, tmp_path):
+    """A key of a type corrects class and type; the next correction of the cell replaces both."""
+    dataset, _ = made
+    page.click("button[data-view=confused]")
+    page.focus(".cell")
+    page.keyboard.press("3")
+    (line,) = _exported(page, tmp_path)
+    assert (line.op, line.new_class, line.new_type) == ("class", "wbc", "monocyte")
+    after, _ = replay_corrections(dataset, [line])
+    row = int(np.abs(after.samples[2].truth.boxes_xyxy - np.array(line.box_xyxy)).max(axis=1).argmin())
+    assert after.samples[2].truth.cell_type[row] == "monocyte"
+    again, _ = replay_corrections(after, [replace(line, new_class="blast", new_type="")])
+    assert again.samples[2].truth.cell_type[row] == ""
 
 
 def test_suggestions_are_uncertain_and_unlike_the_labelled_images(made):

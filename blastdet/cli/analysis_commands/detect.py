@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 
 from blastdet.cli._options import Number
 
-_FORMATS = ("json", "csv", "coco", "geojson", "overlay")
+_FORMATS = ("json", "csv", "coco", "geojson", "overlay", "xlsx", "html")
 
 
 def parse_mpp(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -52,14 +54,16 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     "--format",
     "formats",
     callback=_parse_formats,
-    default="json,csv,overlay",
+    default="json,csv,overlay,xlsx,html",
     show_default=True,
-    help="Output formats: any of json, csv, coco, geojson, overlay.",
+    help="Output formats: any of json, csv, coco, geojson, overlay, xlsx, html.",
 )
 @click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see above.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run in --out; finished images are skipped.")
 @click.option("--overwrite", is_flag=True, help="Remove the results of an earlier run in --out first.")
+@click.option("--verbose", "detail", flag_value="verbose", help="Print everything of each image.")
+@click.option("--quiet", "detail", flag_value="quiet", help="Print only what failed.")
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Images at a time. [default: one per core, at most 4]")
 def command(
     paths: tuple[Path, ...],
@@ -89,31 +93,61 @@ def command(
     with a 95 % interval. Cells that the classifier cannot decide on are counted as unsure. A second stage that tells
     cell types apart also gives each cell its type.
 
-    Printed for each class: number of cells, cells per mm², and per 0.038 mm² (one field of a 100x objective). With a
-    second stage, a differential of the run is printed, too: white cells by type with 95 % intervals.
+    Printed: a line for each image, then for the run the cells of each class, per mm² and per 0.038 mm² (one field of a
+    100x objective), and with a second stage the differential: white cells by type with 95 % intervals. --verbose prints
+    all that for each image.
+
+    Written for the run: summary.csv (a row for each image) and cells.csv with csv, summary.xlsx with xlsx,
+    and index.html with html: a page with the differential, a gallery of the white cells and the images, which also
+    corrects cells and exports the corrections.
 
     Exit codes: 0 success, 1 some files failed (the others are done), 2 bad input or usage.
     """
+    if resume and overwrite:
+        raise click.UsageError("expected --resume or --overwrite, got both.")
+    run_detection(paths, RunSettings(out, weights, device, overwrite, resume=resume, **settings))
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Options of a command that runs a model on images and writes files."""
+
+    out: Path
+    weights: str = "default"
+    device: str = "auto"
+    overwrite: bool = False
+    resume: bool = False
+    mpp: Any = None
+    min_score: float | None = None
+    formats: tuple[str, ...] = ()
+    detail: Any = None
+    at_once: int | None = None
+
+
+def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
+    """Run a model on images, print, and exit with 1 or 2 if some fail."""
     from blastdet.cli._progress import file_reporter
     from blastdet.core.parallel import workers
     from blastdet.inference.batch import Batch, Output, find_jobs, left_out
     from blastdet.inference.model import Options, load
+    from blastdet.inference.outputs.printed import Lines, Printer
 
-    if resume and overwrite:
-        raise click.UsageError("expected --resume or --overwrite, got both.")
-    existing: Any = "resume" if resume else "overwrite" if overwrite else "refuse"
-    output = Output(out, settings["formats"], existing, settings["at_once"] or workers())
-    options = Options(settings["mpp"], settings["min_score"])
-    jobs = find_jobs(paths, out)
-    if line := left_out(paths, jobs, out):
+    existing: Any = "resume" if settings.resume else "overwrite" if settings.overwrite else "refuse"
+    output = Output(settings.out, settings.formats, existing, settings.at_once or workers())
+    options = Options(settings.mpp, settings.min_score)
+    jobs = find_jobs(paths, settings.out)
+    if line := left_out(paths, jobs, settings.out):
         click.echo(line, err=True)
-    with closing(Batch(jobs, load(weights, device), options, output)) as batch:
+    with closing(Batch(jobs, load(settings.weights, settings.device), options, output)) as batch:
+        lines = Lines([job.name for job in jobs], batch.model.classes, batch.model.classifier is not None)
+        printer = Printer(click.echo, partial(click.echo, err=True), settings.detail or "brief", lines)
         with file_reporter(len(jobs), "images") as step:
             for outcome in batch:
-                click.echo(outcome.line, err=outcome.error is not None)
+                printer.image(outcome.text, outcome.error, outcome.entry)
                 step()
-        for line in batch.scale_notes():
+        for line in batch.scale_notes() if settings.detail != "quiet" else ():
             click.echo(line)
-        failed = batch.finish(click.echo)
+        printer.end(*batch.finish(), len(jobs))
+        failed = len(batch.failed)
     if failed:
         sys.exit(2 if failed == len(jobs) == 1 else 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 from click.core import ParameterSource
 
 from blastdet.cli._options import Mpp, Number, reading_options, renamed
 from blastdet.cli._printing import echo
+from blastdet.cli.analysis_commands.detect import RunSettings, parse_mpp, parse_paths, run_detection
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -19,7 +20,22 @@ if TYPE_CHECKING:
 _PATH = click.Path(path_type=Path)
 
 
-@click.group(cls=renamed(click.Group, format="from"), invoke_without_command=True)
+class _Group(renamed(click.Group, format="from")):  # type: ignore[misc]
+    """What is no command is a folder of images that nobody labelled: ``blastdet review FOLDER``."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of the first word; without one, `images` with all words."""
+        if self.get_command(ctx, args[0]) is None:
+            return "images", self.commands["images"], args
+        found: tuple[str | None, click.Command | None, list[str]] = super().resolve_command(ctx, args)
+        return found
+
+
+@click.group(
+    cls=cast("type[click.Group]", _Group), invoke_without_command=True, subcommand_metavar="[FOLDER | export] [ARGS]..."
+)
 @click.option("--data", type=_PATH, help="Dataset: name (bccd), folder, JSON or YAML file.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @click.option("--split", default="all", show_default=True, help="train, val, test, or all.")
@@ -58,8 +74,12 @@ def command(context: click.Context, /, **options: Any) -> None:
     move, draw and delete boxes. Its Export button saves corrections.jsonl. `blastdet review export` applies corrections
     from either source to the dataset.
 
+    With a FOLDER of images that nobody labelled, the page shows what the model finds there; its corrections, with
+    Confirm image, are labels: `blastdet review export --data FOLDER --from images` writes them as a dataset.
+
     \b
     Examples:
+      blastdet review fields/ --html review
       blastdet review --data bccd --split val --weights default
       blastdet review --data bccd --split val --weights default --html review
       blastdet review export --data bccd --corrections corrections.jsonl --to coco bccd-corrected
@@ -101,6 +121,25 @@ def command(context: click.Context, /, **options: Any) -> None:
         review = _review(dataset, predictions, options)
         with file_reporter(len(dataset), "loading") as step:
             run_session(review, out, session, echo, step)
+
+
+@command.command("images", hidden=True, short_help="Show what a model finds on images that nobody labelled.")
+@click.argument("paths", nargs=-1, required=True, callback=parse_paths)
+@click.option("--weights", default="default", show_default=True, help="Name of a shipped model, or a weights folder.")
+@click.option("--mpp", callback=parse_mpp, metavar="X[,Y]|auto", help="Scale of the images in µm per pixel.")
+@click.option("--html", "out", type=_PATH, default="blastdet-review", show_default=True, help="Folder of the page.")
+@click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier page in that folder.")
+def images(paths: tuple[Path, ...], **options: Any) -> None:
+    """Write a page that shows and corrects what a model finds on images that nobody labelled.
+
+    \b
+    Example:
+      blastdet review fields/ --html review
+
+    Exit codes: 0 done, 1 some files failed, 2 bad input.
+    """
+    run_detection(paths, RunSettings(**options, formats=("html",)))
 
 
 @command.command("export", short_help="Apply corrections to a dataset and write it to a folder.")

@@ -1,0 +1,176 @@
+"""What ``blastdet detect`` prints: one line for each image and a table of the run, or everything of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from blastdet.inference.differential import WhiteCells, differential_table
+from blastdet.inference.outputs.run_totals import Entry, RunTotals
+from blastdet.inference.result import Result
+from blastdet.inference.writers import FIELD_MM2
+
+Detail = Literal["quiet", "brief", "verbose"]
+
+_LONGEST_NAME = 44
+
+
+def describe(result: Result, files: Sequence[Path], with_differential: bool = False) -> str:
+    """All of one image: small tables, the scale and where it comes from, the files."""
+    width, height = result.size_wh
+    x, y = result.mpp
+    scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
+    lines = [f"{result.name}: {width} x {height} px, {scale} µm/px ({result.scale.describe()}), {result.seconds:.2f} s"]
+    lines += [f"  note: {warning}" for warning in result.warnings]
+    lines += [f"  {line}" for line in class_table(result.named_counts, result.area_mm2)]
+    if result.blast_fraction is not None:
+        table = differential_table(result.blast_fraction) if with_differential else []
+        lines += [f"  {line}" for line in (*table, *result.blast_fraction.summary())]
+    lines += [f"  wrote {path}" for path in files]
+    return "\n".join(lines)
+
+
+def class_table(counts: Mapping[str, int], area_mm2: float) -> list[str]:
+    """Cells of each kind, and how many there are per area."""
+    lines = [f"{'class':<13}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}"]
+    for kind, number in counts.items():
+        density = number / area_mm2
+        lines.append(f"{kind:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+    return lines
+
+
+class Lines:
+    """One line for each image, in columns that stay in place.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all images, for the width of the first column.
+    classes : tuple of str
+        That the model distinguishes.
+    has_second_stage : bool
+    """
+
+    def __init__(self, names: Sequence[str], classes: tuple[str, ...], has_second_stage: bool) -> None:
+        self.width = min(max((len(name) for name in names), default=5), _LONGEST_NAME)
+        self.classes, self.has_second_stage = classes, has_second_stage
+
+    def heading(self) -> str:
+        """Names of the columns."""
+        names = self._values(dict.fromkeys(self.classes, 0), None)
+        counts = "".join(f"{name:>{max(len(name), 4) + 2}}" for name in names)
+        return f"{'image':<{self.width}}{counts}{'µm/px':>9}{'s':>7}"
+
+    def line(self, entry: Entry) -> str:
+        """One image. Where its stain is unknown, or there is another warning, the line says so."""
+        white = None if entry["white_cells"] is None else WhiteCells.from_json(entry["white_cells"])
+        values = self._values(entry["counts"], white)
+        counts = "".join(f"{values[name]:>{max(len(name), 4) + 2}}" for name in values)
+        remarks = len(entry["warnings"])
+        end = "" if not remarks else "   1 note" if remarks == 1 else f"   {remarks} notes"
+        if white is not None and white.n and not white.is_known_stain:
+            end = "   stain unknown: no blast fraction"
+        mpp = entry["mpp"][0]
+        return f"{self._short(entry['name'])}{counts}{mpp:>9.4g}{entry['seconds']:>7.2f}{end}"
+
+    def _values(self, counts: Mapping[str, int], white: WhiteCells | None) -> dict[str, int | str]:
+        others: dict[str, int | str] = {name: counts.get(name, 0) for name in self.classes if name not in _WHITE}
+        if not self.has_second_stage:
+            return {name: counts.get(name, 0) for name in self.classes}
+        white = white or WhiteCells(0, 0, 0, 0)
+        blasts: int | str = white.blasts if white.is_known_stain else "–"
+        return {"white cells": white.n, "blasts": blasts, "unsure": white.unsure, **others}
+
+    def _short(self, name: str) -> str:
+        shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+        if len(shown) > self.width:
+            half = self.width // 2
+            shown = f"{shown[: half - 1]}…{shown[-(self.width - half) :]}"
+        return f"{shown:<{self.width}}"
+
+
+_WHITE = ("blast", "wbc")
+
+
+def run_lines(totals: RunTotals, files: Sequence[Path]) -> list[str]:
+    """The table of the run, its differential, remarks, and what to open."""
+    found = totals.blast_fraction
+    unknown = found is not None and bool(found.n) and not found.is_known_stain
+    lines = [""]
+    if found is not None and unknown:
+        lines += [*found.summary(), ""]
+    elif totals.unknown_stains and len(totals.entries) > 1:
+        n, of = len(totals.unknown_stains), len(totals.entries)
+        lines.append(f"The stain of {n} of {of} images is unknown to the classifier: no blast fraction is given there.")
+    lines += class_table(totals.named_counts, totals.area_mm2)
+    if found is not None:
+        table = differential_table(found)
+        lines += [*([""] if table else []), *table, *([""] if table else []), *([] if unknown else found.summary())]
+    lines += [f"note: {line}" for line in totals.remarks()]
+    pages = [path for path in files if path.suffix == ".html"]
+    lines += [f"wrote {path}" for path in files if path not in pages]
+    return lines + [f"open {path} in a browser" for path in pages]
+
+
+def verbose_totals(totals: RunTotals) -> list[str]:
+    """One line for the run, and its differential; nothing for a single image, which says all that."""
+    if len(totals.entries) < 2:
+        return []
+    counts = ", ".join(f"{name} {number}" for name, number in totals.named_counts.items())
+    seconds = sum(float(entry["seconds"]) for entry in totals.entries)
+    lines = [f"total of {len(totals.entries)} images: {counts}; {totals.area_mm2:.4g} mm²; {seconds:.1f} s"]
+    found = totals.blast_fraction
+    if found is None:
+        return lines
+    lines.append("all images together, as fields of one smear:")
+    lines += [f"  {line}" for line in (*differential_table(found), *found.summary())]
+    if warning := found.warning():
+        lines.append(f"  note: {warning}")
+    return lines
+
+
+def failure_lines(failed: Mapping[str, str], of: int) -> list[str]:
+    """What failed, where there was more than one image."""
+    if not failed or of < 2:
+        return []
+    return [f"{len(failed)} of {of} failed:", *(f"  {line}" for line in failed.values())]
+
+
+class Printer:
+    """Prints a run as it goes on.
+
+    Parameters
+    ----------
+    say, complain : callable
+        Print a line, and a line about a failure.
+    detail : {"quiet", "brief", "verbose"}
+    lines : Lines
+    """
+
+    def __init__(self, say: Callable[[str], None], complain: Callable[[str], None], detail: Detail, lines: Lines):
+        self.say, self.complain, self.detail, self.lines = say, complain, detail, lines
+        self._has_heading = False
+
+    def image(self, text: str, error: str | None, entry: Any) -> None:
+        """An image is finished."""
+        if error is not None:
+            self.complain(f"failed: {error}")
+        elif self.detail == "verbose":
+            self.say(text)
+        elif self.detail == "brief":
+            if not self._has_heading:
+                self.say(self.lines.heading())
+                self._has_heading = True
+            self.say(self.lines.line(entry) if entry is not None else text)
+
+    def end(self, totals: RunTotals, files: Sequence[Path], of: int) -> None:
+        """The run is finished."""
+        if self.detail == "verbose":
+            lines = [*(f"wrote {path}" for path in files), *verbose_totals(totals)]
+        elif self.detail == "brief" and totals.entries:
+            lines = run_lines(totals, files)
+        else:
+            lines = []
+        for line in (*lines, *failure_lines(totals.failed, of)):
+            self.say(line)

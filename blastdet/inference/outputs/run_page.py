@@ -1,0 +1,186 @@
+"""``index.html``: one page for a run, with its differential, its white cells and its images."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blastdet.core.atomic_io import write_text
+from blastdet.core.constants import CELL_CLASSES
+from blastdet.core.errors import counted
+from blastdet.core.types import NUCLEATED
+from blastdet.imaging.io import Source
+from blastdet.inference.differential import (
+    DIFFERENTIAL_CELLS,
+    WhiteCells,
+    beside,
+    differential,
+    progress,
+    spoken_type,
+)
+from blastdet.inference.outputs.method import method_lines
+from blastdet.inference.outputs.run_totals import Entry, RunTotals
+from blastdet.inference.result import Result
+from blastdet.viewer.pictures import CROP, MOST_CROPS, write_picture, write_sheet
+from blastdet.viewer.viewer_page import KIND_INDEX, page_data, page_text
+
+PAGE = "index.html"
+FOLDER = "page"
+"""Folder of the image files beside the page."""
+
+
+def page_files(stem: Path, folder: Path) -> tuple[Path, Path]:
+    """Picture and sheet of an image, whose other output files begin with `stem`."""
+    name = stem.relative_to(folder)
+    picture, sheet = (folder / FOLDER / kind / name for kind in ("images", "cells"))
+    return picture.with_name(f"{name.name}.jpg"), sheet.with_name(f"{name.name}.jpg")
+
+
+def write_page_files(result: Result, files: tuple[Path, Path], source: Source, record: Mapping[str, Any]) -> list[Path]:
+    """Picture and sheet of one image; no sheet without nucleated cells."""
+    picture, sheet = files
+    write_picture(source, picture)
+    boxes = result.detections.boxes_xyxy.astype(float).tolist()
+    rows = write_sheet(source, [tuple(boxes[row]) for row in sheet_rows(record)], result.mpp, sheet)
+    return [picture, sheet] if rows else [picture]
+
+
+def sheet_rows(record: Mapping[str, Any]) -> list[int]:
+    """Rows of the cells on the sheet: the nucleated ones; of very many, those with the lowest probability."""
+    rows = [row for row, label in enumerate(record["label"]) if CELL_CLASSES[label] in NUCLEATED]
+    if len(rows) <= MOST_CROPS:
+        return rows
+    sure = [record["score"][row] if record["p"][row] is None else record["p"][row] for row in rows]
+    return sorted(rows[k] for k in np.argsort(sure, kind="stable")[:MOST_CROPS].tolist())
+
+
+def write_page(totals: RunTotals, stems: Mapping[str, Path], folder: Path) -> Path:
+    """Write the page of a run.
+
+    Parameters
+    ----------
+    totals : RunTotals
+    stems : mapping
+        Name of an image -> path of its output files without suffix.
+    folder : Path
+    """
+    images = [_image(totals, entry, page_files(stems[entry["name"]], folder), folder) for entry in totals.entries]
+    return write_text(folder / PAGE, page_text(run_data(totals, images)))
+
+
+def run_data(totals: RunTotals, images: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page of a run shows."""
+    found = totals.blast_fraction
+    unknown = found is not None and bool(found.n) and not found.is_known_stain
+    n = counted(len(totals.entries), "image")
+    hashes = "".join(entry["image_sha256"] for entry in totals.entries)
+    names = [str(entry["name"]) for entry in totals.entries]
+    title = names[0] if len(names) == 1 else n
+    files = totals.model["files"] | totals.model.get("second_stage", {}).get("files", {})
+    return page_data(
+        title=f"{title} – blastdet",
+        heading=title,
+        lead=_lead(totals),
+        images=images,
+        id=hashlib.sha256(hashes.encode()).hexdigest()[:16],
+        unknown=_unknown(totals, unknown),
+        sentences=[] if found is None or unknown else found.summary(),
+        differential=_differential(found),
+        counts=[[name, f"{k:,}", f"{k / totals.area_mm2:,.0f}"] for name, k in totals.named_counts.items()],
+        remarks=[*totals.remarks(), *(f"failed: {line}" for line in totals.failed.values())],
+        method=method_lines(totals),
+        columns=list(_columns(totals, None)),
+        model_sha256=hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else "",
+    )
+
+
+def _lead(totals: RunTotals) -> str:
+    second = totals.model.get("second_stage")
+    names = totals.model["name"] if second is None else f"{totals.model['name']} and {second['name']}"
+    area = f"{totals.area_mm2:.3g} mm²"
+    of = counted(len(totals.entries), "image")
+    fields = "" if len(totals.entries) == 1 else ", taken together as fields of one smear"
+    return f"{of}, {area}{fields}. Models: {names}."
+
+
+def _unknown(totals: RunTotals, all_together: bool) -> str:
+    found = totals.blast_fraction
+    if found is not None and all_together:
+        return " ".join(found.summary())
+    n = len(totals.unknown_stains)
+    if not n:
+        return ""
+    of = counted(len(totals.entries), "image")
+    return f"The stain of {n} of {of} is unknown to the classifier: no blast fraction is given there."
+
+
+def _differential(found: WhiteCells | None) -> dict[str, Any] | None:
+    if found is None or not found.n:
+        return None
+    stated = found.is_known_stain
+    rows = [
+        {
+            "kind": row.cell_type,
+            "name": spoken_type(row.cell_type),
+            "n": row.n,
+            "percent": row.percentages[0],
+            "ci": row.percentages[1],
+            "value": round(row.fraction, 4) if stated else None,
+            "low": round(row.interval.low, 4) if stated else None,
+            "high": round(row.interval.high, 4) if stated else None,
+        }
+        for row in differential(found)
+    ]
+    return {
+        "rows": rows,
+        "n": found.n,
+        "of": DIFFERENTIAL_CELLS,
+        "progress": progress(found.n),
+        "beside": beside(found),
+    }
+
+
+def _columns(totals: RunTotals, entry: Entry | None) -> dict[str, Any]:
+    """Figures of an image in the table of images."""
+    counts = {} if entry is None else entry["counts"]
+    others = {name: counts.get(name, 0) for name in totals.classes if name not in NUCLEATED}
+    if totals.classifier is None:
+        return {**({"wbc": counts.get("wbc", 0)} if "wbc" in totals.classes else {}), **others}
+    white = WhiteCells(0, 0, 0, 0) if entry is None else WhiteCells.from_json(entry["white_cells"])
+    blasts = white.blasts if white.is_known_stain else "–"
+    return {"white cells": white.n, "blasts": blasts, "unsure": white.unsure, **others}
+
+
+def _image(totals: RunTotals, entry: Entry, files: tuple[Path, Path], folder: Path) -> dict[str, Any]:
+    record = entry["cells"]
+    rows = sheet_rows(record)
+    picture, sheet = (Path(os.path.relpath(path, folder)).as_posix() for path in files)
+    x, y = entry["mpp"]
+    scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} × {y:.4g}"
+    width, height = entry["size_wh"]
+    return {
+        "name": entry["name"],
+        "file": picture,
+        "sheet": sheet,
+        "sheet_rows": -(-len(rows) // int(CROP["columns"])),
+        "sha256": entry["image_sha256"],
+        "width": width,
+        "height": height,
+        "mpp": list(entry["mpp"]),
+        "about": f"{scale} µm/px, {entry['mpp_source']}",
+        "notes": list(entry["warnings"]),
+        "row": list(_columns(totals, entry).values()),
+        "thumb": {str(row): place for place, row in enumerate(rows)},
+        "box": record["box"],
+        "kind": [KIND_INDEX[name] for name in record["kind"]],
+        "score": record["score"],
+        "p": record["p"],
+        "blast": record["blast"],
+        "unlike": record["unlike"],
+        "likely": record["likely"],
+    }

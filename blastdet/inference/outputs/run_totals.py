@@ -1,0 +1,109 @@
+"""A finished run as its tables, its page and its report need it: the images, and all of them together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.model_card import Card
+from blastdet.inference.blast_fraction import BlastFraction, combine
+from blastdet.inference.differential import WhiteCells
+from blastdet.inference.result import spoken
+
+Entry = Mapping[str, Any]
+"""One finished image, as in the run log."""
+
+
+@dataclass(frozen=True)
+class RunTotals:
+    """The finished images of a run, taken together as fields of one smear.
+
+    Parameters
+    ----------
+    entries : sequence of dict
+        From the run log, in the order of the images.
+    classes : tuple of str
+        That the model distinguishes.
+    classifier : Card, optional
+        Of the second stage.
+    model : dict
+        As `Model.describe` returns it.
+    failed : dict of str to str
+        Name of an image: why it failed.
+    """
+
+    entries: Sequence[Entry]
+    classes: tuple[str, ...]
+    classifier: Card | None
+    model: Mapping[str, Any]
+    failed: Mapping[str, str]
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """Cells of each kind in all images."""
+        total: Counter[str] = Counter()
+        for entry in self.entries:
+            total.update(entry["counts"])
+        return dict(total)
+
+    @cached_property
+    def named_counts(self) -> dict[str, int]:
+        """As `counts`, under the names that tables use."""
+        return {spoken(name, self.counts): number for name, number in self.counts.items()}
+
+    @cached_property
+    def area_mm2(self) -> float:
+        """Area of all images."""
+        return float(sum(entry["area_mm2"] for entry in self.entries))
+
+    @cached_property
+    def blast_fraction(self) -> BlastFraction | None:
+        """White cells of all images; ``None`` without a second stage."""
+        return self._fraction(self.entries)
+
+    def of_image(self, entry: Entry) -> BlastFraction | None:
+        """White cells of one image; ``None`` without a second stage."""
+        return self._fraction([entry])
+
+    def _fraction(self, entries: Sequence[Entry]) -> BlastFraction | None:
+        if self.classifier is None or not entries:
+            return None
+        return combine([WhiteCells.from_json(entry["white_cells"]) for entry in entries], self.classifier)
+
+    @cached_property
+    def unknown_stains(self) -> list[str]:
+        """Names of images whose stain or camera is unknown to the classifier."""
+        if self.classifier is None:
+            return []
+        found = [(entry["name"], WhiteCells.from_json(entry["white_cells"])) for entry in self.entries]
+        return [name for name, white in found if white.n and not white.is_known_stain]
+
+    def remarks(self, most: int = 12) -> list[str]:
+        """Warnings on images, those that several images share only once; the ones after `most` are counted."""
+        images: dict[str, list[str]] = {}
+        for entry in self.entries:
+            for warning in entry["warnings"]:
+                images.setdefault(warning, []).append(entry["name"])
+        several = len(self.entries) > 1
+        lines = []
+        for warning, names in sorted(images.items(), key=lambda item: -len(item[1])):
+            where = names[0] if len(names) == 1 else f"{len(names)} images"
+            lines.append(f"{where}: {warning}" if several else warning)
+        left = len(lines) - most
+        return lines if left <= 0 else [*lines[:most], f"and {left} more, in summary.csv"]
+
+    def about(self) -> dict[str, str]:
+        """What was run, for tables: model, second stage, notice."""
+        second = self.model.get("second_stage")
+        return {
+            "notice": RESEARCH_USE,
+            "images": str(len(self.entries)),
+            "failed images": str(len(self.failed)),
+            "area in mm²": f"{self.area_mm2:.6g}",
+            "detector": f"{self.model['name']}, {self.model['mpp']:.4g} µm/px",
+            "second stage": "none" if second is None else f"{second['name']}, {second['mpp']:.4g} µm/px",
+        }

@@ -1,0 +1,69 @@
+"""Image files beside a page: the image itself, small enough for a browser, and a sheet with the crops of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from blastdet.core.types import RGB, Scale
+from blastdet.imaging.cell_crops import CONTEXT, Box, crop
+from blastdet.imaging.io import Source, write_image
+
+LONGEST_PX = 3200
+"""Longer side of an image on a page: what every browser still decodes without delay."""
+
+MOST_CROPS = 1024
+"""Crops on the sheet of one image; a browser keeps a sheet decoded."""
+
+CROP = {"um": 22, "px": 128, "columns": 16, "times": 2.2}
+"""The square around each cell: side in µm, in pixels of the sheet, crops in a row; side relative to the box where the
+scale is unknown. All cells of known scale are shown at one scale, so that sizes compare."""
+
+_QUALITY = 86
+
+
+def write_picture(source: Source, path: Path) -> None:
+    """The image as a JPEG, reduced where it is larger than `LONGEST_PX`."""
+    width, height = source.size_wh
+    scale = min(1.0, LONGEST_PX / max(width, height))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rgb = source.read() if scale == 1.0 else source.read(None, (max(scale, 1 / width), max(scale, 1 / height)))
+    write_image(path, rgb, _QUALITY)
+
+
+def write_sheet(source: Source, boxes: Sequence[Box], mpp: Scale | None, path: Path) -> int:
+    """Crops around cells in rows of ``CROP["columns"]``, as one JPEG; nothing is written without cells.
+
+    Returns
+    -------
+    int
+        Number of rows.
+    """
+    if not boxes:
+        return 0
+    px, columns = int(CROP["px"]), int(CROP["columns"])
+    rows = -(-len(boxes) // columns)
+    sheet = np.full((rows * px, columns * px, 3), 138, np.uint8)
+    for i, box in enumerate(boxes):
+        y, x = divmod(i, columns)
+        sheet[y * px : (y + 1) * px, x * px : (x + 1) * px] = _view(source, box, mpp)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, sheet, _QUALITY)
+    return rows
+
+
+def _view(source: Source, box: Box, mpp: Scale | None) -> RGB:
+    """The square around a cell."""
+    scale = mpp or (1.0, 1.0)
+    x1, y1, x2, y2 = box
+    side = float(CROP["um"]) if mpp else CROP["times"] * max(x2 - x1, y2 - y1, 1.0)
+    half = side / CONTEXT / 2
+    width, height = source.size_wh
+    x, y = min(max((x1 + x2) / 2, 0), width), min(max((y1 + y2) / 2, 0), height)
+    around = (x - half / scale[0], y - half / scale[1], x + half / scale[0], y + half / scale[1])
+    found = crop(source, around, scale, side / float(CROP["px"]))
+    px = int(CROP["px"])
+    return found if found.shape[:2] == (px, px) else np.asarray(cv2.resize(found, (px, px)), np.uint8)

@@ -1,0 +1,185 @@
+/* The cells of all images, and what a person corrects. DATA is in the page; nothing is fetched. */
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const KINDS = DATA.kinds;
+const KIND = Object.fromEntries(KINDS.map((kind, index) => [kind.name, index]));
+const BY_KEY = Object.fromEntries(KINDS.filter((kind) => kind.key).map((kind) => [kind.key, kind.name]));
+const UNSURE = KIND.unsure, IGNORED = KIND.ignored, GONE = KIND.deleted;
+const KEEP = "blastdet-review " + DATA.id;
+const ROUND = (value) => Math.round(value * 10) / 10;
+
+const corrections = new Map(); // "image box" -> the latest correction of that cell
+const past = []; // for undo: lists of [key, image, row, correction before]
+let onChange = () => {};
+
+/* Columns of an image: base boxes and kinds as the model or the annotations have them, and as they are now. */
+const images = DATA.images.map((image, i) => {
+  const n = image.kind.length;
+  return { ...image, i, base: n, first: image.box.slice(), was: image.kind.slice(), box: image.box.slice(), kind: image.kind.slice(), version: 0 };
+});
+
+const baseBox = (image, row) => image.first.slice(4 * row, 4 * row + 4);
+const boxOf = (image, row) => image.box.slice(4 * row, 4 * row + 4);
+const keyOf = (i, box) => i + " " + box.map((side) => side.toFixed(1)).join(" ");
+const keyAt = (i, row) => keyOf(i, baseBox(images[i], row));
+const correctionAt = (i, row) => corrections.get(keyAt(i, row));
+const isCell = (image, row) => image.kind[row] !== GONE && image.kind[row] !== IGNORED;
+const oldOf = (image, row) => (row < image.base && image.old ? image.old[row] : -1);
+
+/* What a cell looks like after its correction. */
+function refresh(i, row) {
+  if (row < 0) return; // about the image
+  const image = images[i], now = correctionAt(i, row);
+  const box = now && now.to ? now.to : baseBox(image, row);
+  for (let side = 0; side < 4; side++) image.box[4 * row + side] = box[side];
+  const before = row < image.base ? image.was[row] : GONE;
+  image.kind[row] = !now ? before : now.op === "delete" ? GONE : now.op === "ignore" ? IGNORED : now.kind === "" ? before : KIND[now.kind];
+  image.version++;
+}
+
+/* Record corrections of some cells as one step. `op` is class, ignore, delete, ok or forget; `to` is a new box. */
+function correct(cells, op, kind = "", to = null) {
+  const step = [];
+  for (const [i, row] of cells) {
+    const key = keyAt(i, row), before = corrections.get(key);
+    const next = { i, row, op, kind, to: op === "delete" ? null : to || (before && before.to) || null, when: new Date().toISOString(), who: byId("who").value.trim() };
+    if (op === "ok") { next.kind = before ? before.kind : ""; if (next.to) { next.op = "class"; next.kind = next.kind || KINDS[images[i].kind[row]].name; } }
+    if (op === "ignore") next.kind = KINDS[images[i].kind[row]].name;
+    if (op === "forget") corrections.delete(key); else corrections.set(key, next);
+    step.push([key, i, row, before]);
+    refresh(i, row);
+  }
+  if (step.length) { past.push(step); save(); onChange(step.map(([, i, row]) => [i, row])); }
+  return step.length;
+}
+
+function addCell(i, box, kind) {
+  const image = images[i];
+  if (corrections.has(keyOf(i, box))) return -1;
+  image.first.push(...box); image.box.push(...box); image.kind.push(GONE);
+  const row = image.kind.length - 1;
+  correct([[i, row]], "class", kind);
+  return row;
+}
+
+function undo() {
+  const step = past.pop();
+  if (!step) return [];
+  for (const [key, i, row, before] of step.reverse()) {
+    if (before) corrections.set(key, before); else corrections.delete(key);
+    refresh(i, row);
+  }
+  save();
+  onChange(step.map(([, i, row]) => [i, row]));
+  return step;
+}
+
+/* One line of corrections.jsonl. */
+function lineOf(one) {
+  if (one.op === "annotate") {
+    const { name, sha256 } = images[one.i];
+    return JSON.stringify({ who: one.who || byId("who").value.trim(), when: one.when, image: name, image_sha256: sha256, op: "annotate", old_class: one.kind, model_sha256: DATA.model_sha256 }) + "\n";
+  }
+  const image = images[one.i], old = oldOf(image, one.row), kind = one.kind ? KINDS[one.kind === "ignored" || one.kind === "deleted" ? UNSURE : KIND[one.kind]] : null;
+  const named = one.op === "class" || (one.op === "ignore" && old < 0);
+  const line = {
+    who: one.who || byId("who").value.trim(), when: one.when, image: image.name, image_sha256: image.sha256, box_xyxy: baseBox(image, one.row), op: one.op,
+    old_class: old < 0 ? "" : KINDS[old].class, new_class: named && kind ? kind.class : "", new_box_xyxy: one.to, model_sha256: DATA.model_sha256,
+  };
+  if (one.op === "class" && kind && kind.type) line.new_type = kind.type;
+  return JSON.stringify(line) + "\n";
+}
+
+const exported = () => [...corrections.values()].map(lineOf).join("");
+
+function save() {
+  let said = corrections.size ? "Kept in this browser only: export to save." : "";
+  try {
+    localStorage.setItem(KEEP, JSON.stringify([...corrections.values()].map((one) => ({ ...one, box: one.row < 0 ? null : baseBox(images[one.i], one.row) }))));
+  } catch { said = "Too many for this browser to keep: export now."; }
+  byId("saved").textContent = said;
+}
+
+function restore() {
+  let kept = [];
+  try { kept = JSON.parse(localStorage.getItem(KEEP) || "[]"); } catch { /* of another program */ }
+  if (!Array.isArray(kept)) return;
+  const rows = images.map((image) => new Map(image.was.map((_, row) => [keyAt(image.i, row), row])));
+  for (const one of kept) {
+    const image = images[one.i];
+    if (image && one.op === "annotate") { const { box, ...rest } = one; corrections.set(one.i + " annotates " + one.kind, rest); continue; }
+    if (!image || !Array.isArray(one.box)) continue;
+    let row = rows[one.i].get(keyOf(one.i, one.box));
+    if (row === undefined) { image.first.push(...one.box); image.box.push(...one.box); image.kind.push(GONE); row = image.kind.length - 1; }
+    const { box, ...rest } = one;
+    corrections.set(keyOf(one.i, box), { ...rest, row });
+    refresh(one.i, row);
+  }
+}
+
+/* Cells of these kinds that nobody looked at yet become right; uncertain ones stay open. Returns how many stay. */
+function confirmImage(i, shown) {
+  const image = images[i], todo = [];
+  let open = 0;
+  for (let row = 0; row < image.base; row++) {
+    if (!shown(image.kind[row]) || !isCell(image, row) || correctionAt(i, row)) continue;
+    if (image.kind[row] === UNSURE) { open++; continue; }
+    if (DATA.mode === "review" && oldOf(image, row) < 0) continue;
+    todo.push([i, row]);
+  }
+  const known = todo.filter(([, row]) => oldOf(image, row) >= 0), fresh = todo.filter(([, row]) => oldOf(image, row) < 0);
+  const step = [];
+  const steps = past.length;
+  if (known.length) correct(known, "ok");
+  const kinds = new Map();
+  for (const cell of fresh) { const kind = image.kind[cell[1]]; kinds.set(kind, [...(kinds.get(kind) || []), cell]); }
+  for (const [kind, cells] of kinds) correct(cells, "class", KINDS[kind].name);
+  for (const some of past.splice(steps)) step.push(...some); // one step to undo
+  if (!open) for (const name of new Set(KINDS.filter((kind, index) => kind.class && index !== UNSURE && shown(index)).map((kind) => kind.class))) {
+    const key = i + " annotates " + name;
+    if (DATA.mode === "review" || corrections.has(key)) continue; // annotations say themselves what is complete
+    step.push([key, i, -1, undefined]);
+    corrections.set(key, { i, row: -1, op: "annotate", kind: name, to: null, when: new Date().toISOString(), who: byId("who").value.trim() });
+  }
+  save();
+  onChange([]);
+  if (step.length) past.push(step);
+  return open;
+}
+
+/* Reviewed and all white cells; in a review of annotations, of the cells in its views. */
+function progress() {
+  let done = 0, all = 0;
+  for (const image of images) {
+    const rows = image.gallery || (image.gallery = [...image.was.keys()].filter((row) => KINDS[image.was[row]].white || (image.thumb && row in image.thumb)));
+    all += rows.length;
+    for (const row of rows) if (correctionAt(image.i, row)) done++;
+  }
+  return [done, all];
+}
+
+/* What is known of a cell, in lines. */
+function describe(i, row) {
+  const image = images[i], box = boxOf(image, row), parts = [];
+  if (row < image.base && image.text && image.text[row]) parts.push(image.text[row]);
+  const now = correctionAt(i, row);
+  if (now) parts.push(now.op === "delete" ? "deleted by you" : now.op === "ignore" ? "ignored by you" : row < image.base ? "reviewed by you" : "drawn by you");
+  if (row < image.base) {
+    if (image.unlike && image.unlike.includes(row)) parts.push("unlike the training data");
+    if (image.blast && image.blast[row] !== null) parts.push("blast probability " + image.blast[row].toFixed(2));
+    if (image.score) parts.push("score " + image.score[row].toFixed(2));
+  }
+  if (image.mpp) parts.push(((box[2] - box[0]) * image.mpp[0]).toFixed(1) + " × " + ((box[3] - box[1]) * image.mpp[1]).toFixed(1) + " µm");
+  return parts;
+}
+
+/* Doubt of a cell from 0 to 1, for sorting. */
+function doubt(image, row) {
+  if (row >= image.base) return 0;
+  const p = image.p ? image.p[row] : null;
+  if (image.unlike && image.unlike.includes(row)) return 2;
+  if (p === null || p === undefined) return image.score ? 1 - image.score[row] : 0;
+  const kind = KINDS[image.was[row]];
+  return kind.type || kind.name === "blast" ? 1 - p : 1 - 2 * Math.abs(p - 0.5);
+}
