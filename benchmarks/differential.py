@@ -8,13 +8,15 @@ clusters that it was not trained on. Intervals (95 %) are over patients, subject
 The surest errors of each laboratory are drawn in RUN/errors. With WEIGHTS, the calibrated weights of RUN: a second
 table for these groups, at the threshold that is shipped (the best epoch was chosen on them).
 
-Negative controls: crops that do not show the cell, with its label. An AUROC of 0.5 shows that nothing else gives the
-class away.
+    python benchmarks/differential.py --held-out configs/differential.yaml weights/differential runs/errors
 
-    blastdet crops $BLASTDET_DATA/jhu_acute runs/controls/covered/jhu_acute --weights default --colour canonical \
+prints that table alone, for which the crops are enough, and draws the errors. It also measures negative controls: crops
+that do not show the cell, with its label. An AUROC of 0.5 shows that nothing but the cell gives the class away.
+
+    blastdet crops $BLASTDET_DATA/jhu_acute runs/controls/covered --weights default --colour canonical \
         --negative-control covered
-    blastdet train configs/differential.yaml --data runs/controls/covered/jhu_acute --set epochs=6 --out runs/control
-    python benchmarks/differential.py --controls runs/control
+    blastdet train configs/differential.yaml --data runs/controls/covered --set epochs=6 --out runs/control
+    python benchmarks/differential.py --held-out runs/control/config.yaml runs/control/weights
 """
 
 from __future__ import annotations
@@ -23,16 +25,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from blastdet.core.model_card import read_card
+from blastdet.training.classification.cross_fitting import cross_fit
 from blastdet.training.classification.laboratory_report import (
+    ErrorCell,
     Figure,
     LaboratoryFigures,
     by_laboratory,
     draw_errors,
     on_validation,
     surest_errors,
+    verdicts_of,
 )
-from blastdet.training.classification.out_of_fold import FOLDS, predict_to_calibrate
-from blastdet.training.loop.run_folder import WEIGHTS
+from blastdet.training.classification.out_of_fold import FOLDS, predict_to_calibrate, predict_validation
+from blastdet.training.loop.run_folder import CONFIG
 
 HEAD = (
     "laboratory", "cells", "blasts", "groups", "AUROC", "sensitivity", "specificity", "balanced accuracy",
@@ -45,17 +51,24 @@ def main(run: Path, weights: Path | None = None) -> None:
     runs = sorted(path.parent for path in (run / FOLDS).glob("*/config.yaml"))
     predicted = predict_to_calibrate(run, runs, Path.cwd())
     table(by_laboratory(predicted))
-    for name, errors in surest_errors(predicted).items():
-        draw_errors(errors, run / "errors" / f"{name}.png")
+    draw(surest_errors(predicted, cross_fit(predicted)), run / "errors")
     if weights:
-        table(on_validation(run, Path.cwd(), weights))
+        held_out(run / CONFIG, weights)
 
 
-def controls(*runs: Path) -> None:
-    """Groups held out of trainings on negative controls: what is ranked there is no cell."""
-    for run in runs:
-        print(run.name)
-        table(on_validation(run, Path.cwd(), run / WEIGHTS))
+def held_out(config: Path, weights: Path, errors: Path | None = None) -> None:
+    """Groups held out of a training, at the threshold of its weights."""
+    predicted, card = predict_validation(config, Path.cwd(), weights), read_card(weights)
+    table(on_validation(predicted, card))
+    if errors:
+        draw(surest_errors(predicted, verdicts_of(predicted, card)), errors)
+
+
+def draw(errors: dict[str, list[ErrorCell]], folder: Path) -> None:
+    """A sheet for each laboratory."""
+    for name, cells in errors.items():
+        if cells:
+            draw_errors(cells, folder / f"{name.replace(', ', '-').replace(' ', '-')}.png")
 
 
 def table(rows: Sequence[LaboratoryFigures]) -> None:
@@ -84,7 +97,7 @@ def shown(figure: Figure | None) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--controls":
-        controls(*map(Path, sys.argv[2:]))
+    if sys.argv[1] == "--held-out":
+        held_out(*map(Path, sys.argv[2:]))
     else:
         main(*map(Path, sys.argv[1:]))

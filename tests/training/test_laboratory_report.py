@@ -7,14 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from blastdet.core.model_card import ValidationCounts
+from blastdet.core.model_card import ValidationCounts, find_weights, read_card
 from blastdet.datasets.cropping.crop_table import read_table
 from blastdet.inference.blast_fraction import corrected_fraction
 from blastdet.training.classification.crop_samples import split
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, fit
-from blastdet.training.classification.laboratory_report import by_laboratory, on_validation
-from blastdet.training.classification.out_of_fold import TRAINED_ON, OutOfFold
+from blastdet.training.classification.laboratory_report import by_laboratory, draw_errors, on_validation, surest_errors
+from blastdet.training.classification.out_of_fold import TRAINED_ON, OutOfFold, predict_validation
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.config_file import read_any
 
@@ -112,7 +113,8 @@ def test_few_laboratories_say_little_about_the_next() -> None:
 
 
 def test_groups_held_out_for_validation(crops_run: Path, crops_folder: Path) -> None:
-    (row,) = on_validation(crops_run, crops_folder, crops_run / "weights")
+    weights = crops_run / "weights"
+    (row,) = on_validation(predict_validation(crops_run / "config.yaml", crops_folder, weights), read_card(weights))
     config = read_any(crops_run / "config.yaml")
     assert isinstance(config, ClassifyConfig)
     held = [row for row in split(read_table(crops_folder / "made"), config.val_fraction, config.seed)[1] if row.label]
@@ -135,3 +137,40 @@ def test_a_laboratory_is_predicted_without_its_groups_held_out_either() -> None:
     mine = pool.laboratory == f"a{TRAINED_ON}"
     after = by_laboratory(replace(pool, is_blast=np.where(mine, ~pool.is_blast, pool.is_blast)))
     assert len(before) == 8 and next(row for row in after if row.laboratory == "a") == before["a"]
+
+
+def test_types_and_false_blasts_are_those_of_a_table_made_by_hand() -> None:
+    """Laboratory "a" labels types; the scores of two of its monocytes are those of blasts."""
+    predicted = _laboratories()
+    mine = np.flatnonzero((predicted.laboratory == "a") & ~predicted.is_blast)
+    kind, answer = np.full(len(predicted.fold), "", "<U12"), np.full(len(predicted.fold), "monocyte", "<U12")
+    kind[mine] = "lymphocyte"
+    kind[mine[:10]] = "monocyte"
+    answer[mine] = "lymphocyte"
+    score = np.where(predicted.is_blast, 0.99, 0.01)
+    score[mine[:2]] = 0.999
+    changed = replace(predicted, probability=score, cell_type=kind, other_type=answer)
+    card = read_card(find_weights("differential"))
+    row, *others = on_validation(changed, card)
+    assert row.false_blasts_of == {"lymphocyte": (0, len(mine) - 10), "monocyte": (2, 10)}
+    lymphocytes = len(mine) - 10
+    assert row.macro_f1 == pytest.approx((2 * lymphocytes / (2 * lymphocytes + 8) + 0) / 2)
+    assert all(np.isnan(one.macro_f1) and not one.false_blasts_of for one in others)
+
+
+def test_the_surest_errors_are_of_both_kinds_and_drawn(tmp_path: Path) -> None:
+    predicted = _laboratories()
+    crop = tmp_path / "cell.png"
+    Image.new("RGB", (32, 24), (200, 100, 150)).save(crop)
+    predicted = replace(predicted, crop=np.full(len(predicted.fold), str(crop)), other_type=predicted.cluster)
+    errors = surest_errors(predicted, cross_fit(predicted), most=10)
+    assert list(errors) == list(SHIFT)
+    for cells in errors.values():
+        assert len(cells) == 10
+        assert all((cell.label == "blast") != (cell.answer == "blast") for cell in cells)
+        missed = [cell.probability for cell in cells if cell.label == "blast"]
+        assert missed == sorted(missed)
+    assert {cell.answer == "blast" for cell in errors["a"]} == {True, False}
+    draw_errors(errors["a"], tmp_path / "sheets/a.png", columns=4)
+    with Image.open(tmp_path / "sheets/a.png") as sheet:
+        assert sheet.size == (600, 3 * 184)

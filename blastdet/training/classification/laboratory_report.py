@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet.core.model_card import ValidationCounts, read_card
+from blastdet.core.model_card import Card, ValidationCounts
 from blastdet.inference.blast_fraction import fraction_of
 from blastdet.inference.differential import WhiteCells
 from blastdet.training.classification import calibration
 from blastdet.training.classification.calibration import Floats
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, figures_with_intervals
-from blastdet.training.classification.out_of_fold import TRAINED_ON, Flags, OutOfFold, predict_validation
+from blastdet.training.classification.out_of_fold import TRAINED_ON, Flags, OutOfFold
 
 _FEWEST = 10  # cells of a patient or cluster, for its blast fraction to mean something
+
+Verdicts = tuple[Floats, Flags, Flags]
+"""Blast probability, whether called a blast, and whether unsure; each (n,)."""
 
 Figure = tuple[float, float, float]
 """A value with its 95 % interval."""
@@ -88,21 +91,28 @@ def by_laboratory(predicted: OutOfFold) -> list[LaboratoryFigures]:
     return _rows(predicted, outcome, counts_by_cluster(predicted, outcome[1]))
 
 
-def on_validation(run: Path, base: Path, weights: Path) -> list[LaboratoryFigures]:
-    """Figures of each laboratory that took part in the training, on its groups held out for validation.
+def on_validation(predicted: OutOfFold, card: Card) -> list[LaboratoryFigures]:
+    """Figures of each laboratory that took part in a training, on its groups held out for validation.
 
-    Threshold and rejection rule are those of the card of `weights`; see `predict_validation`.
+    Parameters
+    ----------
+    predicted : OutOfFold
+        From `predict_validation`.
+    card : Card
+        Of the same weights, for threshold and rejection rule.
     """
-    predicted, card = predict_validation(run, base, weights), read_card(weights)
+    return _rows(predicted, verdicts_of(predicted, card), card.trials)
+
+
+def verdicts_of(predicted: OutOfFold, card: Card) -> Verdicts:
+    """Blast probability, whether called a blast, whether unsure (n,), as the card of calibrated weights says."""
     assert card.unsure is not None  # checked by predict_validation
     score = predicted.probability
     unsure = card.unsure.covers(score, np.zeros(len(score))) | predicted.is_far
-    return _rows(predicted, (score, score >= card.thresholds["blast"].value, unsure), card.trials)
+    return score, score >= card.thresholds["blast"].value, unsure
 
 
-def _rows(
-    predicted: OutOfFold, outcome: tuple[Floats, Flags, Flags], trials: Sequence[ValidationCounts]
-) -> list[LaboratoryFigures]:
+def _rows(predicted: OutOfFold, outcome: Verdicts, trials: Sequence[ValidationCounts]) -> list[LaboratoryFigures]:
     (score, called, unsure), rows = outcome, []
     for name in np.unique(predicted.laboratory):
         mine = predicted.laboratory == name
@@ -151,12 +161,12 @@ def _false_blasts(part: OutOfFold, called: Flags) -> dict[str, tuple[int, int]]:
     }
 
 
-def surest_errors(predicted: OutOfFold, most: int = 30) -> dict[str, list[ErrorCell]]:
-    """Of each laboratory, the wrong calls that are farthest from the threshold, on the logit scale.
+def surest_errors(predicted: OutOfFold, verdicts: Verdicts, most: int = 30) -> dict[str, list[ErrorCell]]:
+    """Of each laboratory, the wrong calls that are farthest from the threshold.
 
     As many of them as possible are half missed blasts and half false ones, so that one kind does not hide the other.
     """
-    score, called, _ = cross_fit(predicted)
+    score, called, _ = verdicts
     found: dict[str, list[ErrorCell]] = {}
     for name in np.unique(predicted.laboratory):
         mine = predicted.laboratory == name

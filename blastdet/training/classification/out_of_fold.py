@@ -212,31 +212,33 @@ def predict_to_calibrate(run: Path, folds_of_it: Sequence[Path], base: Path) -> 
     predicted = predict_out_of_fold(folds_of_it, base)
     if not predicted.by_laboratory:
         return predicted
-    held = predict_validation(run, base, run / WEIGHTS, calibrated=False)
+    held = predict_validation(run / CONFIG, base, run / WEIGHTS, calibrated=False)
     fold_of = dict(zip(predicted.laboratory, predicted.fold, strict=True))
     fold = np.array([fold_of.get(name.removesuffix(TRAINED_ON), -1) for name in held.laboratory])
     return _joined([predicted, replace(held, fold=fold)], run)
 
 
-def predict_validation(run: Path, base: Path, weights: Path, *, calibrated: bool = True) -> OutOfFold:
-    """Classify the validation crops of a run by laboratory; nothing of their groups was trained on.
+def predict_validation(config_file: Path, base: Path, weights: Path, *, calibrated: bool = True) -> OutOfFold:
+    """Classify the validation crops of a training by laboratory; nothing of their groups was trained on.
 
     They are not untouched: the best epoch was chosen on them. `laboratory` ends with `TRAINED_ON`.
 
     Parameters
     ----------
+    config_file : Path
+        Of the training.
     base : Path
         Folder that paths of the configuration are relative to.
     weights : Path
-        Of the run.
+        That came of it.
     calibrated : bool
         Whether the calibration of the card, if it has one, is applied.
 
     Raises `ConfigError` if the crops show no blast or no other white cell.
     """
-    config = read_any(run / CONFIG)
+    config = read_any(config_file)
     if not isinstance(config, ClassifyConfig) or "blast" not in config.classes:
-        raise ConfigError(f"{run / CONFIG}: expected a classifier of blasts")
+        raise ConfigError(f"{config_file}: expected a classifier of blasts")
     parts = []
     for item in config.data:
         folder = expand(item.path, base)
@@ -246,7 +248,7 @@ def predict_validation(run: Path, base: Path, weights: Path, *, calibrated: bool
         rows = [row for row in held if is_blast(row) is not None]
         laboratory = (item.laboratory or folder.name) + TRAINED_ON
         parts.append(_cells(weights, folder, rows, 0, laboratory, calibrated=calibrated))
-    return _joined(parts, run)
+    return _joined(parts, config_file)
 
 
 def _cells(
