@@ -22,7 +22,7 @@ _CONTRAST = 3.2  # of white text; WCAG 2 asks for 3 in large letters
 _TAGGED = 40  # pixels of a typical white cell that leaves room for a label
 
 
-def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int]) -> RGB:
+def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int], title: str = "") -> RGB:
     """The image with boxes, a number at each nucleated cell, and a caption with counts and a scale bar.
 
     Colours are those of `PALETTE`. The number is the probability of the type that is named, or of a blast where none
@@ -37,6 +37,8 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
         µm per pixel of the image along x and y.
     counts : mapping of str to int
         For the caption. Names of `PALETTE`, with spaces; others get the colour of white cells.
+    title : str
+        Name of the image, for the caption.
 
     Returns
     -------
@@ -65,7 +67,9 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
     if width < _NARROWEST_CAPTION:
         return canvas
     ten_um = round(10 / mpp[0] * width / source.size_wh[0])
-    return np.concatenate([canvas, _caption(counts, _legend(cells), ten_um, width, unit)])
+    scale_text = f"{mpp[0]:.4g} µm/px" if abs(mpp[0] / mpp[1] - 1) < 1e-6 else f"{mpp[0]:.4g} x {mpp[1]:.4g} µm/px"
+    about = f"{title}, {scale_text}." if title else f"{scale_text}."
+    return np.concatenate([canvas, _caption(counts, (about, _legend(cells)), ten_um, width, unit)])
 
 
 def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
@@ -163,14 +167,30 @@ def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
     return _WHITE if 1.05 / (luminance + 0.05) >= _CONTRAST else _BLACK
 
 
-def _ten_um(strip: Image.Image, at: tuple[float, float], font: ImageFont.FreeTypeFont) -> None:
-    """Write 10 µm at a point on the base line. The font has no µ: it is a u with the lower part of a p."""
+def _write(
+    strip: Image.Image,
+    at: tuple[float, float],
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    ink: tuple[int, int, int] = _BLACK,
+) -> None:
+    """Write text from a point on the base line on. The font has no µ: it is a u with the lower part of a p."""
     x, y = round(at[0]), round(at[1])
-    ImageDraw.Draw(strip).text((x, y), "10 um", (0, 0, 0), font, "ls")
-    stem = Image.new("L", strip.size)
-    ImageDraw.Draw(stem).text((x, y), "10 p", 255, font, "ls")
-    stem.paste(0, (0, 0, strip.width, y))
-    strip.paste((0, 0, 0), (0, 0), stem)
+    plain, stem = _known(text).replace("µ", "u"), _known(text).replace("µ", "p")
+    ImageDraw.Draw(strip).text((x, y), plain, ink, font, "ls")
+    for k, letter in enumerate(_known(text)):
+        if letter != "µ":
+            continue
+        mask = Image.new("L", strip.size)
+        left = x + font.getlength(plain[:k])
+        ImageDraw.Draw(mask).text((left, y), stem[k], 255, font, "ls")
+        mask.paste(0, (0, 0, strip.width, y))
+        strip.paste(ink, (0, 0), mask)
+
+
+def _known(text: str) -> str:
+    """Text in letters that the font has."""
+    return "".join(letter if letter == "µ" or " " <= letter <= "~" or "À" <= letter <= "ÿ" else "?" for letter in text)
 
 
 def _legend(cells: Detections) -> str:
@@ -185,25 +205,38 @@ def _legend(cells: Detections) -> str:
     return words
 
 
-def _caption(counts: Mapping[str, int], legend: str, ten_um: int, width: int, unit: float) -> RGB:
-    """A strip below the image: counts on their colours, a scale bar of 10 µm, the research-use notice."""
-    row, edge = round(max(18, 30 * unit)), round(10 * unit)
+def _caption(counts: Mapping[str, int], words: tuple[str, str], ten_um: int, width: int, unit: float) -> RGB:
+    """A strip below the image: counts on their colours, a scale bar, name and scale, the research-use notice."""
+    row, edge = round(max(18, 30 * unit)), round(max(8, 12 * unit))
     large, small = round(max(12, 20 * unit)), max(11, 16 * unit)
-    right = width - edge
+    right = width - 2 * edge
     bar = max(ten_um, _font(round(small)).getlength("10 um"))
-    labels, rows = _placed(counts, _font(large), (edge, right - bar - 2 * edge), edge)
-    strip = Image.new("RGB", (width, (rows + 1) * row), (255, 255, 255))
+    labels, rows = _placed(counts, _font(large), (edge, right - bar - 3 * edge), edge)
+    strip = Image.new("RGB", (width, (rows + 2) * row + 2 * edge), (255, 255, 255))
     pen = ImageDraw.Draw(strip)
     for text, colour, x, line in labels:
-        y = line * row
+        y = line * row + edge * 0.6
         pen.rectangle((x, y + row * 0.08, x + _font(large).getlength(text) + edge, y + row * 0.92), colour)
         pen.text((x + edge / 2, y + row * 0.72), text, _ink(colour), _font(large), "ls")
-    pen.rectangle((right - ten_um, round(row * 0.8), right, round(row * 0.92)), (0, 0, 0))
-    _ten_um(strip, (right - bar, row * 0.58), _font(round(small)))
-    text = f"{RESEARCH_USE} {legend}"
-    fits = (width - 2 * edge) / _font(round(small)).getlength(text)
-    pen.text((edge, row * (rows + 0.7)), text, (90, 90, 90), _font(max(1, int(small * min(fits, 1)))), "ls")
+    _ruler(strip, (right - ten_um, right), row + edge, _font(round(small)))
+    about, legend = words
+    for line, text in enumerate((about, f"{RESEARCH_USE} {legend}")):
+        fits = (width - 2 * edge) / _font(round(small)).getlength(_known(text).replace("µ", "u"))
+        font = _font(max(1, int(small * min(fits, 1))))
+        _write(strip, (edge, edge * 1.2 + row * (rows + line + 0.6)), text, font, (60, 60, 60))
     return np.array(strip)
+
+
+def _ruler(strip: Image.Image, between: tuple[int, int], bottom: int, font: ImageFont.FreeTypeFont) -> None:
+    """A bar of 10 µm with ends, its length written above the middle."""
+    left, right = between
+    pen, thick = ImageDraw.Draw(strip), max(2, round(font.size / 6))
+    pen.rectangle((left, bottom - thick, right, bottom), _BLACK)
+    for x in (left, right - thick):
+        pen.rectangle((x, bottom - 3 * thick, x + thick, bottom + thick), _BLACK)
+    wide = font.getlength("10 um")
+    x = min((left + right - wide) / 2, strip.width - wide - thick)
+    _write(strip, (x, bottom - 4 * thick), "10 µm", font)
 
 
 def _placed(

@@ -75,12 +75,15 @@ class Output:
         ``"overwrite"`` removes the files that it wrote; those of other programs stay.
     at_once : int
         Images processed at a time, each by a thread. Memory depends on it; results and their order do not.
+    hidden : tuple of str
+        Classes that the overlays leave out.
     """
 
     folder: Path
     formats: tuple[str, ...] = FORMATS
     existing: Existing = "refuse"
     at_once: int = 1
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ class Batch:
             "model": model.describe(),
             "options": asdict(options),
             "formats": sorted(output.formats),
+            **({"hidden": sorted(output.hidden)} if output.hidden else {}),
             "versions": dict(software()),
         }
         self._lock = locked(output.folder)
@@ -303,7 +307,7 @@ class Batch:
             result = replace(result, name=job.name)
             cells = cell_record(result.detections) if _WITH_CELLS & {*self.output.formats} else None
             try:
-                files = write_result(result, self.stem(job), self.output.formats, image)
+                files = write_result(result, self.stem(job), self.output.formats, image, self.output.hidden)
                 shown = self._write_page_files(job, result, image, cells)
             except OSError as error:
                 raise BlastdetError(self._cannot_write(job, error)) from error

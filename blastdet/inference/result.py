@@ -164,7 +164,7 @@ class Result:
         from PIL import Image
 
         with self.open() as source:
-            return Image.fromarray(drawing.draw(source, self.detections, self.mpp, self.shown_counts))
+            return Image.fromarray(drawing.draw(source, self.detections, self.mpp, self.shown_counts, self.name))
 
     def crops(self, kind: str | None = None) -> list[RGB]:
         """Square crops around cells, in the order of `detections`, with square pixels.

@@ -7,7 +7,7 @@ paths of the machine), so that equal input gives equal bytes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -157,7 +157,9 @@ def _second_stage(cells: Detections, i: int) -> dict[str, Any]:
     return found
 
 
-def write_result(result: Result, stem: Path, formats: Iterable[str], source: Source) -> list[Path]:
+def write_result(
+    result: Result, stem: Path, formats: Iterable[str], source: Source, hidden: Collection[str] = ()
+) -> list[Path]:
     """Write the files of one image.
 
     Parameters
@@ -169,6 +171,8 @@ def write_result(result: Result, stem: Path, formats: Iterable[str], source: Sou
         Some of `FORMATS`; ``coco`` is written for the whole run, by `write_coco`.
     source : Source
         The image in its own colours.
+    hidden : collection of str
+        Classes that the overlay leaves out; its caption counts them all the same.
 
     Returns
     -------
@@ -182,7 +186,9 @@ def write_result(result: Result, stem: Path, formats: Iterable[str], source: Sou
         if kind == "json":
             write_text(path, _json(result))
         elif kind == "overlay":
-            write_image(path, drawing.draw(source, result.detections, result.mpp, result.shown_counts))
+            cells = result.detections
+            shown = cells[~np.isin(cells.label, [CELL_CLASSES.index(name) for name in hidden])]
+            write_image(path, drawing.draw(source, shown, result.mpp, result.shown_counts, result.name))
         elif kind == "geojson":
             geojson.write_cells(path, named(result), result.mpp)
         else:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from blastdet.core.constants import CELL_TYPES, COLOURS, PALETTE
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import _caption, _font, _ink, _legend, _ten_um, _with_tags, _words, draw
+from blastdet.imaging.drawing import _caption, _font, _ink, _legend, _with_tags, _words, _write, draw
 
 
 class _Plain:
@@ -107,7 +107,7 @@ def test_a_cell_unlike_the_training_data_is_told_from_one_between_the_classes():
 def test_the_scale_bar_says_micrometres_not_um(size):
     """Below the base line of "10 um" there is nothing; the stem of the µ is all that reaches below it."""
     picture = Image.new("RGB", (8 * size, 3 * size), "white")
-    _ten_um(picture, (size, 2 * size), _font(size))
+    _write(picture, (size, 2 * size), "10 µm", _font(size))
     below = (np.array(picture)[2 * size + 1 :] < 128).all(axis=2)
     columns = np.flatnonzero(below.any(axis=0))
     left = size + _font(size).getlength("10 ")
@@ -144,10 +144,22 @@ def test_a_typed_cell_has_the_colour_the_name_and_the_probability_of_its_type():
 def test_every_count_is_in_the_caption_however_many_there_are():
     counts = {name.replace("_", " "): 123 for name in CELL_TYPES} | {"other wbc": 1, "rbc": 2345, "platelet": 67}
     for width in (300, 900, 1600):
-        strip = _caption(counts, "", 50, width, unit=width / 1600).astype(int)
+        strip = _caption(counts, ("a.jpg, 0.1 µm/px.", ""), 50, width, unit=width / 1600).astype(int)
         for name in (*CELL_TYPES, "rbc", "platelet"):
             assert (np.abs(strip - PALETTE[name]).sum(axis=2) == 0).sum() > 20, (width, name)
         assert strip.shape[1] == width
+
+
+def test_the_name_of_the_image_is_in_the_strip_whatever_letters_it_has():
+    """Letters that the font lacks are question marks; a longer name is written smaller, not cut off."""
+    captions = [
+        _caption({"rbc": 1}, (about, ""), 50, 900, unit=0.6).astype(int)
+        for about in ("a.jpg, 0.1 µm/px.", "血.jpg, 0.1 µm/px.", f"{'long' * 60}.jpg, 0.1 µm/px.")
+    ]
+    assert len({strip.shape for strip in captions}) == 1
+    assert not np.array_equal(captions[0], captions[1])
+    ink = (captions[2] < 128).all(axis=2)
+    assert ink.any() and not ink[:, -4:].any()
 
 
 def test_text_is_legible_on_every_colour():

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from blastdet.imaging.io import write_image
+from blastdet.core.constants import COLOURS
+from blastdet.imaging.io import read_image, write_image
 from blastdet.inference.batch import Batch, Job, Output
 from blastdet.inference.model import Model, Options
 from blastdet.inference.outputs.printed import Lines, Printer, run_lines
@@ -118,6 +119,20 @@ def test_a_resumed_run_has_the_tables_of_an_uninterrupted_one(tmp_path):
         path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.*s*") if path.name != "run.jsonl"
     }
     assert "cells.csv" in resumed and "summary.xlsx" in resumed
+
+
+def test_the_overlay_leaves_out_a_hidden_class_and_counts_it(tmp_path):
+    drawn = {}
+    for name, hidden in (("with", ()), ("without", ("rbc",))):
+        folder = tmp_path / name
+        folder.mkdir()
+        totals, _ = run(folder, [field(folder, "a.png")], ("overlay",), hidden=hidden)
+        drawn[name] = read_image(folder / "out/a.overlay.jpg").astype(int)
+        assert totals.counts["rbc"] == 2
+    orange = {name: (np.abs(rgb - COLOURS["rbc"]).sum(axis=2) < 90) for name, rgb in drawn.items()}
+    strip = drawn["with"].shape[0] * 3 // 4  # the caption counts them in their colour
+    assert orange["with"][:strip].sum() > 100 > orange["without"][:strip].sum()
+    assert orange["without"][strip:].sum() > 100
 
 
 def test_an_unknown_stain_has_no_fraction_in_any_table(tmp_path):

@@ -62,6 +62,13 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run in --out; finished images are skipped.")
 @click.option("--overwrite", is_flag=True, help="Remove the results of an earlier run in --out first.")
+@click.option(
+    "--hide",
+    "hidden",
+    multiple=True,
+    type=click.Choice(["wbc", "rbc", "platelet"]),
+    help="Leave a class out of the overlays. Repeatable.",
+)
 @click.option("--verbose", "detail", flag_value="verbose", help="Print everything of each image.")
 @click.option("--quiet", "detail", flag_value="quiet", help="Print only what failed.")
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Images at a time. [default: one per core, at most 4]")
@@ -122,6 +129,7 @@ class RunSettings:
     formats: tuple[str, ...] = ()
     detail: Any = None
     at_once: int | None = None
+    hidden: tuple[str, ...] = ()
 
 
 def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
@@ -133,7 +141,7 @@ def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
     from blastdet.inference.outputs.printed import Lines, Printer
 
     existing: Any = "resume" if settings.resume else "overwrite" if settings.overwrite else "refuse"
-    output = Output(settings.out, settings.formats, existing, settings.at_once or workers())
+    output = Output(settings.out, settings.formats, existing, settings.at_once or workers(), settings.hidden)
     options = Options(settings.mpp, settings.min_score)
     jobs = find_jobs(paths, settings.out)
     if line := left_out(paths, jobs, settings.out):
