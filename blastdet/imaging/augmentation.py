@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
 from blastdet.imaging.optical_density import to_density, to_levels
 
-__all__ = ["borrow_stain", "drain_colour", "jitter_stain", "mean_density"]
+__all__ = ["drain_colour", "jitter_stain"]
 
 _LARGEST_DENSITY = 2.5
-_MOST_BORROWED = 3.0  # factor of a channel's density: beyond it, noise is what would be seen
 _WHITE, _OFFSET = 255.0, 1.0  # density 0 is pure white here; the background is not measured
 
 
@@ -45,48 +43,6 @@ def jitter_stain(rgb: RGB, strength: float, rng: np.random.Generator) -> RGB:
     white = (_WHITE + _OFFSET) * light.astype(np.float32) - _OFFSET
     out = to_levels(np.clip(mixed, 0, _LARGEST_DENSITY), white, _OFFSET)
     return np.asarray(np.clip(out, 0, 255), np.uint8)
-
-
-def mean_density(rgb: RGB) -> NDArray[np.float64]:
-    """Mean optical density of the middle of a crop, by channel. Returns (3,).
-
-    The middle is a disc of half the width: of a crop around a cell, mostly nucleus and cytoplasm.
-
-    Examples
-    --------
-    >>> mean_density(np.full((8, 8, 3), 255, np.uint8))
-    array([0., 0., 0.])
-    """
-    table = to_density(np.arange(256.0), _WHITE, _OFFSET)
-    h, w = rgb.shape[:2]
-    y, x = np.ogrid[:h, :w]
-    middle = (x - (w - 1) / 2) ** 2 + (y - (h - 1) / 2) ** 2 <= (min(h, w) / 4) ** 2
-    return np.asarray(table[rgb[middle]].mean(axis=0), np.float64)
-
-
-def borrow_stain(rgb: RGB, mean: NDArray[np.float64], amount: float) -> RGB:
-    """A crop whose cell has the mean colour of another cell. Returns uint8 (h, w, 3).
-
-    Each channel of the optical density is multiplied by one factor, so that the background stays as it is.
-
-    Parameters
-    ----------
-    mean : float (3,)
-        `mean_density` of the other crop.
-    amount : float
-        0 leaves the image as it is, 1 brings its mean all the way.
-
-    Examples
-    --------
-    >>> blue, red = np.full((8, 8, 3), (120, 90, 160), np.uint8), np.full((8, 8, 3), (160, 90, 120), np.uint8)
-    >>> borrow_stain(blue, mean_density(red), 1.0)[0, 0].tolist()
-    [160, 90, 120]
-    """
-    factor = (np.clip(mean, 0.02, None) / np.clip(mean_density(rgb), 0.02, None)) ** amount
-    table = to_density(np.arange(256.0), _WHITE, _OFFSET)
-    density = table[rgb] * np.clip(factor, 1 / _MOST_BORROWED, _MOST_BORROWED)
-    out = to_levels(np.clip(density, 0, _LARGEST_DENSITY), _WHITE, _OFFSET)
-    return np.asarray(np.clip(np.rint(out), 0, 255), np.uint8)
 
 
 def drain_colour(rgb: RGB, amount: float) -> RGB:

@@ -177,9 +177,6 @@ class CropAugmentConfig(_Strict):
     photometric: float = Field(default=0.6, ge=0, le=1, description=_PHOTOMETRIC)
     degrade: float = Field(default=0.0, ge=0, le=1, description="probability of a lower resolution, down to 0.4 times")
     isolate: float = Field(default=0.0, ge=0, le=1, description="probability of a cell cut out of its surroundings")
-    borrow: float = Field(
-        default=0.0, ge=0, le=1, description="probability of the mean colour of another cell, of any class"
-    )
     grey: float = Field(default=0.0, ge=0, le=1, description="probability of an image with little or no colour")
 
 

@@ -17,7 +17,7 @@ from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.types import ERYTHROBLAST, RGB
 from blastdet.datasets.cropping.cell_types import possible_types, type_of
 from blastdet.datasets.cropping.crop_table import TABLE, CropRow, Cut, cut_of, read_table
-from blastdet.imaging.augmentation import borrow_stain, drain_colour, jitter_stain, mean_density
+from blastdet.imaging.augmentation import drain_colour, jitter_stain
 from blastdet.imaging.cell_crops import CONTEXT
 from blastdet.imaging.io import read_image, resize
 from blastdet.imaging.isolated_cells import even
@@ -306,23 +306,15 @@ class CropEpoch:
         if rng.random() < config.augment.isolate:
             rgb = even(rgb, _disc(len(rgb), rng))
         rgb = np.rot90(rgb, int(rng.integers(4)))[:, :: int(rng.choice([-1, 1]))]
-        rgb = self._recoloured(np.ascontiguousarray(rgb), rng)
+        rgb = np.ascontiguousarray(rgb)
+        if config.augment.grey and rng.random() < config.augment.grey:  # nothing is drawn for what is turned off
+            rgb = drain_colour(rgb, rng.uniform(0.5, 1))
+        rgb = jitter_stain(rgb, config.augment.stain, rng)
         rgb = photometric(rgb, config.augment.photometric, rng)
         rgb = prepare(rgb, 1.0, 1.0, config.low_pass)
         canvas = framed(rgb, config.side, PAD)
         x, y = (round(config.side * config.augment.shift * rng.uniform(-1, 1)) for _ in range(2))
         return CropSample(_moved(canvas, x, y), crop.possible)
-
-    def _recoloured(self, rgb: RGB, rng: np.random.Generator) -> RGB:
-        """The stain of another laboratory, another batch, or none."""
-        augment = self.config.augment
-        # No number is drawn for what is turned off, so that a seed keeps its samples.
-        if augment.borrow and rng.random() < augment.borrow:
-            other = self.crops[self._index(rng)]
-            rgb = borrow_stain(rgb, mean_density(other.rgb), rng.uniform(0.5, 1))
-        if augment.grey and rng.random() < augment.grey:
-            rgb = drain_colour(rgb, rng.uniform(0.5, 1))
-        return jitter_stain(rgb, augment.stain, rng)
 
     def names(self, indices: range) -> list[str]:
         """Names of the crops that samples are made from."""
@@ -330,10 +322,7 @@ class CropEpoch:
 
     def _draw(self, index: int) -> tuple[Crop, np.random.Generator]:
         rng = np.random.default_rng((self.config.seed, self.epoch, index))
-        return self.crops[self._index(rng)], rng
-
-    def _index(self, rng: np.random.Generator) -> int:
-        return min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)
+        return self.crops[min(int(np.searchsorted(self._edges, rng.random())), len(self.crops) - 1)], rng
 
 
 def _degraded(rgb: RGB, rng: np.random.Generator) -> RGB:
