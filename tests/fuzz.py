@@ -151,6 +151,69 @@ def _corrections(root: Path) -> None:
     (root / "c.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
+def _cvat(root: Path) -> None:
+    image_file(root / "images" / "a.jpg")
+    labels = "<label><name>wbc</name></label><label><name>rbc</name></label>"
+    shapes = """<box label="wbc" xtl="1.0" ytl="2" xbr="11.5" ybr="22" rotation="30" source="manual"></box>
+<polygon label="rbc" points="5.0,5.0;15.0,7.0;9.0,30.0"></polygon>
+<ellipse label="wbc" cx="30" cy="20" rx="6" ry="3" rotation="90"></ellipse>
+<mask label="rbc" rle="0, 8" left="2" top="3" width="4" height="2"></mask>"""
+    image = f'<image id="0" name="a.jpg" width="64" height="48">{shapes}</image>'
+    text = f"<annotations><meta><task><labels>{labels}</labels></task></meta>{image}</annotations>"
+    (root / "annotations.xml").write_text(text)
+
+
+def _label_studio(root: Path) -> None:
+    image_file(root / "a.jpg")
+    common = {"from_name": "label", "to_name": "image", "original_width": 64, "original_height": 48}
+    box = {"x": 50, "y": 25, "width": 25, "height": 50, "rotation": 30, "rectanglelabels": ["wbc"]}
+    ring = {"x": 50, "y": 50, "radiusX": 25, "radiusY": 12.5, "ellipselabels": ["rbc"]}
+    outline = {"points": [[0, 0], [50, 10], [25, 100]], "polygonlabels": ["rbc"]}
+    result = [{**common, "type": next(reversed(value)), "value": value} for value in (box, ring, outline)]
+    task = {"data": {"image": "/data/upload/1/1a2b3c4d-a.jpg"}, "annotations": [{"result": result}]}
+    (root / "tasks.json").write_text(json.dumps([task]))
+
+
+def _via(root: Path) -> None:
+    image_file(root / "a.jpg")
+    shapes: list[dict[str, object]] = [
+        {"name": "rect", "x": 1, "y": 2, "width": 10, "height": 20},
+        {"name": "ellipse", "cx": 30, "cy": 20, "rx": 6, "ry": 3, "theta": 0.5},
+        {"name": "polygon", "all_points_x": [5, 15, 9], "all_points_y": [5, 7, 30]},
+    ]
+    regions = [{"shape_attributes": shape, "region_attributes": {"type": "wbc"}} for shape in shapes]
+    entries = {"a.jpg1": {"filename": "a.jpg", "size": 1, "regions": regions, "file_attributes": {}}}
+    options = {"region": {"type": {"type": "radio", "options": {"wbc": "", "rbc": ""}}}}
+    (root / "via.json").write_text(json.dumps({"_via_img_metadata": entries, "_via_attributes": options}))
+
+
+def _labelme(root: Path) -> None:
+    image_file(root / "a.jpg")
+    shapes = [
+        {"label": "wbc", "points": [[1, 2], [11, 22]], "shape_type": "rectangle"},
+        {"label": "rbc", "points": [[30, 20], [33, 24]], "shape_type": "circle"},
+        {"label": "rbc", "points": [[5, 5], [15, 7], [9, 30]], "shape_type": "polygon"},
+    ]
+    document = {"shapes": shapes, "imagePath": "a.jpg", "imageHeight": 48, "imageWidth": 64}
+    (root / "a.json").write_text(json.dumps(document))
+
+
+def _supervisely(root: Path) -> None:
+    image_file(root / "img" / "a.jpg")
+    (root / "ann").mkdir()
+    shapes = {"rectangle": [[1, 2], [10, 21]], "polygon": [[5, 5], [15, 7], [9, 30]]}
+    objects = [{"classTitle": "wbc", "geometryType": k, "points": {"exterior": v}} for k, v in shapes.items()]
+    (root / "ann" / "a.jpg.json").write_text(json.dumps({"size": {"height": 48, "width": 64}, "objects": objects}))
+
+
+def _coco_masks(root: Path) -> None:
+    document = _set(root)
+    masks = [{"size": [48, 64], "counts": [780, 24, 24, 24]}, [[16, 12, 32, 20, 20, 36]]]
+    rows = zip(document["annotations"], masks, strict=False)
+    document["annotations"] = [{**row, "bbox": [], "segmentation": mask} for row, mask in rows]
+    (root / "instances.json").write_text(json.dumps(document))
+
+
 def _read_set(root: Path, out: Path) -> None:
     """Read it, leniently too, and write it in every format: what a reader lets pass must not fail at a writer."""
     from blastdet.core.errors import BlastdetError
@@ -252,6 +315,12 @@ TARGETS: tuple[Target, ...] = (
     Target("yolo labels", "labels/train/a.txt", _yolo, _read_set),
     Target("yolo data.yaml", "data.yaml", _yolo, _read_set),
     Target("yolo sidecar", "blastdet.json", _yolo, _read_set),
+    Target("coco, masks", "instances.json", _coco_masks, _read_set),
+    Target("cvat", "annotations.xml", _cvat, _read_set),
+    Target("label studio", "tasks.json", _label_studio, _read_set),
+    Target("via", "via.json", _via, _read_set),
+    Target("labelme", "a.json", _labelme, _read_set),
+    Target("supervisely", "ann/a.jpg.json", _supervisely, _read_set),
     Target("corrections", "c.jsonl", _corrections, _read_corrections),
     Target("card", "card.json", _card, _read_card),
     Target("configuration", "a.yaml", _config, _read_config),

@@ -145,7 +145,7 @@ def left_out(paths: Sequence[Path], jobs: Sequence[Job], out: Path) -> str:
     kinds = Counter("images again" if is_image_name(file) else file.suffix.lower() or "no suffix" for file in rest)
     shown = ", ".join(f"{n} {kind:.20}" for kind, n in kinds.most_common(_SHOWN_KINDS))
     more = f" and {len(kinds) - _SHOWN_KINDS} other kinds" if len(kinds) > _SHOWN_KINDS else ""
-    return f"left out: {counted(len(rest), 'file')} ({shown}{more}), first: {rest[0].name:.120}"
+    return f"left out: {counted(len(rest), 'file')} ({shown}{more}), first: {rest[0].name!r:.120}"
 
 
 def _is_visible(file: Path, root: Path) -> bool:

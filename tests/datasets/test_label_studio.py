@@ -112,6 +112,7 @@ def test_the_short_form(tmp_path: Path) -> None:
     ("result", "words"),
     [
         ([3], "task 1: region 1 is faulty"),
+        (0.5, "task 1 is faulty"),
         ([rectangle("WBC", "x", 0, 1, 1)], "task 1: region 1 is faulty"),  # type: ignore[arg-type]
         ([rectangle("WBC", 1e400, 0, 1, 1)], "task 1: region 1 is faulty"),
         ([{**rectangle("WBC", 1, 0, 1, 1), "original_width": -4}], "expected the size of the image"),

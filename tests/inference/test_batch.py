@@ -22,7 +22,7 @@ def test_files_that_are_no_images_and_second_names_are_named(tmp_path: Path) -> 
     (tmp_path / "results" / "run.jsonl").write_text("x")
     (tmp_path / "a" / "again.jpg").symlink_to(image)
     line = found(tmp_path, tmp_path)
-    assert line.startswith("left out: 5 files (2 .czi, ") and line.endswith(", first: LICENSE")
+    assert line.startswith("left out: 5 files (2 .czi, ") and line.endswith(", first: 'LICENSE'")
     kinds = line.partition("(")[2].partition(")")[0].split(", ")
     assert sorted(kinds) == ["1 .txt", "1 images again", "1 no suffix", "2 .czi"]
 

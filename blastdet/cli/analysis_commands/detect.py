@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Number
+from blastdet.cli._printing import echo
 
 _FORMATS = ("json", "csv", "coco", "geojson", "overlay", "xlsx", "html")
 
@@ -145,7 +146,7 @@ def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
     options = Options(settings.mpp, settings.min_score)
     jobs = find_jobs(paths, settings.out)
     if line := left_out(paths, jobs, settings.out):
-        click.echo(line, err=True)
+        echo(line, err=True)
     with closing(Batch(jobs, load(settings.weights, settings.device), options, output)) as batch:
         lines = Lines([job.name for job in jobs], batch.model.classes, batch.model.classifier is not None)
         printer = Printer(click.echo, partial(click.echo, err=True), settings.detail or "brief", lines)

@@ -163,7 +163,8 @@ def _unknown_classes(unknown: Mapping[str, int], class_map: Mapping[str, str]) -
     expected = ", ".join([*CELL_CLASSES, *(f"{name:.60}" for name in list(class_map)[:_SHOWN])])
     got = ", ".join(f"{shown(name)}" + (f" ({unknown[name]:,})" if unknown[name] else "") for name in listed)
     more = f" and {len(unknown) - len(listed)} more" if len(unknown) > len(listed) else ""
-    options = " ".join(f"--map {shlex.quote(f'{name}={_suggested(name)}')}" for name in listed if len(name) <= 60)
+    typed = [name for name in listed if len(name) <= 60 and name.isprintable()]
+    options = " ".join(f"--map {shlex.quote(f'{name}={_suggested(name)}')}" for name in typed)
     them = "it" if len(unknown) == 1 else "them"
     return (
         f"expected a class out of {expected}, got {got}{more}. Map {them}: {options} (NAME= leaves a class "

@@ -252,7 +252,7 @@ def _sample(record: RawRecord, images: _Images) -> Sample:
         )
     size_wh = image_size(image)
     if record.size_wh is not None and size_wh != record.size_wh:
-        sizes = "{}x{}, got {:g}x{:g}".format(*size_wh, *record.size_wh)
+        sizes = "{}x{}, got {}x{}".format(*size_wh, *map(shown, record.size_wh))
         raise FormatError(f"{file}: {name:.120}: expected the size of the image, {sizes}")
     return Sample(image, size_wh, split=split_of(file, file.parent.parent))
 

@@ -203,8 +203,8 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
     if not len(dataset):
         raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
     if name in RECORD_READERS:
-        line = types_note(sample.truth for sample in dataset if sample.truth is not None)
-        dataset = replace(dataset, notes=(*dataset.notes, *line))
+        types = types_note(sample.truth for sample in dataset if sample.truth is not None)
+        dataset = replace(dataset, notes=(*dataset.notes, *types))
     if format == "voc" and resolve("blastdet.datasets.published.bccd:matches")(path):
         line = "this looks like BCCD: read it as bccd to use its groups and its scale"
         dataset = replace(dataset, notes=(*dataset.notes, line))

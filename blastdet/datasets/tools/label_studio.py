@@ -86,6 +86,8 @@ def _record(file: Path, task: Any, number: int) -> RawRecord:
     try:
         name = _image_name(task)
         results, note = _results(task)
+        if not isinstance(results, list | None):
+            raise ValueError(f"expected a list of regions as result, got {shown(results)}")
     except FAULTS as error:
         return RawRecord(file, problem=f"{what} is faulty ({shown(error, 120)})")
     boxes: list[RawBox] = []
