@@ -235,8 +235,8 @@ def _ruler(strip: Image.Image, between: tuple[int, int], bottom: int, font: Imag
     for x in (left, right - thick):
         pen.rectangle((x, bottom - 3 * thick, x + thick, bottom + thick), _BLACK)
     wide = font.getlength("10 um")
-    x = min((left + right - wide) / 2, strip.width - wide - thick)
-    _write(strip, (x, bottom - 4 * thick), "10 µm", font)
+    start = min((left + right - wide) / 2, strip.width - wide - thick)
+    _write(strip, (start, bottom - 4 * thick), "10 µm", font)
 
 
 def _placed(

@@ -48,6 +48,7 @@ RUN_FILES: dict[str, tuple[str, ...]] = {
 }
 """Format -> files of the whole run."""
 
+PDF = ".pdf"
 _WITH_CELLS = {"xlsx", "html"}  # formats of the run that show single cells
 _OF_COCO = ("image", "annotations")  # of an entry; they may be large
 
@@ -253,7 +254,8 @@ class Batch:
     def _files(self, job: Job) -> list[Path]:
         stem, formats = self.stem(job), self.output.formats
         page = [page_files(stem, self.output.folder)[0]] if "html" in formats else []
-        return [stem.with_name(stem.name + SUFFIXES[kind]) for kind in formats if kind in SUFFIXES] + page
+        suffixes = {**SUFFIXES, "pdf": PDF}
+        return [stem.with_name(stem.name + suffixes[kind]) for kind in formats if kind in suffixes] + page
 
     def _all_files(self) -> list[Path]:
         """Everything that the run will write, except its log."""
@@ -309,6 +311,8 @@ class Batch:
             try:
                 files = write_result(result, self.stem(job), self.output.formats, image, self.output.hidden)
                 shown = self._write_page_files(job, result, image, cells)
+                if "pdf" in self.output.formats:
+                    files.append(self._write_pdf(job, result, image))
             except OSError as error:
                 raise BlastdetError(self._cannot_write(job, error)) from error
         coco = coco_entry(result) if "coco" in self.output.formats else {}
@@ -316,6 +320,15 @@ class Batch:
         text = describe(result, files, with_differential=len(self.jobs) == 1)
         entry = _entry(result, coco) | ({} if cells is None else {"cells": cells})
         return Outcome(job.name, text, entry={**entry, "files": written})
+
+    def _write_pdf(self, job: Job, result: Result, image: Source) -> Path:
+        from blastdet.inference.outputs.pdf_report import totals_of, write_pdf
+
+        classifier = None if self.model.classifier is None else self.model.classifier.card
+        stem = self.stem(job)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        totals = totals_of(result, _entry(result, {}), classifier)
+        return write_pdf(result, totals, image, stem.with_name(stem.name + PDF))
 
     def _write_page_files(self, job: Job, result: Result, image: Source, cells: Mapping[str, Any] | None) -> list[Path]:
         if "html" not in self.output.formats or cells is None:

@@ -35,7 +35,7 @@ SUFFIXES: dict[str, str] = {"json": ".json", "csv": ".csv", "geojson": ".geojson
 """Format -> suffix of the file written for each image."""
 
 COCO_FILE = "detections.coco.json"
-FORMATS: tuple[str, ...] = (*SUFFIXES, "coco", "xlsx", "html")
+FORMATS: tuple[str, ...] = (*SUFFIXES, "coco", "xlsx", "html", "pdf")
 
 _INDENTED = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
 _DENSE = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

@@ -47,12 +47,17 @@ def write_sheet(source: Source, boxes: Sequence[Box], mpp: Scale | None, path: P
     px, columns = int(CROP["px"]), int(CROP["columns"])
     rows = -(-len(boxes) // columns)
     sheet = np.full((rows * px, columns * px, 3), 138, np.uint8)
-    for i, box in enumerate(boxes):
+    for i, crop_rgb in enumerate(crops_of(source, boxes, mpp)):
         y, x = divmod(i, columns)
-        sheet[y * px : (y + 1) * px, x * px : (x + 1) * px] = _view(source, box, mpp)
+        sheet[y * px : (y + 1) * px, x * px : (x + 1) * px] = crop_rgb
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, sheet, _QUALITY)
     return rows
+
+
+def crops_of(source: Source, boxes: Sequence[Box], mpp: Scale | None) -> list[RGB]:
+    """The square around each cell, as `CROP` says; uint8 (px, px, 3) each."""
+    return [_view(source, box, mpp) for box in boxes]
 
 
 def _view(source: Source, box: Box, mpp: Scale | None) -> RGB:

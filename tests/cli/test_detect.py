@@ -134,7 +134,7 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, crops):
         ([SMEAR, "--mpp", "9"], "expected at most 0.8 µm/px to show cells, got 9"),
         ([SMEAR, "--mpp", "1e-9"], "--mpp: expected µm/px between 0.001 and 100, got"),
         ([""], "got an empty path"),
-        ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, xlsx, html, got xml"),
+        ([SMEAR, "--format", "xml"], "expected some of json, csv, coco, geojson, overlay, xlsx, html, pdf, got xml"),
         ([SMEAR, "--min-score", "2"], "2.0 is not in the range"),
         ([SMEAR, "--device", "cuda"], "device cuda: expected onnxruntime-gpu"),
         ([SMEAR, "--device", "abacus"], "device: expected auto, cpu"),

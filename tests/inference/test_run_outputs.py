@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import zipfile
 from pathlib import Path
@@ -194,3 +195,39 @@ def test_a_name_with_control_characters_is_shown_without_them():
     entry = {"name": "a\x1b[31m\n.png", "counts": {"wbc": 1}, "white_cells": None, "warnings": []}
     line = Lines([entry["name"]], ("wbc",), False).line({**entry, "mpp": [0.1, 0.1], "seconds": 1.0})
     assert "\x1b" not in line and "\n" not in line
+
+
+def test_the_pdf_is_one_page_and_equal_runs_give_equal_bytes(tmp_path):
+    """A name with a dollar sign is no formula of matplotlib."""
+    written = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        run(folder, [field(folder, "a$b$_^{.png")], ("pdf",))
+        written.append((folder / "out/a$b$_^{.pdf").read_bytes())
+    assert written[0] == written[1] and written[0].startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", written[0])) == 1
+
+
+def test_the_pdf_of_an_unknown_stain_states_no_fraction(tmp_path, monkeypatch):
+    from blastdet.inference.outputs import pdf_report
+
+    said: list[str] = []
+    plain = pdf_report._text
+    monkeypatch.setattr(pdf_report, "_text", lambda f, x, y, text, **s: (said.append(text), plain(f, x, y, text, **s)))
+    job = field(tmp_path, "a.png", white=(UNLIKE,) * 5, n_red=0)
+    second = read_image(job.path)
+    write_image(job.path, np.concatenate([second, second, second]))  # fifteen white cells
+    made = Model(FakeDetector(fake_card(0.5, (256, 256))), tmp_path, FakeClassifier())
+    batch = Batch([job], made, Options(mpp=0.5), Output(tmp_path / "out", ("pdf", "html")))
+    list(batch)
+    assert not batch.failed
+    totals, _ = batch.finish()
+    batch.close()
+    assert totals.blast_fraction is not None and not totals.blast_fraction.is_known_stain
+    assert any("no blast fraction is given" in text.replace("\n", " ") for text in said)
+    assert not [text for text in said if re.search(r"\d %", text.replace("95 %", ""))]
+    page = (tmp_path / "out/index.html").read_text("utf-8")
+    data, _ = json.JSONDecoder().raw_decode(page, page.index("const DATA = ") + len("const DATA = "))
+    assert "no blast fraction is given" in data["unknown"] and data["sentences"] == []
+    assert {(row["value"], row["percent"], row["ci"]) for row in data["differential"]["rows"]} == {(None, "–", "–")}

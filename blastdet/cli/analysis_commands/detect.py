@@ -14,7 +14,7 @@ import click
 from blastdet.cli._options import Number
 from blastdet.cli._printing import echo
 
-_FORMATS = ("json", "csv", "coco", "geojson", "overlay", "xlsx", "html")
+_FORMATS = ("json", "csv", "coco", "geojson", "overlay", "xlsx", "html", "pdf")
 
 
 def parse_mpp(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -57,7 +57,7 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     callback=_parse_formats,
     default="json,csv,overlay,xlsx,html",
     show_default=True,
-    help="Output formats: any of json, csv, coco, geojson, overlay, xlsx, html.",
+    help="Output formats: any of json, csv, coco, geojson, overlay, xlsx, html, pdf.",
 )
 @click.option("--min-score", type=Number(0, 1), help="Lowest score in the COCO file; see above.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -107,7 +107,7 @@ def command(
 
     Written for the run: summary.csv (a row for each image) and cells.csv with csv, summary.xlsx with xlsx,
     and index.html with html: a page with the differential, a gallery of the white cells and the images, which also
-    corrects cells and exports the corrections.
+    corrects cells and exports the corrections. pdf is a report of one page for each image.
 
     Exit codes: 0 success, 1 some files failed (the others are done), 2 bad input or usage.
     """
