@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from blastdet.core.errors import printable
 from blastdet.core.types import CELL_CLASSES
 
 
@@ -107,7 +106,7 @@ class LoopConfig(_Strict):
     @field_validator("name")
     @classmethod
     def _is_a_folder_of_its_own(cls, value: str) -> str:
-        if value.strip() in ("", ".", "..") or "\\" in value or value != printable(value) or len(value) > _LONGEST_NAME:
+        if value.strip() in ("", ".", "..") or "\\" in value or not value.isprintable() or len(value) > _LONGEST_NAME:
             raise ValueError(f"expected the name of a new folder of at most {_LONGEST_NAME} plain characters")
         return value
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from blastdet.cli import cli
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.evaluation.robustness.corruptions import CORRUPTIONS, blur, brightness, hue, jpeg, stain
-from blastdet.evaluation.robustness.measure import measure_robustness, steps
+from blastdet.evaluation.robustness.measure import Row, measure_robustness, steps
+from blastdet.evaluation.robustness.output import draw
 from blastdet.imaging.io import write_image
 from blastdet.inference.model import Model
 from blastdet.models.fake_detector import FakeDetector, fake_card
@@ -119,3 +120,10 @@ def test_old_names_still_work(images):
         "note: stress is now robustness" in done.output and "note: --only light is now --only brightness" in done.output
     )
     assert done.exit_code == 2 and "got rain" in done.output
+
+
+@pytest.mark.parametrize("title", ["a $x_{1 b", "$", "a_b^c\\frac"])
+def test_a_title_is_no_formula(tmp_path, title):
+    rows = [Row("blur", level, name, 0.9, 0.8, 1.0, 0.0, 0.1) for level in (0, 1) for name in ("wbc", "all")]
+    draw(rows, title, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000

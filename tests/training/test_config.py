@@ -210,3 +210,10 @@ def test_an_entry_under_both_names_is_refused(tmp_path, extra, words):
     path.write_text(f"name: x\nmpp: 0.1\n{extra}\n")
     with pytest.raises(ConfigError, match=words):
         read_any(path)
+
+
+@pytest.mark.parametrize("name", [".", "..", " ", "a/b", "a\\b", "a\x1b[2J", "a\nb", "x" * 201])
+def test_a_run_has_a_folder_of_its_own(name):
+    with pytest.raises(ConfigError, match=r"name: ") as caught:
+        read_any(REPO / "configs" / "bccd-yolov5n.yaml", [f"name={json.dumps(name)}"])
+    assert "\x1b" not in str(caught.value)
