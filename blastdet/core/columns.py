@@ -101,6 +101,10 @@ def column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
 
 def check_values(boxes: NDArray[np.float32], score: NDArray[np.float32]) -> None:
     """Refuse boxes without area, and scores outside [0, 1]. A box of NaN is allowed: its cell has only a point."""
+    unknown = np.isnan(boxes)
+    if (half := unknown.any(axis=1) & ~unknown.all(axis=1)).any():
+        box = ", ".join(f"{side:g}" for side in boxes[half][0].tolist())
+        raise ValueError(f"Detections.boxes_xyxy: expected four numbers, or NaN four times, got {box}")
     if (flat := boxes[:, 2:] <= boxes[:, :2]).any():
         box = ", ".join(f"{side:g}" for side in boxes[flat.any(axis=1)][0].tolist())
         raise ValueError(f"Detections.boxes_xyxy: expected x1 < x2 and y1 < y2, got {box}")

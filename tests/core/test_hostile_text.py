@@ -76,6 +76,20 @@ def test_no_column_holds_infinity(column: str) -> None:
         Detections(**columns)  # type: ignore[arg-type]
 
 
+def test_a_box_is_known_or_unknown() -> None:
+    nan = float("nan")
+    assert len(Detections([[nan] * 4, [1, 1, 2, 2]])) == 2
+    with pytest.raises(ValueError, match="expected four numbers, or NaN four times, got 1, nan, 5, 5"):
+        Detections([[1, nan, 5, 5]])
+
+
+def test_a_folder_whose_name_is_too_long_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "data.yaml").write_text(f"train: {'1' * 5000}\nnames: [wbc]\n")
+    with pytest.raises(FormatError) as caught:
+        yolo.read(tmp_path)
+    assert len(str(caught.value)) < 2100
+
+
 def zipped(path: Path, files: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():

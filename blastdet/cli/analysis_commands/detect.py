@@ -149,13 +149,13 @@ def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
         echo(line, err=True)
     with closing(Batch(jobs, load(settings.weights, settings.device), options, output)) as batch:
         lines = Lines([job.name for job in jobs], batch.model.classes, batch.model.classifier is not None)
-        printer = Printer(click.echo, partial(click.echo, err=True), settings.detail or "brief", lines)
+        printer = Printer(echo, partial(echo, err=True), settings.detail or "brief", lines)
         with file_reporter(len(jobs), "images") as step:
             for outcome in batch:
                 printer.image(outcome.text, outcome.error, outcome.entry)
                 step()
         for line in batch.scale_notes() if settings.detail != "quiet" else ():
-            click.echo(line)
+            echo(line)
         printer.end(*batch.finish(), len(jobs))
         failed = len(batch.failed)
     if failed:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import reading_options
+from blastdet.cli._printing import echo
 
 
 @click.command("init", short_help="write a commented training configuration for your images")
@@ -35,4 +36,4 @@ def command(data: tuple[Path, ...], out: Path | None, overwrite: bool, **reading
     path = out or Path(f"{data[0].absolute().stem}.yaml")
     refuse_existing([path], overwrite)
     write_text(path, text)
-    click.echo(f"wrote {path}. Train with: blastdet train {path}")
+    echo(f"wrote {path}. Train with: blastdet train {path}")

@@ -7,6 +7,7 @@ working directory.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -306,5 +307,5 @@ def _resolve(place: str, data: Mapping[str, Any], file: Path) -> Path | None:
     # `path` often names a folder of the machine that wrote the file, and some exports write ../train for train.
     roots = [file.parent / str(data.get("path") or "."), file.parent]
     tries = [root / name for root in roots for name in (place, place.removeprefix("../"))]
-    found = next((path for path in tries if path.exists()), None)
+    found = next((path for path in tries if os.path.exists(path)), None)  # noqa: PTH110  # Path.exists() fails on long names
     return None if found is None else found.resolve()
