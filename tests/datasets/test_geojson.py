@@ -183,3 +183,35 @@ def test_coordinates_that_are_not_finite_are_refused(tmp_path: Path, geometry: d
     path = written(tmp_path, {"features": [feature(geometry=geometry)]})
     with pytest.raises(FormatError, match="expected finite coordinates"):
         geojson.read_cells(path)
+
+
+def test_regions_without_a_class_are_left_out_by_name(tmp_path: Path) -> None:
+    image_file(tmp_path / "a.jpg")
+    field = feature(properties={"objectType": "annotation", "name": "Field 1"})
+    path = written(tmp_path, {"features": [field, feature(properties={"classification": None}), feature()]})
+    dataset = geojson.read(path)
+    assert dataset.samples[0].truth.label.tolist() == [WBC]
+    assert dataset.dropped == (
+        "a.geojson: feature 1 (Field 1): no class, left out",
+        "a.geojson: feature 2: no class, left out",
+    )
+
+
+@pytest.mark.parametrize("about", [{"name": "RBC"}, {"names": ["rbc", "normal"]}, "RBC"])
+def test_the_class_in_every_form_of_qupath(tmp_path: Path, about: Any) -> None:
+    image_file(tmp_path / "a.jpg")
+    path = written(tmp_path, [feature(properties={"classification": about})])
+    assert geojson.read(path).samples[0].truth.label.tolist() == [RBC]
+
+
+def test_the_whole_name_of_the_image_or_another_folder(tmp_path: Path) -> None:
+    image = image_file(tmp_path / "export" / "a.jpg")
+    image_file(tmp_path / "export" / "a.png")
+    (tmp_path / "export" / "a.jpg.geojson").write_text(json.dumps([feature()]))
+    assert [sample.path for sample in geojson.read(tmp_path / "export")] == [image]
+    moved = image.rename(tmp_path / "a.jpg")
+    with pytest.raises(FormatError, match=r"a\.jpg\.geojson: expected an image .* --images DIR"):
+        geojson.read(tmp_path / "export")
+    (tmp_path / "photos").mkdir()
+    moved = moved.rename(tmp_path / "photos" / "a.jpg")
+    assert [sample.path for sample in geojson.read(tmp_path / "export", images=tmp_path / "photos")] == [moved]

@@ -180,3 +180,12 @@ def test_photometric_augmentation_is_about_as_strong_as_documented():
         np.abs(photometric(smooth, 0.5, np.random.default_rng(i)).astype(int) - smooth).mean() for i in range(200)
     ]
     assert 2 < np.mean(changes) < 10 and np.mean(np.array(changes) == 0) < 0.3
+
+
+def test_an_image_that_ends_a_few_bytes_early_is_trained_on(tmp_path):
+    Image.new("RGB", (96, 64), (200, 180, 190)).save(tmp_path / "whole.jpg")
+    (tmp_path / "short.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-2])
+    truth = Detections([[8, 8, 40, 40]], label=[1])
+    samples = [Sample(tmp_path / name, (96, 64), (0.2, 0.2), truth=truth) for name in ("whole.jpg", "short.jpg")]
+    whole, short = (load_image(sample, _config()) for sample in samples)
+    np.testing.assert_array_equal(whole.rgb, short.rgb)
