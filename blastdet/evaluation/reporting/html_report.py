@@ -22,6 +22,7 @@ from blastdet.evaluation.reporting.error_crops import SIDE_PX, Crop, crops
 from blastdet.evaluation.reporting.plots import plots
 from blastdet.evaluation.reporting.tables import difference_rows, write_text
 from blastdet.evaluation.reporting.text import HOW_MATCHED, all_notes, of_figure, of_row, with_interval
+from blastdet.evaluation.reporting.verdict import verdicts
 from blastdet.evaluation.subgroups import SIZES_UM, size_name
 
 _HOW = f"95 % intervals over groups. {RESEARCH_USE}"
@@ -115,6 +116,7 @@ def _difference(row: dict[str, Any]) -> dict[str, Any]:
 def _section(evaluation: Evaluation, drawn: Drawn) -> dict[str, Any]:
     return {
         "title": evaluation.title,
+        "verdicts": [line for c in evaluation.confusions if c.matching == "class-aware" for line in verdicts(c)],
         "classes": evaluation.ap.classes,
         "max_dets": evaluation.ap.max_dets,
         "rows": [_row(row) for row in evaluation.rows],
@@ -162,8 +164,8 @@ def _matrix(evaluation: Evaluation, result: Confusion) -> dict[str, Any]:
 
 
 def _tests(evaluation: Evaluation) -> list[dict[str, Any]]:
-    verdicts = [*evaluation.images, *([evaluation.cell_test.verdicts] if evaluation.cell_test else [])]
-    return [_test(verdict) for verdict in verdicts]
+    tests = [*evaluation.images, *([evaluation.cell_test.verdicts] if evaluation.cell_test else [])]
+    return [_test(test) for test in tests]
 
 
 def _test(verdicts: Verdicts) -> dict[str, Any]:
