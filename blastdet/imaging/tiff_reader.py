@@ -17,6 +17,7 @@ import re
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -36,7 +37,7 @@ _MICROMETRES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.
 _MICROMETRES |= dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres", "u"), 1.0)
 _MICROMETRES |= {"inch": 25400.0, "inches": 25400.0}
 _APERIO_MPP = re.compile(r"\bMPP\s*=\s*(\d{0,6}\.?\d{1,12})")
-_RGB = 3
+_RGB, _MOST_PAGES = 3, 100
 _DIGITS = 4  # fewer than that have the numbers of bits
 _RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
 _COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}  # samples per photometric interpretation
@@ -147,15 +148,20 @@ class TiffPixels:
         self._per_plane = self._columns * math.ceil(stored[1] / self._segment_wh[1])
         self._planes = int(page.samplesperpixel) if page.planarconfig == 2 else 1
         self._check_size()
-        more = sum(not (other.subfiletype & 1) for other in self._file.pages[1:])
-        self.notes: tuple[str, ...] = (f"{more + 1} pages found, only the first is read",) if more else ()
+        more = sum(not (other.subfiletype & 1) for other in self._first_pages()[1:])
+        number = f"{more + 1}" if more + 1 < _MOST_PAGES else f"{more + 1} or more"
+        self.notes: tuple[str, ...] = (f"{number} pages found, only the first is read",) if more else ()
         if len(self._pages) == _RGB:
             self.notes = ("its three grey pages are read as red, green and blue",)
+
+    def _first_pages(self) -> list[Any]:
+        """Some of the pages: the chain of a damaged file may have millions."""
+        return list(islice(self._file.pages, _MOST_PAGES))
 
     def _colour_pages(self) -> list[Any]:
         """The page to read, or the three grey pages of equal kind that together are red, green and blue."""
         first = self._page
-        pages = [page for page in self._file.pages if not page.subfiletype & 1][: _RGB + 1]
+        pages = [page for page in self._first_pages() if not page.subfiletype & 1][: _RGB + 1]
         kind = [(p.shape, str(p.dtype), int(p.compression), p.dataoffsets and p.rowsperstrip) for p in pages]
         axes = _imagej(self._file)
         is_stack = any(int(axes.get(name, 1)) > 1 for name in ("slices", "frames")) or _ome_stack(self._file)

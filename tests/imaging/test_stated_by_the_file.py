@@ -79,3 +79,13 @@ def test_three_levels_or_times_are_no_colours(tmp_path: Path, name: str, options
     with open_smear(tmp_path / name) as source:
         np.testing.assert_array_equal(source.read()[..., 0], PAGES[0])
         assert source.notes == ("3 pages found, only the first is read",)
+
+
+def test_a_chain_of_pages_without_end_is_not_followed(tmp_path: Path) -> None:
+    """Found by the fuzzing: a damaged chain of millions of pages took minutes."""
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for _ in range(120):
+            file.write(np.zeros((2, 2), np.uint8), photometric="minisblack", contiguous=False)
+    with open_smear(path) as source:
+        assert source.notes == ("100 or more pages found, only the first is read",)
