@@ -12,6 +12,7 @@ from blastdet.core.errors import ConfigError, WeightsError
 from blastdet.core.model_card import find_weights, read_card
 from blastdet.training.config_file import read_any, read_config
 from blastdet.training.detection.train import build, kept_second_stage, train_detector
+from blastdet.training.loop import engine
 from blastdet.training.loop.initial_weights import read_tensors, starting_file
 from blastdet.training.loop.session import Progress, freeze
 from blastdet.training.quiet_imports import ultralytics
@@ -103,6 +104,36 @@ def test_a_checkpoint_of_ultralytics_is_read_and_nothing_in_it_runs(tmp_path):
     torch.save({"model": Hostile(), "ema": made}, tmp_path / "hostile.pt")
     read_tensors(tmp_path / "hostile.pt")
     assert not (tmp_path / "owned").exists()
+
+
+class _Rebuild:
+    """Pickled as torch's function that makes tensors, with a state that would be set on it."""
+
+    def __reduce__(self):
+        return (torch._utils._rebuild_tensor_v2, (), (None, {"__defaults__": (7,)}))
+
+
+def test_a_checkpoint_cannot_change_torch_nor_keep_it_busy(tmp_path):
+    before = torch._utils._rebuild_tensor_v2.__defaults__
+    torch.save({"model": _Rebuild()}, tmp_path / "a.pt")
+    with pytest.raises(WeightsError):
+        read_tensors(tmp_path / "a.pt")
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == before
+    inner = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
+    for _ in range(60):  # as a tree, 2 to the power of 60 modules
+        inner = torch.nn.Sequential(inner, inner)
+    torch.save({"model": inner}, tmp_path / "b.pt")
+    assert len(read_tensors(tmp_path / "b.pt")) == 2
+
+
+def test_a_weights_folder_may_have_a_dot_in_its_name(trained, films, tmp_path):
+    (tmp_path / "weights.v2").symlink_to(trained / "weights")
+    assert starting_file("weights.v2", tmp_path).name == "model.onnx"
+
+
+def test_batch_norms_without_weights_can_be_trained():
+    module = torch.nn.Sequential(torch.nn.BatchNorm2d(3, affine=False), torch.nn.Conv2d(3, 1, 1)).eval()
+    assert engine._trained(module).training and module[0].training
 
 
 def test_the_written_configuration_trains_on_what_it_was_shown(tmp_path):

@@ -178,7 +178,7 @@ def _trained(module: nn.Module) -> nn.Module:
     """The module in training mode; batch norms that are not trained keep their statistics."""
     module.train()
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d) and not part.weight.requires_grad:
+        if isinstance(part, nn.BatchNorm2d) and part.affine and not part.weight.requires_grad:
             part.eval()
     return module
 

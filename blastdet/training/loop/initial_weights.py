@@ -55,9 +55,9 @@ def starting_folder(init: str, base: Path) -> Path | None:
     Raises `WeightsError` if there is neither.
     """
     path = expand(init, base)
-    if path.is_file() or path.suffix:
-        return None
-    return path if (path / CARD).is_file() else find_weights(init)
+    if (path / CARD).is_file():
+        return path
+    return None if path.is_file() or path.suffix else find_weights(init)
 
 
 def take_weights(module: nn.Module, path: Path) -> str:

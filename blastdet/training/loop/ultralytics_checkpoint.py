@@ -2,6 +2,7 @@
 
 Such a file is a pickled network: objects of ultralytics' classes that contain the tensors. Here, every class that is
 not needed to make a tensor is replaced by an empty one, which keeps the state that the file gives it and runs no code.
+Functions that make tensors are wrapped anew for each file, so that a file cannot change those of torch.
 """
 
 from __future__ import annotations
@@ -17,14 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_MAKERS: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
-    ("torch", "Size"): torch.Size,
-}
+_MAKERS = {("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")}
 _STORAGES = ("Float", "Half", "Double", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_DEEPEST = 50  # modules within modules
+_MOST_MODULES = 100_000
 
 
 class _Stub:
@@ -53,14 +49,17 @@ class _Stub:
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """A class that tensors are made of, or the stub."""
+        """What makes a tensor, or the stub."""
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
         if (module, name) in _MAKERS:
-            return _MAKERS[module, name]
+            made = getattr(torch._utils, name)
+            return lambda *args: made(*args)
         if module == "torch" and name.removesuffix("Storage") in _STORAGES:
             return getattr(torch, name)
         if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
             return getattr(torch, name)
-        return _Stub
+        return (lambda *args: args) if (module, name) == ("torch", "Size") else _Stub
 
 
 class _Pickle(ModuleType):
@@ -87,22 +86,29 @@ def read_checkpoint(path: Path) -> dict[str, Tensor] | None:
         return None
     for name in ("ema", "model"):
         network = content.get(name)
-        if isinstance(network, _Stub) and (tensors := _tensors(network, "", 0)):
+        if isinstance(network, _Stub) and (tensors := _tensors(network)):
             return tensors
     return None
 
 
-def _tensors(module: Any, prefix: str, depth: int) -> dict[str, Tensor]:
-    """Parameters and buffers of a stub of a module and of the modules in it."""
+def _tensors(network: Any) -> dict[str, Tensor]:
+    """Parameters and buffers of a stub of a module and of the modules in it; a module in several places counts once."""
     found: dict[str, Tensor] = {}
-    for kind in ("_parameters", "_buffers"):
-        entries = getattr(module, kind, None)
-        for name, value in entries.items() if isinstance(entries, Mapping) else ():
-            if isinstance(value, Tensor | nn.Parameter):
-                tensor = value.detach()
-                found[f"{prefix}{name}"] = tensor.float() if tensor.is_floating_point() else tensor
-    inside = getattr(module, "_modules", None)
-    if isinstance(inside, Mapping) and depth < _DEEPEST:
-        for name, part in inside.items():
-            found |= _tensors(part, f"{prefix}{name}.", depth + 1)
+    waiting, seen = [(network, "")], {id(network)}
+    while waiting and len(seen) <= _MOST_MODULES:
+        module, prefix = waiting.pop()
+        for kind in ("_parameters", "_buffers"):
+            for name, value in _entries(module, kind):
+                if isinstance(value, Tensor | nn.Parameter):
+                    tensor = value.detach()
+                    found[f"{prefix}{name}"] = tensor.float() if tensor.is_floating_point() else tensor
+        for name, part in _entries(module, "_modules"):
+            if id(part) not in seen:
+                seen.add(id(part))
+                waiting.append((part, f"{prefix}{name}."))
     return found
+
+
+def _entries(module: Any, kind: str) -> list[tuple[str, Any]]:
+    entries = getattr(module, kind, None)
+    return [(str(name), value) for name, value in entries.items()] if isinstance(entries, Mapping) else []
