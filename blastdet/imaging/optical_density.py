@@ -155,8 +155,8 @@ def faults_of(rgb: RGB, mpp: float) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        The image is nearly black, has no colour, is hardly stained, or is blurred. The limits were chosen on 175
-        images of seven laboratories: all are usable, and all are blurred after a Gaussian of 1 µm.
+        The image is nearly black, has no colour, is hardly stained, or is blurred. The limits were chosen on about 25
+        images of each of six datasets: all are usable, and all are blurred after a Gaussian of 1 µm.
     """
     factor = min(1.0, mpp / SHARPNESS_MPP)
     size = max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor))
