@@ -167,7 +167,7 @@ GOOD = {"image_sha256": "a" * 64, "box_xyxy": [0, 0, 5, 5], "op": "delete"}
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"op": "burn"}, "op: expected one of class, ignore, delete, ok, undo, unannotate, got 'burn'"),
+        ({"op": "burn"}, "op: expected one of class, ignore, delete, ok, undo, annotate, unannotate, got 'burn'"),
         ({"op": "class", "new_class": "cat"}, "new_class: expected one of blast, wbc, rbc, platelet, got 'cat'"),
         ({"box_xyxy": [0, 0, 0, 5]}, "box_xyxy: expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2, got"),
         ({"box_xyxy": [0, 0, "5", 5]}, "box_xyxy: expected [x1, y1, x2, y2] with x1 < x2 and y1 < y2, got"),

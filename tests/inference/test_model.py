@@ -180,8 +180,9 @@ def test_a_detector_without_red_cells_gives_no_warning_about_their_count(sample,
     white = card.model_copy(update={"classes": ("wbc",), "thresholds": {"wbc": card.thresholds["wbc"]}})
     without_red = Model(FakeDetector(white), model.folder)
     with open_smear(sample) as source:
-        assert without_red.analyze_source(source, scale, Options()).warnings == ()
-        assert "red cells are hardly detected" in model.analyze_source(source, scale, Options()).warnings[0]
+        assert not any("red cells" in line for line in without_red.analyze_source(source, scale, Options()).warnings)
+        lines = model.analyze_source(source, scale, Options()).warnings
+        assert any("red cells are hardly detected" in line for line in lines)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(sample, model, tmp_path):

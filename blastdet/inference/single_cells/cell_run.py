@@ -120,6 +120,8 @@ class CellRun:
             "size_wh": [cell.image.shape[1], cell.image.shape[0]],
             "mpp": list(cell.mpp),
             "mpp_measured": cell.scale.is_measured,
+            "mpp_source": cell.scale.describe(),
+            "warnings": [],
             "area_mm2": 0,
             "seconds": 0,
             "files": [path.name for path in self.files],
