@@ -221,3 +221,25 @@ def test_values_beyond_all_bounds_are_format_errors(tmp_path: Path, change: dict
     path.write_text(json.dumps({"images": [entry], "annotations": [], "categories": categories}))
     with pytest.raises(FormatError):
         coco.read(path)
+
+
+@pytest.mark.parametrize("how", ["absolute", "above"])
+def test_an_image_outside_the_dataset_is_not_read(tmp_path: Path, how: str) -> None:
+    secret = image_file(tmp_path / "elsewhere" / "deep" / "secret.jpg")
+    name = str(secret) if how == "absolute" else "../../elsewhere/deep/secret.jpg"
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    path = document(tmp_path / "a" / "b", images=[{**IMAGE, "file_name": name}])
+    with pytest.raises(FormatError, match=r"expected the image .*secret\.jpg"):
+        coco.read(path)
+    with pytest.raises(FormatError, match=r"expected the image .*secret\.jpg"):
+        coco.read(path, images=tmp_path / "a")
+    assert [record.image for record in coco.read_records(tmp_path / "a")] == [None]
+    own = image_file(tmp_path / "a" / "b" / "x" / "secret.jpg")  # by its name, the image of the dataset
+    assert coco.read(path).samples[0].path == own
+
+
+def test_the_folder_above_may_be_named(tmp_path: Path) -> None:
+    image = image_file(tmp_path / "pictures" / "b.jpg")
+    (tmp_path / "annotations").mkdir()
+    path = document(tmp_path / "annotations", images=[{**IMAGE, "file_name": "../pictures/b.jpg"}])
+    assert coco.read(path).samples[0].path == image

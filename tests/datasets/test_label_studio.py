@@ -117,10 +117,28 @@ def test_the_short_form(tmp_path: Path) -> None:
         ([rectangle("WBC", 1e400, 0, 1, 1)], "task 1: region 1 is faulty"),
         ([{**rectangle("WBC", 1, 0, 1, 1), "original_width": -4}], "expected the size of the image"),
         ([{**rectangle("WBC", 1, 0, 1, 1), "original_width": 63}], "expected the size of the image, 64x48, got 63x48"),
-        ([rectangle("Leuko", 1, 0, 1, 1), rectangle("Ery", 1, 0, 1, 1)], "--map Leuko=wbc --map Ery="),
+        ([rectangle("Leuko", 1, 0, 1, 1), rectangle("Ery", 2, 0, 1, 1)], "--map Leuko=wbc --map Ery="),
     ],
 )
 def test_faults_are_one_line(tmp_path: Path, result: list[Any], words: str) -> None:
     with pytest.raises(FormatError) as caught:
         label_studio.read(export(tmp_path, {"result": result}))
     assert words in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_a_region_that_is_written_twice_is_one_cell(tmp_path: Path) -> None:
+    """`<Rectangle>` with `<Labels>` writes the shape, and the shape with its class, under one id."""
+    place = {"x": 50, "y": 25, "width": 25, "height": 50, "rotation": 0}
+    twice = [region("rectangle", [], **place), region("labels", ["WBC"], **place)]
+    for result in (twice, twice[::-1]):
+        dataset = registry.read(export(tmp_path, {"result": result}), class_map={"": "rbc"})
+        assert dataset.samples[0].truth.label.tolist() == [WBC] and dataset.dropped == ()
+    third = region("rectanglelabels", ["RBC"], **place)
+    dataset = registry.read(export(tmp_path, {"result": [*twice, third]}))
+    assert dataset.samples[0].truth.label.tolist() == [WBC]
+    line = "task 1: region 3: a second class 'RBC' of the same region, left out"
+    assert dataset.dropped == (f"project-1-at-2026-01-01.json: {line}",)
+    other = {**twice[0], "id": "y"}  # another region at the same place
+    assert (
+        len(registry.read(export(tmp_path, {"result": [*twice, other]}), class_map={"": "rbc"}).samples[0].truth) == 2
+    )

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from blastdet.core.errors import FormatError
+from blastdet.core.types import CELL_CLASSES
 from blastdet.datasets.formats.registry import read
 
 # The names of LeukemiaAttri that are types; its categories "None" and "Promonocyte" are neither blast nor another type.
@@ -63,3 +64,31 @@ def test_a_class_map_comes_first_and_what_is_no_type_is_asked_for(folder):
     (folder / "truth.json").write_text(text)
     with pytest.raises(FormatError, match="'Promonocyte'"):
         read(folder / "truth.json")
+
+
+@pytest.mark.parametrize(("name", "label"), [("Artifact", "wbc"), ("Lymphocyte", "platelet")])
+@pytest.mark.parametrize("form", ["coco", "yolo", "geojson"])
+def test_a_name_in_the_class_map_adds_no_type(folder, name, label, form):
+    path = folder / "truth.json"
+    if form == "yolo":
+        (folder / "smear.txt").write_text("0 0.5 0.5 0.1 0.5\n1 0.2 0.5 0.1 0.5\n")
+        (folder / "classes.txt").write_text(f"{name}\nMonocyte\n")
+        path.unlink()
+        path = folder
+    elif form == "geojson":
+        square = [[[1, 1], [9, 1], [9, 9], [1, 9], [1, 1]]]
+        features = [
+            {
+                "type": "Feature",
+                "geometry": {"type": "Polygon", "coordinates": square},
+                "properties": {"classification": {"name": one}},
+            }
+            for one in (name, "Monocyte")
+        ]
+        path = folder / "smear.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (sample,) = read(path, class_map={name: label})
+    types = sample.truth.cell_type.tolist()
+    assert name not in types and "Monocyte" in types
+    assert sample.truth.label[types.index("")] == CELL_CLASSES.index(label)
+    assert not sample.truth.ignore.any() or name == "Lymphocyte"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,11 +90,14 @@ def parse_class_map(pairs: tuple[str, ...]) -> dict[str, str] | None:
     return dict(check_class_map({name: label for name, _, label in split})) or None
 
 
-def with_types(cells: Detections, names: Sequence[str]) -> Detections:
-    """Cells with the columns that class names with a cell type add; what the file states itself is kept."""
+def with_types(cells: Detections, names: Sequence[str], mapped: Container[str] = ()) -> Detections:
+    """Cells with the columns that class names with a cell type add; what the file states itself is kept.
+
+    A name in `mapped`, the class map, adds none: the user has said what it stands for.
+    """
     if cells.cell_type is not None:
         return cells
-    columns = type_columns(names)
+    columns = type_columns(["" if name in mapped else name for name in names])
     if cells.ignore is not None:
         columns.pop("ignore", None)
     return cells.with_columns(**columns)

@@ -204,7 +204,7 @@ def _read_document(
             kept = inside(record, fitted)
             truth = cells_of_rows([box.fields for box in kept.boxes], labels, (file, origin))
             boxes = np.array([box.xyxy for box in kept.boxes], np.float32).reshape(-1, 4)
-            truth = with_types(truth.with_columns(boxes_xyxy=boxes), [box.name for box in kept.boxes])
+            truth = with_types(truth.with_columns(boxes_xyxy=boxes), [box.name for box in kept.boxes], class_map or ())
             sample = replace(sample, truth=truth)
         found.samples.append(sample)
     paths = tuple((int(record.fields["id"]), one.path) for record, one in zip(records, found.samples, strict=True))
@@ -212,16 +212,6 @@ def _read_document(
         shown = {labels[kind] for row in document["annotations"] if (kind := row["category_id"]) in labels}
         found.notes += one_class_note(everything, [CELL_CLASSES[i] for i in shown if i >= 0])
     return replace(found, ids=replace(found.ids, images=paths))
-
-
-def _left_out(
-    document: Mapping[str, Any],
-    names: Mapping[int, str],
-    labels: Mapping[int, int],
-    class_map: Mapping[str, str] | None,
-) -> list[str]:
-    used = used_names(document, names, class_map)
-    return left_out_lines(used, {name: labels.get(number) for number, name in names.items()})
 
 
 @dataclass
@@ -258,10 +248,16 @@ def _sample(record: RawRecord, images: _Images) -> Sample:
 
 
 def _find_image(name: str, file: Path, folder: Path | None = None) -> Path | None:
-    folders = [file.parent, file.parent.parent] if folder is None else [Path(folder)]
+    """The image at a stated place. A place that is not below one of the folders is not looked at."""
+    roots = [file.parent, file.parent.parent] if folder is None else [Path(folder)]
     split = split_of(file, file.parent.parent) or ""
-    folders += [base / "images" for base in folders] + [base / "images" / split for base in folders]
-    return next((path for base in folders if os.path.isfile(path := base / name)), None)  # noqa: PTH113  # too long a name is no file
+    folders = [*roots, *(base / "images" for base in roots), *(base / "images" / split for base in roots)]
+    within = [os.path.normpath(root.absolute()) for root in roots]
+    for base in folders:
+        place = Path(os.path.normpath((base / name).absolute()))
+        if any(place.is_relative_to(root) for root in within) and os.path.isfile(place):  # noqa: PTH113  # too long a name is no file
+            return Path(os.path.normpath(base / name))
+    return None
 
 
 def _lines(value: Any) -> list[str]:

@@ -10,7 +10,7 @@ import json
 import math
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,7 +209,7 @@ def _cells(record: RawRecord, class_map: Mapping[str, str] | None) -> Detections
     known = [(box, label) for box in record.boxes if (label := labels[box.name]) is not None]
     try:
         with np.errstate(over="raise"):
-            return _collect([box for box, _ in known], [label for _, label in known])
+            return _collect([box for box, _ in known], [label for _, label in known], class_map or ())
     except FAULTS as error:
         raise FormatError(f"{record.file}: features do not fit together ({shown(error, 120)})") from None
 
@@ -291,7 +291,7 @@ def _box(feature: Any, source: str) -> RawBox:
     return RawBox(_class_name(feature), (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, math.isnan(x1), cell)
 
 
-def _collect(cells: Sequence[RawBox], label: Sequence[int]) -> Detections:
+def _collect(cells: Sequence[RawBox], label: Sequence[int], mapped: Container[str]) -> Detections:
     columns = {
         name: [cell.fields.get(name, unknown(name)) for cell in cells]
         for name in EXTRA
@@ -299,4 +299,4 @@ def _collect(cells: Sequence[RawBox], label: Sequence[int]) -> Detections:
     }
     boxes = np.array([cell.xyxy for cell in cells], np.float32).reshape(-1, 4)
     found = Detections(boxes, label=np.array(label, np.int64), **columns)
-    return with_types(found, [cell.name for cell in cells])
+    return with_types(found, [cell.name for cell in cells], mapped)

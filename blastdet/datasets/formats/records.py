@@ -7,7 +7,7 @@ refuses the first fault; the audit looks at the records themselves, and `to_data
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -214,7 +214,9 @@ def clipped_note(clipped: Sequence[str]) -> tuple[str, ...]:
     return (f"{n} partly beyond the image and clipped to it; first: {clipped[0]}",)
 
 
-def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int | None]) -> tuple[Detections, Fitted]:
+def cells_of(
+    record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int | None], mapped: Container[str] = ()
+) -> tuple[Detections, Fitted]:
     """Cells of a record, fitted to the image; see `fit`. Points are left out.
 
     Parameters
@@ -222,6 +224,8 @@ def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int
     label : callable
         From the class name of a box to an index into `CELL_CLASSES`, or ``None`` to leave the box out; its errors are
         raised.
+    mapped : container of str
+        The class map, whose names add no cell type.
     """
     stated = [(box, known) for box in record.boxes if (known := label(box.name)) is not None]
     record = replace(record, boxes=tuple(box for box, _ in stated))
@@ -230,7 +234,7 @@ def cells_of(record: RawRecord, size_wh: WidthHeight, label: Callable[[str], int
     keep = fitted.keep & ~np.isnan(fitted.xyxy).any(axis=1)
     names = [box.name for box, kept in zip(record.boxes, keep.tolist(), strict=True) if kept]
     cells = Detections(fitted.xyxy[keep], label=labels[keep], origin=np.full(len(names), "human"))
-    return with_types(cells, names), fitted
+    return with_types(cells, names, mapped), fitted
 
 
 def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str, str] | None = None) -> Dataset:
@@ -261,7 +265,7 @@ def to_dataset(records: Iterable[RawRecord], root: Path, class_map: Mapping[str,
             dropped.append(str(error))
             continue
         known, lines = _with_known_class(record, class_map)
-        truth, fitted = cells_of(known, size_wh, lambda name: label_of(name, class_map, ""))
+        truth, fitted = cells_of(known, size_wh, lambda name: label_of(name, class_map, ""), class_map or ())
         dropped += lines + fitted.dropped
         clipped += fitted.clipped
         samples.append(Sample(image, size_wh, split=record.split, truth=truth))

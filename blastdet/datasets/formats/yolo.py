@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,23 +149,27 @@ def read(
     known = {i: label for i, name in names.items() if (label := yolo_labels.label_or_none(name, class_map)) is not None}
     annotated = tuple(CELL_CLASSES[i] for i in sorted(set(known.values())))
     ids = SourceIds(f"index in the names of {file.name}", tuple((i, names[i], label) for i, label in known.items()))
-    dataset = _with_sidecar(listed, labels, annotated, file)
+    dataset = _with_sidecar(listed, labels, annotated, file, class_map or ())
     dropped = (*dataset.dropped, *absent, *left_out_lines(used, labels))
     samples = tuple(sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in dataset)
     return replace(dataset, samples=samples, dropped=dropped, ids=ids)
 
 
 def _with_sidecar(
-    listed: Sequence[_Listed], labels: Mapping[str, int | None], annotated: tuple[str, ...], file: Path
+    listed: Sequence[_Listed],
+    labels: Mapping[str, int | None],
+    annotated: tuple[str, ...],
+    file: Path,
+    mapped: Container[str],
 ) -> Dataset:
-    """The samples, with what the sidecar adds where there is one."""
+    """The samples, with what the sidecar adds where there is one. `mapped` is that of `cells_of`."""
     sidecar = yolo_sidecar.read(file.parent)
     samples, clipped = [], []
     dropped, notes = [*sidecar.get("dropped", ())], [*sidecar.get("notes", ())]
     for one in listed:
         sample = Sample(one.image, one.size_wh, split=one.split if one.split in SPLITS else None)
         if one.record is not None:
-            truth, fitted = cells_of(one.record, one.size_wh, labels.__getitem__)
+            truth, fitted = cells_of(one.record, one.size_wh, labels.__getitem__, mapped)
             dropped += fitted.dropped
             clipped += fitted.clipped
             sample = replace(sample, truth=truth, annotated=annotated)

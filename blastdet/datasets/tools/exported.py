@@ -128,7 +128,7 @@ def dataset_of(export: Export, class_map: Mapping[str, str] | None = None, mpp: 
         _check_size(record, size_wh)
         sample = Sample(record.image, size_wh, mpp=mpp, split=record.split)
         if record.fields.get("has_truth", True):
-            truth, fitted = cells_of(record, size_wh, labels.__getitem__)
+            truth, fitted = cells_of(record, size_wh, labels.__getitem__, class_map or ())
             dropped += fitted.dropped
             clipped += fitted.clipped
             sample = replace(sample, truth=truth)

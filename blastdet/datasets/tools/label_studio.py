@@ -90,7 +90,7 @@ def _record(file: Path, task: Any, number: int) -> RawRecord:
             raise ValueError(f"expected a list of regions as result, got {shown(results)}")
     except FAULTS as error:
         return RawRecord(file, problem=f"{what} is faulty ({shown(error, 120)})")
-    boxes: list[RawBox] = []
+    boxes: dict[Any, RawBox] = {}
     left_out = [f"{file.name}: {what}: {note}"] if note else []
     problem = None
     size_wh = None
@@ -99,14 +99,29 @@ def _record(file: Path, task: Any, number: int) -> RawRecord:
         try:
             kind = _kind(result)
             if kind in _SHAPES:
-                boxes.append(raw_box(_class_name(result), _points(result, kind), source))
+                box = raw_box(_class_name(result), _points(result, kind), source)
+                key = (result.get("id"), kind, box.xyxy)
+                boxes[key], line = _merged(boxes.get(key), box)
+                left_out += [f"{file.name}: {line}"] if line else []
             elif kind not in _NOT_REGIONS:
                 left_out.append(f"{file.name}: {source}: {kind:.60}, not a rectangle, polygon or ellipse, left out")
             size_wh = size_wh or _size(result)
         except FAULTS as error:
             problem = problem or f"{source} is faulty ({shown(error, 120)})"
     fields = {"left_out": tuple(left_out), "has_truth": results is not None}
-    return RawRecord(file, name=name, size_wh=size_wh, boxes=tuple(boxes), problem=problem, fields=fields)
+    return RawRecord(file, name=name, size_wh=size_wh, boxes=tuple(boxes.values()), problem=problem, fields=fields)
+
+
+def _merged(known: RawBox | None, box: RawBox) -> tuple[RawBox, str]:
+    """One region of two entries with the same id and place, and a line if they have two classes.
+
+    ``<Rectangle>`` with ``<Labels>`` writes a region twice: its shape, and its shape with the class.
+    """
+    if known is None:
+        return box, ""
+    if known.name and box.name not in ("", known.name):
+        return known, f"{box.source}: a second class {shown(box.name)} of the same region, left out"
+    return known if known.name else box, ""
 
 
 def _image_name(task: Mapping[str, Any]) -> str:
