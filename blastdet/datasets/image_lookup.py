@@ -10,7 +10,8 @@ import re
 import unicodedata
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -19,6 +20,7 @@ from blastdet.imaging.io import find_images
 
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # Label Studio puts it before the name of an uploaded file
 _LONGEST = 4096
+_LAYOUT = ("images", "image", "img", "imgs", "jpegimages", "default", "data", "train", "val", "valid", "test")
 
 
 def plain(name: str) -> str:
@@ -76,6 +78,22 @@ class ImageLookup:
         found = self.by_stem.get(plain(stem), ())
         return self._best(found, (), near) if found else None
 
+    def moved(self, found: Iterable[tuple[str, Path]]) -> list[tuple[str, str]]:
+        """Of names and the images found for them, those whose folder is another than the one in the name.
+
+        A name without a folder, an image in no folder or in one of a usual layout (``images``, a split), and the number
+        of an upload contradict nothing.
+        """
+        moved = []
+        for name, path in found:
+            stated = [PurePosixPath(form) for form in _candidates(name)]
+            place = path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name
+            folder = plain(PurePosixPath(place).parent.name).casefold()
+            folders = {form.parent.name.casefold() for form in stated} - {""}
+            if folder not in ("", *_LAYOUT) and folders and folder not in folders and not _is_upload(stated):
+                moved.append((name, place))
+        return moved
+
     def _best(self, found: Sequence[Path], parts: tuple[str, ...], near: Path) -> Path:
         places = near.parent.parts
 
@@ -90,6 +108,19 @@ class ImageLookup:
             what = "/".join(parts) or near.stem
             raise FormatError(f"{near}: {what:.120}: expected one image of that name, got two: {one:.120}, {two:.120}")
         return ranked[0]
+
+
+def _is_upload(names: Iterable[PurePosixPath]) -> bool:
+    return any("upload" in name.parts[-3:-1] for name in names)
+
+
+def moved_note(moved: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """A note on images that were found in another folder than stated; see `ImageLookup.moved`."""
+    if not moved:
+        return ()
+    images = "1 image was" if len(moved) == 1 else f"{len(moved):,} images were"
+    name, place = moved[0]
+    return (f"{images} found by name in another folder than stated; first: {name:.120}, read from {place:.120}",)
 
 
 def _same_end(one: Sequence[str], other: Sequence[str]) -> int:
@@ -107,10 +138,11 @@ def _candidates(name: str) -> Iterator[str]:
     if len(name) > _LONGEST:
         return
     stated = plain(name)
-    address = urllib.parse.urlsplit(stated) if "://" in stated or "?d=" in stated else None
-    if address is not None:  # Label Studio: /data/local-files/?d=folder/a.jpg, or the address of a file
-        query = urllib.parse.parse_qs(address.query).get("d")
-        stated = plain(query[0] if query else address.path)
+    if "://" in stated or "?d=" in stated:  # Label Studio: /data/local-files/?d=folder/a.jpg, or the address of a file
+        with suppress(ValueError):  # no address after all
+            address = urllib.parse.urlsplit(stated)
+            query = urllib.parse.parse_qs(address.query).get("d")
+            stated = plain(query[0] if query else address.path)
     decoded = plain(urllib.parse.unquote(stated))
     for form in dict.fromkeys((stated, decoded)):
         yield form

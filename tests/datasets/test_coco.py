@@ -243,3 +243,12 @@ def test_the_folder_above_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     path = document(tmp_path / "annotations", images=[{**IMAGE, "file_name": "../pictures/b.jpg"}])
     assert coco.read(path).samples[0].path == image
+
+
+def test_an_image_in_another_folder_than_stated_is_noted(tmp_path: Path) -> None:
+    image = image_file(tmp_path / "p2" / "001.jpg")
+    dataset = coco.read(document(tmp_path, images=[{**IMAGE, "file_name": "p1/001.jpg"}]))
+    assert dataset.samples[0].path == image
+    assert dataset.notes == (
+        "1 image was found by name in another folder than stated; first: p1/001.jpg, read from p2/001.jpg",
+    )

@@ -115,3 +115,8 @@ def test_a_zip_is_read_as_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for _ in range(2):  # the second time from the cache
         dataset = read_dataset(tmp_path / "job.zip")
         assert dataset.name == "job" and dataset.samples[0].truth.boxes_xyxy.tolist() == [[1, 2, 3, 4]]
+
+
+def test_an_image_without_a_shape_is_noted(tmp_path: Path) -> None:
+    (note,) = cvat.read(export(tmp_path)).notes
+    assert note.startswith("1 image has no region and counts as an image without cells; first: a.jpg.")

@@ -67,3 +67,31 @@ def test_a_stem_finds_its_image(tmp_path: Path) -> None:
     assert lookup.find_stem("a.b", tmp_path / "x.xml") == image
     assert lookup.find_stem("a", tmp_path / "x.xml") is None
     assert ImageLookup.below(tmp_path / "nowhere").find("a.jpg", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "stated", "moved"),
+    [
+        ("p2/001.jpg", "p1/001.jpg", True),
+        ("p2/001.jpg", "C:\\me\\p1\\001.jpg", True),
+        ("p1/001.jpg", "p1/001.jpg", False),
+        ("P1/001.jpg", "x/p1/001.jpg", False),
+        ("p2/001.jpg", "001.jpg", False),
+        ("001.jpg", "p1/001.jpg", False),
+        ("images/001.jpg", "p1/001.jpg", False),
+        ("p2/001.jpg", "/data/upload/3/1a2b3c4d-001.jpg", False),
+    ],
+)
+def test_an_image_in_another_folder_than_stated_is_noted(
+    tmp_path: Path, on_disk: str, stated: str, moved: bool
+) -> None:
+    image = image_file(tmp_path / on_disk)
+    lookup = ImageLookup.below(tmp_path)
+    assert lookup.find(stated, tmp_path / "x.json") == image
+    assert lookup.moved([(stated, image)]) == ([(stated, on_disk)] if moved else [])
+
+
+@pytest.mark.parametrize("stated", ["http://[a.jpg", "http://[x/b.jpg", "//[?d=b.jpg"])
+def test_what_is_no_address_is_a_name(tmp_path: Path, stated: str) -> None:
+    image_file(tmp_path / "a.jpg")
+    assert ImageLookup.below(tmp_path).find(stated, tmp_path / "x.json") is None

@@ -63,3 +63,15 @@ def test_faults_are_one_line(tmp_path: Path, wrong: Any) -> None:
     with pytest.raises(FormatError, match=r"a\.json: shape 1 is faulty") as caught:
         registry.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+def test_files_at_any_depth_are_read(tmp_path: Path, depth: int) -> None:
+    image_file(tmp_path / "b.jpg")
+    written(tmp_path, shape(*SHAPES[1][:2]), image="b.jpg")
+    (tmp_path / "a.json").rename(tmp_path / "b.json")
+    folder = tmp_path / "/".join("xyzuv"[:depth])
+    image_file(folder / "a.jpg")
+    written(folder, shape(*SHAPES[1][:2]))
+    written(tmp_path / ".trash", shape(*SHAPES[1][:2]))  # not a part of the dataset
+    assert [len(sample.truth) for sample in registry.read(tmp_path)] == [1, 1]

@@ -87,3 +87,16 @@ def test_faults_are_one_line(tmp_path: Path, shape: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match=r"v\.json: a\.jpg: region 1 is faulty") as caught:
         registry.read(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_images_that_nobody_may_have_looked_at_are_noted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        image_file(tmp_path / name)
+    document = {**entry((SHAPES[0][0], {"t": "wbc"})), "b.jpg1": {"filename": "b.jpg", "regions": []}}
+    (tmp_path / "v.json").write_text(json.dumps(document))
+    dataset = registry.read(tmp_path)
+    assert [len(sample.truth) for sample in dataset] == [1, 0]
+    assert dataset.notes == (
+        "1 image has no region and counts as an image without cells; first: b.jpg. "
+        "Remove from the export what is not labelled yet",
+    )

@@ -14,7 +14,7 @@ from made import SIZE_WH, datasets, image_file, same_smears
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import PLATELET, WBC, Dataset, Detections, Sample
-from blastdet.datasets.formats import yolo
+from blastdet.datasets.formats import registry, yolo
 
 
 def foreign(root: Path, label: str | None = "0 0.5 0.5 0.25 0.5\n", **data: object) -> Path:
@@ -201,3 +201,24 @@ def test_names_that_aliases_make_huge_are_refused(tmp_path: Path) -> None:
     (root / "data.yaml").write_text("\n".join(["train: train/images", "names:", "- &a0 [x]", *lists]))
     with pytest.raises(FormatError, match="aliases that expand to more"):
         yolo.read(root)
+
+
+@pytest.mark.parametrize("stem", ["test", "test.1", "train.0001", "val.rf.abc", "classes.1", "README"])
+def test_an_image_named_like_a_list_has_its_label_file(tmp_path: Path, stem: str) -> None:
+    image_file(tmp_path / f"{stem}.jpg")
+    (tmp_path / f"{stem}.txt").write_text("0 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "classes.txt").write_text("WBC\n")
+    (tmp_path / "README.roboflow.txt").write_text("about\n")
+    (sample,) = registry.read(tmp_path)
+    assert len(sample.truth) == 1
+
+
+def test_a_blank_line_in_the_list_of_classes_keeps_its_number(tmp_path: Path) -> None:
+    image_file(tmp_path / "a.jpg")
+    (tmp_path / "a.txt").write_text("2 0.5 0.5 0.25 0.5\n")
+    (tmp_path / "classes.txt").write_text("RBC\n\nWBC\n")
+    (sample,) = registry.read(tmp_path)
+    assert sample.truth.label.tolist() == [WBC]
+    (tmp_path / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n")
+    with pytest.raises(FormatError, match="got 1"):
+        registry.read(tmp_path)

@@ -36,7 +36,7 @@ from blastdet.datasets.formats.records import (
     refuse_problem,
     split_of,
 )
-from blastdet.datasets.image_lookup import ImageLookup
+from blastdet.datasets.image_lookup import ImageLookup, moved_note
 from blastdet.datasets.splits import SPLITS
 from blastdet.datasets.tools import json_kind
 from blastdet.datasets.tools.coco_document import (
@@ -96,6 +96,7 @@ def read(
     path = Path(path)
     files = [path] if path.is_file() else documents(path)
     samples: list[Sample] = []
+    moved: list[tuple[str, str]] = []
     dropped: dict[str, None] = {}
     notes: dict[str, None] = {}
     clipped: list[str] = []
@@ -107,7 +108,9 @@ def read(
         name = name or str(info.get("description") or "")
         dropped |= dict.fromkeys(_lines(info.get("dropped")))
         notes |= dict.fromkeys(_lines(info.get("notes")))
-        read = _read_document(document, file, class_map, _Images(file, images, path if path.is_dir() else None))
+        places = _Images(file, images, path if path.is_dir() else None)
+        read = _read_document(document, file, class_map, places)
+        moved += places.moved
         samples += read.samples
         dropped |= dict.fromkeys(read.dropped)
         clipped += read.clipped
@@ -117,7 +120,7 @@ def read(
     samples = [sample if sample.mpp or not mpp else replace(sample, mpp=mpp) for sample in samples]
     root = images or (path if path.is_dir() else _root_of(path, samples))
     samples.sort(key=lambda sample: sample.path.as_posix())
-    notes |= dict.fromkeys(clipped_note(clipped))
+    notes |= dict.fromkeys((*moved_note(moved), *clipped_note(clipped)))
     return Dataset(name or root.name, root, tuple(samples), tuple(dropped), tuple(notes), joined_ids(ids))
 
 
@@ -221,10 +224,17 @@ class _Images:
     file: Path
     folder: Path | None = None
     root: Path | None = None
+    moved: list[tuple[str, str]] = field(default_factory=list)
 
     def find(self, name: str) -> Path | None:
-        """The image of a stated name."""
-        return _find_image(name, self.file, self.folder) or self._lookup.find(name, self.file)
+        """The image of a stated name; `moved` gets the name if it is in another folder, see `ImageLookup.moved`."""
+        at_place = _find_image(name, self.file, self.folder)
+        if at_place is not None:
+            return at_place
+        found = self._lookup.find(name, self.file)
+        if found is not None:
+            self.moved += self._lookup.moved([(name, found)])
+        return found
 
     @cached_property
     def _lookup(self) -> ImageLookup:

@@ -112,8 +112,9 @@ class ImageIndex:
 
 
 def files_below(root: Path, pattern: str) -> list[Path]:
-    """Visible files below `root` that match `pattern`, sorted."""
-    return sorted(path for path in root.rglob(pattern) if path.is_file() and not path.name.startswith("."))
+    """Visible files below `root` that match `pattern`, sorted; not those in hidden folders."""
+    found = (path for path in root.rglob(pattern) if path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
 
 
 def split_of(file: Path, root: Path) -> str | None:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import read_text
-from blastdet.datasets.formats.records import RawBox, RawRecord, split_of
+from blastdet.datasets.formats.records import RawBox, RawRecord, files_below, split_of
 from blastdet.datasets.tools.exported import (
     Export,
     dataset_of,
@@ -61,7 +61,7 @@ def read_records(root: Path) -> list[RawRecord]:
 
 def files(folder: Path) -> list[Path]:
     """XML files of CVAT in a folder and its folders."""
-    return [file for pattern in ("*.xml", "*/*.xml") for file in sorted(folder.glob(pattern)) if is_cvat(file)]
+    return [file for file in files_below(folder, "*.xml") if is_cvat(file)]
 
 
 def is_cvat(file: Path) -> bool:
@@ -110,7 +110,7 @@ def _record(file: Path, image: ET.Element, listed: tuple[str, ...]) -> RawRecord
                 boxes.append(raw_box(shape.get("label") or "", points, source))
     except ValueError as error:
         problem = problem or f"{name!s:.60}: {error}"
-    fields = {"classes": listed, "left_out": tuple(left_out)}
+    fields = {"classes": listed, "left_out": tuple(left_out), "perhaps_open": not len(image)}
     return replace(record, boxes=tuple(boxes), problem=problem, fields=fields)
 
 

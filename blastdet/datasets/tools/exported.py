@@ -23,7 +23,7 @@ from blastdet.datasets.formats.records import (
     refuse_problem,
     split_of,
 )
-from blastdet.datasets.image_lookup import ImageLookup
+from blastdet.datasets.image_lookup import ImageLookup, moved_note
 from blastdet.imaging.io import image_size
 
 NO_CLASS = ""
@@ -42,7 +42,8 @@ class Export:
         Folder of the export.
     records : tuple of RawRecord
         ``fields["classes"]`` are the classes that the export lists, ``fields["left_out"]`` one line for each region
-        that is not a cell with a box, ``fields["has_truth"]`` is false for an image that nobody annotated.
+        that is not a cell with a box, ``fields["has_truth"]`` is false for an image that nobody annotated,
+        ``fields["perhaps_open"]`` true where the program does not tell such an image from one without cells.
     images : ImageLookup
     per_image : bool
         Whether the program writes one file for each image: an image without one is not annotated.
@@ -57,6 +58,12 @@ class Export:
         """Images that no record is about, sorted."""
         used = {record.image for record in self.records}
         return sorted(path for paths in self.images.by_name.values() for path in paths if path not in used)
+
+    def moved(self) -> list[tuple[str, str]]:
+        """Stated name and place of the images that are in another folder than stated; see `ImageLookup.moved`."""
+        if self.per_image:  # paired by their stem
+            return []
+        return self.images.moved((record.name, record.image) for record in self.records if record.name and record.image)
 
 
 def read_export(
@@ -133,7 +140,7 @@ def dataset_of(export: Export, class_map: Mapping[str, str] | None = None, mpp: 
             clipped += fitted.clipped
             sample = replace(sample, truth=truth)
         samples.append(sample)
-    notes = list(clipped_note(clipped))
+    notes = [*moved_note(export.moved()), *_open_note(records), *clipped_note(clipped)]
     unused = export.unused()
     if export.per_image:
         samples += [Sample(image, image_size(image), mpp=mpp, split=split_of(image, root)) for image in unused]
@@ -144,6 +151,21 @@ def dataset_of(export: Export, class_map: Mapping[str, str] | None = None, mpp: 
     annotated, more = _annotated(records, labels, class_map)
     marked = tuple(sample if sample.truth is None else replace(sample, annotated=annotated) for sample in samples)
     return Dataset(root.name, root, marked, tuple(dropped), (*more, *notes))
+
+
+def _open_note(records: Sequence[RawRecord]) -> tuple[str, ...]:
+    """A note on images that nobody may have looked at yet: their cells would count as absent."""
+    empty = [record.image for record in records if record.fields.get("perhaps_open")]
+    if not empty:
+        return ()
+    images = (
+        "1 image has no region and counts as an image"
+        if len(empty) == 1
+        else f"{len(empty):,} images have no region and count as images"
+    )
+    return (
+        f"{images} without cells; first: {empty[0] and empty[0].name}. Remove from the export what is not labelled yet",
+    )
 
 
 def _check_images(records: Sequence[RawRecord], root: Path) -> None:

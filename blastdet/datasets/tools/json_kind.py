@@ -9,14 +9,12 @@ from typing import Any
 
 from blastdet.core.errors import FormatError
 from blastdet.datasets.formats.files import read_json
-
-_PATTERNS = ("*.json", "*/*.json", "*/ann/*.json")  # how deep exports are
+from blastdet.datasets.formats.records import files_below
 
 
 def files_of(kind: str, folder: Path) -> list[Path]:
     """JSON files of one kind in a folder and its folders, sorted."""
-    found = [file for pattern in _PATTERNS for file in sorted(folder.glob(pattern))]
-    return [file for file in dict.fromkeys(found) if not file.name.startswith(".") and kind_of(file) == kind]
+    return [file for file in files_below(folder, "*.json") if kind_of(file) == kind]
 
 
 def kind_of(file: Path) -> str | None:

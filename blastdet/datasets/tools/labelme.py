@@ -33,7 +33,7 @@ def read(
     Parameters
     ----------
     path : Path
-        A JSON file, or a folder with them at a depth of up to three.
+        A JSON file, or a folder with them, at any depth.
     images : Path, optional
         Folder of the images, if they are elsewhere.
 

@@ -12,7 +12,7 @@ from typing import Any
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.formats.files import FAULTS, read_json, read_text
-from blastdet.datasets.formats.records import RawBox, RawRecord
+from blastdet.datasets.formats.records import RawBox, RawRecord, files_below
 from blastdet.datasets.tools import json_kind
 from blastdet.datasets.tools.exported import Export, dataset_of, ellipse_points, raw_box, read_export
 
@@ -56,8 +56,7 @@ def read_records(root: Path) -> list[RawRecord]:
 
 def files(folder: Path) -> list[Path]:
     """JSON and CSV files of VIA in a folder and its folders."""
-    tables = [file for pattern in ("*.csv", "*/*.csv") for file in sorted(folder.glob(pattern)) if is_table(file)]
-    return json_kind.files_of("via", folder) or tables
+    return json_kind.files_of("via", folder) or [file for file in files_below(folder, "*.csv") if is_table(file)]
 
 
 def is_table(file: Path) -> bool:
@@ -126,7 +125,7 @@ def _record(file: Path, name: str, regions: list[Any], options: tuple[str, ...])
                 boxes.append(raw_box(_class_name(region.get("region_attributes") or {}), _points(shape), source))
         except FAULTS as error:
             problem = problem or f"{source} is faulty ({shown(error, 120)})"
-    fields = {"classes": options, "left_out": tuple(left_out)}
+    fields = {"classes": options, "left_out": tuple(left_out), "perhaps_open": not regions}
     return RawRecord(file, name=name, boxes=tuple(boxes), problem=problem, fields=fields)
 
 

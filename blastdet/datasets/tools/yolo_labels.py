@@ -17,6 +17,7 @@ from blastdet.core.types import Dataset, Scale, SourceIds, WidthHeight
 from blastdet.datasets.formats.class_names import label_of
 from blastdet.datasets.formats.files import read_text
 from blastdet.datasets.formats.records import RawBox, RawRecord, files_below, refuse_problem, split_of
+from blastdet.datasets.image_lookup import ImageLookup, plain
 from blastdet.datasets.tools.exported import box_around, dataset_of, read_export
 from blastdet.imaging.io import image_size
 
@@ -56,9 +57,9 @@ def read_folder(
     file = _names_file(path)
     if not names and file is not None:
         lines = read_text(file).splitlines()
-        names = dict(enumerate(line.strip() for line in lines if line.strip()))
+        names = {number: line.strip() for number, line in enumerate(lines) if line.strip()}
     parsed = partial(_record, root=path, names=names)
-    export = read_export(path, _label_files, parsed, images, per_image=True)
+    export = read_export(path, partial(_label_files, images=images), parsed, images, per_image=True)
     records = tuple(_in_pixels(record) for record in export.records)
     dataset = dataset_of(replace(export, records=records), class_map, mpp)
     known = [(i, name, label_or_none(name, class_map)) for i, name in names.items()]
@@ -78,8 +79,14 @@ def _names_file(folder: Path) -> Path | None:
     return next((file for pattern in _NAMES for file in sorted(folder.glob(pattern)) if file.is_file()), None)
 
 
-def _label_files(root: Path) -> list[Path]:
-    return [file for file in files_below(root, "*.txt") if file.name.lower().split(".")[0] not in _OTHER_TEXT]
+def _label_files(root: Path, images: Path | None = None) -> list[Path]:
+    """Text files, without those with the name of a list or a description unless an image has the same stem."""
+    files = files_below(root, "*.txt")
+    others = {file for file in files if file.name.lower().split(".")[0] in _OTHER_TEXT}
+    if others:
+        lookup, names = ImageLookup.below(images or root), _names_file(root)
+        others = {file for file in others if file == names or lookup.by_stem.get(plain(file.stem)) is None}
+    return [file for file in files if file not in others]
 
 
 def _record(file: Path, root: Path, names: Mapping[int, str]) -> list[RawRecord]:
@@ -136,7 +143,7 @@ def _box(words: Sequence[str], size_wh: WidthHeight, names: Mapping[int, str], s
         raise ValueError(f"expected five numbers 'class cx cy w h', or a class and three points, got {shown(line)}")
     kind = numbers[0]
     if names and kind not in names:
-        raise ValueError(f"expected a class number from 0 to {len(names) - 1} of the names, got {kind:g}")
+        raise ValueError(f"expected a class number from 0 to {max(names)} of the names, got {kind:g}")
     if outline:
         points = [(x * size_wh[0], y * size_wh[1]) for x, y in zip(numbers[1::2], numbers[2::2], strict=True)]
         x1, y1, x2, y2 = box_around(points)
