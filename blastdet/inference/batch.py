@@ -22,7 +22,7 @@ from blastdet.inference.folder_scale import FolderScales, analyze_in_run
 from blastdet.inference.model import Model, Options
 from blastdet.inference.outputs.cell_record import cell_record
 from blastdet.inference.outputs.printed import describe
-from blastdet.inference.outputs.run_page import PAGE, page_files, write_page, write_page_files
+from blastdet.inference.outputs.run_page import PAGE, page_files, without_sheet, write_page, write_page_files
 from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
 from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.inference.result import Result
@@ -198,6 +198,8 @@ class Batch:
             files, images = self._all_files(), [job.path for job in jobs]
             # The files of the run are only replaced by a run that succeeds on some image.
             self.run_log = RunLog(output.folder, settings, output.existing, files, [*images, *self._run_files()])
+            finished = self.run_log.entries([job.name for job in jobs]) if output.existing == "resume" else ()
+            self._without_sheet = without_sheet(finished)
         except BaseException:
             self._lock.close()
             raise
@@ -253,9 +255,9 @@ class Batch:
 
     def _files(self, job: Job) -> list[Path]:
         stem, formats = self.stem(job), self.output.formats
-        page = [page_files(stem, self.output.folder)[0]] if "html" in formats else []
+        page = page_files(stem, self.output.folder) if "html" in formats else ()
         suffixes = {**SUFFIXES, "pdf": PDF}
-        return [stem.with_name(stem.name + suffixes[kind]) for kind in formats if kind in suffixes] + page
+        return [stem.with_name(stem.name + suffixes[kind]) for kind in formats if kind in suffixes] + [*page]
 
     def _all_files(self) -> list[Path]:
         """Everything that the run will write, except its log."""
@@ -278,8 +280,10 @@ class Batch:
             )
 
     def _skip(self, job: Job) -> Outcome | None:
-        resumed = self.output.existing == "resume"
-        if not resumed or not job.path.is_file() or not all(file.is_file() for file in self._files(job)):
+        if self.output.existing != "resume" or not job.path.is_file():
+            return None
+        sheet = page_files(self.stem(job), self.output.folder)[1] if job.name in self._without_sheet else None
+        if not all(file.is_file() for file in self._files(job) if file != sheet):
             return None
         if not self.run_log.has(job.name, sha256_of(job.path)):
             return None

@@ -36,6 +36,7 @@ def page_text(data: Data) -> str:
     head, style, script, end = _parts((static / "page.html").read_text("utf-8"))
     # "<" could end the script or begin a comment, whatever a file is called
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    text = text.encode(errors="replace").decode()  # names of files need not be UTF-8
     code = "\n".join((static / name).read_text("utf-8") for name in _SCRIPTS)
     css = (static / "style.css").read_text("utf-8")
     return f"{head}{css}{style}const DATA = {text};{script}{code}{end}"
@@ -59,7 +60,8 @@ def page_data(*, title: str, images: list[dict[str, Any]], **others: Any) -> dic
     images : list of dict
         Columns of the cells of each image; see `blastdet.inference.outputs.run_page` and `blastdet.review.page`.
     **others
-        Replace defaults.
+        Replace defaults. ``classes``: those that the model looks for; *Confirm image* declares no other complete.
+        ``id``: hash of the images. The browser keeps corrections under it, the mode and the hash of the model.
     """
     unknown = set(others) - set(_DEFAULTS)
     if unknown:
@@ -80,6 +82,7 @@ _DEFAULTS: dict[str, Any] = {
     "remarks": [],
     "method": [],
     "columns": [],
+    "classes": [],
     "model_sha256": "",
     "views": None,
     "outlines": False,

@@ -3,74 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from viewing import NAMES, image_data, lines_of, opened
 
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.apply_corrections import replay_corrections
-from blastdet.datasets.corrections import Correction, read_corrections
+from blastdet.datasets.corrections import Correction
 from blastdet.imaging.io import open_smear, read_image, write_image
-from blastdet.viewer.pictures import CROP, write_picture, write_sheet
+from blastdet.viewer.pictures import CROP, write_sheet
 from blastdet.viewer.viewer_page import KIND_INDEX, kinds, page_data, page_text
-
-NAMES = ["lymphocyte", "lymphocyte", "monocyte", "blast", "unsure", "rbc", "rbc", "platelet"]
-
-
-def image_data(folder: Path, name: str = "a.png", kind_names: list[str] = NAMES) -> dict[str, Any]:
-    """An image with discs in a row, and its columns for the page."""
-    width = 40 + 40 * len(kind_names)
-    rgb = np.full((120, width, 3), 235, np.uint8)
-    boxes = [(20.0 + 40 * i, 40.0, 50.0 + 40 * i, 70.0) for i in range(len(kind_names))]
-    for i, (x1, y1, x2, y2) in enumerate(boxes):
-        rgb[int(y1) : int(y2), int(x1) : int(x2)] = (90 + 15 * (i % 8), 60, 150)
-    path = folder / name
-    write_image(path, rgb)
-    white = [i for i, kind in enumerate(kind_names) if kind not in ("rbc", "platelet")]
-    with open_smear(path) as source:
-        write_picture(source, folder / "page/images/0.jpg")
-        rows = write_sheet(source, [boxes[i] for i in white], (0.4, 0.4), folder / "page/cells/0.jpg")
-    n = len(kind_names)
-    p = [0.95 - 0.1 * (i % 5) if i in white else None for i in range(n)]
-    from blastdet.core.model_card import sha256_of
-
-    image: dict[str, Any] = {"name": name, "file": "page/images/0.jpg", "sheet": "page/cells/0.jpg"}
-    image |= {"sheet_rows": rows, "sha256": sha256_of(path), "width": width, "height": 120, "mpp": [0.4, 0.4]}
-    image |= {"about": "", "notes": [], "row": [], "thumb": {str(row): k for k, row in enumerate(white)}}
-    image |= {"box": [side for box in boxes for side in box], "kind": [KIND_INDEX[kind] for kind in kind_names]}
-    return image | {"score": [0.9] * n, "p": p, "blast": p, "unlike": [], "likely": {}}
-
-
-@pytest.fixture(scope="module")
-def browser(chromium) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-def opened(browser: Any, folder: Path, **data: Any) -> Any:
-    """A page in the browser; anything that it loads from elsewhere, and every error, is noted in `faults`."""
-    path = folder / "index.html"
-    path.write_text(page_text(page_data(**{"title": "run", "id": folder.name, **data})), encoding="utf-8")
-    page = browser.new_page(viewport={"width": 1200, "height": 800})
-    page.faults = []
-    page.on("pageerror", lambda error: page.faults.append(str(error)))
-    page.on("request", lambda asked: page.faults.append(asked.url) if "file:" not in asked.url else None)
-    page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)
-    page.goto(path.as_uri())
-    return page
-
-
-def lines_of(page: Any, folder: Path) -> list[Correction]:
-    (folder / "c.jsonl").write_text(page.evaluate("exported()"), encoding="utf-8")
-    return read_corrections(folder / "c.jsonl")
 
 
 def test_the_keys_1_to_9_are_the_types_and_the_keys_fit_the_classes():
@@ -244,3 +188,105 @@ def test_every_page_says_research_use_only():
     text = page_text(page_data(title="a", images=[]))
     data, _ = json.JSONDecoder().raw_decode(text, text.index("const DATA = ") + len("const DATA = "))
     assert data["notice"].startswith("For Research Use Only") and text.count("data-notice") >= 3
+
+
+@pytest.mark.browser
+def test_right_as_it_is_keeps_what_is_shown(browser, tmp_path):
+    """On a page without annotations, O makes a cell what the model found; on a relabelled one, what it was made."""
+    image = image_data(tmp_path)
+    page = opened(browser, tmp_path, images=[image])
+    page.evaluate("correct([[0, 0], [0, 2]], 'ok')")  # lymphocyte and monocyte
+    page.evaluate("correct([[0, 1]], 'class', 'blast')")
+    page.evaluate("correct([[0, 1], [0, 4]], 'ok')")  # of an uncertain one, nobody knows what it is
+    lines = lines_of(page, tmp_path)
+    assert [(line.op, line.new_class, line.new_type) for line in lines] == [
+        ("class", "wbc", "lymphocyte"),
+        ("class", "wbc", "monocyte"),
+        ("class", "blast", ""),
+    ]
+    page.focus('[data-cell="0/4"]')
+    page.keyboard.press("o")
+    assert page.inner_text("#saved") == "1 uncertain cell is left: give each a type."
+    page.evaluate("correct([[0, 3]], 'delete'), correct([[0, 3]], 'ok')")  # it stays deleted
+    assert [line.op for line in lines_of(page, tmp_path)] == ["class", "class", "class", "delete"]
+    page.close()
+    assert not page.faults
+
+
+@pytest.mark.browser
+def test_only_classes_that_the_model_looks_for_and_that_are_shown_are_complete(browser, tmp_path):
+    image = image_data(tmp_path, kind_names=["wbc", "wbc", "rbc"])
+    page = opened(browser, tmp_path, images=[image], classes=["wbc", "rbc", "platelet"])
+    page.evaluate("location.hash = '0'")
+    page.wait_for_selector("#viewer:visible")
+    page.uncheck("#filters input[data-kind=platelet]")  # none was found, and nobody looked for one
+    page.click("#confirm")
+    assert page.inner_text("#fault") == "Image confirmed. Complete: wbc."
+    assert [line.old_class for line in lines_of(page, tmp_path) if line.op == "annotate"] == ["wbc"]
+    page.evaluate("correct([[0, 1]], 'forget')")  # one that nobody looked at: not complete any more
+    assert [line.op for line in lines_of(page, tmp_path)] == ["class"]
+    page.keyboard.press("z")
+    assert [line.op for line in lines_of(page, tmp_path)].count("annotate") == 1
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_hidden_type_is_not_complete(browser, tmp_path):
+    page = opened(browser, tmp_path, images=[image_data(tmp_path, kind_names=["lymphocyte", "blast"])])
+    page.evaluate("location.hash = '0'")
+    page.wait_for_selector("#viewer:visible")
+    page.uncheck("#filters input[data-kind=lymphocyte]")
+    page.click("#confirm")
+    lines = lines_of(page, tmp_path)
+    page.close()
+    assert [(line.op, line.new_class or line.old_class) for line in lines] == [
+        ("class", "blast"),
+        ("annotate", "blast"),
+        ("annotate", "platelet"),
+    ]
+
+
+@pytest.mark.browser
+def test_corrections_of_another_model_or_page_are_not_restored(browser, tmp_path):
+    image = image_data(tmp_path)
+    context = browser.new_context()
+    page = opened(context, tmp_path, images=[image], model_sha256="a" * 64)
+    page.evaluate("correct([[0, 0]], 'class', 'blast')")
+    old = [KIND_INDEX["wbc"]] * len(NAMES)
+    for data, n in (
+        ({"model_sha256": "b" * 64}, 0),
+        ({"model_sha256": "a" * 64, "mode": "review", "images": [image | {"old": old}]}, 0),
+        ({"model_sha256": "a" * 64}, 1),
+    ):
+        again = opened(context, tmp_path, **{"images": [image], **data})
+        assert again.evaluate("corrections.size") == n, data
+    context.close()
+
+
+@pytest.mark.browser
+def test_an_image_with_cells_that_another_threshold_found_is_not_complete(browser, tmp_path):
+    image = image_data(tmp_path, kind_names=["wbc", "wbc"])
+    first = image | {"box": image["box"][:4], "kind": image["kind"][:1], "thumb": {}}
+    context = browser.new_context()
+    page = opened(context, tmp_path, images=[first])
+    page.evaluate("confirmImage(0, () => true)")
+    assert len(lines_of(page, tmp_path)) == 1 + len(CELL_CLASSES)
+    page = opened(context, tmp_path, images=[image])
+    assert "wbc" not in [line.old_class for line in lines_of(page, tmp_path)]
+    context.close()
+
+
+@pytest.mark.browser
+def test_a_cell_drawn_on_another_is_that_one(browser, tmp_path):
+    page = opened(browser, tmp_path, images=[image_data(tmp_path)])
+    assert page.evaluate("addCell(0, [20.2, 40, 50, 70.4], 'blast')") == 0
+    (line,) = lines_of(page, tmp_path)
+    assert (line.op, line.new_class, line.box_xyxy) == ("class", "blast", (20, 40, 50, 70))
+    page.evaluate("correct([[0, 1]], 'move', '', [60, 10, 90, 40])")
+    assert page.evaluate("addCell(0, [60, 40, 90, 70], 'blast')") == -1
+    page.close()
+
+
+def test_a_name_that_is_not_utf8_is_on_the_page(tmp_path):
+    text = page_text(page_data(title="a", images=[{"name": "a\udcff.png"}]))
+    assert b'"a?.png"' in text.encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,11 @@ def sheet_rows(record: Mapping[str, Any]) -> list[int]:
     return sorted(rows[k] for k in np.argsort(sure, kind="stable")[:MOST_CROPS].tolist())
 
 
+def without_sheet(entries: Iterable[Entry]) -> set[str]:
+    """Names of the images that have no sheet, because no cell is on it."""
+    return {entry["name"] for entry in entries if "cells" in entry and not sheet_rows(entry["cells"])}
+
+
 def write_page(totals: RunTotals, stems: Mapping[str, Path], folder: Path) -> Path:
     """Write the page of a run.
 
@@ -95,6 +100,7 @@ def run_data(totals: RunTotals, images: list[dict[str, Any]]) -> dict[str, Any]:
         remarks=[*totals.remarks(), *(f"failed: {line}" for line in totals.failed.values())],
         method=method_lines(totals),
         columns=list(_columns(totals, None)),
+        classes=list(totals.classes),
         model_sha256=hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else "",
     )
 

@@ -136,19 +136,28 @@ def write_workbook(totals: RunTotals, folder: Path) -> Path:
 
 def _fill(book: Any, totals: RunTotals) -> None:
     bold, wrap = book.add_format({"bold": True, "bottom": 1}), book.add_format({"text_wrap": True, "valign": "top"})
-    _sheet(book, "Differential", _differential_rows(totals), (26, 12, 12, 14, 14), bold)
-    _sheet(book, "Images", [SUMMARY_COLUMNS, *(summary_row(totals, e) for e in totals.entries)], (30, 14), bold)
-    _sheet(book, "White cells", _cell_rows(totals), (30, 10, 16, 14), bold)
+    images = [SUMMARY_COLUMNS, *(summary_row(totals, entry) for entry in totals.entries)]
+    notes = [
+        *totals.remarks(),
+        *_sheet(book, "Differential", _differential_rows(totals), (26, 12, 12, 14, 14), bold),
+        *_sheet(book, "Images", images, (30, 14), bold, SUMMARY_CSV),
+        *_sheet(book, "White cells", _cell_rows(totals), (30, 10, 16, 14), bold, CELLS_CSV),
+    ]
     sheet = book.add_worksheet("About")
     sheet.set_column(0, 0, 18)
     sheet.set_column(1, 1, 100, wrap)
-    for number, (name, text) in enumerate([*totals.about().items(), *(("note", line) for line in totals.remarks())]):
+    for number, (name, text) in enumerate([*totals.about().items(), *(("note", line) for line in notes)]):
         sheet.write_string(number, 0, name)
         sheet.write_string(number, 1, text)
 
 
-def _sheet(book: Any, name: str, rows: Iterable[Sequence[Any]], widths: Sequence[float], heading: Any) -> None:
-    """A sheet with a heading that stays in view; text is never read as a formula."""
+def _sheet(
+    book: Any, name: str, rows: Iterable[Sequence[Any]], widths: Sequence[float], heading: Any, whole: str = ""
+) -> list[str]:
+    """A sheet with a heading that stays in view; text is never read as a formula.
+
+    Returns a note if there are more rows than a sheet can have; the file `whole` has all.
+    """
     sheet = book.add_worksheet(name)
     for column, width in enumerate(widths):
         sheet.set_column(column, column, width)
@@ -156,15 +165,16 @@ def _sheet(book: Any, name: str, rows: Iterable[Sequence[Any]], widths: Sequence
     sheet.set_footer(f"&L{RESEARCH_USE}")
     sheet.set_landscape()
     sheet.fit_to_pages(1, 0)
+    left = 0
     for number, row in enumerate(rows):
-        if number > _SHEET_ROWS:
-            break
-        for column, value in enumerate(row):
+        left = max(0, number - _SHEET_ROWS)
+        for column, value in enumerate(() if left else row):
             style = () if number else (heading,)
             if isinstance(value, (int, float)):
                 sheet.write_number(number, column, value, *style)
             elif value:
                 sheet.write_string(number, column, str(value)[:32_000], *style)
+    return [f"{name}: {left:,} more rows do not fit on the sheet. All are in {whole} (--format csv)"] if left else []
 
 
 def _differential_rows(totals: RunTotals) -> Iterator[list[Any]]:

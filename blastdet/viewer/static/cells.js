@@ -6,7 +6,7 @@ const KINDS = DATA.kinds;
 const KIND = Object.fromEntries(KINDS.map((kind, index) => [kind.name, index]));
 const BY_KEY = Object.fromEntries(KINDS.filter((kind) => kind.key).map((kind) => [kind.key, kind.name]));
 const UNSURE = KIND.unsure, IGNORED = KIND.ignored, GONE = KIND.deleted;
-const KEEP = "blastdet-review " + DATA.id;
+const KEEP = ["blastdet-review", DATA.mode, DATA.id, DATA.model_sha256].join(" "); // of these images, this model, this page
 const ROUND = (value) => Math.round(value * 10) / 10;
 
 const corrections = new Map(); // "image box" -> the latest correction of that cell
@@ -26,6 +26,14 @@ const keyAt = (i, row) => keyOf(i, baseBox(images[i], row));
 const correctionAt = (i, row) => corrections.get(keyAt(i, row));
 const isCell = (image, row) => image.kind[row] !== GONE && image.kind[row] !== IGNORED;
 const oldOf = (image, row) => (row < image.base && image.old ? image.old[row] : -1);
+const annotates = (i, name) => i + " annotates " + name;
+
+/* Kind of the cell itself, also where it is ignored or deleted. */
+function kindAt(i, row) {
+  const image = images[i], now = correctionAt(i, row), was = row < image.base ? image.was[row] : UNSURE;
+  if (now && now.kind) return now.kind;
+  return KINDS[was !== IGNORED ? was : oldOf(image, row) >= 0 ? oldOf(image, row) : UNSURE].name;
+}
 
 /* What a cell looks like after its correction. */
 function refresh(i, row) {
@@ -38,25 +46,52 @@ function refresh(i, row) {
   image.version++;
 }
 
-/* Record corrections of some cells as one step. `op` is class, ignore, delete, ok or forget; `to` is a new box. */
+/* Record corrections of some cells as one step. `op` is class, ignore, delete, ok, move or forget; `to` is a new box. */
 function correct(cells, op, kind = "", to = null) {
   const step = [];
   for (const [i, row] of cells) {
-    const key = keyAt(i, row), before = corrections.get(key);
+    const image = images[i], key = keyAt(i, row), before = corrections.get(key);
+    if (op === "ok" && (image.kind[row] === UNSURE || (!before && image.kind[row] === GONE))) continue; // right as what?
+    if (op === "forget" && !before) continue;
     const next = { i, row, op, kind, to: op === "delete" ? null : to || (before && before.to) || null, when: new Date().toISOString(), who: byId("who").value.trim() };
-    if (op === "ok") { next.kind = before ? before.kind : ""; if (next.to) { next.op = "class"; next.kind = next.kind || KINDS[images[i].kind[row]].name; } }
-    if (op === "ignore") next.kind = KINDS[images[i].kind[row]].name;
+    if (op === "ignore" || op === "delete") next.kind = kindAt(i, row);
+    if (op === "ok" || op === "move") { // as it is shown: what a correction said, the annotation, or what the model found
+      if (before) { next.op = before.op; next.kind = before.kind; }
+      else if (oldOf(image, row) >= 0) next.op = "ok";
+      else { next.op = "class"; next.kind = image.kind[row] === UNSURE ? "wbc" : KINDS[image.kind[row]].name; }
+    }
     if (op === "forget") corrections.delete(key); else corrections.set(key, next);
     step.push([key, i, row, before]);
     refresh(i, row);
   }
+  if (op === "forget") for (const i of new Set(cells.map(([i]) => i))) step.push(...reopen(i));
   if (step.length) { past.push(step); save(); onChange(step.map(([, i, row]) => [i, row])); }
   return step.length;
 }
 
+/* A class of an image is not complete any more where nobody looked at one of its cells. */
+function reopen(i) {
+  const step = [];
+  for (const one of [...corrections.values()]) {
+    if (one.i !== i || one.op !== "annotate" || !hasOpen(i, one.kind)) continue;
+    step.push([annotates(i, one.kind), i, -1, one]);
+    corrections.delete(annotates(i, one.kind));
+  }
+  return step;
+}
+
+/* Whether nobody looked at some cell that the model found, and that is of this class, or may be. */
+const hasOpen = (i, name) => images[i].was.some((was, row) => (KINDS[was].class === name || was === UNSURE) && !correctionAt(i, row));
+
+/* A cell identified by its first box: one drawn where another was first is that one. */
 function addCell(i, box, kind) {
-  const image = images[i];
-  if (corrections.has(keyOf(i, box))) return -1;
+  const image = images[i], same = (at, side) => Math.abs(at - side) <= 0.5;
+  for (let row = 0; row < image.kind.length; row++) {
+    if (!baseBox(image, row).every((side, k) => same(side, box[k]))) continue;
+    if (!boxOf(image, row).every((side, k) => same(side, box[k]))) return -1; // moved away from here
+    correct([[i, row]], "class", kind);
+    return row;
+  }
   image.first.push(...box); image.box.push(...box); image.kind.push(GONE);
   const row = image.kind.length - 1;
   correct([[i, row]], "class", kind);
@@ -81,7 +116,7 @@ function lineOf(one) {
     const { name, sha256 } = images[one.i];
     return JSON.stringify({ who: one.who || byId("who").value.trim(), when: one.when, image: name, image_sha256: sha256, op: "annotate", old_class: one.kind, model_sha256: DATA.model_sha256 }) + "\n";
   }
-  const image = images[one.i], old = oldOf(image, one.row), kind = one.kind ? KINDS[one.kind === "ignored" || one.kind === "deleted" ? UNSURE : KIND[one.kind]] : null;
+  const image = images[one.i], old = oldOf(image, one.row), kind = one.kind ? KINDS[KIND[one.kind]] : null;
   const named = one.op === "class" || (one.op === "ignore" && old < 0);
   const line = {
     who: one.who || byId("who").value.trim(), when: one.when, image: image.name, image_sha256: image.sha256, box_xyxy: baseBox(image, one.row), op: one.op,
@@ -108,7 +143,7 @@ function restore() {
   const rows = images.map((image) => new Map(image.was.map((_, row) => [keyAt(image.i, row), row])));
   for (const one of kept) {
     const image = images[one.i];
-    if (image && one.op === "annotate") { const { box, ...rest } = one; corrections.set(one.i + " annotates " + one.kind, rest); continue; }
+    if (image && one.op === "annotate") { const { box, ...rest } = one; corrections.set(annotates(one.i, one.kind), rest); continue; }
     if (!image || !Array.isArray(one.box)) continue;
     let row = rows[one.i].get(keyOf(one.i, one.box));
     if (row === undefined) { image.first.push(...one.box); image.box.push(...one.box); image.kind.push(GONE); row = image.kind.length - 1; }
@@ -116,6 +151,7 @@ function restore() {
     corrections.set(keyOf(one.i, box), { ...rest, row });
     refresh(one.i, row);
   }
+  for (const image of images) reopen(image.i); // another threshold may have found more cells
 }
 
 /* Cells of these kinds that nobody looked at yet become right; uncertain ones stay open. Returns how many stay. */
@@ -136,9 +172,10 @@ function confirmImage(i, shown) {
   for (const cell of fresh) { const kind = image.kind[cell[1]]; kinds.set(kind, [...(kinds.get(kind) || []), cell]); }
   for (const [kind, cells] of kinds) correct(cells, "class", KINDS[kind].name);
   for (const some of past.splice(steps)) step.push(...some); // one step to undo
-  if (!open) for (const name of new Set(KINDS.filter((kind, index) => kind.class && index !== UNSURE && shown(index)).map((kind) => kind.class))) {
-    const key = i + " annotates " + name;
-    if (DATA.mode === "review" || corrections.has(key)) continue; // annotations say themselves what is complete
+  // Complete is what the model looks for, and of which nothing is hidden; annotations say themselves what is complete.
+  if (!open && DATA.mode !== "review") for (const name of DATA.classes) {
+    const key = annotates(i, name);
+    if (corrections.has(key) || hasOpen(i, name) || !KINDS.every((kind, index) => kind.class !== name || shown(index))) continue;
     step.push([key, i, -1, undefined]);
     corrections.set(key, { i, row: -1, op: "annotate", kind: name, to: null, when: new Date().toISOString(), who: byId("who").value.trim() });
   }

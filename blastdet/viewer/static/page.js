@@ -257,27 +257,43 @@ function apply(op, kind = "") {
   if (viewer.isOpen()) {
     const cells = viewer.cells();
     if (!cells.length) return;
-    const alone = cells.length === 1;
+    const alone = cells.length === 1, left = op === "ok" ? untyped(cells) : "";
     correct(cells, op, kind);
-    if (alone && op !== "forget" && byId("advance").checked) step(1); else viewer.panel();
+    if (left) byId("fault").textContent = left;
+    if (alone && !left && op !== "forget" && byId("advance").checked) step(1); else viewer.panel();
     return;
   }
   const chosen = picked.size ? [...picked].map(parse) : document.activeElement.dataset && document.activeElement.dataset.cell ? [parse(document.activeElement.dataset.cell)] : [];
   if (!chosen.length) return;
   const all = [...document.querySelectorAll("[data-cell]")].map((cell) => cell.dataset.cell);
   const after = all[all.indexOf(id(...chosen[chosen.length - 1])) + 1];
+  const left = op === "ok" ? untyped(chosen) : "";
   correct(chosen, op, kind);
   picked.clear();
   gallery();
+  if (left) byId("saved").textContent = left;
   const next = after && document.querySelector('[data-cell="' + after + '"]');
   if (next) next.focus();
 }
 
+/* What to do about the uncertain ones of some cells; empty where there are none. */
+function untyped(cells) {
+  const n = cells.filter(([i, row]) => images[i].kind[row] === UNSURE).length;
+  return n ? n + (n === 1 ? " uncertain cell is left" : " uncertain cells are left") + ": give each a type." : "";
+}
+
 function confirmHere() {
   const i = viewer.image.i, open = confirmImage(i, viewer.shown);
-  byId("fault").textContent = open ? open + (open === 1 ? " uncertain cell is left" : " uncertain cells are left") + ": give each a type." : "Image confirmed.";
+  byId("fault").textContent = open ? untyped([...images[i].kind.keys()].map((row) => [i, row])) : confirmed(i);
   const left = open ? [...images[i].kind.keys()].find((row) => images[i].kind[row] === UNSURE) : -1;
   if (left >= 0) viewer.choose([left]);
+}
+
+/* Which classes are complete now; a class of which something is hidden is not. */
+function confirmed(i) {
+  if (DATA.mode === "review") return "Image confirmed.";
+  const done = DATA.classes.filter((name) => corrections.has(annotates(i, name)));
+  return done.length ? "Image confirmed. Complete: " + done.join(", ") + "." : "Confirmed what is shown. No class is complete.";
 }
 
 function withdraw() {

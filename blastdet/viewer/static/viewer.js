@@ -346,8 +346,7 @@ const viewer = (() => {
       draw("");
     } else if ((done.kind === "move" || done.kind === "resize") && done.to) {
       refresh(image.i, done.row);
-      const kind = image.kind[done.row];
-      if (large) correct([[image.i, done.row]], kind === IGNORED ? "ignore" : "class", KINDS[kind === UNSURE ? KIND.wbc : kind].name, done.to);
+      if (large) correct([[image.i, done.row]], "move", "", done.to);
     } else if (!done.moved) {
       const row = at(...done.from);
       choose(row < 0 ? [] : [row], event.shiftKey || event.ctrlKey || event.metaKey);
@@ -369,7 +368,7 @@ const viewer = (() => {
     const rows = byKind();
     byId("filters").replaceChildren(...KINDS.map((kind, index) => {
       const n = rows[index].length;
-      if (!n && index !== KIND.rbc) return "";
+      if (!n && index !== KIND.rbc && !DATA.classes.includes(kind.name)) return "";
       const label = document.createElement("label"), box = document.createElement("input"), dot = document.createElement("i"), text = document.createElement("span"), count = document.createElement("b");
       box.type = "checkbox"; box.checked = shown(index); box.dataset.kind = kind.name;
       box.onchange = () => { if (box.checked) hidden.delete(index); else hidden.add(index); redraw(); };
