@@ -85,12 +85,17 @@ class Confusion:
     @property
     def title(self) -> str:
         """Everything a reader must know before reading the numbers."""
+        return f"{self.matching} matching, {self.rule}"
+
+    @property
+    def rule(self) -> str:
+        """Lowest IoU of a match, and lowest score of a detection."""
         scores = {f"{self.thresholds.get(name, 1.0):.3g}" for name in self.classes}
         if len(scores) > 1:
             listed = ", ".join(f"{name} {self.thresholds.get(name, 1.0):.3g}" for name in self.classes)
         else:
             listed = scores.pop()
-        return f"{self.matching} matching, IoU ≥ {self.iou:g}, score ≥ {listed}"
+        return f"IoU ≥ {self.iou:g}, score ≥ {listed}"
 
 
 def best_pairs(allowed: Bools, gain: Floats) -> tuple[Ints, Ints]:

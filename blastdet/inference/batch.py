@@ -26,7 +26,7 @@ from blastdet.inference.outputs.run_page import PAGE, page_files, without_sheet,
 from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
 from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.inference.result import Result
-from blastdet.inference.run_log import Existing, RunLog
+from blastdet.inference.run_log import WITH_CELLS, Existing, RunLog
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
     COCO_FILE,
@@ -49,7 +49,6 @@ RUN_FILES: dict[str, tuple[str, ...]] = {
 """Format -> files of the whole run."""
 
 PDF = ".pdf"
-_WITH_CELLS = {"xlsx", "html"}  # formats of the run that show single cells
 _OF_COCO = ("image", "annotations")  # of an entry; they may be large
 
 
@@ -311,7 +310,7 @@ class Batch:
                     return None
                 result = self.model.analyze_source(source, scale, self.options)
             result = replace(result, name=job.name)
-            cells = cell_record(result.detections) if _WITH_CELLS & {*self.output.formats} else None
+            cells = cell_record(result.detections) if WITH_CELLS & {*self.output.formats} else None
             try:
                 files = write_result(result, self.stem(job), self.output.formats, image, self.output.hidden)
                 shown = self._write_page_files(job, result, image, cells)
@@ -332,7 +331,7 @@ class Batch:
         stem = self.stem(job)
         stem.parent.mkdir(parents=True, exist_ok=True)
         totals = totals_of(result, _entry(result, {}), classifier)
-        return write_pdf(result, totals, image, stem.with_name(stem.name + PDF))
+        return write_pdf(result, totals, image, stem.with_name(stem.name + PDF), self.output.hidden)
 
     def _write_page_files(self, job: Job, result: Result, image: Source, cells: Mapping[str, Any] | None) -> list[Path]:
         if "html" not in self.output.formats or cells is None:

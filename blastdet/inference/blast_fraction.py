@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from blastdet.core.types import Detections
 from blastdet.inference.differential import DIFFERENTIAL_CELLS, FEW, WhiteCells, count_types
 
 _RESAMPLES = 2000
+_FEW_TO_STATE = 50  # white cells; of fewer, a percentage is mostly chance
 _LEAST_SPREAD = 0.3  # of logits over laboratories: a few may be alike by chance
 
 
@@ -91,6 +93,8 @@ class BlastFraction(WhiteCells):
         )
 
     def _finding(self) -> str:
+        if self.n < _FEW_TO_STATE:
+            return self._finding_of_few()
         start = f"Blasts: {self.blasts} of {counted(self.n, 'white cell')}, {_percent(self.value)}"
         found = f"{start} (95 % CI {_range(self.printed_interval)})"
         if self.corrected is None:
@@ -98,6 +102,16 @@ class BlastFraction(WhiteCells):
         if self.corrected_interval is None:
             return f"{found}, no more than this classifier's false positives explain."
         return f"{found}; {_percent(self.corrected)} when corrected for the classifier's error rates."
+
+    def _finding_of_few(self) -> str:
+        """What the number leaves open, first: a point estimate of so few cells would be read as a result."""
+        are = "is called a blast" if self.blasts == 1 else "are called blasts"
+        explained = self.corrected is not None and self.corrected_interval is None
+        noise = ", no more than this classifier's false positives explain" if explained else ""
+        low, high = self.printed_interval
+        between = f"{math.floor(100 * low)} to {math.ceil(100 * high)} %"  # outwards: never narrower
+        found = f"{self.blasts} of {counted(self.n, 'white cell')} {are}{noise}"
+        return f"Too few cells for a percentage: {found}; the true share may be anywhere from {between} (95 % CI)."
 
     def _dependence(self) -> list[str]:
         if self.corrected_interval is None:

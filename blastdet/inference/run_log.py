@@ -17,8 +17,11 @@ from blastdet.core.atomic_io import refuse_existing, write_text
 from blastdet.core.errors import ConfigError, differing
 from blastdet.core.types import Scale
 from blastdet.inference.differential import WhiteCells
+from blastdet.inference.outputs.cell_record import is_cell_record
 
 RUN_LOG = "run.jsonl"
+WITH_CELLS = {"xlsx", "html"}
+"""Formats of a run that show single cells, which the log then keeps."""
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do where the output folder holds a run already."""
@@ -106,10 +109,12 @@ class RunLog:
             raise ConfigError(
                 f"{self.path}: cannot resume, the earlier run differs in {what}. Choose another --out, or --overwrite"
             )
-        has_coco = "coco" in head["settings"].get("formats", ())
+        formats = head["settings"].get("formats", ())
+        has_coco, has_cells = "coco" in formats, not WITH_CELLS.isdisjoint(formats)
         has_second_stage = "second_stage" in head["settings"].get("model", ())
         for number, entry in enumerate(lines[1:], start=2):
-            if not _is_entry(entry, has_coco, has_second_stage):
+            is_whole = _is_entry(entry, has_coco, has_second_stage)
+            if not is_whole or (has_cells and not is_cell_record(entry.get("cells"))):
                 raise ConfigError(f"{self.path}: line {number} is not an entry of a run log. Use --overwrite")
         return lines[1:]
 

@@ -186,8 +186,7 @@ def write_result(
         if kind == "json":
             write_text(path, _json(result))
         elif kind == "overlay":
-            cells = result.detections
-            shown = cells[~np.isin(cells.label, [CELL_CLASSES.index(name) for name in hidden])]
+            shown = result.detections.without_classes(hidden)
             write_image(path, drawing.draw(source, shown, result.mpp, result.shown_counts, result.name))
         elif kind == "geojson":
             geojson.write_cells(path, named(result), result.mpp)

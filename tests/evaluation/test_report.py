@@ -190,7 +190,7 @@ def test_subgroups_by_size_ascend_and_facts_are_not_empty(data: Path) -> None:
     assert ends == sorted(ends, key=["under 5", "5–10", "10–15", "15 µm and over"].index)
     assert "data: images" in page and "y…" in page
     assert not re.search("card: (probe|trials|calibration)|ci95", page)
-    facts = html.unescape(re.sub("<[^>]+>", " ", page.partition("Data and model")[2].partition("How it was")[0]))
+    facts = html.unescape(re.sub("<[^>]+>", " ", page.partition("Data and model")[2].partition("</body>")[0]))
     assert not set("{}[]'") & set(facts), "a Python literal in the report"
     words = " ".join(facts.split())
     for expected in (

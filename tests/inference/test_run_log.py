@@ -86,6 +86,52 @@ def test_an_edited_entry_is_refused(tmp_path: Path, change: dict[str, Any]) -> N
         RunLog(tmp_path, {"formats": ["coco"]}, "resume")
 
 
+CELLS: dict[str, Any] = {
+    "box": [1, 2.5, 3, 4, 5, 6, 7, 8],
+    "label": [1, 2],
+    "kind": ["monocyte", "rbc"],
+    "score": [0.9, 0.8],
+    "p": [0.7, None],
+    "blast": [0.1, None],
+    "unlike": [],
+    "likely": {"0": [["monocyte", 0.7], ["blast", 0.1]]},
+}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        None,
+        5,
+        *(CELLS | {name: None} for name in CELLS),
+        CELLS | {"box": CELLS["box"][:-1]},
+        CELLS | {"box": [*CELLS["box"][:-1], "8"]},
+        CELLS | {"box": [*CELLS["box"][:-1], float("nan")]},
+        CELLS | {"box": [*CELLS["box"][:-1], 10**400]},
+        CELLS | {"label": [1, 9]},
+        CELLS | {"label": [1]},
+        CELLS | {"kind": ["monocyte", "cat"]},
+        CELLS | {"score": [0.9, None]},
+        CELLS | {"p": [True, None]},
+        CELLS | {"unlike": [2]},
+        CELLS | {"likely": {"2": []}},
+        CELLS | {"likely": {"0": [["monocyte"]]}},
+        CELLS | {"likely": {"0": [["cat", 0.7]]}},
+        CELLS | {"likely": {"0": 5}},
+    ],
+)
+@pytest.mark.parametrize("kind", ["html", "xlsx"])
+def test_edited_cells_are_refused(tmp_path: Path, kind: str, cells: Any) -> None:
+    """The page and the workbook are made of them."""
+    for some, is_good in ((CELLS, True), (cells, False)):
+        RunLog(tmp_path, {"formats": [kind]}, "overwrite").add(GOOD | {"cells": some})
+        if is_good:
+            RunLog(tmp_path, {"formats": [kind]}, "resume")
+            continue
+        with pytest.raises(ConfigError, match="line 2 is not an entry of a run log"):
+            RunLog(tmp_path, {"formats": [kind]}, "resume")
+
+
 @pytest.mark.parametrize("lines", [["garbage", json.dumps(GOOD)], ["[" * 100_000]])
 def test_a_log_with_an_unreadable_line_is_not_replaced(tmp_path: Path, lines: list[str]) -> None:
     _written(tmp_path, *lines)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from blastdet.core.constants import COLOURS
+from blastdet.imaging import drawing
 from blastdet.imaging.io import read_image, write_image
 from blastdet.inference.batch import Batch, Job, Output
 from blastdet.inference.model import Model, Options
@@ -207,6 +208,22 @@ def test_the_pdf_is_one_page_and_equal_runs_give_equal_bytes(tmp_path):
         written.append((folder / "out/a$b$_^{.pdf").read_bytes())
     assert written[0] == written[1] and written[0].startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", written[0])) == 1
+
+
+@pytest.mark.parametrize("hidden", [(), ("rbc",), ("rbc", "wbc")])
+def test_the_picture_in_the_pdf_leaves_out_what_is_hidden(tmp_path, monkeypatch, hidden):
+    drawn: list[tuple[dict[str, int], dict[str, int]]] = []
+    plain = drawing.draw
+
+    def draw(source: Any, cells: Any, mpp: Any, counts: Any, title: str = "") -> Any:
+        drawn.append((cells.counts(), dict(counts)))
+        return plain(source, cells, mpp, counts, title)
+
+    monkeypatch.setattr(drawing, "draw", draw)
+    run(tmp_path, [field(tmp_path, "a.png")], ("overlay", "pdf"), hidden=hidden)
+    (overlay, counts), pdf = drawn
+    assert pdf == (overlay, counts) and counts["rbc"] == 2  # the caption counts them all the same
+    assert {name for name in ("wbc", "rbc") if not overlay[name]} == set(hidden)
 
 
 def test_the_pdf_of_an_unknown_stain_states_no_fraction(tmp_path, monkeypatch):

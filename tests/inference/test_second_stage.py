@@ -19,7 +19,13 @@ from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats.coco_results import read_results
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.inference.batch import Batch, Job, Output
-from blastdet.inference.blast_fraction import combine, corrected_fraction, count_white_cells
+from blastdet.inference.blast_fraction import (
+    BlastFraction,
+    combine,
+    corrected_fraction,
+    count_white_cells,
+    fraction_of,
+)
 from blastdet.inference.differential import WhiteCells
 from blastdet.inference.model import Model, Options, _check_pair
 from blastdet.inference.outputs.printed import describe, run_lines, verbose_totals
@@ -135,9 +141,38 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
     assert (found.n, found.blasts, found.others, found.unsure, found.erythroblasts) == (4, 1, 1, 2, 1)
     assert found.called == 2
     finding, dependence, advice = found.summary()
-    assert finding.startswith("Blasts: 1 of 4 white cells, 25.0 %") and finding.count("95 % CI") == 1
+    assert finding.startswith(
+        "Too few cells for a percentage: 1 of 4 white cells is called a blast; the true share may"
+    )
+    assert finding.count("95 % CI") == 1
     assert "2 cells are uncertain (25.0–75.0 % with them)" in dependence
     assert advice == "Check the uncertain cells by eye and count 196 more cells for a 200-cell differential."
+
+
+@pytest.mark.parametrize(
+    ("blasts", "n", "said"),
+    [
+        (0, 10, "Too few cells for a percentage: 0 of 10 white cells are called blasts; the true share may be anywhere "
+            "from 0 to 31 % (95 % CI)."),
+        (1, 49, "Too few cells for a percentage: 1 of 49 white cells is called a blast; the true share may be anywhere "
+            "from 0 to 11 % (95 % CI)."),
+        (1, 1, "Too few cells for a percentage: 1 of 1 white cell is called a blast; the true share may be anywhere "
+            "from 2 to 100 % (95 % CI)."),
+        (0, 50, "Blasts: 0 of 50 white cells, 0.0 % (95 % CI 0.0–7.1 %)."),
+    ],
+)  # fmt: skip
+def test_of_few_cells_the_interval_comes_first(blasts: int, n: int, said: str) -> None:
+    """Clopper and Pearson: 0 of 10 leaves 30.8 % open, 1 of 49 leaves 0.05 to 10.9 %, 1 of 1 leaves 2.5 to 100 %."""
+    white = WhiteCells(blasts=blasts, others=n - blasts, unsure=0, called=blasts)
+    assert fraction_of(white, ()).summary()[0] == said
+
+
+def test_few_cells_and_no_more_blasts_than_false_positives_explain() -> None:
+    found = BlastFraction(blasts=1, others=9, unsure=0, called=1, interval=(0.0025, 0.445), corrected=0.0)
+    assert found.summary()[0] == (
+        "Too few cells for a percentage: 1 of 10 white cells is called a blast, no more than this classifier's false "
+        "positives explain; the true share may be anywhere from 0 to 45 % (95 % CI)."
+    )
 
 
 def test_no_white_cell_is_an_empty_result(tmp_path):

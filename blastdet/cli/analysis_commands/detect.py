@@ -68,7 +68,7 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     "hidden",
     multiple=True,
     type=click.Choice(["wbc", "rbc", "platelet"]),
-    help="Leave a class out of the overlays. Repeatable.",
+    help="Leave a class out of the overlays, also in the PDF. Repeatable.",
 )
 @click.option("--verbose", "detail", flag_value="verbose", help="Print everything of each image.")
 @click.option("--quiet", "detail", flag_value="quiet", help="Print only what failed.")

@@ -114,8 +114,10 @@ def _difference(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section(evaluation: Evaluation, drawn: Drawn) -> dict[str, Any]:
+    facts = _facts(evaluation)
     return {
         "title": evaluation.title,
+        "rule": evaluation.confusions[0].rule,
         "verdicts": [line for c in evaluation.confusions if c.matching == "class-aware" for line in verdicts(c)],
         "classes": evaluation.ap.classes,
         "max_dets": evaluation.ap.max_dets,
@@ -130,7 +132,8 @@ def _section(evaluation: Evaluation, drawn: Drawn) -> dict[str, Any]:
         "counts": [_count(count) for count in evaluation.counts],
         "plots": drawn,
         "crops": [_labelled(crop) for crop in crops(evaluation)],
-        "facts": _facts(evaluation),
+        "facts": [fact for fact in facts if not fact["key"].startswith("card")],
+        "card": [fact for fact in facts if fact["key"].startswith("card")],
     }
 
 
@@ -155,7 +158,7 @@ def _matrix(evaluation: Evaluation, result: Confusion) -> dict[str, Any]:
         ]
         rows.append({"name": name, "cells": cells})
     return {
-        "title": result.title,
+        "title": result.matching.capitalize(),
         "columns": (*result.classes, "missed"),
         "rows": rows,
         "figure_names": [figure.name for figure in next(iter(figures.values()), [])],

@@ -8,8 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.columns import by_type, shown_as
-from blastdet.core.constants import CELL_TYPES, UNLIKE_TRAINING
-from blastdet.core.types import Detections
+from blastdet.core.constants import CELL_TYPES, PALETTE, UNLIKE_TRAINING
+from blastdet.core.types import CELL_CLASSES, Detections
+
+_COLUMNS = ("box", "label", "kind", "score", "p", "blast", "unlike")
+_LARGEST = 1e9  # of a coordinate in pixels
 
 
 def cell_record(cells: Detections) -> dict[str, list[Any]]:
@@ -36,6 +39,36 @@ def cell_record(cells: Detections) -> dict[str, list[Any]]:
         "unlike": unlike,
         "likely": _likely(cells),
     }
+
+
+def is_cell_record(value: Any) -> bool:
+    """Whether a value has the form of what `cell_record` returns: someone may have edited the run log."""
+    if not isinstance(value, dict) or not all(isinstance(value.get(name), list) for name in _COLUMNS):
+        return False
+    n, likely = len(value["label"]), value.get("likely")
+    rows = {str(row) for row in range(n)}
+    return (
+        all(len(value[name]) == n for name in ("kind", "score", "p", "blast"))
+        and len(value["box"]) == 4 * n
+        and all(_is_number(side) for side in (*value["box"], *value["score"]))
+        and all(p is None or _is_number(p) for p in (*value["p"], *value["blast"]))
+        and all(type(label) is int and 0 <= label < len(CELL_CLASSES) for label in value["label"])
+        and all(isinstance(kind, str) and kind in PALETTE for kind in value["kind"])
+        and all(type(row) is int and 0 <= row < n for row in value["unlike"])
+        and isinstance(likely, dict)
+        and all(row in rows and _are_likely(types) for row, types in likely.items())
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # false for NaN
+
+
+def _are_likely(types: Any) -> bool:
+    pairs = types if isinstance(types, list) else [None]
+    return all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) and all(
+        isinstance(name, str) and name in CELL_TYPES and _is_number(p) for name, p in pairs
+    )
 
 
 def _named(cells: Detections, i: int, kind: str, blast: float | None) -> float | None:

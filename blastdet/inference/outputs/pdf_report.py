@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ _OVERLAY_PX = 1500
 _SOFT, _ALERT = "#555555", "#9d1c1c"
 
 
-def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path) -> Path:
+def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hidden: Collection[str] = ()) -> Path:
     """Write the report of one image.
 
     Parameters
@@ -37,6 +38,8 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path) -> 
     source : Source
         The image in its own colours.
     path : Path
+    hidden : collection of str
+        Classes that the overlay leaves out; they are counted all the same.
 
     Raises
     ------
@@ -52,7 +55,7 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path) -> 
     figure = Figure(figsize=_A4)
     FigureCanvasPdf(figure)
     _head(figure, result)
-    _overlay(figure, result, source)
+    _overlay(figure, result, source, hidden)
     _counts(figure, result)
     _gallery(figure, result, source)
     _words(figure, totals)
@@ -88,10 +91,9 @@ def _head(figure: Any, result: Result) -> None:
     _text(figure, 0.06, 0.926 - 0.0145 * len(first), "\n".join(rest), size=7.5, color=_SOFT)
 
 
-def _overlay(figure: Any, result: Result, source: Source) -> None:
-    picture = Image.fromarray(
-        drawing.draw(source, result.detections, result.mpp, result.shown_counts, Path(result.name).name)
-    )
+def _overlay(figure: Any, result: Result, source: Source, hidden: Collection[str]) -> None:
+    shown = result.detections.without_classes(hidden)
+    picture = Image.fromarray(drawing.draw(source, shown, result.mpp, result.shown_counts, Path(result.name).name))
     picture.thumbnail((_OVERLAY_PX, _OVERLAY_PX))
     axes = figure.add_axes((0.06, 0.468, 0.88, 0.398), anchor="N")
     axes.imshow(np.asarray(picture), interpolation="none")
