@@ -1,6 +1,7 @@
 """Take the screenshots of docs/how-to/review.md: a real session and a real page in headless Chromium.
 
-    python docs/review_screenshots.py        (needs the extras review and dev, and Chromium)
+    python docs/review_screenshots.py          (needs the extras review and dev, and Chromium)
+    python docs/review_screenshots.py page     (only the page, which needs no FiftyOne)
 
 Reviews weights/default on twelve synthetic images, some of them pale or coarse. Writes docs/images/review-*.jpg.
 """
@@ -39,7 +40,7 @@ def main() -> None:
             page.goto((folder / "page/index.html").as_uri())
             page.wait_for_timeout(2000)
             keep(page, "page")
-            for draw in (grids, embeddings):
+            for draw in () if "page" in sys.argv[1:] else (grids, embeddings):
                 session(folder, browser, draw)
             browser.close()
 

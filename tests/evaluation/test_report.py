@@ -189,6 +189,7 @@ def test_subgroups_by_size_ascend_and_facts_are_not_empty(data: Path) -> None:
     assert len(ends) > 1
     assert ends == sorted(ends, key=["under 5", "5–10", "10–15", "15 µm and over"].index)
     assert "data: images" in page and "y…" in page
+    assert page.count("IoU ≥ 0.5, score ≥ 0.5") == 1  # the rule of matching, once
     assert not re.search("card: (probe|trials|calibration)|ci95", page)
     facts = html.unescape(re.sub("<[^>]+>", " ", page.partition("Data and model")[2].partition("</body>")[0]))
     assert not set("{}[]'") & set(facts), "a Python literal in the report"
