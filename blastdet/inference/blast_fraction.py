@@ -105,7 +105,7 @@ class BlastFraction(WhiteCells):
 
     def _finding_of_few(self) -> str:
         """What the number leaves open, first: a point estimate of so few cells would be read as a result."""
-        are = "is called a blast" if self.blasts == 1 else "are called blasts"
+        are = "is called a blast" if 1 in (self.blasts, self.n) else "are called blasts"
         explained = self.corrected is not None and self.corrected_interval is None
         noise = ", no more than this classifier's false positives explain" if explained else ""
         low, high = self.printed_interval

@@ -158,6 +158,8 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
             "from 0 to 11 % (95 % CI)."),
         (1, 1, "Too few cells for a percentage: 1 of 1 white cell is called a blast; the true share may be anywhere "
             "from 2 to 100 % (95 % CI)."),
+        (0, 1, "Too few cells for a percentage: 0 of 1 white cell is called a blast; the true share may be anywhere "
+            "from 0 to 98 % (95 % CI)."),
         (0, 50, "Blasts: 0 of 50 white cells, 0.0 % (95 % CI 0.0–7.1 %)."),
     ],
 )  # fmt: skip

@@ -65,9 +65,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _are_likely(types: Any) -> bool:
-    pairs = types if isinstance(types, list) else [None]
-    return all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) and all(
-        isinstance(name, str) and name in CELL_TYPES and _is_number(p) for name, p in pairs
+    return isinstance(types, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and pair[0] in CELL_TYPES and _is_number(pair[1]) for pair in types
     )
 
 
