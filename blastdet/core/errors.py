@@ -66,9 +66,10 @@ def shown(value: object, most: int = 60) -> str:
     Examples
     --------
     >>> shown(["a", [1, [2]]]), shown("x" * 100, 8)
-    ("['a', [1, [...]]]", "'xxxxxxx")
+    ("['a', [1, [...]]]", "'xxxxx…'")
     """
-    return _bounded.repr(value)[:most]
+    text = _bounded.repr(value)
+    return text if len(text) <= most else f"{text[: most - 2]}…{text[-1]}"
 
 
 class ImageError(BlastdetError):

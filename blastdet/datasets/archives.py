@@ -152,11 +152,12 @@ def _check_whole(members: Sequence[Member], path: Path) -> None:
         )
     if total > MAX_TOTAL_BYTES:
         raise FetchError(f"{path}: expected at most {MAX_TOTAL_BYTES >> 30} GiB unpacked, got {total / 2**30:.0f} GiB")
-    seen: set[str] = set()
+    seen: set[PurePosixPath] = set()
     for member in members:
-        if member.name in seen:
+        place = PurePosixPath(member.name)  # x/./a.txt is x/a.txt
+        if place in seen:
             raise FetchError(f"{path}: {shown(member.name, 200)}: expected each name once, got it twice")
-        seen.add(member.name)
+        seen.add(place)
 
 
 def is_archive(path: Path) -> bool:

@@ -48,6 +48,12 @@ def test_values_in_messages_are_never_written_out() -> None:
         assert len(shown(value)) <= 60
 
 
+def test_a_value_that_is_cut_is_closed() -> None:
+    assert shown("a" * 60, 20) == "'" + "a" * 17 + "…'"
+    assert shown("a" * 18, 20) == "'" + "a" * 18 + "'"
+    assert shown(list(range(100)), 12) == "[0, 1, 2, …]" and len(shown("a" * 1000)) == 60
+
+
 def test_messages_have_a_limit_and_keep_their_end() -> None:
     text = str(FormatError("a" * 10**6 + " Map them: --map"))
     assert len(text) < 2100 and text.endswith("Map them: --map")

@@ -64,6 +64,8 @@ def test_a_tar_archive(tmp_path: Path) -> None:
         ([("C:/1.txt", b"")], "leads outside"),
         ([("..\\1.txt", b"")], "leads outside"),
         ([("1.txt", b"a"), ("1.txt", b"b")], "expected each name once, got it twice"),
+        ([("x/1.txt", b"a"), ("x/./1.txt", b"b")], "expected each name once, got it twice"),
+        ([("x/1.txt", b"a"), ("x//1.txt", b"b")], "expected each name once, got it twice"),
         ([(f"{i}.txt", b"") for i in range(4)], "expected at most 3 files, got 4"),
         ([("1.bin", bytes(600)), ("2.bin", bytes(600))], "expected at most 0 GiB unpacked"),
         ([("1.bin", bytes(1000))], "expected at most 900 bytes, got 1000"),

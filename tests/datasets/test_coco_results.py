@@ -166,3 +166,10 @@ def test_results_that_are_neither(tmp_path: Path) -> None:
     for rows in (3, [3], "x"):
         with pytest.raises(FormatError, match="expected a COCO document or a list of results"):
             read_results(results(tmp_path, rows), a_set(tmp_path))
+
+
+def test_a_document_need_not_state_the_size(tmp_path: Path) -> None:
+    document = run_of("a.jpg", "b.jpg")
+    for image in document["images"]:
+        del image["width"], image["height"]
+    assert [len(found) for found in read_results(results(tmp_path, document), a_set(tmp_path))] == [1, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from made import SIZE_WH, cells, image_file
 
+from blastdet.core.errors import FormatError
 from blastdet.core.types import BLAST, RBC, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats import registry
 from blastdet.datasets.tools import cvat, label_studio
@@ -97,3 +99,18 @@ def test_what_these_programs_cannot_show_is_noted(tmp_path: Path, name: str) -> 
     found = Detections([[1, 2, 3, 4], [np.nan] * 4], point_xy=[[np.nan] * 2, [5, 6]], ignore=[True, False])
     written = registry.write(dataset(tmp_path / "mine", found), tmp_path / "out", name)
     assert written.notes[-1].startswith("2 cells are ignored or without a box, and not in the files for")
+
+
+def test_two_images_of_one_name_are_refused_for_cvat(tmp_path: Path) -> None:
+    samples = tuple(
+        Sample(
+            image_file(tmp_path / "images" / split / "001.png"), SIZE_WH, split=split, truth=Detections([[1, 2, 3, 4]])
+        )
+        for split in ("train", "val")
+    )
+    mine = Dataset("mine", tmp_path, samples)
+    with pytest.raises(FormatError, match=r"got images/train/001\.png and images/val/001\.png\. Write to a new folder"):
+        registry.write(mine, tmp_path, "cvat")
+    registry.write(mine, tmp_path / "new", "cvat")
+    text = (tmp_path / "new" / "cvat" / "annotations.xml").read_text("utf-8")
+    assert len(set(re.findall(r'<image id="." name="([^"]+)"', text))) == 2

@@ -222,3 +222,21 @@ def test_a_blank_line_in_the_list_of_classes_keeps_its_number(tmp_path: Path) ->
     (tmp_path / "a.txt").write_text("1 0.5 0.5 0.25 0.5\n")
     with pytest.raises(FormatError, match="got 1"):
         registry.read(tmp_path)
+
+
+def test_key_points_without_a_data_yaml_are_noted(tmp_path: Path) -> None:
+    image_file(tmp_path / "a.jpg")
+    (tmp_path / "classes.txt").write_text("WBC\n")
+    (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1 .2 .3\n0 .6 .6 .1 .1 .2 .3\n")
+    (note,) = registry.read(tmp_path).notes
+    assert note.startswith(
+        "every line has 7 numbers, read as a class and the points of an outline. If they are key points"
+    )
+    (tmp_path / "a.txt").write_text("0 .5 .5 .1 .1 .2 .3\n0 .6 .6 .1 .1\n")
+    assert registry.read(tmp_path).notes == ()
+
+
+def test_key_points_are_refused_with_a_folder_of_images_too(tmp_path: Path) -> None:
+    root = foreign(tmp_path, kpt_shape=[1, 2])
+    with pytest.raises(FormatError, match="got key points"):
+        yolo.read(root, images=root / "train" / "images")

@@ -140,7 +140,7 @@ def _document_results(
         sample = names.get(name) or names.get(Path(name).name)
         if sample is not None and any(other is sample for other in by_id.values()):
             raise FormatError(f"{file}: expected one entry for each image, got another for {sample.path.name}: {name}")
-        if sample is not None and sample.size_wh != record.size_wh:
+        if sample is not None and record.size_wh not in (None, sample.size_wh):
             raise FormatError(f"{file}: {name}: expected the size of the image, {sample.size_wh}, got {record.size_wh}")
         by_id[int(record.fields["id"])] = sample or _ELSEWHERE
     seen = {id(sample) for sample in by_id.values()}

@@ -134,13 +134,13 @@ def read(
     """
     path = Path(path)
     file = _yaml_of(path)
-    if file is None or images is not None:
-        names = {} if file is None else _class_names(_load_yaml(file), file)
-        root = path if path.is_dir() else path.parent
-        return yolo_labels.read_folder(root, names, (class_map, mpp), images)
-    data = _load_yaml(file)
+    data = {} if file is None else _load_yaml(file)
     if "kpt_shape" in data:
         raise FormatError(f"{file}: expected boxes or outlines, got key points (kpt_shape). Export it for detection")
+    if file is None or images is not None:
+        names = {} if file is None else _class_names(data, file)
+        root = path if path.is_dir() else path.parent
+        return yolo_labels.read_folder(root, names, (class_map, mpp), images)
     names = _class_names(data, file)
     absent: list[str] = []
     listed = _listed(data, names, file, absent)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import blastdet
 from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import HEX
+from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.formats.coco_writer import categories
 from blastdet.datasets.formats.files import place_images
@@ -33,12 +34,15 @@ def write_cvat(dataset: Dataset, path: Path, *, how: str = "copy") -> Dataset:
     Images are called by their file name alone, so that CVAT finds them in a task to which they were uploaded from
     ``path/images``. Either file can be uploaded as annotations.
 
+    Raises `FormatError` if two images have one name, as those that already are below ``path/images`` may.
+
     Returns
     -------
     Dataset
         With the paths of the written images, and a note on cells that are not in the files.
     """
     placed = place_images(dataset, Path(path), how)
+    _check_names(placed)
     folder = placed.root / "cvat"
     tree = ET.Element("annotations")
     ET.SubElement(tree, "version").text = "1.1"
@@ -83,6 +87,19 @@ def write_label_studio(dataset: Dataset, path: Path, *, how: str = "copy") -> Da
     ET.indent(view)
     write_text(folder / "config.xml", ET.tostring(view, "unicode") + "\n")
     return _with_note(placed, "Label Studio")
+
+
+def _check_names(placed: Dataset) -> None:
+    """CVAT finds an image by its name alone: of two with one name, one would get the cells of the other."""
+    seen: dict[str, Sample] = {}
+    for sample in placed:
+        other = seen.setdefault(_xml_text(sample.path.name), sample)
+        if other is not sample:
+            one, two = placed.file_name(other), placed.file_name(sample)
+            raise FormatError(
+                f"{placed.root}: expected distinct names for CVAT, got {one:.120} and {two:.120}. "
+                "Write to a new folder: images of the same name are renamed there"
+            )
 
 
 def _boxed(sample: Sample) -> Detections:

@@ -64,7 +64,19 @@ def read_folder(
     dataset = dataset_of(replace(export, records=records), class_map, mpp)
     known = [(i, name, label_or_none(name, class_map)) for i, name in names.items()]
     categories = tuple((i, name, label) for i, name, label in known if label is not None)
-    return replace(dataset, ids=SourceIds(f"index in {file.name if file else 'data.yaml'}", categories))
+    notes = (*dataset.notes, *_outlines_note(records))
+    return replace(dataset, notes=notes, ids=SourceIds(f"index in {file.name if file else 'data.yaml'}", categories))
+
+
+def _outlines_note(records: Sequence[RawRecord]) -> tuple[str, ...]:
+    """A note where all lines are outlines of one length: without a ``data.yaml``, key points look the same."""
+    lengths = [box.fields.get("numbers", 0) for record in records for box in record.boxes]
+    if not lengths or min(lengths) == 0 or len(set(lengths)) > 1:
+        return ()
+    return (
+        f"every line has {lengths[0]} numbers, read as a class and the points of an outline. If they are key points "
+        "(YOLO pose), the boxes are wrong: export the labels for detection",
+    )
 
 
 def label_or_none(name: str, class_map: Mapping[str, str] | None) -> int | None:
@@ -147,7 +159,9 @@ def _box(words: Sequence[str], size_wh: WidthHeight, names: Mapping[int, str], s
     if outline:
         points = [(x * size_wh[0], y * size_wh[1]) for x, y in zip(numbers[1::2], numbers[2::2], strict=True)]
         x1, y1, x2, y2 = box_around(points)
-        return RawBox(_name(kind, names), (x1, y1, x2, y2), (x2 - x1, y2 - y1), source)
+        return RawBox(
+            _name(kind, names), (x1, y1, x2, y2), (x2 - x1, y2 - y1), source, fields={"numbers": len(numbers)}
+        )
     cx, cy, w, h = (value * size_wh[i % 2] for i, value in enumerate(numbers[1:]))
     return RawBox(_name(kind, names), (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), (w, h), source)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from blastdet.core.errors import counted
+from blastdet.core.statistics import clopper_pearson
 from blastdet.evaluation.confusion import Confusion
 
 ENOUGH_CELLS = 30
 """Annotated cells; from fewer, nothing is concluded."""
 
 GOOD, POOR = 0.95, 0.8
-"""Lowest sensitivity and precision of a count to rely on; below the second of either, it should not be used."""
+"""Sensitivity and precision of a count to rely on, which the exact 95 % intervals of both must lie above; and below
+which of either it should not be used."""
 
 _SPOKEN = {"blast": "blasts", "wbc": "white cells", "rbc": "red cells", "platelet": "platelets"}
 
@@ -25,14 +26,14 @@ def verdicts(result: Confusion) -> list[tuple[str, str]]:
     Returns
     -------
     list of (str, str)
-        ``("white cells", "97 of 100 found, 2 of 99 detections false: the count can be used.")``
+        ``("white cells", "990 of 1,000 found, 10 of 1,000 detections false: the count can be used.")``
     """
     matrix, lines = result.matrix, []
     for i, name in enumerate(result.classes):
         annotated, detected, found = int(matrix[i].sum()), int(matrix[:, i].sum()), int(matrix[i, i])
         if not annotated and not detected:
             continue
-        false = f"{detected - found:,} of {counted(detected, 'detection')} false"
+        false = f"{detected - found:,} of {detected:,} {'detection' if detected == 1 else 'detections'} false"
         text = f"{found:,} of {annotated:,} found, {false}: {_advice(found, annotated, detected)}."
         lines.append((_SPOKEN.get(name, name), text))
     return lines
@@ -42,6 +43,6 @@ def _advice(found: int, annotated: int, detected: int) -> str:
     if annotated < ENOUGH_CELLS:
         return "too few cells to judge"
     worst = min(found / annotated, found / detected if detected else 0.0)
-    if worst >= GOOD:
+    if worst >= GOOD and min(clopper_pearson(found, n).low for n in (annotated, detected)) >= GOOD:
         return "the count can be used"
     return "check the count by eye" if worst >= POOR else "do not count them with this model"
