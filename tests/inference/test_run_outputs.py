@@ -18,7 +18,6 @@ from blastdet.imaging import drawing
 from blastdet.imaging.io import read_image, write_image
 from blastdet.inference.batch import Batch, Job, Output
 from blastdet.inference.model import Model, Options
-from blastdet.inference.outputs import run_tables
 from blastdet.inference.outputs.printed import Lines, Printer, run_lines
 from blastdet.inference.outputs.run_tables import SUMMARY_COLUMNS
 from blastdet.inference.outputs.run_totals import RunTotals
@@ -249,13 +248,3 @@ def test_the_pdf_of_an_unknown_stain_states_no_fraction(tmp_path, monkeypatch):
     data, _ = json.JSONDecoder().raw_decode(page, page.index("const DATA = ") + len("const DATA = "))
     assert "no blast fraction is given" in data["unknown"] and data["sentences"] == []
     assert {(row["value"], row["percent"], row["ci"]) for row in data["differential"]["rows"]} == {(None, "–", "–")}
-
-
-def test_a_sheet_that_cannot_hold_all_rows_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(run_tables, "_SHEET_ROWS", 2)
-    run(tmp_path, [field(tmp_path, "a.png")], ("xlsx",))
-    found, _ = texts(tmp_path / "out/summary.xlsx", 4)
-    assert [text for text in found if "do not fit" in text] == [
-        "White cells: 1 more rows do not fit on the sheet. All are in cells.csv (--format csv)"
-    ]
-    assert len(re.findall("<row ", texts(tmp_path / "out/summary.xlsx", 3)[1])) == 3
