@@ -322,6 +322,35 @@ def _exported_in_viewer(page, tmp_path: Path) -> list[Correction]:
     return read_corrections(tmp_path / "now.jsonl")
 
 
+def test_a_moved_box_stays_a_blast_where_the_model_knows_none(made, tmp_path, chromium):
+    """A detector alone finds nucleated cells: blasts are shown as white cells, and stay blasts in the dataset."""
+    from playwright.sync_api import sync_playwright
+
+    dataset, predictions = made
+    white = [found.with_columns(label=np.ones(len(found), np.int64)) for found in predictions.candidates]
+    predictions = replace(predictions, candidates=tuple(white), nucleated=True)
+    file = write_page(make_review(dataset, predictions), tmp_path / "page")
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page()
+        opened.goto(file.as_uri())
+        row = opened.evaluate("images[0].kind.findIndex((kind, row) => boxOf(images[0], row)[0] === 125)")
+        opened.evaluate(
+            "(row) => { correct([[0, row]], 'move', '', [128, 5, 168, 45]); correct([[0, row]], 'ok'); }", row
+        )
+        lines = _exported_in_viewer(opened, tmp_path)
+        browser.close()
+    after, counts = replay_corrections(dataset, lines)
+    assert counts == {"moved": 1} and after.samples[0].truth.counts() == dataset.samples[0].truth.counts()
+
+
+def test_a_page_of_images_whose_names_are_not_utf8(made, tmp_path):
+    dataset, predictions = made
+    path = dataset.samples[0].path.rename(tmp_path / "s\udcff.png")
+    dataset = replace(dataset, samples=(replace(dataset.samples[0], path=path), *dataset.samples[1:]))
+    assert '"s?.png"' in write_page(make_review(dataset, predictions), tmp_path / "page").read_text("utf-8")
+
+
 def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, chromium):
     from playwright.sync_api import sync_playwright
 

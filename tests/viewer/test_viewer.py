@@ -247,6 +247,15 @@ def test_a_hidden_type_is_not_complete(browser, tmp_path):
 
 
 @pytest.mark.browser
+def test_blasts_are_not_complete_while_an_uncertain_cell_is_hidden(browser, tmp_path):
+    page = opened(browser, tmp_path, images=[image_data(tmp_path, kind_names=["unsure", "blast", "lymphocyte"])])
+    page.evaluate("confirmImage(0, (kind) => kind !== UNSURE)")
+    complete = [line.old_class for line in lines_of(page, tmp_path) if line.op == "annotate"]
+    page.close()
+    assert complete == ["rbc", "platelet"]
+
+
+@pytest.mark.browser
 def test_corrections_of_another_model_or_page_are_not_restored(browser, tmp_path):
     image = image_data(tmp_path)
     context = browser.new_context()
