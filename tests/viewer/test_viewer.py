@@ -247,12 +247,12 @@ def test_a_hidden_type_is_not_complete(browser, tmp_path):
 
 
 @pytest.mark.browser
-def test_blasts_are_not_complete_while_an_uncertain_cell_is_hidden(browser, tmp_path):
+def test_no_class_is_complete_while_an_uncertain_cell_is_hidden(browser, tmp_path):
     page = opened(browser, tmp_path, images=[image_data(tmp_path, kind_names=["unsure", "blast", "lymphocyte"])])
     page.evaluate("confirmImage(0, (kind) => kind !== UNSURE)")
     complete = [line.old_class for line in lines_of(page, tmp_path) if line.op == "annotate"]
     page.close()
-    assert complete == ["rbc", "platelet"]
+    assert complete == []  # it may be anything
 
 
 @pytest.mark.browser
