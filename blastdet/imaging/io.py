@@ -10,6 +10,7 @@ image. A tile of a scaled image therefore equals the scaled tile bit by bit, wha
 from __future__ import annotations
 
 import glob
+import io
 import math
 import os
 import uuid
@@ -242,8 +243,11 @@ def write_image(path: str | Path, rgb: RGB, quality: int = 90) -> None:
         options = {**options, "quality": quality}
     partial = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
+        # Through memory: on a full disk, Pillow takes a JPEG that was written in part for a whole one.
+        content = io.BytesIO()
+        Image.fromarray(rgb).save(content, kind, **options)
         with partial.open("xb") as file:
-            Image.fromarray(rgb).save(file, kind, **options)
+            file.write(content.getbuffer())
         partial.replace(path)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({one_line(error)})") from error

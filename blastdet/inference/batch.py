@@ -26,7 +26,7 @@ from blastdet.inference.outputs.run_page import PAGE, page_files, without_sheet,
 from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
 from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.inference.result import Result
-from blastdet.inference.run_log import WITH_CELLS, Existing, RunLog
+from blastdet.inference.run_log import WITH_CELLS, Existing, RunLog, results_below
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
     COCO_FILE,
@@ -110,15 +110,18 @@ class Outcome:
 def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
     """Images that the paths stand for, named relative to the folder that was given.
 
-    Where two would get the same name, all are named relative to their common folder. Files in the output folder are
-    left out, unless a path names them.
+    Where two would get the same name, all are named relative to their common folder. Files in the output folder and
+    results of earlier runs are left out, unless a path names them.
     """
     jobs: dict[Path, Job] = {}
     results = Path(os.path.realpath(out))
     for given in paths:
         root = given if given.is_dir() else _fixed_part(given)
+        earlier = results_below(given) if given.is_dir() else frozenset()
         for path in find_images(given):
             real = Path(os.path.realpath(path))  # Path.resolve() raises on a loop of links
+            if str(real) in earlier:
+                continue
             if real.is_relative_to(results) and not Path(os.path.realpath(given)).is_relative_to(results):
                 continue
             name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)

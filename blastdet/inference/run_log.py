@@ -20,6 +20,7 @@ from blastdet.inference.differential import WhiteCells
 from blastdet.inference.outputs.cell_record import is_cell_record
 
 RUN_LOG = "run.jsonl"
+_PAGE_IMAGES = "page"  # run_page.FOLDER, which cannot be imported here
 WITH_CELLS = {"xlsx", "html"}
 """Formats of a run that show single cells, which the log then keeps."""
 
@@ -97,10 +98,7 @@ class RunLog:
 
     def _files(self) -> list[str]:
         """Files that the entries of the log list, relative to its folder."""
-        if not self.path.is_file():
-            return []
-        listed = (entry.get("files") for entry in _whole_lines(self.path) if isinstance(entry, dict))
-        return [file for files in listed if isinstance(files, list) for file in files if isinstance(file, str)]
+        return _listed(self.path) if self.path.is_file() else []
 
     def _read(self, head: dict[str, Any]) -> list[dict[str, Any]]:
         lines = list(_whole_lines(self.path))
@@ -177,6 +175,24 @@ def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield json.loads(line)
             except (ValueError, RecursionError):  # cut short, or not text
                 return
+
+
+def results_below(folder: Path) -> frozenset[str]:
+    """Real paths of what earlier runs wrote into a folder or folders in it, as their run logs list it.
+
+    Images among them are overlays and crops of cells: counted as fields of a smear, they would make a number wrong.
+    """
+    found: set[str] = set()
+    for log in folder.rglob(RUN_LOG):
+        root = os.path.realpath(log.parent)
+        found.update(os.path.realpath(Path(root, file)) for file in _listed(log))
+        found.update(os.path.realpath(file) for file in Path(root, _PAGE_IMAGES).rglob("*"))
+    return frozenset(found)
+
+
+def _listed(log: Path) -> list[str]:
+    listed = (entry.get("files") for entry in _whole_lines(log) if isinstance(entry, dict))
+    return [file for files in listed if isinstance(files, list) for file in files if isinstance(file, str)]
 
 
 def _is_entry(entry: Any, has_coco: bool, has_second_stage: bool) -> bool:

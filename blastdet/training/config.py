@@ -129,7 +129,7 @@ class TrainConfig(LoopConfig):
     colour: Literal["as it is", "canonical"] = Field(
         default="as it is", description="canonical: background and red cells are brought to fixed colours first"
     )
-    crop: int = Field(default=256, ge=64, description="side of a training sample in pixels")
+    crop: int = Field(default=256, ge=64, le=4096, description="side of a training sample in pixels")
     tile_wh: tuple[int, int] = Field(default=(640, 640), description="largest tile at detection")
     data: tuple[DataConfig, ...] = Field(min_length=1)
     augment: AugmentConfig = AugmentConfig()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import stat
 import struct
 import sys
@@ -862,3 +863,15 @@ def test_large_jpegs_in_other_colour_spaces(large, tmp_path, mode):
     with open_smear(tmp_path / "other.bmp") as source:
         expected = source.read(None, (0.2, 0.2))
     assert np.abs(small[1:-1, 1:-1].astype(int) - expected[1:-1, 1:-1]).mean() < 2
+
+
+def test_a_jpeg_on_a_full_disk_is_an_error(tmp_path):
+    rgb = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, hard))  # files cannot grow further, as on a full disk
+    try:
+        with pytest.raises(ImageError, match=r"a\.jpg: cannot be written"):
+            write_image(tmp_path / "a.jpg", rgb)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []

@@ -176,3 +176,18 @@ def test_overwrite_removes_what_the_log_lists_and_nothing_else(tmp_path: Path) -
     RunLog(out, {}, "overwrite", keep=[out / "image.png"])
     assert all(file.read_text() == file.name for file in kept) and (out / "link").is_symlink()
     assert not any(file.exists() for file in gone) and not (out / "c").exists()
+
+
+def test_results_of_an_earlier_run_are_no_fields_of_a_smear(tmp_path):
+    """An overlay or a crop of a cell, counted as a field, would make a number wrong."""
+    from blastdet.inference.batch import find_jobs
+
+    for name in ("a.jpg", "results/a.overlay.jpg", "results/page/cells/a.jpg", "results/mine.jpg", "a.overlay.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for folder in (tmp_path, tmp_path / "results"):
+        lines = [{"settings": {}}, {"name": "a.jpg", "files": ["a.overlay.jpg"]}]
+        (folder / "run.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert [job.name for job in find_jobs([tmp_path], tmp_path / "other")] == ["a.jpg", "results/mine.jpg"]
+    named = tmp_path / "a.overlay.jpg"
+    assert [job.path for job in find_jobs([named], tmp_path / "other")] == [named]

@@ -12,6 +12,7 @@ from typing import Any
 from blastdet.core.atomic_io import write_text
 from blastdet.core.columns import CELL_COLUMNS
 from blastdet.core.constants import CELL_CLASSES, ERYTHROBLAST, NOT_WHITE, RESEARCH_USE, SMUDGE, WHITE_TYPES
+from blastdet.core.errors import one_line
 from blastdet.core.types import NUCLEATED
 from blastdet.datasets.formats import csv_table
 from blastdet.inference.blast_fraction import BlastFraction
@@ -117,6 +118,7 @@ def _joined(files: Iterable[Path]) -> Iterator[str]:
 def write_workbook(totals: RunTotals, folder: Path) -> Path:
     """Write ``summary.xlsx``: the differential, one row for each image, one for each nucleated cell, and the method."""
     import xlsxwriter
+    import xlsxwriter.exceptions
 
     path = folder / WORKBOOK
     handle, name = tempfile.mkstemp(prefix=f".{WORKBOOK}.", suffix=".tmp", dir=folder)
@@ -129,6 +131,8 @@ def write_workbook(totals: RunTotals, folder: Path) -> Path:
             _fill(book, totals)
         Path(name).chmod(0o644)
         Path(name).replace(path)
+    except xlsxwriter.exceptions.XlsxWriterException as error:
+        raise OSError(f"{path}: cannot be written ({one_line(error)})") from error
     finally:
         Path(name).unlink(missing_ok=True)
     return path
