@@ -75,3 +75,13 @@ def test_files_at_any_depth_are_read(tmp_path: Path, depth: int) -> None:
     written(folder, shape(*SHAPES[1][:2]))
     written(tmp_path / ".trash", shape(*SHAPES[1][:2]))  # not a part of the dataset
     assert [len(sample.truth) for sample in registry.read(tmp_path)] == [1, 1]
+
+
+def test_files_in_a_linked_folder_are_read_once(tmp_path: Path) -> None:
+    image_file(tmp_path / "elsewhere" / "a.jpg")
+    written(tmp_path / "elsewhere", shape(*SHAPES[1][:2]))
+    (tmp_path / "mine").mkdir()
+    for name in ("link", "same"):
+        (tmp_path / "mine" / name).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "mine" / "link" / "round").symlink_to(tmp_path / "mine")
+    assert [len(sample.truth) for sample in registry.read(tmp_path / "mine")] == [1]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core import boxes as box_tools
+from blastdet.core.atomic_io import files_under
 from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
 from blastdet.datasets.formats.class_names import label_of, with_types
@@ -112,9 +113,16 @@ class ImageIndex:
 
 
 def files_below(root: Path, pattern: str) -> list[Path]:
-    """Visible files below `root` that match `pattern`, sorted; not those in hidden folders."""
-    found = (path for path in root.rglob(pattern) if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+    """Visible files below `root` whose names match `pattern`, sorted; links are followed as `files_under` does.
+
+    Raises `FormatError` if a folder cannot be read.
+    """
+    if not root.is_dir():
+        return []
+    try:
+        return sorted(path for path in files_under(root, hidden=False) if path.match(pattern) and path.is_file())
+    except OSError as error:
+        raise FormatError(f"{root}: cannot be read ({error.strerror or error})") from None
 
 
 def split_of(file: Path, root: Path) -> str | None:
