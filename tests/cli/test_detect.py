@@ -54,7 +54,7 @@ def test_demo_smear(tmp_path):
     sorted_ = document["white_cells"]
     assert sorted_["n"] == sorted_["blasts"] + sorted_["others"] + sorted_["unsure"]
     assert sorted_["n"] + sorted_["erythroblasts"] == len(found)
-    assert f"of {sorted_['n']} white cells, " in run.stdout
+    assert f"of {sorted_['n']} white cells are called blasts" in run.stdout
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):

@@ -113,8 +113,8 @@ def test_a_detector_is_not_a_classifier_and_vice_versa(run, folder):
     ("setting", "line"),
     [
         ("classes=[blast,erythroblast]", "no crop of ['erythroblast'] to train on"),
-        ("model=nothing", "expected small, residual or a classifier of torchvision, got nothing"),
-        ("model=fasterrcnn_resnet50_fpn", "expected small, residual or a classifier of torchvision"),
+        ("model=nothing", "a classifier of torchvision, or timm/NAME, got nothing"),
+        ("model=fasterrcnn_resnet50_fpn", "a classifier of torchvision, or timm/NAME, got fasterrcnn_resnet50_fpn"),
         ("data.0.path=nowhere", "nowhere"),
         ("classes=[blast,blast]", "listed twice"),
         ("side=50", "side"),
