@@ -89,7 +89,7 @@ def _read_image(root: Path, out: Path) -> None:
     (file,) = (path for path in root.iterdir() if path.is_file())
     with open_smear(file) as source:
         width, height = source.size_wh
-        scale = min(1.0, 200 / max(width, height))
+        scale = max(0.001, min(1.0, 200 / max(width, height)))  # the smallest that a source accepts
         rgb = source.read(None, (max(scale, 1 / width), max(scale, 1 / height)))
         faults_of(rgb, 0.1)
 
