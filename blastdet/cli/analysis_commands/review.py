@@ -21,7 +21,7 @@ _PATH = click.Path(path_type=Path)
 
 
 class _Group(renamed(click.Group, format="from")):  # type: ignore[misc]
-    """What is no command is a folder of images that nobody labelled: ``blastdet review FOLDER``."""
+    """What is no command is a folder of images without labels: ``blastdet review FOLDER``."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -74,7 +74,7 @@ def command(context: click.Context, /, **options: Any) -> None:
     move, draw and delete boxes. Its Export button saves corrections.jsonl. `blastdet review export` applies corrections
     from either source to the dataset.
 
-    With a FOLDER of images that nobody labelled, the page shows what the model finds there; its corrections, with
+    With a FOLDER of images without labels, the page shows what the model finds there; its corrections, with
     Confirm image, are labels: `blastdet review export --data FOLDER --from images` writes them as a dataset.
 
     \b
@@ -123,7 +123,7 @@ def command(context: click.Context, /, **options: Any) -> None:
             run_session(review, out, session, echo, step)
 
 
-@command.command("images", hidden=True, short_help="Show what a model finds on images that nobody labelled.")
+@command.command("images", hidden=True, short_help="Show what a model finds on images without labels.")
 @click.argument("paths", nargs=-1, required=True, callback=parse_paths)
 @click.option("--weights", default="default", show_default=True, help="Name of a shipped model, or a weights folder.")
 @click.option("--mpp", callback=parse_mpp, metavar="X[,Y]|auto", help="Scale of the images in µm per pixel.")
@@ -131,7 +131,7 @@ def command(context: click.Context, /, **options: Any) -> None:
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier page in that folder.")
 def images(paths: tuple[Path, ...], **options: Any) -> None:
-    """Write a page that shows and corrects what a model finds on images that nobody labelled.
+    """Write a page that shows and corrects what a model finds on images without labels.
 
     \b
     Example:

@@ -42,7 +42,7 @@ class Export:
         Folder of the export.
     records : tuple of RawRecord
         ``fields["classes"]`` are the classes that the export lists, ``fields["left_out"]`` one line for each region
-        that is not a cell with a box, ``fields["has_truth"]`` is false for an image that nobody annotated,
+        that is not a cell with a box, ``fields["has_truth"]`` is false for an image without annotations,
         ``fields["perhaps_open"]`` true where the program does not tell such an image from one without cells.
     images : ImageLookup
     per_image : bool
@@ -154,7 +154,7 @@ def dataset_of(export: Export, class_map: Mapping[str, str] | None = None, mpp: 
 
 
 def _open_note(records: Sequence[RawRecord]) -> tuple[str, ...]:
-    """A note on images that nobody may have looked at yet: their cells would count as absent."""
+    """A note on images that may not have been labelled yet: their cells would count as absent."""
     empty = [record.image for record in records if record.fields.get("perhaps_open")]
     if not empty:
         return ()

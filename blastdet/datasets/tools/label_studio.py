@@ -50,7 +50,7 @@ def read(
     Returns
     -------
     Dataset
-        Every class that occurs counts as annotated. A task that nobody annotated has no truth.
+        Every class that occurs counts as annotated. A task without annotations has no truth.
     """
     return dataset_of(_export(Path(path), images), class_map, mpp)
 
@@ -134,7 +134,7 @@ def _image_name(task: Mapping[str, Any]) -> str:
 
 
 def _results(task: Mapping[str, Any]) -> tuple[list[Any] | None, str]:
-    """The regions that count, ``None`` if nobody annotated the image, and a note on what does not count."""
+    """The regions that count, ``None`` if the image has no annotations, and a note on what does not count."""
     if "annotations" not in task and "completions" not in task:
         if "data" in task:
             return None, ""

@@ -69,7 +69,7 @@ function correct(cells, op, kind = "", to = null) {
   return step.length;
 }
 
-/* A class of an image is not complete any more where nobody looked at one of its cells. */
+/* A class of an image is no longer complete where one of its cells was not looked at. */
 function reopen(i) {
   const step = [];
   for (const one of [...corrections.values()]) {
@@ -80,7 +80,7 @@ function reopen(i) {
   return step;
 }
 
-/* Whether nobody looked at some cell that the model found, and that is of this class, or may be. */
+/* Whether some cell that the model found was not looked at, and is of this class, or may be. */
 const hasOpen = (i, name) => images[i].was.some((was, row) => (KINDS[was].class === name || was === UNSURE) && !correctionAt(i, row));
 
 /* A cell identified by its first box: one drawn where another was first is that one. */
@@ -154,7 +154,7 @@ function restore() {
   for (const image of images) reopen(image.i); // another threshold may have found more cells
 }
 
-/* Cells of these kinds that nobody looked at yet become right; uncertain ones stay open. Returns how many stay. */
+/* Cells of these kinds that were not looked at yet become right; uncertain ones stay open. Returns how many stay. */
 function confirmImage(i, shown) {
   const image = images[i], todo = [];
   let open = 0;
