@@ -71,18 +71,8 @@ def read_dataset(
     ('blast', 'wbc', 'rbc', 'platelet')
     >>> test = read_dataset("bccd", split="test")  # doctest: +SKIP
     """
-    path, defaults = find_dataset(name_or_path)
-    if format == "auto" and "format" in defaults:
-        format = defaults.pop("format")
-    defaults.pop("format", None)
-    given = {**defaults, **options, "class_map": class_map}
-    annotated = given.pop("annotated", None)
-    scale = None if mpp is None else check_mpp(mpp)
-    if scale is not None and "mpp" in registry.options_of(path, format):
-        given["mpp"] = scale
-    dataset = registry.read(path, format, **given)
-    if scale is not None:
-        dataset = replace(dataset, samples=tuple(replace(sample, mpp=scale) for sample in dataset))
+    annotated = options.pop("annotated", None)
+    dataset = _read(name_or_path, format, None if mpp is None else check_mpp(mpp), {**options, "class_map": class_map})
     if annotated is not None:
         dataset = with_annotated(dataset, annotated)
     if corrections is not None:
@@ -90,6 +80,21 @@ def read_dataset(
 
         dataset = apply_corrections(dataset, Path(corrections))
     return select_split(dataset, split)
+
+
+def _read(name_or_path: str | Path, format: str, mpp: Scale | None, options: Mapping[str, Any]) -> Dataset:
+    """All of a dataset, with the options of the catalog where none are given."""
+    path, given = find_dataset(name_or_path)
+    stated = given.pop("format", "auto")
+    if format == "auto":
+        format = stated
+    given |= options
+    if mpp is not None and "mpp" in registry.options_of(path, format):
+        given["mpp"] = mpp
+    dataset = registry.read(path, format, **given)
+    if mpp is None:
+        return dataset
+    return replace(dataset, samples=tuple(replace(sample, mpp=mpp) for sample in dataset))
 
 
 def with_annotated(dataset: Dataset, names: Sequence[str]) -> Dataset:

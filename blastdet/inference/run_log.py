@@ -20,7 +20,9 @@ from blastdet.inference.differential import WhiteCells
 from blastdet.inference.outputs.cell_record import is_cell_record
 
 RUN_LOG = "run.jsonl"
-_PAGE_IMAGES = "page"  # run_page.FOLDER, which cannot be imported here
+PAGE_IMAGES = "page"
+"""Folder of the images of a run's page."""
+
 WITH_CELLS = {"xlsx", "html"}
 """Formats of a run that show single cells, which the log then keeps."""
 
@@ -186,7 +188,7 @@ def results_below(folder: Path) -> frozenset[str]:
     for log in folder.rglob(RUN_LOG):
         root = os.path.realpath(log.parent)
         found.update(os.path.realpath(Path(root, file)) for file in _listed(log))
-        found.update(os.path.realpath(file) for file in Path(root, _PAGE_IMAGES).rglob("*"))
+        found.update(os.path.realpath(file) for file in Path(root, PAGE_IMAGES).rglob("*"))
     return frozenset(found)
 
 

@@ -91,14 +91,9 @@ def train(
     >>> weights = blastdet.train("tiny.yaml", out="runs/tiny", set=["epochs=1"])  # doctest: +SKIP
     >>> blastdet.load(weights)("smear.jpg").counts  # doctest: +SKIP
     """
-    given = [data] if isinstance(data, str | os.PathLike) else list(data)
-    if config is None and not given:
-        raise ConfigError("expected a configuration, or datasets to train the default one on")
     device, progress = options.device, options.progress
-    overrides = [set] if isinstance(set, str) else list(set)
-    starts = any(one.partition("=")[0].strip() == "init" for one in overrides)
-    path = Path(config) if config is not None else shipped("configs") / (FINE_TUNE if starts else "default.yaml")
-    settings = read_any(path, overrides, [Path(item) for item in given], progress.say)
+    given = [data] if isinstance(data, str | os.PathLike) else list(data)
+    settings = _settings(config, [Path(item) for item in given], [set] if isinstance(set, str) else set, progress.say)
     run, base = Path(out) if out is not None else Path("runs") / settings.name, Path.cwd()
     if resume:
         check_versions(run, progress.say, options.allow_version_change)
@@ -113,6 +108,19 @@ def train(
         with locked(run), new_weights(run) as folder:
             _report(cross_fitting.write_calibrated(weights, folder, predicted), progress.say)
     return weights
+
+
+def _settings(
+    config: PathLike | None, data: Sequence[Path], overrides: Sequence[str], say: Callable[[str], None]
+) -> TrainConfig | ClassifyConfig:
+    """The configuration of a training: that of a file, or a shipped one for the given datasets."""
+    if config is None and not data:
+        raise ConfigError("expected a configuration, or datasets to train the default one on")
+    starts = [one for one in overrides if one.partition("=")[0].strip() == "init"]
+    if len(starts) > 1:
+        raise ConfigError(f"init: expected one, got {', '.join(f'{one:.60}' for one in starts)}")
+    path = Path(config) if config is not None else shipped("configs") / (FINE_TUNE if starts else "default.yaml")
+    return read_any(path, overrides, data, say)
 
 
 def calibrate(

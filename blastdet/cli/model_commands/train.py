@@ -64,8 +64,6 @@ def command(
 
     if config is None and not data:
         raise click.UsageError("Expected CONFIG or --data.")
-    if init and any(one.partition("=")[0].strip() == "init" for one in overrides):
-        raise click.UsageError("Expected --init or --set init=…, got both.")
     given = {name: str(value) if name == "images" else value for name, value in reading.items() if value is not None}
     if given and not data:
         raise click.UsageError(

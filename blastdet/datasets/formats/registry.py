@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -202,15 +202,17 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
         dataset = to_dataset(read_records(path, name), root, **given)
     if not len(dataset):
         raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
+    return replace(dataset, notes=(*dataset.notes, *_notes(dataset, path, name, format)))
+
+
+def _notes(dataset: Dataset, path: Path, name: str, asked: str) -> Iterator[str]:
+    """What to know of a dataset that was read in the format `name`, and asked for as `asked`."""
     if name in RECORD_READERS:
-        types = types_note(sample.truth for sample in dataset if sample.truth is not None)
-        dataset = replace(dataset, notes=(*dataset.notes, *types))
-    if format == "voc" and resolve("blastdet.datasets.published.bccd:matches")(path):
-        line = "this looks like BCCD: read it as bccd to use its groups and its scale"
-        dataset = replace(dataset, notes=(*dataset.notes, line))
-    if format in _RENAMED:
-        dataset = replace(dataset, notes=(*dataset.notes, f"the format {format} is now {name}"))
-    return dataset
+        yield from types_note(sample.truth for sample in dataset if sample.truth is not None)
+    if asked == "voc" and resolve("blastdet.datasets.published.bccd:matches")(path):
+        yield "this looks like BCCD: read it as bccd to use its groups and its scale"
+    if asked in _RENAMED:
+        yield f"the format {asked} is now {name}"
 
 
 def read_records(path: Path, format: str = "auto") -> tuple[RawRecord, ...]:

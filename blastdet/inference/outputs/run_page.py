@@ -26,18 +26,18 @@ from blastdet.inference.differential import (
 from blastdet.inference.outputs.method import method_lines
 from blastdet.inference.outputs.run_totals import Entry, RunTotals
 from blastdet.inference.result import Result
+from blastdet.inference.run_log import PAGE_IMAGES
 from blastdet.viewer.pictures import CROP, MOST_CROPS, write_picture, write_sheet
 from blastdet.viewer.viewer_page import KIND_INDEX, page_data, page_text
 
 PAGE = "index.html"
-FOLDER = "page"
 """Folder of the image files beside the page."""
 
 
 def page_files(stem: Path, folder: Path) -> tuple[Path, Path]:
     """Picture and sheet of an image, whose other output files begin with `stem`."""
     name = stem.relative_to(folder)
-    picture, sheet = (folder / FOLDER / kind / name for kind in ("images", "cells"))
+    picture, sheet = (folder / PAGE_IMAGES / kind / name for kind in ("images", "cells"))
     return picture.with_name(f"{name.name}.jpg"), sheet.with_name(f"{name.name}.jpg")
 
 
