@@ -37,6 +37,7 @@ IDEAS = {
     "isolated": ("augment.isolate=0.4",),
     "finer": ("mpp=0.15", "side=128"),
     "coarser": ("mpp=0.3", "side=64"),
+    "instance norm + stain x 2 + grey": ("model=residual-light-instance", "augment.stain=2", "augment.grey=0.3"),
     "EfficientNet-Lite0": ("model=timm/tf_efficientnet_lite0",),
     "EfficientNet-Lite0 from ImageNet": ("model=timm/tf_efficientnet_lite0", "init=${LITE0}"),
 }

@@ -45,12 +45,36 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
     ...     write_text(Path(folder, "new", "a.txt"), "hello").read_text()
     'hello'
     """
+    return write_bytes(path, (piece.encode() for piece in ([text] if isinstance(text, str) else text)))
+
+
+def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> Path:
+    """Write a file atomically, as `write_text` does.
+
+    Parameters
+    ----------
+    path : Path
+        Missing parent folders are created.
+    content : bytes or iterable of bytes
+
+    Returns
+    -------
+    Path
+        `path`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_bytes(Path(folder, "a.bin"), b"12").stat().st_size
+    2
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.writelines([text] if isinstance(text, str) else text)
+        with os.fdopen(handle, "wb") as file:
+            file.writelines([content] if isinstance(content, bytes) else content)
         temporary.chmod(0o644)  # mkstemp creates it readable by the owner only
         temporary.replace(path)
     finally:

@@ -15,6 +15,7 @@ from blastdet.core.parallel import check_device
 from blastdet.training.classification import cross_fitting, out_of_fold
 from blastdet.training.config import ClassifyConfig, TrainConfig
 from blastdet.training.config_file import read_any
+from blastdet.training.loop.initial_weights import write_tensors
 from blastdet.training.loop.run_folder import WEIGHTS, new_weights
 from blastdet.training.loop.run_record import check_versions
 from blastdet.training.loop.session import Progress
@@ -193,8 +194,9 @@ def export(
     ----------
     run : path
         Run folder. The datasets of its configuration must be available: the export is tested on validation images.
-    to : {"onnx", "openvino"}
-        File format.
+        For safetensors: any weights folder with an ONNX model.
+    to : {"onnx", "openvino", "safetensors"}
+        File format. ``safetensors`` adds ``model.safetensors``, the tensors of the ONNX model, to start trainings from.
     precision : {"f32", "bf16", "int8"}
         Of the arithmetic; bf16 needs OpenVINO.
     say : callable
@@ -203,7 +205,7 @@ def export(
     Returns
     -------
     Path
-        Weights folder below `run`: ``weights``, or ``weights-FORMAT-PRECISION``.
+        Weights folder below `run`: ``weights``, or ``weights-FORMAT-PRECISION``. For safetensors, `run`.
 
     Raises
     ------
@@ -214,6 +216,10 @@ def export(
     --------
     >>> blastdet.export("runs/tiny", precision="int8")  # doctest: +SKIP
     """
+    if to == "safetensors":
+        if precision != "f32":
+            raise ConfigError(f"precision: tensors are exported in f32, got {precision}")
+        return write_tensors(Path(run)).parent
     from blastdet.training.detection.precision import export_run
 
     return export_run(Path(run), Path.cwd(), to, precision, say)

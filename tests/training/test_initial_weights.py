@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -12,9 +13,21 @@ from torch import nn
 from torchvision.models import mobilenet_v3_large
 
 from blastdet.core.errors import WeightsError
+from blastdet.core.model_card import find_weights, read_card, shipped, write_card
+from blastdet.models.fake_detector import fake_card
 from blastdet.training.classification.networks import network
+from blastdet.training.config_file import read_config
 from blastdet.training.detection.faster_rcnn import FasterRcnn
-from blastdet.training.loop.initial_weights import read_tensors, spread_batch_norms, take_weights
+from blastdet.training.detection.train import build
+from blastdet.training.loop.initial_weights import (
+    TENSORS,
+    has_merged_norms,
+    read_tensors,
+    spread_batch_norms,
+    starting_file,
+    take_weights,
+    write_tensors,
+)
 
 
 def _module(classes=3):
@@ -182,3 +195,27 @@ def test_a_damaged_onnx_file_is_one_line(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"not a model")
     with pytest.raises(WeightsError, match=r"model\.onnx: (not an ONNX file|expected a state dict)"):
         take_weights(_module(), tmp_path / "model.onnx")
+
+
+def test_tensors_beside_a_model_start_the_same_training(tmp_path):
+    folder = tmp_path / "weights"
+    shutil.copytree(find_weights("default"), folder)
+    (folder / TENSORS).unlink(missing_ok=True)
+    card = read_card(find_weights("default"))
+    write_card(card.model_copy(update={"files": {"model.onnx": card.files["model.onnx"]}}), folder)
+    onnx_file = starting_file(str(folder), tmp_path)
+    assert write_tensors(folder) == folder / TENSORS == starting_file(str(folder), tmp_path)
+    assert set(read_card(folder).files) == {"model.onnx", TENSORS}
+    config = read_config(shipped("configs") / "default.yaml")
+    one, other = build(config), build(config)
+    take_weights(one.module, onnx_file)
+    take_weights(other.module, folder / TENSORS)
+    for name, value in one.module.state_dict().items():
+        torch.testing.assert_close(other.module.state_dict()[name], value)
+    assert has_merged_norms(folder / TENSORS)
+
+
+def test_tensors_of_a_folder_without_an_onnx_model_are_refused(tmp_path):
+    write_card(fake_card(), tmp_path)
+    with pytest.raises(WeightsError, match="expected an ONNX model, got"):
+        write_tensors(tmp_path)

@@ -11,7 +11,13 @@ from blastdet.cli._printing import echo
 
 @click.command("export", short_help="export a trained detector again, also in lower precision")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--to", default="onnx", show_default=True, type=click.Choice(["onnx", "openvino"]), help="File format.")
+@click.option(
+    "--to",
+    default="onnx",
+    show_default=True,
+    type=click.Choice(["onnx", "openvino", "safetensors"]),
+    help="File format.",
+)
 @click.option(
     "--precision",
     default="f32",
@@ -30,6 +36,9 @@ def command(run: Path, to: str, precision: str) -> None:
     differs by more than 0.5 px or a score by more than 0.001. For bf16 and int8 the change in average precision on the
     validation split is printed; int8 is calibrated on training images. The datasets of the run must be where its
     config.yaml says. bf16 needs OpenVINO. Only weights are replaced: a folder with other files is left as it is.
+
+    `--to safetensors` takes a weights folder as RUN and adds the tensors of its ONNX model, for other programs and for
+    `train --init`.
 
     Exit codes: 0 exported, 2 bad input, a missing package, an export that differs from torch.
     """

@@ -22,7 +22,12 @@ from blastdet.training.detection.export import cells_of, draft_card, finish, raw
 from blastdet.training.detection.samples import TrainingImage, load_image
 from blastdet.training.detection.training_data import Data, load_data
 from blastdet.training.loop import engine
-from blastdet.training.loop.initial_weights import spread_batch_norms, starting_file, starting_folder
+from blastdet.training.loop.initial_weights import (
+    has_merged_norms,
+    spread_batch_norms,
+    starting_file,
+    starting_folder,
+)
 from blastdet.training.loop.run_folder import check_run, started
 from blastdet.training.loop.session import Progress, begin, loop, pick_device
 
@@ -70,7 +75,7 @@ def train_detector(
         draw_samples(Epoch(images, config, 0), run / "samples.png")
         torch.manual_seed(config.seed)
         state = begin(build(config), config, (base, run), place, resume, progress)
-        if state.epoch == 0 and config.init and starting_file(config.init, base).suffix == ".onnx":
+        if state.epoch == 0 and config.init and has_merged_norms(starting_file(config.init, base)):
             state = _with_batch_norms(state, Epoch(images, config, 0), config)
         draft = draft_card(config, data, state, run)
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from blastdet.core.atomic_io import write_bytes
 from blastdet.core.errors import WeightsError, one_line
-from blastdet.core.model_card import CARD, find_weights, read_card
+from blastdet.core.model_card import CARD, find_weights, read_card, sha256_of, write_card
 from blastdet.training.config_file import expand
 from blastdet.training.loop.ultralytics_checkpoint import read_checkpoint
+
+TENSORS = "model.safetensors"
 
 # Where checkpoints keep their tensors; the moving average is preferred. A teacher is one, in self-supervised training.
 _INSIDE = ("ema", "teacher", "model", "state_dict")
@@ -29,24 +32,66 @@ def starting_file(init: str, base: Path) -> Path:
     Parameters
     ----------
     init : str
-        A file; or a weights folder or the name of a shipped model, for its ONNX file, whose checksum is verified.
+        A file; or a weights folder or the name of a shipped model, for its tensors, else its ONNX file. The checksum is
+        verified.
     base : Path
         Folder that paths are relative to.
 
-    Raises `WeightsError` if there is neither, or the folder has no ONNX file.
+    Raises `WeightsError` if there is neither, or the folder has no such file.
 
     Examples
     --------
     >>> starting_file("default", Path()).name
-    'model.onnx'
+    'model.safetensors'
     """
     folder = starting_folder(init, base)
     if folder is None:
         return expand(init, base)
-    names = [name for name in read_card(folder).files if name.endswith(".onnx")]
+    files = read_card(folder).files
+    names = [name for name in files if name == TENSORS] or [name for name in files if name.endswith(".onnx")]
     if not names:
-        raise WeightsError(f"{folder}: expected an ONNX model to start from, got {list(read_card(folder).files)}")
+        raise WeightsError(f"{folder}: expected an ONNX model to start from, got {list(files)}")
     return folder / names[0]
+
+
+def write_tensors(folder: Path) -> Path:
+    """Write the tensors of a weights folder's ONNX model beside it, for other programs and to start trainings from.
+
+    Batch norms are merged into their convolutions, as in the ONNX file. The card lists the new file.
+
+    Parameters
+    ----------
+    folder : Path
+        Weights folder.
+
+    Returns
+    -------
+    Path
+        ``model.safetensors``.
+
+    Raises
+    ------
+    WeightsError
+        If the card cannot be read, or its model is not an ONNX file with tensors.
+    """
+    card = read_card(folder)
+    names = [name for name in card.files if name.endswith(".onnx")]
+    if not names:
+        raise WeightsError(f"{folder}: expected an ONNX model, got {list(card.files)}")
+    tensors = {name: value.contiguous() for name, value in read_tensors(folder / names[0]).items() if _of_layer(name)}
+    path = write_bytes(folder / TENSORS, save(tensors))
+    write_card(card.model_copy(update={"files": {**card.files, TENSORS: sha256_of(path)}}), folder)
+    return path
+
+
+def _of_layer(name: str) -> bool:
+    """Whether a tensor belongs to a layer; the others are constants of the graph, which the exporter numbers."""
+    return name.endswith((".weight", ".bias", ".running_mean", ".running_var"))
+
+
+def has_merged_norms(path: Path) -> bool:
+    """Whether a file of starting weights has no statistics of batch norms: see `spread_batch_norms`."""
+    return not any(name.endswith("running_var") for name in read_tensors(path))
 
 
 def starting_folder(init: str, base: Path) -> Path | None:

@@ -20,7 +20,7 @@ from blastdet.training.loop.run_record import RECORD, note_start
 
 CONFIG, SOURCES, EVENTS, WEIGHTS = "config.yaml", "sources.json", "events", "weights"
 _OF_A_START = (CONFIG, SOURCES, RECORD, "samples.png", EVENTS, checkpoints.BEST)
-_OF_WEIGHTS = (CARD, LOCK, "model.onnx", "model.xml", "model.bin")
+_OF_WEIGHTS = (CARD, LOCK, "model.onnx", "model.safetensors", "model.xml", "model.bin")
 
 Fingerprints = Sequence[Mapping[str, str]]
 """``name`` and ``fingerprint`` of each dataset: of everything that training and validation use of it."""
