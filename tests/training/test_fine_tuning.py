@@ -74,7 +74,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(films, tmp_path, monkeypatch):
 
 
 def test_names_folders_and_files_to_start_from(tmp_path):
-    model = find_weights("default") / "model.onnx"
+    model = find_weights("default") / "model.safetensors"
     assert starting_file("default", tmp_path) == model
     assert starting_file(str(model.parent), tmp_path) == model
     assert starting_file("mine.pt", tmp_path) == tmp_path / "mine.pt"
