@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import ConfigError, FormatError, shown
+from blastdet.core.errors import ConfigError, FormatError, counted, shown
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import CELL_CLASSES, Dataset, Scale
 from blastdet.datasets import catalog
@@ -95,6 +95,22 @@ def _read(name_or_path: str | Path, format: str, mpp: Scale | None, options: Map
     if mpp is None:
         return dataset
     return replace(dataset, samples=tuple(replace(sample, mpp=mpp) for sample in dataset))
+
+
+def notes_of(dataset: Dataset, most: int = 12) -> list[str]:
+    """What the reader noticed and dropped, in at most `most` lines and one on what was dropped, for printing.
+
+    Examples
+    --------
+    >>> notes_of(Dataset("a", Path(), (), dropped=("a.xml: box without area",), notes=("2 images",)))
+    ['2 images', '1 line on what was left out, first: a.xml: box without area']
+    """
+    lines = list(dataset.notes[:most])
+    if (left := len(dataset.notes) - most) > 0:
+        lines.append(f"and {counted(left, 'more note')}")
+    if dataset.dropped:
+        lines.append(f"{counted(len(dataset.dropped), 'line')} on what was left out, first: {dataset.dropped[0]}")
+    return lines
 
 
 def with_annotated(dataset: Dataset, names: Sequence[str]) -> Dataset:

@@ -15,7 +15,7 @@ from blastdet.datasets.apply_corrections import count_cells, replay_corrections
 from blastdet.datasets.convert import check_folder
 from blastdet.datasets.corrections import Correction, append_corrections, merge_corrections, read_corrections
 from blastdet.datasets.formats import registry
-from blastdet.datasets.reading import find_dataset, read_dataset
+from blastdet.datasets.reading import find_dataset, notes_of, read_dataset
 
 FORMATS = ("coco", "yolo")
 CORRECTIONS = "corrections.jsonl"
@@ -36,12 +36,15 @@ class ExportSummary:
         Number of changes of each kind, see `replay_corrections`.
     n_disagreements : int
         Cells on which the correction files disagree; the latest correction counts.
+    notes : tuple of str
+        What the reader of the dataset noticed.
     """
 
     n_before: int
     n_after: int
     counts: Mapping[str, int]
     n_disagreements: int
+    notes: tuple[str, ...] = ()
 
 
 def export_corrected(
@@ -89,7 +92,7 @@ def export_corrected(
         record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
         write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     before, after = (sum(count_cells(sample.truth) for sample in side) for side in (dataset, corrected))
-    return ExportSummary(before, after, counts, n_disagreements)
+    return ExportSummary(before, after, counts, n_disagreements, tuple(notes_of(dataset)))
 
 
 def _check_kept(path: Path, lines: Sequence[Correction]) -> None:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import ConfigError
+from blastdet.core.errors import ConfigError, printable
 from blastdet.core.model_card import shipped
 from blastdet.core.types import CELL_CLASSES, Dataset
 from blastdet.datasets.formats.registry import detect_format
-from blastdet.datasets.reading import read_dataset
+from blastdet.datasets.reading import notes_of, read_dataset
 from blastdet.training.config import TrainConfig
 from blastdet.training.config_file import read_config
 
@@ -127,6 +127,7 @@ def _block(path: Path, kind: str, dataset: Dataset, options: Mapping[str, Any]) 
     lines = [
         f"  # {len(dataset)} image{'s' * (len(dataset) != 1)}, {len(annotated)} annotated: {shown}",
         f"  # scale: {_scale_line(scales[None], len(dataset), known)}",
+        *(f"  # note: {printable(' '.join(note.split()))}" for note in notes_of(dataset)),
         f"  - path: {json.dumps(str(path), ensure_ascii=False)}",
         f"    format: {kind}",
     ]

@@ -112,3 +112,27 @@ def test_annotated_from_python(tmp_path: Path) -> None:
     assert not any("unknown" in note for note in dataset.notes)
     with pytest.raises(ConfigError, match="annotated: expected some of blast"):
         read_dataset(tmp_path / "labels", annotated=("leukocyte",), **how)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "labels", "out"),
+        ("split", "labels", "out.csv"),
+        ("audit", "labels", "--no-overlaps"),
+        ("crops", "labels", "cut", "--mpp", "0.1"),
+        ("evaluate", "--data", "labels", "--split", "all", "--detections", "none.json", "--out", "report"),
+        ("review", "--data", "labels", "--detections", "none.json", "--html", "page"),
+    ],
+)
+def test_a_mapped_name_that_no_file_has_is_named(tmp_path: Path, words: tuple[str, ...]) -> None:
+    labelimg(tmp_path / "labels")
+    (tmp_path / "none.json").write_text("[]")
+    said = run_in_process(tmp_path, *words, *OPTIONS, "--map", "Leucocyte=rbc")
+    assert said.count("--map: no class 'Leucocyte' in these files. They have 'Leukocyte', 'Region', 'Blast'") == 1
+
+
+def test_starting_config_names_it_too(tmp_path: Path) -> None:
+    labelimg(tmp_path / "labels")
+    run_in_process(tmp_path, "init", "labels", "--out", "a.yaml", *OPTIONS, "--map", "Leucocyte=rbc")
+    assert "# note: --map: no class 'Leucocyte' in these files" in (tmp_path / "a.yaml").read_text()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import measurement_options, renamed
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_notes
 
 _PATH = click.Path(path_type=Path)
 
@@ -50,6 +50,7 @@ def command(a: str, b: str, overwrite: bool, **options: Any) -> None:
     check_no_file(out)
     check_report(out, overwrite)
     datasets = read_datasets(options["data"], **{name: options[name] for name in READING})
+    echo_notes(datasets[-1])
     side_a, side_b = (run_models(datasets[0], {**options, **_side(name)})[0] for name in (a, b))
     if side_a.name != side_b.name:
         a, b = side_a.name, side_b.name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import measurement_options, renamed
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_notes
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -86,6 +86,8 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
     check_report(out, overwrite)
     reading = {name: options[name] for name in READING}
     datasets = [read_datasets(place, **reading) for place in places]  # read all before anything is measured
+    for versions in datasets:
+        echo_notes(versions[-1])
     evaluations, figures = [], EvaluateOptions(max_dets=max_dets)
     for versions in datasets:
         for found in run_models(versions[0], options):
@@ -109,7 +111,9 @@ def _compare_types(places: tuple[Path, ...], out: Path, overwrite: bool, options
     check_no_file(out)
     check_classification(out, overwrite)
     reading = {name: options[name] for name in READING} | ({} if _is_given("split") else {"split": "all"})
-    found = evaluate_cell_types(read_datasets(places[0], **reading)[-1], options["classifications"])
+    dataset = read_datasets(places[0], **reading)[-1]
+    echo_notes(dataset)
+    found = evaluate_cell_types(dataset, options["classifications"])
     echo(found)
     for path in found.write(out, overwrite=overwrite):
         echo(f"wrote {path}")

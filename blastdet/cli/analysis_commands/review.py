@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from blastdet.cli._options import Mpp, Number, reading_options, renamed
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_notes
 from blastdet.cli.analysis_commands.detect import RunSettings, parse_mpp, parse_paths, run_detection
 
 if TYPE_CHECKING:
@@ -168,6 +168,8 @@ def export(
     from blastdet.review.corrected_dataset import export_corrected
 
     summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, **reading)
+    for line in summary.notes:
+        echo(f"note     {line}")
     echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
     for what, number in sorted(summary.counts.items()):
         echo(f"{number:>8} {what}")
@@ -190,6 +192,7 @@ def _read(options: dict[str, Any]) -> tuple[Dataset, Predictions]:
 
     reading = ("format", "split", "images", "class_map", "annotated", "mpp")
     (dataset,) = read_datasets(options["data"], **{name: options[name] for name in reading})
+    echo_notes(dataset)
     if options["corrections"] is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Mpp, reading_options, renamed
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_notes
 
 _PATH = click.Path(path_type=Path)
 
@@ -58,6 +58,7 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
     dataset = read_datasets(data, **reading)[0]
     if not any(sample.truth is not None and sample.annotated for sample in dataset):
         raise ConfigError(f"{data}: expected at least one annotated image, got none")
+    echo_notes(dataset)
     models = load_for(weights, dataset, device)
     with file_reporter(steps(dataset, names), "robustness") as step:
         rows = measure_robustness(dataset, models, names, step)

@@ -96,6 +96,7 @@ def _summary(report: AuditReport) -> list[str]:
         f"shared content{skipped}: pairs {shared['pairs']}, groups {shared['groups']}, images {shared['pictures']}"
     )
     totals = {name: sum(f.severity == name for f in report.findings) for name in ("error", "warning", "info")}
+    lines += [f"note: {line}" for line in s["notes_of_reader"][:12]]
     return [*lines, "findings: " + (_in_words(totals) or "none")]
 
 

@@ -28,6 +28,31 @@ _WORDS = {
 }
 
 
+class AskedMap(dict[str, str]):
+    """A class map that keeps the names it was asked for: readers ask for each class of their files."""
+
+    def __init__(self, class_map: Mapping[str, str]) -> None:
+        super().__init__(class_map)
+        self.asked: dict[str, None] = {}
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The class of a name; the name counts as one that the files have."""
+        self.asked[name] = None
+        return super().get(name, default)
+
+    def unused(self) -> tuple[str, ...]:
+        """A note on mapped names that the files do not have, such as mistyped ones; none if all occur."""
+        absent = [name for name in self if name not in self.asked]
+        if not absent:
+            return ()
+        return (f"--map: no class {_listed(absent, ' or ')} in these files. They have {_listed(list(self.asked))}",)
+
+
+def _listed(names: Sequence[str], last: str = ", ") -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return (", " if more else last).join(shown(name) for name in names[:_SHOWN]) + more or "none"
+
+
 def labels_of_names(names: Mapping[str, int], class_map: Mapping[str, str] | None, where: str) -> dict[str, int | None]:
     """Index into `CELL_CLASSES` of each class name; ``None`` for a class that is left out.
 

@@ -20,7 +20,7 @@ from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import Dataset
 from blastdet.datasets.archives import located
-from blastdet.datasets.formats.class_names import types_note
+from blastdet.datasets.formats.class_names import AskedMap, types_note
 from blastdet.datasets.formats.records import RawRecord, to_dataset
 from blastdet.datasets.locations import missing
 
@@ -195,6 +195,8 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
         mode = "" if strict else " with strict=False"
         expected = ", ".join(sorted(accepted)) or "no options"
         raise ConfigError(f"format {name!r}{mode}: expected {expected}, got the option {unknown[0]}")
+    if "class_map" in given:
+        given["class_map"] = AskedMap(given["class_map"])
     if strict:
         dataset: Dataset = reader(path, **given)
     else:
@@ -202,7 +204,8 @@ def read(path: Path, format: str = "auto", *, strict: bool = True, **options: An
         dataset = to_dataset(read_records(path, name), root, **given)
     if not len(dataset):
         raise FormatError(f"{path}: expected a dataset in the format {name}, got no images")
-    return replace(dataset, notes=(*dataset.notes, *_notes(dataset, path, name, format)))
+    unused = given["class_map"].unused() if "class_map" in given else ()
+    return replace(dataset, notes=(*dataset.notes, *_notes(dataset, path, name, format), *unused))
 
 
 def _notes(dataset: Dataset, path: Path, name: str, asked: str) -> Iterator[str]:
