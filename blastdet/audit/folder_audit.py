@@ -99,7 +99,8 @@ def audit_folder(
         if not any(record.image for record in raw):
             raise
         root = path if path.is_dir() else path.parent
-        dataset, refused = to_dataset(raw, root, (reading or {}).get("class_map")), {root: f"the reader refuses the dataset: {error}"}
+        dataset = to_dataset(raw, root, (reading or {}).get("class_map"))
+        refused = {root: f"the reader refuses the dataset: {error}"}
     return audit(dataset, raw, overlaps=overlaps, progress=progress, problems=refused)
 
 

@@ -117,7 +117,16 @@ class _Commands(click.Group):
             name = error.object[max(error.start - 40, 0) : error.end + 40]
             raise _Error(f"{name!a}: the file name is not valid UTF-8. Rename the file") from error
         except (OSError, UnicodeError, RecursionError) as error:  # a file or a disk, not a bug
-            raise _Error(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise _Error(_of_system(error)) from error
+
+
+def _of_system(error: Exception) -> str:
+    """An error of a file or a disk as one line: which file, and what is wrong."""
+    from blastdet.core.errors import one_line
+
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {one_line(error)}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 
 def _one_line(error: click.UsageError) -> click.ClickException:

@@ -45,11 +45,14 @@ def write_text(path: Path, text: str | Iterable[str]) -> Path:
     ...     write_text(Path(folder, "new", "a.txt"), "hello").read_text()
     'hello'
     """
-    return write_bytes(path, (piece.encode() for piece in ([text] if isinstance(text, str) else text)))
+    pieces = [text] if isinstance(text, str) else text
+    return write_bytes(path, (piece.encode() for piece in pieces))
 
 
 def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> Path:
     """Write a file atomically, as `write_text` does.
+
+    Raises `OSError` with the path in it if the file cannot be written, as on a full disk.
 
     Parameters
     ----------
@@ -69,16 +72,22 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> Path:
     ...     write_bytes(Path(folder, "a.bin"), b"12").stat().st_size
     2
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
         temporary.chmod(0o644)  # mkstemp creates it readable by the owner only
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None:  # writing to an open file names none
+            error.filename = str(path)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from blastdet.core.constants import MATCH_IOU
 from blastdet.core.errors import ConfigError
 from blastdet.core.statistics import Interval
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
+from blastdet.datasets.copies import copies_of_samples
 from blastdet.evaluation.allidb_tests import IMAGE_K, CellTest, Verdicts, cell_test, image_test
 from blastdet.evaluation.average_precision import APResult, average_precision, average_precision_by_size
 from blastdet.evaluation.confusion import MATCHINGS, Confusion, Figure, class_figures, confusion, joint_figures
@@ -81,6 +83,11 @@ class Evaluation:
     cell_test: CellTest | None
     worst: list[CellError]
     slices: list[Slice]
+
+    @cached_property
+    def copies(self) -> tuple[str, ...]:
+        """A note on images of which the dataset has copies."""
+        return copies_of_samples(self.dataset)
 
     @property
     def title(self) -> str:

@@ -19,6 +19,7 @@ from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
 from blastdet.core.errors import FormatError, counted
 from blastdet.core.statistics import auroc, weighted_auroc
 from blastdet.core.types import NUCLEATED, Dataset, Sample
+from blastdet.datasets.copies import copies_of_samples
 from blastdet.datasets.cropping.cell_types import possible_types
 from blastdet.datasets.formats.csv_table import line
 from blastdet.datasets.formats.files import read_rows
@@ -53,6 +54,8 @@ class CellTypeEvaluation:
     rows, columns : tuple of str
         Annotated and called types of the confusion matrix.
     matrix : int64 (rows, columns)
+    copies : tuple of str
+        A note on images of which there are copies.
     """
 
     data: str
@@ -65,6 +68,7 @@ class CellTypeEvaluation:
     rows: tuple[str, ...]
     columns: tuple[str, ...]
     matrix: Ints
+    copies: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         others = self.n_cells - self.n_blasts
@@ -73,6 +77,7 @@ class CellTypeEvaluation:
         lines = [f"{self.data}: {cells} of {groups}, {kinds}"]
         if self.n_groups == self.n_cells:
             lines.append("  note: patients are not named: intervals are over images, and too narrow if patients differ")
+        lines += [f"  note: {note}" for note in self.copies]
         if self.n_missing:
             verb = "was not classified and is" if self.n_missing == 1 else "were not classified and are"
             lines.append(f"  note: {counted(self.n_missing, 'annotated cell')} {verb} not counted")
@@ -154,6 +159,7 @@ def evaluate_cell_types(dataset: Dataset, table: Path, resamples: int = RESAMPLE
         rows=shown_rows,
         columns=shown_columns,
         matrix=matrix,
+        copies=copies_of_samples([dataset.samples[i] for i in used]),
     )
 
 

@@ -1,4 +1,4 @@
-"""Many images: names, output files, failures, several at a time, resumed after an interruption."""
+"""Many images: output files, failures, several at a time, resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from glob import has_magic
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blastdet.core.atomic_io import locked
-from blastdet.core.errors import BlastdetError, counted
+from blastdet.core.errors import BlastdetError, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.parallel import map_ordered
-from blastdet.imaging.io import Source, find_images, is_image_name, open_smear
+from blastdet.imaging.io import Source, open_smear
 from blastdet.inference.folder_scale import FolderScales, analyze_in_run
 from blastdet.inference.model import Model, Options
 from blastdet.inference.outputs.cell_record import cell_record
+from blastdet.inference.outputs.jobs import Job
 from blastdet.inference.outputs.printed import describe
 from blastdet.inference.outputs.run_page import PAGE, page_files, without_sheet, write_page, write_page_files
 from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
 from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.inference.result import Result
-from blastdet.inference.run_log import WITH_CELLS, Existing, RunLog, results_below
+from blastdet.inference.run_log import WITH_CELLS, Existing, RunLog
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.writers import (
     COCO_FILE,
@@ -39,7 +39,7 @@ from blastdet.inference.writers import (
     write_result,
 )
 
-_SHOWN_KINDS = 5  # of files that a run leaves out
+_SHOWN_REDONE = 5  # images in one line
 RUN_FILES: dict[str, tuple[str, ...]] = {
     "coco": (COCO_FILE,),
     "csv": (SUMMARY_CSV, CELLS_CSV),
@@ -50,14 +50,6 @@ RUN_FILES: dict[str, tuple[str, ...]] = {
 
 PDF = ".pdf"
 _OF_COCO = ("image", "annotations")  # of an entry; they may be large
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image, and its name in output files."""
-
-    path: Path
-    name: str
 
 
 @dataclass(frozen=True)
@@ -107,61 +99,6 @@ class Outcome:
     entry: dict[str, Any] | None = None
 
 
-def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
-    """Images that the paths stand for, named relative to the folder that was given.
-
-    Where two would get the same name, all are named relative to their common folder. Files in the output folder and
-    results of earlier runs are left out, unless a path names them.
-    """
-    jobs: dict[Path, Job] = {}
-    results = Path(os.path.realpath(out))
-    for given in paths:
-        root = given if given.is_dir() else _fixed_part(given)
-        earlier = results_below(given) if given.is_dir() else frozenset()
-        for path in find_images(given):
-            real = Path(os.path.realpath(path))  # Path.resolve() raises on a loop of links
-            if str(real) in earlier:
-                continue
-            if real.is_relative_to(results) and not Path(os.path.realpath(given)).is_relative_to(results):
-                continue
-            name = path.relative_to(root) if path.is_relative_to(root) else Path(path.name)
-            jobs.setdefault(real, Job(path, name.as_posix()))
-    if len({job.name for job in jobs.values()}) < len(jobs):
-        common = Path(os.path.commonpath([path.parent for path in jobs]))
-        return [Job(job.path, path.relative_to(common).as_posix()) for path, job in jobs.items()]
-    return list(jobs.values())
-
-
-def left_out(paths: Sequence[Path], jobs: Sequence[Job], out: Path) -> str:
-    """What of the folders among `paths` is not processed, in one line; empty if nothing is.
-
-    These are files that are no images by their suffix, and images that are another name of one that is processed.
-    Hidden files and results in `out` are not mentioned.
-    """
-    done = {os.path.abspath(job.path) for job in jobs}  # noqa: PTH100 - resolve() would merge links
-    results = Path(os.path.realpath(out))
-    files = [file for path in paths if path.is_dir() for file in sorted(path.rglob("*")) if _is_visible(file, path)]
-    rest = [file for file in files if os.path.abspath(file) not in done]  # noqa: PTH100
-    rest = [file for file in rest if file.is_file() and not Path(os.path.realpath(file)).is_relative_to(results)]
-    if not rest:
-        return ""
-    kinds = Counter("images again" if is_image_name(file) else file.suffix.lower() or "no suffix" for file in rest)
-    shown = ", ".join(f"{n} {kind:.20}" for kind, n in kinds.most_common(_SHOWN_KINDS))
-    more = f" and {len(kinds) - _SHOWN_KINDS} other kinds" if len(kinds) > _SHOWN_KINDS else ""
-    return f"left out: {counted(len(rest), 'file')} ({shown}{more}), first: {rest[0].name!r:.120}"
-
-
-def _is_visible(file: Path, root: Path) -> bool:
-    return not any(part.startswith(".") for part in file.relative_to(root).parts)
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Folder of a file, or of a pattern's part before the first wildcard."""
-    parts = pattern.parts[:-1]
-    first = next((i for i, part in enumerate(parts) if has_magic(part)), len(parts))
-    return Path(*parts[:first])
-
-
 class Batch:
     """Process all jobs; iterate to get an `Outcome` for each.
 
@@ -182,6 +119,8 @@ class Batch:
         self.jobs, self.model, self.options, self.output = jobs, model, options, output
         self.failed: dict[str, str] = {}
         """Name of an image: why it failed."""
+        self.redone: dict[str, str] = {}
+        """Name of an image that is done again: the file that was not as the earlier run wrote it."""
         self._names = {job.name for job in jobs}
         self._scales = FolderScales([job.path for job in jobs], model, options.mpp)
         stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
@@ -220,6 +159,14 @@ class Batch:
     def scale_notes(self) -> list[str]:
         """What was measured for all images of one size together, and how to give it next time; one line each."""
         return self._scales.notes()
+
+    def redone_notes(self) -> list[str]:
+        """Images that an earlier run finished and that were done again all the same, in one line."""
+        if not self.redone:
+            return []
+        names = [f"{name:.80} ({file:.120})" for name, file in sorted(self.redone.items())[:_SHOWN_REDONE]]
+        more = f" and {len(self.redone) - len(names)} more" if len(self.redone) > len(names) else ""
+        return [f"note: done again, a result is missing or not as it was written: {', '.join(names)}{more}"]
 
     def close(self) -> None:
         """Release the output folder for other runs."""
@@ -285,9 +232,12 @@ class Batch:
         if self.output.existing != "resume" or not job.path.is_file():
             return None
         sheet = page_files(self.stem(job), self.output.folder)[1] if job.name in self._without_sheet else None
-        if not all(file.is_file() for file in self._files(job) if file != sheet):
-            return None
         if not self.run_log.has(job.name, sha256_of(job.path)):
+            return None
+        changed = self.run_log.changed(job.name)
+        missing = (file.name for file in self._files(job) if file != sheet and not file.is_file())
+        if fault := changed or next(missing, None):
+            self.redone[job.name] = fault
             return None
         return Outcome(job.name, f"{job.name}: already finished, skipped")
 
@@ -322,10 +272,14 @@ class Batch:
             except OSError as error:
                 raise BlastdetError(self._cannot_write(job, error)) from error
         coco = coco_entry(result) if "coco" in self.output.formats else {}
-        written = [file.relative_to(self.output.folder).as_posix() for file in (*files, *shown, *self._run_files())]
+        outputs = {self._relative(file): sha256_of(file) for file in (*files, *shown)}
+        written = [*outputs, *map(self._relative, self._run_files())]
         text = describe(result, files, with_differential=len(self.jobs) == 1)
         entry = _entry(result, coco) | ({} if cells is None else {"cells": cells})
-        return Outcome(job.name, text, entry={**entry, "files": written})
+        return Outcome(job.name, text, entry={**entry, "files": written, "outputs": outputs})
+
+    def _relative(self, file: Path) -> str:
+        return file.relative_to(self.output.folder).as_posix()
 
     def _write_pdf(self, job: Job, result: Result, image: Source) -> Path:
         from blastdet.inference.outputs.pdf_report import totals_of, write_pdf
@@ -350,7 +304,7 @@ class Batch:
         return ScaleEstimate((x, y), "other_images", n_images=len(measured))
 
     def _cannot_write(self, job: Job, error: OSError) -> str:
-        return f"{job.name}: results cannot be written to {self.output.folder} ({error.strerror})"
+        return f"{job.name}: results cannot be written to {self.output.folder} ({one_line(error)})"
 
     def finish(self) -> tuple[RunTotals, list[Path]]:
         """Write the files of the run; returns the images that are finished, taken together, and those files."""
@@ -365,7 +319,7 @@ class Batch:
         try:
             return totals, list(self._write_run(totals, names))
         except OSError as error:
-            raise BlastdetError(f"{self.output.folder}: cannot be written to ({error.strerror})") from error
+            raise BlastdetError(f"{self.output.folder}: cannot be written to ({one_line(error)})") from error
 
     def _write_run(self, totals: RunTotals, names: list[str]) -> Iterator[Path]:
         folder, formats = self.output.folder, self.output.formats

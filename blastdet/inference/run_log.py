@@ -1,10 +1,12 @@
 """The log of a run: one line for each finished image, so that ``--resume`` can continue after an interruption.
 
 The first line holds the settings. A log made with other settings, another model or other program versions is refused.
+Each entry has a checksum of itself and of the files of its image: what was changed since is no result to rely on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator
@@ -14,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blastdet.core.atomic_io import refuse_existing, write_text
-from blastdet.core.errors import ConfigError, differing
+from blastdet.core.errors import ConfigError, differing, one_line
+from blastdet.core.model_card import sha256_of
 from blastdet.core.types import Scale
 from blastdet.inference.differential import WhiteCells
 from blastdet.inference.outputs.cell_record import is_cell_record
@@ -25,6 +28,8 @@ PAGE_IMAGES = "page"
 
 WITH_CELLS = {"xlsx", "html"}
 """Formats of a run that show single cells, which the log then keeps."""
+
+_CHECKSUM = "sha256"
 
 Existing = Literal["refuse", "resume", "overwrite"]
 """What to do where the output folder holds a run already."""
@@ -73,6 +78,7 @@ class RunLog:
     ) -> None:
         self.path = folder / RUN_LOG
         self._done: dict[str, dict[str, Any]] = {}
+        self._changed: set[str] = set()
         head = json.loads(json.dumps({"settings": settings}))
         entries: list[dict[str, Any]] = []
         if existing == "refuse" and self._has_entries():
@@ -119,7 +125,13 @@ class RunLog:
         return lines[1:]
 
     def _remember(self, entry: dict[str, Any]) -> None:
-        self._done[str(entry["name"])] = {key: entry[key] for key in ("image_sha256", "size_wh", "mpp", "mpp_measured")}
+        name = str(entry["name"])
+        kept = {key: entry[key] for key in ("image_sha256", "size_wh", "mpp", "mpp_measured")}
+        self._done[name] = {**kept, "outputs": entry.get("outputs", {})}
+        if entry.get(_CHECKSUM) == _checksum(entry):
+            self._changed.discard(name)
+        else:
+            self._changed.add(name)
 
     def has(self, name: str, image_sha256: str, mpp: Scale | None = None) -> bool:
         """Whether the very same image was finished under this name, and at this scale if one is passed."""
@@ -128,12 +140,29 @@ class RunLog:
             return False
         return mpp is None or tuple(done["mpp"]) == tuple(mpp)
 
+    def changed(self, name: str) -> str | None:
+        """The first file of a finished image that is not as it was written: it was edited, damaged or removed.
+
+        Returns
+        -------
+        str or None
+            Its name in the folder; that of the log itself if the entry was edited. ``None`` if all is whole.
+        """
+        if name in self._changed:
+            return RUN_LOG
+        for file, sha256 in self._done[name]["outputs"].items():
+            path = self.path.parent / file
+            if not path.is_file() or sha256_of(path) != sha256:
+                return str(file)
+        return None
+
     def measured(self, size_wh: tuple[int, int], names: Collection[str]) -> list[tuple[float, float]]:
         """Scales measured on enough red cells, of the finished images of this size and with these names."""
         return [
             (float(done["mpp"][0]), float(done["mpp"][1]))
             for name, done in list(self._done.items())  # a copy: another thread may add an image meanwhile
             if name in names and done["mpp_measured"] and list(done["size_wh"]) == list(size_wh)
+            if name not in self._changed
         ]
 
     def add(self, entry: dict[str, Any]) -> None:
@@ -141,13 +170,15 @@ class RunLog:
 
         Raises `OSError` if it cannot be recorded, or the log was removed; earlier entries stay as they are.
         """
+        entry = {**entry, _CHECKSUM: _checksum(entry)}
         line = json.dumps(entry).encode() + b"\n"
         with self.path.open("r+b", buffering=0) as stream:  # a buffer would write its rest after the error
             end = stream.seek(0, os.SEEK_END)
             try:
                 while line:
                     line = line[stream.write(line) :]
-            except OSError:
+            except OSError as error:
+                error.filename = error.filename or str(self.path)
                 stream.truncate(end)  # half a line would corrupt the next one
                 raise
         self._remember(entry)
@@ -195,6 +226,12 @@ def results_below(folder: Path) -> frozenset[str]:
 def _listed(log: Path) -> list[str]:
     listed = (entry.get("files") for entry in _whole_lines(log) if isinstance(entry, dict))
     return [file for files in listed if isinstance(files, list) for file in files if isinstance(file, str)]
+
+
+def _checksum(entry: dict[str, Any]) -> str:
+    """SHA-256 of an entry without its checksum."""
+    rest = {key: value for key, value in entry.items() if key != _CHECKSUM}
+    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
 
 
 def _is_entry(entry: Any, has_coco: bool, has_second_stage: bool) -> bool:
@@ -253,4 +290,4 @@ def _keep(path: Path, lines: list[dict[str, Any]]) -> None:
     try:
         write_text(path, (json.dumps(line) + "\n" for line in lines))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
+        raise ConfigError(f"{path}: cannot be written ({one_line(error)})") from error

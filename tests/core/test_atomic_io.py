@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +65,16 @@ def test_a_second_writer_gets_an_error(tmp_path: Path) -> None:
     with locked(tmp_path / "run"), pytest.raises(BlastdetError, match="another run is writing there"):
         locked(tmp_path / "run")
     locked(tmp_path / "run").close()
+
+
+def test_a_full_disk_is_said_with_the_path(tmp_path: Path) -> None:
+    """Every write to this device fails as on a full disk."""
+    path = tmp_path / "a.txt"
+
+    def pieces() -> Iterator[str]:
+        yield "x"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as `write` raises it: without a file
+
+    with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
+        write_text(path, pieces())
+    assert list(tmp_path.iterdir()) == []

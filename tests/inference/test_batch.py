@@ -6,7 +6,7 @@ from pathlib import Path
 
 from made import image_file
 
-from blastdet.inference.batch import find_jobs, left_out
+from blastdet.inference.outputs.jobs import find_jobs, left_out
 
 
 def found(folder: Path, *paths: Path) -> str:

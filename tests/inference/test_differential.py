@@ -18,10 +18,11 @@ from blastdet.core.constants import CELL_TYPES, WHITE_TYPES
 from blastdet.core.errors import ConfigError
 from blastdet.core.types import BLAST, RBC, WBC, Detections
 from blastdet.imaging.io import write_image
-from blastdet.inference.batch import Batch, Job, Output
+from blastdet.inference.batch import Batch, Output
 from blastdet.inference.blast_fraction import combine, count_white_cells
 from blastdet.inference.differential import WhiteCells, count_types, differential, differential_table
 from blastdet.inference.model import Model, Options
+from blastdet.inference.outputs.jobs import Job
 from blastdet.inference.outputs.printed import verbose_totals
 from blastdet.inference.result import Result
 from blastdet.inference.run_log import RUN_LOG

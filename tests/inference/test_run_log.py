@@ -180,7 +180,7 @@ def test_overwrite_removes_what_the_log_lists_and_nothing_else(tmp_path: Path) -
 
 def test_results_of_an_earlier_run_are_no_fields_of_a_smear(tmp_path):
     """An overlay or a crop of a cell, counted as a field, would make a number wrong."""
-    from blastdet.inference.batch import find_jobs
+    from blastdet.inference.outputs.jobs import find_jobs
 
     for name in ("a.jpg", "results/a.overlay.jpg", "results/page/cells/a.jpg", "results/mine.jpg", "a.overlay.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

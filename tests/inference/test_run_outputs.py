@@ -16,8 +16,9 @@ import pytest
 from blastdet.core.constants import COLOURS
 from blastdet.imaging import drawing
 from blastdet.imaging.io import read_image, write_image
-from blastdet.inference.batch import Batch, Job, Output
+from blastdet.inference.batch import Batch, Output
 from blastdet.inference.model import Model, Options
+from blastdet.inference.outputs.jobs import Job
 from blastdet.inference.outputs.printed import Lines, Printer, run_lines
 from blastdet.inference.outputs.run_tables import SUMMARY_COLUMNS
 from blastdet.inference.outputs.run_totals import RunTotals

@@ -12,9 +12,10 @@ import pytest
 
 from blastdet.core.errors import ConfigError
 from blastdet.imaging.io import write_image
-from blastdet.inference.batch import Batch, Job, Output
+from blastdet.inference.batch import Batch, Output
 from blastdet.inference.model import Model, Options
 from blastdet.inference.outputs import run_tables
+from blastdet.inference.outputs.jobs import Job
 from blastdet.models.fake_classifier import FakeClassifier, fake_types_card, type_blue
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 

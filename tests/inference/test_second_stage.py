@@ -18,7 +18,7 @@ from blastdet.core.model_card import ValidationCounts
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample
 from blastdet.datasets.formats.coco_results import read_results
 from blastdet.imaging.io import open_smear, write_image
-from blastdet.inference.batch import Batch, Job, Output
+from blastdet.inference.batch import Batch, Output
 from blastdet.inference.blast_fraction import (
     BlastFraction,
     combine,
@@ -28,6 +28,7 @@ from blastdet.inference.blast_fraction import (
 )
 from blastdet.inference.differential import WhiteCells
 from blastdet.inference.model import Model, Options, _check_pair
+from blastdet.inference.outputs.jobs import Job
 from blastdet.inference.outputs.printed import describe, run_lines, verbose_totals
 from blastdet.inference.second_stage import classify_cells, verdicts
 from blastdet.inference.writers import coco_entry, write_coco

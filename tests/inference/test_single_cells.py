@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import re
+import resource
 
 import numpy as np
 import pytest
 
-from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsError
+from blastdet.core.errors import BlastdetError, ConfigError, ImageError, ScaleError, WeightsError
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import open_image, write_image
 from blastdet.inference.model import Model
@@ -306,3 +307,29 @@ def test_many_failures_for_one_reason_are_one_line():
     many = {f"{i}.png": f"{i}.png: too dark" for i in range(10)}
     assert failures(many) == ["failed: 10 images (0.png, 1.png, 2.png and 7 more): too dark"]
     assert failures({"a.png": "a.png: too dark"}) == ["failed: a.png: too dark"]
+
+
+def test_an_edited_entry_is_classified_again_with_a_note(model, cells, tmp_path):
+    out = tmp_path / "out"
+    run(model, cells, out)
+    before = (out / "cells.csv").read_bytes()
+    log = out / "run.jsonl"
+    log.write_text(log.read_text("utf-8").replace('"cell_type": "monocyte"', '"cell_type": "blast"'), "utf-8")
+    names, _, said, _ = run(model, cells, out, "resume")
+    assert names == ["b.png", "e.png"] and (out / "cells.csv").read_bytes() == before
+    assert "note: classified again, because run.jsonl is not as it was written: 1 image, first b.png" in said
+
+
+def test_copies_of_a_cell_are_named(model, cells, tmp_path):
+    said = run(model, cells, tmp_path / "out")[2]
+    assert any(line.startswith("note: 1 image is a copy of another one (a.png = c.png)") for line in said)
+
+
+def test_a_full_disk_is_one_line_with_the_path(model, cells, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    try:
+        with pytest.raises(BlastdetError, match=f"{tmp_path}/out/run.jsonl: cannot be written .File too large"):
+            run(model, cells, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -20,8 +20,9 @@ from blastdet.datasets.apply_corrections import replay_corrections
 from blastdet.datasets.reading import read_dataset
 from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import write_image
-from blastdet.inference.batch import Batch, Job, Output
+from blastdet.inference.batch import Batch, Output
 from blastdet.inference.model import Model, Options
+from blastdet.inference.outputs.jobs import Job
 from blastdet.models.fake_classifier import FakeClassifier, fake_types_card, type_blue
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 from blastdet.review.page import write_page

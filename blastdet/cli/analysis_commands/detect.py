@@ -137,8 +137,9 @@ def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
     """Run a model on images, print, and exit with 1 or 2 if some fail."""
     from blastdet.cli._progress import file_reporter
     from blastdet.core.parallel import workers
-    from blastdet.inference.batch import Batch, Output, find_jobs, left_out
+    from blastdet.inference.batch import Batch, Output
     from blastdet.inference.model import Options, load
+    from blastdet.inference.outputs.jobs import find_jobs, left_out
     from blastdet.inference.outputs.printed import Lines, Printer
 
     existing: Any = "resume" if settings.resume else "overwrite" if settings.overwrite else "refuse"
@@ -154,7 +155,7 @@ def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
             for outcome in batch:
                 printer.image(outcome.text, outcome.error, outcome.entry)
                 step()
-        for line in batch.scale_notes() if settings.detail != "quiet" else ():
+        for line in (*batch.redone_notes(), *batch.scale_notes()) if settings.detail != "quiet" else ():
             echo(line)
         printer.end(*batch.finish(), len(jobs))
         failed = len(batch.failed)

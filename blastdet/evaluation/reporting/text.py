@@ -79,7 +79,7 @@ def verdict_line(verdicts: Verdicts) -> str:
 
 def all_notes(evaluation: Evaluation) -> list[str]:
     """What was left out or needs explanation, from all parts of the evaluation."""
-    notes = [*evaluation.ap.notes]
+    notes = [*evaluation.copies, *evaluation.ap.notes]
     if "ids" in evaluation.predictions.about:
         notes.append(f"ids of {evaluation.predictions.name}: {evaluation.predictions.about['ids']}")
     if any(part.blast_probability is not None for part in evaluation.predictions.candidates):

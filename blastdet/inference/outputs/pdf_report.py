@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Collection
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from blastdet.core.atomic_io import write_bytes
 from blastdet.core.constants import HEX, RESEARCH_USE
 from blastdet.core.errors import DependencyError, one_line
 from blastdet.core.types import RGB
@@ -45,6 +47,8 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
     ------
     DependencyError
         If matplotlib is not installed.
+    OSError
+        If the file cannot be written.
     """
     try:
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -59,15 +63,11 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
     _counts(figure, result)
     _gallery(figure, result, source)
     _words(figure, totals)
-    temporary = path.with_name(f".{path.name}.tmp")
     # no date: equal runs give equal bytes
     about = {"CreationDate": None, "ModDate": None, "Title": f"{result.name} - blastdet", "Subject": RESEARCH_USE}
-    try:
-        figure.savefig(temporary, format="pdf", dpi=200, metadata=about)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    content = io.BytesIO()  # on a full disk, matplotlib fails while it tidies up, and hides the cause
+    figure.savefig(content, format="pdf", dpi=200, metadata=about)
+    return write_bytes(path, content.getvalue())
 
 
 def _text(figure: Any, x: float, y: float, text: str, **style: Any) -> None:

@@ -168,6 +168,7 @@ class Printer:
         """The run is finished."""
         if self.detail == "verbose":
             lines = [*(f"wrote {path}" for path in files), *verbose_totals(totals)]
+            lines += [f"note: {line}" for line in totals.copies]
         elif self.detail == "brief" and totals.entries:
             lines = run_lines(totals, files)
         else:

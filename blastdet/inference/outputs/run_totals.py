@@ -10,6 +10,7 @@ from typing import Any
 
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.model_card import Card
+from blastdet.datasets.copies import copies_note
 from blastdet.inference.blast_fraction import BlastFraction, combine
 from blastdet.inference.differential import WhiteCells
 from blastdet.inference.result import spoken
@@ -82,6 +83,11 @@ class RunTotals:
         found = [(entry["name"], WhiteCells.from_json(entry["white_cells"])) for entry in self.entries]
         return [name for name, white in found if white.n and not white.is_known_stain]
 
+    @cached_property
+    def copies(self) -> tuple[str, ...]:
+        """A note on images that are equal byte for byte."""
+        return copies_note((entry["name"], entry["image_sha256"]) for entry in self.entries)
+
     def remarks(self, most: int = 12) -> list[str]:
         """Warnings on images, those that several images share only once; the ones after `most` are counted."""
         images: dict[str, list[str]] = {}
@@ -93,6 +99,7 @@ class RunTotals:
         for warning, names in sorted(images.items(), key=lambda item: -len(item[1])):
             where = names[0] if len(names) == 1 else f"{len(names)} images"
             lines.append(f"{where}: {warning}" if several else warning)
+        lines = [*self.copies, *lines]
         left = len(lines) - most
         return lines if left <= 0 else [*lines[:most], f"and {left} more, in summary.csv"]
 

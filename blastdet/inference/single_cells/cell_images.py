@@ -12,7 +12,7 @@ from blastdet.core.types import Scale
 from blastdet.datasets.formats import registry
 from blastdet.datasets.reading import find_dataset
 from blastdet.imaging.io import open_smear
-from blastdet.inference.batch import Job, find_jobs
+from blastdet.inference.outputs.jobs import Job, find_jobs
 from blastdet.inference.single_cells.classification import CellImage
 
 OF_ONE_CELL: tuple[str, ...] = ("pbc", "jhu", "cnmc", "allidb2", "aml_lmu", "bone_marrow", "cell_folders")

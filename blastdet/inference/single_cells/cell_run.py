@@ -15,9 +15,10 @@ from PIL import Image
 from blastdet.core.atomic_io import locked, write_text
 from blastdet.core.columns import PROBABILITY
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, counted
+from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, counted, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import Scale
+from blastdet.datasets.copies import copies_note
 from blastdet.datasets.formats.csv_table import FILE_NAME, line
 from blastdet.inference.differential import spoken_type
 from blastdet.inference.model import Model
@@ -69,6 +70,7 @@ class CellRun:
         self.images, self._paths = find_cell_images(paths, folder)
         self.failed: dict[str, str] = {}
         """Name of an image: why it failed."""
+        self._redone: list[str] = []
         settings = {
             "command": "classify",
             "models": model.describe(),
@@ -103,13 +105,33 @@ class CellRun:
             if isinstance(answer, BlastdetError):
                 self.failed[image.name] = " ".join(str(answer).split())
             else:
-                self.run_log.add(self._entry(answer))
+                self._record(answer)
             yield image.name, self.failed.get(image.name)
+
+    def _record(self, cell: ClassifiedCell) -> None:
+        try:
+            self.run_log.add(self._entry(cell))
+        except OSError as error:
+            raise BlastdetError(f"{self.run_log.path}: cannot be written ({one_line(error)})") from error
 
     def _is_done(self, name: str, mpp: Scale | None) -> bool:
         """Whether an earlier run classified this image at this scale, which images added since may have changed."""
         path = self._paths[name]
-        return self.existing == "resume" and path.is_file() and self.run_log.has(name, sha256_of(path), mpp)
+        if self.existing != "resume" or not path.is_file() or not self.run_log.has(name, sha256_of(path), mpp):
+            return False
+        if self.run_log.changed(name) is not None:
+            self._redone.append(name)
+            return False
+        return True
+
+    def _redone_note(self) -> list[str]:
+        if not self._redone:
+            return []
+        shown = ", ".join(f"{name:.80}" for name in self._redone[:_SHOWN_FAILURES])
+        return [
+            f"classified again, because {self.run_log.path.name} is not as it was written: "
+            f"{counted(len(self._redone), 'image')}, first {shown}"
+        ]
 
     def _entry(self, cell: ClassifiedCell) -> dict[str, Any]:
         """A line of the run log; the crop is in it, so that a continued run can show it."""
@@ -132,10 +154,11 @@ class CellRun:
     def finish(self, say: Callable[[str], None], warn: Callable[[str], None]) -> int:
         """Write the files, print the summary and the failures; returns the number of failures."""
         names = [image.name for image in self.images if image.name not in self.failed]
-        rows = [entry["cell"] for entry in self._entries(names)]
+        entries = [(entry["cell"], entry["name"], entry["image_sha256"]) for entry in self._entries(names)]
+        rows, hashes = [entry[0] for entry in entries], [entry[1:] for entry in entries]
         if rows:
             self._write(rows, say)
-        for text in summary(rows, len(self.failed)):
+        for text in summary(rows, len(self.failed), (*copies_note(hashes), *self._redone_note())):
             say(text)
         for text in failures(self.failed):
             warn(text)
@@ -161,7 +184,7 @@ class CellRun:
         except DependencyError as error:
             say(f"note: no {GALLERY}: {error}")
         except OSError as error:
-            raise BlastdetError(f"{self.folder}: results cannot be written ({error.strerror})") from error
+            raise BlastdetError(f"{self.folder}: results cannot be written ({one_line(error)})") from error
 
 
 def row_of(cell: ClassifiedCell) -> dict[str, Any]:
@@ -191,8 +214,8 @@ def table(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield line([row[name] for name in columns])
 
 
-def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
-    """What is printed of a run: cells of each type, and how many of them are unsure."""
+def summary(rows: Sequence[dict[str, Any]], n_failed: int, notes: Sequence[str] = ()) -> list[str]:
+    """What is printed of a run: cells of each type, how many of them are unsure, and notes."""
     if not rows:
         return []
     total, unsure = Counter(row["cell_type"] for row in rows), Counter(r["cell_type"] for r in rows if r["unsure"])
@@ -208,8 +231,7 @@ def summary(rows: Sequence[dict[str, Any]], n_failed: int) -> list[str]:
     lines.append(f"scale: {scales(rows)}")
     if noted := sum(bool(row["note"]) for row in rows):
         lines.append(f"{counted(noted, 'cell')} with a note in {FILE_NAME} on how the cell was found")
-    if warning := stain_warning(rows):
-        lines.append(f"note: {warning}")
+    lines += [f"note: {text}" for text in (*notes, stain_warning(rows)) if text]
     lines.append(f"Images of single cells are no sample of a smear: their shares are no differential. {RESEARCH_USE}")
     return lines
 
