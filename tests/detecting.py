@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from click.testing import CliRunner, Result
+from made import check_options_named
 
 from blastdet.cli import cli
 
@@ -22,6 +23,7 @@ def run_program(*words: object, cwd: Path, code: int = 0) -> subprocess.Complete
     run = subprocess.run([*PROGRAM, *map(str, words)], cwd=cwd, capture_output=True, text=True, check=False)
     assert run.returncode == code, run.stdout + run.stderr
     assert "Traceback" not in run.stderr
+    check_options_named(words, run.stdout + run.stderr)
     return run
 
 
@@ -32,4 +34,5 @@ def run_here(*words: object, cwd: Path, code: int = 0) -> Result:
         done = CliRunner().invoke(cli, [str(word) for word in words])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert done.exit_code == code, done.output
+    check_options_named(words, done.output)
     return done

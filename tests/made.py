@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from click.testing import CliRunner
 from hypothesis import strategies as st
@@ -64,6 +66,7 @@ def run_blastdet(folder: Path, *words: str, code: int = 0) -> str:
     command = [sys.executable, "-m", "blastdet", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == code, done.stderr
+    check_options_named(words, done.stdout + done.stderr)
     return done.stdout + done.stderr
 
 
@@ -75,7 +78,36 @@ def run_in_process(folder: Path, *words: str, code: int = 0) -> str:
         warnings.simplefilter("ignore")  # as in a process of its own
         done = CliRunner().invoke(cli, [str(word) for word in words])
     assert done.exit_code == code, done.output
+    check_options_named(words, done.output)
     return done.output
+
+
+def check_options_named(words: Sequence[object], said: str) -> None:
+    """Every option that a message names is one of the command that printed it, or of the command that it names."""
+    from blastdet.cli import cli
+
+    typed = {str(word).partition("=")[0] for word in words}
+    if "--help" in typed:
+        return
+    for line in said.splitlines():
+        for found in re.finditer(r"(?<![\w-])--[a-z][a-z-]*[a-z]", line):
+            named = re.findall(r"blastdet (\w+(?: export)?)", line[: found.start()])
+            options = options_of(cli, named[-1].split() if named else words)
+            assert found[0] in typed | options, f"{found[0]} is no option of {' '.join(map(str, words[:2]))}: {line}"
+
+
+def options_of(group: Any, words: Sequence[object]) -> set[str]:
+    """Options of the command that the first words name."""
+    command, context = group, click.Context(group)
+    for word in map(str, words):
+        if not isinstance(command, click.Group):
+            break
+        if (found := command.get_command(context, word)) is None:
+            found = command.commands.get("images") if command.name == "review" and not word.startswith("-") else None
+        if found is None:
+            break
+        command = found
+    return {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
 
 
 def voc_xml(objects: Iterable[tuple[object, ...]], size_wh: tuple[int, int] = SIZE_WH) -> str:

@@ -97,6 +97,11 @@ class _Commands(click.Group):
         except click.UsageError as error:
             raise _one_line(error) from error
 
+    def _fewer(self, ctx: click.Context) -> str:
+        command = self.get_command(ctx, ctx.invoked_subcommand or "")
+        has_jobs = command is not None and any("--jobs" in option.opts for option in command.params)
+        return "fewer images at a time (--jobs), or " if has_jobs else ""
+
     def invoke(self, ctx: click.Context) -> object:
         from blastdet.core.errors import BlastdetError
 
@@ -108,7 +113,7 @@ class _Commands(click.Group):
             echo(f"interrupted; {_CONTINUE}", err=True)
             ctx.exit(130)
         except MemoryError as error:
-            raise _Error("out of memory. Process fewer images at a time (--jobs), or smaller ones") from error
+            raise _Error(f"out of memory. Process {self._fewer(ctx)}smaller images") from error
         except BlastdetError as error:
             raise _Error(" ".join(str(error).split())) from error
         except BrokenPipeError:  # the reader of the output is gone; click exits quietly

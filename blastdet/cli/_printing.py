@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+_LONGEST_LINE = 1000
+
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
 
@@ -15,6 +17,13 @@ def echo(text: object = "", err: bool = False) -> None:
     from blastdet.core.errors import printable
 
     click.echo(printable(str(text)), err=err)
+
+
+def echo_line(text: str, err: bool = False) -> None:
+    """`echo` of one line: a name with a line break in it makes no second one, and no name is endless."""
+    from blastdet.core.errors import in_a_line
+
+    echo(in_a_line(text, _LONGEST_LINE), err=err)
 
 
 def echo_notes(dataset: Dataset) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from collections.abc import Sequence
 from typing import Any
 
 _MOST = 2000  # characters of a message; the start and the end, which says what to do, are kept
@@ -43,6 +44,33 @@ def printable(text: str) -> str:
     'a\\\\x1b[2Jb'
     """
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def in_a_line(name: str, most: int = 80) -> str:
+    """The name of a file, folder or class in a printed line: no control characters, the middle of a long one left out.
+
+    Examples
+    --------
+    >>> in_a_line("a\\nb"), in_a_line("x" * 9 + "12", 6)
+    ('a\\\\nb', 'xxx…12')
+    """
+    if len(name) > 2 * most:
+        name = name[:most] + name[-most:]
+    plain = printable(name).replace("\n", "\\n").replace("\t", "\\t")
+    half = most // 2
+    return plain if len(plain) <= most else f"{plain[:half]}…{plain[-(most - half - 1) :]}"
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names in a printed line, each as `in_a_line` shows it; those after `most` are counted.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(in_a_line(name) for name in names[:most]) + more
 
 
 class _Bounded(reprlib.Repr):

@@ -34,13 +34,14 @@ class _Frozen(BaseModel):
 
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
+_TileSide = Annotated[int, Field(gt=0, le=2**16)]
 
 
 class InputSpec(_Frozen):
     """Preprocessing: pixels are normalized as ``(pixel / 255 - mean) / std``."""
 
-    wh: tuple[int, int] = Field(description="largest tile, in pixels at the card's µm/px")
-    stride: int = Field(default=32, gt=0, description="width and height are padded to a multiple of this")
+    wh: tuple[_TileSide, _TileSide] = Field(description="largest tile, in pixels at the card's µm/px")
+    stride: int = Field(default=32, gt=0, le=1024, description="width and height are padded to a multiple of this")
     pad_value: int = Field(default=114, ge=0, le=255)
     mean: tuple[_Finite, _Finite, _Finite] = (0.0, 0.0, 0.0)
     std: tuple[_Finite, _Finite, _Finite] = (1.0, 1.0, 1.0)

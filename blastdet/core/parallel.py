@@ -96,7 +96,9 @@ def _submit(pool: ThreadPoolExecutor, do: Callable[[T], R], item: T) -> Future[R
     try:
         return pool.submit(do, item)
     except RuntimeError as error:
-        raise BlastdetError(f"cannot start a thread ({error}). Process fewer images at a time with --jobs.") from error
+        raise BlastdetError(
+            f"cannot start a thread ({error}). Too many run on this machine: end some programs."
+        ) from error
 
 
 class _StoppedError(Exception):

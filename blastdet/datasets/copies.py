@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from blastdet.core.errors import counted
+from blastdet.core.errors import counted, in_a_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import Sample
 
@@ -47,7 +47,7 @@ def copies_note(images: Iterable[tuple[str, str]]) -> tuple[str, ...]:
 
 
 def _named(names: Sequence[str]) -> str:
-    shown = " = ".join(f"{name:.80}" for name in names[:_SHOWN_NAMES])
+    shown = " = ".join(in_a_line(name) for name in names[:_SHOWN_NAMES])
     left = len(names) - _SHOWN_NAMES
     return f"{shown} = {left} more" if left > 0 else shown
 

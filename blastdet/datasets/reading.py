@@ -8,13 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.errors import ConfigError, FormatError, counted, shown
+from blastdet.core.errors import ConfigError, FormatError, counted, in_a_line, shown
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import CELL_CLASSES, Dataset, Scale
 from blastdet.datasets import catalog
 from blastdet.datasets.archives import located
 from blastdet.datasets.formats import registry
 from blastdet.datasets.locations import data_dir, missing
+
+_LONGEST_NOTE = 1000
 
 
 def read_dataset(
@@ -110,7 +112,7 @@ def notes_of(dataset: Dataset, most: int = 12) -> list[str]:
         lines.append(f"and {counted(left, 'more note')}")
     if dataset.dropped:
         lines.append(f"{counted(len(dataset.dropped), 'line')} on what was left out, first: {dataset.dropped[0]}")
-    return lines
+    return [in_a_line(line, _LONGEST_NOTE) for line in lines]
 
 
 def with_annotated(dataset: Dataset, names: Sequence[str]) -> Dataset:

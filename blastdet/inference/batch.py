@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from blastdet.core.atomic_io import locked
-from blastdet.core.errors import BlastdetError, one_line
+from blastdet.core.errors import BlastdetError, in_a_line, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.parallel import map_ordered
 from blastdet.imaging.io import Source, open_smear
@@ -164,7 +164,7 @@ class Batch:
         """Images that an earlier run finished and that were done again all the same, in one line."""
         if not self.redone:
             return []
-        names = [f"{name:.80} ({file:.120})" for name, file in sorted(self.redone.items())[:_SHOWN_REDONE]]
+        names = [f"{in_a_line(name)} ({in_a_line(file)})" for name, file in sorted(self.redone.items())[:_SHOWN_REDONE]]
         more = f" and {len(self.redone) - len(names)} more" if len(self.redone) > len(names) else ""
         return [f"note: done again, a result is missing or not as it was written: {', '.join(names)}{more}"]
 
@@ -239,7 +239,7 @@ class Batch:
         if fault := changed or next(missing, None):
             self.redone[job.name] = fault
             return None
-        return Outcome(job.name, f"{job.name}: already finished, skipped")
+        return Outcome(job.name, f"{in_a_line(job.name)}: already finished, skipped")
 
     def _first(self, job: Job) -> Outcome | None:
         """Process an image, unless its scale is in doubt and other images may settle it: then later."""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blastdet.core.atomic_io import refuse_existing, write_text
-from blastdet.core.errors import ConfigError, differing, one_line
+from blastdet.core.errors import ConfigError, differing, listed, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import Scale
 from blastdet.inference.differential import WhiteCells
@@ -111,7 +111,7 @@ class RunLog:
     def _read(self, head: dict[str, Any]) -> list[dict[str, Any]]:
         lines = list(_whole_lines(self.path))
         if other := differing(lines[0] if lines else None, head):
-            what = ", ".join(key.removeprefix("settings.") for key in other)
+            what = listed([key.removeprefix("settings.") for key in other])
             raise ConfigError(
                 f"{self.path}: cannot resume, the earlier run differs in {what}. Choose another --out, or --overwrite"
             )

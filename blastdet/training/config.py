@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from blastdet.core.errors import shown
 from blastdet.core.types import CELL_CLASSES
 
 
@@ -20,8 +21,16 @@ def _scale_range(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _check_pixels(batch: int, name: str, side: int) -> None:
+    if batch * side**2 > _MOST_PIXELS:
+        most = f"expected batch x {name} x {name} of at most {_MOST_PIXELS:,} pixels"
+        raise ValueError(f"{most}, got {batch} x {side} x {side}")
+
+
 _ScaleRange = Annotated[tuple[float, float], AfterValidator(_scale_range)]
-_SMALLEST_TILE = 96
+_SMALLEST_TILE, _LARGEST_TILE = 96, 8192
+_MOST_EPOCHS = 100_000
+_MOST_PIXELS = 2**28  # of a batch: 3 GiB as float32, and the network needs many times that
 _WEIGHT = "how often it is drawn, relative to the other datasets"
 _SCALE = "range of the zoom factor, log-uniform"
 _LONGEST_NAME = 200  # of a run: its folder has it
@@ -53,7 +62,7 @@ class DataConfig(_Strict):
     unknown: tuple[tuple[float, float, float, float], ...] = Field(
         default=(), description="regions to ignore, in pixels: marks burnt into the images"
     )
-    sampling_weight: float = Field(default=1.0, gt=0, description=_WEIGHT)
+    sampling_weight: float = Field(default=1.0, gt=0, le=1e6, description=_WEIGHT)
     validate_on: bool = Field(default=True, description="whether its val split counts for choosing the best epoch")
     licence: str = ""
 
@@ -88,20 +97,24 @@ class LoopConfig(_Strict):
     freeze: tuple[str, ...] = Field(
         default=(), description="with init: layers that keep their weights, by the start of their names: model.0., ..."
     )
-    epochs: int = Field(default=100, ge=1)
-    epoch_samples: int | None = Field(default=None, ge=1, description="samples per epoch; default: one per image")
-    batch: int = Field(default=16, ge=1)
-    lr: float = Field(default=0.001, gt=0)
-    weight_decay: float = Field(default=0.0005, ge=0)
-    warmup_epochs: float = Field(default=3.0, ge=0)
+    epochs: int = Field(default=100, ge=1, le=_MOST_EPOCHS)
+    epoch_samples: int | None = Field(
+        default=None, ge=1, le=10**7, description="samples per epoch; default: one per image"
+    )
+    batch: int = Field(default=16, ge=1, le=4096)
+    lr: float = Field(default=0.001, gt=0, le=10)
+    weight_decay: float = Field(default=0.0005, ge=0, le=10)
+    warmup_epochs: float = Field(default=3.0, ge=0, le=_MOST_EPOCHS)
     ema: float = Field(default=0.998, ge=0, lt=1, description="decay of the moving average of the weights")
     amp: Literal["auto", "off", "bf16", "fp16"] = Field(
         default="auto", description="mixed precision; auto: bf16 where the processor supports it, else off"
     )
-    patience: int = Field(default=0, ge=0, description="epochs without improvement before stopping; 0: never stop")
-    val_every: int = Field(default=1, ge=1)
+    patience: int = Field(
+        default=0, ge=0, le=_MOST_EPOCHS, description="epochs without improvement before stopping; 0: never stop"
+    )
+    val_every: int = Field(default=1, ge=1, le=_MOST_EPOCHS)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default=1, ge=0, le=256)
 
     @field_validator("name")
     @classmethod
@@ -133,7 +146,7 @@ class TrainConfig(LoopConfig):
     tile_wh: tuple[int, int] = Field(default=(640, 640), description="largest tile at detection")
     data: tuple[DataConfig, ...] = Field(min_length=1)
     augment: AugmentConfig = AugmentConfig()
-    plain_epochs: int = Field(default=10, ge=0, description="last epochs without mosaic")
+    plain_epochs: int = Field(default=10, ge=0, le=_MOST_EPOCHS, description="last epochs without mosaic")
 
     @field_validator("classes")
     @classmethod
@@ -146,8 +159,8 @@ class TrainConfig(LoopConfig):
     @field_validator("tile_wh")
     @classmethod
     def _holds_a_cell(cls, value: tuple[int, int]) -> tuple[int, int]:
-        if min(value) < _SMALLEST_TILE:
-            raise ValueError(f"expected at least {_SMALLEST_TILE} each, got {list(value)}")
+        if min(value) < _SMALLEST_TILE or max(value) > _LARGEST_TILE:
+            raise ValueError(f"expected {_SMALLEST_TILE} to {_LARGEST_TILE} each, got {shown(list(value))}")
         return value
 
     @field_validator("crop")
@@ -156,6 +169,11 @@ class TrainConfig(LoopConfig):
         if value % 32:
             raise ValueError(f"expected a multiple of 32, got {value}")
         return value
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> TrainConfig:
+        _check_pixels(self.batch, "crop", self.crop)
+        return self
 
 
 class CropsConfig(_Strict):
@@ -193,14 +211,16 @@ class ClassifyConfig(LoopConfig):
         description="empty: the model sees pixels; hand-made: hand-made features; "
         "else a weights folder, for the features of its network",
     )
-    pca: int | None = Field(default=None, ge=1, description="with features: number of principal components to keep")
+    pca: int | None = Field(
+        default=None, ge=1, le=100_000, description="with features: number of principal components to keep"
+    )
     options: dict[str, Any] = Field(default={}, description="with features: parameters of scikit-learn's classifier")
     label: Literal["blast", "differential", "cell_type", "smear_label"] = Field(
         description="target: see blastdet.training.classification.crop_samples.targets"
     )
     classes: tuple[str, ...] = Field(min_length=2, description="outputs; crops of any other class are left out")
     mpp: float = Field(default=0.5, gt=0.01, le=5, description="µm/px that every crop is resampled to")
-    side: int = Field(default=64, ge=32, multiple_of=32, description="side of the input in pixels")
+    side: int = Field(default=64, ge=32, le=2048, multiple_of=32, description="side of the input in pixels")
     low_pass: float = Field(default=0.7, ge=0, le=10, description="sigma in pixels of a blur that evens out sharpness")
     data: tuple[CropsConfig, ...] = Field(min_length=1)
     leave_out: tuple[str, ...] = Field(default=(), description="folders of crops not to use, by name")
@@ -227,6 +247,7 @@ class ClassifyConfig(LoopConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> ClassifyConfig:
+        _check_pixels(self.batch, "side", self.side)
         if not self.features and (self.options or self.pca):
             raise ValueError("options and pca need features, e.g. features: hand-made")
         if self.features and self.init:

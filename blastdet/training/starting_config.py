@@ -24,7 +24,7 @@ _FEW = 20  # images below which a fine-tuning is mostly luck
 _MANY = 1000  # images from which training anew is worth trying
 
 
-def starting_config(data: Sequence[str | os.PathLike[str]], **options: Any) -> str:
+def starting_config(data: Sequence[str | os.PathLike[str]], *, format: str = "auto", **options: Any) -> str:
     """A configuration, as commented YAML, that fine-tunes the shipped detector on some datasets.
 
     Comments say what the datasets contain: images, cells of each class, scale, split. ``blastdet train`` takes the text
@@ -34,6 +34,8 @@ def starting_config(data: Sequence[str | os.PathLike[str]], **options: Any) -> s
     ----------
     data : sequence of paths
         Datasets in any format that is read.
+    format : str
+        Their format, as for `blastdet.read_dataset`.
     **options
         How they are read: see `blastdet.read_dataset`; the configuration has them, too.
 
@@ -56,7 +58,7 @@ def starting_config(data: Sequence[str | os.PathLike[str]], **options: Any) -> s
     settings = read_config(shipped("configs") / FINE_TUNE)
     blocks, total = [], 0
     for path in data:
-        kind = detect_format(Path(path))
+        kind = detect_format(Path(path)) if format == "auto" else format
         dataset = read_dataset(Path(path), format=kind, **options)
         n = sum(sample.truth is not None for sample in dataset)
         _check(dataset, n, settings)

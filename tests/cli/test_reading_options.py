@@ -101,7 +101,7 @@ def test_faults_are_one_line(tmp_path: Path, options: tuple[str, ...], words: st
 
 def test_train_needs_data_for_them(tmp_path: Path) -> None:
     said = run_in_process(tmp_path, "train", "config.yaml", "--map", "x=wbc", code=2)
-    assert "Expected --data with --images, --map or --annotated" in said
+    assert "Expected --data with --from, --images, --map or --annotated" in said
 
 
 def test_annotated_from_python(tmp_path: Path) -> None:

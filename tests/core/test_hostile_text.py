@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blastdet.core.errors import BlastdetError, FormatError, printable, shown
+from blastdet.core.errors import BlastdetError, FormatError, in_a_line, listed, printable, shown
 from blastdet.core.types import Detections
 from blastdet.datasets import archives
 from blastdet.datasets.archives import FetchError, open_source
@@ -126,3 +126,16 @@ def test_names_in_archives_are_printable(tmp_path: Path, name: str) -> None:
     ):
         pass
     assert "\x1b" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_name_in_a_line_is_one_short_line() -> None:
+    assert in_a_line("a\n\x1b[2J\tb") == "a\\n\\x1b[2J\\tb"
+    assert len(in_a_line("x" * 10**7)) == 80
+    assert len(listed(["y" * 300] * 500)) < 1000
+
+
+def test_the_head_of_a_table_is_not_written_out(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"x": [' + ",".join(f'"{"y" * 50}{i}"' for i in range(1000)) + "]}")
+    with pytest.raises(FormatError) as error:
+        read_rows(tmp_path / "a.json", "image")
+    assert len(str(error.value)) < 1200 and "and 990 more" in str(error.value)

@@ -87,7 +87,7 @@ def test_folders_by_type_are_a_dataset(tmp_path: Path) -> None:
         ("ig", None, False, False),
         ("plasma cell", None, False, True),
     ]
-    assert dataset.notes == ("plasma cell: no known cell type, its 1 images are ignored",)
+    assert dataset.notes == ("plasma cell: no known cell type, 1 image ignored",)
     assert possible_types("wbc", "Basophils", "") == ("basophil",)
 
 

@@ -317,7 +317,7 @@ def test_an_edited_entry_is_classified_again_with_a_note(model, cells, tmp_path)
     log.write_text(log.read_text("utf-8").replace('"cell_type": "monocyte"', '"cell_type": "blast"'), "utf-8")
     names, _, said, _ = run(model, cells, out, "resume")
     assert names == ["b.png", "e.png"] and (out / "cells.csv").read_bytes() == before
-    assert "note: classified again, because run.jsonl is not as it was written: 1 image, first b.png" in said
+    assert "note: classified again, because run.jsonl is not as it was written: b.png" in said
 
 
 def test_copies_of_a_cell_are_named(model, cells, tmp_path):

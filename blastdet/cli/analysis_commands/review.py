@@ -127,8 +127,11 @@ def command(context: click.Context, /, **options: Any) -> None:
 @click.argument("paths", nargs=-1, required=True, callback=parse_paths)
 @click.option("--weights", default="default", show_default=True, help="Name of a shipped model, or a weights folder.")
 @click.option("--mpp", callback=parse_mpp, metavar="X[,Y]|auto", help="Scale of the images in µm per pixel.")
-@click.option("--html", "out", type=_PATH, default="blastdet-review", show_default=True, help="Folder of the page.")
+@click.option(
+    "--html", "--out", "out", type=_PATH, default="blastdet-review", show_default=True, help="Folder of the page."
+)
 @click.option("--device", default="auto", show_default=True, help="Where models run: auto, cpu or cuda.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run in that folder.")
 @click.option("--overwrite", is_flag=True, help="Replace an earlier page in that folder.")
 def images(paths: tuple[Path, ...], **options: Any) -> None:
     """Write a page that shows and corrects what a model finds on images without labels.
@@ -139,6 +142,8 @@ def images(paths: tuple[Path, ...], **options: Any) -> None:
 
     Exit codes: 0 done, 1 some files failed, 2 bad input.
     """
+    if options["resume"] and options["overwrite"]:
+        raise click.UsageError("expected --resume or --overwrite, got both.")
     run_detection(paths, RunSettings(**options, formats=("html",)))
 
 

@@ -69,11 +69,14 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
 
 def plain_lines(report: AuditReport) -> list[str]:
     """The report as lines: first the findings, tab-separated, then classes, counts and pairs."""
+    from blastdet.core.errors import in_a_line
+
     lines = []
     for f in report.findings:
         box = "" if f.box is None else "({:g}, {:g}, {:g}, {:g})".format(*f.box)
         other = f" [{f.other}]" if f.other else ""
-        lines.append(f"{f.severity}\t{f.rule}\t{f.file}\t{box}\t{f.message}{other}")
+        file, message = in_a_line(str(f.file), 400), in_a_line(f"{f.message}{other}", 1000)
+        lines.append(f"{f.severity}\t{f.rule}\t{file}\t{box}\t{message}")
     lines += ["\t".join(row) for row in _class_rows(report)]
     lines += [f"{rule}: {_in_words(row)}" for rule, row in report.counts().items()]
     return [*lines, *_summary(report)]
@@ -85,6 +88,8 @@ def _in_words(row: dict[str, int]) -> str:
 
 
 def _summary(report: AuditReport) -> list[str]:
+    from blastdet.core.errors import in_a_line
+
     s = report.statistics
     splits = ", ".join(f"{name} {number}" for name, number in s["splits"].items())
     lines = [f"{s['name']}: {s['pictures']} images, {s['annotated']} annotated; splits: {splits}"]
@@ -96,7 +101,7 @@ def _summary(report: AuditReport) -> list[str]:
         f"shared content{skipped}: pairs {shared['pairs']}, groups {shared['groups']}, images {shared['pictures']}"
     )
     totals = {name: sum(f.severity == name for f in report.findings) for name in ("error", "warning", "info")}
-    lines += [f"note: {line}" for line in s["notes_of_reader"][:12]]
+    lines += [f"note: {in_a_line(line, 1000)}" for line in s["notes_of_reader"][:12]]
     return [*lines, "findings: " + (_in_words(totals) or "none")]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Mpp, Number, reading_options, renamed
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_line
 
 _PATH = click.Path(path_type=Path)
 _CHANGES = ("split", "boxes", "resample", "link")
@@ -119,7 +119,7 @@ def _print(dataset: Any, to: tuple[str, ...], out: Path) -> None:
         left = f"{cells} and {images} without a box"
         echo(f"drawn    {origins}; left: {left}")
     for line in dataset.dropped:
-        echo(f"dropped  {line}")
+        echo_line(f"dropped  {line}")
     for line in dataset.notes:
-        echo(f"note     {line}")
+        echo_line(f"note     {line}")
     echo(f"wrote    {out}: images, {', '.join(to)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import Mpp, Number, Numbers, reading_options, renamed
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,7 +113,7 @@ def command(**options: Any) -> None:
     _print(dataset, lines, rows)
     echo(f"wrote    {out}")
     for line in (*unread, *failed):
-        echo(f"failed   {line}", err=True)
+        echo_line(f"failed   {line}", err=True)
     if unread or failed:
         raise click.exceptions.Exit(1)
 
@@ -121,7 +121,7 @@ def command(**options: Any) -> None:
 def _print(dataset: Dataset, lines: Sequence[str], rows: Sequence[CropRow]) -> None:
     echo(f"read     {dataset.name}: {len(dataset)} images")
     for line in (*(f"dropped  {line}" for line in dataset.dropped), *(f"note     {line}" for line in dataset.notes)):
-        echo(line)
+        echo_line(line)
     for line in lines:
         echo(line)
     kinds = Counter(row.label or f"no label ({row.smear_label or 'no class'})" for row in rows)

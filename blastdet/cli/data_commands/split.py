@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from blastdet.cli._options import reading_options
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_line
 
 if TYPE_CHECKING:
     from blastdet.core.types import Dataset
@@ -104,6 +104,6 @@ def _print(dataset: Dataset, leaks: list[str]) -> None:
         cells = ", ".join(f"{key} {n}" for key, n in number["cells"].items())
         echo(f"{name:8} {number['pictures']} images; {cells or 'no cells'}")
     for line in dataset.notes:
-        echo(f"note     {line}")
+        echo_line(f"note     {line}")
     for line in leaks:
-        echo(f"leak     {line}")
+        echo_line(f"leak     {line}")

@@ -15,6 +15,7 @@ from blastdet.cli._printing import echo
 @click.argument("data", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="File to write.  [default: NAME.yaml]")
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
+@click.option("--from", "format", default="auto", show_default=True, help="Format of DATA.")
 @reading_options
 def command(data: tuple[Path, ...], out: Path | None, overwrite: bool, **reading: Any) -> None:
     """Write a commented configuration that fine-tunes the shipped detector on DATA.

@@ -15,6 +15,7 @@ from blastdet.cli._printing import echo
 @click.command("train", short_help="train a detector or classifier from a configuration")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
 @click.option("--data", multiple=True, type=click.Path(path_type=Path), help="Replaces CONFIG's datasets. Repeatable.")
+@click.option("--from", "format", help="Format of DATA.  [default: auto]")
 @reading_options
 @click.option("--out", type=click.Path(path_type=Path), help="Run folder; default runs/NAME.")
 @click.option("--resume", is_flag=True, help="Continue after the last finished epoch of the run folder.")
@@ -65,11 +66,13 @@ def command(
     if config is None and not data:
         raise click.UsageError("Expected CONFIG or --data.")
     given = {name: str(value) if name == "images" else value for name, value in reading.items() if value is not None}
-    if given and not data:
+    kind = given.pop("format", None)
+    if (given or kind) and not data:
         raise click.UsageError(
-            "Expected --data with --images, --map or --annotated. In CONFIG, set options of the data."
+            "Expected --data with --from, --images, --map or --annotated. In CONFIG, set them for each of the data."
         )
     for_each = [f"data.{i}.options={json.dumps(given)}" for i in range(len(data)) if given]
+    for_each += [f"data.{i}.format={json.dumps(kind)}" for i in range(len(data)) if kind]
     with training_reporter() as step:
         weights = train(
             config,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from blastdet.core.columns import by_type
 from blastdet.core.constants import CELL_TYPES
-from blastdet.core.errors import ConfigError, FormatError, ScaleError, one_line, shown
+from blastdet.core.errors import ConfigError, FormatError, ScaleError, listed, one_line, shown
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import COLUMNS, Dataset, Sample, Scale
 from blastdet.imaging.io import find_images, image_size
@@ -103,7 +103,7 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), restval="")
     try:
         if not set(columns) <= set(reader.fieldnames or ()):
-            found = ", ".join(reader.fieldnames or ())
+            found = listed(reader.fieldnames or ())
             raise FormatError(f"{path}: expected columns {' and '.join(columns)}, got {found or 'none'}")
         return [
             {key: _as_written(value) if isinstance(value, str) else value for key, value in row.items()}

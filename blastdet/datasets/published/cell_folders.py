@@ -5,12 +5,13 @@ Also what a user makes who sorts the cells of a laboratory into folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from blastdet.core.errors import FormatError
-from blastdet.core.types import Dataset, Scale
+from blastdet.core.errors import FormatError, counted, in_a_line
+from blastdet.core.types import NUCLEATED, Dataset, Scale
 from blastdet.datasets.cropping.cell_types import type_of
+from blastdet.datasets.formats.class_names import check_class_map
 from blastdet.datasets.published.named_files import typed_crop
 from blastdet.imaging.io import IMAGE_SUFFIXES
 
@@ -20,7 +21,7 @@ def matches(path: Path) -> bool:
     return path.is_dir() and any(type_of(folder.name) and any(_images(folder)) for folder in _folders(path))
 
 
-def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
+def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale | None = None) -> Dataset:
     """Read a folder of single cells by type.
 
     Parameters
@@ -28,6 +29,8 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     path : Path
         The folder that contains the folders of the types. Their names are those of `CELL_TYPES` or common synonyms
         (myeloblast, segmented neutrophil, normoblast, …), in any case.
+    class_map : mapping, optional
+        Name of a folder -> ``"blast"``, ``"wbc"`` (not a blast, type unknown), or another class, which leaves it out.
 
     Returns
     -------
@@ -41,18 +44,24 @@ def read(path: Path, *, mpp: Scale | None = None) -> Dataset:
     FormatError
         If no folder with images has the name of a type.
     """
-    if not matches(path):
+    given = check_class_map(class_map or {})
+    if not matches(path) and not any(folder.name in given for folder in _folders(path)):
         raise FormatError(f"{path}: expected a folder of images for each cell type, such as blast, monocyte, got none")
     samples, notes = [], []
     for folder in _folders(path):
         images = sorted(_images(folder))
-        known = type_of(folder.name) is not None
+        mapped, name = given.get(folder.name), in_a_line(folder.name)
+        known = type_of(folder.name) is not None or mapped is not None
+        if images and mapped is not None and mapped not in NUCLEATED:
+            notes.append(f"{name}: {counted(len(images), 'image')} left out")
+            continue
         if images and not known:
-            notes.append(f"{folder.name}: no known cell type, its {len(images)} images are ignored")
+            notes.append(f"{name}: no known cell type, {counted(len(images), 'image')} ignored")
+        kind = folder.name if mapped is None else "blast" if mapped == "blast" else ""
         for image in images:
             between = image.relative_to(folder).parts[:-1]
             group = between[0] if between else None
-            samples.append(typed_crop(image, folder.name, mpp, group, ignore=not known))
+            samples.append(typed_crop(image, kind, mpp, group, ignore=not known))
     return Dataset(path.resolve().name, path, tuple(samples), notes=tuple(notes))
 
 

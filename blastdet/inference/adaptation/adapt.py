@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric
-from blastdet.core.errors import ConfigError, WeightsError, counted
+from blastdet.core.errors import ConfigError, WeightsError, counted, in_a_line
 from blastdet.core.mpp import check_mpp
 from blastdet.inference.adaptation.adapted_weights import check_replaced, describe, write_adapted
 from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, Choice, choose, figures, refusal
@@ -160,14 +160,15 @@ def _about(reviewed: ReviewedCells) -> list[str]:
     lines = [f"cells     {n}: {kinds}; {counted(len(smears), 'smear')}"]
     named = [name for name in sorted(smears) if name]
     lines += [
-        f"          {name}: {counted(blasts[name], 'blast')}, {counted(smears[name] - blasts[name], 'other')}"
+        f"          {in_a_line(name)}: {counted(blasts[name], 'blast')}, "
+        f"{counted(smears[name] - blasts[name], 'other')}"
         for name in named[:_SMEARS_SHOWN]
     ]
     if len(named) > _SMEARS_SHOWN:
         lines.append(f"          and {len(named) - _SMEARS_SHOWN} more")
     if reviewed.left_out:
         lines.append("left out  " + ", ".join(f"{k} {why}" for why, k in reviewed.left_out.items()))
-    return lines + [f"note      {note}" for note in reviewed.notes]
+    return lines + [f"note      {in_a_line(note, 500)}" for note in reviewed.notes]
 
 
 def _check_enough(data: PathLike, cells: LabelledCells) -> None:

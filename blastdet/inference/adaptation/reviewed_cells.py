@@ -37,6 +37,7 @@ from blastdet.models.onnx_classifier import OnnxClassifier
 
 _BATCH = 32
 _UNNAMED = "unnamed"
+_OPTIONS = {"class_map": "--map", "annotated": "--annotated", "images": "--images"}
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 Progress = Callable[[str, int, int], None]
@@ -150,6 +151,9 @@ class _Reader:
         if self.reading.format == "auto" and (folder / TABLE).is_file():
             if self.reading.corrections is not None:
                 raise ConfigError(f"{folder}: corrections fit a dataset of images, got a folder of crops")
+            asked = {**self.reading.options, "images": self.reading.images}
+            if idle := [_OPTIONS[name] for name, value in asked.items() if value is not None]:
+                raise ConfigError(f"{folder}: {', '.join(idle)}: for a dataset of images, got a folder of crops")
             yield from self._of_table(folder)
         else:
             yield from self._of_dataset(data)

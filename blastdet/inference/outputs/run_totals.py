@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.errors import in_a_line
 from blastdet.core.model_card import Card
 from blastdet.datasets.copies import copies_note
 from blastdet.inference.blast_fraction import BlastFraction, combine
@@ -97,7 +98,7 @@ class RunTotals:
         several = len(self.entries) > 1
         lines = []
         for warning, names in sorted(images.items(), key=lambda item: -len(item[1])):
-            where = names[0] if len(names) == 1 else f"{len(names)} images"
+            where = in_a_line(names[0]) if len(names) == 1 else f"{len(names)} images"
             lines.append(f"{where}: {warning}" if several else warning)
         lines = [*self.copies, *lines]
         left = len(lines) - most

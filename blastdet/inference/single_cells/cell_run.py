@@ -15,7 +15,7 @@ from PIL import Image
 from blastdet.core.atomic_io import locked, write_text
 from blastdet.core.columns import PROBABILITY
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, counted, one_line
+from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, counted, in_a_line, listed, one_line
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import Scale
 from blastdet.datasets.copies import copies_note
@@ -127,10 +127,9 @@ class CellRun:
     def _redone_note(self) -> list[str]:
         if not self._redone:
             return []
-        shown = ", ".join(f"{name:.80}" for name in self._redone[:_SHOWN_FAILURES])
         return [
             f"classified again, because {self.run_log.path.name} is not as it was written: "
-            f"{counted(len(self._redone), 'image')}, first {shown}"
+            f"{listed(self._redone, _SHOWN_FAILURES)}"
         ]
 
     def _entry(self, cell: ClassifiedCell) -> dict[str, Any]:
@@ -168,7 +167,7 @@ class CellRun:
         for entry in self.run_log.entries(names):
             cell, name = entry.get("cell"), entry["name"]
             if not isinstance(cell, dict) or cell.get("image") != name or not isinstance(entry.get("jpeg"), str):
-                raise ConfigError(f"{self.run_log.path}: {name}: not an entry of classify. Use --overwrite")
+                raise ConfigError(f"{self.run_log.path}: {in_a_line(name)}: not an entry of classify. Use --overwrite")
             yield entry
 
     def _jpegs(self, names: list[str]) -> dict[str, str]:
@@ -231,7 +230,7 @@ def summary(rows: Sequence[dict[str, Any]], n_failed: int, notes: Sequence[str] 
     lines.append(f"scale: {scales(rows)}")
     if noted := sum(bool(row["note"]) for row in rows):
         lines.append(f"{counted(noted, 'cell')} with a note in {FILE_NAME} on how the cell was found")
-    lines += [f"note: {text}" for text in (*notes, stain_warning(rows)) if text]
+    lines += [f"note: {text}" for text in (stain_warning(rows), *notes) if text]
     lines.append(f"Images of single cells are no sample of a smear: their shares are no differential. {RESEARCH_USE}")
     return lines
 
@@ -246,8 +245,7 @@ def failures(failed: dict[str, str]) -> list[str]:
         if len(names) <= _SHOWN_FAILURES:
             lines += [f"failed: {failed[name]}" for name in names]
             continue
-        shown = ", ".join(name.encode("utf-8", "backslashreplace").decode() for name in names[:_SHOWN_FAILURES])
-        lines.append(f"failed: {len(names)} images ({shown} and {len(names) - _SHOWN_FAILURES} more): {reason}")
+        lines.append(f"failed: {len(names)} images ({listed(names, _SHOWN_FAILURES)}): {reason}")
     return lines
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.constants import NOT_WHITE
-from blastdet.core.errors import ConfigError, differing
+from blastdet.core.errors import ConfigError, differing, listed
 from blastdet.core.model_card import read_card
 from blastdet.datasets.cropping.cell_types import type_of
 from blastdet.datasets.cropping.crop_table import CropRow, read_table
@@ -337,7 +337,7 @@ def check_same_model(run: Path, folds_of_it: Sequence[Path]) -> None:
     whole = _comparable(run)
     for fold in folds_of_it:
         if other := differing(whole, _comparable(fold)):
-            raise ConfigError(f"{fold / CONFIG}: expected the configuration of {run}, differs in {', '.join(other)}")
+            raise ConfigError(f"{fold / CONFIG}: expected the configuration of {run}, differs in {listed(other)}")
 
 
 def _comparable(run: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from blastdet.core.atomic_io import LOCK, locked, new_folder, write_text
-from blastdet.core.errors import ConfigError, differing, one_line
+from blastdet.core.errors import ConfigError, differing, listed, one_line
 from blastdet.core.model_card import CARD
 from blastdet.training.config import LoopConfig
 from blastdet.training.config_file import read_any, to_yaml
@@ -42,7 +42,7 @@ def check_run(config: LoopConfig, run: Path, resume: bool) -> None:
         before = read_any(path).model_dump(mode="json")
         if other := differing(before, config.model_dump(mode="json")):
             raise ConfigError(
-                f"{path}: differs from the given configuration in {', '.join(other)}; resume with the original one"
+                f"{path}: differs from the given configuration in {listed(other)}; resume with the original one"
             )
         return
     if (run / checkpoints.LAST).exists():

@@ -178,6 +178,9 @@ def test_an_adapted_model_is_adapted_on_top(weights, tmp_path):
 
 def test_useless_cells_are_refused_and_nothing_is_written(weights, tmp_path):
     _crops(tmp_path / "crops", _useless)
+    words = ("--weights", weights, "--out", "mine")
+    done = run_here("adapt", "--data", "crops", *words, "--map", "x=wbc", cwd=tmp_path, code=2)
+    assert "--map: for a dataset of images, got a folder of crops" in done.output
     done = run_here("adapt", "--data", "crops", "--weights", weights, "--out", "mine", cwd=tmp_path, code=2)
     assert "adapting does not help: on cells left out" in done.output and "Nothing was written" in done.output
     assert [path.name for path in tmp_path.iterdir()] == ["crops"]
@@ -186,15 +189,15 @@ def test_useless_cells_are_refused_and_nothing_is_written(weights, tmp_path):
 @pytest.mark.parametrize("by_smear", [True, False])
 def test_images_of_one_cell_in_folders_of_types(weights, tmp_path, by_smear):
     _cell_images(tmp_path / "cells", _blue, by_smear)
-    (tmp_path / "cells" / "unknown").mkdir()
-    Image.new("RGB", (16, 16)).save(tmp_path / "cells/unknown/x.png")
+    (tmp_path / "cells" / "un\x1b[2J\nknown").mkdir()
+    Image.new("RGB", (16, 16)).save(tmp_path / "cells/un\x1b[2J\nknown/x.png")
     lines = []
     options = AdaptOptions(mpp=MPP)
     out = adapt(tmp_path / "cells", weights=weights, out=tmp_path / "mine", options=options, say=lines.append)
     sensitivity, false = _share_called(out, _blue)
     assert sensitivity > 0.9 and false < 0.1
     text = "\n".join(lines)
-    assert "unknown: no known cell type, its 1 images are ignored" in text
+    assert "un\\x1b[2J\\nknown: no known cell type, 1 image ignored" in text and "\x1b" not in text
     assert ("leave one smear out" in text) == by_smear and ("5 folds of cells" in text) != by_smear
     assert ("no smears or patients are named" in text) != by_smear
     with pytest.raises(BlastdetError, match=r"an image of one cell without a scale\. Pass --mpp"):
