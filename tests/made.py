@@ -6,12 +6,13 @@ import contextlib
 import math
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,19 @@ def image_file(path: Path, size_wh: tuple[int, int] = SIZE_WH, colour: tuple[int
 def heed_interrupts() -> None:
     """For `preexec_fn`: a shell starts background jobs deaf to SIGINT, and what they start inherits that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def limited_files(size: int) -> Iterator[None]:
+    """No file can become larger, as on a full disk. Python would write half of its caches: it writes none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.dont_write_bytecode = before
 
 
 def kill_after_an_epoch(folder: Path, run: str, *words: str) -> None:
@@ -107,7 +121,7 @@ def options_of(group: Any, words: Sequence[object]) -> set[str]:
         if found is None:
             break
         command = found
-    return {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+    return {"--help", *(option for one in command.params for option in (*one.opts, *one.secondary_opts))}
 
 
 def voc_xml(objects: Iterable[tuple[object, ...]], size_wh: tuple[int, int] = SIZE_WH) -> str:

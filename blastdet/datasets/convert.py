@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -322,11 +323,12 @@ def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path
 
 
 def check_no_file(out: Path) -> None:
-    """Refuse a file in the place of an output folder.
+    """Refuse a file in the place of an output folder, or of a folder above it.
 
     Raises
     ------
     FormatError
     """
-    if out.exists() and not out.is_dir():
-        raise FormatError(f"{out}: expected a folder, got a file")
+    for place in (out, *out.parents):
+        if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112  # too long a name is no file
+            raise FormatError(f"{place}: expected a folder, got a file")

@@ -16,7 +16,7 @@ import numpy as np
 
 from blastdet.core.atomic_io import refuse_existing, write_text
 from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
-from blastdet.core.errors import FormatError, counted
+from blastdet.core.errors import FormatError, counted, shown
 from blastdet.core.statistics import auroc, weighted_auroc
 from blastdet.core.types import NUCLEATED, Dataset, Sample
 from blastdet.datasets.copies import copies_of_samples
@@ -32,6 +32,7 @@ OTHER = "other, type unknown"
 """Row of the confusion matrix for cells that are only known not to be blasts."""
 
 _FILES = ("classification.json", "classification_confusion.csv")
+_LONGEST_TYPE = 80
 _CHUNK = 100  # resamples at once, which bounds memory
 
 
@@ -165,9 +166,14 @@ def evaluate_cell_types(dataset: Dataset, table: Path, resamples: int = RESAMPLE
 
 def _called(table: Path) -> dict[str, dict[str, str]]:
     rows = read_rows(table, "image", "cell_type", "blast_probability", "unsure")
+    called: dict[str, dict[str, str]] = {}
     for number, row in enumerate(rows, start=2):
-        _check(f"{table}: line {number}", row)
-    return {row["image"]: row for row in rows}
+        where = f"{table}: line {number}"
+        _check(where, row)
+        if row["image"] in called:
+            raise FormatError(f"{where}: expected one line for each image, got another one for {shown(row['image'])}")
+        called[row["image"]] = row
+    return called
 
 
 def _check(where: str, row: dict[str, str]) -> None:
@@ -177,6 +183,8 @@ def _check(where: str, row: dict[str, str]) -> None:
         inside = False
     if not inside:
         raise FormatError(f"{where}: blast_probability: expected 0 to 1, got {row['blast_probability']!r:.40}")
+    if not 0 < len(row["cell_type"]) <= _LONGEST_TYPE:
+        raise FormatError(f"{where}: cell_type: expected a type, got {shown(row['cell_type'])}")
     if row["unsure"] not in ("0", "1"):
         raise FormatError(f"{where}: unsure: expected 0 or 1, got {row['unsure']!r:.40}")
 

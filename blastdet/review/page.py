@@ -16,7 +16,7 @@ from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import CELL_CLASSES, Detections, Sample
-from blastdet.datasets.convert import check_folder
+from blastdet.datasets.convert import check_folder, check_no_file
 from blastdet.evaluation.predict import Predictions
 from blastdet.imaging.io import open_smear
 from blastdet.review.cells import LOW_IOU, VIEWS, Cell, in_view, repeated_fields, rows_by_sample
@@ -64,6 +64,7 @@ def check_page(folder: Path) -> None:
 
     Raises `FormatError`.
     """
+    check_no_file(folder)
     if not folder.is_dir():
         return
     other = [path for path in sorted(folder.iterdir()) if path.name not in (PAGE, "images", "cells")]

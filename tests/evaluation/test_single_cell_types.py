@@ -104,3 +104,20 @@ def test_an_earlier_report_is_refused_before_anything_is_computed(tmp_path):
     with pytest.raises(ConfigError, match="--overwrite"):
         check_classification(tmp_path, False)
     check_classification(tmp_path, True)
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        (
+            (*ROWS[0][:1], "lymphocyte", 0.1, 0),
+            "line 8: expected one line for each image, got another one for 'p/1.png'",
+        ),
+        (("r/7.png", "", 0.1, 0), "line 8: cell_type: expected a type, got ''"),
+        (("r/7.png", "t" * 999, 0.1, 0), "line 8: cell_type: expected a type, got 'ttt"),
+    ],
+)
+def test_an_image_has_one_type_with_a_name(tmp_path, row, line):
+    write(tmp_path / "cells.csv", [*ROWS, row])
+    with pytest.raises(FormatError, match=line):
+        evaluate_cell_types(DATA, tmp_path / "cells.csv")

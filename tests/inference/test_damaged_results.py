@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
+from contextlib import closing
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from made import limited_files
 
 from blastdet.imaging.io import write_image
 from blastdet.inference.batch import Batch, Output
@@ -81,12 +82,7 @@ def test_a_copy_of_an_image_is_named(tmp_path):
 
 def test_a_full_disk_while_the_pdf_is_written_is_named(tmp_path):
     made = batch(tmp_path, [field(tmp_path / "a.png")], formats=("pdf",))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # as a full disk
-    try:
+    with limited_files(10_000), closing(made):
         list(made)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        made.close()
     assert made.failed == {"a.png": f"a.png: results cannot be written to {tmp_path / 'out'} (File too large)"}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "run.jsonl"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import os
 import re
-import resource
 
 import numpy as np
 import pytest
+from made import limited_files
 
 from blastdet.core.errors import BlastdetError, ConfigError, ImageError, ScaleError, WeightsError
 from blastdet.imaging.cell_crops import crop
@@ -326,10 +326,6 @@ def test_copies_of_a_cell_are_named(model, cells, tmp_path):
 
 
 def test_a_full_disk_is_one_line_with_the_path(model, cells, tmp_path):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
-    try:
-        with pytest.raises(BlastdetError, match=f"{tmp_path}/out/run.jsonl: cannot be written .File too large"):
-            run(model, cells, tmp_path / "out")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = f"{tmp_path}/out/run.jsonl: cannot be written .File too large"
+    with limited_files(2_000), pytest.raises(BlastdetError, match=said):
+        run(model, cells, tmp_path / "out")

@@ -152,7 +152,7 @@ class _Reader:
             if self.reading.corrections is not None:
                 raise ConfigError(f"{folder}: corrections fit a dataset of images, got a folder of crops")
             asked = {**self.reading.options, "images": self.reading.images}
-            if idle := [_OPTIONS[name] for name, value in asked.items() if value is not None]:
+            if idle := [_OPTIONS.get(name, name) for name, value in asked.items() if value is not None]:
                 raise ConfigError(f"{folder}: {', '.join(idle)}: for a dataset of images, got a folder of crops")
             yield from self._of_table(folder)
         else:
