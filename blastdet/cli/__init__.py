@@ -127,10 +127,10 @@ class _Commands(click.Group):
 
 def _of_system(error: Exception) -> str:
     """An error of a file or a disk as one line: which file, and what is wrong."""
-    from blastdet.core.errors import one_line
+    from blastdet.core.errors import in_a_line, one_line
 
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {one_line(error)}"
+        return f"{in_a_line(str(error.filename), 400)}: {one_line(error)}"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
 
 

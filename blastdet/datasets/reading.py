@@ -146,7 +146,7 @@ def find_dataset(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
     path = Path(name_or_path)
     name = str(name_or_path)
     exists = os.path.exists(path)  # noqa: PTH110  # Path.exists() fails on a name that is too long
-    if exists or path.name != name or not (catalog.CATALOG / f"{name}.yaml").is_file():
+    if exists or path.name != name or not os.path.isfile(catalog.CATALOG / f"{name}.yaml"):  # noqa: PTH113
         return located(path), {}
     folder = data_dir() / name
     if not folder.exists():

@@ -176,7 +176,8 @@ def _check_enough(data: PathLike, cells: LabelledCells) -> None:
     if n < LEAST or min(n_blasts, n - n_blasts) < LEAST_OF_A_CLASS:
         raise ConfigError(
             f"{data}: expected at least {LEAST} white cells, {LEAST_OF_A_CLASS} blasts and {LEAST_OF_A_CLASS} others "
-            f"among them, got {n_blasts} blasts and {n - n_blasts} others. Review more cells, of both kinds"
+            f"among them, got {counted(n_blasts, 'blast')} and {counted(n - n_blasts, 'other')}. "
+            "Review more cells, of both kinds"
         )
 
 
