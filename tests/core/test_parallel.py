@@ -69,5 +69,5 @@ def test_a_thread_that_cannot_start_gives_a_one_line_error(monkeypatch):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(BlastdetError, match="cannot start a thread .* Too many run on this machine"):
+    with pytest.raises(BlastdetError, match=r"cannot start a thread .* Too many run on this machine"):
         list(map_ordered(abs, range(3), 2))
