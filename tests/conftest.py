@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from importlib.abc import MetaPathFinder
 from pathlib import Path
+from typing import Any
 
 import pytest
 from audited import write_clean_set
+from hypothesis import settings
 from made import image_file
 
 REPO = Path(__file__).resolve().parent.parent
 # One thread for numerical libraries, in this process and those that tests start: sums depend on the number of threads,
 # and with one pytest worker for each core, more threads only wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# An example may take long on a busy machine: no test judges by time.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
@@ -82,6 +90,9 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests that need something this machine lacks, with a reason; in CI nothing is skipped."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
     if config.getoption("--fast"):
         quick = [item for item in items if not LEFT_OUT_OF_FAST & {mark.name for mark in item.iter_markers()}]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(quick)])
@@ -117,10 +128,45 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Path of a Chromium; tests that use it carry the marker ``browser``."""
+    """Path of a Chromium; tests that use it get the marker ``browser``."""
     path = _chromium()
     assert path, "Chromium is missing, although this is CI"
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    """One Chromium for all tests; each opens pages of its own, and closes them."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``once(name, make)``: a folder that `make` filled, in the first pytest worker that asks; not to be changed.
+
+    What takes seconds of training is done once for all workers.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    root.mkdir(exist_ok=True)
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder, unfinished = root / name, root / f".{name}"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")

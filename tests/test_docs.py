@@ -8,17 +8,22 @@ code of its last command), ``<!-- file: NAME -->`` (the block is written to that
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from lookalike import allidb1
 
 REPO = Path(__file__).resolve().parent.parent
@@ -98,36 +103,75 @@ def sandboxes(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, Path]:
     return folders
 
 
-# Imported by every Python that a page starts. A library may swallow the error, so the attempt is noted as well.
+# Imported by every Python that a page starts, and executed in this one. A library may swallow the error, so the attempt
+# is noted as well.
 GUARD = """
 import pathlib, sys
+log_file = pathlib.Path(__file__).with_name("network.log")
 def watch(event, args):
-    if event not in ("socket.connect", "socket.getaddrinfo"):
+    if log_file is None or event not in ("socket.connect", "socket.getaddrinfo"):
         return
     where = args[1] if event == "socket.connect" else args[:2]
     if isinstance(where, tuple) and where[0] not in (None, "localhost", "127.0.0.1", "::1"):
-        with open(pathlib.Path(__file__).with_name("network.log"), "a") as log:
+        with open(log_file, "a") as log:
             log.write(f"{event} {where}\\n")
         raise OSError(f"network: {event} {where}")
 sys.addaudithook(watch)
 """
 
 
-def _run(words: list[str], folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a sandbox; fails if it reached for the network."""
-    environment = {
-        **os.environ,
+# A Python hook cannot be taken away again: it is set once, and does nothing while it has no file to write to.
+_guarded: dict[str, Any] = {"__file__": __file__}
+
+
+def _environment(folder: Path, data: Path) -> dict[str, str]:
+    return {
         "BLASTDET_DATA": str(data),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(folder / "guard"),
         "PYTHONIOENCODING": "utf-8",
         "COLUMNS": "120",
     }
-    run = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def _in_a_process(words: list[str], folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **_environment(folder, data)}
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def _in_this_process(command: str, folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """A command of blastdet without a process of its own, which saves the seconds that its packages take to load."""
+    from blastdet.cli import cli
+
+    if "watch" not in _guarded:
+        exec(GUARD, _guarded)
+        _guarded["log_file"] = None
+    with contextlib.chdir(folder), warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")  # as in a process of its own
+        for name, value in _environment(folder, data).items():
+            patch.setenv(name, value)
+        words = [os.path.expandvars(word) for word in shlex.split(command)]
+        patch.setitem(_guarded, "log_file", folder / "guard" / "network.log")
+        done = CliRunner().invoke(cli, words[1:])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+def _needs_a_process(block: Block, command: str) -> bool:
+    """Whether it is not blastdet alone, or on the page that a new user types from, or a training, which forks."""
+    words = command.split()
+    if block.page == REPO / "README.md" or words[0] != "blastdet" or words[1] == "train":
+        return True
+    return bool(set("|<>;&*`") & set(command))
+
+
+def _run(words: list[str] | str, folder: Path, data: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a sandbox; fails if it reached for the network."""
+    run = _in_this_process(words, folder, data) if isinstance(words, str) else _in_a_process(words, folder, data)
     log = folder / "guard" / "network.log"
     attempts = log.read_text(encoding="utf-8") if log.is_file() else ""
     log.unlink(missing_ok=True)
-    assert not attempts, f"{words[-1]} reached for the network: {attempts}"
+    assert not attempts, f"{words} reached for the network: {attempts}"
     return run
 
 
@@ -138,15 +182,16 @@ def test_block_does_what_the_page_says(block: Block, sandboxes: dict[Path, Path]
         (sandbox / block.note.removeprefix("file:").strip()).write_text(block.text, encoding="utf-8")
         return
     if block.kind == "python":
-        steps = [([sys.executable, "-W", "error", "-c", block.text], "")]
+        steps: list[tuple[list[str] | str, str]] = [([sys.executable, "-W", "error", "-c", block.text], "")]
     else:
-        steps = [(["bash", "-c", command], output) for command, output in block.commands()]
+        shell = ["bash", "-c"]
+        steps = [([*shell, c] if _needs_a_process(block, c) else c, output) for c, output in block.commands()]
     code = int(re.search(r"exit (\d+)", block.note).group(1)) if "exit" in block.note else 0  # type: ignore[union-attr]
     for number, (words, expected) in enumerate(steps, start=1):
         run = _run(words, sandbox, data_dir)
         output = run.stdout + run.stderr
-        assert run.returncode == (code if number == len(steps) else 0), f"{words[-1]}\n{output}"
-        assert matches(expected, output), f"{words[-1]}\nexpected:\n{expected}\n\nfound:\n{output}"
+        assert run.returncode == (code if number == len(steps) else 0), f"{words}\n{output}"
+        assert matches(expected, output), f"{words}\nexpected:\n{expected}\n\nfound:\n{output}"
 
 
 def test_guard_notes_an_attempt_even_if_it_is_swallowed(tmp_path: Path, data_dir: Path) -> None:
@@ -155,6 +200,24 @@ def test_guard_notes_an_attempt_even_if_it_is_swallowed(tmp_path: Path, data_dir
     code = "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError: pass"
     with pytest.raises(AssertionError, match=r"reached for the network: .*192\.0\.2\.1"):
         _run([sys.executable, "-c", code], tmp_path, data_dir)
+
+
+def test_guard_notes_an_attempt_here(tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only while a command of a page runs."""
+    import socket
+
+    def reach() -> None:
+        with contextlib.suppress(OSError):
+            socket.create_connection(("192.0.2.1", 80), 0.01)
+
+    (tmp_path / "guard").mkdir()
+    _in_this_process("blastdet --version", tmp_path, data_dir)
+    reach()
+    assert not (tmp_path / "guard/network.log").exists()
+    with monkeypatch.context() as patch:
+        patch.setitem(_guarded, "log_file", tmp_path / "guard/network.log")
+        reach()
+    assert "192.0.2.1" in (tmp_path / "guard/network.log").read_text("utf-8")
 
 
 @pytest.mark.slow
@@ -204,28 +267,21 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.browser
-def test_site_loads_nothing_from_elsewhere_and_can_be_searched(site: Path, chromium: str) -> None:
+def test_site_loads_nothing_from_elsewhere_and_can_be_searched(site: Path, browser: Any) -> None:
     """Opened from the folder, without a server: every page, at the width of a phone; then a search."""
-    from playwright.sync_api import sync_playwright
-
     asked: list[str] = []
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.on("request", lambda request: asked.append(request.url))
-        for path in sorted(site.rglob("*.html")):
-            page.goto(path.as_uri(), wait_until="load")
-            spare = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert spare <= 0, f"{path.relative_to(site)} is wider than a phone by {spare} px"
-        page.set_viewport_size({"width": 1280, "height": 800})
-        page.goto((site / "index.html").as_uri())
-        page.click("input[name=query]")
-        page.locator("input[name=query]").press_sequentially(
-            "glossary", delay=40
-        )  # as a person types: search has to start
-        page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.on("request", lambda request: asked.append(request.url))
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri(), wait_until="load")
+        spare = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert spare <= 0, f"{path.relative_to(site)} is wider than a phone by {spare} px"
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto((site / "index.html").as_uri())
+    page.click("input[name=query]")
+    page.locator("input[name=query]").press_sequentially("glossary", delay=40)  # as a person types: search has to start
+    page.wait_for_selector(".md-search-result__item", state="attached", timeout=60_000)
+    page.close()
     assert not [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
 
 

@@ -47,6 +47,7 @@ def opened(browser: Any, folder: Path, **data: Any) -> Any:
         encoding="utf-8",
     )
     page = browser.new_page()
+    page.set_default_timeout(120_000)  # on a busy machine
     page.set_viewport_size({"width": 1200, "height": 800})
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from blastdet.datasets.corrections import read_corrections
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser]
+pytestmark = pytest.mark.slow
 
 
 def _free_port() -> int:
@@ -27,10 +27,8 @@ def _free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def test_the_whole_session_in_a_browser(tmp_path, chromium):
+def test_the_whole_session_in_a_browser(tmp_path, browser):
     """The real process and App: boxes show, a tag set elsewhere comes back in the file, Ctrl-C ends it."""
-    from playwright.sync_api import sync_playwright
-
     port = _free_port()
     name = f"demo-{port}"
     outside = {key: value for key, value in os.environ.items() if not key.startswith("FIFTYONE_")}
@@ -49,26 +47,24 @@ def test_the_whole_session_in_a_browser(tmp_path, chromium):
         )
     try:
         _until(lambda: "Press Ctrl-C" in (tmp_path / "log").read_text(), process)
-        with sync_playwright() as play:
-            browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-            page = browser.new_page(viewport={"width": 1400, "height": 900})
-            page.goto(f"http://127.0.0.1:{port}/datasets/{name}", wait_until="domcontentloaded")
-            page.wait_for_selector("text=1 sample", timeout=120_000)
-            assert page.locator("text=detected").count() and page.locator("text=truth").count()
-            _until(lambda: _contrast(page) > 20, process)  # the image and its boxes are drawn
-            for dismiss in page.get_by_text("Dismiss", exact=True).all():
-                dismiss.click()
-            _draw(page)
-            _until(lambda: _said(tmp_path) == 1, process)
-            view = f"http://127.0.0.1:{port}/datasets/{name}?view=missed-blasts-cells"
-            page.goto(view, wait_until="domcontentloaded")
-            page.wait_for_selector("text=3 patches", timeout=120_000)  # one of the four drawn is called a blast
-            drawn_on = "[data-cy=tag-cells]"
-            page.wait_for_function(f"document.querySelectorAll('{drawn_on}').length === 3")
-            assert set(page.locator(drawn_on).all_inner_texts()) == {"blast"}
-            _tag_the_first(page, "fix:ignore")
-            _until(lambda: _said(tmp_path) == 2, process)
-            browser.close()
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
+        page.goto(f"http://127.0.0.1:{port}/datasets/{name}", wait_until="domcontentloaded")
+        page.wait_for_selector("text=1 sample", timeout=120_000)
+        assert page.locator("text=detected").count() and page.locator("text=truth").count()
+        _until(lambda: _contrast(page) > 20, process)  # the image and its boxes are drawn
+        for dismiss in page.get_by_text("Dismiss", exact=True).all():
+            dismiss.click()
+        _draw(page)
+        _until(lambda: _said(tmp_path) == 1, process)
+        view = f"http://127.0.0.1:{port}/datasets/{name}?view=missed-blasts-cells"
+        page.goto(view, wait_until="domcontentloaded")
+        page.wait_for_selector("text=3 patches", timeout=120_000)  # one of the four drawn is called a blast
+        drawn_on = "[data-cy=tag-cells]"
+        page.wait_for_function(f"document.querySelectorAll('{drawn_on}').length === 3")
+        assert set(page.locator(drawn_on).all_inner_texts()) == {"blast"}
+        _tag_the_first(page, "fix:ignore")
+        _until(lambda: _said(tmp_path) == 2, process)
+        page.close()
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=120)

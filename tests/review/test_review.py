@@ -208,23 +208,25 @@ def test_bad_usage_gives_a_one_line_error(words, line, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def page(made, tmp_path, chromium):
+def page(made, tmp_path, browser):
     """The page of the four images, open in a real browser."""
-    from playwright.sync_api import sync_playwright
-
     dataset, predictions = made
     file = write_page(make_review(dataset, predictions), tmp_path / "page")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": 1300, "height": 1100}, offline=True)
-        opened = context.new_page()
-        faults: list[str] = []
-        opened.on("pageerror", lambda error: faults.append(str(error)))
-        opened.on("request", lambda request: faults.append(request.url) if "file:" not in request.url else None)
-        opened.goto(file.as_uri())
-        yield opened
-        assert not [fault for fault in faults if not fault.startswith("blob:")]
-        browser.close()
+    context = browser.new_context(viewport={"width": 1300, "height": 1100}, offline=True)
+    opened = context.new_page()
+    opened.set_default_timeout(120_000)  # on a busy machine
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("request", lambda request: faults.append(request.url) if "file:" not in request.url else None)
+    opened.goto(file.as_uri())
+    yield opened
+    assert not [fault for fault in faults if not fault.startswith("blob:")]
+    context.close()
+
+
+def test_what_uses_the_browser_is_marked_without_a_word(request, browser):
+    """Where there is no Chromium, the mark skips it."""
+    assert request.node.get_closest_marker("browser") is not None
 
 
 def _exported(page, tmp_path: Path) -> list[Correction]:
@@ -322,24 +324,18 @@ def _exported_in_viewer(page, tmp_path: Path) -> list[Correction]:
     return read_corrections(tmp_path / "now.jsonl")
 
 
-def test_a_moved_box_stays_a_blast_where_the_model_knows_none(made, tmp_path, chromium):
+def test_a_moved_box_stays_a_blast_where_the_model_knows_none(made, tmp_path, browser):
     """A detector alone finds nucleated cells: blasts are shown as white cells, and stay blasts in the dataset."""
-    from playwright.sync_api import sync_playwright
-
     dataset, predictions = made
     white = [found.with_columns(label=np.ones(len(found), np.int64)) for found in predictions.candidates]
     predictions = replace(predictions, candidates=tuple(white), nucleated=True)
     file = write_page(make_review(dataset, predictions), tmp_path / "page")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_page()
-        opened.goto(file.as_uri())
-        row = opened.evaluate("images[0].kind.findIndex((kind, row) => boxOf(images[0], row)[0] === 125)")
-        opened.evaluate(
-            "(row) => { correct([[0, row]], 'move', '', [128, 5, 168, 45]); correct([[0, row]], 'ok'); }", row
-        )
-        lines = _exported_in_viewer(opened, tmp_path)
-        browser.close()
+    opened = browser.new_page()
+    opened.goto(file.as_uri())
+    row = opened.evaluate("images[0].kind.findIndex((kind, row) => boxOf(images[0], row)[0] === 125)")
+    opened.evaluate("(row) => { correct([[0, row]], 'move', '', [128, 5, 168, 45]); correct([[0, row]], 'ok'); }", row)
+    lines = _exported_in_viewer(opened, tmp_path)
+    opened.close()
     after, counts = replay_corrections(dataset, lines)
     assert counts == {"moved": 1} and after.samples[0].truth.counts() == dataset.samples[0].truth.counts()
 
@@ -351,28 +347,24 @@ def test_a_page_of_images_whose_names_are_not_utf8(made, tmp_path):
     assert '"s?.png"' in write_page(make_review(dataset, predictions), tmp_path / "page").read_text("utf-8")
 
 
-def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, chromium):
-    from playwright.sync_api import sync_playwright
-
+def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, browser):
     dataset, predictions = made
     ignore = np.arange(20) == 1
     samples = [replace(s, truth=s.truth.with_columns(ignore=ignore)) for s in dataset]
     dataset = replace(dataset, samples=tuple(samples))
     file = write_page(make_review(dataset, predictions), tmp_path / "page")
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        opened = browser.new_page(viewport={"width": 1300, "height": 1100})
-        opened.goto(file.as_uri())
-        opened.click("button[data-view=missed]")
-        opened.click(".cell")
-        opened.keyboard.press("f")
-        opened.wait_for_timeout(200)
-        assert opened.locator("#filters input[data-kind=ignored]").is_checked()
-        opened.mouse.click(*opened.evaluate("viewer.place(85, 25)"))
-        assert opened.inner_text("#chosen") == "ignored"
-        opened.keyboard.press("0")
-        after, counts = replay_corrections(dataset, _exported_in_viewer(opened, tmp_path))
-        browser.close()
+    opened = browser.new_page(viewport={"width": 1300, "height": 1100})
+    opened.goto(file.as_uri())
+    opened.click("button[data-view=missed]")
+    opened.click(".cell")
+    opened.keyboard.press("f")
+    opened.wait_for_timeout(200)
+    assert opened.locator("#filters input[data-kind=ignored]").is_checked()
+    opened.mouse.click(*opened.evaluate("viewer.place(85, 25)"))
+    assert opened.inner_text("#chosen") == "ignored"
+    opened.keyboard.press("0")
+    after, counts = replay_corrections(dataset, _exported_in_viewer(opened, tmp_path))
+    opened.close()
     assert not after.samples[0].truth.ignore.any() and counts == {"counted again": 1}
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import subprocess
-import sys
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,8 +41,7 @@ SETTINGS = {
 def films(tmp_path_factory):
     """A folder with ten films and configurations tiny.yaml (YOLOv5n) and rcnn.yaml."""
     folder = tmp_path_factory.mktemp("films")
-    command = [sys.executable, "-m", "blastdet", "synth", "films", "--n", "10", "--size", "240x180", "--mpp", "0.25"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    run_in_process(folder, "synth", "films", "--n", "10", "--size", "240x180", "--mpp", "0.25")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
     rcnn = SETTINGS | {"name": "rcnn", "model": "fasterrcnn_mobilenet", "epochs": 2, "lr": 0.0005}
     (folder / "rcnn.yaml").write_text(yaml.safe_dump(rcnn), encoding="utf-8")
@@ -64,11 +63,15 @@ def blastdet(films):
 
 
 @pytest.fixture(scope="session")
-def trained(films, blastdet):
+def trained(films, blastdet, once):
     """Run folder of a finished training of YOLOv5n."""
-    run = blastdet("train", "tiny.yaml", "--out", "whole")
-    assert "export equals torch within 0.0" in run.stdout
-    return films / "whole"
+
+    def train(folder):
+        shutil.copytree(films, folder, dirs_exist_ok=True)
+        run = blastdet("train", "tiny.yaml", "--out", "whole", cwd=folder)
+        assert "export equals torch within 0.0" in run.stdout
+
+    return Path(shutil.copytree(once("trained", train) / "whole", films / "whole"))
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +104,15 @@ def crops_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def crops_run(crops_folder):
+def crops_run(crops_folder, once):
     """Run folder of a network trained on them."""
-    text = run_in_process(crops_folder, "train", "made.yaml", "--out", "run")
-    assert "export equals the model within 0.0" in text
-    return crops_folder / "run"
+
+    def train(folder):
+        shutil.copytree(crops_folder, folder, dirs_exist_ok=True)
+        text = run_in_process(folder, "train", "made.yaml", "--out", "run")
+        assert "export equals the model within 0.0" in text
+
+    return Path(shutil.copytree(once("crops", train) / "run", crops_folder / "run"))
 
 
 @pytest.fixture
