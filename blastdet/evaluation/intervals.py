@@ -12,6 +12,9 @@ from blastdet.evaluation.match_table import ClassMatches, Floats, Ints, MatchTab
 
 RESAMPLES = 1000
 
+ONE_GROUP = "none: one group only"
+"""Method of an interval that is not given: all resamples of one group are equal."""
+
 
 def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Ints:
     """Number of times that each image counts in each resample, int64 (resamples, s).
@@ -29,7 +32,7 @@ def group_weights(group: Ints, resamples: int = RESAMPLES, seed: int = 0) -> Int
 def spread_over_groups(samples: ArrayLike, n_groups: int, resamples: int, how: str = "bootstrap") -> Interval:
     """Interval of bootstrap samples over groups. One group has no interval, because all its resamples are equal."""
     if n_groups < 2:
-        return Interval(float("nan"), float("nan"), "none: one group only")
+        return Interval(float("nan"), float("nan"), ONE_GROUP)
     return percentile_interval(samples, f"{how} over {n_groups} groups, {resamples} resamples")
 
 
@@ -94,7 +97,8 @@ def ratio_interval(part: ArrayLike, whole: ArrayLike, group: Ints, resamples: in
     """95 % interval over groups of sum(part) / sum(whole), a figure between 0 and 1.
 
     If the figure is exactly 0 or 1, all resamples are equal and the bootstrap interval has no width. Then the interval
-    is Clopper and Pearson's, with each group that has cells as one trial. It is conservative (too wide).
+    is Clopper and Pearson's, with each group that has cells as one trial. It is conservative (too wide). Otherwise, if
+    all cells are of one group, there is no interval: the figure is the same in every resample that has cells.
 
     Parameters
     ----------
@@ -103,12 +107,11 @@ def ratio_interval(part: ArrayLike, whole: ArrayLike, group: Ints, resamples: in
     group : int64 (s,)
     """
     above, below = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    n_groups = len(np.unique(group))
-    if below.sum() > 0 and above.sum() in (0, below.sum()):
-        n = len(np.unique(group[below > 0]))
+    n = len(np.unique(group[below > 0]))
+    if n and above.sum() in (0, below.sum()):
         exact = clopper_pearson(n if above.sum() else 0, n)
         return Interval(exact.low, exact.high, f"Clopper-Pearson on {n} groups (all alike)")
     weights = group_weights(group, resamples)
     with np.errstate(invalid="ignore", divide="ignore"):
         values = (weights @ above) / (weights @ below)
-    return spread_over_groups(values, n_groups, resamples)
+    return spread_over_groups(values, len(np.unique(group)) if n > 1 else n, resamples)

@@ -20,9 +20,9 @@ from blastdet.core.errors import FormatError, counted, shown
 from blastdet.core.statistics import auroc, weighted_auroc
 from blastdet.core.types import NUCLEATED, Dataset, Sample
 from blastdet.datasets.copies import copies_of_samples
-from blastdet.datasets.cropping.cell_types import possible_types
+from blastdet.datasets.annotations.cell_types import possible_types
+from blastdet.datasets.annotations.files import read_rows
 from blastdet.datasets.formats.csv_table import line
-from blastdet.datasets.formats.files import read_rows
 from blastdet.evaluation.confusion import Figure
 from blastdet.evaluation.intervals import RESAMPLES, group_weights, ratio_interval, spread_over_groups
 from blastdet.evaluation.match_table import Bools, Floats, Ints, groups_of

@@ -13,7 +13,7 @@ from blastdet.core.statistics import clopper_pearson, percentile_interval
 from blastdet.core.types import Dataset, Detections
 from blastdet.evaluation.allidb_tests import cell_test, image_test, match_points
 from blastdet.evaluation.average_precision import average_precision
-from blastdet.evaluation.confusion import confusion
+from blastdet.evaluation.confusion import Figure, confusion
 from blastdet.evaluation.counts import (
     agreement,
     bland_altman,
@@ -26,6 +26,7 @@ from blastdet.evaluation.counts import (
 from blastdet.evaluation.evaluate import as_nucleated, by_class_probability
 from blastdet.evaluation.intervals import bootstrap_statistic, ratio_interval
 from blastdet.evaluation.operating_points import reliability, sweep
+from blastdet.evaluation.reporting.text import of_figure
 from blastdet.evaluation.subgroups import slices
 from evaluation.build import cells, dataset, random_found, random_truth
 
@@ -312,3 +313,13 @@ def test_one_group_has_no_interval():
     found = bootstrap_statistic(columns, lambda sums: sums["hits"] / sums["all"], np.array([0, 0]))
     assert np.isnan([found.low, found.high]).all() and "one group" in found.method
     assert np.isnan(ratio_interval([3, 4], [5, 6], np.array([0, 0])).low)
+
+
+def test_subgroup_of_one_group_has_no_interval_and_says_why() -> None:
+    """Three of four cells found, all in one of two groups: every resample that has cells gives 0.75."""
+    found = ratio_interval([3, 0], [4, 0], np.array([0, 1]))
+    assert np.isnan([found.low, found.high]).all()
+    assert of_figure(Figure("sensitivity", 0.75, found, 4)) == "0.750 [one group]"
+    two = ratio_interval([3, 1], [4, 4], np.array([0, 1]))
+    assert (two.low, two.high) == (0.25, 0.75)
+    assert of_figure(Figure("sensitivity", 0.5, two, 8)) == "0.500 [0.250, 0.750]"

@@ -15,7 +15,7 @@ from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import DependencyError
 from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.comparison import Comparison
-from blastdet.evaluation.confusion import Confusion
+from blastdet.evaluation.confusion import Confusion, Figure
 from blastdet.evaluation.counts import Agreement
 from blastdet.evaluation.evaluate import FIGURES, Evaluation, describe_data
 from blastdet.evaluation.reporting.error_crops import SIDE_PX, Crop, crops
@@ -202,7 +202,7 @@ def _slices(evaluation: Evaluation) -> list[dict[str, Any]]:
     parts = sorted(evaluation.slices, key=lambda part: sizes.index(part.slice) if part.slice in sizes else -1)
     cells: dict[str, dict[str, str]] = {}
     for part in parts:
-        text = with_interval(part.sensitivity, part.interval.low, part.interval.high)
+        text = of_figure(Figure(part.name, part.sensitivity, part.interval, part.n))
         value, bracket, interval = text.partition(" [")
         cells.setdefault(part.slice, {})[part.name] = f"{value} (n {part.n}){bracket}{interval}"
     return [{"name": s, "cells": [row.get(c, "–") for c in evaluation.ap.classes]} for s, row in cells.items()]

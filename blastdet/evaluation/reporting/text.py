@@ -9,6 +9,7 @@ from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.confusion import Figure
 from blastdet.evaluation.evaluate import Evaluation
+from blastdet.evaluation.intervals import ONE_GROUP
 
 HOW_MATCHED = (
     "Average precision: COCO protocol (pycocotools), greedy by score within each class, IoU from 0.50 to 0.95.",
@@ -17,6 +18,7 @@ HOW_MATCHED = (
     "A region marked to ignore hides detections of every class. A class is evaluated only on images that annotate it.",
     "Intervals: 95 %, percentile bootstrap over groups. Images are resampled with their matches.",
     "Interval of a proportion that is exactly 0 or 1: Clopper-Pearson, with each group as one trial.",
+    "A figure of cells that are all of one group has no interval, and says so.",
 )
 
 
@@ -35,8 +37,9 @@ def of_row(row: dict[str, Any], figure: str) -> str:
 
 
 def of_figure(figure: Figure) -> str:
-    """A figure with its interval."""
-    return with_interval(figure.value, figure.interval.low, figure.interval.high)
+    """A figure with its interval, or ``0.750 [one group]`` where its cells are all of one group."""
+    text = with_interval(figure.value, figure.interval.low, figure.interval.high)
+    return f"{text} [one group]" if figure.interval.method == ONE_GROUP and not math.isnan(figure.value) else text
 
 
 def as_text(evaluation: Evaluation) -> str:
@@ -88,6 +91,8 @@ def all_notes(evaluation: Evaluation) -> list[str]:
     if n:
         what = "the 95 % interval of the blast fraction (sampling error only)"
         notes.append(f"{what} contains the true fraction in {held} of {n} images")
+    if evaluation.ap.table.n_groups < 2:
+        notes.append("no intervals: all images are of one group, and nothing shows how much groups differ")
     if not evaluation.by_size:
         notes.append("no figures by cell size: the dataset has images without µm/px")
     if evaluation.cell_test is not None:
