@@ -14,10 +14,11 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -34,6 +35,11 @@ MAX_TOTAL_BYTES = 64 << 30
 MAX_RATIO = 200
 """Largest ratio of unpacked to packed bytes. Images and annotations are below 50, a zip bomb is far above."""
 
+CACHE_DAYS = 30
+CACHE_BYTES = 20 << 30
+"""What is kept of unpacked archives: see `unpacked`."""
+
+_IN_USE_S = 86_400  # an archive used within a day may be in use now
 _LONGEST_NAME = 1000
 _JUNK_FOLDERS = frozenset({"__MACOSX", ".git"})
 _JUNK_FILES = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -176,6 +182,9 @@ def unpacked(path: Path) -> Path:
     It is in the cache folder of the user (``XDG_CACHE_HOME``, by default ``~/.cache``), named by the archive and the
     sha256 of its content. The common top folder of all files, if there is one, is left out.
 
+    Whenever an archive is unpacked, those that nobody used for `CACHE_DAYS` are removed, then the ones used longest ago
+    until `CACHE_BYTES` are left. What was used within a day stays.
+
     Raises
     ------
     FetchError
@@ -188,6 +197,7 @@ def unpacked(path: Path) -> Path:
         name = path.name.split(".")[0] or "archive"
         target = cache / digest[:16] / name
         if target.is_dir():
+            os.utime(target.parent)  # used now; see `_clean`
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with open_source(path) as members, tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
@@ -200,9 +210,26 @@ def unpacked(path: Path) -> Path:
                 file_path.write_bytes(member.read())
             if not target.is_dir():  # another process may have been faster
                 stage.replace(target)
+        with suppress(OSError):  # another process may remove the same folders
+            _clean(cache, time.time())
     except OSError as error:
         raise FetchError(f"{path}: cannot be unpacked below {cache} ({error.strerror or error})") from error
     return target
+
+
+def _clean(cache: Path, now: float) -> None:
+    """Remove archives that were not used for long, or are too large together; a folder's time is when it was used."""
+    entries = sorted((entry.stat().st_mtime, entry) for entry in cache.iterdir() if entry.is_dir())
+    total = sum(sizes := [_bytes_in(entry) for _, entry in entries])
+    for (used, entry), size in zip(entries, sizes, strict=True):
+        age = now - used
+        if age > CACHE_DAYS * 86_400 or (total > CACHE_BYTES and age > _IN_USE_S):
+            shutil.rmtree(entry, ignore_errors=True)
+            total -= size
+
+
+def _bytes_in(folder: Path) -> int:
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _check_space(members: Sequence[Member], folder: Path, path: Path) -> None:

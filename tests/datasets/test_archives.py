@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+import time
 import warnings
 from pathlib import Path
 from zipfile import ZipFile
@@ -95,3 +97,31 @@ def test_a_full_disk_is_said_before(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(FetchError, match="MiB free below"):
         unpacked(zipped(tmp_path / "a.zip", ("1.txt", b"12")))
+
+
+def _used(folder: Path, days: float) -> None:
+    os.utime(folder.parent, (time.time() - days * 86_400,) * 2)
+
+
+def test_unpacking_removes_archives_that_nobody_used_for_a_month(tmp_path: Path) -> None:
+    old, used, third = (zipped(tmp_path / f"{name}.zip", ("1.txt", name.encode())) for name in ("old", "used", "third"))
+    folders = [unpacked(old), unpacked(used)]
+    for folder in folders:
+        _used(folder, archives.CACHE_DAYS + 1)
+    assert unpacked(used) == folders[1]  # used now
+    assert unpacked(third).is_dir()
+    assert [folder.is_dir() for folder in folders] == [False, True]
+
+
+def test_unpacking_removes_the_longest_unused_archives_beyond_the_total_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "CACHE_BYTES", 2500)
+    folders = []
+    for name, days in (("a", 3.0), ("b", 2.0), ("c", 0.5), ("d", 0.0)):
+        folders.append(unpacked(zipped(tmp_path / f"{name}.zip", ("1.txt", name.encode() * 1000))))
+        _used(folders[-1], days)
+    # With c there were 3000 bytes: a went, then 2000 were left. With d: b went.
+    assert [folder.is_dir() for folder in folders] == [False, False, True, True]
+    unpacked(zipped(tmp_path / "e.zip", ("1.txt", b"e" * 1000)))
+    assert [folder.is_dir() for folder in folders] == [False, False, True, True]  # used within a day
