@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -329,3 +330,20 @@ def test_a_full_disk_is_one_line_with_the_path(model, cells, tmp_path):
     said = f"{tmp_path}/out/run.jsonl: cannot be written .File too large"
     with limited_files(2_000), pytest.raises(BlastdetError, match=said):
         run(model, cells, tmp_path / "out")
+
+
+def test_failures_for_many_reasons_are_bounded():
+    many = {f"{i}.png": f"{i}.png: reason {i}" for i in range(100)}
+    lines = failures(many)
+    assert len(lines) == 21 and lines[0] == "failed: 0.png: reason 0"
+    assert lines[-1] == "failed: 80 images for other reasons, first: '20.png'"
+
+
+def test_what_a_run_leaves_out_of_a_folder_is_named(model, cells, tmp_path):
+    (cells / "notes.txt").write_text("x")
+    (cells / "cell.czi").write_text("x")
+    (tmp_path / "out").mkdir()
+    with closing(CellRun([cells], model, GIVEN, tmp_path / "out")) as one:
+        assert one.left_out == "left out: 2 files (1 .czi, 1 .txt), first: 'cell.czi'"
+    with closing(CellRun(sorted(cells.glob("*.png")), model, GIVEN, tmp_path / "out2")) as named:
+        assert named.left_out == ""

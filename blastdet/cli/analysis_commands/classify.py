@@ -75,6 +75,8 @@ def command(paths: tuple[Path, ...], out: Path, resume: bool, overwrite: bool, *
     options = CellOptions(settings["mpp"], settings["cell_um"])
     model = load_cell_model(settings["weights"], settings["device"])
     with closing(CellRun(paths, model, options, out, existing)) as run:
+        if run.left_out:
+            echo(run.left_out, err=True)
         with phase_reporter() as step:
             for _ in run.classify(step):
                 pass

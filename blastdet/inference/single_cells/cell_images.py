@@ -12,15 +12,15 @@ from blastdet.core.types import Scale
 from blastdet.datasets.formats import registry
 from blastdet.datasets.reading import find_dataset
 from blastdet.imaging.io import open_smear
-from blastdet.inference.outputs.jobs import Job, find_jobs
+from blastdet.inference.outputs.jobs import Job, find_jobs, left_out
 from blastdet.inference.single_cells.classification import CellImage
 
 OF_ONE_CELL: tuple[str, ...] = ("pbc", "jhu", "cnmc", "allidb2", "aml_lmu", "bone_marrow", "cell_folders")
 """Formats of datasets whose images show one cell each."""
 
 
-def find_cell_images(paths: Sequence[Path], out: Path) -> tuple[list[CellImage], dict[str, Path]]:
-    """Images in the order of their paths, and the file of each name.
+def find_cell_images(paths: Sequence[Path], out: Path) -> tuple[list[CellImage], dict[str, Path], str]:
+    """Images in the order of their paths, the file of each name, and a line on what is left out; see `left_out`.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def find_cell_images(paths: Sequence[Path], out: Path) -> tuple[list[CellImage],
     for place in places:
         stated.update(stated_scales(place))
     images = [_image(job, stated.get(os.path.realpath(job.path))) for job in jobs]
-    return images, {job.name: job.path for job in jobs}
+    return images, {job.name: job.path for job in jobs}, left_out(places, jobs, out)
 
 
 def _image(job: Job, mpp: Scale | None) -> CellImage:

@@ -39,6 +39,7 @@ HEAD: tuple[str, ...] = ("image", "cell_type", "blast_probability", "unsure", "r
 TAIL: tuple[str, ...] = ("x1", "y1", "x2", "y2", "mpp_x", "mpp_y", "mpp_source", "note")
 
 _SHOWN_FAILURES = 3  # images listed for each reason
+_SHOWN_REASONS = 20
 
 
 class CellRun:
@@ -67,7 +68,7 @@ class CellRun:
     ) -> None:
         assert model.classifier is not None
         self.model, self.options, self.folder, self.existing = model, options, folder, existing
-        self.images, self._paths = find_cell_images(paths, folder)
+        self.images, self._paths, self.left_out = find_cell_images(paths, folder)
         self.failed: dict[str, str] = {}
         """Name of an image: why it failed."""
         self._redone: list[str] = []
@@ -241,12 +242,14 @@ def failures(failed: dict[str, str]) -> list[str]:
     for name, text in failed.items():
         by_reason.setdefault(_without(text, name), []).append(name)
     lines = []
-    for reason, names in by_reason.items():
+    for reason, names in list(by_reason.items())[:_SHOWN_REASONS]:
         if len(names) <= _SHOWN_FAILURES:
             lines += [f"failed: {failed[name]}" for name in names]
             continue
         lines.append(f"failed: {len(names)} images ({listed(names, _SHOWN_FAILURES)}): {reason}")
-    return lines
+    rest = [name for names in list(by_reason.values())[_SHOWN_REASONS:] for name in names]
+    more = [f"failed: {counted(len(rest), 'image')} for other reasons, first: {rest[0]!r:.120}"] if rest else []
+    return lines + more
 
 
 def _without(text: str, name: str) -> str:
