@@ -17,7 +17,7 @@ from blastdet.audit.size_rules import implausible_size, scale
 from blastdet.audit.subject import ENOUGH, SEVERITIES, Finding, Findings, Subject, box_of
 from blastdet.core import boxes
 from blastdet.core.types import CELL_CLASSES, Detections, Sample
-from blastdet.datasets.formats.records import RawBox, RawRecord
+from blastdet.datasets.annotations.records import RawBox, RawRecord
 
 _DOUBLED_IOU = 0.8
 _USUAL_FRACTION = 0.9  # a class that this fraction of the images shows is expected in every image

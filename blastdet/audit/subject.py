@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blastdet.audit.overlapping_fields import NearDuplicate, Overlap
 from blastdet.core.types import Dataset, Sample, WidthHeight
-from blastdet.datasets.formats.records import RawRecord
+from blastdet.datasets.annotations.records import RawRecord
 
 SEVERITIES: tuple[str, ...] = ("error", "warning", "info")
 

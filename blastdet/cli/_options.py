@@ -114,7 +114,7 @@ def renamed(base: type[_C] = click.Command, /, **options: str) -> type[_C]:  # t
 def _parse_map(context: click.Context, option: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str] | None:
     if not pairs:
         return None
-    from blastdet.datasets.formats.class_names import parse_class_map
+    from blastdet.datasets.annotations.class_names import parse_class_map
 
     return parse_class_map(pairs)
 

@@ -20,8 +20,8 @@ from blastdet.core.errors import ConfigError, FormatError, ScaleError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import CELL_CLASSES, ORIGINS, Dataset, Detections, Sample
 from blastdet.datasets import splits
+from blastdet.datasets.annotations.files import folder_of, place_images, unique_names
 from blastdet.datasets.formats import registry
-from blastdet.datasets.formats.files import folder_of, place_images, unique_names
 from blastdet.datasets.reading import find_dataset, read_dataset
 from blastdet.datasets.segmented_boxes import Progress, draw_boxes
 from blastdet.imaging.io import open_smear, write_image

@@ -23,7 +23,7 @@ from typing import Any, TypeGuard
 from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES
-from blastdet.datasets.formats.files import read_json, read_text
+from blastdet.datasets.annotations.files import read_json, read_text
 
 OPERATIONS = ("class", "ignore", "delete", "ok", "undo", "annotate", "unannotate")
 """``class``: the cell has this class and box; without a cell at the box, add one. ``ignore``: do not count the cell.

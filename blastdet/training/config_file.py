@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from blastdet.core.errors import ConfigError, one_line, shown
-from blastdet.datasets.formats.files import parse_yaml
+from blastdet.datasets.annotations.files import parse_yaml
 from blastdet.datasets.locations import expand_variables
 from blastdet.training.config import ClassifyConfig, LoopConfig, TrainConfig
 

@@ -16,7 +16,7 @@ from blastdet.datasets import archives
 from blastdet.datasets.archives import FetchError, open_source
 from blastdet.datasets.formats import yolo
 from blastdet.datasets.formats.csv_table import line
-from blastdet.datasets.formats.files import parse_yaml, read_rows
+from blastdet.datasets.annotations.files import parse_yaml, read_rows
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from blastdet.core.constants import CELL_TYPES
-from blastdet.datasets.cropping.cell_types import possible_types, type_of
+from blastdet.datasets.annotations.cell_types import possible_types, type_of
 
 
 @pytest.mark.parametrize(

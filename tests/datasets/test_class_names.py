@@ -6,7 +6,7 @@ import pytest
 
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.types import BLAST, PLATELET, RBC, WBC
-from blastdet.datasets.formats import class_names
+from blastdet.datasets.annotations import class_names
 
 
 @pytest.mark.parametrize(

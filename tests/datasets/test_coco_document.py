@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blastdet.datasets.tools.coco_document import _decompressed, _with_box
-from blastdet.datasets.tools.exported import box_around
+from blastdet.datasets.annotations.exported import box_around
+from blastdet.datasets.formats.coco_document import _decompressed, _with_box
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.data())

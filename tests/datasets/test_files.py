@@ -12,7 +12,7 @@ from made import SIZE_WH, image_file
 from blastdet.core.constants import CELL_TYPES
 from blastdet.core.errors import ConfigError, FormatError, ImageError
 from blastdet.core.types import Dataset, Detections, Sample
-from blastdet.datasets.formats import files
+from blastdet.datasets.annotations import files
 
 
 def _dataset(root: Path, *names: str, **sample: Any) -> Dataset:

@@ -9,7 +9,7 @@ import pytest
 from made import image_file
 
 from blastdet.core.errors import FormatError
-from blastdet.datasets.image_lookup import ImageLookup
+from blastdet.datasets.annotations.image_lookup import ImageLookup
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,17 @@ def test_a_stem_finds_its_image(tmp_path: Path) -> None:
     assert lookup.find_stem("a.b", tmp_path / "x.xml") == image
     assert lookup.find_stem("a", tmp_path / "x.xml") is None
     assert ImageLookup.below(tmp_path / "nowhere").find("a.jpg", tmp_path) is None
+
+
+def test_the_image_in_the_most_similar_folder_belongs_to_an_annotation(tmp_path: Path) -> None:
+    for folder in ("train", "val"):
+        image_file(tmp_path / folder / "images" / "a.jpg")
+    lookup = ImageLookup.below(tmp_path)
+    for folder in ("train", "val"):
+        assert lookup.nearest("a", tmp_path / folder / "labels" / "a.txt") == tmp_path / folder / "images" / "a.jpg"
+    assert lookup.nearest("a", tmp_path / "a.txt") == tmp_path / "train" / "images" / "a.jpg"  # both fit: the first
+    assert lookup.nearest("b", tmp_path / "b.txt") is None
+    assert ImageLookup.below(tmp_path / "nowhere").nearest("a", tmp_path / "a.txt") is None
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from made import SIZE_WH, image_file
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, RBC, WBC
-from blastdet.datasets.formats.records import (
-    ImageIndex,
+from blastdet.datasets.annotations.records import (
     RawBox,
     RawRecord,
     cells_of,
@@ -37,16 +36,6 @@ from blastdet.datasets.formats.records import (
 )
 def test_the_split_comes_from_the_nearest_name(file: str, split: str | None) -> None:
     assert split_of(Path("train") / file, Path("train")) == split
-
-
-def test_the_image_in_the_most_similar_folder_belongs_to_an_annotation(tmp_path: Path) -> None:
-    for folder in ("train", "val"):
-        image_file(tmp_path / folder / "images" / "a.jpg")
-    index = ImageIndex.below(tmp_path)
-    for folder in ("train", "val"):
-        assert index.nearest("a", tmp_path / folder / "labels" / "a.txt") == tmp_path / folder / "images" / "a.jpg"
-    assert index.nearest("b", tmp_path / "b.txt") is None
-    assert ImageIndex.below(tmp_path / "nowhere").nearest("a", tmp_path / "a.txt") is None
 
 
 def test_hidden_files_are_skipped(tmp_path: Path) -> None:

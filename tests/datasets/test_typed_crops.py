@@ -10,7 +10,7 @@ import pytest
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import BLAST, CELL_CLASSES, Dataset
-from blastdet.datasets.cropping.cell_types import possible_types, type_of
+from blastdet.datasets.annotations.cell_types import possible_types, type_of
 from blastdet.datasets.formats import registry
 from blastdet.datasets.published import cell_folders, coded_cells
 

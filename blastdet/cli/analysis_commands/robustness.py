@@ -45,7 +45,7 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
     from blastdet.core.errors import ConfigError
     from blastdet.core.packages import require
     from blastdet.datasets.convert import check_folder
-    from blastdet.datasets.formats.files import check_replaced
+    from blastdet.datasets.annotations.files import check_replaced
 
     require("evaluate", "pycocotools", "matplotlib")
     from blastdet.evaluation.predict import load_for, read_datasets

@@ -46,7 +46,7 @@ def command(data: Path, format_: str, json_: Path | None, strict: bool, no_overl
     """
     from blastdet.audit.folder_audit import audit_folder
     from blastdet.cli._progress import step_reporter
-    from blastdet.datasets.formats.files import check_replaced
+    from blastdet.datasets.annotations.files import check_replaced
 
     if json_ is not None:
         check_replaced(json_, '"findings"', "report of audit")

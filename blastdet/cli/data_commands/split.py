@@ -64,7 +64,7 @@ def command(
     from blastdet.core.atomic_io import write_text
     from blastdet.core.errors import ConfigError
     from blastdet.datasets import splits
-    from blastdet.datasets.formats.files import check_replaced
+    from blastdet.datasets.annotations.files import check_replaced
     from blastdet.datasets.reading import read_dataset
 
     numbers = _parse_fractions(fractions)

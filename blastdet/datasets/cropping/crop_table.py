@@ -10,8 +10,8 @@ import numpy as np
 
 from blastdet.core.errors import FormatError, ScaleError
 from blastdet.core.mpp import check_mpp
+from blastdet.datasets.annotations.files import SPLITS, read_json, read_rows
 from blastdet.datasets.cropping.negative_controls import NEGATIVE_CONTROLS
-from blastdet.datasets.formats.files import SPLITS, read_json, read_rows
 
 TABLE = "crops.csv"
 RECORD = "crops.json"

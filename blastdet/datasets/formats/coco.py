@@ -21,11 +21,12 @@ import numpy as np
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Dataset, Detections, Sample, Scale, SourceIds
-from blastdet.datasets.formats.class_names import with_types
-from blastdet.datasets.formats.coco_writer import KEYS, to_document, write
-from blastdet.datasets.formats.files import FAULTS, from_json, read_json, stated_mpp
-from blastdet.datasets.formats.records import (
-    ImageIndex,
+from blastdet.datasets.annotations import json_kind
+from blastdet.datasets.annotations.class_names import with_types
+from blastdet.datasets.annotations.exported import left_out_lines, one_class_note
+from blastdet.datasets.annotations.files import FAULTS, from_json, read_json, stated_mpp
+from blastdet.datasets.annotations.image_lookup import ImageLookup, moved_note
+from blastdet.datasets.annotations.records import (
     RawRecord,
     check_distinct,
     clipped_note,
@@ -36,10 +37,7 @@ from blastdet.datasets.formats.records import (
     refuse_problem,
     split_of,
 )
-from blastdet.datasets.image_lookup import ImageLookup, moved_note
-from blastdet.datasets.splits import SPLITS
-from blastdet.datasets.tools import json_kind
-from blastdet.datasets.tools.coco_document import (
+from blastdet.datasets.formats.coco_document import (
     RESULT_LABELS,
     UNSURE_LABEL,
     category_names,
@@ -48,7 +46,8 @@ from blastdet.datasets.tools.coco_document import (
     parse,
     used_names,
 )
-from blastdet.datasets.tools.exported import left_out_lines, one_class_note
+from blastdet.datasets.formats.coco_writer import KEYS, to_document, write
+from blastdet.datasets.splits import SPLITS
 from blastdet.imaging.io import image_size
 
 __all__ = ["RESULT_LABELS", "labels_of", "load", "parse", "read", "read_records", "to_document", "write"]
@@ -126,7 +125,7 @@ def read(
 
 def read_records(root: Path) -> list[RawRecord]:
     """Every image entry of every COCO document below a folder, faults included. Other JSON files are skipped."""
-    images = ImageIndex.below(root)
+    images = ImageLookup.below(root)
     records = []
     for file in files_below(root, "*.json"):
         try:

@@ -12,9 +12,9 @@ import numpy as np
 from blastdet.core import boxes as box_tools
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
+from blastdet.datasets.annotations.files import box_problem, is_number, read_json, read_text
+from blastdet.datasets.annotations.records import RawRecord, refuse_problem
 from blastdet.datasets.formats import coco
-from blastdet.datasets.formats.files import box_problem, is_number, read_json, read_text
-from blastdet.datasets.formats.records import RawRecord, refuse_problem
 from blastdet.datasets.splits import names_of
 
 _Find = Callable[[Any], Sample | None]

@@ -13,7 +13,7 @@ import numpy as np
 from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds
-from blastdet.datasets.formats.files import EXTRA, folder_of, place_images, splits_of, to_json
+from blastdet.datasets.annotations.files import EXTRA, folder_of, place_images, splits_of, to_json
 
 KEYS = {name: "cell_id" if name == "id" else name for name in EXTRA}
 """Column of `Detections` -> key of a COCO annotation. COCO needs the key ``id`` for itself."""

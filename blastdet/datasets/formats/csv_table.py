@@ -11,7 +11,7 @@ from typing import Any
 from blastdet.core.atomic_io import write_text
 from blastdet.core.columns import CELL_COLUMNS, cell_rows
 from blastdet.core.types import Dataset, Detections
-from blastdet.datasets.formats.files import formula_free
+from blastdet.datasets.annotations.files import formula_free
 
 FILE_NAME = "cells.csv"
 

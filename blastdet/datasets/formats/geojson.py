@@ -22,8 +22,9 @@ from blastdet.core.columns import by_type, shown_as
 from blastdet.core.constants import CELL_TYPES, PALETTE, RESEARCH_USE
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats.class_names import labels_of_names, with_types
-from blastdet.datasets.formats.files import (
+from blastdet.datasets.annotations.class_names import labels_of_names, with_types
+from blastdet.datasets.annotations.exported import left_out_lines
+from blastdet.datasets.annotations.files import (
     EXTRA,
     FAULTS,
     FLAGS,
@@ -34,10 +35,17 @@ from blastdet.datasets.formats.files import (
     read_json,
     unknown,
 )
-from blastdet.datasets.formats.records import RawBox, RawRecord, clipped_note, files_below, fit, inside, refuse_problem
-from blastdet.datasets.image_lookup import ImageLookup
+from blastdet.datasets.annotations.image_lookup import ImageLookup
+from blastdet.datasets.annotations.records import (
+    RawBox,
+    RawRecord,
+    clipped_note,
+    files_below,
+    fit,
+    inside,
+    refuse_problem,
+)
 from blastdet.datasets.splits import SPLITS
-from blastdet.datasets.tools.exported import left_out_lines
 from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
 _NAMESPACE = uuid.UUID("6f3c1a52-7c3e-5d0e-9a59-5c0d2f1f8e11")

@@ -19,9 +19,9 @@ from typing import Any
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import Dataset
+from blastdet.datasets.annotations.class_names import AskedMap, types_note
+from blastdet.datasets.annotations.records import RawRecord, to_dataset
 from blastdet.datasets.archives import located
-from blastdet.datasets.formats.class_names import AskedMap, types_note
-from blastdet.datasets.formats.records import RawRecord, to_dataset
 from blastdet.datasets.locations import missing
 
 READERS: dict[str, str] = {
@@ -45,7 +45,7 @@ READERS: dict[str, str] = {
     "via": "blastdet.datasets.tools.via:read",
     "labelme": "blastdet.datasets.tools.labelme:read",
     "supervisely": "blastdet.datasets.tools.supervisely:read",
-    "images": "blastdet.datasets.formats.files:read_image_folder",
+    "images": "blastdet.datasets.annotations.files:read_image_folder",
 }
 """Name of a format -> ``module:function`` that reads it."""
 
@@ -133,7 +133,7 @@ def detect_format(path: Path) -> str:
 def _format_of_file(file: Path) -> str | None:
     suffix = file.suffix.lower()
     if suffix == ".json":
-        return resolve("blastdet.datasets.tools.json_kind:kind_of")(file) or "coco"
+        return resolve("blastdet.datasets.annotations.json_kind:kind_of")(file) or "coco"
     if suffix == ".xml":
         return "cvat" if resolve("blastdet.datasets.tools.cvat:is_cvat")(file) else "voc"
     if suffix == ".csv" and resolve("blastdet.datasets.tools.via:is_table")(file):

@@ -13,11 +13,11 @@ from xml.etree import ElementTree as ET
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
-from blastdet.datasets.formats.files import SPLITS, read_text
-from blastdet.datasets.formats.records import ImageIndex, RawBox, RawRecord, files_below
-from blastdet.datasets.formats.records import split_of as split_named_by
-from blastdet.datasets.image_lookup import plain
-from blastdet.datasets.tools.exported import dataset_of, read_export
+from blastdet.datasets.annotations.exported import dataset_of, read_export
+from blastdet.datasets.annotations.files import SPLITS, read_text
+from blastdet.datasets.annotations.image_lookup import ImageLookup, plain
+from blastdet.datasets.annotations.records import RawBox, RawRecord, files_below
+from blastdet.datasets.annotations.records import split_of as split_named_by
 
 
 def read(
@@ -99,7 +99,7 @@ def _with_split(record: RawRecord, splits: Mapping[str, str], root: Path) -> Raw
 
 def read_records(root: Path) -> list[RawRecord]:
     """Every VOC annotation file below a folder, faults included."""
-    images, splits = ImageIndex.below(root), _stated_splits(root)
+    images, splits = ImageLookup.below(root), _stated_splits(root)
     records = []
     for file in files_below(root, "*.xml"):
         record = parse(file)

@@ -20,21 +20,19 @@ from blastdet.core import boxes
 from blastdet.core.atomic_io import files_under, write_text
 from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale, SourceIds, WidthHeight
-from blastdet.datasets.formats import yolo_sidecar
-from blastdet.datasets.formats.class_names import labels_of_names
-from blastdet.datasets.formats.files import SPLITS, parse_yaml, place_images, read_text, splits_of
-from blastdet.datasets.formats.records import (
-    ImageIndex,
+from blastdet.datasets.annotations.class_names import labels_of_names
+from blastdet.datasets.annotations.exported import left_out_lines, one_class_note
+from blastdet.datasets.annotations.files import SPLITS, parse_yaml, place_images, read_text, splits_of
+from blastdet.datasets.annotations.image_lookup import ImageLookup
+from blastdet.datasets.annotations.records import (
     RawRecord,
     cells_of,
     clipped_note,
     files_below,
     split_of,
 )
-from blastdet.datasets.image_lookup import ImageLookup
-from blastdet.datasets.tools import yolo_labels
-from blastdet.datasets.tools.exported import left_out_lines, one_class_note
-from blastdet.datasets.tools.yolo_labels import check_fractions, matches, parse
+from blastdet.datasets.formats import yolo_labels, yolo_sidecar
+from blastdet.datasets.formats.yolo_labels import check_fractions, matches, parse
 from blastdet.imaging.io import IMAGE_SUFFIXES, image_size
 
 __all__ = ["matches", "parse", "read", "read_records", "write"]
@@ -218,7 +216,7 @@ def _listed(data: Mapping[str, Any], names: Mapping[int, str], file: Path, absen
 
 def read_records(root: Path) -> list[RawRecord]:
     """Every label file in a folder ``labels`` at or below `root`, faults included."""
-    images = ImageIndex.below(root)
+    images = ImageLookup.below(root)
     try:
         file = _find_yaml(root)
         names = _class_names(_load_yaml(file), file)

@@ -20,7 +20,7 @@ from blastdet.core import boxes
 from blastdet.core.atomic_io import write_text
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
-from blastdet.datasets.formats.files import EXTRA, FAULTS, SPLITS, from_json, read_json, stated_mpp, to_json
+from blastdet.datasets.annotations.files import EXTRA, FAULTS, SPLITS, from_json, read_json, stated_mpp, to_json
 
 FILE_NAME = "blastdet.json"
 

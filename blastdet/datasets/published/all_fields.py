@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import Dataset, Sample, Scale
-from blastdet.datasets.formats.files import read_column
+from blastdet.datasets.annotations.files import read_column
 from blastdet.imaging.io import image_size
 
 MPP: Scale = (0.5, 0.375)

@@ -26,7 +26,7 @@ from blastdet.core import boxes as box_tools
 from blastdet.core.errors import ConfigError, FormatError
 from blastdet.core.mpp import check_mpp
 from blastdet.core.types import BLAST, WBC, Dataset, Detections, Sample, Scale, WidthHeight
-from blastdet.datasets.formats.files import read_text
+from blastdet.datasets.annotations.files import read_text
 from blastdet.datasets.published.named_files import has_named_file, named_files
 from blastdet.imaging.io import image_size, read_image
 

@@ -11,8 +11,8 @@ import numpy as np
 from blastdet.core.constants import RED_CELL_UM
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale
+from blastdet.datasets.annotations.files import read_rows
 from blastdet.datasets.formats import voc
-from blastdet.datasets.formats.files import read_rows
 
 RED_CELL_PX = 105.0
 """Median width of the red-cell boxes of BCCD in px (4,153 boxes). The dataset does not state its scale."""

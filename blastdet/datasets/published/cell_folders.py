@@ -10,8 +10,8 @@ from pathlib import Path
 
 from blastdet.core.errors import FormatError, counted, in_a_line
 from blastdet.core.types import NUCLEATED, Dataset, Scale
-from blastdet.datasets.cropping.cell_types import type_of
-from blastdet.datasets.formats.class_names import check_class_map
+from blastdet.datasets.annotations.cell_types import type_of
+from blastdet.datasets.annotations.class_names import check_class_map
 from blastdet.datasets.published.named_files import typed_crop
 from blastdet.imaging.io import IMAGE_SUFFIXES
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import RBC, Dataset, Detections, Sample, Scale, WidthHeight
-from blastdet.datasets.formats.files import read_text
+from blastdet.datasets.annotations.files import read_text
 from blastdet.imaging.io import image_size
 
 CELL_TYPES: tuple[str, ...] = (

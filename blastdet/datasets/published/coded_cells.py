@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from blastdet.core.types import Dataset, Scale
-from blastdet.datasets.cropping.cell_types import type_of
+from blastdet.datasets.annotations.cell_types import type_of
 from blastdet.datasets.published.named_files import has_named_file, sorted_files, typed_crop
 
 AML_LMU_MPP: Scale = (0.07, 0.07)

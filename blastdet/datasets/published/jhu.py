@@ -8,7 +8,7 @@ import numpy as np
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import BLAST, PLATELET, WBC, Dataset, Detections, Sample, Scale
-from blastdet.datasets.formats.files import read_column, read_text
+from blastdet.datasets.annotations.files import read_column, read_text
 from blastdet.imaging.io import image_size
 
 MPP: Scale = (0.1, 0.1)

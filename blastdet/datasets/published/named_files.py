@@ -10,7 +10,7 @@ import numpy as np
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import BLAST, CELL_CLASSES, WBC, Detections, Sample, Scale
-from blastdet.datasets.cropping.cell_types import type_of
+from blastdet.datasets.annotations.cell_types import type_of
 from blastdet.imaging.io import image_size
 
 

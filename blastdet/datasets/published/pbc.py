@@ -9,9 +9,9 @@ import numpy as np
 
 from blastdet.core.errors import FormatError
 from blastdet.core.types import WBC, Dataset, Detections, Sample, Scale, WidthHeight
-from blastdet.datasets.formats.files import read_column, read_text
-from blastdet.datasets.formats.records import cells_of
-from blastdet.datasets.tools.yolo_labels import check_fractions, parse
+from blastdet.datasets.annotations.files import read_column, read_text
+from blastdet.datasets.annotations.records import cells_of
+from blastdet.datasets.formats.yolo_labels import check_fractions, parse
 from blastdet.imaging.io import image_size
 
 MPP: Scale = (0.1, 0.1)

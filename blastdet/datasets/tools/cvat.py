@@ -12,9 +12,7 @@ from xml.etree import ElementTree as ET
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
-from blastdet.datasets.formats.files import read_text
-from blastdet.datasets.formats.records import RawBox, RawRecord, files_below, split_of
-from blastdet.datasets.tools.exported import (
+from blastdet.datasets.annotations.exported import (
     Export,
     dataset_of,
     ellipse_points,
@@ -22,6 +20,8 @@ from blastdet.datasets.tools.exported import (
     read_export,
     rotated,
 )
+from blastdet.datasets.annotations.files import read_text
+from blastdet.datasets.annotations.records import RawBox, RawRecord, files_below, split_of
 
 _NOT_CELLS = ("polyline", "points", "cuboid", "skeleton", "tag")
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from blastdet.core.errors import FormatError, counted, shown
 from blastdet.core.types import Dataset, Scale
-from blastdet.datasets.formats.files import FAULTS, read_json
-from blastdet.datasets.formats.records import RawBox, RawRecord
-from blastdet.datasets.tools import json_kind
-from blastdet.datasets.tools.exported import Export, dataset_of, ellipse_points, raw_box, read_export, rotated
+from blastdet.datasets.annotations import json_kind
+from blastdet.datasets.annotations.exported import Export, dataset_of, ellipse_points, raw_box, read_export, rotated
+from blastdet.datasets.annotations.files import FAULTS, read_json
+from blastdet.datasets.annotations.records import RawBox, RawRecord
 from blastdet.imaging.io import image_size
 
 _SHAPES = ("rectangle", "polygon", "ellipse")

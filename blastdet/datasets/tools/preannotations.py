@@ -21,8 +21,8 @@ from blastdet.core.atomic_io import write_text
 from blastdet.core.constants import HEX
 from blastdet.core.errors import FormatError
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
+from blastdet.datasets.annotations.files import place_images
 from blastdet.datasets.formats.coco_writer import categories
-from blastdet.datasets.formats.files import place_images
 
 _NAMESPACE = uuid.UUID("0d2c4c4e-54a7-5f6b-8d39-0f2f52f0a4b1")
 _DECIMALS = 4  # of a pixel: far below what a person can see

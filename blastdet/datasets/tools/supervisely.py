@@ -12,10 +12,10 @@ from typing import Any
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
-from blastdet.datasets.formats.files import FAULTS, read_json
-from blastdet.datasets.formats.records import RawBox, RawRecord, split_of
-from blastdet.datasets.tools import json_kind
-from blastdet.datasets.tools.exported import Export, dataset_of, raw_box, read_export
+from blastdet.datasets.annotations import json_kind
+from blastdet.datasets.annotations.exported import Export, dataset_of, raw_box, read_export
+from blastdet.datasets.annotations.files import FAULTS, read_json
+from blastdet.datasets.annotations.records import RawBox, RawRecord, split_of
 
 _REGIONS = ("rectangle", "polygon", "bitmap")
 _PNG_HEAD = 24  # bytes up to width and height

@@ -11,10 +11,10 @@ from typing import Any
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale
-from blastdet.datasets.formats.files import FAULTS, read_json, read_text
-from blastdet.datasets.formats.records import RawBox, RawRecord, files_below
-from blastdet.datasets.tools import json_kind
-from blastdet.datasets.tools.exported import Export, dataset_of, ellipse_points, raw_box, read_export
+from blastdet.datasets.annotations import json_kind
+from blastdet.datasets.annotations.exported import Export, dataset_of, ellipse_points, raw_box, read_export
+from blastdet.datasets.annotations.files import FAULTS, read_json, read_text
+from blastdet.datasets.annotations.records import RawBox, RawRecord, files_below
 
 _CLASS_ATTRIBUTES = ("class", "label", "name", "type", "category", "cell", "cell_type", "class_name")
 _COLUMNS = ("region_shape_attributes", "region_attributes")

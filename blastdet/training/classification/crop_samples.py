@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import DataSource, sha256_of
 from blastdet.core.types import ERYTHROBLAST, RGB
-from blastdet.datasets.cropping.cell_types import possible_types, type_of
+from blastdet.datasets.annotations.cell_types import possible_types, type_of
 from blastdet.datasets.cropping.crop_table import TABLE, CropRow, Cut, cut_of, read_table
 from blastdet.imaging.augmentation import drain_colour, jitter_stain
 from blastdet.imaging.cell_crops import CONTEXT

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blastdet.core.constants import NOT_WHITE
 from blastdet.core.errors import ConfigError, differing, listed
 from blastdet.core.model_card import read_card
-from blastdet.datasets.cropping.cell_types import type_of
+from blastdet.datasets.annotations.cell_types import type_of
 from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.imaging.io import read_image
 from blastdet.models.classifier import load_classifier, uncalibrated

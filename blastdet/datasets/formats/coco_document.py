@@ -13,12 +13,12 @@ from typing import Any
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES
-from blastdet.datasets.formats.class_names import labels_of_names
+from blastdet.datasets.annotations.class_names import labels_of_names
+from blastdet.datasets.annotations.exported import box_around
+from blastdet.datasets.annotations.files import FAULTS, box_problem, read_json
+from blastdet.datasets.annotations.records import RawBox, RawRecord
 from blastdet.datasets.formats.coco_writer import UNSURE
-from blastdet.datasets.formats.files import FAULTS, box_problem, read_json
-from blastdet.datasets.formats.records import RawBox, RawRecord
-from blastdet.datasets.tools.exported import box_around
-from blastdet.datasets.tools.yolo_labels import label_or_none
+from blastdet.datasets.formats.yolo_labels import label_or_none
 
 UNSURE_LABEL = -1
 """Label of the category "unsure", until the annotation itself states the class."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blastdet.core.constants import CELL_TYPES, SMUDGE
 from blastdet.core.errors import ConfigError, FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Detections
-from blastdet.datasets.cropping.cell_types import type_of
+from blastdet.datasets.annotations.cell_types import type_of
 
 LEFT_OUT = ""
 """Value of a class map for classes whose cells are not read."""

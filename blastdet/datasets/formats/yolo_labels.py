@@ -14,11 +14,11 @@ from pathlib import Path
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import Dataset, Scale, SourceIds, WidthHeight
-from blastdet.datasets.formats.class_names import label_of
-from blastdet.datasets.formats.files import read_text
-from blastdet.datasets.formats.records import RawBox, RawRecord, files_below, refuse_problem, split_of
-from blastdet.datasets.image_lookup import ImageLookup, plain
-from blastdet.datasets.tools.exported import box_around, dataset_of, read_export
+from blastdet.datasets.annotations.class_names import label_of
+from blastdet.datasets.annotations.exported import box_around, dataset_of, read_export
+from blastdet.datasets.annotations.files import read_text
+from blastdet.datasets.annotations.image_lookup import ImageLookup, plain
+from blastdet.datasets.annotations.records import RawBox, RawRecord, files_below, refuse_problem, split_of
 from blastdet.imaging.io import image_size
 
 _PLAUSIBLE = (-1, 2)  # fractions of the image that a box beyond its border may have; pixels are larger

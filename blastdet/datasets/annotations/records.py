@@ -6,7 +6,6 @@ refuses the first fault; the audit looks at the records themselves, and `to_data
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from blastdet.core import boxes as box_tools
 from blastdet.core.atomic_io import files_under
 from blastdet.core.errors import FormatError, ImageError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample, SourceIds, WidthHeight
-from blastdet.datasets.formats.class_names import label_of, with_types
-from blastdet.imaging.io import find_images, image_size
+from blastdet.datasets.annotations.class_names import label_of, with_types
+from blastdet.imaging.io import image_size
 
 _ROUNDING = 1.0  # px by which a box may be beyond its image without a note: formats count pixels from 0 or 1
 
@@ -87,29 +86,6 @@ class RawRecord:
     boxes: tuple[RawBox, ...] = ()
     problem: str | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ImageIndex:
-    """All images below a folder, by stem."""
-
-    by_stem: Mapping[str, Sequence[Path]]
-
-    @classmethod
-    def below(cls, root: Path) -> ImageIndex:
-        """Index the images below `root`; empty if there are none."""
-        by_stem: dict[str, list[Path]] = defaultdict(list)
-        try:
-            for path in find_images(root):
-                by_stem[path.stem].append(path)
-        except ImageError:
-            pass
-        return cls(by_stem)
-
-    def nearest(self, stem: str, to: Path) -> Path | None:
-        """The image with that stem whose folders have the most in common with those of the annotation file `to`."""
-        parts = set(to.with_suffix("").parts)
-        return max(self.by_stem.get(stem, ()), key=lambda path: len(parts.intersection(path.parts)), default=None)
 
 
 def files_below(root: Path, pattern: str) -> list[Path]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from blastdet.core.errors import FormatError, shown
 from blastdet.core.types import CELL_CLASSES, Dataset, Sample, Scale
-from blastdet.datasets.formats.class_names import labels_of_names
-from blastdet.datasets.formats.records import (
+from blastdet.datasets.annotations.class_names import labels_of_names
+from blastdet.datasets.annotations.image_lookup import ImageLookup, moved_note
+from blastdet.datasets.annotations.records import (
     RawBox,
     RawRecord,
     cells_of,
@@ -23,7 +24,6 @@ from blastdet.datasets.formats.records import (
     refuse_problem,
     split_of,
 )
-from blastdet.datasets.image_lookup import ImageLookup, moved_note
 from blastdet.imaging.io import image_size
 
 NO_CLASS = ""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blastdet.core.errors import FormatError
-from blastdet.datasets.formats.files import read_json
-from blastdet.datasets.formats.records import files_below
+from blastdet.datasets.annotations.files import read_json
+from blastdet.datasets.annotations.records import files_below
 
 
 def files_of(kind: str, folder: Path) -> list[Path]:
