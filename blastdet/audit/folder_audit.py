@@ -23,9 +23,9 @@ from blastdet.core.errors import BlastdetError, FormatError
 from blastdet.core.parallel import cpu_count
 from blastdet.core.types import CELL_CLASSES, RBC, Dataset, Sample, WidthHeight
 from blastdet.datasets import splits
+from blastdet.datasets.annotations.records import RawRecord, to_dataset
 from blastdet.datasets.archives import located
 from blastdet.datasets.formats import registry
-from blastdet.datasets.annotations.records import RawRecord, to_dataset
 from blastdet.datasets.reading import read_dataset
 from blastdet.imaging.io import read_image
 

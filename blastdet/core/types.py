@@ -5,7 +5,7 @@ Boxes are in pixels of the full image, origin top left, half-open: ``[x1, x2) x 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -202,10 +202,6 @@ class Detections(Conversions):
     def with_classes(self, *names: str) -> Detections:
         """Only cells of the named classes."""
         return self[np.isin(self.label, [CELL_CLASSES.index(name) for name in names])]
-
-    def without_classes(self, names: Collection[str]) -> Detections:
-        """Only cells of other classes than the named ones."""
-        return self.with_classes(*(name for name in CELL_CLASSES if name not in names))
 
     @property
     def is_white(self) -> NDArray[np.bool_]:

@@ -17,6 +17,7 @@ from blastdet.imaging.io import Source
 
 _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small images are enlarged, huge ones reduced
 _NARROWEST_CAPTION = 60
+_UNITS = 1600  # pixels of an image on which a line is 1 px wide and text 12 px high
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 _CONTRAST = 3.2  # of white text; WCAG 2 asks for 3 in large letters
 _TAGGED = 40  # pixels of a typical white cell that leaves room for a label
@@ -45,10 +46,34 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
     uint8 (h, w, 3)
         Square pixels; the longer side between 900 and 4200 pixels where the image allows.
     """
+    canvas = draw_cells(source, cells, mpp)
+    height, width = canvas.shape[:2]
+    if width < _NARROWEST_CAPTION:
+        return canvas
+    ten_um = round(10 / mpp[0] * width / source.size_wh[0])
+    scale_text = f"{mpp[0]:.4g} µm/px" if abs(mpp[0] / mpp[1] - 1) < 1e-6 else f"{mpp[0]:.4g} x {mpp[1]:.4g} µm/px"
+    about = f"{title}, {scale_text}." if title else f"{scale_text}."
+    unit = max(width, height) / _UNITS
+    return np.concatenate([canvas, _caption(counts, (about, legend(cells)), ten_um, width, unit)])
+
+
+def draw_cells(source: Source, cells: Detections, mpp: Scale, larger: float = 1.0) -> RGB:
+    """The image with boxes and labels as in `draw`, without the caption.
+
+    Parameters
+    ----------
+    source, cells, mpp
+        As in `draw`.
+    larger : float
+        Factor of lines and labels, for a picture that is shown small.
+
+    Returns
+    -------
+    uint8 (h, w, 3)
+    """
     scale = _scale(source.size_wh, mpp)
     canvas = _canvas(source, scale)
-    height, width = canvas.shape[:2]
-    unit = max(width, height) / 1600  # line width 1 and text height 12 px on an image of 1600
+    unit = max(canvas.shape[:2]) / _UNITS * larger
     order = np.argsort(cells.label)[::-1]  # white cells last, on top
     boxes = cells.boxes_xyxy * np.array([*scale, *scale])
     names = [CELL_CLASSES[label] for label in cells.label]
@@ -63,13 +88,8 @@ def draw(source: Source, cells: Detections, mpp: Scale, counts: Mapping[str, int
             _box(canvas, boxes[i], _BLACK, line + 2)
         _box(canvas, boxes[i], colours[i], line)
     if typical >= _TAGGED:
-        canvas = _with_tags(canvas, [(_words(cells, i), boxes[i], colours[i]) for i in white], thin)
-    if width < _NARROWEST_CAPTION:
-        return canvas
-    ten_um = round(10 / mpp[0] * width / source.size_wh[0])
-    scale_text = f"{mpp[0]:.4g} µm/px" if abs(mpp[0] / mpp[1] - 1) < 1e-6 else f"{mpp[0]:.4g} x {mpp[1]:.4g} µm/px"
-    about = f"{title}, {scale_text}." if title else f"{scale_text}."
-    return np.concatenate([canvas, _caption(counts, (about, _legend(cells)), ten_um, width, unit)])
+        canvas = _with_tags(canvas, [(tag_text(cells, i), boxes[i], colours[i]) for i in white], thin)
+    return canvas
 
 
 def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
@@ -81,7 +101,7 @@ def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
     return np.asarray(cv2.resize(source.read(), size, interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
-def _words(cells: Detections, i: int) -> str:
+def tag_text(cells: Detections, i: int) -> str:
     """``blast .97``, ``monocyte .91``, ``unsure .45``, or ``wbc 0.88`` of a detector alone.
 
     A cell unlike the training data is just that: its probability would explain nothing.
@@ -193,7 +213,7 @@ def _known(text: str) -> str:
     return "".join(letter if letter == "µ" or " " <= letter <= "~" or "À" <= letter <= "ÿ" else "?" for letter in text)
 
 
-def _legend(cells: Detections) -> str:
+def legend(cells: Detections) -> str:
     """What the labels in the image say."""
     if cells.blast_probability is None:
         return "Numbers in the image: score."
@@ -219,8 +239,8 @@ def _caption(counts: Mapping[str, int], words: tuple[str, str], ten_um: int, wid
         pen.rectangle((x, y + row * 0.08, x + _font(large).getlength(text) + edge, y + row * 0.92), colour)
         pen.text((x + edge / 2, y + row * 0.72), text, _ink(colour), _font(large), "ls")
     _ruler(strip, (right - ten_um, right), row + edge, _font(round(small)))
-    about, legend = words
-    for line, text in enumerate((about, f"{RESEARCH_USE} {legend}")):
+    about, explained = words
+    for line, text in enumerate((about, f"{RESEARCH_USE} {explained}")):
         fits = (width - 2 * edge) / _font(round(small)).getlength(_known(text).replace("µ", "u"))
         font = _font(max(1, int(small * min(fits, 1))))
         _write(strip, (edge, edge * 1.2 + row * (rows + line + 0.6)), text, font, (60, 60, 60))

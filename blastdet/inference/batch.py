@@ -68,7 +68,7 @@ class Output:
     at_once : int
         Images processed at a time, each by a thread. Memory depends on it; results and their order do not.
     hidden : tuple of str
-        Classes that the overlays leave out.
+        What the overlays leave out and the page hides at first: some of `blastdet.inference.result.KINDS`.
     """
 
     folder: Path
@@ -331,7 +331,7 @@ class Batch:
         if "xlsx" in formats:
             yield write_workbook(totals, folder)
         if "html" in formats:
-            yield write_page(totals, {job.name: self.stem(job) for job in self.jobs}, folder)
+            yield write_page(totals, {job.name: self.stem(job) for job in self.jobs}, folder, self.output.hidden)
 
 
 def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from blastdet.core.types import Detections
 from blastdet.inference.differential import DIFFERENTIAL_CELLS, FEW, WhiteCells, count_types
 
 _RESAMPLES = 2000
-_FEW_TO_STATE = 50  # white cells; of fewer, a percentage is mostly chance
 _LEAST_SPREAD = 0.3  # of logits over laboratories: a few may be alike by chance
 
 
@@ -93,7 +92,7 @@ class BlastFraction(WhiteCells):
         )
 
     def _finding(self) -> str:
-        if self.n < _FEW_TO_STATE:
+        if not self.states_percentages:
             return self._finding_of_few()
         start = f"Blasts: {self.blasts} of {counted(self.n, 'white cell')}, {_percent(self.value)}"
         found = f"{start} (95 % CI {_range(self.printed_interval)})"
@@ -121,9 +120,9 @@ class BlastFraction(WhiteCells):
             parts = [f"The interval covers counting and the classifier's error rates {where}"]
         if self.unsure:
             verb = "is" if self.unsure == 1 else "are"
-            parts.append(
-                f"{counted(self.unsure, 'cell')} {verb} uncertain ({_range(self.range_with_unsure)} with them)"
-            )
+            both = f"{self.blasts} to {self.blasts + self.unsure} blasts of {self.n} cells"
+            between = _range(self.range_with_unsure) if self.states_percentages else both
+            parts.append(f"{counted(self.unsure, 'cell')} {verb} uncertain ({between} with them)")
         return ["; ".join(parts) + "."]
 
     def _advice(self) -> list[str]:

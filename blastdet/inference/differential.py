@@ -15,6 +15,9 @@ from blastdet.core.types import BLAST, Detections
 FEW = 10
 """White cells; of fewer, most may be uncertain by chance."""
 
+FEW_TO_STATE = 50
+"""White cells; of fewer, a percentage is mostly chance, and only numbers are shown to a person."""
+
 DIFFERENTIAL_CELLS = 200
 """White cells of a differential count by eye (ICSH 2015: blasts are counted on 200 cells)."""
 
@@ -69,6 +72,11 @@ class WhiteCells:
         return self.n < FEW or 2 * self.unlike <= self.n
 
     @property
+    def states_percentages(self) -> bool:
+        """Whether a person is shown percentages: of a known stain, and of at least `FEW_TO_STATE` cells."""
+        return self.n >= FEW_TO_STATE and self.is_known_stain
+
+    @property
     def per_100(self) -> dict[str, float]:
         """Erythroblasts and smudges per 100 white cells; NaN without white cells."""
         beside = {ERYTHROBLAST: self.erythroblasts, SMUDGE: self.smudges}
@@ -119,17 +127,21 @@ _NUMBERS = tuple(one.name for one in fields(WhiteCells) if one.name != "types")
 
 @dataclass(frozen=True)
 class DifferentialRow:
-    """One type of white cell: how many, what fraction of all white cells, and its 95 % interval (counting alone)."""
+    """One type of white cell: how many, what fraction of all white cells, and its 95 % interval (counting alone).
+
+    `is_stated` says whether a person is shown the fraction; see `WhiteCells.states_percentages`.
+    """
 
     cell_type: str
     n: int
     fraction: float
     interval: Interval
+    is_stated: bool
 
     @property
     def percentages(self) -> tuple[str, str]:
-        """Fraction and interval as they are printed; dashes where they are NaN."""
-        if np.isnan(self.fraction):
+        """Fraction and interval as they are printed; dashes where they are not stated."""
+        if not self.is_stated:
             return "–", "–"
         return f"{100 * self.fraction:.1f} %", f"{100 * self.interval.low:.1f}–{100 * self.interval.high:.1f} %"
 
@@ -142,7 +154,8 @@ def differential(found: WhiteCells) -> tuple[DifferentialRow, ...]:
     tuple of DifferentialRow
         ``blast``, each white type that the classifier knows, ``wbc`` (other white cells; those without a certain type
         if it knows types) and ``unsure``. Their numbers add up to `WhiteCells.n`. Fractions and intervals are NaN
-        without white cells, or where the stain is unknown (`WhiteCells.is_known_stain`).
+        without white cells, or where the stain is unknown (`WhiteCells.is_known_stain`). Of fewer than `FEW_TO_STATE`
+        cells they are computed, but shown to nobody.
 
     Examples
     --------
@@ -154,7 +167,7 @@ def differential(found: WhiteCells) -> tuple[DifferentialRow, ...]:
     kinds |= {"wbc": found.others - sum(found.types.values()), "unsure": found.unsure}
     n = found.n if found.is_known_stain else 0
     return tuple(
-        DifferentialRow(name, k, k / n if n else float("nan"), clopper_pearson(min(k, n), n))
+        DifferentialRow(name, k, k / n if n else float("nan"), clopper_pearson(min(k, n), n), found.states_percentages)
         for name, k in kinds.items()
     )
 
@@ -167,9 +180,21 @@ def progress(n: int) -> str:
 def beside(found: WhiteCells) -> list[str]:
     """Erythroblasts and smudges per 100 white cells, as they are printed; only those that were found."""
     words = {ERYTHROBLAST: found.erythroblasts, SMUDGE: found.smudges}
+    enough = found.n >= FEW_TO_STATE
     return [
-        f"{name}s: {k}, {found.per_100[name]:.1f} per 100 white cells" for name, k in words.items() if k and found.n
+        f"{name}s: {k}" + (f", {found.per_100[name]:.1f} per 100 white cells" if enough else "")
+        for name, k in words.items()
+        if k and found.n
     ]
+
+
+def why_no_percentages(found: WhiteCells) -> str:
+    """The line below a differential of numbers alone; empty where there are percentages."""
+    if found.states_percentages or not found.n:
+        return ""
+    if not found.is_known_stain:
+        return "Unknown stain: no percentages."
+    return f"Fewer than {FEW_TO_STATE} white cells: numbers only, no percentages."
 
 
 def spoken_type(cell_type: str) -> str:
@@ -181,6 +206,10 @@ def differential_table(found: WhiteCells) -> list[str]:
     """Lines of a table for a terminal; none without white cells."""
     if not found.n:
         return []
+    if why := why_no_percentages(found):
+        lines = [f"{'differential':<22}{'cells':>5}   {progress(found.n)}"]
+        lines += [f"{spoken_type(row.cell_type):<22}{row.n:>5}" for row in differential(found)]
+        return [*lines, why, *beside(found)]
     lines = [f"{'differential':<22}{'cells':>5}{'%':>10}{'95 % CI':>15}   {progress(found.n)}"]
     for row in differential(found):
         fraction, interval = row.percentages

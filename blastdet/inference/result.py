@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,14 @@ from blastdet.imaging import drawing
 from blastdet.imaging.cell_crops import crop
 from blastdet.imaging.io import Source, open_image, open_smear
 from blastdet.inference.blast_fraction import BlastFraction
-from blastdet.inference.differential import DifferentialRow, beside, differential, progress, spoken_type
+from blastdet.inference.differential import (
+    DifferentialRow,
+    beside,
+    differential,
+    progress,
+    spoken_type,
+    why_no_percentages,
+)
 from blastdet.inference.scale import ScaleEstimate
 
 if TYPE_CHECKING:
@@ -110,6 +117,10 @@ class Result:
     def kinds(self) -> list[str]:
         """What each of `detections` is counted as: one of `KINDS`."""
         return counted_as(self.detections)
+
+    def without(self, hidden: Collection[str]) -> Detections:
+        """`detections` less those that are counted as one of `hidden`, some of `KINDS`."""
+        return self.detections[~np.isin(self.kinds, list(hidden))]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -294,9 +305,13 @@ class Result:
             ("cell", "n", "per mm²"), [(k, n, f"{n / self.area_mm2:,.0f}") for k, n in self.named_counts.items()]
         )
         if self.blast_fraction is not None and self.blast_fraction.n:
-            rows = [(spoken_type(row.cell_type), row.n, *row.percentages) for row in self.differential]
-            words = "; ".join([progress(self.blast_fraction.n), *beside(self.blast_fraction)])
-            tables += html_table(("white cell", "n", "fraction", "95 % CI"), rows, f"Differential: {words}")
+            why = why_no_percentages(self.blast_fraction)
+            heading = ("white cell", "n") if why else ("white cell", "n", "fraction", "95 % CI")
+            rows = [(spoken_type(row.cell_type), row.n, *row.percentages)[: len(heading)] for row in self.differential]
+            words = "; ".join(
+                [progress(self.blast_fraction.n), *([why[:-1]] if why else []), *beside(self.blast_fraction)]
+            )
+            tables += html_table(heading, rows, f"Differential: {words}")
         scale = f"{self.mpp[0]:.4g} µm/px ({html.escape(self.scale.describe())})"
         return (
             f"<div><p><b>{html.escape(self.name)}</b>: {scale}</p>"

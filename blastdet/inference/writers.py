@@ -172,7 +172,7 @@ def write_result(
     source : Source
         The image in its own colours.
     hidden : collection of str
-        Classes that the overlay leaves out; its caption counts them all the same.
+        What the overlay leaves out, see `Result.without`; its caption counts it all the same.
 
     Returns
     -------
@@ -186,7 +186,7 @@ def write_result(
         if kind == "json":
             write_text(path, _json(result))
         elif kind == "overlay":
-            shown = result.detections.without_classes(hidden)
+            shown = result.without(hidden)
             write_image(path, drawing.draw(source, shown, result.mpp, result.shown_counts, result.name))
         elif kind == "geojson":
             geojson.write_cells(path, named(result), result.mpp)

@@ -61,7 +61,8 @@ def page_data(*, title: str, images: list[dict[str, Any]], **others: Any) -> dic
         Columns of the cells of each image; see `blastdet.inference.outputs.run_page` and `blastdet.review.page`.
     **others
         Replace defaults. ``classes``: those that the model looks for; *Confirm image* declares no other complete.
-        ``id``: hash of the images. The browser keeps corrections under it, the mode and the hash of the model.
+        ``hidden``: names of kinds that images do not show at first, besides red cells. ``id``: hash of the images. The
+        browser keeps corrections under it, the mode and the hash of the model.
     """
     unknown = set(others) - set(_DEFAULTS)
     if unknown:
@@ -88,6 +89,7 @@ _DEFAULTS: dict[str, Any] = {
     "outlines": False,
     "worst": None,
     "repeated": [],
+    "hidden": [],
 }
 
 

@@ -13,10 +13,10 @@ import pytest
 from blastdet.core.errors import BlastdetError, FormatError, in_a_line, listed, printable, shown
 from blastdet.core.types import Detections
 from blastdet.datasets import archives
+from blastdet.datasets.annotations.files import parse_yaml, read_rows
 from blastdet.datasets.archives import FetchError, open_source
 from blastdet.datasets.formats import yolo
 from blastdet.datasets.formats.csv_table import line
-from blastdet.datasets.annotations.files import parse_yaml, read_rows
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)

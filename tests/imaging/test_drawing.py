@@ -10,7 +10,7 @@ from PIL import Image
 
 from blastdet.core.constants import CELL_TYPES, COLOURS, PALETTE
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import _caption, _font, _ink, _legend, _with_tags, _words, _write, draw
+from blastdet.imaging.drawing import _caption, _font, _ink, _with_tags, _write, draw, legend, tag_text
 
 
 class _Plain:
@@ -98,9 +98,9 @@ def test_a_cell_unlike_the_training_data_is_told_from_one_between_the_classes():
         unsure=[True, True, False],
         unsure_reason=["unlike training", "between classes", ""],
     )
-    assert [_words(cells, i) for i in range(3)] == ["unlike training", "unsure .45", "wbc .10"]
-    assert "Unlike training" in _legend(cells) and "Unlike training" not in _legend(cells[1:])
-    assert _words(cells.with_columns(unsure_reason=None), 0) == "unsure .00"
+    assert [tag_text(cells, i) for i in range(3)] == ["unlike training", "unsure .45", "wbc .10"]
+    assert "Unlike training" in legend(cells) and "Unlike training" not in legend(cells[1:])
+    assert tag_text(cells.with_columns(unsure_reason=None), 0) == "unsure .00"
 
 
 @pytest.mark.parametrize("size", [11, 16, 40])
@@ -125,14 +125,14 @@ TYPED = Detections(
 
 
 def test_a_typed_cell_has_the_colour_the_name_and_the_probability_of_its_type():
-    assert [_words(TYPED, i) for i in range(5)] == [
+    assert [tag_text(TYPED, i) for i in range(5)] == [
         "monocyte .70",
         "eosinophil .50",
         "unsure .30",
         "blast .97",
         "erythroblast .20",
     ]
-    assert "probability of the type named" in _legend(TYPED)
+    assert "probability of the type named" in legend(TYPED)
     image = draw(_Plain((900, 675)), TYPED, (0.2, 0.2), {}).astype(int)
     for (x1, y1, x2, _), name in zip(
         TYPED.boxes_xyxy.astype(int), ("monocyte", "eosinophil", "unsure", "blast", "erythroblast"), strict=True

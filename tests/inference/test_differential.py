@@ -166,7 +166,10 @@ def test_smudges_are_counted_apart_everywhere(found: Result) -> None:
     assert monocytes == {"cell_type": "monocyte", "n": 2, "fraction": 0.6667, "ci95": [0.0943, 0.9916]}
     page = found._repr_html_()
     assert '<td style="text-align:left">monocyte</td>' in page
-    assert "Differential: 3 of 200 counted; smudges: 1, 33.3 per 100 white cells" in page
+    assert (
+        "Differential: 3 of 200 counted; Fewer than 50 white cells: numbers only, no percentages; smudges: 1<" in page
+    )
+    assert " %" not in page.partition("Differential:")[2].partition("</table>")[0]
     assert len(found.crops("smudge")) == 1
 
 
@@ -191,11 +194,11 @@ def _run(folder: Path, names: list[str], existing: Any = "refuse") -> str:
 
 def test_a_run_of_one_image_prints_its_differential_and_a_run_of_several_their_sum(tmp_path: Path) -> None:
     said = _run(tmp_path, ["a.png"])
-    assert said.count("differential  ") == 1 and "monocyte                  2     100.0" in said
+    assert said.count("differential  ") == 1 and "monocyte                  2\n" in said
     said = _run(tmp_path, ["a.png", "b.png"], "resume")
     assert "a.png: already finished" in said and said.count("differential  ") == 1
-    assert "4 of 200 counted" in said and "monocyte                  4     100.0" in said
-    assert "smudges: 2, 50.0 per 100 white cells" in said
+    assert "4 of 200 counted" in said and "monocyte                  4\n" in said
+    assert "smudges: 2\n" in said and "Fewer than 50 white cells: numbers only, no percentages." in said
 
 
 def test_a_log_with_edited_counts_is_refused_with_one_line(tmp_path: Path) -> None:
@@ -226,3 +229,20 @@ def test_an_unknown_stain_has_no_fraction_anywhere() -> None:
     )
     known = combine([WhiteCells(0, 400, 472, 0, unlike=436)], FakeClassifier().card)
     assert known.is_known_stain and "0.0 %" in known.summary()[0]
+
+
+def test_of_few_cells_the_differential_shows_numbers_and_of_fifty_percentages() -> None:
+    """49 cells: no percentage beside a summary that says that they are too few; the fractions are kept for sums."""
+    few, enough = (WhiteCells(5, n - 9, 4, 7, 2, types={"lymphocyte": n - 9}) for n in (49, 50))
+    assert differential_table(few) == [
+        "differential          cells   49 of 200 counted",
+        "blast                     5",
+        "lymphocyte               40",
+        "other wbc                 0",
+        "unsure                    4",
+        "Fewer than 50 white cells: numbers only, no percentages.",
+        "erythroblasts: 2",
+    ]
+    assert differential_table(enough)[1] == "blast                     5      10.0     3.3–21.8 %"
+    assert [row.percentages for row in differential(few)] == [("–", "–")] * 4
+    assert round(differential(few)[0].fraction, 4) == 0.102

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from blastdet.core.columns import shown_as
 from blastdet.core.constants import COLOURS
 from blastdet.imaging import drawing
 from blastdet.imaging.io import read_image, write_image
@@ -211,20 +212,34 @@ def test_the_pdf_is_one_page_and_equal_runs_give_equal_bytes(tmp_path):
     assert len(re.findall(rb"/Type\s*/Page\b", written[0])) == 1
 
 
-@pytest.mark.parametrize("hidden", [(), ("rbc",), ("rbc", "wbc")])
-def test_the_picture_in_the_pdf_leaves_out_what_is_hidden(tmp_path, monkeypatch, hidden):
-    drawn: list[tuple[dict[str, int], dict[str, int]]] = []
-    plain = drawing.draw
+BLAST = (0, 0, type_blue("blast"))
 
-    def draw(source: Any, cells: Any, mpp: Any, counts: Any, title: str = "") -> Any:
-        drawn.append((cells.counts(), dict(counts)))
-        return plain(source, cells, mpp, counts, title)
 
-    monkeypatch.setattr(drawing, "draw", draw)
-    run(tmp_path, [field(tmp_path, "a.png")], ("overlay", "pdf"), hidden=hidden)
-    (overlay, counts), pdf = drawn
-    assert pdf == (overlay, counts) and counts["rbc"] == 2  # the caption counts them all the same
-    assert {name for name in ("wbc", "rbc") if not overlay[name]} == set(hidden)
+@pytest.mark.parametrize(
+    ("hidden", "left"),
+    [
+        ((), ["blast", "monocyte", "unsure", "rbc", "rbc"]),
+        (("rbc",), ["blast", "monocyte", "unsure"]),
+        (("wbc",), ["blast", "unsure", "rbc", "rbc"]),  # white cells of any type that are neither blasts nor uncertain
+        (("blast", "unsure"), ["monocyte", "rbc", "rbc"]),
+    ],
+)
+def test_overlay_pdf_and_page_leave_out_what_the_table_counts_under_a_name(tmp_path, monkeypatch, hidden, left):
+    drawn: list[list[str]] = []
+    plain = drawing.draw_cells
+
+    def draw_cells(source: Any, cells: Any, mpp: Any, larger: float = 1.0) -> Any:
+        drawn.append(sorted(shown_as(cells)))
+        return plain(source, cells, mpp, larger)
+
+    monkeypatch.setattr(drawing, "draw_cells", draw_cells)
+    job = field(tmp_path, "a.png", white=(BLAST, MONOCYTE, UNLIKE))
+    totals, _ = run(tmp_path, [job], ("overlay", "pdf", "html"), hidden=hidden)
+    assert drawn == [sorted(left)] * 2 and totals.counts["rbc"] == 2  # counted all the same
+    page = (tmp_path / "out/index.html").read_text("utf-8")
+    data, _ = json.JSONDecoder().raw_decode(page, page.index("const DATA = ") + len("const DATA = "))
+    names = [data["kinds"][index]["name"] for index in data["images"][0]["kind"]]
+    assert sorted(name for name in names if name not in data["hidden"]) == sorted(left)
 
 
 def test_the_pdf_of_an_unknown_stain_states_no_fraction(tmp_path, monkeypatch):
@@ -249,3 +264,19 @@ def test_the_pdf_of_an_unknown_stain_states_no_fraction(tmp_path, monkeypatch):
     data, _ = json.JSONDecoder().raw_decode(page, page.index("const DATA = ") + len("const DATA = "))
     assert "no blast fraction is given" in data["unknown"] and data["sentences"] == []
     assert {(row["value"], row["percent"], row["ci"]) for row in data["differential"]["rows"]} == {(None, "–", "–")}
+
+
+def test_the_pdf_of_few_cells_shows_numbers_and_each_colour_once_named(tmp_path, monkeypatch):
+    """Three white cells: no percentage, no bar; white cells are one row of the table of all cells."""
+    from blastdet.inference.outputs import pdf_report
+
+    said: list[str] = []
+    plain = pdf_report._text
+    monkeypatch.setattr(pdf_report, "_text", lambda f, x, y, text, **s: (said.append(text), plain(f, x, y, text, **s)))
+    run(tmp_path, [field(tmp_path, "a.png")], ("pdf",))
+    assert said[said.index("monocyte") + 1] == "2" and said[said.index("white cells") + 1] == "3"
+    assert "Fewer than 50 white cells: numbers only, no percentages" in said
+    assert "White cells, none of them a blast or uncertain: each square is 22 µm wide" in said
+    assert sum(text.startswith("monocyte ") for text in said) == 2  # below its crops
+    assert not [text for text in said if re.search(r"\d %", text) and not text.startswith("Too few cells")]
+    assert any("sha256 of the image" in text for text in said)

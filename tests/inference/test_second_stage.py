@@ -146,7 +146,7 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
         "Too few cells for a percentage: 1 of 4 white cells is called a blast; the true share may"
     )
     assert finding.count("95 % CI") == 1
-    assert "2 cells are uncertain (25.0–75.0 % with them)" in dependence
+    assert "2 cells are uncertain (1 to 3 blasts of 4 cells with them)" in dependence
     assert advice == "Check the uncertain cells by eye and count 196 more cells for a 200-cell differential."
 
 

@@ -67,8 +67,9 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     "--hide",
     "hidden",
     multiple=True,
-    type=click.Choice(["wbc", "rbc", "platelet"]),
-    help="Leave a class out of the overlays, also in the PDF. Repeatable.",
+    type=click.Choice(["blast", "wbc", "unsure", "erythroblast", "smudge", "rbc", "platelet"]),
+    help="Do not draw what the table counts under this name, in overlays and PDF; the page starts without it. "
+    "wbc: white cells of any type that are neither blasts nor uncertain. Repeatable.",
 )
 @click.option("--verbose", "detail", flag_value="verbose", help="Print everything of each image.")
 @click.option("--quiet", "detail", flag_value="quiet", help="Print only what failed.")

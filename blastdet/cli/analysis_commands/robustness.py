@@ -44,8 +44,8 @@ def command(data: Path, only: tuple[str, ...], weights: str, device: str, out: P
     from blastdet.cli._progress import file_reporter
     from blastdet.core.errors import ConfigError
     from blastdet.core.packages import require
-    from blastdet.datasets.convert import check_folder
     from blastdet.datasets.annotations.files import check_replaced
+    from blastdet.datasets.convert import check_folder
 
     require("evaluate", "pycocotools", "matplotlib")
     from blastdet.evaluation.predict import load_for, read_datasets

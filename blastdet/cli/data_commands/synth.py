@@ -43,8 +43,8 @@ def command(out: Path, size: str, n: int, seed: int, vary: bool, **look: Any) ->
     """
     from blastdet.core.atomic_io import write_text
     from blastdet.core.errors import ConfigError
-    from blastdet.datasets.formats.coco_writer import document_pieces
     from blastdet.datasets.annotations.files import check_replaced
+    from blastdet.datasets.formats.coco_writer import document_pieces
     from blastdet.imaging.io import WRITTEN_SUFFIXES
     from blastdet.synth.draw_smears import draw_files, draw_smears
     from blastdet.synth.scene import configure

@@ -21,8 +21,8 @@ from blastdet.core.constants import ERYTHROBLAST, SMUDGE
 from blastdet.core.errors import ConfigError, FormatError, ScaleError, counted
 from blastdet.core.model_card import sha256_of
 from blastdet.core.types import RGB, Dataset, Sample, Scale
-from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.annotations.cell_types import possible_types
+from blastdet.datasets.apply_corrections import apply_corrections
 from blastdet.datasets.cropping.crop_table import TABLE, cut_of, read_table
 from blastdet.datasets.cropping.cutting import annotated_cells
 from blastdet.datasets.reading import find_dataset, read_dataset

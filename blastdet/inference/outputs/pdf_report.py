@@ -12,20 +12,26 @@ import numpy as np
 from PIL import Image
 
 from blastdet.core.atomic_io import write_bytes
+from blastdet import __version__
+from blastdet.core.columns import shown_as
 from blastdet.core.constants import HEX, RESEARCH_USE
 from blastdet.core.errors import DependencyError, one_line
 from blastdet.core.types import RGB
 from blastdet.imaging import drawing
 from blastdet.imaging.io import Source
-from blastdet.inference.differential import beside, progress, spoken_type
+from blastdet.inference.differential import beside, progress, spoken_type, why_no_percentages
 from blastdet.inference.outputs.method import method_lines
 from blastdet.inference.outputs.run_totals import Entry, RunTotals
 from blastdet.inference.result import Result
 from blastdet.viewer.pictures import crops_of
 
 _A4 = (8.27, 11.69)
-_SHOWN, _COLUMNS = 20, 10  # crops
+_SHOWN, _COLUMNS, _FEW_SHOWN = 20, 10, 5  # crops
 _OVERLAY_PX = 1500
+_LARGER = 1.6  # lines and labels of the overlay: it is printed smaller than on a screen
+_TABLE_TOP, _ROW, _GALLERY_TOP = 0.462, 0.0145, 0.283
+_NAMES = {"wbc": "white cells", "rbc": "red cells", "platelet": "platelets"}
+_NAMES |= {"erythroblast": "erythroblasts", "smudge": "smudges"}
 _SOFT, _ALERT = "#555555", "#9d1c1c"
 
 
@@ -41,7 +47,7 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
         The image in its own colours.
     path : Path
     hidden : collection of str
-        Classes that the overlay leaves out; they are counted all the same.
+        What the overlay leaves out, see `Result.without`; it is counted all the same.
 
     Raises
     ------
@@ -60,9 +66,10 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
     FigureCanvasPdf(figure)
     _head(figure, result)
     _overlay(figure, result, source, hidden)
+    _differential(figure, result)
     _counts(figure, result)
     _gallery(figure, result, source)
-    _words(figure, totals)
+    _words(figure, result, totals)
     # no date: equal runs give equal bytes
     about = {"CreationDate": None, "ModDate": None, "Title": f"{result.name} - blastdet", "Subject": RESEARCH_USE}
     content = io.BytesIO()  # on a full disk, matplotlib fails while it tidies up, and hides the cause
@@ -79,12 +86,12 @@ def _head(figure: Any, result: Result) -> None:
     name = "".join(letter if letter.isprintable() else "?" for letter in result.name)
     _text(figure, 0.06, 0.97, textwrap.shorten(name, 60, placeholder="…"), size=14, weight="bold")
     width, height = result.size_wh
-    about = f"{width} × {height} px, {result.mpp[0]:.4g} µm/px ({result.scale.describe()})"
+    about = f"{width} × {height} px  ·  {result.mpp[0]:.3g} µm/px  ·  scale: {result.scale.describe()}"
     _text(figure, 0.06, 0.947, about, size=8, color=_SOFT)
     _text(figure, 0.94, 0.967, RESEARCH_USE, size=8, weight="bold", color="#8a5a00", ha="right")
     lines = [] if result.blast_fraction is None else result.blast_fraction.summary()
     unknown = result.blast_fraction is not None and not result.blast_fraction.is_known_stain
-    first = textwrap.wrap(lines[0], 105) if lines else []
+    first = textwrap.wrap(lines[0], 98) if lines else []
     colour = _ALERT if unknown else "black"
     _text(figure, 0.06, 0.93, "\n".join(first), size=9, weight="bold", color=colour)
     rest = textwrap.wrap(" ".join(lines[1:]), 125)
@@ -92,47 +99,83 @@ def _head(figure: Any, result: Result) -> None:
 
 
 def _overlay(figure: Any, result: Result, source: Source, hidden: Collection[str]) -> None:
-    shown = result.detections.without_classes(hidden)
-    picture = Image.fromarray(drawing.draw(source, shown, result.mpp, result.shown_counts, Path(result.name).name))
+    """The image with its cells; below it what the labels say, and a scale bar, as text that stays sharp."""
+    shown = result.without(hidden)
+    picture = Image.fromarray(drawing.draw_cells(source, shown, result.mpp, _LARGER))
     picture.thumbnail((_OVERLAY_PX, _OVERLAY_PX))
-    axes = figure.add_axes((0.06, 0.468, 0.88, 0.398), anchor="N")
+    axes = figure.add_axes((0.06, 0.498, 0.88, 0.368), anchor="N")
     axes.imshow(np.asarray(picture), interpolation="none")
     axes.axis("off")
+    width = picture.width
+    ten_um = 10 / result.mpp[0] * width / result.size_wh[0]
+    axes.apply_aspect()
+    below = axes.get_position()
+    bar = figure.add_axes((below.x0, below.y0 - 0.006, below.width, 0.004))
+    bar.set(xlim=(0, width), ylim=(0, 1))
+    bar.axis("off")
+    bar.plot([width - min(ten_um, width), width], [0.5, 0.5], color="black", lw=1.6, solid_capstyle="butt")
+    _text(figure, below.x1, below.y0 - 0.008, "10 µm", size=6.5, ha="right")
+    words = drawing.legend(shown) + (f" Not drawn: {', '.join(sorted(hidden))}." if hidden else "")
+    _text(figure, 0.06, below.y0 - 0.008, words, size=6.5, color=_SOFT)
+
+
+def _swatch(figure: Any, x: float, y: float, kind: str) -> None:
+    """The colour of a kind before its name; this is the legend of the boxes."""
+    axes = figure.add_axes((x, y - 0.0095, 0.011, 0.0078))
+    axes.set_facecolor(HEX[kind])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for side in axes.spines.values():
+        side.set_linewidth(0.3)
+
+
+def _differential(figure: Any, result: Result) -> None:
+    """White cells by type; with bars and intervals where percentages are stated."""
+    found = result.blast_fraction
+    if found is None or not found.n:
+        return
+    _text(figure, 0.06, _TABLE_TOP, f"Differential: {progress(found.n)}", size=9, weight="bold")
+    for k, row in enumerate(result.differential):
+        y = _TABLE_TOP - 0.022 - _ROW * k
+        _swatch(figure, 0.06, y, row.cell_type)
+        _text(figure, 0.08, y, spoken_type(row.cell_type), size=8)
+        _text(figure, 0.265, y, str(row.n), size=8, ha="right")
+        if not row.is_stated:
+            continue
+        for x, text in zip((0.325, 0.435), row.percentages, strict=True):
+            _text(figure, x, y, text, size=8, ha="right")
+        bar = figure.add_axes((0.45, y - 0.010, 0.16, 0.009))
+        bar.set(xlim=(0, 1), ylim=(-0.5, 0.5))
+        bar.axis("off")
+        bar.barh([0], [1], color="#eceff2", height=1)
+        bar.barh([0], [row.fraction], color=HEX[row.cell_type], height=1)
+        bar.plot([row.interval.low, row.interval.high], [0, 0], color="black", lw=0.9, solid_capstyle="butt")
+    extra = "; ".join([*([why] if (why := why_no_percentages(found)[:-1]) else []), *beside(found)])
+    _text(figure, 0.06, _TABLE_TOP - 0.024 - _ROW * len(result.differential), extra, size=7, color=_SOFT)
 
 
 def _counts(figure: Any, result: Result) -> None:
-    """The differential with bars and intervals on the left, all cells on the right."""
-    top, step = 0.448, 0.0145
-    found = result.blast_fraction
-    if found is not None and found.n:
-        _text(figure, 0.06, top, f"Differential: {progress(found.n)}", size=9, weight="bold")
-        for k, row in enumerate(result.differential):
-            y = top - 0.022 - step * k
-            bar = figure.add_axes((0.43, y - 0.010, 0.16, 0.009))
-            bar.set(xlim=(0, 1), ylim=(-0.5, 0.5))
-            bar.axis("off")
-            bar.barh([0], [1], color="#eceff2", height=1)
-            if row.fraction == row.fraction:
-                bar.barh([0], [row.fraction], color=HEX[row.cell_type], height=1)
-                bar.plot([row.interval.low, row.interval.high], [0, 0], color="black", lw=0.9, solid_capstyle="butt")
-            _text(figure, 0.06, y, spoken_type(row.cell_type), size=8)
-            for x, text in zip((0.245, 0.305, 0.415), (str(row.n), *row.percentages), strict=True):
-                _text(figure, x, y, text, size=8, ha="right")
-        extra = "; ".join(beside(found))
-        _text(figure, 0.06, top - 0.024 - step * len(result.differential), extra, size=7, color=_SOFT)
-    _text(figure, 0.66, top, "All cells", size=9, weight="bold")
-    _text(figure, 0.94, top, "per mm²", size=7.5, color=_SOFT, ha="right")
-    for k, (name, number) in enumerate(result.named_counts.items()):
-        y = top - 0.022 - step * k
-        _text(figure, 0.66, y, name, size=8)
-        _text(figure, 0.82, y, f"{number:,}", size=8, ha="right")
+    """All cells, and how many there are per area. White cells are one row where the differential divides them."""
+    counts = dict(result.counts)
+    if result.blast_fraction is not None:
+        counts = {"white cells": result.blast_fraction.n, **counts}
+        for kind in ("blast", "wbc", "unsure"):
+            counts.pop(kind, None)
+    _text(figure, 0.68, _TABLE_TOP, "All cells", size=9, weight="bold")
+    _text(figure, 0.94, _TABLE_TOP, "per mm²", size=7.5, color=_SOFT, ha="right")
+    for k, (kind, number) in enumerate(counts.items()):
+        y = _TABLE_TOP - 0.022 - _ROW * k
+        if kind in HEX:
+            _swatch(figure, 0.68, y, kind)
+        _text(figure, 0.70, y, _NAMES.get(kind, kind), size=8)
+        _text(figure, 0.85, y, f"{number:,}", size=8, ha="right")
         _text(figure, 0.94, y, f"{number / result.area_mm2:,.0f}", size=8, ha="right")
     for k, line in enumerate(textwrap.wrap("; ".join(result.warnings), 55)[:5]):
-        _text(figure, 0.66, top - 0.034 - step * (len(result.named_counts) + k), line, size=6.5, color=_SOFT)
+        _text(figure, 0.68, _TABLE_TOP - 0.034 - _ROW * (len(counts) + k), line, size=6.5, color=_SOFT)
 
 
 def _gallery(figure: Any, result: Result, source: Source) -> None:
-    """Blasts by probability, then uncertain cells; without either, the other white cells."""
+    """Blasts by probability, then uncertain cells; without either, the other white cells. Few are shown large."""
     kinds = np.array(result.kinds)
     blast = result.detections.blast_probability
     sure = np.zeros(len(kinds)) if blast is None else np.nan_to_num(blast)
@@ -142,19 +185,26 @@ def _gallery(figure: Any, result: Result, source: Source) -> None:
         for i in np.flatnonzero(kinds == kind)[np.argsort(-sure[kinds == kind])]
     ]
     wanted = [i for i in rows if kinds[i] in ("blast", "unsure")]
-    title = "Blasts and uncertain cells" if wanted else "White cells"
+    title = "Blasts and uncertain cells" if wanted else "White cells, none of them a blast or uncertain"
+    title = title if result.blast_fraction is not None else "White cells"
     shown = (wanted or rows)[:_SHOWN]
+    if not shown:
+        return
     of = f", {len(shown)} of {len(wanted or rows)}" if len(shown) < len(wanted or rows) else ""
-    top = 0.278
-    _text(figure, 0.06, top, f"{title}{of}: each square is 22 µm wide", size=9, weight="bold")
-    boxes = [tuple(box) for box in result.detections.boxes_xyxy[shown].astype(float).tolist()] if shown else []
+    _text(figure, 0.06, _GALLERY_TOP, f"{title}{of}: each square is 22 µm wide", size=9, weight="bold")
+    boxes = [tuple(box) for box in result.detections.boxes_xyxy[shown].astype(float).tolist()]
+    times = 2.0 if len(shown) <= _FEW_SHOWN else 1.0
+    names = shown_as(result.detections)
     for k, crop in enumerate(crops_of(source, boxes, result.mpp)):
         y, x = divmod(k, _COLUMNS)
-        _crop(figure, crop, (0.06 + 0.088 * x, top - 0.082 - 0.069 * y), str(kinds[shown[k]]))
+        corner = (0.06 + 0.088 * times * x, _GALLERY_TOP - 0.018 - 0.06 * times - 0.072 * y)
+        _crop(figure, crop, (*corner, 0.0848 * times, 0.06 * times), names[shown[k]])
+        words = drawing.tag_text(result.detections, int(shown[k])).replace("granulocyte", "gran.")
+        _text(figure, corner[0], corner[1] - 0.002, words, size=5.5, color=_SOFT)
 
 
-def _crop(figure: Any, crop: RGB, corner: tuple[float, float], kind: str) -> None:
-    axes = figure.add_axes((*corner, 0.084, 0.06))
+def _crop(figure: Any, crop: RGB, place: tuple[float, float, float, float], kind: str) -> None:
+    axes = figure.add_axes(place)
     axes.imshow(crop)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -163,11 +213,13 @@ def _crop(figure: Any, crop: RGB, corner: tuple[float, float], kind: str) -> Non
         side.set_linewidth(1.6)
 
 
-def _words(figure: Any, totals: RunTotals) -> None:
-    _text(figure, 0.06, 0.118, "Method and limits", size=8, weight="bold")
+def _words(figure: Any, result: Result, totals: RunTotals) -> None:
+    _text(figure, 0.06, 0.112, "Method and limits", size=8, weight="bold")
     lines = textwrap.wrap(" ".join(method_lines(totals)), 165)
-    _text(figure, 0.06, 0.104, "\n".join(lines), size=6, color=_SOFT, linespacing=1.35)
-    _text(figure, 0.06, 0.03, RESEARCH_USE, size=7, weight="bold", color=_SOFT)
+    _text(figure, 0.06, 0.098, "\n".join(lines), size=6, color=_SOFT, linespacing=1.35)
+    _text(figure, 0.06, 0.025, RESEARCH_USE, size=7, weight="bold", color=_SOFT)
+    about = f"blastdet {__version__}  ·  sha256 of the image {result.image_sha256[:16]}"
+    _text(figure, 0.94, 0.025, about, size=6, color=_SOFT, ha="right")
 
 
 def totals_of(result: Result, entry: Entry, classifier: Any) -> RunTotals:

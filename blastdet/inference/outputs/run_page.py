@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from blastdet.core.atomic_io import write_text
-from blastdet.core.constants import CELL_CLASSES
+from blastdet.core.constants import CELL_CLASSES, WHITE_TYPES
 from blastdet.core.errors import counted
 from blastdet.core.types import NUCLEATED
 from blastdet.imaging.io import Source
@@ -22,6 +22,7 @@ from blastdet.inference.differential import (
     differential,
     progress,
     spoken_type,
+    why_no_percentages,
 )
 from blastdet.inference.outputs.method import method_lines
 from blastdet.inference.outputs.run_totals import Entry, RunTotals
@@ -64,7 +65,7 @@ def without_sheet(entries: Iterable[Entry]) -> set[str]:
     return {entry["name"] for entry in entries if "cells" in entry and not sheet_rows(entry["cells"])}
 
 
-def write_page(totals: RunTotals, stems: Mapping[str, Path], folder: Path) -> Path:
+def write_page(totals: RunTotals, stems: Mapping[str, Path], folder: Path, hidden: Collection[str] = ()) -> Path:
     """Write the page of a run.
 
     Parameters
@@ -73,9 +74,14 @@ def write_page(totals: RunTotals, stems: Mapping[str, Path], folder: Path) -> Pa
     stems : mapping
         Name of an image -> path of its output files without suffix.
     folder : Path
+    hidden : collection of str
+        What the images do not show until it is switched on, some of `blastdet.inference.result.KINDS`.
     """
     images = [_image(totals, entry, page_files(stems[entry["name"]], folder), folder) for entry in totals.entries]
-    return write_text(folder / PAGE, page_text(run_data(totals, images)))
+    # The page has a filter for each type; beside blasts, all white cells of a type are counted as wbc.
+    names = {*hidden, *(WHITE_TYPES[1:] if "wbc" in hidden else ())}
+    data = run_data(totals, images) | {"hidden": sorted(names)}
+    return write_text(folder / PAGE, page_text(data))
 
 
 def run_data(totals: RunTotals, images: list[dict[str, Any]]) -> dict[str, Any]:
@@ -128,7 +134,7 @@ def _unknown(totals: RunTotals, all_together: bool) -> str:
 def _differential(found: WhiteCells | None) -> dict[str, Any] | None:
     if found is None or not found.n:
         return None
-    stated = found.is_known_stain
+    stated = found.states_percentages
     rows = [
         {
             "kind": row.cell_type,
@@ -148,6 +154,7 @@ def _differential(found: WhiteCells | None) -> dict[str, Any] | None:
         "of": DIFFERENTIAL_CELLS,
         "progress": progress(found.n),
         "beside": beside(found),
+        "why": why_no_percentages(found),
     }
 
 

@@ -16,7 +16,7 @@ from blastdet.core.errors import one_line
 from blastdet.core.types import NUCLEATED
 from blastdet.datasets.formats import csv_table
 from blastdet.inference.blast_fraction import BlastFraction
-from blastdet.inference.differential import differential, progress, spoken_type
+from blastdet.inference.differential import differential, progress, spoken_type, why_no_percentages
 from blastdet.inference.outputs.run_totals import Entry, RunTotals
 
 SUMMARY_CSV, CELLS_CSV, WORKBOOK = "summary.csv", "cells.csv", "summary.xlsx"
@@ -186,10 +186,12 @@ def _differential_rows(totals: RunTotals) -> Iterator[list[Any]]:
     yield ["cell", "n", "fraction", "95 % CI low", "95 % CI high", "per mm²"]
     if found is not None:
         for row in differential(found):
-            stated = bool(found.n) and found.is_known_stain
+            stated = found.states_percentages
             interval = [round(row.interval.low, 4), round(row.interval.high, 4)] if stated else ["", ""]
             yield [spoken_type(row.cell_type), row.n, round(row.fraction, 4) if stated else "", *interval]
         yield ["white cells", found.n, progress(found.n)]
+        if why := why_no_percentages(found):
+            yield [why]
         yield []
     for name, number in totals.named_counts.items():
         yield [f"all {name}" if found is not None else name, number, "", "", "", round(number / totals.area_mm2, 1)]

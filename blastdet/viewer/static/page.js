@@ -147,9 +147,11 @@ function differential() {
     }
     const now = make("td", "", "now");
     now.dataset.corrected = row.kind;
-    line.append(name, make("td", row.n.toLocaleString("en")), now, make("td", row.percent), make("td", row.ci), bar);
+    line.append(name, make("td", row.n.toLocaleString("en")), now, make("td", row.percent, "share"), make("td", row.ci, "share"), bar);
     body.append(line);
   }
+  document.body.classList.toggle("numbersonly", Boolean(found.why));
+  byId("why").textContent = found.why;
   byId("progress").textContent = found.progress;
   byId("meter").style.width = Math.min(100, (100 * found.n) / found.of) + "%";
   byId("beside").replaceChildren(...found.beside.map((text) => make("li", text)));

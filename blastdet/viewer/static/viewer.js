@@ -6,7 +6,7 @@ const viewer = (() => {
   // Boxes have a canvas of their own: one with an image from a file must not be read, and copying one is slow.
   const back = byId("picture").getContext("2d", { alpha: false }), pen = canvas.getContext("2d", { willReadFrequently: true });
   const view = { k: 1, x: 0, y: 0 }; // screen = world * k + (x, y); the world has square pixels
-  const hidden = new Set(KINDS.map((kind, index) => (kind.hidden ? index : -1)).filter((index) => index >= 0));
+  const hidden = new Set(KINDS.map((kind, index) => (kind.hidden || DATA.hidden.includes(kind.name) ? index : -1)).filter((index) => index >= 0));
   const loaded = new Map();
   let image = null, picture = null, chosen = new Set(), focus = -1, queued = false, boxes = true, size = [0, 0], aspect = [1, 1], drawing = "", failed = "";
   let sorted = null; // rows by kind, for drawing
