@@ -65,7 +65,7 @@ def draw_cells(source: Source, cells: Detections, mpp: Scale, larger: float = 1.
     source, cells, mpp
         As in `draw`.
     larger : float
-        Factor of lines and labels, for a picture that is shown small.
+        Factor of labels and of the boxes of nucleated cells, for a picture that is shown small.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def draw_cells(source: Source, cells: Detections, mpp: Scale, larger: float = 1.
     typical = float(np.median((boxes[white, 2:] - boxes[white, :2]).max(axis=1))) if white else 0.0
     thin = min(unit, typical / _TAGGED) if white else unit  # lines and tags must not hide the cells
     for i in order:
-        line = _line(names[i], thin)
+        line = _line(names[i], thin if names[i] in NUCLEATED else thin / larger)
         if names[i] in NUCLEATED and _ink(colours[i]) == _BLACK:  # a bright line is lost on a pale background
             line += 2
             _box(canvas, boxes[i], _BLACK, line + 2)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from blastdet.core.constants import CELL_TYPES, COLOURS, PALETTE
 from blastdet.core.types import Detections
-from blastdet.imaging.drawing import _caption, _font, _ink, _with_tags, _write, draw, legend, tag_text
+from blastdet.imaging.drawing import _caption, _font, _ink, _with_tags, _write, draw, draw_cells, legend, tag_text
 
 
 class _Plain:
@@ -193,3 +193,12 @@ def test_types_are_told_apart_with_colour_blindness(seen):
     lab = np.array([_lab(seen @ colour) for colour in linear])
     apart = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 99 * np.eye(len(names))
     assert apart.min() > 12, [names[i] for i in np.unravel_index(apart.argmin(), apart.shape)]
+
+
+def test_the_caption_is_below_the_cells_and_labels_can_be_larger():
+    whole = draw(_Plain((900, 675)), TYPED, (0.2, 0.2), {})
+    plain, larger = (draw_cells(_Plain((900, 675)), TYPED, (0.2, 0.2), factor) for factor in (1.0, 2.0))
+    np.testing.assert_array_equal(whole[: len(plain)], plain)
+    ground = plain[-1, -1]
+    drawn = [int((image != ground).any(axis=2).sum()) for image in (plain, larger)]
+    assert larger.shape == plain.shape and drawn[1] > 1.5 * drawn[0] > 0

@@ -116,7 +116,8 @@ def _overlay(figure: Any, result: Result, source: Source, hidden: Collection[str
     bar.plot([width - min(ten_um, width), width], [0.5, 0.5], color="black", lw=1.6, solid_capstyle="butt")
     _text(figure, below.x1, below.y0 - 0.008, "10 µm", size=6.5, ha="right")
     words = drawing.legend(shown) + (f" Not drawn: {', '.join(sorted(hidden))}." if hidden else "")
-    _text(figure, 0.06, below.y0 - 0.008, words, size=6.5, color=_SOFT)
+    lines = textwrap.wrap(words, max(20, int(165 * (below.x1 - 0.12))))  # they end before the scale bar
+    _text(figure, 0.06, below.y0 - 0.008, "\n".join(lines), size=6.5, color=_SOFT)
 
 
 def _swatch(figure: Any, x: float, y: float, kind: str) -> None:
@@ -200,7 +201,7 @@ def _gallery(figure: Any, result: Result, source: Source) -> None:
         corner = (0.06 + 0.088 * times * x, _GALLERY_TOP - 0.018 - 0.06 * times - 0.072 * y)
         _crop(figure, crop, (*corner, 0.0848 * times, 0.06 * times), names[shown[k]])
         words = drawing.tag_text(result.detections, int(shown[k])).replace("granulocyte", "gran.")
-        _text(figure, corner[0], corner[1] - 0.002, words, size=5.5, color=_SOFT)
+        _text(figure, corner[0], corner[1] - 0.002, words, size=5 + times, color=_SOFT)
 
 
 def _crop(figure: Any, crop: RGB, place: tuple[float, float, float, float], kind: str) -> None:
