@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from blastdet.core.columns import counted_as
 from blastdet.core.constants import CELL_TYPES, WHITE_TYPES
 from blastdet.core.errors import ConfigError
 from blastdet.core.types import BLAST, RBC, WBC, Detections
@@ -171,6 +172,15 @@ def test_smudges_are_counted_apart_everywhere(found: Result) -> None:
     )
     assert " %" not in page.partition("Differential:")[2].partition("</table>")[0]
     assert len(found.crops("smudge")) == 1
+
+
+def test_what_is_hidden_goes_by_the_names_of_the_table(found: Result) -> None:
+    """Types of other white cells go with ``wbc``; blasts and smudges have names of their own."""
+    assert [counted_as(found.without(names)) for names in (("wbc",), ("blast", "rbc"), ("smudge", "wbc"))] == [
+        ["smudge", "blast"],
+        ["wbc", "wbc", "smudge"],
+        ["blast"],
+    ]
 
 
 def test_no_white_cell_has_no_fractions(found: Result) -> None:

@@ -212,16 +212,13 @@ def test_the_pdf_is_one_page_and_equal_runs_give_equal_bytes(tmp_path):
     assert len(re.findall(rb"/Type\s*/Page\b", written[0])) == 1
 
 
-BLAST = (0, 0, type_blue("blast"))
-
-
 @pytest.mark.parametrize(
     ("hidden", "left"),
     [
-        ((), ["blast", "monocyte", "unsure", "rbc", "rbc"]),
-        (("rbc",), ["blast", "monocyte", "unsure"]),
-        (("wbc",), ["blast", "unsure", "rbc", "rbc"]),  # white cells of any type that are neither blasts nor uncertain
-        (("blast", "unsure"), ["monocyte", "rbc", "rbc"]),
+        ((), ["lymphocyte", "monocyte", "unsure", "rbc", "rbc"]),
+        (("rbc",), ["lymphocyte", "monocyte", "unsure"]),
+        (("wbc",), ["unsure", "rbc", "rbc"]),  # white cells of any type that are neither blasts nor uncertain
+        (("unsure", "rbc"), ["lymphocyte", "monocyte"]),
     ],
 )
 def test_overlay_pdf_and_page_leave_out_what_the_table_counts_under_a_name(tmp_path, monkeypatch, hidden, left):
@@ -233,7 +230,7 @@ def test_overlay_pdf_and_page_leave_out_what_the_table_counts_under_a_name(tmp_p
         return plain(source, cells, mpp, larger)
 
     monkeypatch.setattr(drawing, "draw_cells", draw_cells)
-    job = field(tmp_path, "a.png", white=(BLAST, MONOCYTE, UNLIKE))
+    job = field(tmp_path, "a.png", white=(LYMPHOCYTE, MONOCYTE, UNLIKE))
     totals, _ = run(tmp_path, [job], ("overlay", "pdf", "html"), hidden=hidden)
     assert drawn == [sorted(left)] * 2 and totals.counts["rbc"] == 2  # counted all the same
     page = (tmp_path / "out/index.html").read_text("utf-8")
