@@ -275,5 +275,5 @@ def test_the_pdf_of_few_cells_shows_numbers_and_each_colour_once_named(tmp_path,
     assert "Fewer than 50 white cells: numbers only, no percentages" in said
     assert "White cells, none of them a blast or uncertain: each square is 22 µm wide" in said
     assert sum(text.startswith("monocyte ") for text in said) == 2  # below its crops
-    assert not [text for text in said if re.search(r"\d %", text) and not text.startswith("Too few cells")]
+    assert not [t for t in said if re.search(r"\d %", t.replace("95 %", "")) and not t.startswith("Too few cells")]
     assert any("sha256 of the image" in text for text in said)
