@@ -19,9 +19,9 @@ from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
 from blastdet.core.errors import FormatError, counted, shown
 from blastdet.core.statistics import auroc, weighted_auroc
 from blastdet.core.types import NUCLEATED, Dataset, Sample
-from blastdet.datasets.copies import copies_of_samples
 from blastdet.datasets.annotations.cell_types import possible_types
 from blastdet.datasets.annotations.files import read_rows
+from blastdet.datasets.copies import copies_of_samples
 from blastdet.datasets.formats.csv_table import line
 from blastdet.evaluation.confusion import Figure
 from blastdet.evaluation.intervals import RESAMPLES, group_weights, ratio_interval, spread_over_groups

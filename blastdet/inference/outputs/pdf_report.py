@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from blastdet.core.atomic_io import write_bytes
 from blastdet import __version__
+from blastdet.core.atomic_io import write_bytes
 from blastdet.core.columns import shown_as
 from blastdet.core.constants import HEX, RESEARCH_USE
 from blastdet.core.errors import DependencyError, one_line
