@@ -202,7 +202,7 @@ def draw_errors(errors: Sequence[ErrorCell], path: Path, columns: int = 6) -> No
             sheet.paste(crop.convert("RGB").resize((side - 4, side - 4), Image.Resampling.BICUBIC), (x + 2, y + 2))
         label, answer = (name.replace("immature_granulocyte", "immature gran.") for name in (error.label, error.answer))
         pen.text((x + 4, y + side), f"label: {label}", "black", font)
-        pen.text((x + 4, y + side + 14), f"called {answer}, p {error.probability:.2f}", "black", font)
+        pen.text((x + 4, y + side + 14), f"called {answer}, {error.probability:.2f}", "black", font)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
 

@@ -39,6 +39,7 @@ _OWN = (
     "limits",
     "leave_out",
     "epochs",
+    "val_every",
 )  # where a model and its folds may differ
 
 Flags = NDArray[np.bool_]
