@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from blastdet.inference.adaptation.adapt import AdaptOptions, adapt
     from blastdet.inference.model import Model, detect, load
     from blastdet.inference.result import Result
+    from blastdet.service.client import Client
     from blastdet.training.entry_points import TrainOptions, calibrate, export, train
 
 __version__ = "0.2.0"
@@ -32,6 +33,7 @@ __version__ = "0.2.0"
 _PUBLIC = {
     "AdaptOptions": "blastdet.inference.adaptation.adapt",
     "BlastdetError": "blastdet.core.errors",
+    "Client": "blastdet.service.client",
     "ConvertOptions": "blastdet.datasets.convert",
     "Dataset": "blastdet.core.types",
     "Detections": "blastdet.core.types",
@@ -61,6 +63,7 @@ _EXTRAS = {"evaluation": "evaluate", "training": "train"}
 __all__ = [
     "AdaptOptions",
     "BlastdetError",
+    "Client",
     "ConvertOptions",
     "Dataset",
     "Detections",

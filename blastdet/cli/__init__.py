@@ -34,6 +34,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "measure a model, or detections from any source",
     "compare": "compare two models on the same images",
     "review": "inspect errors, correct cells, save corrections",
+    "serve": "run a service: a page to drop smears into, and an API",
     "robustness": "measure a model on blurred, restained or wrongly scaled images",
 }
 """Command -> one line for ``--help``."""
@@ -43,7 +44,7 @@ RENAMED = {"stress": "robustness"}
 
 _GROUPS: dict[str, tuple[str, ...]] = {
     "data_commands": ("audit", "convert", "crops", "data", "split", "synth"),
-    "model_commands": ("adapt", "calibrate", "export", "init", "runs", "train"),
+    "model_commands": ("adapt", "calibrate", "export", "init", "runs", "serve", "train"),
     "analysis_commands": ("classify", "compare", "detect", "evaluate", "review", "robustness"),
 }
 _PACKAGE = {command: package for package, commands in _GROUPS.items() for command in commands}

@@ -9,6 +9,7 @@
     ├── WeightsError              missing, mismatched or modified weights
     ├── ScaleError                a scale (µm/px) that is unknown or impossible
     ├── ReviewError               a review session that cannot be started
+    ├── ServiceError              a service (``blastdet serve``) that refuses a request or does not answer
     └── DependencyError           an optional package that is not installed
 
 The command line prints the line and exits with 2. A batch continues with its other files and exits with 1.
@@ -122,6 +123,10 @@ class ScaleError(BlastdetError):
 
 class ReviewError(BlastdetError):
     """A review session that cannot be started: no database, a port or a name in use."""
+
+
+class ServiceError(BlastdetError):
+    """A service that refuses a request, or does not answer."""
 
 
 class DependencyError(BlastdetError):

@@ -87,6 +87,25 @@ def replay_corrections(
     return replace(dataset, samples=tuple(samples), notes=notes), +counts
 
 
+def correct_sample(sample: Sample, corrections: Sequence[Correction]) -> tuple[Sample, Mapping[str, int]]:
+    """One sample with its corrections applied, and what they changed; see `replay_corrections`.
+
+    Parameters
+    ----------
+    sample : Sample
+        Its file is not read.
+    corrections : sequence of Correction
+        All of this image. The last one of each cell counts.
+
+    Raises
+    ------
+    FormatError
+        If a box is not on the image.
+    """
+    counts: Counter[str] = Counter()
+    return _correct(sample, _last_per_cell(corrections), counts), +counts
+
+
 def count_cells(truth: Detections | None) -> int:
     """Number of cells, ignored ones left out."""
     if truth is None:

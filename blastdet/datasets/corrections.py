@@ -113,8 +113,25 @@ def read_corrections(path: Path) -> list[Correction]:
     path = Path(path)
     if path.suffix.lower() == ".json":
         return _read_list(path)
-    lines = read_text(path).split("\n")  # not splitlines: names may contain other characters that it splits at
-    return [_parse(line, f"{path}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+    return parse_corrections(read_text(path), str(path))
+
+
+def parse_corrections(text: str, where: str = "corrections") -> list[Correction]:
+    """All corrections of a text in JSON Lines, checked; errors as for `read_corrections`.
+
+    Parameters
+    ----------
+    text : str
+    where : str
+        For messages.
+    """
+    lines = text.split("\n")  # not splitlines: names may contain other characters that it splits at
+    return [_parse(line, f"{where}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def correction_line(correction: Correction) -> str:
+    """A correction as a line of the file, without the line break."""
+    return json.dumps(_as_row(correction), ensure_ascii=False, allow_nan=False)
 
 
 def append_corrections(path: Path, corrections: Iterable[Correction]) -> int:
@@ -131,7 +148,7 @@ def append_corrections(path: Path, corrections: Iterable[Correction]) -> int:
     new = [one for one in corrections if replace(one, image="") not in known]  # whatever the file is called now
     if not new:
         return 0
-    text = "".join(json.dumps(_as_row(one), ensure_ascii=False, allow_nan=False) + "\n" for one in new)
+    text = "".join(correction_line(one) + "\n" for one in new)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.is_file() and path.read_bytes()[-1:] not in (b"", b"\n")  # by a text editor

@@ -234,25 +234,34 @@ def write_image(path: str | Path, rgb: RGB, quality: int = 90) -> None:
     _check_rgb(rgb)
     if path.suffix.lower() not in _WRITERS:
         raise ImageError(f"{path}: expected one of {', '.join(sorted(_WRITERS))}, got suffix '{path.suffix}'")
-    kind, options = _WRITERS[path.suffix.lower()]
+    content = encode_image(rgb, path.suffix, quality, path)
+    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    try:
+        # Through memory: on a full disk, Pillow takes a JPEG that was written in part for a whole one.
+        with partial.open("xb") as file:
+            file.write(content)
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be written ({one_line(error)})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def encode_image(rgb: RGB, suffix: str = ".jpg", quality: int = 90, path: str | Path = "image") -> bytes:
+    """The bytes of an image file in the format of a suffix; parameters and errors as for `write_image`."""
+    kind, options = _WRITERS[suffix.lower()]
     if kind == "JPEG":
         if max(rgb.shape) > _JPEG_SIDE:  # else libjpeg prints to stderr
             raise ImageError(
                 f"{path}: expected at most {_JPEG_SIDE} pixels a side for JPEG, got {rgb.shape[1]} x {rgb.shape[0]}"
             )
         options = {**options, "quality": quality}
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
+    content = io.BytesIO()
     try:
-        # Through memory: on a full disk, Pillow takes a JPEG that was written in part for a whole one.
-        content = io.BytesIO()
         Image.fromarray(rgb).save(content, kind, **options)
-        with partial.open("xb") as file:
-            file.write(content.getbuffer())
-        partial.replace(path)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written ({one_line(error)})") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    return content.getvalue()
 
 
 def resize(rgb: RGB, size_wh: WidthHeight) -> RGB:

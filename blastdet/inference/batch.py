@@ -24,7 +24,7 @@ from blastdet.inference.outputs.jobs import Job
 from blastdet.inference.outputs.printed import describe
 from blastdet.inference.outputs.run_page import PAGE, page_files, without_sheet, write_page, write_page_files
 from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
-from blastdet.inference.outputs.run_totals import RunTotals
+from blastdet.inference.outputs.run_totals import RunTotals, entry_of
 from blastdet.inference.result import Result
 from blastdet.inference.run_log import WITH_CELLS, Existing, RunLog
 from blastdet.inference.scale import ScaleEstimate, estimate_scale
@@ -34,7 +34,6 @@ from blastdet.inference.writers import (
     SUFFIXES,
     coco_entry,
     software,
-    summary,
     write_coco,
     write_result,
 )
@@ -335,19 +334,4 @@ class Batch:
 
 
 def _entry(result: Result, coco: dict[str, Any]) -> dict[str, Any]:
-    figures = summary(result)
-    found = result.blast_fraction
-    return {
-        "name": result.name,
-        "image_sha256": result.image_sha256,
-        "size_wh": list(result.size_wh),
-        "mpp": list(result.mpp),
-        "mpp_measured": result.scale.is_measured,
-        "counts": figures["counts"],
-        "white_cells": None if found is None else found.to_json(),
-        "area_mm2": figures["area_mm2"],
-        "seconds": round(result.seconds, 3),
-        "mpp_source": result.scale.describe(),
-        "warnings": list(result.warnings),
-        **coco,
-    }
+    return {**entry_of(result), **coco}

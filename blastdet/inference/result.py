@@ -110,8 +110,9 @@ class Result:
 
     @property
     def area_mm2(self) -> float:
-        """Area of the image in mm²."""
-        return self.size_wh[0] * self.mpp[0] * self.size_wh[1] * self.mpp[1] / 1e6
+        """Area in mm² of the image, or of its region that was analyzed."""
+        x1, y1, x2, y2 = self.parameters.get("region") or (0, 0, *self.size_wh)
+        return float((x2 - x1) * self.mpp[0] * (y2 - y1) * self.mpp[1] / 1e6)
 
     @property
     def kinds(self) -> list[str]:

@@ -110,10 +110,11 @@ def _differential(found: BlastFraction) -> list[dict[str, Any]]:
 
 def to_dict(result: Result) -> dict[str, Any]:
     """The JSON document of one image."""
-    return {**_head(result), "cells": list(_cells(result))}
+    return {**head(result), "cells": list(_cells(result))}
 
 
-def _head(result: Result) -> dict[str, Any]:
+def head(result: Result) -> dict[str, Any]:
+    """`to_dict` without the cells."""
     return {
         "notice": RESEARCH_USE,
         "file": result.name,
@@ -132,7 +133,7 @@ def _head(result: Result) -> dict[str, Any]:
 def _cells(result: Result) -> Iterator[dict[str, Any]]:
     cells = result.detections
     width, height = (cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]).T
-    for i, cell_name in enumerate(cell_names(len(cells))):
+    for i, cell_name in enumerate(cell_names(len(cells)) if cells.id is None else cells.id.tolist()):
         yield {
             "id": cell_name,
             "label": CELL_CLASSES[cells.label[i]],
@@ -140,15 +141,16 @@ def _cells(result: Result) -> Iterator[dict[str, Any]]:
             "box_xyxy": [round(float(side), 2) for side in cells.boxes_xyxy[i]],
             "size_um": [round(float(width[i]) * result.mpp[0], 2), round(float(height[i]) * result.mpp[1], 2)],
             **_second_stage(cells, i),
+            **({"origin": "human"} if cells.origin is not None and cells.origin[i] == "human" else {}),
         }
 
 
 def _second_stage(cells: Detections, i: int) -> dict[str, Any]:
-    """Columns of the second stage; empty for a cell that it did not classify."""
+    """Columns of the second stage; of a cell that it did not classify, the type that a person gave it, if any."""
     if cells.blast_probability is None or cells.unsure is None:
         return {}
     if np.isnan(blast := float(cells.blast_probability[i])):
-        return {}
+        return {"cell_type": str(cells.cell_type[i])} if cells.cell_type is not None and cells.cell_type[i] else {}
     found: dict[str, Any] = {"blast_probability": round(blast, 4), "unsure": bool(cells.unsure[i])}
     words = {name: getattr(cells, name) for name in ("unsure_reason", "cell_type")}
     found |= {name: str(column[i]) for name, column in words.items() if column is not None and column[i]}
@@ -184,22 +186,22 @@ def write_result(
     for kind in (kind for kind in SUFFIXES if kind in set(formats)):
         path = stem.with_name(stem.name + SUFFIXES[kind])
         if kind == "json":
-            write_text(path, _json(result))
+            write_text(path, json_lines(result))
         elif kind == "overlay":
             shown = result.without(hidden)
             write_image(path, drawing.draw(source, shown, result.mpp, result.shown_counts, result.name))
         elif kind == "geojson":
             geojson.write_cells(path, named(result), result.mpp)
         else:
-            write_text(path, _csv(result))
+            write_text(path, csv_lines(result))
         written.append(path)
     return written
 
 
-def _json(result: Result) -> Iterator[str]:
+def json_lines(result: Result) -> Iterator[str]:
     """`to_dict` as text, one line per cell: indenting everything runs in Python, slower than the detector."""
-    head = _INDENTED.encode({**_head(result), "cells": []})
-    yield head.removesuffix("]\n}")
+    start = _INDENTED.encode({**head(result), "cells": []})
+    yield start.removesuffix("]\n}")
     for i, cell in enumerate(_cells(result)):
         yield (",\n  " if i else "\n  ") + _DENSE.encode(cell)
     yield "\n ]\n}\n" if len(result.detections) else "]\n}\n"
@@ -211,12 +213,14 @@ def cell_names(n: int) -> list[str]:
 
 
 def named(result: Result) -> Detections:
-    """Detections with the names that output files give them."""
-    names = cell_names(len(result.detections))
-    return result.detections.with_columns(id=names, origin=["model"] * len(names))
+    """Detections with the names that output files give them; those of a corrected result have theirs."""
+    cells = result.detections
+    names = cell_names(len(cells)) if cells.id is None else cells.id
+    return cells.with_columns(id=names, origin=["model"] * len(cells) if cells.origin is None else cells.origin)
 
 
-def _csv(result: Result) -> Iterator[str]:
+def csv_lines(result: Result) -> Iterator[str]:
+    """The CSV file: a head, and a line for each cell."""
     yield csv_table.line(CELL_COLUMNS)
     for row in cell_rows(named(result), result.mpp):
         yield csv_table.line([result.name, "", *row])

@@ -22,16 +22,21 @@ CROP = {"um": 22, "px": 128, "columns": 16, "times": 2.2}
 """The square around each cell: side in µm, in pixels of the sheet, crops in a row; side relative to the box where the
 scale is unknown. All cells of known scale are shown at one scale, so that sizes compare."""
 
-_QUALITY = 86
+QUALITY = 86
+"""Of the JPEG files."""
 
 
 def write_picture(source: Source, path: Path) -> None:
     """The image as a JPEG, reduced where it is larger than `LONGEST_PX`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, picture_of(source), QUALITY)
+
+
+def picture_of(source: Source) -> RGB:
+    """The image, reduced where it is larger than `LONGEST_PX`."""
     width, height = source.size_wh
     scale = min(1.0, LONGEST_PX / max(width, height))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rgb = source.read() if scale == 1.0 else source.read(None, (max(scale, 1 / width), max(scale, 1 / height)))
-    write_image(path, rgb, _QUALITY)
+    return source.read() if scale == 1.0 else source.read(None, (max(scale, 1 / width), max(scale, 1 / height)))
 
 
 def write_sheet(source: Source, boxes: Sequence[Box], mpp: Scale | None, path: Path) -> int:
@@ -44,15 +49,21 @@ def write_sheet(source: Source, boxes: Sequence[Box], mpp: Scale | None, path: P
     """
     if not boxes:
         return 0
+    sheet = sheet_of(source, boxes, mpp)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, sheet, QUALITY)
+    return len(sheet) // int(CROP["px"])
+
+
+def sheet_of(source: Source, boxes: Sequence[Box], mpp: Scale | None) -> RGB:
+    """The sheet that `write_sheet` writes, uint8; of no boxes, it has no row."""
     px, columns = int(CROP["px"]), int(CROP["columns"])
     rows = -(-len(boxes) // columns)
     sheet = np.full((rows * px, columns * px, 3), 138, np.uint8)
     for i, crop_rgb in enumerate(crops_of(source, boxes, mpp)):
         y, x = divmod(i, columns)
         sheet[y * px : (y + 1) * px, x * px : (x + 1) * px] = crop_rgb
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, sheet, _QUALITY)
-    return rows
+    return sheet
 
 
 def crops_of(source: Source, boxes: Sequence[Box], mpp: Scale | None) -> list[RGB]:

@@ -21,7 +21,7 @@ from blastdet.imaging import drawing
 from blastdet.imaging.io import Source
 from blastdet.inference.differential import beside, progress, spoken_type, why_no_percentages
 from blastdet.inference.outputs.method import method_lines
-from blastdet.inference.outputs.run_totals import Entry, RunTotals
+from blastdet.inference.outputs.run_totals import Entry, RunTotals, entry_of
 from blastdet.inference.result import Result
 from blastdet.viewer.pictures import crops_of
 
@@ -56,6 +56,11 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
     OSError
         If the file cannot be written.
     """
+    return write_bytes(path, pdf_bytes(result, totals, source, hidden))
+
+
+def pdf_bytes(result: Result, totals: RunTotals, source: Source, hidden: Collection[str] = ()) -> bytes:
+    """What `write_pdf` writes."""
     try:
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
         from matplotlib.figure import Figure
@@ -72,9 +77,9 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
     _words(figure, result, totals)
     # no date: equal runs give equal bytes
     about = {"CreationDate": None, "ModDate": None, "Title": f"{result.name} - blastdet", "Subject": RESEARCH_USE}
-    content = io.BytesIO()  # on a full disk, matplotlib fails while it tidies up, and hides the cause
+    content = io.BytesIO()
     figure.savefig(content, format="pdf", dpi=200, metadata=about)
-    return write_bytes(path, content.getvalue())
+    return content.getvalue()
 
 
 def _text(figure: Any, x: float, y: float, text: str, **style: Any) -> None:
@@ -226,3 +231,8 @@ def _words(figure: Any, result: Result, totals: RunTotals) -> None:
 def totals_of(result: Result, entry: Entry, classifier: Any) -> RunTotals:
     """One image as a run of its own."""
     return RunTotals([entry], result.classes, classifier, result.model, {})
+
+
+def pdf_of_result(result: Result, classifier: Any, source: Source, hidden: Collection[str] = ()) -> bytes:
+    """The report of one image as bytes, from its result and the card of the second stage; see `write_pdf`."""
+    return pdf_bytes(result, totals_of(result, entry_of(result), classifier), source, hidden)

@@ -77,7 +77,10 @@ def write_page(totals: RunTotals, stems: Mapping[str, Path], folder: Path, hidde
     hidden : collection of str
         What the images do not show until it is switched on, some of `blastdet.inference.result.KINDS`.
     """
-    images = [_image(totals, entry, page_files(stems[entry["name"]], folder), folder) for entry in totals.entries]
+    images = []
+    for entry in totals.entries:
+        picture, sheet = (Path(os.path.relpath(path, folder)) for path in page_files(stems[entry["name"]], folder))
+        images.append(image_columns(totals, entry, picture.as_posix(), sheet.as_posix()))
     # The page has a filter for each type; beside blasts, all white cells of a type are counted as wbc.
     names = {*hidden, *(WHITE_TYPES[1:] if "wbc" in hidden else ())}
     data = run_data(totals, images) | {"hidden": sorted(names)}
@@ -169,10 +172,19 @@ def _columns(totals: RunTotals, entry: Entry | None) -> dict[str, Any]:
     return {"white cells": white.n, "blasts": blasts, "unsure": white.unsure, **others}
 
 
-def _image(totals: RunTotals, entry: Entry, files: tuple[Path, Path], folder: Path) -> dict[str, Any]:
+def image_columns(totals: RunTotals, entry: Entry, picture: str, sheet: str) -> dict[str, Any]:
+    """One image as the page of a run shows it.
+
+    Parameters
+    ----------
+    totals : RunTotals
+    entry : mapping
+        Of the image, with its ``cells``.
+    picture, sheet : str
+        Addresses of the image and of the sheet of its cells, as the page sees them.
+    """
     record = entry["cells"]
     rows = sheet_rows(record)
-    picture, sheet = (Path(os.path.relpath(path, folder)).as_posix() for path in files)
     x, y = entry["mpp"]
     scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} × {y:.4g}"
     width, height = entry["size_wh"]

@@ -14,7 +14,8 @@ from blastdet.core.model_card import Card
 from blastdet.datasets.copies import copies_note
 from blastdet.inference.blast_fraction import BlastFraction, combine
 from blastdet.inference.differential import WhiteCells
-from blastdet.inference.result import spoken
+from blastdet.inference.result import Result, spoken
+from blastdet.inference.writers import summary
 
 Entry = Mapping[str, Any]
 """One finished image, as in the run log."""
@@ -115,3 +116,22 @@ class RunTotals:
             "detector": f"{self.model['name']}, {self.model['mpp']:.4g} µm/px",
             "second stage": "none" if second is None else f"{second['name']}, {second['mpp']:.4g} µm/px",
         }
+
+
+def entry_of(result: Result) -> dict[str, Any]:
+    """A finished image as in the run log."""
+    figures = summary(result)
+    found = result.blast_fraction
+    return {
+        "name": result.name,
+        "image_sha256": result.image_sha256,
+        "size_wh": list(result.size_wh),
+        "mpp": list(result.mpp),
+        "mpp_measured": result.scale.is_measured,
+        "counts": figures["counts"],
+        "white_cells": None if found is None else found.to_json(),
+        "area_mm2": figures["area_mm2"],
+        "seconds": round(result.seconds, 3),
+        "mpp_source": result.scale.describe(),
+        "warnings": list(result.warnings),
+    }

@@ -1,0 +1,200 @@
+"""``blastdet serve``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blastdet.cli._options import Number
+from blastdet.cli._printing import echo
+
+
+def _where(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where a service keeps its data."""
+    options = [
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path),
+            default="blastdet-data",
+            show_default=True,
+            help="Folder of database, queue and files.",
+        ),
+        click.option("--database", envvar="BLASTDET_DATABASE", help="postgresql://…  [default: SQLite in --data]"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _settings(**values: Any) -> Any:
+    from blastdet.core.packages import require
+
+    require("serve", "fastapi", "uvicorn", "sqlalchemy", "alembic", "huey", "argon2", "prometheus_client")
+    from blastdet.service.settings import make_settings
+
+    return make_settings(**values)
+
+
+def _parse_weights(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    pairs = [one.partition("=") for one in value]
+    if wrong := [name for name, _, folder in pairs if not name or not folder]:
+        raise click.BadParameter(f"expected NAME=FOLDER, got {wrong[0]}.")
+    return {name: folder for name, _, folder in pairs}
+
+
+@click.group("serve", invoke_without_command=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0: all.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free port.")
+@_where
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Processes that analyze.")
+@click.option("--engines", type=click.IntRange(1, 64), help="Processes for /detect. [default: one per core, at most 4]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--weights", multiple=True, callback=_parse_weights, metavar="NAME=FOLDER", help="A further model. Repeatable."
+)
+@click.option("--auth", type=click.Choice(["none", "users", "proxy"]), help="How users are known. [default: see below]")
+@click.option("--auth-header", help="Header in which a trusted proxy names the user, such as X-Remote-User.")
+@click.option("--trusted-proxy", "trusted_proxies", multiple=True, metavar="CIDR", help="Network of it. Repeatable.")
+@click.option(
+    "--allowed-host", "allowed_hosts", multiple=True, metavar="NAME", help="Name that browsers use. Repeatable."
+)
+@click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM file; with --tls-key, serves https.")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its key.")
+@click.option("--keep-days", type=Number(0, 36500, min_open=True), help="Delete smears after so many days.")
+@click.option("--max-upload-mb", type=Number(0, min_open=True), help="Largest smear. [default: 8192]")
+@click.option("--memory-mb", type=click.IntRange(256), help="Of one computing process. [default: 4096]")
+@click.option("--requests-per-minute", type=click.IntRange(0), help="Of one user; 0: no limit. [default: 3000]")
+@click.pass_context
+def command(ctx: click.Context, **options: Any) -> None:
+    """Run a service: a page to drop smears into, and an API for other programs.
+
+    \b
+    Examples:
+      blastdet serve                                     http://127.0.0.1:8000, this machine only
+      blastdet serve users add anna --admin              a user; asks for a password
+      blastdet serve --host 0.0.0.0 --tls-certificate cert.pem --tls-key key.pem
+
+    Everything is kept in --data. Nothing else has to be installed or started.
+
+    Off this machine the service only starts with authentication: users with passwords and tokens, or the header of a
+    trusted proxy. Without --auth, users log in as soon as there are any.
+
+    Exit codes: 0 stopped in order, 2 bad input or usage, or the service cannot start.
+    """
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = {name: options[name] for name in ("data", "database")}
+        return
+    settings = _settings(**options)
+    from blastdet.service.supervisor import serve
+
+    serve(settings, echo)
+
+
+@command.group("users")
+def users() -> None:
+    """Who may log in."""
+
+
+@command.group("tokens")
+def tokens() -> None:
+    """Tokens for programs."""
+
+
+def _password() -> str:
+    """From the terminal, asked twice; without one, the first line of stdin."""
+    if sys.stdin.isatty():
+        answer: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return answer
+    return sys.stdin.readline().rstrip("\r\n")
+
+
+@users.command("add")
+@click.argument("name")
+@click.option("--admin", is_flag=True, help="May read the audit log.")
+@click.option("--no-password", is_flag=True, help="For tokens only.")
+@_where
+def add(name: str, admin: bool, no_password: bool, **where: Any) -> None:
+    """Add user NAME. The password is asked for, or read from standard input."""
+    settings = _settings(**where)
+    from blastdet.service.administration import add_user
+
+    add_user(settings, name, None if no_password else _password(), is_admin=admin)
+    echo(f"{name}: added")
+
+
+@users.command("password")
+@click.argument("name")
+@_where
+def password(name: str, **where: Any) -> None:
+    """Give user NAME another password; its sessions end."""
+    settings = _settings(**where)
+    from blastdet.service.administration import set_password
+
+    set_password(settings, name, _password())
+    echo(f"{name}: password changed")
+
+
+@users.command("remove")
+@click.argument("name")
+@_where
+def remove(name: str, **where: Any) -> None:
+    """Remove user NAME, who must own no smear."""
+    settings = _settings(**where)
+    from blastdet.service.administration import remove_user
+
+    remove_user(settings, name)
+    echo(f"{name}: removed")
+
+
+@users.command("list")
+@_where
+def list_users(**where: Any) -> None:
+    """List users."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    for line in administration.list_users(settings) or ["no users"]:
+        echo(line)
+
+
+@tokens.command("add")
+@click.argument("user")
+@click.option("--name", default="token", show_default=True, help="What it is for.")
+@click.option("--scope", type=click.Choice(["read", "write", "detect"]), default="write", show_default=True)
+@click.option("--days", type=Number(0, 3650, min_open=True), default=90, show_default=True, help="Until it expires.")
+@_where
+def add_token(user: str, name: str, scope: str, days: float, **where: Any) -> None:
+    """Add a token of USER and print it. It is shown once."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    echo(administration.add_token(settings, user, name, scope, days))
+
+
+@tokens.command("list")
+@click.argument("user")
+@_where
+def list_tokens(user: str, **where: Any) -> None:
+    """List the tokens of USER."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    for line in administration.list_tokens(settings, user) or ["no tokens"]:
+        echo(line)
+
+
+@tokens.command("revoke")
+@click.argument("user")
+@click.argument("token_id")
+@_where
+def revoke(user: str, token_id: str, **where: Any) -> None:
+    """Revoke the token TOKEN_ID of USER."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    administration.revoke_token(settings, user, token_id)
+    echo(f"{token_id}: revoked")

@@ -1,0 +1,86 @@
+"""What the operator does beside a running service: users, tokens, shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.orm import Session
+
+from blastdet.service.settings import ServiceSettings
+from blastdet.service.store import accounts, audit_log
+from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.database import open_database
+
+
+@contextmanager
+def _session(settings: ServiceSettings) -> Iterator[Session]:
+    Blobs(settings.data)
+    database = open_database(settings.database_url)
+    try:
+        with database.begin() as session:
+            yield session
+    finally:
+        database.close()
+
+
+def add_user(settings: ServiceSettings, name: str, password: str | None, *, is_admin: bool = False) -> None:
+    """Add a user; errors as for `accounts.add_user`."""
+    with _session(settings) as session:
+        user = accounts.add_user(session, name, password, is_admin=is_admin)
+        audit_log.record(session, "user.add", None, user.id)
+
+
+def set_password(settings: ServiceSettings, name: str, password: str) -> None:
+    """Give a user another password, and end its sessions."""
+    with _session(settings) as session:
+        user = accounts.named_user(session, name)
+        user.password_hash = accounts.hash_password(password)
+        accounts.end_sessions(session, user)
+        audit_log.record(session, "user.password", None, user.id)
+
+
+def remove_user(settings: ServiceSettings, name: str) -> None:
+    """Remove a user; `ConfigError` while it owns smears."""
+    with _session(settings) as session:
+        audit_log.record(session, "user.remove", None, accounts.named_user(session, name).id)
+        accounts.remove_user(session, name)
+
+
+def list_users(settings: ServiceSettings) -> list[str]:
+    """A line for each user."""
+    with _session(settings) as session:
+        return [_user_line(user) for user in accounts.users(session)]
+
+
+def _user_line(user: accounts.User) -> str:
+    parts = [user.name, f"since {user.created[:10]}"]
+    parts += ["administrator"] if user.is_admin else []
+    parts += [] if user.password_hash else ["no password"]
+    return ", ".join(parts)
+
+
+def add_token(settings: ServiceSettings, user: str, name: str, scope: str, days: float | None) -> str:
+    """A new token of a user; its text, which is stored nowhere."""
+    with _session(settings) as session:
+        secret, token = accounts.add_token(session, accounts.named_user(session, user), name, scope, days)
+        audit_log.record(session, "token.add", None, token.id, scope=scope)
+        return secret
+
+
+def list_tokens(settings: ServiceSettings, user: str) -> list[str]:
+    """A line for each token of a user."""
+    with _session(settings) as session:
+        found = accounts.tokens(session, accounts.named_user(session, user))
+        return [
+            f"{token.id}  {token.name}, {token.scope}, "
+            + ("never expires" if token.expires is None else f"until {token.expires[:10]}")
+            for token in found
+        ]
+
+
+def revoke_token(settings: ServiceSettings, user: str, token_id: str) -> None:
+    """Revoke a token of a user."""
+    with _session(settings) as session:
+        accounts.revoke_token(session, accounts.named_user(session, user), token_id)
+        audit_log.record(session, "token.revoke", None, token_id)

@@ -1,0 +1,192 @@
+"""Results: the analyses of smears in every format, their pictures, and ``/detect`` for small images."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
+
+from blastdet.inference.writers import head
+from blastdet.service.api.body import whole_body
+from blastdet.service.api.context import (
+    AnyCaller,
+    Detecting,
+    Id,
+    Reader,
+    Service,
+    Services,
+    analysis_access,
+    smear_access,
+)
+from blastdet.service.api.job_routes import offered, options_of
+from blastdet.service.api.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
+from blastdet.service.api.smear_routes import IMAGE_BODY, jpeg
+from blastdet.service.results.renderings import RENDERINGS
+from blastdet.service.results.stored_result import StoredResult, read_result
+from blastdet.service.security.callers import Caller, RefusedError
+from blastdet.service.store import correction_rows
+from blastdet.service.store.blobs import display_name
+from blastdet.service.store.schema import Analysis
+
+router = APIRouter(tags=["analyses"])
+
+Corrected = Annotated[bool, Query(description="with the corrections of reviewers")]
+
+
+class Kept:
+    """An analysis that a caller may read, with what is needed to show it.
+
+    Parameters
+    ----------
+    service : Service
+    caller : Caller
+    analysis_id : str
+    """
+
+    def __init__(self, service: Service, caller: Caller, analysis_id: str) -> None:
+        with service.database.read() as session:
+            self.analysis, access = analysis_access(session, caller, analysis_id)
+            self.smear = access.smear
+            self.rows = correction_rows.rows_of(session, analysis_id)
+        self.service = service
+        self.record = service.blobs.record(self.smear.id, self.analysis.id)
+
+    def result(self) -> StoredResult:
+        """The result; `RefusedError` if its file is gone."""
+        try:
+            return read_result(self.record, self.smear.name, correction_rows.corrections_of(self.rows))
+        except FileNotFoundError:
+            raise RefusedError(404, "analysis: its result is gone") from None
+
+    def picture(self, op: str, suffix: str, args: dict[str, Any]) -> Response:
+        """A picture that a child process draws from the result, kept for this version."""
+        folder = self.service.blobs.analysis(self.smear.id, self.analysis.id)
+        args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
+        return jpeg(self.service, folder / f"v{self.analysis.version}-{suffix}", op, self.smear.id, args)
+
+
+def etag(version: int) -> dict[str, str]:
+    """The header that names a version."""
+    return {"ETag": f'"{version}"'}
+
+
+def _shown(kept: Kept, corrected: bool) -> AnalysisOut:
+    analysis, result = kept.analysis, kept.result()
+    base = f"/api/v1/analyses/{analysis.id}"
+    names = [*RENDERINGS, "report.pdf", "report.fhir.json", "overlay.jpg", "sheet.jpg", "view", "corrections"]
+    return AnalysisOut(
+        id=analysis.id,
+        smear=analysis.smear_id,
+        weights=analysis.weights,
+        request=analysis.request,
+        version=analysis.version,
+        created=analysis.created,
+        seconds=analysis.seconds,
+        corrected=corrected and bool(kept.rows),
+        summary=head(result.corrected if corrected else result.original),
+        links={name: f"{base}/{name}" for name in names},
+    )
+
+
+@router.get("/smears/{smear_id}/analyses")
+def of_smear(smear_id: Id, service: Services, caller: Reader) -> AnalysisList:
+    """Results of a smear, the newest first."""
+    with service.database.read() as session:
+        smear_access(session, caller, smear_id)
+        query = select(Analysis.id).where(Analysis.smear_id == smear_id).order_by(Analysis.created.desc())
+        ids = list(session.scalars(query))
+    return AnalysisList(items=[_shown(Kept(service, caller, one), True) for one in ids])
+
+
+@router.get("/analyses/{analysis_id}")
+def one(
+    analysis_id: Id, service: Services, caller: Reader, response: Response, corrected: Corrected = True
+) -> AnalysisOut:
+    """A result without its cells: counts, differential, blasts with intervals, doubts, and links to everything else."""
+    kept = Kept(service, caller, analysis_id)
+    response.headers.update(etag(kept.analysis.version))
+    return _shown(kept, corrected)
+
+
+def _file(kept: Kept, name: str, corrected: bool) -> Response:
+    rendering, found = RENDERINGS[name], kept.result()
+    text = rendering.text(found.corrected if corrected else found.original)
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", kept.smear.name.rpartition(".")[0] or kept.smear.name)
+    headers = {"Content-Disposition": f'attachment; filename="{stem}.{name}"', **etag(kept.analysis.version)}
+    return Response(text, media_type=rendering.media_type, headers=headers)
+
+
+@router.get("/analyses/{analysis_id}/result.json", response_class=Response)
+def as_json(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
+    """The JSON document of ``blastdet detect``, with all cells."""
+    return _file(Kept(service, caller, analysis_id), "result.json", corrected)
+
+
+@router.get("/analyses/{analysis_id}/result.csv", response_class=Response)
+def as_csv(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
+    """One row for each cell."""
+    return _file(Kept(service, caller, analysis_id), "result.csv", corrected)
+
+
+@router.get("/analyses/{analysis_id}/result.coco.json", response_class=Response)
+def as_coco(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
+    """A COCO document."""
+    return _file(Kept(service, caller, analysis_id), "result.coco.json", corrected)
+
+
+@router.get("/analyses/{analysis_id}/result.geojson", response_class=Response)
+def as_geojson(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
+    """GeoJSON that QuPath opens."""
+    return _file(Kept(service, caller, analysis_id), "result.geojson", corrected)
+
+
+@router.get("/analyses/{analysis_id}/overlay.jpg", response_class=Response)
+def overlay(analysis_id: Id, service: Services, caller: Reader) -> Response:
+    """The image with its cells drawn in."""
+    return Kept(service, caller, analysis_id).picture("overlay", "overlay.jpg", {})
+
+
+@router.get("/analyses/{analysis_id}/sheet.jpg", response_class=Response)
+def sheet(analysis_id: Id, service: Services, caller: Reader) -> Response:
+    """Crops of the nucleated cells as the model found them, 16 in a row of 128 px, as ``view`` numbers them."""
+    return Kept(service, caller, analysis_id).picture("sheet", "sheet.jpg", {"corrections": []})
+
+
+@router.get("/analyses/{analysis_id}/cells/{n}.jpg", response_class=Response)
+def cell(analysis_id: Id, n: int, service: Services, caller: Reader) -> Response:
+    """The crop of cell ``n`` as the model found it: 1 is ``c00001``."""
+    kept = Kept(service, caller, analysis_id)
+    found = kept.result().original
+    if not 1 <= n <= len(found.detections):
+        raise RefusedError(404, f"cell: expected 1 to {len(found.detections)}")
+    box = found.detections.boxes_xyxy[n - 1].astype(float).tolist()
+    folder = service.blobs.analysis(kept.smear.id, analysis_id)
+    return jpeg(service, folder / f"cell-{n}.jpg", "crop", kept.smear.id, {"box": box, "mpp": list(found.mpp)})
+
+
+@router.get("/models")
+def models(service: Services, caller: AnyCaller) -> list[ModelOut]:
+    """Models that the service offers."""
+    return [ModelOut(**model.describe()) for model in service.models.values()]
+
+
+@router.post("/detect", response_class=Response, openapi_extra=IMAGE_BODY)
+async def detect(
+    request: Request,
+    service: Services,
+    caller: Detecting,
+    weights: Annotated[str, Query(max_length=100)] = "default",
+    mpp: Annotated[str | None, Query(max_length=60, description="X, X,Y or auto")] = None,
+    min_score: Annotated[float | None, Query(ge=0, le=1, allow_inf_nan=False)] = None,
+) -> Response:
+    """Analyze one small image at once; nothing of it is stored. The answer is the JSON of ``blastdet detect``."""
+    model = offered(service, weights)
+    content, name = await whole_body(request, service.settings.max_detect)
+    options = options_of(AnalysisIn(min_score=min_score), mpp)
+    args = {**options, "weights": str(model.folder), "name": display_name(name)}
+    about, document = await run_in_threadpool(service.detectors.call, "detect", args, content)
+    service.metrics.detected(about["seconds"])
+    return Response(document, media_type="application/json", headers={"X-Model-Seconds": f"{about['seconds']:.4f}"})

@@ -1,0 +1,104 @@
+"""The application: routes, guards, and the parts behind them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from blastdet import __version__
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.parallel import cpu_count
+from blastdet.service import monitoring
+from blastdet.service.api import (
+    account_routes,
+    analysis_routes,
+    correction_routes,
+    job_routes,
+    report_routes,
+    smear_routes,
+    upload_routes,
+)
+from blastdet.service.api.context import Service
+from blastdet.service.api.failures import RESPONSES, add_handlers
+from blastdet.service.compute.pool import ComputeLimits, ComputePool
+from blastdet.service.jobs.backend import HueyBackend
+from blastdet.service.metrics import Metrics
+from blastdet.service.offered_models import offered_models
+from blastdet.service.security.callers import Gate, mode_of
+from blastdet.service.security.guard import Guard
+from blastdet.service.security.rate_limits import RateLimit
+from blastdet.service.settings import ServiceSettings
+from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.database import Database
+
+PREFIX = "/api/v1"
+
+_MOST_ENGINES = 4
+
+
+def make_service(settings: ServiceSettings) -> Service:
+    """The parts of a web process. The database has been migrated by the supervisor."""
+    database = Database(settings.database_url)
+    models = offered_models(settings)
+    limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
+    engines = settings.engines or max(1, min(_MOST_ENGINES, cpu_count()))
+    return Service(
+        settings=settings,
+        database=database,
+        blobs=Blobs(settings.data),
+        backend=HueyBackend(settings.data / "queue.db"),
+        detectors=ComputePool(engines, limits, [str(models["default"].folder)] if "default" in models else []),
+        pixels=ComputePool(2, limits),
+        models=models,
+        gate=Gate(settings, mode_of(settings, database), database),
+        metrics=Metrics(),
+        requests=RateLimit(settings.requests_per_minute),
+        logins=RateLimit(settings.logins_per_minute),
+    )
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application of a service."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        threading.Thread(target=service.detectors.start, daemon=True).start()
+        yield
+        service.detectors.close()
+        service.pixels.close()
+        service.database.close()
+
+    app = FastAPI(
+        title="blastdet",
+        summary="Detect, classify and count nucleated cells on stained blood smears.",
+        description=RESEARCH_USE,
+        version=__version__,
+        openapi_url=f"{PREFIX}/openapi.json",
+        docs_url=None,  # it would load scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.state.service = service
+    add_handlers(app)
+    routes = (
+        smear_routes,
+        upload_routes,
+        job_routes,
+        analysis_routes,
+        report_routes,
+        correction_routes,
+        account_routes,
+    )
+    for module in routes:
+        app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
+    app.include_router(monitoring.router)
+    app.add_middleware(
+        Guard,
+        hosts=service.settings.host_names(),
+        metrics=service.metrics,
+        has_tls=service.settings.scheme == "https",
+    )
+    return app

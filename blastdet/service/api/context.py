@@ -1,0 +1,133 @@
+"""What routes share: the parts of the service, and who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import Depends, Path, Request
+from sqlalchemy.orm import Session
+
+from blastdet.service.compute.pool import ComputePool
+from blastdet.service.jobs.backend import JobBackend
+from blastdet.service.metrics import Metrics
+from blastdet.service.offered_models import OfferedModel
+from blastdet.service.security.callers import Caller, Gate, RefusedError
+from blastdet.service.security.rate_limits import RateLimit
+from blastdet.service.settings import ServiceSettings
+from blastdet.service.store import smears
+from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.database import Database
+from blastdet.service.store.schema import Analysis, Job
+from blastdet.service.store.smears import Access, May
+
+Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="id that the service gave")]
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts of a running web process.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    database : Database
+    blobs : Blobs
+    backend : JobBackend
+    detectors, pixels : ComputePool
+        For images that are analyzed at once; for tiles, crops and pages.
+    models : dict
+        Name -> model that the service offers.
+    gate : Gate
+    metrics : Metrics
+    requests, logins : RateLimit
+    """
+
+    settings: ServiceSettings
+    database: Database
+    blobs: Blobs
+    backend: JobBackend
+    detectors: ComputePool
+    pixels: ComputePool
+    models: dict[str, OfferedModel]
+    gate: Gate
+    metrics: Metrics
+    requests: RateLimit
+    logins: RateLimit
+
+
+def service_of(request: Request) -> Service:
+    """The parts of the service that answers a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+def _limited(service: Service, name: str) -> None:
+    wait = service.requests.wait(name)
+    if wait:
+        seconds = str(int(wait) + 1)
+        raise RefusedError(429, f"too many requests; try again in {seconds} s", {"Retry-After": seconds})
+
+
+def _caller_with(*scopes: str) -> Callable[[Request], Caller]:
+    def dependency(request: Request) -> Caller:
+        service = service_of(request)
+        caller = service.gate.caller(request)
+        if caller is None:
+            _limited(service, request.client.host if request.client is not None else "")
+            raise RefusedError(401, "expected a session or a token", {"WWW-Authenticate": "Bearer"})
+        if service.gate.mode != "none":
+            _limited(service, caller.user_id)
+        request.scope["state"]["user_id"] = caller.user_id
+        if caller.scope not in scopes:
+            raise RefusedError(403, f"token: expected the scope {' or '.join(scopes)}, got {caller.scope}")
+        return caller
+
+    return dependency
+
+
+Services = Annotated[Service, Depends(service_of)]
+Reader = Annotated[Caller, Depends(_caller_with("read", "write"))]
+Writer = Annotated[Caller, Depends(_caller_with("write"))]
+Detecting = Annotated[Caller, Depends(_caller_with("write", "detect"))]
+AnyCaller = Annotated[Caller, Depends(_caller_with("read", "write", "detect"))]
+
+
+def smear_access(session: Session, caller: Caller, smear_id: str, wanted: May = "read") -> Access:
+    """A smear that the caller may use so.
+
+    Raises
+    ------
+    RefusedError
+        404 for smears of others as for those that do not exist; 403 if they are shared for less.
+    """
+    found = smears.access(session, caller.user_id, smear_id)
+    if found is None:
+        raise RefusedError(404, "smear: not found")
+    if not found.allows(wanted):
+        raise RefusedError(403, f"smear: expected the right to {_VERBS[wanted]}, got the right to {found.may} it")
+    return found
+
+
+_VERBS: dict[May, str] = {"read": "read it", "write": "change it", "owner": "own it"}
+
+
+def analysis_access(
+    session: Session, caller: Caller, analysis_id: str, wanted: May = "read"
+) -> tuple[Analysis, Access]:
+    """An analysis with its smear; errors as for `smear_access`."""
+    analysis = session.get(Analysis, analysis_id)
+    found = None if analysis is None else smears.access(session, caller.user_id, analysis.smear_id)
+    if analysis is None or found is None:
+        raise RefusedError(404, "analysis: not found")
+    return analysis, smear_access(session, caller, analysis.smear_id, wanted)
+
+
+def job_access(session: Session, caller: Caller, job_id: str, wanted: Literal["read", "write"] = "read") -> Job:
+    """A job of a smear that the caller may use so; errors as for `smear_access`."""
+    job = session.get(Job, job_id)
+    if job is None or smears.access(session, caller.user_id, job.smear_id) is None:
+        raise RefusedError(404, "job: not found")
+    smear_access(session, caller, job.smear_id, wanted)
+    return job

@@ -1,0 +1,147 @@
+"""Corrections: the lines of a review, appended under a version, with who and when."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from blastdet.core.errors import FormatError
+from blastdet.datasets.corrections import Correction, correction_line, parse_corrections
+from blastdet.service.api.analysis_routes import Kept, etag
+from blastdet.service.api.context import Id, Reader, Service, Services, Writer, analysis_access
+from blastdet.service.api.schemas import CorrectionsIn, CorrectionsOut
+from blastdet.service.results.stored_result import StoredResult
+from blastdet.service.security.callers import Caller, RefusedError
+from blastdet.service.store import audit_log, correction_rows
+from blastdet.service.store.schema import User
+
+router = APIRouter(tags=["corrections"])
+
+_LINES = "application/x-ndjson"
+_MOST_BYTES = 16 * 2**20
+_MOST_LINES = 20_000
+
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": CorrectionsIn.model_json_schema()},
+            _LINES: {"schema": {"type": "string"}},
+        },
+    }
+}
+
+
+@router.get("/analyses/{analysis_id}/corrections")
+def history(analysis_id: Id, service: Services, caller: Reader, response: Response) -> CorrectionsOut:
+    """All corrections of an analysis in order, each with who and when."""
+    kept = Kept(service, caller, analysis_id)
+    response.headers.update(etag(kept.analysis.version))
+    return CorrectionsOut(version=kept.analysis.version, corrections=kept.rows)
+
+
+@router.post("/analyses/{analysis_id}/corrections", status_code=201, openapi_extra=_BODY)
+async def correct(
+    analysis_id: Id,
+    request: Request,
+    service: Services,
+    caller: Writer,
+    if_match: Annotated[str | None, Header(description="version that the corrections were made on")] = None,
+) -> CorrectionsOut:
+    """Append corrections, all or none. With `If-Match`: 412 if somebody else was first; look at theirs, then again."""
+    corrections = _parsed(await _text(request), request.headers.get("content-type", ""))
+    return await run_in_threadpool(_append, service, caller, (analysis_id, _version(if_match)), corrections)
+
+
+async def _text(request: Request) -> bytes:
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > _MOST_BYTES:
+            raise RefusedError(413, f"corrections: expected at most {_MOST_BYTES // 2**20} MB, got more")
+    return bytes(content)
+
+
+def _parsed(content: bytes, kind: str) -> list[Correction]:
+    """Corrections of a JSON object or of JSON Lines; `RefusedError` if they are at fault."""
+    try:
+        text = content.decode()
+        if not kind.lower().startswith(_LINES):
+            document = json.loads(text)
+            lines = document["corrections"] if isinstance(document, dict) and set(document) == {"corrections"} else None
+            if not isinstance(lines, list):
+                raise RefusedError(422, 'corrections: expected {"corrections": [...]}, or JSON Lines as ' + _LINES)
+            text = "\n".join(json.dumps(line) for line in lines)
+        found = parse_corrections(text)
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        raise RefusedError(400, "corrections: expected JSON in UTF-8") from None
+    except FormatError as error:
+        raise RefusedError(422, str(error)) from None
+    if not 1 <= len(found) <= _MOST_LINES:
+        raise RefusedError(422, f"corrections: expected 1 to {_MOST_LINES}, got {len(found)}")
+    return found
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    found = re.fullmatch(r'(?:W/)?"?([0-9]{1,9})"?', if_match.strip())
+    if found is None:
+        raise RefusedError(422, 'if-match: expected the ETag of the analysis, such as "3"')
+    return int(found[1])
+
+
+def _append(
+    service: Service, caller: Caller, where: tuple[str, int | None], corrections: list[Correction]
+) -> CorrectionsOut:
+    analysis_id, version = where
+    kept = Kept(service, caller, analysis_id)
+    stored = kept.result()
+    corrections = [_of_image(one, stored) for one in corrections]
+    made = correction_rows.corrections_of(kept.rows)
+    try:  # a box that is not on the image is refused before anything is stored
+        _ = StoredResult(stored.original, [*made, *corrections], stored.classifier_classes).corrected
+    except FormatError as error:
+        raise RefusedError(422, str(error)) from None
+    with service.database.begin() as session:
+        analysis, access = analysis_access(session, caller, analysis_id, "write")
+        expected = analysis.version if version is None else version
+        user = session.get(User, caller.user_id)
+        assert user is not None
+        new = correction_rows.append(session, analysis, expected, user, corrections)
+        if new is None:
+            line = f"corrections: expected version {analysis.version}, got {expected}: somebody else was first"
+            raise RefusedError(412, line, etag(analysis.version))
+        if access.smear.status == "signed":
+            raise RefusedError(409, "smear: it is signed. Set its status to reviewed to correct it")
+        audit_log.record(
+            session, "corrections.add", caller.user_id, analysis_id, caller.address, n=len(corrections), version=new
+        )
+        return CorrectionsOut(version=new, corrections=correction_rows.rows_of(session, analysis_id))
+
+
+def _of_image(correction: Correction, stored: StoredResult) -> Correction:
+    """A correction with the image that it is about; `RefusedError` if it is about another."""
+    sha256 = stored.original.image_sha256
+    if correction.image_sha256 not in ("", sha256):
+        raise RefusedError(422, f"corrections: expected image_sha256 {sha256}, got {correction.image_sha256}")
+    return replace(correction, image_sha256=sha256, image=stored.original.name)
+
+
+@router.get("/corrections", response_class=Response)
+def every(
+    service: Services,
+    caller: Reader,
+    since: Annotated[str, Query(max_length=40, pattern="^[0-9TZ:.+-]*$", description="ISO time in UTC")] = "",
+) -> Response:
+    """Corrections of all smears that you see, as JSON Lines, which ``train``, ``adapt`` and ``evaluate`` read."""
+    with service.database.read() as session:
+        rows = correction_rows.rows_for(session, caller.user_id, since)
+    text = "".join(correction_line(one) + "\n" for one in correction_rows.corrections_of(rows))
+    headers = {"Content-Disposition": 'attachment; filename="corrections.jsonl"'}
+    return Response(text, media_type=_LINES, headers=headers)

@@ -1,0 +1,104 @@
+"""Errors as JSON with one clear line. Bad input is never an error of the server."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import DataError
+from starlette.exceptions import HTTPException
+
+from blastdet.core.errors import BlastdetError, shown
+from blastdet.service import service_log
+from blastdet.service.api.schemas import Failure
+from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
+from blastdet.service.security.callers import RefusedError
+from blastdet.service.store.blobs import TooLargeError
+from blastdet.service.store.database import UNREACHABLE
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+RESPONSES: dict[int | str, dict[str, object]] = {
+    status: {"model": Failure, "description": text}
+    for status, text in {
+        400: "The request cannot be read",
+        401: "Not logged in",
+        403: "Not allowed",
+        404: "Not there, or of somebody else",
+        413: "Too large",
+        422: "A value is wrong; the line says which",
+        429: "Too many requests",
+        503: "Busy, or the database is away",
+    }.items()
+}
+"""Answers that every route may give, for OpenAPI."""
+
+
+def failure(status: int, line: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An error as its answer."""
+    return JSONResponse({"error": line}, status, headers=dict(headers or {}))
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Turn exceptions into answers."""
+
+    @app.exception_handler(RefusedError)
+    def refused(request: Request, error: RefusedError) -> JSONResponse:
+        return failure(error.status, str(error), error.headers)
+
+    @app.exception_handler(HTTPException)
+    def http(request: Request, error: HTTPException) -> JSONResponse:
+        return failure(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return failure(422, line_of(error))
+
+    @app.exception_handler(BlastdetError)
+    def ours(request: Request, error: BlastdetError) -> JSONResponse:
+        if isinstance(error, ComputeBusyError):
+            return failure(503, str(error), {"Retry-After": "5"})
+        status = 413 if isinstance(error, TooLargeError) else 422
+        if isinstance(error, ComputeDiedError):
+            service_log.say("compute.ended")
+        return failure(status, " ".join(str(error).split()))
+
+    for kind in UNREACHABLE:
+        app.add_exception_handler(kind, _database)
+    app.add_exception_handler(DataError, _data)
+    app.add_exception_handler(OSError, _system)
+    app.add_exception_handler(Exception, _bug)
+
+
+def _database(request: Request, error: Exception) -> JSONResponse:
+    service_log.failed("database")
+    return failure(503, "the database does not answer; try again in a few seconds", {"Retry-After": "5"})
+
+
+def _data(request: Request, error: Exception) -> JSONResponse:
+    return failure(422, "expected text and numbers that a database can hold")
+
+
+def _system(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return failure(507, "the disk of the service is full")
+    return _bug(request, error)
+
+
+def _bug(request: Request, error: Exception) -> JSONResponse:
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    service_log.failed("bug", request=request_id)
+    return failure(500, f"the service failed; its log says where (request {request_id})")
+
+
+def line_of(error: RequestValidationError) -> str:
+    """What is wrong with a request, in one line."""
+    first = error.errors()[0]
+    places = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    said = str(first["msg"]).removeprefix("Value error, ")
+    said = said[:1].lower() + said[1:]
+    got = "" if first["type"] == "missing" else f", got {shown(first.get('input'))}"
+    return f"{'.'.join(places) or 'request'}: {said}{got}"[:500]

@@ -1,0 +1,46 @@
+"""Reports of a result: PDF, FHIR, and what the viewer shows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+
+from blastdet.service.api.analysis_routes import Corrected, Kept, etag
+from blastdet.service.api.context import Id, Reader, Services
+from blastdet.service.api.job_routes import offered
+from blastdet.service.results.fhir import fhir_bundle
+from blastdet.service.results.viewer_data import viewer_data
+
+router = APIRouter(tags=["reports"])
+
+_PDF = "application/pdf"
+
+
+@router.get("/analyses/{analysis_id}/report.pdf", response_class=Response)
+def pdf(analysis_id: Id, service: Services, caller: Reader) -> Response:
+    """One page: overlay, differential, blasts and uncertain cells, method and limits; with corrections."""
+    kept = Kept(service, caller, analysis_id)
+    model = offered(service, kept.analysis.weights)
+    answer = kept.picture("pdf", "report.pdf", {"weights": str(model.folder)})
+    return Response(answer.body, media_type=_PDF, headers=etag(kept.analysis.version))
+
+
+@router.get("/analyses/{analysis_id}/report.fhir.json", response_class=JSONResponse)
+def fhir(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
+    """FHIR R4: a bundle of a DiagnosticReport and its Observations. For research use only; never a diagnosis."""
+    kept = Kept(service, caller, analysis_id)
+    found = kept.result()
+    bundle = fhir_bundle(found.corrected if corrected else found.original, kept.analysis, kept.smear)
+    return JSONResponse(bundle, media_type="application/fhir+json", headers=etag(kept.analysis.version))
+
+
+@router.get("/analyses/{analysis_id}/view")
+def view(analysis_id: Id, service: Services, caller: Reader, response: Response) -> dict[str, Any]:
+    """What the viewer shows: columns of the cells as the model found them, totals, and the corrections so far."""
+    kept = Kept(service, caller, analysis_id)
+    response.headers.update(etag(kept.analysis.version))
+    model = offered(service, kept.analysis.weights)
+    data = viewer_data(kept.result().original, model, (kept.smear.id, analysis_id))
+    return {**data, "corrections": kept.rows, "version": kept.analysis.version}

@@ -1,0 +1,277 @@
+"""Smears: upload, worklist, images and tiles, sharing, deletion."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+from sqlalchemy.exc import IntegrityError
+from starlette.concurrency import run_in_threadpool
+
+from blastdet.core.errors import BlastdetError
+from blastdet.service.api.body import ImageBody
+from blastdet.service.api.context import Id, Reader, Service, Services, Writer, smear_access
+from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, Status
+from blastdet.service.compute.tiles import highest_zoom, tile_count
+from blastdet.service.security.callers import Caller, RefusedError
+from blastdet.service.store import accounts, audit_log, retention, smears
+from blastdet.service.store.blobs import Arriving, display_name
+from blastdet.service.store.schema import Smear, new_id
+from blastdet.service.store.smears import Access
+
+router = APIRouter(prefix="/smears", tags=["smears"])
+
+_ARRIVE = 2**20  # bytes written at once
+
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "required": ["file"],
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("", status_code=201, response_model=SmearOut, openapi_extra=IMAGE_BODY)
+async def upload(
+    request: Request,
+    service: Services,
+    caller: Writer,
+    name: Annotated[str | None, Query(max_length=300, description="name of a raw body")] = None,
+) -> Response:
+    """Upload one image: as the body, or as the file of a form. The same bytes give the same smear again."""
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > service.settings.max_upload + 2**16:
+        raise RefusedError(413, f"upload: expected at most {service.settings.max_upload_mb:,.0f} MB, got more")
+    arriving = await run_in_threadpool(Arriving, service.blobs.new_temporary(), service.settings.max_upload)
+    try:
+        body, waiting = ImageBody(request), bytearray()
+        async for piece in body.pieces():
+            waiting += piece
+            if len(waiting) >= _ARRIVE:
+                await run_in_threadpool(arriving.write, bytes(waiting))
+                waiting.clear()
+        await run_in_threadpool(arriving.write, bytes(waiting))
+        sha256 = await run_in_threadpool(arriving.finish)
+        kept = await run_in_threadpool(
+            keep_smear, service, caller, arriving.path, (display_name(name or body.name), sha256)
+        )
+    finally:
+        await run_in_threadpool(arriving.discard)
+    out, is_new = kept
+    headers = {"Location": f"/api/v1/smears/{out.id}"}
+    return JSONResponse(out.model_dump(mode="json"), 201 if is_new else 200, headers)
+
+
+def keep_smear(service: Service, caller: Caller, path: Path, about: tuple[str, str]) -> tuple[SmearOut, bool]:
+    """Make a smear of a file that is on disk, and move the file to its place.
+
+    Parameters
+    ----------
+    about : (str, str)
+        Name for people, and sha256.
+
+    Returns
+    -------
+    SmearOut, bool
+        And whether it is new: the same bytes of the same user are the same smear.
+
+    Raises
+    ------
+    BlastdetError
+        If it is no image.
+    """
+    name, sha256 = about
+    if found := _existing(service, caller, sha256):
+        return found, False
+    n_bytes = path.stat().st_size
+    try:
+        head, _ = service.pixels.call("inspect", {"path": str(path)})
+    except BlastdetError as error:
+        raise type(error)(str(error).replace(str(path), name)) from None
+    smear = Smear(id=new_id(), owner_id=caller.user_id, name=name, sha256=sha256, n_bytes=n_bytes)
+    smear.width, smear.height = head["size_wh"]
+    smear.mpp, smear.notes = head["mpp"], head["notes"]
+    service.blobs.move(path, service.blobs.image(smear.id))
+    try:
+        with service.database.begin() as session:
+            session.add(smear)
+            audit_log.record(session, "smear.upload", caller.user_id, smear.id, caller.address)
+    except IntegrityError:  # the same bytes came twice at once
+        service.blobs.delete_smear(smear.id)
+        if found := _existing(service, caller, sha256):
+            return found, False
+        raise
+    except BaseException:
+        service.blobs.delete_smear(smear.id)
+        raise
+    service.metrics.uploaded(n_bytes)
+    return SmearOut.of(Access(smear, "owner"), None), True
+
+
+def _existing(service: Service, caller: Caller, sha256: str) -> SmearOut | None:
+    with service.database.read() as session:
+        smear = smears.same_upload(session, caller.user_id, sha256)
+        if smear is None:
+            return None
+        return SmearOut.of(Access(smear, "owner"), smears.last_analyses(session, [smear.id]).get(smear.id))
+
+
+@router.get("")
+def worklist(
+    service: Services,
+    caller: Reader,
+    status: Status | None = None,
+    name: Annotated[str | None, Query(max_length=150, pattern=r"^[^\x00-\x1f\x7f]*$")] = None,
+    analyzed: bool | None = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: Annotated[str | None, Query(pattern="^[0-9TZ:.-]{27}_[0-9a-f]{32}$")] = None,
+) -> SmearList:
+    """Smears that you own or that are shared with you, the newest first."""
+    before = None if after is None else (after.partition("_")[0], after.partition("_")[2])
+    with service.database.read() as session:
+        wanted = smears.Wanted(status, name, analyzed, before, limit + 1)
+        found = smears.listed(session, caller.user_id, wanted)
+        last = smears.last_analyses(session, [smear.id for smear in found])
+        rights = {smear.id: smears.access(session, caller.user_id, smear.id) for smear in found}
+    shown = [SmearOut.of(right, last.get(smear_id)) for smear_id, right in rights.items() if right is not None]
+    more = f"{found[limit - 1].created}_{found[limit - 1].id}" if len(found) > limit else None
+    return SmearList(items=shown[:limit], next=more)
+
+
+@router.get("/{smear_id}")
+def one(smear_id: Id, service: Services, caller: Reader) -> SmearOut:
+    """A smear."""
+    with service.database.read() as session:
+        found = smear_access(session, caller, smear_id)
+        return SmearOut.of(found, smears.last_analyses(session, [smear_id]).get(smear_id))
+
+
+@router.patch("/{smear_id}")
+def change(smear_id: Id, change: SmearChange, service: Services, caller: Writer) -> SmearOut:
+    """Rename a smear, or move it in the worklist: reviewed, or signed, by you."""
+    with service.database.begin() as session:
+        found = smear_access(session, caller, smear_id, "write")
+        if change.name is not None:
+            found.smear.name = display_name(change.name)
+        if change.status is not None:
+            smears.set_status(found.smear, change.status, caller.name)
+            audit_log.record(session, f"smear.{change.status}", caller.user_id, smear_id, caller.address)
+        session.flush()
+        return SmearOut.of(found, smears.last_analyses(session, [smear_id]).get(smear_id))
+
+
+@router.delete("/{smear_id}", status_code=204)
+def delete(smear_id: Id, service: Services, caller: Writer) -> Response:
+    """Delete a smear with its results, corrections, files and tiles. Nothing is kept."""
+    with service.database.read() as session:
+        smear_access(session, caller, smear_id, "owner")
+    retention.delete_smear(service.database, service.blobs, smear_id, caller.user_id, caller.address)
+    return Response(status_code=204)
+
+
+@router.get("/{smear_id}/image", response_class=FileResponse)
+def image(smear_id: Id, service: Services, caller: Reader) -> FileResponse:
+    """The file as it was uploaded."""
+    with service.database.read() as session:
+        name = smear_access(session, caller, smear_id).smear.name
+    path = service.blobs.image(smear_id)
+    if not path.is_file():
+        raise RefusedError(404, "smear: its file is gone")
+    return FileResponse(path, media_type="application/octet-stream", filename=name)
+
+
+@router.get("/{smear_id}/picture.jpg", response_class=Response)
+def picture(smear_id: Id, service: Services, caller: Reader) -> Response:
+    """The image for a browser, at most 3200 pixels wide or high."""
+    with service.database.read() as session:
+        smear_access(session, caller, smear_id)
+    return jpeg(service, service.blobs.smear(smear_id) / "tiles" / "picture.jpg", "picture", smear_id, {})
+
+
+@router.get("/{smear_id}/tiles")
+def tile_grid(smear_id: Id, service: Services, caller: Reader) -> dict[str, Any]:
+    """Sizes of the tiles: at zoom 0 one tile shows all, at the highest zoom a pixel is a pixel."""
+    with service.database.read() as session:
+        smear = smear_access(session, caller, smear_id).smear
+    size = (smear.width, smear.height)
+    zooms = [{"zoom": z, "columns": tile_count(size, z)[0], "rows": tile_count(size, z)[1]} for z in _zooms(size)]
+    return {"width": smear.width, "height": smear.height, "tile": 512, "levels": zooms}
+
+
+def _zooms(size: tuple[int, int]) -> range:
+    return range(highest_zoom(size) + 1)
+
+
+@router.get("/{smear_id}/tiles/{z}/{x}/{y}", response_class=Response)
+def tile(smear_id: Id, z: int, x: int, y: int, service: Services, caller: Reader) -> Response:
+    """One tile, as a JPEG of at most 512 x 512 pixels."""
+    with service.database.read() as session:
+        smear = smear_access(session, caller, smear_id).smear
+    size = (smear.width, smear.height)
+    columns, rows = tile_count(size, z) if z in _zooms(size) else (0, 0)
+    if not (0 <= x < columns and 0 <= y < rows):
+        raise RefusedError(404, f"tile: expected zoom 0 to {highest_zoom(size)} and a place on the image")
+    path = service.blobs.tile(smear_id, z, x, y)
+    return jpeg(service, path, "tile", smear_id, {"z": z, "x": x, "y": y})
+
+
+def jpeg(service: Service, path: Path, op: str, smear_id: str, args: dict[str, Any]) -> Response:
+    """A picture that is made once, and kept until its smear is deleted."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        source = service.blobs.image(smear_id)
+        if not source.is_file():
+            raise RefusedError(404, "smear: its file is gone") from None
+        _, content = service.pixels.call(op, {"path": str(source), **args})
+        service.blobs.cached(path, content)
+    return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+@router.get("/{smear_id}/shares")
+def shares(smear_id: Id, service: Services, caller: Reader) -> list[ShareOut]:
+    """Who else may see this smear."""
+    with service.database.read() as session:
+        smear_access(session, caller, smear_id, "owner")
+        return [ShareOut(user=user, may=_may(may)) for user, may in smears.shares_of(session, smear_id)]
+
+
+def _may(value: str) -> Any:
+    return "write" if value == "write" else "read"
+
+
+@router.put("/{smear_id}/shares/{user}")
+def share(smear_id: Id, user: str, wanted: ShareIn, service: Services, caller: Writer) -> ShareOut:
+    """Let another user see this smear, or also correct it."""
+    _share(service, caller, smear_id, (user, wanted.may))
+    return ShareOut(user=user, may=wanted.may)
+
+
+@router.delete("/{smear_id}/shares/{user}", status_code=204)
+def unshare(smear_id: Id, user: str, service: Services, caller: Writer) -> Response:
+    """End that."""
+    _share(service, caller, smear_id, (user, None))
+    return Response(status_code=204)
+
+
+def _share(service: Service, caller: Caller, smear_id: str, wanted: tuple[str, str | None]) -> None:
+    name, may = wanted
+    with service.database.begin() as session:
+        smear_access(session, caller, smear_id, "owner")
+        other = accounts.find_user(session, name) if re.fullmatch(r"[^\x00]{1,100}", name) else None
+        if other is None or other.id == caller.user_id:
+            raise RefusedError(404, "user: expected the name of another user")
+        smears.share(session, smear_id, other.id, may)
+        audit_log.record(session, "smear.share", caller.user_id, smear_id, caller.address, user=other.id, may=may)

@@ -1,0 +1,223 @@
+"""`blastdet.Client`: a service of ``blastdet serve``, used from Python. Needs the standard library only."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlencode, urlsplit
+
+from blastdet.core.errors import ConfigError, ServiceError, one_line
+
+_API = "/api/v1"
+_POLL_S = 0.3
+_AGAIN = frozenset({502, 503, 504})
+_PATIENCE_S = 60.0
+
+
+class Client:
+    """A service.
+
+    Parameters
+    ----------
+    url : str
+        Such as ``http://127.0.0.1:8000``.
+    token : str, optional
+        API token. Default: the environment variable ``BLASTDET_TOKEN``.
+    certificate : str or Path, optional
+        PEM file of the authority, for a service with a certificate of its own.
+    timeout : float
+        Seconds for one answer.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is none.
+
+    Examples
+    --------
+    >>> client = Client("http://127.0.0.1:8000")  # doctest: +SKIP
+    >>> client.detect("smear.jpg", mpp=0.1)["counts"]  # doctest: +SKIP
+    {'blast': 0, 'wbc': 11, 'unsure': 3, 'rbc': 141, 'platelet': 20}
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        token: str | None = None,
+        *,
+        certificate: str | Path | None = None,
+        timeout: float = 300.0,
+    ) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"server: expected http://HOST:PORT or https://HOST, got {url!r:.100}")
+        self.url, self._parts, self._timeout = url.rstrip("/"), parts, timeout
+        self._token = os.environ.get("BLASTDET_TOKEN") if token is None else token
+        self._tls = ssl.create_default_context(cafile=certificate) if parts.scheme == "https" else None
+        self._connection: http.client.HTTPConnection | None = None
+
+    def detect(self, image: str | Path | bytes, **options: Any) -> dict[str, Any]:
+        """Analyze one small image at once; nothing is stored.
+
+        Parameters
+        ----------
+        image : path or bytes
+            Of an image file.
+        **options
+            ``weights``, ``mpp``, ``min_score``, as for `blastdet.detect`.
+
+        Returns
+        -------
+        dict
+            The JSON document of ``blastdet detect``.
+
+        Raises
+        ------
+        ServiceError
+            If the service refuses it, or does not answer. So do all methods.
+        """
+        content = image if isinstance(image, bytes) else Path(image).read_bytes()
+        name = "image" if isinstance(image, bytes) else Path(image).name
+        if isinstance(mpp := options.get("mpp"), (tuple, list)):
+            options["mpp"] = ",".join(map(str, mpp))
+        found: dict[str, Any] = self._json("POST", _query("/detect", options), content, _named(name))
+        return found
+
+    def upload(self, path: str | Path) -> str:
+        """Upload a smear, of any size, and return its id. The same file again gives the same id."""
+        with Path(path).open("rb") as stream:
+            smear = self._json("POST", "/smears", stream, _named(Path(path).name))
+        return str(smear["id"])
+
+    def analyze(self, smear: str, progress: Callable[[int, int], None] | None = None, **options: Any) -> str:
+        """Analyze an uploaded smear, wait, and return the id of the result. Equal requests give the same one.
+
+        Parameters
+        ----------
+        smear : str
+            Id of `upload`.
+        progress : callable, optional
+            Called with tiles done and tiles in all.
+        **options
+            ``weights``, ``mpp``, ``min_score``, ``region``.
+        """
+        job = self._json("POST", f"/smears/{smear}/analyses", _body(options), _JSON)
+        while job["state"] in ("queued", "running"):
+            time.sleep(_POLL_S)
+            job = self._json("GET", f"/jobs/{job['id']}")
+            if progress is not None:
+                progress(job["done"], job["total"])
+        if job["state"] != "done":
+            raise ServiceError(f"{self.url}: {job['error'] or job['state']}")
+        return str(job["analysis"])
+
+    def result(self, analysis: str, file: str = "result.json") -> Any:
+        """A result: ``result.json``, ``result.coco.json``, ``result.geojson`` and ``report.fhir.json`` as objects,
+        ``result.csv``, ``overlay.jpg`` and ``report.pdf`` as bytes."""
+        path = f"/analyses/{analysis}/{quote(file)}"
+        return self._json("GET", path) if file.endswith("json") else self._request("GET", path)[1]
+
+    def correct(self, analysis: str, corrections: Sequence[Mapping[str, Any]], version: int | None = None) -> int:
+        """Append corrections (lines of ``corrections.jsonl``) and return the new version.
+
+        With `version`, the service refuses them if somebody else was first.
+        """
+        match = {} if version is None else {"If-Match": f'"{version}"'}
+        body = _body({"corrections": [dict(one) for one in corrections]})
+        return int(self._json("POST", f"/analyses/{analysis}/corrections", body, {**_JSON, **match})["version"])
+
+    def corrections(self, path: str | Path) -> int:
+        """Write all corrections to a file for ``train``, ``adapt`` and ``evaluate``; returns their number."""
+        content = self._request("GET", "/corrections")[1]
+        Path(path).write_bytes(content)
+        return content.count(b"\n")
+
+    def smears(self, **filters: Any) -> Iterator[dict[str, Any]]:
+        """Smears in the worklist, the newest first; filters: ``status``, ``name``, ``analyzed``."""
+        after = None
+        while True:
+            page = self._json("GET", _query("/smears", {**filters, "after": after}))
+            yield from page["items"]
+            after = page["next"]
+            if after is None:
+                return
+
+    def delete(self, smear: str) -> None:
+        """Delete a smear with everything that was made of it."""
+        self._request("DELETE", f"/smears/{smear}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
+        return json.loads(self._request(method, path, body, headers)[1])
+
+    def _request(
+        self, method: str, path: str, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
+        """Status and content of an answer; asks again for a while where the service is busy or starts again."""
+        end = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                status, content = self._once(method, path, body, headers or {})
+                if status not in _AGAIN or time.monotonic() > end:
+                    break
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                if time.monotonic() > end or isinstance(error, (ConnectionRefusedError, ssl.SSLError)):
+                    raise ServiceError(f"{self.url}: does not answer ({one_line(error)}). Is it running?") from None
+            time.sleep(1.0)
+        if status >= 400:
+            raise ServiceError(f"{self.url}: {_said(content, status)}")
+        return status, content
+
+    def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        if self._connection is None:
+            host, port = self._parts.hostname or "", self._parts.port
+            self._connection = (
+                http.client.HTTPConnection(host, port, timeout=self._timeout)
+                if self._tls is None
+                else http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
+            )
+        if hasattr(body, "seek"):
+            body.seek(0)
+            headers = {**headers, "Content-Length": str(os.fstat(body.fileno()).st_size)}
+        if self._token:
+            headers = {**headers, "Authorization": f"Bearer {self._token}"}
+        self._connection.request(method, f"{self._parts.path.rstrip('/')}{_API}{path}", body, dict(headers))
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _body(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode()
+
+
+def _named(name: str) -> dict[str, str]:
+    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return {"Content-Type": "application/octet-stream", "Content-Disposition": disposition}
+
+
+def _query(path: str, values: Mapping[str, Any]) -> str:
+    given = {name: str(value) for name, value in values.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _said(content: bytes, status: int) -> str:
+    """The line of an error."""
+    try:
+        return str(json.loads(content)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"answered with status {status}"

@@ -1,0 +1,184 @@
+"""What a child process does: look into a file, detect cells, draw."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from blastdet.core.types import RGB
+from blastdet.datasets.corrections import Correction
+from blastdet.imaging import drawing
+from blastdet.imaging.io import Source, encode_image, open_smear
+from blastdet.inference.model import Model, Options, load
+from blastdet.inference.outputs.cell_record import cell_record
+from blastdet.inference.outputs.corrected_result import corrected_result
+from blastdet.inference.outputs.region_result import analyze_region
+from blastdet.inference.outputs.result_record import from_record, to_record
+from blastdet.inference.outputs.run_page import sheet_rows
+from blastdet.inference.result import Result
+from blastdet.inference.writers import json_lines
+from blastdet.service.compute.tiles import tile_of
+from blastdet.viewer.pictures import QUALITY, crops_of, picture_of, sheet_of
+
+Answer = tuple[dict[str, Any], bytes]
+Args = dict[str, Any]
+
+
+@dataclass
+class Operations:
+    """Answers requests, and keeps loaded models and the last image between them.
+
+    Parameters
+    ----------
+    device : str
+        As for `blastdet.load`.
+    progress : callable
+        Called with tiles done and tiles in all; may raise to end the request.
+    """
+
+    device: str
+    progress: Callable[[int, int], None]
+    _open: dict[str, Source] = field(default_factory=dict)
+
+    def do(self, name: str, args: Args, payload: bytes) -> Answer:
+        """The answer to one request: what it found, and the bytes of a file.
+
+        Raises
+        ------
+        BlastdetError
+            If the image or an argument is at fault.
+        """
+        if name == "detect":
+            return self._detect(args, payload)
+        known: dict[str, Callable[[Args], Answer]] = {
+            "inspect": self._inspect,
+            "analyze": self._analyze,
+            "tile": self._tile,
+            "picture": self._picture,
+            "crop": self._crop,
+            "sheet": self._sheet,
+            "overlay": self._overlay,
+            "pdf": self._pdf,
+        }
+        return known[name](args)
+
+    def model(self, folder: str) -> Model:
+        """The model of a weights folder, loaded once."""
+        return load(folder, self.device)
+
+    def forget(self) -> None:
+        """Drop decoded images."""
+        for source in self._open.values():
+            source.close()
+        self._open.clear()
+
+    def _source(self, path: str) -> Source:
+        """An open image; the last one stays open, because tiles are asked for one after the other."""
+        if path not in self._open:
+            self.forget()
+            self._open[path] = open_smear(path)
+        return self._open[path]
+
+    def _inspect(self, args: Args) -> Answer:
+        with open_smear(args["path"]) as source:
+            mpp = None if source.mpp is None else list(source.mpp)
+            return {"size_wh": list(source.size_wh), "mpp": mpp, "notes": list(source.notes)}, b""
+
+    def _result(self, path: str, args: Args) -> tuple[Result, Model]:
+        model = self.model(args["weights"])
+        options = Options(args.get("mpp"), args.get("min_score"))
+        region = args.get("region")
+        if region is None:
+            result = model.analyze(path, options, self.progress)
+        else:
+            result = analyze_region(model, path, region, options, self.progress)
+        return replace(result, name=args["name"]), model
+
+    def _detect(self, args: Args, payload: bytes) -> Answer:
+        with _as_file(payload) as path:
+            result, _ = self._result(path, args)
+        return {"seconds": result.seconds}, "".join(json_lines(result)).encode()
+
+    def _analyze(self, args: Args) -> Answer:
+        self.forget()
+        result, model = self._result(args["path"], args)
+        classes = () if model.classifier is None else model.classifier.card.classes
+        record = to_record(result, classes)
+        return {"seconds": result.seconds}, json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
+
+    def _tile(self, args: Args) -> Answer:
+        return {}, _jpeg(tile_of(self._source(args["path"]), args["z"], args["x"], args["y"]))
+
+    def _picture(self, args: Args) -> Answer:
+        return {}, _jpeg(picture_of(self._source(args["path"])))
+
+    def _crop(self, args: Args) -> Answer:
+        box = tuple(args["box"])
+        (crop,) = crops_of(self._source(args["path"]), [box], tuple(args["mpp"]))
+        return {}, _jpeg(crop)
+
+    def _sheet(self, args: Args) -> Answer:
+        result = self._recorded(args)
+        boxes = result.detections.boxes_xyxy.astype(float).tolist()
+        rows = sheet_rows(cell_record(result.detections))
+        return {}, _jpeg(sheet_of(self._source(args["path"]), [tuple(boxes[row]) for row in rows], result.mpp))
+
+    def _recorded(self, args: Args) -> Result:
+        """A kept result, with its corrections."""
+        record = json.loads(Path(args["record"]).read_bytes())
+        result = from_record(record, Path(args["path"]))
+        corrections = [Correction(**_with_boxes(row)) for row in args.get("corrections", [])]
+        return replace(
+            corrected_result(result, corrections, record["classifier_classes"]), name=args.get("name", result.name)
+        )
+
+    def _overlay(self, args: Args) -> Answer:
+        result = self._recorded(args)
+        shown = result.detections.without_classes(args.get("hidden", []))
+        source = self._source(args["path"])
+        return {}, _jpeg(drawing.draw(source, shown, result.mpp, result.shown_counts, result.name), 90)
+
+    def _pdf(self, args: Args) -> Answer:
+        from blastdet.inference.outputs.pdf_report import pdf_of_result
+
+        result = self._recorded(args)
+        card = None
+        if (classifier := self.model(args["weights"]).classifier) is not None:
+            card = classifier.card
+            if args.get("corrections"):  # the error rates of a classifier do not describe a person
+                card = card.model_copy(update={"trials": ()})
+        return {}, pdf_of_result(result, card, self._source(args["path"]), args.get("hidden", []))
+
+
+def _with_boxes(row: dict[str, Any]) -> dict[str, Any]:
+    boxes = {name: tuple(row[name]) for name in ("box_xyxy", "new_box_xyxy") if row.get(name) is not None}
+    return {**row, **boxes}
+
+
+def _jpeg(rgb: RGB, quality: int = QUALITY) -> bytes:
+    return encode_image(rgb, ".jpg", quality)
+
+
+@contextlib.contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """Bytes under the name of a file: in memory where the system can, else on disk for a moment."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("image", 0)
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(handle, view) :]
+            yield f"/proc/self/fd/{handle}"
+        finally:
+            os.close(handle)
+        return
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name

@@ -1,0 +1,95 @@
+"""What runs in each process of a service: ``python -m blastdet.service.processes web`` or ``... worker``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from blastdet.service import service_log
+from blastdet.service.settings import ServiceSettings
+
+SOCKET = "BLASTDET_SOCKET"
+"""Environment: number of the socket that the supervisor listens on."""
+
+WORKER = "BLASTDET_WORKER"
+"""Environment: name of a worker, new for each process."""
+
+_GRACE_S = 5
+_GIVE_BACK_S = 20.0
+
+
+def run_web(settings: ServiceSettings) -> None:
+    """Serve requests on the socket of the supervisor until SIGTERM."""
+    import uvicorn
+
+    from blastdet.service.api.app import make_app, make_service
+
+    config = uvicorn.Config(
+        make_app(make_service(settings)),
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        timeout_keep_alive=30,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        lifespan="on",
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])
+
+
+def run_worker(settings: ServiceSettings) -> None:
+    """Do jobs until SIGTERM; the job in hand is given back."""
+    from blastdet.service.compute.pool import ComputeLimits, ComputeProcess
+    from blastdet.service.jobs.backend import HueyBackend
+    from blastdet.service.jobs.runner import Runner
+    from blastdet.service.offered_models import offered_models
+    from blastdet.service.store.blobs import Blobs
+    from blastdet.service.store.database import Database
+
+    models = offered_models(settings)
+    limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
+    compute = ComputeProcess(limits, [str(model.folder) for model in list(models.values())[:1]])
+    runner = Runner(
+        name=os.environ[WORKER],
+        database=Database(settings.database_url),
+        blobs=Blobs(settings.data),
+        compute=compute,
+        models=models,
+        attempts=settings.attempts,
+    )
+
+    def on_start(must_stop: Any) -> None:
+        runner.must_stop = must_stop
+
+    HueyBackend(settings.data / "queue.db").work(runner.drain, on_start)
+    runner.wait(_GIVE_BACK_S)
+    compute.stop()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the supervisor is gone."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_S + 2)
+    os._exit(1)
+
+
+def main() -> None:
+    """Run what the first argument says."""
+    service_log.set_up()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    settings = ServiceSettings.from_environment()
+    {"web": run_web, "worker": run_worker}[sys.argv[1]](settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Who asks: the user of a session, of a token, of a trusted proxy, or the one user of a service without users."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from blastdet.core.errors import BlastdetError
+from blastdet.service.settings import ServiceSettings
+from blastdet.service.store import accounts
+from blastdet.service.store.database import Database
+from blastdet.service.store.schema import User
+
+COOKIE = "blastdet_session"
+CSRF_HEADER = "x-csrf-token"
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class RefusedError(BlastdetError):
+    """A request that is answered with an error status.
+
+    Parameters
+    ----------
+    status : int
+    line : str
+    headers : dict
+    """
+
+    def __init__(self, status: int, line: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(line)
+        self.status, self.headers = status, headers or {}
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and what this way of asking allows.
+
+    Parameters
+    ----------
+    user_id, name : str
+    is_admin : bool
+    scope : str
+        One of `SCOPES`.
+    address : str
+        Of the peer, for the audit log.
+    csrf : str
+        Token of the session, if there is one.
+    """
+
+    user_id: str
+    name: str
+    is_admin: bool
+    scope: str
+    address: str
+    csrf: str = ""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Finds out who asks.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+    mode : str
+        ``none``, ``users`` or ``proxy``.
+    database : Database
+    """
+
+    settings: ServiceSettings
+    mode: str
+    database: Database
+
+    def caller(self, request: Request) -> Caller | None:
+        """Who asks; ``None`` without credentials.
+
+        Raises
+        ------
+        RefusedError
+            If credentials are wrong, or a session lacks its token on a request that changes something.
+        """
+        address = request.client.host if request.client is not None else ""
+        authorization = request.headers.get("authorization", "")
+        if authorization:
+            return self._of_token(authorization, address)
+        if self.mode == "none":
+            return self._known(accounts.LOCAL, address)
+        if self.mode == "proxy":
+            return self._of_proxy(request, address)
+        return self._of_session(request, address)
+
+    def _of_token(self, authorization: str, address: str) -> Caller:
+        kind, _, secret = authorization.partition(" ")
+        found = None
+        if kind.lower() == "bearer" and secret:
+            with self.database.read() as session:
+                found = accounts.find_token(session, secret.strip())
+        if found is None:
+            raise RefusedError(401, "token: unknown or expired", {"WWW-Authenticate": "Bearer"})
+        user, token = found
+        return _caller(user, token.scope, address)
+
+    def _of_proxy(self, request: Request, address: str) -> Caller | None:
+        name = request.headers.get(self.settings.auth_header or "", "").strip()
+        if not name or not self.is_trusted(address):
+            return None
+        return self._known(name, address)
+
+    def _known(self, name: str, address: str) -> Caller:
+        """A user that needs no credentials here, made on first sight."""
+        with self.database.read() as session:
+            user = accounts.find_user(session, name)
+        if user is None:
+            with self.database.begin() as session:
+                user = accounts.ensure_user(session, name)
+        return _caller(user, "write", address)
+
+    def _of_session(self, request: Request, address: str) -> Caller | None:
+        secret = request.cookies.get(COOKIE)
+        if not secret:
+            return None
+        with self.database.read() as session:
+            found = accounts.find_session(session, secret)
+        if found is None:
+            return None
+        user, login = found
+        given = request.headers.get(CSRF_HEADER, "")
+        if request.method not in SAFE_METHODS and not secrets.compare_digest(given.encode(), login.csrf.encode()):
+            raise RefusedError(403, f"expected the token of the session in the header {CSRF_HEADER}")
+        return _caller(user, "write", address, login.csrf)
+
+    def is_trusted(self, address: str) -> bool:
+        """Whether an address is of a trusted proxy."""
+        try:
+            peer = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        networks = [ipaddress.ip_network(one, strict=False) for one in self.settings.trusted_proxies]
+        return any(peer.version == network.version and peer in network for network in networks)
+
+    def is_secure(self, request: Request) -> bool:
+        """Whether the browser speaks TLS, with this service or with its proxy."""
+        peer = request.client.host if request.client is not None else ""
+        forwarded = request.headers.get("x-forwarded-proto", "") if self.is_trusted(peer) else ""
+        return request.url.scheme == "https" or forwarded == "https"
+
+
+def mode_of(settings: ServiceSettings, database: Database) -> str:
+    """How callers are known: as set, else by users where there are any, or where others can reach the service."""
+    if settings.auth != "auto":
+        return settings.auth
+    if settings.auth_header:
+        return "proxy"
+    with database.read() as session:
+        has_users = accounts.can_anybody_log_in(session)
+    return "users" if has_users or not settings.is_loopback else "none"
+
+
+def check_reachable(settings: ServiceSettings, database: Database) -> str:
+    """The mode of a service that may start.
+
+    Raises
+    ------
+    BlastdetError
+        If others could reach it without authentication, or nobody could log in.
+    """
+    mode = mode_of(settings, database)
+    if settings.is_loopback:
+        return mode
+    where = settings.host if not settings.allowed_hosts else settings.allowed_hosts[0]
+    add = "Run: blastdet serve users add NAME"
+    if mode == "none":
+        raise BlastdetError(f"{where}: expected users where others can reach the service, got --auth none. {add}")
+    with database.read() as session:
+        if mode == "users" and not accounts.can_anybody_log_in(session):
+            raise BlastdetError(f"{where}: expected users where others can reach the service, got none. {add}")
+    return mode
+
+
+def _caller(user: User, scope: str, address: str, csrf: str = "") -> Caller:
+    return Caller(user.id, user.name, user.is_admin, scope, address, csrf)

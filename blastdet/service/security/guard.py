@@ -1,0 +1,125 @@
+"""What every request passes before its route: host, origin, headers of the answer, and a line in the log."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from blastdet.service import service_log
+from blastdet.service.metrics import Metrics
+from blastdet.service.security.callers import SAFE_METHODS
+
+CONTENT_SECURITY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+}
+_NO_STORE = "no-store"  # results of patients stay out of the caches of shared computers
+_QUIET = ("/healthz", "/readyz", "/metrics")
+
+
+class Guard:
+    """ASGI middleware.
+
+    Parameters
+    ----------
+    app : ASGIApp
+    hosts : iterable of str or None
+        Names that a request may ask for; ``None``: any.
+    metrics : Metrics
+    has_tls : bool
+        Whether the service itself speaks TLS.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] | None, metrics: Metrics, has_tls: bool = False) -> None:
+        self.app, self.metrics = app, metrics
+        self.hosts = None if hosts is None else {host.lower() for host in hosts}
+        self.headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+        if has_tls:
+            self.headers.append((b"strict-transport-security", b"max-age=31536000"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+        scope.setdefault("state", {})["request_id"] = request_id = secrets.token_hex(8)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = self._with_headers(message.get("headers", []), request_id)
+            await send(message)
+
+        try:
+            line = self._fault(scope)
+            if line is None:
+                await self.app(scope, receive, answer)
+            else:
+                await _refuse(answer, *line)
+        finally:
+            self._log(scope, status, time.perf_counter() - began, request_id)
+
+    def _with_headers(self, headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
+        present = {name.lower() for name, _ in headers}
+        added = [pair for pair in self.headers if pair[0] not in present]
+        if b"cache-control" not in present:
+            added.append((b"cache-control", _NO_STORE.encode()))
+        return [*headers, *added, (b"x-request-id", request_id.encode())]
+
+    def _fault(self, scope: Scope) -> tuple[int, str] | None:
+        """Status and line for a request that goes no further."""
+        headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if self.hosts is not None and _host_name(host) not in self.hosts:
+            return 400, "host: expected a name of this service; see --allowed-host"
+        origin = headers.get(b"origin")
+        if origin is not None and scope["method"] not in SAFE_METHODS and urlsplit(origin).netloc != host:
+            return 403, "origin: expected a page of this service, got one of another site"
+        return None
+
+    def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
+        route = getattr(scope.get("route"), "path", None) or "unknown"
+        method = scope["method"] if scope["method"].isalpha() and len(scope["method"]) < 10 else "?"
+        self.metrics.request(method, route, status, seconds)
+        if route in _QUIET:
+            return
+        caller = scope.get("state", {}).get("user_id")
+        service_log.say(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            ms=round(1000 * seconds, 1),
+            user=caller,
+            request=request_id,
+        )
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    if host.startswith("["):
+        return host.partition("]")[0].lower() + "]"
+    return host.partition(":")[0].lower()
+
+
+async def _refuse(send: Send, status: int, line: str) -> None:
+    body = json.dumps({"error": line}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

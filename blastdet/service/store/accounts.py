@@ -1,0 +1,209 @@
+"""Users, their passwords, sessions and tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import TYPE_CHECKING
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from blastdet.core.errors import ConfigError
+from blastdet.service.store.schema import Login, Share, Smear, Token, Upload, User, now
+
+if TYPE_CHECKING:
+    from argon2 import PasswordHasher
+
+SCOPES = ("read", "write", "detect")
+"""What a token may do: look; everything its user may; only ``POST /detect``."""
+
+LOCAL = "local"
+"""The one user of a service without authentication."""
+
+_NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]{1,100}")
+_SHORTEST_PASSWORD = 8
+_LONGEST_PASSWORD = 1000
+_PREFIX = "blastdet_"
+
+
+@cache
+def _hasher() -> PasswordHasher:
+    from argon2 import PasswordHasher
+
+    return PasswordHasher()
+
+
+@cache
+def _no_password() -> str:
+    """A hash to compare with where there is no user: an answer takes the same time."""
+    return _hasher().hash(secrets.token_hex())
+
+
+def hash_of(secret: str) -> str:
+    """What is stored of a token or a session; these have 256 random bits, for which a plain hash is enough."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def later(hours: float) -> str:
+    """Time so many hours from now, as stored."""
+    time = datetime.now(UTC) + timedelta(hours=hours)
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def add_user(session: Session, name: str, password: str | None = None, *, is_admin: bool = False) -> User:
+    """Add a user.
+
+    Raises
+    ------
+    ConfigError
+        If the name is taken or not allowed, or the password too short.
+    """
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"user: expected a name of 1 to 100 characters without spaces or slashes, got {name!r:.60}")
+    if session.scalar(select(User.id).where(User.name == name)):
+        raise ConfigError(f"user: expected a new name, got {name}, which exists already")
+    user = User(name=name, password_hash=None if password is None else hash_password(password), is_admin=is_admin)
+    session.add(user)
+    session.flush()
+    return user
+
+
+def hash_password(password: str) -> str:
+    """The argon2id hash of a password; `ConfigError` if it is too short or too long."""
+    if not _SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise ConfigError(f"password: expected at least {_SHORTEST_PASSWORD} characters, got {len(password)}")
+    return _hasher().hash(password)
+
+
+def named_user(session: Session, name: str) -> User:
+    """The user of this name; `ConfigError` if there is none."""
+    user = find_user(session, name)
+    if user is None:
+        raise ConfigError(f"user: expected the name of a user, got {name!r:.60}")
+    return user
+
+
+def find_user(session: Session, name: str) -> User | None:
+    """The user of this name, if there is one."""
+    return session.scalar(select(User).where(User.name == name)) if _NAME.fullmatch(name) else None
+
+
+def ensure_user(session: Session, name: str) -> User:
+    """The user of this name, made on first sight: a proxy has authenticated it."""
+    found = find_user(session, name)
+    if found is not None:
+        return found
+    try:
+        with session.begin_nested():
+            return add_user(session, name)
+    except IntegrityError:  # another request was first
+        return named_user(session, name)
+
+
+def users(session: Session) -> list[User]:
+    """All users by name."""
+    return list(session.scalars(select(User).order_by(User.name)))
+
+
+def remove_user(session: Session, name: str) -> None:
+    """Remove a user with sessions, tokens and shares; `ConfigError` while it owns smears."""
+    user = named_user(session, name)
+    n = session.scalar(select(func.count()).select_from(Smear).where(Smear.owner_id == user.id)) or 0
+    if n:
+        raise ConfigError(f"user: {name} owns {n} smears. Delete them first")
+    for table in (Login, Token, Share, Upload):
+        column = table.owner_id if table is Upload else table.user_id  # type: ignore[attr-defined]
+        session.execute(delete(table).where(column == user.id))
+    session.delete(user)
+
+
+def checked_password(session: Session, name: str, password: str) -> User | None:
+    """The user, if the password is right; takes the same time for a name that does not exist."""
+    from argon2.exceptions import InvalidHashError, VerificationError
+
+    user = find_user(session, name)
+    stored = user.password_hash if user is not None and user.password_hash else _no_password()
+    try:
+        _hasher().verify(stored, password[: _LONGEST_PASSWORD + 1])
+    except (VerificationError, InvalidHashError):
+        return None
+    return user if user is not None and user.password_hash else None
+
+
+def begin_session(session: Session, user: User, hours: float) -> tuple[str, Login]:
+    """A new session: the secret for the cookie, and its row."""
+    session.execute(delete(Login).where(Login.expires < now()))
+    secret = secrets.token_urlsafe(32)
+    login = Login(sha256=hash_of(secret), user_id=user.id, csrf=secrets.token_urlsafe(24), expires=later(hours))
+    session.add(login)
+    return secret, login
+
+
+def find_session(session: Session, secret: str) -> tuple[User, Login] | None:
+    """Who a cookie belongs to, if it has not expired."""
+    login = session.get(Login, hash_of(secret))
+    if login is None or login.expires < now():
+        return None
+    user = session.get(User, login.user_id)
+    return None if user is None else (user, login)
+
+
+def end_session(session: Session, secret: str) -> None:
+    """Log out."""
+    session.execute(delete(Login).where(Login.sha256 == hash_of(secret)))
+
+
+def end_sessions(session: Session, user: User) -> None:
+    """Log a user out everywhere."""
+    session.execute(delete(Login).where(Login.user_id == user.id))
+
+
+def add_token(session: Session, user: User, name: str, scope: str, days: float | None) -> tuple[str, Token]:
+    """A new token: its text, which is shown once, and its row.
+
+    Raises
+    ------
+    ConfigError
+        If the scope does not exist.
+    """
+    if scope not in SCOPES:
+        raise ConfigError(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r:.40}")
+    secret = _PREFIX + secrets.token_urlsafe(32)
+    expires = None if days is None else later(24 * days)
+    token = Token(user_id=user.id, name=name[:100], sha256=hash_of(secret), scope=scope, expires=expires)
+    session.add(token)
+    session.flush()
+    return secret, token
+
+
+def find_token(session: Session, secret: str) -> tuple[User, Token] | None:
+    """Who a token belongs to, if it has not expired."""
+    token = session.scalar(select(Token).where(Token.sha256 == hash_of(secret)))
+    if token is None or (token.expires is not None and token.expires < now()):
+        return None
+    user = session.get(User, token.user_id)
+    return None if user is None else (user, token)
+
+
+def tokens(session: Session, user: User) -> list[Token]:
+    """All tokens of a user."""
+    return list(session.scalars(select(Token).where(Token.user_id == user.id).order_by(Token.created)))
+
+
+def revoke_token(session: Session, user: User, token_id: str) -> None:
+    """Delete a token; `ConfigError` if the user has none of this id."""
+    token = session.get(Token, token_id)
+    if token is None or token.user_id != user.id:
+        raise ConfigError(f"token: expected the id of a token of {user.name}, got {token_id!r:.40}")
+    session.delete(token)
+
+
+def can_anybody_log_in(session: Session) -> bool:
+    """Whether there is a user with a password, or a token."""
+    has_password = session.scalar(select(User.id).where(User.password_hash.is_not(None)).limit(1))
+    return bool(has_password or session.scalar(select(Token.id).limit(1)))

@@ -1,0 +1,223 @@
+"""Files of the service, below one folder and under names that the service chose. No part of a path comes from a client.
+
+::
+
+    smears/ab/<id>/image                    the upload, as it came
+    smears/ab/<id>/tiles/3-0-2.jpg          made again when they are missing
+    smears/ab/<id>/analyses/<id>/record.json
+    smears/ab/<id>/analyses/<id>/v2-overlay.jpg
+    uploads/<id>                            of resumable uploads
+    temporary/, trash/                      emptied at the start
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from blastdet.core.errors import BlastdetError
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_BLOCK = 2**20
+_STALE_S = 3600.0
+
+
+class Blobs:
+    """The folder of files.
+
+    Parameters
+    ----------
+    root : Path
+        Made if it does not exist.
+
+    Raises
+    ------
+    BlastdetError
+        If it cannot be written to.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.temporary, self.trash, self.uploads = root / "temporary", root / "trash", root / "uploads"
+        try:
+            for folder in (root, self.temporary, self.trash, self.uploads, root / "smears"):
+                folder.mkdir(parents=True, exist_ok=True)
+            root.chmod(0o700)  # images of patients
+        except OSError as error:
+            raise BlastdetError(f"{root}: cannot be written to ({error.strerror})") from error
+
+    def smear(self, smear_id: str) -> Path:
+        """Folder of a smear."""
+        return self.root / "smears" / _checked(smear_id)[:2] / smear_id
+
+    def image(self, smear_id: str) -> Path:
+        """The image of a smear, as it was uploaded."""
+        return self.smear(smear_id) / "image"
+
+    def analysis(self, smear_id: str, analysis_id: str) -> Path:
+        """Folder of an analysis."""
+        return self.smear(smear_id) / "analyses" / _checked(analysis_id)
+
+    def record(self, smear_id: str, analysis_id: str) -> Path:
+        """The result of an analysis, as `blastdet.inference.outputs.result_record` writes it."""
+        return self.analysis(smear_id, analysis_id) / "record.json"
+
+    def tile(self, smear_id: str, zoom: int, x: int, y: int) -> Path:
+        """A tile of a smear."""
+        return self.smear(smear_id) / "tiles" / f"{int(zoom)}-{int(x)}-{int(y)}.jpg"
+
+    def upload(self, upload_id: str) -> Path:
+        """What has arrived of a resumable upload."""
+        return self.uploads / _checked(upload_id)
+
+    def new_temporary(self) -> Path:
+        """A name for a file that is being written."""
+        return self.temporary / secrets.token_hex(16)
+
+    def keep(self, path: Path, content: bytes) -> None:
+        """Write a file completely or not at all, and durably."""
+        temporary = self.new_temporary()
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            self.move(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def move(self, temporary: Path, path: Path) -> None:
+        """Give a file that is written and synced its name."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(path)
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def cached(self, path: Path, content: bytes) -> None:
+        """Keep a file that can be made again; nothing happens on a full disk, or if its smear is gone."""
+        if not path.parent.parent.is_dir():
+            return
+        temporary = self.new_temporary()
+        with contextlib.suppress(OSError):
+            try:
+                temporary.write_bytes(content)
+                path.parent.mkdir(exist_ok=True)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def delete_smear(self, smear_id: str) -> None:
+        """Remove everything of a smear: at once from sight, then from the disk."""
+        folder = self.smear(smear_id)
+        gone = self.trash / secrets.token_hex(16)
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def delete_analysis(self, smear_id: str, analysis_id: str) -> None:
+        """Remove the files of an analysis."""
+        shutil.rmtree(self.analysis(smear_id, analysis_id), ignore_errors=True)
+
+    def smear_ids(self) -> Iterator[str]:
+        """Ids of all folders of smears that are older than an hour: a younger one may get its row yet."""
+        for folder in (self.root / "smears").glob("??/*"):
+            if _ID.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > _STALE_S:
+                yield folder.name
+
+    def clean(self) -> None:
+        """Remove what was written when a process ended; for a start, when none writes."""
+        for folder in (self.temporary, self.trash):
+            for path in folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+class Arriving:
+    """A file that is being uploaded: written, hashed and counted piece by piece.
+
+    Parameters
+    ----------
+    path : Path
+        A temporary name.
+    most : int
+        Bytes; more raise `TooLargeError`.
+    """
+
+    def __init__(self, path: Path, most: int) -> None:
+        self.path, self.n_bytes, self._most = path, 0, most
+        self._sha256 = hashlib.sha256()
+        self._stream = path.open("xb")
+
+    def write(self, piece: bytes) -> None:
+        """Append a piece."""
+        self.n_bytes += len(piece)
+        if self.n_bytes > self._most:
+            raise TooLargeError(self._most)
+        self._sha256.update(piece)
+        self._stream.write(piece)
+
+    def finish(self) -> str:
+        """Have everything on disk; returns the sha256."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        return self._sha256.hexdigest()
+
+    def discard(self) -> None:
+        """Remove the file, if it has not been moved."""
+        self._stream.close()
+        self.path.unlink(missing_ok=True)
+
+
+class TooLargeError(BlastdetError):
+    """An upload over the limit.
+
+    Parameters
+    ----------
+    most : int
+        Bytes that are allowed.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"upload: expected at most {most / 2**20:,.0f} MB, got more")
+
+
+def sha256_and_sync(path: Path) -> str:
+    """Hash of a file that arrived in pieces, which is on disk when this returns."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while piece := stream.read(_BLOCK):
+            found.update(piece)
+        os.fsync(stream.fileno())
+    return found.hexdigest()
+
+
+def display_name(name: str) -> str:
+    """A file name for people: no folders, no control characters, at most 150 characters.
+
+    Examples
+    --------
+    >>> display_name("C:\\\\films\\\\a/../smear 1.jpg"), display_name("  ")
+    ('smear 1.jpg', 'smear')
+    """
+    last = re.split(r"[/\\]", name)[-1]
+    kept = "".join(letter for letter in last if letter.isprintable()).strip().lstrip(".")
+    return kept.encode(errors="ignore").decode()[:150] or "smear"
+
+
+def _checked(name: str) -> str:
+    if not _ID.fullmatch(name):
+        raise ValueError("expected the id of a row")
+    return name

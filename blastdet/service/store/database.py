@@ -1,0 +1,169 @@
+"""The connection to the database, SQLite or PostgreSQL, and its migrations."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from alembic.config import Config
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.orm import Session, sessionmaker
+
+from blastdet.core.errors import BlastdetError, one_line
+
+T = TypeVar("T")
+
+UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
+"""What a database that is locked, full or gone raises."""
+
+_MIGRATION_LOCK = 0x626C617374
+_BUSY_MS = 20_000
+
+
+class Database:
+    """Opens transactions on one database; safe from several threads.
+
+    Parameters
+    ----------
+    url : str
+        As SQLAlchemy takes it; see `ServiceSettings.database_url`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.is_sqlite = url.startswith("sqlite")
+        self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        self._writes = sessionmaker(self.engine, expire_on_commit=False)
+        self._reads = sessionmaker(self.engine.execution_options(only_reads=True), expire_on_commit=False)
+
+    @contextmanager
+    def begin(self) -> Iterator[Session]:
+        """A transaction that may write: committed at the end of the block, rolled back on an error."""
+        with self._writes.begin() as session:
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads; in SQLite it waits for no writer."""
+        with self._reads.begin() as session:
+            yield session
+
+    def is_alive(self) -> bool:
+        """Whether the database answers."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            return False
+        return True
+
+    def forget_deleted(self) -> None:
+        """Move deleted rows out of SQLite's log, where their content would stay for a while."""
+        if self.is_sqlite:
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: object) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",  # a committed job outlives a power cut
+            "foreign_keys=ON",
+            "secure_delete=ON",
+            f"busy_timeout={_BUSY_MS}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:
+        # a transaction that reads and then writes fails at once if another wrote in between, whatever the busy timeout
+        only_reads = connection.get_execution_options().get("only_reads")
+        connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def _postgresql(url: str) -> Engine:
+    # a connection that broke is noticed and replaced; a server that is gone does not hold a thread for minutes
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=10,
+        max_overflow=20,
+        pool_timeout=10,
+        connect_args={"connect_timeout": 5, "options": "-c statement_timeout=60000"},
+    )
+
+
+def open_database(url: str) -> Database:
+    """A database with all migrations applied.
+
+    Raises
+    ------
+    BlastdetError
+        If the database cannot be reached, or belongs to a later version of blastdet.
+    """
+    database = Database(url)
+    try:
+        with database.engine.begin() as connection:
+            if not database.is_sqlite:  # of several machines that start at once, one migrates
+                connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
+            _migrate(connection)
+    except SQLAlchemyError as error:
+        database.close()
+        said = one_line(error.orig) if isinstance(error, DBAPIError) and error.orig else one_line(error)
+        raise BlastdetError(f"database: cannot be opened ({said})") from None
+    return database
+
+
+def _migrate(connection: Any) -> None:
+    config = Config()
+    config.set_main_option("script_location", "blastdet:service")
+    config.set_main_option("path_separator", "os")
+    config.set_main_option("version_locations", _folder())
+    script = ScriptDirectory.from_config(config)
+    context = MigrationContext.configure(connection)
+    current = context.get_current_revision()
+    if current is not None and current not in {one.revision for one in script.walk_revisions()}:
+        raise BlastdetError(f"database: made by a later version of blastdet (revision {current}). Update blastdet")
+    steps = list(script.iterate_revisions("head", current or "base"))
+    with Operations.context(context):
+        for step in reversed(steps):
+            step.module.upgrade()
+            context.stamp(script, step.revision)
+
+
+def _folder() -> str:
+    import blastdet.service.migrations
+
+    return str(blastdet.service.migrations.__path__[0])
+
+
+def patiently(do: Callable[[], T], seconds: float = 60.0) -> T:
+    """Call `do` again while the database does not answer, for so many seconds; then its error is raised."""
+    end = time.monotonic() + seconds
+    pause = 0.1
+    while True:
+        try:
+            return do()
+        except UNREACHABLE:
+            if time.monotonic() > end:
+                raise
+            time.sleep(pause * (0.5 + random.random()))
+            pause = min(2 * pause, 2.0)

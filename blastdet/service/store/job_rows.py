@@ -1,0 +1,203 @@
+"""Jobs: a row is the truth about a job, whatever the queue says.
+
+A job is ``queued``, ``running`` at a worker that beats, ``done``, ``failed`` or ``cancelled``. What a worker writes
+holds only while the job is still its own: a worker that was taken for dead cannot overwrite what another did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, CursorResult, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from blastdet.service.store.schema import Analysis, Job, Smear, now
+
+FINISHED = ("done", "failed", "cancelled")
+ACTIVE = ("queued", "running")
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What is to be computed.
+
+    Parameters
+    ----------
+    weights : str
+        Name of the model.
+    weights_sha256 : str
+        Over the files of both stages.
+    options : dict
+        ``mpp``, ``min_score``, ``region``; ``None`` where not given.
+    version : str
+        Of blastdet.
+    """
+
+    weights: str
+    weights_sha256: str
+    options: dict[str, Any]
+    version: str
+
+    @property
+    def key(self) -> str:
+        """Equal for equal requests."""
+        text = json.dumps([self.weights_sha256, self.options, self.version], sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def ask(session: Session, smear: Smear, user_id: str, request: JobRequest) -> tuple[Job, bool]:
+    """The job of a request, and whether it is new. A finished or active one of an equal request is given again."""
+    found = session.scalar(select(Analysis).where(Analysis.smear_id == smear.id, Analysis.key == request.key))
+    if found is not None:
+        return _job_of(session, found, user_id), False
+    active = f"{smear.id}-{request.key}"
+    waiting = session.scalar(select(Job).where(Job.active_key == active))
+    if waiting is not None:
+        return waiting, False
+    job = Job(
+        smear_id=smear.id,
+        owner_id=user_id,
+        key=request.key,
+        active_key=active,
+        weights=request.weights,
+        request=request.options,
+    )
+    try:
+        with session.begin_nested():
+            session.add(job)
+    except IntegrityError:  # an equal request came at the same time
+        waiting = session.scalar(select(Job).where(Job.active_key == active))
+        if waiting is None:
+            raise
+        return waiting, False
+    return job, True
+
+
+def _job_of(session: Session, analysis: Analysis, user_id: str) -> Job:
+    """The job that made an analysis."""
+    found = session.scalar(select(Job).where(Job.analysis_id == analysis.id).limit(1))
+    if found is not None:
+        return found
+    job = Job(
+        smear_id=analysis.smear_id,
+        owner_id=user_id,
+        key=analysis.key,
+        weights=analysis.weights,
+        request=analysis.request,
+        state="done",
+        analysis_id=analysis.id,
+        finished=now(),
+    )
+    session.add(job)
+    session.flush()
+    return job
+
+
+def claim(session: Session, worker: str) -> Job | None:
+    """Take the oldest queued job, or nothing if there is none."""
+    while True:
+        query = select(Job.id).where(Job.state == "queued").order_by(Job.created, Job.id).limit(1)
+        job_id = session.scalar(query.with_for_update(skip_locked=True))
+        if job_id is None:
+            return None
+        values = {"state": "running", "worker": worker, "started": now(), "beat": Job.beat + 1}
+        taken = update(Job).where(Job.id == job_id, Job.state == "queued")
+        if _changed(session, taken.values(attempts=Job.attempts + 1, done=0, total=0, seconds_left=None, **values)):
+            return session.get(Job, job_id, populate_existing=True)
+
+
+def beat(session: Session, job_id: str, worker: str, progress: tuple[int, int, float | None]) -> bool | None:
+    """Say that a job is alive, and how far it is.
+
+    Returns
+    -------
+    bool or None
+        Whether it shall be cancelled; ``None`` if it is not this worker's any more.
+    """
+    done, total, left = progress
+    mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
+    if not _changed(session, mine.values(beat=Job.beat + 1, done=done, total=total, seconds_left=left)):
+        return None
+    return bool(session.scalar(select(Job.cancel).where(Job.id == job_id)))
+
+
+def finish(session: Session, job_id: str, worker: str, analysis: Analysis) -> bool:
+    """Add the result of a job; ``False`` if the job is not this worker's any more, and nothing is added."""
+    values = {"state": "done", "active_key": None, "analysis_id": analysis.id, "finished": now(), "seconds_left": None}
+    mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
+    if not _changed(session, mine.values(done=Job.total, **values)):
+        return False
+    session.add(analysis)
+    session.flush()
+    return True
+
+
+def end(session: Session, job_id: str, worker: str | None, state: str, error: str = "") -> bool:
+    """End a job without a result; ``False`` if it is not this worker's any more."""
+    values = {"state": state, "active_key": None, "error": error[:2000], "finished": now(), "seconds_left": None}
+    mine = update(Job).where(Job.id == job_id, Job.state.in_(ACTIVE), Job.worker == worker)
+    return _changed(session, mine.values(**values))
+
+
+def release(session: Session, which: ColumnElement[bool], most_attempts: int) -> int:
+    """Queue the running jobs of workers that are gone again; those with too many attempts fail.
+
+    Parameters
+    ----------
+    which : condition on `Job`
+        Which of the running jobs.
+    most_attempts : int
+
+    Returns
+    -------
+    int
+        Number of jobs that are queued again.
+    """
+    running = update(Job).where(Job.state == "running", which)
+    over = {"active_key": None, "finished": now(), "seconds_left": None}
+    line = f"the process that computed it ended {most_attempts} times; the image may be damaged or need more memory"
+    session.execute(running.where(Job.cancel).values(state="cancelled", **over))
+    session.execute(running.where(Job.attempts >= most_attempts).values(state="failed", error=line, **over))
+    return _number(session, running.values(**_BACK))
+
+
+def give_back(session: Session, job_id: str, worker: str) -> None:
+    """Queue the job of a worker that is told to stop again; this was no attempt."""
+    mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
+    session.execute(mine.values(attempts=Job.attempts - 1, **_BACK))
+
+
+_BACK: dict[str, Any] = {"state": "queued", "worker": None, "done": 0, "total": 0, "seconds_left": None}
+
+
+def cancel(session: Session, job: Job) -> None:
+    """Cancel a job: at once if it is queued, else at the next beat of its worker."""
+    if job.state == "queued" and end(session, job.id, None, "cancelled"):
+        session.refresh(job)
+    elif job.state == "running":
+        job.cancel = True
+
+
+def counts(session: Session) -> dict[str, int]:
+    """Number of jobs in each state."""
+    query = select(Job.state, func.count()).group_by(Job.state)
+    return dict(session.execute(query).tuples().all())
+
+
+def beats(session: Session) -> dict[str, int]:
+    """Beat of each running job."""
+    return dict(session.execute(select(Job.id, Job.beat).where(Job.state == "running")).tuples().all())
+
+
+def _changed(session: Session, statement: Any) -> bool:
+    return _number(session, statement) == 1
+
+
+def _number(session: Session, statement: Any) -> int:
+    """Rows that a statement changes."""
+    result: CursorResult[Any] = session.execute(statement)  # type: ignore[assignment]
+    return int(result.rowcount)

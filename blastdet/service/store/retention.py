@@ -1,0 +1,55 @@
+"""Deletion: one smear, those that are too old, and files that no row names. Deleted means gone."""
+
+from __future__ import annotations
+
+import time
+
+from sqlalchemy import delete, select
+
+from blastdet.service.store import audit_log, smears
+from blastdet.service.store.accounts import later
+from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.database import Database
+from blastdet.service.store.schema import Login, Upload, now
+
+_UPLOAD_HOURS = 48.0
+
+
+def delete_smear(database: Database, blobs: Blobs, smear_id: str, user_id: str | None, address: str = "") -> None:
+    """Delete a smear: rows first, so that nobody sees it half, then files."""
+    with database.begin() as session:
+        smears.delete_rows(session, smear_id)
+        audit_log.record(session, "smear.delete", user_id, smear_id, address)
+    blobs.delete_smear(smear_id)
+    database.forget_deleted()
+
+
+def sweep(database: Database, blobs: Blobs, keep_days: float | None) -> int:
+    """Delete what is too old or left over; returns the number of smears deleted."""
+    n = 0
+    if keep_days is not None:
+        while True:
+            with database.read() as session:
+                old = smears.older_than(session, later(-24 * keep_days))
+            if not old:
+                break
+            for smear_id in old:
+                delete_smear(database, blobs, smear_id, None)
+                n += 1
+    with database.read() as session:
+        stray = smears.without_rows(session, blobs)
+    for smear_id in stray:
+        blobs.delete_smear(smear_id)
+    _old_uploads(database, blobs)
+    return n
+
+
+def _old_uploads(database: Database, blobs: Blobs) -> None:
+    with database.begin() as session:
+        old = list(session.scalars(select(Upload.id).where(Upload.created < later(-_UPLOAD_HOURS))))
+        session.execute(delete(Upload).where(Upload.id.in_(old)))
+        session.execute(delete(Login).where(Login.expires < now()))
+        known = set(session.scalars(select(Upload.id)))
+    for path in blobs.uploads.iterdir():
+        if path.name not in known and time.time() - path.stat().st_mtime > 3600:
+            path.unlink(missing_ok=True)

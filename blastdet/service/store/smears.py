@@ -1,0 +1,148 @@
+"""Smears: who may see them, the worklist, sharing, deletion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.schema import Analysis, CorrectionRow, Job, Share, Smear, Upload, User, now
+
+May = Literal["read", "write", "owner"]
+
+STATUSES = ("new", "reviewed", "signed")
+_ORDER: tuple[May, ...] = ("read", "write", "owner")
+
+
+@dataclass(frozen=True)
+class Access:
+    """A smear, and what the asking user may do with it."""
+
+    smear: Smear
+    may: May
+
+    def allows(self, wanted: May) -> bool:
+        """Whether this is at least `wanted`."""
+        return _ORDER.index(self.may) >= _ORDER.index(wanted)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which smears a list shows.
+
+    Parameters
+    ----------
+    status : str, optional
+        One of `STATUSES`.
+    name : str, optional
+        Part of the name, in any case.
+    analyzed : bool, optional
+        With a result, or without.
+    before : (str, str), optional
+        Time and id of the last smear of the page before.
+    limit : int
+    """
+
+    status: str | None = None
+    name: str | None = None
+    analyzed: bool | None = None
+    before: tuple[str, str] | None = None
+    limit: int = 50
+
+
+def access(session: Session, user_id: str, smear_id: str) -> Access | None:
+    """A smear and what a user may do with it; ``None`` for a smear of others as for one that does not exist."""
+    smear = session.get(Smear, smear_id)
+    if smear is None:
+        return None
+    if smear.owner_id == user_id:
+        return Access(smear, "owner")
+    share = session.get(Share, (smear_id, user_id))
+    if share is None:
+        return None
+    return Access(smear, "write" if share.may == "write" else "read")
+
+
+def visible(user_id: str) -> Any:
+    """Condition on `Smear`: the user owns it, or it is shared with the user."""
+    shared = select(Share.smear_id).where(Share.user_id == user_id)
+    return or_(Smear.owner_id == user_id, Smear.id.in_(shared))
+
+
+def listed(session: Session, user_id: str, wanted: Wanted) -> list[Smear]:
+    """Smears that a user sees, the newest first."""
+    query = select(Smear).where(visible(user_id))
+    if wanted.status is not None:
+        query = query.where(Smear.status == wanted.status)
+    if wanted.name:
+        escaped = wanted.name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+        query = query.where(func.lower(Smear.name).like(f"%{escaped.lower()}%", escape="\\"))
+    if wanted.analyzed is not None:
+        done = select(Analysis.id).where(Analysis.smear_id == Smear.id).exists()
+        query = query.where(done if wanted.analyzed else ~done)
+    if wanted.before is not None:
+        time, smear_id = wanted.before
+        query = query.where(or_(Smear.created < time, and_(Smear.created == time, Smear.id < smear_id)))
+    return list(session.scalars(query.order_by(Smear.created.desc(), Smear.id.desc()).limit(wanted.limit)))
+
+
+def same_upload(session: Session, user_id: str, sha256: str) -> Smear | None:
+    """The smear that this user made of the same bytes before."""
+    return session.scalar(select(Smear).where(Smear.owner_id == user_id, Smear.sha256 == sha256))
+
+
+def set_status(smear: Smear, status: str, who: str) -> None:
+    """Move a smear in the worklist; ``new`` forgets who reviewed it."""
+    smear.status = status
+    smear.reviewed_by, smear.reviewed = ("", None) if status == "new" else (who, now())
+
+
+def shares_of(session: Session, smear_id: str) -> list[tuple[str, str]]:
+    """Names of the users a smear is shared with, and what they may do."""
+    query = select(User.name, Share.may).join(User, User.id == Share.user_id).where(Share.smear_id == smear_id)
+    return [(name, may) for name, may in session.execute(query.order_by(User.name))]
+
+
+def share(session: Session, smear_id: str, user_id: str, may: str | None) -> None:
+    """Share a smear with a user; ``None`` ends that."""
+    found = session.get(Share, (smear_id, user_id))
+    if may is None:
+        if found is not None:
+            session.delete(found)
+    elif found is None:
+        session.add(Share(smear_id=smear_id, user_id=user_id, may=may))
+    else:
+        found.may = may
+
+
+def last_analyses(session: Session, smear_ids: list[str]) -> dict[str, str]:
+    """Id of the newest analysis of each smear that has one."""
+    if not smear_ids:
+        return {}
+    query = select(Analysis.smear_id, Analysis.id).where(Analysis.smear_id.in_(smear_ids))
+    return dict(session.execute(query.order_by(Analysis.created)).tuples().all())
+
+
+def delete_rows(session: Session, smear_id: str) -> None:
+    """Delete all rows of a smear. Its files are deleted once this is committed."""
+    analyses = select(Analysis.id).where(Analysis.smear_id == smear_id)
+    session.execute(delete(CorrectionRow).where(CorrectionRow.analysis_id.in_(analyses)))
+    for table in (Analysis, Job, Share):
+        session.execute(delete(table).where(table.smear_id == smear_id))  # type: ignore[attr-defined]
+    session.execute(delete(Upload).where(Upload.smear_id == smear_id))
+    session.execute(delete(Smear).where(Smear.id == smear_id))
+
+
+def older_than(session: Session, time: str, limit: int = 100) -> list[str]:
+    """Ids of smears that were uploaded before a time."""
+    return list(session.scalars(select(Smear.id).where(Smear.created < time).order_by(Smear.created).limit(limit)))
+
+
+def without_rows(session: Session, blobs: Blobs) -> list[str]:
+    """Ids of folders of smears that have no row: a process ended between the two."""
+    ids = list(blobs.smear_ids())
+    known = set(session.scalars(select(Smear.id).where(Smear.id.in_(ids)))) if ids else set()
+    return [one for one in ids if one not in known]

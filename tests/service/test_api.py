@@ -1,0 +1,432 @@
+"""The API of a real service on SQLite: every route, with the smallest images and the shipped weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
+
+from blastdet.datasets.corrections import read_corrections
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("service"), "--max-upload-mb", "4") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service: Served):
+    with service.client() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def smear(client):
+    return upload(client)
+
+
+@pytest.fixture(scope="module")
+def analysis(client, smear):
+    return analyzed(client, smear)
+
+
+def refused(answer, status: int, words: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["error"], answer.text
+
+
+# Uploads
+
+
+def test_a_smear_is_what_was_uploaded(client, smear):
+    assert (smear["name"], smear["width"], smear["height"]) == ("smear.jpg", 1600, 1200)
+    assert client.get(f"/smears/{smear['id']}/image").content == SMEAR.read_bytes()
+    assert client.get(f"/smears/{smear['id']}").json()["sha256"] == smear["sha256"]
+
+
+def test_the_same_bytes_are_the_same_smear(client, smear):
+    again = client.post("/smears", files={"file": ("other name.jpg", SMEAR.read_bytes())})
+    assert (again.status_code, again.json()["id"]) == (200, smear["id"])
+
+
+def test_a_form_and_a_body_are_the_same_upload(client):
+    form = client.post("/smears", data={"note": "x"}, files={"file": ("../../m\u00f6no.jpg", SMALL.read_bytes())})
+    assert (form.status_code, form.json()["name"]) == (201, "m\u00f6no.jpg")
+    body = client.post("/smears", content=SMALL.read_bytes())
+    assert (body.status_code, body.json()["id"]) == (200, form.json()["id"])
+    assert client.delete(f"/smears/{form.json()['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status", "words"),
+    [
+        (b"", {}, 422, "expected JPEG"),
+        (b"no image", {}, 422, "expected JPEG"),
+        (b"x" * (5 * 2**20), {}, 413, "at most 4 MB"),
+        (SMALL.read_bytes()[:200], {}, 422, "image"),
+        (b"--a\r\n", {"content-type": "multipart/form-data"}, 400, "boundary"),
+        (b"rubbish", {"content-type": "multipart/form-data; boundary=a"}, 400, "form"),
+        (b"--a--\r\n", {"content-type": "multipart/form-data; boundary=a"}, 422, "expected a file"),
+    ],
+)
+def test_a_wrong_upload_is_refused_with_one_line(client, content, headers, status, words):
+    refused(client.post("/smears", content=content, headers=headers), status, words)
+
+
+def test_nothing_of_refused_uploads_is_left(service, client):
+    client.post("/smears", content=b"no image")
+    assert not list((service.data / "temporary").iterdir())
+
+
+def resumable(client, content: bytes, **headers: str):
+    named = f"filename {base64.b64encode(b'big.jpg').decode()}"
+    headers = {"Upload-Length": str(len(content)), "Upload-Metadata": named, "Tus-Resumable": "1.0.0", **headers}
+    return client.post("/uploads", headers=headers)
+
+
+def piece(client, where: str, content: bytes, offset: int):
+    headers = {
+        "Upload-Offset": str(offset),
+        "Tus-Resumable": "1.0.0",
+        "Content-Type": "application/offset+octet-stream",
+    }
+    return client.patch(where, content=content, headers=headers)
+
+
+def test_an_upload_that_broke_off_goes_on(client):
+    content = SMALL.read_bytes()
+    where = resumable(client, content).headers["location"].removeprefix("/api/v1")
+    assert piece(client, where, content[:1000], 0).headers["upload-offset"] == "1000"
+    assert client.head(where).headers["upload-offset"] == "1000"
+    refused(piece(client, where, content[1000:], 0), 409, "expected 1000")
+    refused(piece(client, where, content + b"more", 1000), 413, "got more")
+    at = int(client.head(where).headers["upload-offset"])
+    last = piece(client, where, content[at:], at)
+    smear = last.headers["upload-smear"]
+    assert client.get(f"/smears/{smear}").json()["name"] == "big.jpg"
+    assert client.get(f"/smears/{smear}/image").content == content
+    assert client.get(where).json() == {
+        "id": where.rpartition("/")[2],
+        "offset": len(content),
+        "length": len(content),
+        "smear": smear,
+    }
+    assert client.delete(f"/smears/{smear}").status_code == 204
+
+
+def test_resumable_uploads_are_checked(client):
+    refused(client.post("/uploads", headers={"Upload-Length": "5"}), 412, "1.0.0")
+    refused(resumable(client, b"abc", **{"Upload-Length": "x"}), 400, "upload-length")
+    refused(resumable(client, b"abc", **{"Upload-Length": str(10**9)}), 413, "at most")
+    refused(resumable(client, b"abc", **{"Upload-Metadata": "filename ***"}), 400, "base64")
+    where = resumable(client, b"abc").headers["location"].removeprefix("/api/v1")
+    refused(client.patch(where, content=b"abc", headers={"Tus-Resumable": "1.0.0"}), 415, "content-type")
+    refused(piece(client, where, b"abc", 0), 422, "expected JPEG")
+    refused(client.get(where), 404, "not found")
+    other = resumable(client, b"abc").headers["location"].removeprefix("/api/v1")
+    assert client.delete(other, headers={"Tus-Resumable": "1.0.0"}).status_code == 204
+    assert client.head(other).status_code == 404
+    assert client.options("/uploads").headers["tus-extension"] == "creation,termination"
+
+
+# The worklist
+
+
+def test_the_worklist_filters_and_pages(client, smear):
+    other = upload(client, SMALL, "Zebra 50%.jpg")
+    first = client.get("/smears", params={"limit": 1}).json()
+    assert [one["id"] for one in first["items"]] == [other["id"]]
+    second = client.get("/smears", params={"limit": 1, "after": first["next"]}).json()
+    assert ([one["id"] for one in second["items"]], second["next"]) == ([smear["id"]], None)
+    names = [one["name"] for one in client.get("/smears", params={"name": "50%"}).json()["items"]]
+    assert names == ["Zebra 50%.jpg"]
+    changed = client.patch(f"/smears/{other['id']}", json={"status": "signed", "name": "a/b.jpg"}).json()
+    assert (changed["status"], changed["reviewed_by"], changed["name"]) == ("signed", "local", "b.jpg")
+    found = client.get("/smears", params={"status": "signed"}).json()["items"]
+    assert [one["id"] for one in found] == [other["id"]]
+    assert client.delete(f"/smears/{other['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=x", "status=old", "after=1", "name=%00", "limit=99999999999999999999999"]
+)
+def test_wrong_filters_are_named(client, query):
+    refused(client.get(f"/smears?{query}"), 422, query.partition("=")[0])
+
+
+# Analyses
+
+
+def test_the_result_is_that_of_the_library(client, analysis):
+    import blastdet
+
+    expected = blastdet.load("default", device="cpu")(SMEAR, mpp=0.1).to_dict()
+    found = client.get(f"/analyses/{analysis['id']}/result.json").json()
+    assert found["cells"] == expected["cells"]
+    assert analysis["summary"]["counts"] == expected["counts"] == found["counts"]
+    assert analysis["summary"]["differential"] == expected["differential"]
+
+
+def test_an_equal_request_gives_the_same_result_at_once(client, smear, analysis):
+    again = client.post(f"/smears/{smear['id']}/analyses", json={"mpp": [0.1, 0.1], "weights": "default"})
+    assert (again.status_code, again.json()["analysis"]) == (200, analysis["id"])
+    listed = client.get(f"/smears/{smear['id']}/analyses").json()["items"]
+    assert [one["id"] for one in listed] == [analysis["id"]]
+
+
+def test_a_region_has_its_cells_in_pixels_of_the_smear(client, smear, analysis):
+    part = analyzed(client, smear, region=[400, 300, 1000, 800])
+    cells = client.get(f"/analyses/{part['id']}/result.json").json()
+    assert all(300 <= cell["box_xyxy"][1] < 800 and 400 <= cell["box_xyxy"][0] < 1000 for cell in cells["cells"])
+    assert cells["area_mm2"] == pytest.approx(600 * 500 * 0.01 / 1e6)
+    assert 0 < cells["counts"]["rbc"] < analysis["summary"]["counts"]["rbc"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"weights": "../../etc"}, "weights: expected one of default"),
+        ({"mpp": -1}, "mpp"),
+        ({"mpp": "fast"}, "mpp"),
+        ({"mpp": 1e9}, "mpp"),
+        ({"min_score": 2}, "min_score"),
+        ({"region": [0, 0, 10**6, 10]}, "region: expected"),
+        ({"region": [1, 2, 3]}, "region"),
+        ({"speed": 1}, "speed"),
+    ],
+)
+def test_wrong_options_are_named(client, smear, body, words):
+    refused(client.post(f"/smears/{smear['id']}/analyses", json=body), 422, words)
+
+
+def test_what_is_no_json_is_refused(client, smear):
+    answer = client.post(f"/smears/{smear['id']}/analyses", content=b"{", headers={"content-type": "application/json"})
+    refused(answer, 422, "JSON")
+
+
+def test_a_job_that_cannot_be_done_fails_with_the_line_of_the_library(client):
+    plain = upload(client, SMALL)
+    job = client.post(f"/smears/{plain['id']}/analyses", json={"mpp": 50}).json()
+    job = done(client, job)
+    assert (job["state"], job["attempts"]) == ("failed", 1)
+    assert job["error"].startswith("monocyte.jpg: expected at most 0.8 µm/px")
+    client.delete(f"/smears/{plain['id']}")
+
+
+def test_events_end_with_the_state_of_the_job(client, smear):
+    job = client.post(f"/smears/{smear['id']}/analyses", json={"mpp": 0.1, "min_score": 0.7}).json()
+    with client.stream("GET", f"/jobs/{job['id']}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = [line for line in stream.iter_lines() if line and not line.startswith(":")]
+    assert lines[-2] == "event: done"
+    assert json.loads(lines[-1].removeprefix("data: "))["analysis"]
+    assert set(lines[:-2:2]) <= {"event: progress"}
+
+
+# What is made of a result
+
+
+def test_every_format_can_be_fetched(client, analysis):
+    base = f"/analyses/{analysis['id']}"
+    assert client.get(f"{base}/result.csv").text.count("\n") == sum(analysis["summary"]["counts"].values()) + 1
+    coco = client.get(f"{base}/result.coco.json").json()
+    assert len(coco["annotations"]) == sum(analysis["summary"]["counts"].values())
+    assert client.get(f"{base}/result.geojson").json()["type"] == "FeatureCollection"
+    assert client.get(f"{base}/report.pdf").content[:5] == b"%PDF-"
+    for picture in ("overlay.jpg", "sheet.jpg", "cells/1.jpg"):
+        answer = client.get(f"{base}/{picture}")
+        assert (answer.status_code, answer.content[:3]) == (200, b"\xff\xd8\xff"), picture
+    refused(client.get(f"{base}/cells/0.jpg"), 404, "cell: expected 1 to")
+    assert set(analysis["links"].values()) >= {f"/api/v1{base}/result.csv"}
+
+
+def test_fhir_is_valid_and_claims_no_diagnosis(client, analysis):
+    from fhir.resources.R4B.bundle import Bundle
+
+    document = client.get(f"/analyses/{analysis['id']}/report.fhir.json").json()
+    bundle = Bundle.model_validate(document)
+    report = bundle.entry[0].resource
+    assert report.status == "preliminary"
+    assert "For Research Use Only" in report.conclusion
+    assert "not a diagnosis" in report.conclusion
+    rows = {one.resource.id.rpartition("white-cells-")[2]: one.resource for one in bundle.entry[1:]}
+    assert rows["blast"].component[0].valueInteger == analysis["summary"]["counts"]["blast"]
+    assert len(report.result) == len(bundle.entry) - 1
+
+
+def test_the_view_is_what_the_viewer_reads(client, smear, analysis):
+    view = client.get(f"/analyses/{analysis['id']}/view").json()
+    (image,) = view["images"]
+    assert len(image["kind"]) == sum(analysis["summary"]["counts"].values())
+    assert client.get(image["file"].removeprefix("/api/v1")).content[:3] == b"\xff\xd8\xff"
+    assert client.get(image["sheet"].removeprefix("/api/v1")).content[:3] == b"\xff\xd8\xff"
+    assert (view["version"], view["differential"]["n"]) == (0, analysis["summary"]["white_cells"]["n"])
+
+
+def test_tiles_cover_the_smear(client, smear):
+    grid = client.get(f"/smears/{smear['id']}/tiles").json()
+    assert grid["levels"][-1] == {"zoom": 2, "columns": 4, "rows": 3}
+    for place in ("0/0/0", "2/3/2"):
+        answer = client.get(f"/smears/{smear['id']}/tiles/{place}")
+        assert (answer.headers["content-type"], answer.content[:3]) == ("image/jpeg", b"\xff\xd8\xff")
+    refused(client.get(f"/smears/{smear['id']}/tiles/2/4/0"), 404, "tile")
+    refused(client.get(f"/smears/{smear['id']}/tiles/{10**9}/0/0"), 404, "tile")
+    refused(client.get(f"/smears/{smear['id']}/tiles/x/0/0"), 422, "z")
+
+
+# /detect
+
+
+def test_detect_answers_as_the_library(client):
+    import blastdet
+
+    expected = blastdet.load("default", device="cpu")(SMALL, mpp=0.1).to_dict()
+    found = client.post("/detect", params={"mpp": "0.1"}, content=SMALL.read_bytes()).json()
+    assert (found["cells"], found["counts"]) == (expected["cells"], expected["counts"])
+    form = client.post("/detect", params={"mpp": "0.1,0.1"}, files={"file": ("m.jpg", SMALL.read_bytes())}).json()
+    assert (form["cells"], form["file"]) == (expected["cells"], "m.jpg")
+
+
+@pytest.mark.parametrize(
+    ("query", "content", "status", "words"),
+    [
+        ("mpp=x", SMALL.read_bytes(), 422, "mpp"),
+        ("mpp=90", SMALL.read_bytes(), 422, "0.8"),
+        ("weights=none", SMALL.read_bytes(), 422, "weights"),
+        ("min_score=nan", SMALL.read_bytes(), 422, "min_score"),
+        ("", b"", 422, "expected JPEG"),
+    ],
+)
+def test_detect_refuses_with_one_line(client, query, content, status, words):
+    refused(client.post(f"/detect?{query}", content=content), status, words)
+
+
+# Corrections
+
+
+def relabelled(client, analysis, name: str = "blast") -> dict:
+    cells = client.get(f"/analyses/{analysis['id']}/result.json", params={"corrected": False}).json()["cells"]
+    cell = next(one for one in cells if one["label"] == "wbc")
+    return {"op": "class", "box_xyxy": cell["box_xyxy"], "old_class": "wbc", "new_class": name}
+
+
+def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis, tmp_path):
+    base = f"/analyses/{analysis['id']}"
+    before = analysis["summary"]["counts"]
+    line = {**relabelled(client, analysis), "who": "somebody else", "new_type": "blast"}
+    answer = client.post(f"{base}/corrections", json={"corrections": [line]}, headers={"If-Match": '"0"'})
+    assert (answer.status_code, answer.json()["version"]) == (201, 1)
+    after = client.get(base)
+    assert (after.headers["etag"], after.json()["corrected"]) == ('"1"', True)
+    assert after.json()["summary"]["counts"]["blast"] == before["blast"] + 1
+    assert client.get(base, params={"corrected": False}).json()["summary"]["counts"] == before
+    refused(client.post(f"{base}/corrections", json={"corrections": [line]}, headers={"If-Match": '"0"'}), 412, "first")
+    (row,) = client.get(f"{base}/corrections").json()["corrections"]
+    assert (row["who"], row["image"], row["image_sha256"]) == ("local", "smear.jpg", smear["sha256"])
+    lines = json.dumps({**line, "op": "undo"}) + "\n"
+    undone = client.post(f"{base}/corrections", content=lines, headers={"content-type": "application/x-ndjson"})
+    assert undone.status_code == 201, undone.text
+    assert client.get(base).json()["summary"]["counts"] == before
+    every = tmp_path / "corrections.jsonl"
+    every.write_bytes(client.get("/corrections").content)
+    assert [one.op for one in read_corrections(every)] == ["class", "undo"]
+    assert client.get("/corrections", params={"since": "2999"}).text == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"op": "explode"}, 422, "op: expected one of"),
+        ({"box_xyxy": [0, 0, 10**6, 10**6]}, 422, "on the image of 1600 x 1200"),
+        ({"box_xyxy": [5, 5, 1, 1]}, 422, "box_xyxy"),
+        ({"image_sha256": "0" * 64}, 422, "image_sha256"),
+        ({"surprise": 1}, 422, "unknown key"),
+        ({"reason": "\ud800"}, 422, "reason"),
+    ],
+)
+def test_a_wrong_correction_is_refused_and_not_stored(client, analysis, change, status, words):
+    base = f"/analyses/{analysis['id']}/corrections"
+    before = client.get(base).json()
+    content = json.dumps({"corrections": [{**relabelled(client, analysis), **change}]}).encode()
+    refused(client.post(base, content=content), status, words)
+    assert client.get(base).json() == before
+
+
+def test_corrections_that_are_no_corrections(client, analysis):
+    base = f"/analyses/{analysis['id']}/corrections"
+    for content, status in ((b"{", 400), (b"[]", 422), (b'{"corrections": []}', 422), (b"\xff", 400), (b"", 400)):
+        assert client.post(base, content=content).status_code == status, content
+    refused(client.post(base, json={"corrections": [{}]}, headers={"If-Match": "abc"}), 422, "if-match")
+
+
+def test_a_signed_smear_is_not_corrected(client, smear, analysis):
+    client.patch(f"/smears/{smear['id']}", json={"status": "signed"})
+    line = relabelled(client, analysis)
+    answer = client.post(f"/analyses/{analysis['id']}/corrections", json={"corrections": [line]})
+    refused(answer, 409, "signed")
+    client.patch(f"/smears/{smear['id']}", json={"status": "new"})
+
+
+# Watching
+
+
+def test_health_readiness_and_figures(service, client):
+    root = service.url
+    assert client.get(f"{root}/healthz").json() == {"status": "ok"}
+    assert client.get(f"{root}/readyz").json() == {"database": True, "model": True}
+    text = client.get(f"{root}/metrics").text
+    assert 'blastdet_requests_total{method="POST",route="/smears",status="201"}' in text
+
+
+def test_logs_are_json_and_name_no_file(service, client):
+    upload(client, SMALL, "Erika Mustermann.jpg")
+    requests = [event for event in service.events() if event["event"] == "request"]
+    assert {"method", "route", "status", "ms", "user", "request"} <= set(requests[-1])
+    assert "Mustermann" not in service.log.read_text()
+
+
+def test_the_database_lies_where_nobody_else_reads(service):
+    assert oct(service.data.stat().st_mode)[-3:] == "700"
+
+
+def test_delete_means_gone(service, client):
+    content = SMALL.read_bytes()
+    smear = client.post("/smears", params={"name": "gone.jpg"}, content=content).json()
+    result = analyzed(client, smear)
+    client.get(f"/smears/{smear['id']}/tiles/0/0/0")
+    client.get(f"/analyses/{result['id']}/overlay.jpg")
+    line = {"op": "class", "box_xyxy": [5, 5, 60, 60], "new_class": "wbc", "reason": "the reason of gone"}
+    client.post(f"/analyses/{result['id']}/corrections", json={"corrections": [line]})
+    assert client.delete(f"/smears/{smear['id']}").status_code == 204
+    for path in (f"/smears/{smear['id']}", f"/analyses/{result['id']}", f"/smears/{smear['id']}/tiles/0/0/0"):
+        refused(client.get(path), 404, "not found")
+    left = [path for path in service.data.rglob("*") if path.is_file()]
+    assert not [path for path in left if smear["id"] in str(path)]
+    for path in left:
+        assert b"the reason of gone" not in path.read_bytes(), path
+        assert content not in path.read_bytes(), path
+
+
+def test_unknown_ids_and_routes_are_not_found(client):
+    unknown = "0" * 32
+    for path in (f"/smears/{unknown}", f"/analyses/{unknown}", f"/jobs/{unknown}", f"/uploads/{unknown}", "/nothing"):
+        assert client.get(path).status_code == 404, path
+    refused(client.get("/smears/..%2f..%2fetc"), 404, "")
+    refused(client.get("/smears/ABC"), 422, "smear_id")
+
+
+def test_the_description_of_the_api_lists_every_route(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    wanted = {"/api/v1/smears", "/api/v1/detect", "/api/v1/analyses/{analysis_id}/report.fhir.json", "/readyz"}
+    assert wanted <= set(paths)
+    assert "422" in paths["/api/v1/smears"]["post"]["responses"]
+
+
+def test_a_service_that_is_stopped_ends_in_order(tmp_path: Path):
+    with served(tmp_path) as running:
+        assert running.stop() == 0
+        assert not [event for event in running.events() if event["level"] == "error"]
