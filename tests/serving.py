@@ -47,9 +47,10 @@ class Served:
         """Start it, and wait until it is ready."""
         command = [sys.executable, "-m", "blastdet", "serve", "--data", str(self.data), *self.options]
         port = self.url.rpartition(":")[2] if self.url else "0"
-        self.process = subprocess.Popen(
-            [*command, "--port", port], stdout=subprocess.PIPE, stderr=self.log.open("a"), text=True, cwd=REPO
-        )
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [*command, "--port", port], stdout=subprocess.PIPE, stderr=log, text=True, cwd=REPO
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         found = re.search(r"(https?)://\S+:(\d+)", line)

@@ -117,11 +117,22 @@ class Client:
             raise ServiceError(f"{self.url}: {job['error'] or job['state']}")
         return str(job["analysis"])
 
-    def result(self, analysis: str, file: str = "result.json") -> Any:
-        """A result: ``result.json``, ``result.coco.json``, ``result.geojson`` and ``report.fhir.json`` as objects,
-        ``result.csv``, ``overlay.jpg`` and ``report.pdf`` as bytes."""
-        path = f"/analyses/{analysis}/{quote(file)}"
-        return self._json("GET", path) if file.endswith("json") else self._request("GET", path)[1]
+    def result(self, analysis: str) -> dict[str, Any]:
+        """The JSON document of a result, with all cells, and with corrections."""
+        found: dict[str, Any] = json.loads(self.file(analysis, "result.json"))
+        return found
+
+    def file(self, analysis: str, name: str) -> bytes:
+        """A result as a file.
+
+        Parameters
+        ----------
+        analysis : str
+        name : str
+            ``result.json``, ``result.csv``, ``result.coco.json``, ``result.geojson``, ``overlay.jpg``, ``report.pdf``
+            or ``report.fhir.json``.
+        """
+        return self._request("GET", f"/analyses/{analysis}/{quote(name)}")[1]
 
     def correct(self, analysis: str, corrections: Sequence[Mapping[str, Any]], version: int | None = None) -> int:
         """Append corrections (lines of ``corrections.jsonl``) and return the new version.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from blastdet.cli._options import Number
 from blastdet.cli._printing import echo
@@ -73,6 +74,7 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
 )
 @click.option("--verbose", "detail", flag_value="verbose", help="Print everything of each image.")
 @click.option("--quiet", "detail", flag_value="quiet", help="Print only what failed.")
+@click.option("--server", metavar="URL", help="Have a service do it, see blastdet serve; the token is BLASTDET_TOKEN.")
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Images at a time. [default: one per core, at most 4]")
 def command(
     paths: tuple[Path, ...],
@@ -81,6 +83,7 @@ def command(
     device: str,
     resume: bool,
     overwrite: bool,
+    server: str | None,
     **settings: Any,
 ) -> None:
     """Detect and count all nucleated cells, red cells and platelets on smear images, and classify blasts.
@@ -114,6 +117,13 @@ def command(
     """
     if resume and overwrite:
         raise click.UsageError("expected --resume or --overwrite, got both.")
+    if server is not None:
+        if resume or settings["hidden"]:
+            raise click.UsageError("expected no --resume and no --hide with --server.")
+        chosen = click.get_current_context().get_parameter_source("formats") is ParameterSource.COMMANDLINE
+        formats = settings["formats"] if chosen else ("json", "csv", "overlay")
+        run_remotely(paths, server, RunSettings(out, weights, device, overwrite, **{**settings, "formats": formats}))
+        return
     run_detection(paths, RunSettings(out, weights, device, overwrite, resume=resume, **settings))
 
 
@@ -132,6 +142,25 @@ class RunSettings:
     detail: Any = None
     at_once: int | None = None
     hidden: tuple[str, ...] = ()
+
+
+def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) -> None:
+    """Have a service analyze images, print, and exit with 1 or 2 if some fail."""
+    from blastdet.service.client import Client
+    from blastdet.service.remote_detection import RemoteRun, detect_remotely
+
+    options = {"weights": settings.weights, "mpp": settings.mpp, "min_score": settings.min_score}
+    run = RemoteRun(Client(server), settings.out, settings.formats, options, settings.overwrite)
+    outcomes = []
+    for outcome in detect_remotely(paths, run):
+        outcomes.append(outcome)
+        if outcome.error:
+            echo(f"failed: {outcome.error}", err=True)
+        elif settings.detail != "quiet":
+            echo(outcome.text)
+    failed = sum(bool(one.error) for one in outcomes)
+    if failed:
+        sys.exit(2 if failed == len(outcomes) == 1 else 1)
 
 
 def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:

@@ -1,0 +1,212 @@
+"""Users, tokens, proxies: who may do what, and what two users can do to each other (nothing)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import httpx
+import pytest
+from serving import REPO, SMALL, analyzed, served, upload
+
+PASSWORDS = {"anna": "correct horse", "boris": "battery staple"}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("users")
+    with served(folder, "--requests-per-minute", "0", users=PASSWORDS) as running:
+        yield running
+
+
+def logged_in(service, name: str) -> httpx.Client:
+    client = service.client()
+    answer = client.post("/session", json={"name": name, "password": PASSWORDS[name]}).raise_for_status()
+    client.headers["x-csrf-token"] = answer.json()["csrf"]
+    return client
+
+
+@pytest.fixture(scope="module")
+def anna(service):
+    return logged_in(service, "anna")
+
+
+@pytest.fixture(scope="module")
+def boris(service):
+    return logged_in(service, "boris")
+
+
+@pytest.fixture(scope="module")
+def smear(anna):
+    return upload(anna, SMALL)
+
+
+@pytest.fixture(scope="module")
+def analysis(anna, smear):
+    return analyzed(anna, smear)
+
+
+def test_without_log_in_there_is_nothing(service):
+    client = service.client()
+    document = client.get("/openapi.json").json()["paths"]
+    for path, methods in document.items():
+        url = service.url + path.replace("{n}", "1").replace("{user}", "anna")
+        for name in ("smear_id", "analysis_id", "job_id", "upload_id", "token_id"):
+            url = url.replace(f"{{{name}}}", "0" * 32)
+        url = url.replace("{z}", "0").replace("{x}", "0").replace("{y}", "0")
+        for method in methods:
+            free = path in ("/healthz", "/readyz", "/metrics", "/api/v1/session") or method == "options"
+            status = client.request(method, url).status_code
+            assert free or status in (401, 422), (method, path, status)
+    assert client.get("/session").json()["user"] is None
+
+
+def test_a_session_is_a_cookie_that_no_script_reads(service):
+    answer = service.client().post("/session", json={"name": "anna", "password": PASSWORDS["anna"]})
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert PASSWORDS["anna"] not in answer.text
+
+
+@pytest.mark.parametrize("name", ["anna", "nobody", "a b", "\x00", "x" * 100])
+def test_a_wrong_password_is_refused_alike(service, name):
+    answer = service.client().post("/session", json={"name": name, "password": "wrong"})
+    assert answer.status_code in (401, 429)
+    assert name not in answer.text
+
+
+def test_a_change_needs_the_token_of_the_session(anna, smear):
+    there = f"/smears/{smear['id']}"
+    assert anna.patch(there, json={"name": "x"}, headers={"x-csrf-token": "wrong"}).status_code == 403
+    other_site = {"origin": "https://evil.example"}
+    assert anna.patch(there, json={"name": "x"}, headers=other_site).status_code == 403
+    assert anna.get(there, headers=other_site).headers.get("access-control-allow-origin") is None
+
+
+def test_a_user_cannot_reach_what_is_of_another(anna, boris, smear, analysis):
+    job = anna.get("/jobs").json()["items"][0]["id"]
+    begun = {"Upload-Length": "9", "Tus-Resumable": "1.0.0"}
+    part = anna.post("/uploads", headers=begun).headers["location"].removeprefix("/api/v1")
+    s, a = f"/smears/{smear['id']}", f"/analyses/{analysis['id']}"
+    reads = [s, f"{s}/image", f"{s}/picture.jpg", f"{s}/tiles", f"{s}/tiles/0/0/0", f"{s}/shares", f"{s}/analyses"]
+    reads += [a, *(f"{a}/{name}" for name in ("result.json", "report.pdf", "view", "corrections", "cells/1.jpg"))]
+    reads += [f"/jobs/{job}", f"/jobs/{job}/events", part]
+    for path in reads:
+        assert boris.get(path).status_code == 404, path
+        assert anna.get(path).status_code == 200, path
+    line = {"op": "class", "box_xyxy": [5, 5, 60, 60], "new_class": "wbc"}
+    changes = [
+        ("DELETE", s, None),
+        ("PATCH", s, {"status": "signed"}),
+        ("POST", f"{s}/analyses", {}),
+        ("PUT", f"{s}/shares/boris", {"may": "write"}),
+        ("POST", f"{a}/corrections", {"corrections": [line]}),
+        ("POST", f"/jobs/{job}/cancel", None),
+    ]
+    for method, path, body in changes:
+        assert boris.request(method, path, json=body).status_code == 404, (method, path)
+    piece = {"Upload-Offset": "0", "Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    assert boris.patch(part, content=b"x", headers=piece).status_code == 404
+    assert boris.get("/smears").json()["items"] == []
+    assert boris.get("/jobs").json()["items"] == []
+    assert boris.get("/corrections").text == ""
+    assert anna.get(s).json()["status"] == "new"
+
+
+def test_the_same_file_of_two_users_is_two_smears(anna, boris, smear):
+    own = upload(boris, SMALL)
+    assert own["id"] != smear["id"]
+    assert boris.delete(f"/smears/{own['id']}").status_code == 204
+    assert anna.get(f"/smears/{smear['id']}/image").status_code == 200
+
+
+def test_shared_to_read_and_to_write(anna, boris, smear, analysis):
+    s, a = f"/smears/{smear['id']}", f"/analyses/{analysis['id']}"
+    line = {"op": "class", "box_xyxy": [5, 5, 60, 60], "new_class": "wbc"}
+    assert anna.put(f"{s}/shares/boris", json={"may": "read"}).status_code == 200
+    assert boris.get(s).json()["may"] == "read"
+    assert boris.get("/smears").json()["items"][0]["id"] == smear["id"]
+    assert boris.post(f"{a}/corrections", json={"corrections": [line]}).status_code == 403
+    assert anna.put(f"{s}/shares/boris", json={"may": "write"}).status_code == 200
+    assert boris.post(f"{a}/corrections", json={"corrections": [line]}).status_code == 201
+    assert anna.get(f"{a}/corrections").json()["corrections"][0]["who"] == "boris"
+    assert boris.delete(s).status_code == 403
+    assert boris.get(f"{s}/shares").status_code == 403
+    assert anna.get(f"{s}/shares").json() == [{"user": "boris", "may": "write"}]
+    assert anna.delete(f"{s}/shares/boris").status_code == 204
+    assert boris.get(s).status_code == 404
+    assert anna.put(f"{s}/shares/nobody", json={}).status_code == 404
+    assert anna.put(f"{s}/shares/%00", json={}).status_code == 404
+
+
+def test_tokens_have_scopes_and_end(service, anna, smear):
+    made = {scope: anna.post("/tokens", json={"name": scope, "scope": scope}).json() for scope in ("read", "detect")}
+    with service.client() as program:
+        program.headers["authorization"] = f"Bearer {made['read']['token']}"
+        assert program.get(f"/smears/{smear['id']}").status_code == 200
+        assert program.delete(f"/smears/{smear['id']}").status_code == 403
+        assert program.post("/detect", content=b"").status_code == 403
+        program.headers["authorization"] = f"Bearer {made['detect']['token']}"
+        assert program.get("/smears").status_code == 403
+        assert program.post("/detect?mpp=0.1", content=SMALL.read_bytes()).status_code == 200
+        assert program.get("/models").status_code == 200
+        assert anna.delete(f"/tokens/{made['detect']['id']}").status_code == 204
+        assert program.get("/models").status_code == 401
+        program.headers["authorization"] = "Bearer nonsense"
+        assert program.get("/models").status_code == 401
+        program.headers["authorization"] = "Basic YTpi"
+        assert program.get("/models").status_code == 401
+    assert all(made["read"]["token"] not in str(one) for one in anna.get("/tokens").json())
+    for path in service.data.glob("blastdet.db*"):
+        assert made["read"]["token"].encode() not in path.read_bytes()
+
+
+def test_the_audit_log_is_for_administrators_and_names_nobody(service, anna):
+    assert anna.get("/audit").status_code == 403
+    assert "monocyte" not in service.log.read_text()
+
+
+def test_log_out_ends_the_session(service):
+    client = logged_in(service, "anna")
+    assert client.delete("/session").status_code == 204
+    assert client.get("/smears").status_code == 401
+
+
+def test_guessing_is_slowed_down(service):
+    client = service.client()
+    statuses = [client.post("/session", json={"name": "eve", "password": "x"}).status_code for _ in range(12)]
+    assert statuses[-1] == 429
+
+
+def test_headers_forbid_inline_scripts_frames_and_guessing(service):
+    headers = service.client().get("/session").headers
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cache-control"] == "no-store"
+    assert "server" not in headers
+
+
+def start(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "blastdet", "serve", "--port", "0", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=REPO, check=False)
+
+
+def test_off_the_loopback_it_does_not_start_without_users(tmp_path):
+    for options in (["--host", "0.0.0.0"], ["--allowed-host", "films.example.org"], ["--host", "::", "--auth", "none"]):
+        run = start("--data", str(tmp_path / "data"), *options)
+        assert run.returncode == 2
+        assert "expected users where others can reach the service" in run.stderr
+        assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_a_proxy_is_believed_only_from_its_network(tmp_path):
+    proxy = ["--auth", "proxy", "--auth-header", "X-Remote-User", "--allowed-host", "films.example.org"]
+    with served(tmp_path / "in", *proxy, "--trusted-proxy", "127.0.0.0/8") as running, running.client() as client:
+        named = client.get("/session", headers={"x-remote-user": "chen", "host": "films.example.org"})
+        assert named.json()["user"] == "chen"
+        assert client.get("/smears").status_code == 401
+        assert client.get("/session", headers={"host": "evil.example"}).status_code == 400
