@@ -36,6 +36,9 @@ from blastdet.service.store.database import Database
 
 PREFIX = "/api/v1"
 
+ROUTES = (smear_routes, upload_routes, job_routes, analysis_routes, report_routes, correction_routes, account_routes)
+"""Modules with the routes below `PREFIX`."""
+
 _MOST_ENGINES = 4
 
 
@@ -83,16 +86,7 @@ def make_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     add_handlers(app)
-    routes = (
-        smear_routes,
-        upload_routes,
-        job_routes,
-        analysis_routes,
-        report_routes,
-        correction_routes,
-        account_routes,
-    )
-    for module in routes:
+    for module in ROUTES:
         app.include_router(module.router, prefix=PREFIX, responses=RESPONSES)
     app.include_router(monitoring.router)
     app.add_middleware(

@@ -54,8 +54,9 @@ async def correct(
     if_match: Annotated[str | None, Header(description="version that the corrections were made on")] = None,
 ) -> CorrectionsOut:
     """Append corrections, all or none. With `If-Match`: 412 if somebody else was first; look at theirs, then again."""
+    version = _version(if_match)
     corrections = _parsed(await _text(request), request.headers.get("content-type", ""))
-    return await run_in_threadpool(_append, service, caller, (analysis_id, _version(if_match)), corrections)
+    return await run_in_threadpool(_append, service, caller, (analysis_id, version), corrections)
 
 
 async def _text(request: Request) -> bytes:
@@ -70,14 +71,8 @@ async def _text(request: Request) -> bytes:
 def _parsed(content: bytes, kind: str) -> list[Correction]:
     """Corrections of a JSON object or of JSON Lines; `RefusedError` if they are at fault."""
     try:
-        text = content.decode()
-        if not kind.lower().startswith(_LINES):
-            document = json.loads(text)
-            lines = document["corrections"] if isinstance(document, dict) and set(document) == {"corrections"} else None
-            if not isinstance(lines, list):
-                raise RefusedError(422, 'corrections: expected {"corrections": [...]}, or JSON Lines as ' + _LINES)
-            text = "\n".join(json.dumps(line) for line in lines)
-        found = parse_corrections(text)
+        rows = _rows(content.decode(), kind)
+        found = parse_corrections("\n".join(json.dumps(_with_image(row)) for row in rows))
     except (UnicodeDecodeError, ValueError, RecursionError):
         raise RefusedError(400, "corrections: expected JSON in UTF-8") from None
     except FormatError as error:
@@ -85,6 +80,21 @@ def _parsed(content: bytes, kind: str) -> list[Correction]:
     if not 1 <= len(found) <= _MOST_LINES:
         raise RefusedError(422, f"corrections: expected 1 to {_MOST_LINES}, got {len(found)}")
     return found
+
+
+def _rows(text: str, kind: str) -> list[Any]:
+    if kind.lower().startswith(_LINES):
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    document = json.loads(text)
+    rows = document["corrections"] if isinstance(document, dict) and set(document) == {"corrections"} else None
+    if not isinstance(rows, list):
+        raise RefusedError(422, f'corrections: expected {{"corrections": [...]}}, or JSON Lines as {_LINES}')
+    return rows
+
+
+def _with_image(row: Any) -> Any:
+    """A row that names its image: the address does already."""
+    return {**row, "image": "smear"} if isinstance(row, dict) and not row.get("image") else row
 
 
 def _version(if_match: str | None) -> int | None:

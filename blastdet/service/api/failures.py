@@ -97,8 +97,10 @@ def _bug(request: Request, error: Exception) -> JSONResponse:
 def line_of(error: RequestValidationError) -> str:
     """What is wrong with a request, in one line."""
     first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return f"body: expected JSON ({first.get('ctx', {}).get('error', 'cannot be read')})"[:500]
     places = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     said = str(first["msg"]).removeprefix("Value error, ")
-    said = said[:1].lower() + said[1:]
+    said = said[:1].lower() + said[1:] if said[1:2].islower() else said
     got = "" if first["type"] == "missing" else f", got {shown(first.get('input'))}"
     return f"{'.'.join(places) or 'request'}: {said}{got}"[:500]

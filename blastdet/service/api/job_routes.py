@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from blastdet import __version__
 from blastdet.core.mpp import parse_mpp
-from blastdet.imaging.region import check_region
+from blastdet.inference.outputs.region_result import check_region
 from blastdet.service.api.context import Id, Reader, Service, Services, Writer, job_access, smear_access
 from blastdet.service.api.schemas import AnalysisIn, JobList, JobOut
 from blastdet.service.offered_models import OfferedModel

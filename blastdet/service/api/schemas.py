@@ -62,6 +62,16 @@ class SmearList(BaseModel):
     next: str | None = Field(description="pass it as `after` for the next page")
 
 
+class WorklistQuery(BaseModel):
+    """Which smears a page of the worklist shows."""
+
+    status: Status | None = None
+    name: Annotated[str, Field(max_length=150, pattern=_NO_CONTROL, description="part of it")] | None = None
+    analyzed: bool | None = None
+    limit: int = Field(50, ge=1, le=200)
+    after: Annotated[str, Field(pattern="^[0-9TZ:.-]{27}_[0-9a-f]{32}$", description="`next` of a page")] | None = None
+
+
 class SmearChange(_Strict):
     """What may be changed of a smear."""
 

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from blastdet.core.errors import BlastdetError
 from blastdet.service.api.body import ImageBody
 from blastdet.service.api.context import Id, Reader, Service, Services, Writer, smear_access
-from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, Status
+from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log, retention, smears
@@ -132,16 +132,15 @@ def _existing(service: Service, caller: Caller, sha256: str) -> SmearOut | None:
 def worklist(
     service: Services,
     caller: Reader,
-    status: Status | None = None,
-    name: Annotated[str | None, Query(max_length=150, pattern=r"^[^\x00-\x1f\x7f]*$")] = None,
-    analyzed: bool | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: Annotated[str | None, Query(pattern="^[0-9TZ:.-]{27}_[0-9a-f]{32}$")] = None,
+    asked: Annotated[WorklistQuery, Query()],
 ) -> SmearList:
     """Smears that you own or that are shared with you, the newest first."""
-    before = None if after is None else (after.partition("_")[0], after.partition("_")[2])
+    before, limit = None, asked.limit
+    if asked.after is not None:
+        time, _, last_id = asked.after.partition("_")
+        before = (time, last_id)
     with service.database.read() as session:
-        wanted = smears.Wanted(status, name, analyzed, before, limit + 1)
+        wanted = smears.Wanted(asked.status, asked.name, asked.analyzed, before, limit + 1)
         found = smears.listed(session, caller.user_id, wanted)
         last = smears.last_analyses(session, [smear.id for smear in found])
         rights = {smear.id: smears.access(session, caller.user_id, smear.id) for smear in found}

@@ -66,9 +66,13 @@ class Database:
 
     def forget_deleted(self) -> None:
         """Move deleted rows out of SQLite's log, where their content would stay for a while."""
-        if self.is_sqlite:
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        if not self.is_sqlite:
+            return
+        connection = self.engine.raw_connection()  # a transaction cannot do this
+        try:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close all connections."""
