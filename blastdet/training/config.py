@@ -102,7 +102,7 @@ class LoopConfig(_Strict):
         default=None, ge=1, le=10**7, description="samples per epoch; default: one per image"
     )
     batch: int = Field(default=16, ge=1, le=4096)
-    lr: float = Field(default=0.001, gt=0, le=10)
+    lr: float = Field(default=0.001, gt=0, le=1e6)
     weight_decay: float = Field(default=0.0005, ge=0, le=10)
     warmup_epochs: float = Field(default=3.0, ge=0, le=_MOST_EPOCHS)
     ema: float = Field(default=0.998, ge=0, lt=1, description="decay of the moving average of the weights")
