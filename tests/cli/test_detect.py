@@ -54,8 +54,8 @@ def test_demo_smear(tmp_path):
     sorted_ = document["white_cells"]
     assert sorted_["n"] == sorted_["blasts"] + sorted_["others"] + sorted_["unsure"]
     assert sorted_["n"] + sorted_["erythroblasts"] == len(found)
-    called = f"{sorted_['blasts']} of {sorted_['n']} white cells {'is called a blast' if sorted_['blasts'] == 1 else 'are called blasts'}"
-    assert called in run.stdout
+    verb = "is called a blast" if sorted_["blasts"] == 1 else "are called blasts"
+    assert f"{sorted_['blasts']} of {sorted_['n']} white cells {verb}" in run.stdout
 
 
 def test_two_runs_give_the_same_bytes(tmp_path):
