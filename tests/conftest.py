@@ -15,6 +15,7 @@ import pytest
 from audited import write_clean_set
 from hypothesis import settings
 from made import image_file
+from postgres_server import postgres_folder
 
 REPO = Path(__file__).resolve().parent.parent
 # One thread for numerical libraries, in this process and those that tests start: sums depend on the number of threads,
@@ -28,13 +29,14 @@ settings.load_profile("any machine")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 
 
-NOT_IN_FAST = {"cli", "review", "training", "test_demo.py", "test_docs.py", "test_packaging.py"}
+NOT_IN_FAST = {"cli", "review", "service", "training", "test_demo.py", "test_docs.py", "test_packaging.py"}
 # Files that take longest, longest first, then a folder of them: one pytest worker runs a whole file, and a long one
 # at the end would leave the other without work.
 LONG = (
     "test_docs.py",
     "test_faster_rcnn_run.py",
     "test_killed.py",
+    "test_jobs_survive.py",
     "test_app.py",
     "test_sklearn_models.py",
     "test_session.py",
@@ -105,6 +107,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         missing["realdata"] = f"no datasets in {_data_dir()} (set BLASTDET_DATA)"
     if _chromium() is None:
         missing["browser"] = "no Chromium on this machine"
+    if postgres_folder() is None:
+        missing["postgresql"] = "no PostgreSQL on this machine"
     for item in items:
         for marker, reason in missing.items():
             if marker in item.keywords:

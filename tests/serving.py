@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +110,7 @@ class Served:
 @contextmanager
 def served(folder: Path, *options: str, users: dict[str, str] | None = None) -> Iterator[Served]:
     """A service with its data below `folder`; `users` are names and passwords that exist before it starts."""
+    folder.mkdir(parents=True, exist_ok=True)
     data = folder / "data"
     where = ["--data", str(data), *[one for pair in _pairs(options) if pair[0] == "--database" for one in pair]]
     for name, password in (users or {}).items():
@@ -150,35 +148,3 @@ def analyzed(client: httpx.Client, smear: dict[str, Any], **options: Any) -> dic
     job = done(client, asked.json())
     assert job["state"] == "done", job
     return client.get(f"/analyses/{job['analysis']}").raise_for_status().json()
-
-
-def postgres_folder() -> Path | None:
-    """Folder of PostgreSQL's programs, if it is installed."""
-    for name in ("pg_ctl", *sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)):
-        found = shutil.which(str(name))
-        if found and (Path(found).resolve().parent / "initdb").exists():
-            return Path(found).resolve().parent
-    return None
-
-
-@contextmanager
-def postgres() -> Iterator[str]:
-    """A PostgreSQL of its own; yields the URL of an empty database. It listens on a socket in its folder only."""
-    programs = postgres_folder()
-    assert programs is not None
-    with tempfile.TemporaryDirectory(prefix="pg") as name:
-        folder = Path(name)
-        as_user = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
-        if as_user:
-            shutil.chown(folder, "postgres", "postgres")
-        run: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **as_user}
-        subprocess.run([programs / "initdb", "-D", folder / "db", "-U", "blastdet", "-A", "trust", "--no-sync"], **run)
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        control = [programs / "pg_ctl", "-D", folder / "db", "-w", "-t", "120", "-l", folder / "log"]
-        subprocess.run(
-            [*control, "-o", options, "start"], **{**run, "capture_output": False, "stdout": subprocess.DEVNULL}
-        )
-        try:
-            yield f"postgresql://blastdet@/postgres?host={folder}"
-        finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], **run)

@@ -11,6 +11,7 @@ from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import open_database
+from blastdet.service.store.schema import User
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def list_users(settings: ServiceSettings) -> list[str]:
         return [_user_line(user) for user in accounts.users(session)]
 
 
-def _user_line(user: accounts.User) -> str:
+def _user_line(user: User) -> str:
     parts = [user.name, f"since {user.created[:10]}"]
     parts += ["administrator"] if user.is_admin else []
     parts += [] if user.password_hash else ["no password"]

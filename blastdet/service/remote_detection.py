@@ -10,7 +10,7 @@ from typing import Any
 
 from blastdet.core.atomic_io import refuse_existing
 from blastdet.core.errors import BlastdetError, ConfigError, one_line
-from blastdet.inference.batch import Job, find_jobs
+from blastdet.inference.outputs.jobs import Job, find_jobs
 from blastdet.service.client import Client
 
 FILES: dict[str, tuple[str, str]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 
 import httpx
 import pytest
@@ -28,12 +29,20 @@ def logged_in(service, name: str) -> httpx.Client:
 
 @pytest.fixture(scope="module")
 def anna(service):
-    return logged_in(service, "anna")
+    with closing(logged_in(service, "anna")) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
 def boris(service):
-    return logged_in(service, "boris")
+    with closing(logged_in(service, "boris")) as client:
+        yield client
+
+
+@pytest.fixture
+def nobody(service):
+    with service.client() as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +55,8 @@ def analysis(anna, smear):
     return analyzed(anna, smear)
 
 
-def test_without_log_in_there_is_nothing(service):
-    client = service.client()
+def test_without_log_in_there_is_nothing(service, nobody):
+    client = nobody
     document = client.get("/openapi.json").json()["paths"]
     for path, methods in document.items():
         url = service.url + path.replace("{n}", "1").replace("{user}", "anna")
@@ -61,8 +70,8 @@ def test_without_log_in_there_is_nothing(service):
     assert client.get("/session").json()["user"] is None
 
 
-def test_a_session_is_a_cookie_that_no_script_reads(service):
-    answer = service.client().post("/session", json={"name": "anna", "password": PASSWORDS["anna"]})
+def test_a_session_is_a_cookie_that_no_script_reads(nobody):
+    answer = nobody.post("/session", json={"name": "anna", "password": PASSWORDS["anna"]})
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "samesite=strict" in cookie.lower()
@@ -70,8 +79,8 @@ def test_a_session_is_a_cookie_that_no_script_reads(service):
 
 
 @pytest.mark.parametrize("name", ["anna", "nobody", "a b", "\x00", "x" * 100])
-def test_a_wrong_password_is_refused_alike(service, name):
-    answer = service.client().post("/session", json={"name": name, "password": "wrong"})
+def test_a_wrong_password_is_refused_alike(nobody, name):
+    answer = nobody.post("/session", json={"name": name, "password": "wrong"})
     assert answer.status_code in (401, 429)
     assert name not in answer.text
 
@@ -168,19 +177,18 @@ def test_the_audit_log_is_for_administrators_and_names_nobody(service, anna):
 
 
 def test_log_out_ends_the_session(service):
-    client = logged_in(service, "anna")
-    assert client.delete("/session").status_code == 204
-    assert client.get("/smears").status_code == 401
+    with closing(logged_in(service, "anna")) as client:
+        assert client.delete("/session").status_code == 204
+        assert client.get("/smears").status_code == 401
 
 
-def test_guessing_is_slowed_down(service):
-    client = service.client()
-    statuses = [client.post("/session", json={"name": "eve", "password": "x"}).status_code for _ in range(12)]
+def test_guessing_is_slowed_down(nobody):
+    statuses = [nobody.post("/session", json={"name": "eve", "password": "x"}).status_code for _ in range(12)]
     assert statuses[-1] == 429
 
 
-def test_headers_forbid_inline_scripts_frames_and_guessing(service):
-    headers = service.client().get("/session").headers
+def test_headers_forbid_inline_scripts_frames_and_guessing(nobody):
+    headers = nobody.get("/session").headers
     policy = headers["content-security-policy"]
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
@@ -205,7 +213,7 @@ def test_off_the_loopback_it_does_not_start_without_users(tmp_path):
 
 def test_a_proxy_is_believed_only_from_its_network(tmp_path):
     proxy = ["--auth", "proxy", "--auth-header", "X-Remote-User", "--allowed-host", "films.example.org"]
-    with served(tmp_path / "in", *proxy, "--trusted-proxy", "127.0.0.0/8") as running, running.client() as client:
+    with served(tmp_path, *proxy, "--trusted-proxy", "127.0.0.0/8") as running, running.client() as client:
         named = client.get("/session", headers={"x-remote-user": "chen", "host": "films.example.org"})
         assert named.json()["user"] == "chen"
         assert client.get("/smears").status_code == 401

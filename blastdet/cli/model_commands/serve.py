@@ -69,7 +69,7 @@ def _parse_weights(ctx: click.Context, param: click.Parameter, value: tuple[str,
 @click.option("--memory-mb", type=click.IntRange(256), help="Of one computing process. [default: 4096]")
 @click.option("--requests-per-minute", type=click.IntRange(0), help="Of one user; 0: no limit. [default: 3000]")
 @click.pass_context
-def command(ctx: click.Context, **options: Any) -> None:
+def command(ctx: click.Context, /, **options: Any) -> None:
     """Run a service: a page to drop smears into, and an API for other programs.
 
     \b

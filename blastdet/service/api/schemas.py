@@ -95,14 +95,16 @@ class ShareOut(BaseModel):
 class AnalysisIn(_Strict):
     """What to compute; equal requests give the same job and the same result."""
 
-    weights: str = Field("default", min_length=1, max_length=100, description="name of a model, see /models")
-    mpp: Annotated[float, Field(gt=0, allow_inf_nan=False)] | tuple[float, float] | Literal["auto"] | None = Field(
-        None, description="µm per pixel; none: as the file states, else measured; auto: measured"
-    )
-    min_score: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    region: Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=4, max_length=4)] | None = Field(
-        None, description="x1, y1, x2, y2 in pixels; none: all of it"
-    )
+    weights: Annotated[str, Field(min_length=1, max_length=100, description="name of a model, see /models")] = "default"
+    mpp: Annotated[
+        Annotated[float, Field(gt=0, allow_inf_nan=False)] | tuple[float, float] | Literal["auto"] | None,
+        Field(description="µm per pixel; none: as the file states, else measured; auto: measured"),
+    ] = None
+    min_score: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    region: Annotated[
+        Annotated[list[Annotated[int, Field(ge=0, le=2**31)]], Field(min_length=4, max_length=4)] | None,
+        Field(description="x1, y1, x2, y2 in pixels; none: all of it"),
+    ] = None
 
 
 class JobOut(BaseModel):
@@ -182,7 +184,7 @@ class Credentials(_Strict):
 class SessionOut(BaseModel):
     """Who asks."""
 
-    auth: Literal["none", "users", "proxy"]
+    auth: str = Field(description="how users are known: none, users or proxy")
     user: str | None
     is_admin: bool
     csrf: str = Field(description="send it as x-csrf-token with every request that changes something")

@@ -77,18 +77,26 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
         send(channel.answers, {"result": found}, body)
     except CancelledError:
         send(channel.answers, {"error": "cancelled", "kind": "cancelled"})
-    except BlastdetError as error:
+    except (BlastdetError, MemoryError) as error:
+        if _is_short_of_memory(error):
+            operations.forget()
+            line = f"needs more than the {os.environ[MEMORY_MB]} MB of memory that one image may take"
+            send(channel.answers, {"error": line, "kind": "memory"})
+            sys.exit(1)  # such a process is not to be trusted with the next image
         send(channel.answers, {"error": " ".join(str(error).split()), "kind": "input"})
-    except MemoryError:
-        operations.forget()
-        send(channel.answers, {"error": f"needs more than {os.environ[MEMORY_MB]} MB of memory", "kind": "memory"})
-        sys.exit(1)  # a process that was short of memory is not to be trusted with the next image
     except PipeClosedError:
         raise
     except Exception as error:  # noqa: BLE001  # a decoder may raise anything
         traceback.print_exc()
         line = f"{type(error).__name__}: {one_line(error)}"
         send(channel.answers, {"error": line, "kind": "bug"})
+
+
+def _is_short_of_memory(error: BaseException | None) -> bool:
+    """Whether an error is, or comes from, a lack of memory: decoders take it for a damaged image."""
+    while error is not None and not isinstance(error, MemoryError):
+        error = error.__cause__
+    return error is not None
 
 
 def _limit(memory_mb: int) -> None:

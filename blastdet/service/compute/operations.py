@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from blastdet.core.errors import BlastdetError
 from blastdet.core.types import RGB
 from blastdet.datasets.corrections import Correction
 from blastdet.imaging import drawing
@@ -94,10 +95,13 @@ class Operations:
         model = self.model(args["weights"])
         options = Options(args.get("mpp"), args.get("min_score"))
         region = args.get("region")
-        if region is None:
-            result = model.analyze(path, options, self.progress)
-        else:
-            result = analyze_region(model, path, region, options, self.progress)
+        try:
+            if region is None:
+                result = model.analyze(path, options, self.progress)
+            else:
+                result = analyze_region(model, path, region, options, self.progress)
+        except BlastdetError as error:  # people know the image by its name
+            raise type(error)(str(error).replace(path, args["name"])) from error
         return replace(result, name=args["name"]), model
 
     def _detect(self, args: Args, payload: bytes) -> Answer:
@@ -140,7 +144,7 @@ class Operations:
 
     def _overlay(self, args: Args) -> Answer:
         result = self._recorded(args)
-        shown = result.detections.without_classes(args.get("hidden", []))
+        shown = result.without(args.get("hidden", []))
         source = self._source(args["path"])
         return {}, _jpeg(drawing.draw(source, shown, result.mpp, result.shown_counts, result.name), 90)
 

@@ -43,7 +43,7 @@ class JobBackend(Protocol):
         ...
 
 
-class _Json(Serializer):
+class _Json(Serializer):  # type: ignore[misc]  # huey has no types
     """Messages as JSON: nothing that lies on disk is ever unpickled."""
 
     def _serialize(self, data: Any) -> bytes:

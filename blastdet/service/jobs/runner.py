@@ -110,7 +110,7 @@ class Runner:
         except ComputeDiedError as error:
             self._died(job, str(error))
         except BlastdetError as error:
-            self._end(job, "failed", _without_path(str(error), self.blobs, smear))
+            self._end(job, "failed", str(error))
         except OSError as error:
             self._end(job, "failed", f"the result cannot be stored ({error.strerror})")
         except Exception:  # noqa: BLE001  # a surprise in one job must not end the worker
@@ -203,7 +203,3 @@ def _columns(analysis: Analysis) -> dict[str, Any]:
     """Of a row that a failed transaction may have spoilt: each try adds a new one."""
     names = ("id", "smear_id", "key", "weights", "request", "seconds")
     return {name: getattr(analysis, name) for name in names}
-
-
-def _without_path(line: str, blobs: Blobs, smear: Smear) -> str:
-    return line.replace(str(blobs.image(smear.id)), smear.name)

@@ -116,9 +116,8 @@ def remove_user(session: Session, name: str) -> None:
     n = session.scalar(select(func.count()).select_from(Smear).where(Smear.owner_id == user.id)) or 0
     if n:
         raise ConfigError(f"user: {name} owns {n} smears. Delete them first")
-    for table in (Login, Token, Share, Upload):
-        column = table.owner_id if table is Upload else table.user_id  # type: ignore[attr-defined]
-        session.execute(delete(table).where(column == user.id))
+    for column in (Login.user_id, Token.user_id, Share.user_id, Upload.owner_id):
+        session.execute(delete(column.class_).where(column == user.id))
     session.delete(user)
 
 

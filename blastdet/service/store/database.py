@@ -129,6 +129,9 @@ def open_database(url: str) -> Database:
             if not database.is_sqlite:  # of several machines that start at once, one migrates
                 connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
             _migrate(connection)
+    except BlastdetError:
+        database.close()
+        raise
     except SQLAlchemyError as error:
         database.close()
         said = one_line(error.orig) if isinstance(error, DBAPIError) and error.orig else one_line(error)

@@ -130,9 +130,8 @@ def delete_rows(session: Session, smear_id: str) -> None:
     """Delete all rows of a smear. Its files are deleted once this is committed."""
     analyses = select(Analysis.id).where(Analysis.smear_id == smear_id)
     session.execute(delete(CorrectionRow).where(CorrectionRow.analysis_id.in_(analyses)))
-    for table in (Analysis, Job, Share):
-        session.execute(delete(table).where(table.smear_id == smear_id))  # type: ignore[attr-defined]
-    session.execute(delete(Upload).where(Upload.smear_id == smear_id))
+    for column in (Analysis.smear_id, Job.smear_id, Share.smear_id, Upload.smear_id):
+        session.execute(delete(column.class_).where(column == smear_id))
     session.execute(delete(Smear).where(Smear.id == smear_id))
 
 

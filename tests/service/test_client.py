@@ -1,0 +1,107 @@
+"""`blastdet.Client` and ``blastdet detect --server`` against a real service."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from serving import SMALL, SMEAR, served
+
+import blastdet
+from blastdet.cli import cli
+from blastdet.core.errors import ConfigError, ServiceError
+from blastdet.datasets.corrections import read_corrections
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture
+def client(service):
+    one = blastdet.Client(service.url)
+    yield one
+    one.close()
+
+
+def test_the_whole_way_in_ten_lines(client, tmp_path):
+    smear = client.upload(SMEAR)
+    assert client.upload(SMEAR) == smear
+    steps = []
+    analysis = client.analyze(smear, lambda done, total: steps.append((done, total)), mpp=0.1)
+    assert client.analyze(smear, mpp=0.1) == analysis
+    result = client.result(analysis)
+    cell = next(one for one in result["cells"] if one["label"] == "wbc")
+    line = {"op": "class", "box_xyxy": cell["box_xyxy"], "old_class": "wbc", "new_class": "blast"}
+    assert client.correct(analysis, [line], version=0) == 1
+    with pytest.raises(ServiceError, match="somebody else was first"):
+        client.correct(analysis, [line], version=0)
+    assert client.result(analysis)["counts"]["blast"] == result["counts"]["blast"] + 1
+    assert client.corrections(tmp_path / "corrections.jsonl") == 1
+    assert read_corrections(tmp_path / "corrections.jsonl")[0].new_class == "blast"
+    assert client.file(analysis, "overlay.jpg")[:3] == b"\xff\xd8\xff"
+    assert [one["id"] for one in client.smears(name="SMEAR")] == [smear]
+    client.delete(smear)
+    assert list(client.smears()) == []
+    with pytest.raises(ServiceError, match="analysis: not found"):
+        client.result(analysis)
+
+
+def test_detect_is_the_library_at_a_distance(client):
+    expected = blastdet.load("default", device="cpu")(SMALL, mpp=(0.1, 0.1)).to_dict()
+    found = client.detect(SMALL, mpp=(0.1, 0.1))
+    assert (found["cells"], found["file"]) == (expected["cells"], SMALL.name)
+    assert client.detect(SMALL.read_bytes(), mpp=0.1)["cells"] == expected["cells"]
+    with pytest.raises(ServiceError, match=r"0\.8 µm/px"):
+        client.detect(SMALL, mpp=50)
+
+
+def test_what_is_no_service_is_one_line(tmp_path):
+    for url in ("127.0.0.1:8000", "ftp://x", ""):
+        with pytest.raises(ConfigError, match="server: expected http://"):
+            blastdet.Client(url)
+    with pytest.raises(ServiceError, match="does not answer"):
+        blastdet.Client("http://127.0.0.1:9").detect(b"x")
+
+
+def test_detect_server_writes_the_files_of_detect(service, tmp_path):
+    run = CliRunner().invoke(
+        cli, ["detect", str(SMALL), "--server", service.url, "--mpp", "0.1", "--out", str(tmp_path / "out")]
+    )
+    assert run.exit_code == 0, run.output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "monocyte.json",
+        "monocyte.csv",
+        "monocyte.overlay.jpg",
+    }
+    expected = blastdet.load("default", device="cpu")(SMALL, mpp=0.1).to_dict()
+    assert json.loads((tmp_path / "out/monocyte.json").read_text())["cells"] == expected["cells"]
+    assert "monocyte.jpg: blast" in run.output
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "html"], "with --server, got html"),
+        (["--resume"], "expected no --resume"),
+        (["--server", "nonsense"], "server: expected http://"),
+    ],
+)
+def test_what_a_service_cannot_do_is_refused(service, tmp_path, options, words):
+    command = ["detect", str(SMALL), "--server", service.url, "--out", str(tmp_path / "out"), *options]
+    run = CliRunner().invoke(cli, command)
+    assert (run.exit_code, words in run.output) == (2, True), run.output
+
+
+def test_a_file_that_is_no_image_fails_alone(service, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"no image")
+    (tmp_path / "b.jpg").write_bytes(SMALL.read_bytes())
+    words = ["detect", str(tmp_path), "--server", service.url, "--mpp", "0.1", "--format", "json"]
+    run = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "out")])
+    assert run.exit_code == 1
+    assert "failed: " in run.output
+    assert "a.jpg" in run.output
+    assert (tmp_path / "out/b.json").is_file()

@@ -1,0 +1,101 @@
+"""The same service on a real PostgreSQL."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from postgres_server import postgres, postgres_folder
+from serving import SMALL, analyzed, done, served, upload
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture(scope="module")
+def url():
+    assert postgres_folder() is not None, "PostgreSQL is missing, although this is CI"
+    with postgres() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def service(url, tmp_path_factory):
+    options = ("--database", url, "--workers", "2")
+    with served(tmp_path_factory.mktemp("service"), *options, users={"anna": "correct horse"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with service.client() as one:
+        answer = one.post("/session", json={"name": "anna", "password": "correct horse"}).raise_for_status()
+        one.headers["x-csrf-token"] = answer.json()["csrf"]
+        yield one
+
+
+@pytest.fixture(scope="module")
+def smear(client):
+    return upload(client, SMALL)
+
+
+def test_nothing_is_kept_in_sqlite(service):
+    assert not list(service.data.glob("blastdet.db*"))
+
+
+def test_the_whole_life_of_a_smear(client, service):
+    smear = upload(client, name="life.jpg")
+    result = analyzed(client, smear)
+    line = {"op": "class", "box_xyxy": [5, 5, 60, 60], "new_class": "wbc", "reason": "½ \u0000 𝄞"}
+    there = f"/analyses/{result['id']}"
+    answer = client.post(f"{there}/corrections", json={"corrections": [line]}, headers={"If-Match": '"0"'})
+    assert answer.status_code == 201, answer.text
+    assert client.get(there).json()["summary"]["counts"]["wbc"] == result["summary"]["counts"]["wbc"] + 1
+    assert client.get("/corrections").json()["reason"] == "½ \u0000 𝄞"
+    assert client.patch(f"/smears/{smear['id']}", json={"status": "signed"}).json()["reviewed_by"] == "anna"
+    assert [one["id"] for one in client.get("/smears", params={"status": "signed", "name": "LIFE"}).json()["items"]]
+    assert client.delete(f"/smears/{smear['id']}").status_code == 204
+    assert client.get(there).status_code == 404
+    assert client.get("/corrections").text == ""
+    assert not (service.data / "smears" / smear["id"][:2] / smear["id"]).exists()
+
+
+def test_equal_requests_at_once_are_one_job_and_one_result(client, smear):
+    def ask(_: int) -> str:
+        answer = client.post(f"/smears/{smear['id']}/analyses", json={"mpp": 0.1})
+        return answer.raise_for_status().json()["id"]
+
+    with ThreadPoolExecutor(8) as pool:
+        ids = set(pool.map(ask, range(16)))
+    assert len(ids) == 1
+    assert done(client, client.get(f"/jobs/{ids.pop()}").json())["state"] == "done"
+    assert len(client.get(f"/smears/{smear['id']}/analyses").json()["items"]) == 1
+
+
+def test_the_same_file_at_once_is_one_smear(client):
+    with ThreadPoolExecutor(6) as pool:
+        ids = set(pool.map(lambda _: upload(client, name="at once.jpg")["id"], range(6)))
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize("text", ["\x00", "\ud800", "'; DROP TABLE users; --", "%", "\\", "é" * 100])
+def test_hostile_text_is_no_error_of_the_server(client, text):
+    raw = text.encode("utf-8", "surrogatepass")
+    assert client.post("/session", json={"name": "anna", "password": "x"}).status_code in (401, 429)
+    for answer in (
+        client.get("/smears", params={"name": raw}),
+        client.post("/smears", params={"name": raw}, content=SMALL.read_bytes()),
+        client.put(f"/smears/{'0' * 32}/shares/x", json={"may": "read"}),
+    ):
+        assert answer.status_code < 500, answer.text
+
+
+def test_a_database_that_was_away_is_used_again(url, service, client):
+    """PostgreSQL restarts: connections of all processes break."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        ).fetchall()
+    smear = upload(client, name="after.jpg")
+    analyzed(client, smear, min_score=0.5)

@@ -1,0 +1,82 @@
+"""Settings of the service, its limits, and the commands beside it."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from blastdet.cli import cli
+from blastdet.core.errors import ConfigError
+from blastdet.service.security.rate_limits import RateLimit
+from blastdet.service.settings import ServiceSettings, make_settings
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"port": 70000}, "--port: "),
+        ({"tls_certificate": "a.pem"}, "expected both a certificate and a key"),
+        ({"auth": "proxy"}, "expected the header and the network of the proxy"),
+        ({"trusted_proxies": ["300.1.1.1/8"]}, "--trusted-proxies: "),
+        ({"database": "mysql://x:secret@y/z"}, "--database: expected postgresql://"),
+        ({"keep_days": float("nan")}, "--keep-days: "),
+    ],
+)
+def test_wrong_settings_are_named_in_one_line(values, words):
+    with pytest.raises(ConfigError) as raised:
+        make_settings(**values)
+    assert str(raised.value).startswith(words) or words in str(raised.value)
+    assert "secret" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_counts_as_this_machine():
+    assert ServiceSettings().is_loopback
+    assert ServiceSettings(host="::1").is_loopback
+    assert ServiceSettings(host="127.1.2.3").is_loopback
+    assert not ServiceSettings(host="0.0.0.0").is_loopback
+    assert not ServiceSettings(host="::").is_loopback
+    assert not ServiceSettings(allowed_hosts=("films.example.org",)).is_loopback
+    assert ServiceSettings(host="0.0.0.0").host_names() is None
+
+
+def test_settings_reach_the_processes_unchanged(monkeypatch):
+    settings = make_settings(database="postgresql://u:p@h/n", keep_days=3, trusted_proxies=["10.0.0.0/8"])
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert ServiceSettings.from_environment() == settings
+    assert settings.database_url == "postgresql+psycopg://u:p@h/n"
+
+
+def test_a_limit_fills_up_again(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("blastdet.service.security.rate_limits.time.monotonic", lambda: now[0])
+    limit = RateLimit(60)
+    assert [limit.wait("a") for _ in range(60)] == [0.0] * 60
+    assert limit.wait("a") == pytest.approx(1.0)
+    now[0] = 1.0
+    assert (limit.wait("a"), limit.wait("b")) == (0.0, 0.0)
+    assert RateLimit(0).wait("a") == 0.0
+
+
+def test_users_and_tokens_from_the_command_line(tmp_path):
+    def run(*words: str, text: str = "") -> tuple[int, str]:
+        done = CliRunner().invoke(cli, ["serve", *words, "--data", str(tmp_path / "data")], input=text)
+        return done.exit_code, done.output
+
+    assert run("users", "list") == (0, "no users\n")
+    assert run("users", "add", "anna", "--admin", text="correct horse\n") == (0, "anna: added\n")
+    code, output = run("users", "add", "anna", text="correct horse\n")
+    assert (code, "expected a new name, got anna" in output) == (2, True)
+    assert run("users", "add", "bot", "--no-password")[0] == 0
+    assert [line.partition(",")[0] for line in run("users", "list")[1].splitlines()] == ["anna", "bot"]
+    code, token = run("tokens", "add", "bot", "--scope", "detect")
+    assert (code, token.startswith("blastdet_")) == (0, True)
+    listed = run("tokens", "list", "bot")[1]
+    assert "detect, until" in listed
+    assert token.strip() not in listed
+    assert run("tokens", "revoke", "bot", listed.split()[0])[0] == 0
+    assert run("tokens", "list", "bot") == (0, "no tokens\n")
+    assert run("users", "password", "anna", text="another horse\n")[0] == 0
+    assert run("users", "remove", "bot")[0] == 0
+    assert run("users", "remove", "bot")[0] == 2

@@ -1,0 +1,230 @@
+"""Rows and files of the service: migrations, jobs that are claimed once, names of files, accounts."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from postgres_server import postgres
+from sqlalchemy import text, true
+
+from blastdet.core.errors import BlastdetError, ConfigError
+from blastdet.service.store import accounts, correction_rows, job_rows, retention, smears
+from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name
+from blastdet.service.store.database import Database, open_database
+from blastdet.service.store.job_rows import JobRequest
+from blastdet.service.store.schema import Analysis, Base, Job, Smear, new_id
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)], scope="module")
+def url(request, tmp_path_factory):
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('db') / 'blastdet.db'}"
+        return
+    with postgres() as one:
+        yield one.replace("postgresql://", "postgresql+psycopg://")
+
+
+@pytest.fixture(scope="module")
+def database(url):
+    opened = open_database(url)
+    yield opened
+    opened.close()
+
+
+def new_smear(database: Database, name: str = "a") -> Smear:
+    with database.begin() as session:
+        user = accounts.ensure_user(session, "anna")
+        smear = Smear(id=new_id(), owner_id=user.id, name=name, sha256=new_id() * 2, n_bytes=1, width=1, height=1)
+        session.add(smear)
+    return smear
+
+
+def asked(database: Database, smear: Smear, **options) -> Job:
+    with database.begin() as session:
+        found = session.get(Smear, smear.id)
+        assert found is not None
+        return job_rows.ask(session, found, smear.owner_id, JobRequest("default", "0" * 64, options, "1"))[0]
+
+
+def state(database: Database, job: Job) -> tuple[str, int]:
+    with database.read() as session:
+        found = session.get(Job, job.id)
+        assert found is not None
+        return found.state, found.attempts
+
+
+@pytest.fixture
+def job(database):
+    job = asked(database, new_smear(database))
+    yield job
+    with database.begin() as session:
+        smears.delete_rows(session, job.smear_id)
+
+
+def test_the_migrations_make_the_tables_of_the_schema(database):
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_opening_again_changes_nothing_and_a_later_version_is_refused(database, url):
+    smear = new_smear(database)
+    again = open_database(url)
+    with again.read() as session:
+        assert session.get(Smear, smear.id) is not None
+    again.close()
+    with database.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(BlastdetError, match="made by a later version"):
+        open_database(url)
+    with database.begin() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+
+
+def test_a_database_that_is_not_there_is_one_line():
+    with pytest.raises(BlastdetError, match=r"^database: cannot be opened"):
+        open_database("postgresql+psycopg://nobody@127.0.0.1:9/none")
+
+
+def test_a_job_is_claimed_once(database, job):
+    def claim(n: int) -> str | None:
+        with database.begin() as session:
+            found = job_rows.claim(session, f"worker-{n}")
+            return None if found is None else found.id
+
+    with ThreadPoolExecutor(6) as pool:
+        claimed = [one for one in pool.map(claim, range(12)) if one is not None]
+    assert claimed == [job.id]
+    assert state(database, job) == ("running", 1)
+
+
+def test_who_lost_a_job_cannot_finish_it(database, job):
+    analysis = {"smear_id": job.smear_id, "key": job.key, "weights": "default", "request": {}}
+    with database.begin() as session:
+        assert job_rows.claim(session, "first") is not None
+        assert job_rows.beat(session, job.id, "first", (1, 2, 0.5)) is False
+        assert job_rows.release(session, true(), 3) == 1
+        assert job_rows.claim(session, "second") is not None
+        assert job_rows.beat(session, job.id, "first", (2, 2, None)) is None
+        assert not job_rows.finish(session, job.id, "first", Analysis(id=new_id(), **analysis))
+        assert not job_rows.end(session, job.id, "first", "failed")
+        assert job_rows.finish(session, job.id, "second", Analysis(id=new_id(), **analysis))
+    assert state(database, job) == ("done", 2)
+    assert asked(database, Smear(id=job.smear_id, owner_id=job.owner_id)).id == job.id
+
+
+def test_a_job_whose_process_always_ends_fails(database, job):
+    for attempt in (1, 2, 3):
+        with database.begin() as session:
+            assert job_rows.claim(session, "one") is not None
+            job_rows.release(session, Job.worker == "one", 3)
+        assert state(database, job) == ("queued" if attempt < 3 else "failed", attempt)
+
+
+def test_a_job_that_is_given_back_was_no_attempt(database, job):
+    with database.begin() as session:
+        job_rows.claim(session, "one")
+        job_rows.give_back(session, job.id, "one")
+    assert state(database, job) == ("queued", 0)
+
+
+def test_cancelled_while_queued_and_while_running(database, job):
+    with database.begin() as session:
+        found = session.get(Job, job.id)
+        job_rows.claim(session, "one")
+        session.refresh(found)
+        job_rows.cancel(session, found)
+        session.flush()
+        assert job_rows.beat(session, job.id, "one", (0, 0, None)) is True
+        assert job_rows.end(session, job.id, "one", "cancelled")
+    other = asked(database, Smear(id=job.smear_id, owner_id=job.owner_id))
+    assert other.id != job.id
+    with database.begin() as session:
+        job_rows.cancel(session, session.get(Job, other.id))
+    assert state(database, other)[0] == "cancelled"
+
+
+def test_one_of_two_corrections_of_a_version_is_kept(database, job):
+    with database.begin() as session:
+        analysis = Analysis(id=new_id(), smear_id=job.smear_id, key="k", weights="default", request={})
+        session.add(analysis)
+    with database.begin() as session:
+        user = accounts.named_user(session, "anna")
+        assert correction_rows.append(session, analysis, 0, user, []) == 1
+        assert correction_rows.append(session, analysis, 0, user, []) is None
+
+
+def test_old_smears_are_swept_with_their_files(database, tmp_path):
+    blobs = Blobs(tmp_path)
+    old, young = new_smear(database, "old"), new_smear(database, "young")
+    for smear in (old, young):
+        blobs.keep(blobs.image(smear.id), b"pixels")
+    with database.begin() as session:
+        found = session.get(Smear, old.id)
+        found.created = "2001-01-01T00:00:00.000000Z"
+    assert retention.sweep(database, blobs, 30) == 1
+    assert not blobs.smear(old.id).exists()
+    assert blobs.image(young.id).read_bytes() == b"pixels"
+
+
+def test_no_name_of_a_client_becomes_a_path(tmp_path):
+    blobs = Blobs(tmp_path / "data")
+    for name in ("../../etc/passwd", "", "A" * 32, "0" * 31, "0" * 33, "0" * 31 + "\n"):
+        with pytest.raises(ValueError, match="expected the id"):
+            blobs.smear(name)
+
+
+def test_an_upload_is_counted_and_hashed_as_it_arrives(tmp_path):
+    arriving = Arriving(tmp_path / "a", 10)
+    arriving.write(b"12345")
+    arriving.write(b"67890")
+    with pytest.raises(TooLargeError):
+        arriving.write(b"1")
+    arriving.discard()
+    assert not (tmp_path / "a").exists()
+    whole = Arriving(tmp_path / "b", 10)
+    whole.write(b"abc")
+    assert whole.finish() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    whole.discard()
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [("../../a.jpg", "a.jpg"), ("..", "smear"), ("\x00\n", "smear"), ("x" * 300, "x" * 150), (".hidden", "hidden")],
+)
+def test_names_are_for_people_only(given, shown):
+    assert display_name(given) == shown
+
+
+def test_accounts_keep_no_secret(database):
+    with database.begin() as session:
+        user = accounts.add_user(session, "carla", "correct horse")
+        secret, token = accounts.add_token(session, user, "t", "read", 1)
+        cookie, login = accounts.begin_session(session, user, 1)
+    stored = [user.password_hash, token.sha256, login.sha256]
+    assert str(user.password_hash).startswith("$argon2id$")
+    assert not any(one in str(stored) for one in ("correct horse", secret, cookie))
+    with database.begin() as session:
+        assert accounts.checked_password(session, "carla", "correct horse") is not None
+        assert accounts.checked_password(session, "carla", "wrong horse") is None
+        assert accounts.find_token(session, secret) is not None
+        found = session.merge(token)
+        found.expires = "2001-01-01T00:00:00.000000Z"
+        session.flush()
+        assert accounts.find_token(session, secret) is None
+        accounts.end_session(session, cookie)
+        assert accounts.find_session(session, cookie) is None
+        accounts.remove_user(session, "carla")
+        assert accounts.find_user(session, "carla") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "words"),
+    [("a b", "long enough", "expected a name"), ("dora", "short", "at least 8"), ("anna", "long enough", "a new name")],
+)
+def test_wrong_accounts_are_refused(database, name, password, words):
+    with pytest.raises(ConfigError, match=words), database.begin() as session:
+        accounts.ensure_user(session, "anna")
+        accounts.add_user(session, name, password)
