@@ -66,7 +66,8 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
 
 
 def _folders(path: Path) -> list[Path]:
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    """Folders in a folder, without hidden ones; none if it is missing."""
+    return sorted(folder for folder in path.glob("*") if folder.is_dir() and not folder.name.startswith("."))
 
 
 def _images(folder: Path) -> Iterator[Path]:
