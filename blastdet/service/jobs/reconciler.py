@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy import true
@@ -34,6 +34,8 @@ class Reconciler:
     attempts : int
         Most of one job.
     keep_days : float, optional
+    clock : callable
+        Seconds that never jump.
     """
 
     database: Database
@@ -42,6 +44,7 @@ class Reconciler:
     workers: int = 1
     attempts: int = 3
     keep_days: float | None = None
+    clock: Callable[[], float] = time.monotonic
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
     _swept: float | None = None
 
@@ -77,7 +80,7 @@ class Reconciler:
         self._sweep()
 
     def _silent(self, beats: dict[str, int]) -> Sequence[str]:
-        now = time.monotonic()
+        now = self.clock()
         self._heard = {
             job_id: self._heard[job_id] if self._heard.get(job_id, (None, 0))[0] == beat else (beat, now)
             for job_id, beat in beats.items()
@@ -85,9 +88,9 @@ class Reconciler:
         return [job_id for job_id, (_, heard) in self._heard.items() if now - heard > SILENT_S]
 
     def _sweep(self) -> None:
-        if self._swept is not None and time.monotonic() - self._swept < _SWEEP_S:
+        if self._swept is not None and self.clock() - self._swept < _SWEEP_S:
             return
         n = retention.sweep(self.database, self.blobs, self.keep_days)
-        self._swept = time.monotonic()
+        self._swept = self.clock()
         if n:
             service_log.say("smears.deleted_by_age", n=n)

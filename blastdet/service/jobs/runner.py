@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from blastdet.service.offered_models import OfferedModel
 from blastdet.service.store import job_rows
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import UNREACHABLE, Database, patiently
-from blastdet.service.store.schema import Analysis, Job, Smear, new_id
+from blastdet.service.store.schema import Analysis, Job, Smear
 
 _BEAT_S = 1.0
 _DATABASE_S = 300.0
@@ -134,8 +135,12 @@ class Runner:
         self._commit(job, about, record)
 
     def _commit(self, job: Job, about: dict[str, Any], record: bytes) -> None:
-        """The file first, then the row that names it: no row is without its file."""
-        analysis = Analysis(id=new_id(), smear_id=job.smear_id, key=job.key, weights=job.weights, request=job.request)
+        """The file first, then the row that names it: no row is without its file.
+
+        All attempts of a job write the same file, so that one that ends in between leaves nothing.
+        """
+        name = hashlib.sha256(job.id.encode()).hexdigest()[:32]
+        analysis = Analysis(id=name, smear_id=job.smear_id, key=job.key, weights=job.weights, request=job.request)
         analysis.seconds = float(about["seconds"])
         if self.blobs.smear(job.smear_id).is_dir():
             self.blobs.keep(self.blobs.record(job.smear_id, analysis.id), record)
@@ -149,16 +154,18 @@ class Runner:
             kept = patiently(store, _DATABASE_S)
         except IntegrityError:  # the smear was deleted, or the result exists
             service_log.say("job.superfluous", job=job.id)
-        finally:
-            if not kept:
-                self._discard(job.smear_id, analysis.id)
+        if not kept:
+            self._discard(job, analysis.id)
         service_log.say("job.done" if kept else "job.lost", job=job.id, seconds=round(analysis.seconds, 3))
 
-    def _discard(self, smear_id: str, analysis_id: str) -> None:
-        self.blobs.delete_analysis(smear_id, analysis_id)
+    def _discard(self, job: Job, analysis_id: str) -> None:
+        """Remove the file of a result that is not wanted, unless another attempt wrote it or will."""
         with contextlib.suppress(SQLAlchemyError), self.database.read() as session:
-            if session.get(Smear, smear_id) is None:
-                self.blobs.delete_smear(smear_id)
+            now = session.get(Job, job.id)
+            if session.get(Smear, job.smear_id) is None:
+                self.blobs.delete_smear(job.smear_id)
+            elif session.get(Analysis, analysis_id) is None and (now is None or now.state in job_rows.FINISHED):
+                self.blobs.delete_analysis(job.smear_id, analysis_id)
 
     def _beat(self, follow: _Follow) -> None:
         """Tell the database once a second that the job is alive; a database that is gone for a while is borne."""

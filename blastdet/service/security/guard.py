@@ -89,7 +89,7 @@ class Guard:
         if self.hosts is not None and _host_name(host) not in self.hosts:
             return 400, "host: expected a name of this service; see --allowed-host"
         origin = headers.get(b"origin")
-        if origin is not None and scope["method"] not in SAFE_METHODS and urlsplit(origin).netloc != host:
+        if origin is not None and scope["method"] not in SAFE_METHODS and _authority(origin) != host:
             return 403, "origin: expected a page of this service, got one of another site"
         return None
 
@@ -109,6 +109,14 @@ class Guard:
             user=caller,
             request=request_id,
         )
+
+
+def _authority(origin: str) -> str:
+    """Host and port of an Origin header; empty for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # an opening bracket alone
+        return ""
 
 
 def _host_name(host: str) -> str:

@@ -177,7 +177,8 @@ class Arriving:
 
     def discard(self) -> None:
         """Remove the file, if it has not been moved."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # what is still to be written does not fit on a full disk
+            self._stream.close()
         self.path.unlink(missing_ok=True)
 
 

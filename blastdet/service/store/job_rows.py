@@ -126,11 +126,14 @@ def beat(session: Session, job_id: str, worker: str, progress: tuple[int, int, f
 
 
 def finish(session: Session, job_id: str, worker: str, analysis: Analysis) -> bool:
-    """Add the result of a job; ``False`` if the job is not this worker's any more, and nothing is added."""
+    """Add the result of a job; ``False`` if the job is not this worker's any more, and nothing is added.
+
+    Called again after a connection broke, it says whether the first call was committed.
+    """
     values = {"state": "done", "active_key": None, "analysis_id": analysis.id, "finished": now(), "seconds_left": None}
     mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
     if not _changed(session, mine.values(done=Job.total, **values)):
-        return False
+        return session.get(Analysis, analysis.id) is not None
     session.add(analysis)
     session.flush()
     return True
@@ -185,12 +188,13 @@ def cancel(session: Session, job: Job) -> None:
 def counts(session: Session) -> dict[str, int]:
     """Number of jobs in each state."""
     query = select(Job.state, func.count()).group_by(Job.state)
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def beats(session: Session) -> dict[str, int]:
     """Beat of each running job."""
-    return dict(session.execute(select(Job.id, Job.beat).where(Job.state == "running")).tuples().all())
+    query = select(Job.id, Job.beat).where(Job.state == "running")
+    return dict(session.execute(query).all())
 
 
 def _changed(session: Session, statement: Any) -> bool:

@@ -123,7 +123,7 @@ def last_analyses(session: Session, smear_ids: list[str]) -> dict[str, str]:
     if not smear_ids:
         return {}
     query = select(Analysis.smear_id, Analysis.id).where(Analysis.smear_id.in_(smear_ids))
-    return dict(session.execute(query.order_by(Analysis.created)).tuples().all())
+    return dict(session.execute(query.order_by(Analysis.created)).all())
 
 
 def delete_rows(session: Session, smear_id: str) -> None:

@@ -1,0 +1,296 @@
+"""Throughput, latency and memory of `blastdet serve` on this machine: python benchmarks/service.py [--requests N]
+
+Clients and servers talk over the loopback address only. Images of 640 x 480 go to ``/detect``; smears of 12 megapixels
+are uploaded, analyzed by a job, and deleted. The bare library reads the same files in this process, between the blocks
+of requests, so that both have the same cores and the same other load; the ratio is of all blocks together. Memory is
+the proportional set size of all processes of a server.
+
+Peers, with the shipped detector as an ONNX file of ultralytics: a FastAPI route around ultralytics
+(peers/serve_ultralytics.py), and LitServe (peers/serve_litserve.py), which uv installs to runs/bench/litserve. They see
+640 pixels and find boxes only; blastdet reads at its own scale, and also types and counts the cells.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import re
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+from speed import BCCD_MPP, DATA, FILM_MPP, MODEL, RUNS, SCRIPTS, export_for_peers
+
+ONNX = MODEL.with_suffix(".onnx")
+LITSERVE = RUNS / "litserve"
+_BLOCKS = 4
+_START_S = 600.0
+_POLL_S = 0.05
+
+
+def main() -> None:
+    """Measure, print the table, and write it to service.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=2000, help="small images of each row")
+    parser.add_argument("--smears", type=int, default=32, help="smears of each row")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    asked = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        small, smear = small_images(Path(folder)), large_image(Path(folder))
+        rows = [*of_service(Path(folder), small, smear, asked), *of_peers(small, asked)]
+    (RUNS / "service.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print()
+    for one in rows:
+        times = " | ".join(f"{1000 * one[name]:.0f} ms" for name in ("p50", "p95"))
+        memory = " to ".join(f"{size:.0f}" for size in one["MB"])
+        figures = f"{one['per_s']:.2f} | {one['ratio']:.2f}"
+        print(f"| {one['work']} | {one['clients']} | {figures} | {times} | {memory} MB |")
+
+
+def of_service(folder: Path, small: Sequence[Path], smear: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows of `blastdet serve`."""
+    with server([sys.executable, "-m", "blastdet", *SERVE, "--data", str(folder / "data")]) as (process, url):
+        until_ready(f"{url}/readyz")
+        base, content = f"{url}/api/v1", smear.read_bytes()
+        contents = [path.read_bytes() for path in small]
+
+        def detect(client: httpx.Client, i: int) -> None:
+            detected = client.post(f"{base}/detect?mpp={BCCD_MPP}", content=contents[i % len(contents)])
+            detected.raise_for_status()
+
+        def analyze(client: httpx.Client, i: int) -> None:
+            smear_job(client, base, content)
+
+        for n in asked.clients:
+            yield row("service, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
+        for n in asked.clients:
+            found = compared(analyze, bare([smear], FILM_MPP), asked.smears, n, process)
+            yield row("service, 4000 x 3000", n, found)
+
+
+SERVE = ("serve", "--port", "0", "--requests-per-minute", "0")
+
+
+def smear_job(client: httpx.Client, base: str, content: bytes) -> None:
+    """Upload, ask, wait, delete; the bytes after the end of the image make it another file."""
+    smear = client.post(f"{base}/smears", content=content + secrets.token_bytes(8)).raise_for_status().json()["id"]
+    job = client.post(f"{base}/smears/{smear}/analyses", json={"mpp": FILM_MPP}).raise_for_status().json()
+    while job["state"] in ("queued", "running"):
+        time.sleep(_POLL_S)
+        job = client.get(f"{base}/jobs/{job['id']}").raise_for_status().json()
+    if job["state"] != "done":
+        raise SystemExit(f"job: {job['state']} ({job['error']})")
+    client.delete(f"{base}/smears/{smear}").raise_for_status()
+
+
+def of_peers(small: Sequence[Path], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Rows of other servers with small images."""
+    contents = [path.read_bytes() for path in small]
+    for name in asked.peers:
+        export()
+        with server(PEERS[name]()) as (process, url):
+
+            def detect(client: httpx.Client, i: int, url: str = url) -> None:
+                client.post(url, content=contents[i % len(contents)]).raise_for_status()
+
+            until_answers(lambda detect=detect: detect(httpx.Client(timeout=_START_S), 0))
+            for n in asked.clients:
+                yield row(f"{name}, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
+
+
+def ultralytics_server() -> list[str]:
+    """The command of the naive server, in this environment."""
+    return [sys.executable, str(SCRIPTS / "serve_ultralytics.py"), str(ONNX)]
+
+
+def litserve_server() -> list[str]:
+    """The command of LitServe, in an environment of its own on top of this one."""
+    python = LITSERVE / "bin/python"
+    if not (LITSERVE / "installed").is_file():
+        uv = str(Path(sys.executable).with_name("uv"))
+        subprocess.run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(LITSERVE)], check=True)
+        subprocess.run([uv, "pip", "install", "--quiet", "--python", str(python), "litserve"], check=True)
+        (site,) = LITSERVE.glob("lib/python*/site-packages")
+        ours = next(path for path in sys.path if path.endswith("site-packages"))
+        (site / "ours.pth").write_text(f"{ours}\n", encoding="utf-8")
+        (LITSERVE / "installed").touch()
+    return [str(python), str(SCRIPTS / "serve_litserve.py"), str(ONNX), str(len(os.sched_getaffinity(0)))]
+
+
+PEERS: dict[str, Callable[[], list[str]]] = {
+    "FastAPI and ultralytics": ultralytics_server,
+    "LitServe and ultralytics": litserve_server,
+}
+
+
+def export() -> None:
+    """Write the shipped detector as an ONNX file that ultralytics reads, unless that is done."""
+    if ONNX.is_file():
+        return
+    if not MODEL.is_file():
+        export_for_peers()
+    from ultralytics import YOLO
+
+    YOLO(str(MODEL)).export(format="onnx", imgsz=640, simplify=False, verbose=False)
+
+
+def bare(paths: Sequence[Path], mpp: float) -> Callable[[int], None]:
+    """The bare library on one image: read, analyze, write JSON."""
+    from blastdet.inference.model import Options, load
+    from blastdet.inference.writers import json_lines
+
+    model, options = load("default", "cpu"), Options(mpp=(mpp, mpp))
+
+    def once(i: int) -> None:
+        "".join(json_lines(model.analyze(paths[i % len(paths)], options)))
+
+    once(0)
+    return once
+
+
+def compared(
+    work: Callable[[httpx.Client, int], None],
+    library: Callable[[int], None],
+    n_requests: int,
+    clients: int,
+    process: psutil.Process,
+) -> dict[str, Any]:
+    """Blocks of requests and of the bare library in turns."""
+    load(work, min(2 * clients, n_requests), clients)
+    begin, spent, alone, latencies = memory_mb(process), 0.0, 0.0, list[float]()
+    each = max(1, n_requests // _BLOCKS)
+    for _ in range(_BLOCKS):
+        start = time.perf_counter()
+        for i in range(each):
+            library(i)
+        alone += time.perf_counter() - start
+        start = time.perf_counter()
+        latencies += load(work, each, clients)
+        spent += time.perf_counter() - start
+    n = each * _BLOCKS
+    return {"n": n, "s": spent, "library_s": alone, "latencies": latencies, "MB": (begin, memory_mb(process))}
+
+
+def load(work: Callable[[httpx.Client, int], None], n_requests: int, clients: int) -> list[float]:
+    """Seconds of each request; each client waits for an answer before it asks again."""
+    numbers, times, errors = itertools.count(), list[float](), list[BaseException]()
+
+    def run() -> None:
+        with httpx.Client(timeout=_START_S) as client:
+            try:
+                while (i := next(numbers)) < n_requests and not errors:
+                    start = time.perf_counter()
+                    work(client, i)
+                    times.append(time.perf_counter() - start)
+            except BaseException as error:  # noqa: BLE001  # shown by the main thread
+                errors.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(min(clients, n_requests))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise SystemExit(f"a request failed: {errors[0]}")
+    return times
+
+
+def row(work: str, clients: int, found: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table."""
+    times = sorted(found.pop("latencies"))
+    p50, p95 = statistics.median(times), times[min(len(times) - 1, int(0.95 * len(times)))]
+    ratio = found["library_s"] / found["s"]
+    done = {"work": work, "clients": clients, "per_s": found["n"] / found["s"], "ratio": ratio, "p50": p50, "p95": p95}
+    print(json.dumps(done), file=sys.stderr, flush=True)
+    return done | found
+
+
+def memory_mb(process: psutil.Process) -> float:
+    """Proportional set size of a process and all below it."""
+    total = 0.0
+    for one in (process, *process.children(recursive=True)):
+        try:
+            total += one.memory_full_info().pss / 2**20
+        except psutil.NoSuchProcess:
+            continue
+    return total
+
+
+@contextmanager
+def server(command: list[str]) -> Iterator[tuple[psutil.Process, str]]:
+    """A server that prints its address; it is ended with all its processes."""
+    environment = os.environ | {"YOLO_CONFIG_DIR": str(RUNS), "YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false"}
+    with tempfile.TemporaryFile() as log:
+        run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+        process = psutil.Process(run.pid)
+        try:
+            assert run.stdout is not None
+            found = next(filter(None, (re.search(r"http://[^\s)]+", line) for line in run.stdout)), None)
+            if found is None:
+                log.seek(0)
+                raise SystemExit(f"{command[:3]}: {log.read()[-2000:].decode()}")
+            yield process, found[0]
+        finally:
+            below = process.children(recursive=True) if process.is_running() else []
+            run.terminate()
+            try:
+                run.wait(60)
+            except subprocess.TimeoutExpired:
+                run.kill()
+            for one in psutil.wait_procs(below, timeout=5)[1]:
+                one.kill()
+
+
+def until_ready(url: str) -> None:
+    """Wait until an address answers with success."""
+    until_answers(lambda: httpx.get(url, timeout=30).raise_for_status())
+
+
+def until_answers(ask: Callable[[], Any]) -> None:
+    """Call again until it succeeds."""
+    end = time.monotonic() + _START_S
+    while True:
+        try:
+            ask()
+        except httpx.HTTPError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.3)
+        else:
+            return
+
+
+def small_images(folder: Path) -> list[Path]:
+    """Images of 640 x 480: of BCCD where it is, else synthetic."""
+    found = sorted((DATA / "bccd").rglob("*.jpg"))[:32]
+    return found or synthetic(folder / "small", "640x480", BCCD_MPP, 8)
+
+
+def large_image(folder: Path) -> Path:
+    """A synthetic smear of 12 megapixels."""
+    return synthetic(folder / "large", "4000x3000", FILM_MPP, 1)[0]
+
+
+def synthetic(folder: Path, size: str, mpp: float, n: int) -> list[Path]:
+    """Synthetic images in a new folder."""
+    words = ["synth", str(folder), "--size", size, "--mpp", f"{mpp}", "--n", f"{n}", "--seed", "5"]
+    subprocess.run([sys.executable, "-m", "blastdet", *words], check=True, stdout=subprocess.DEVNULL)
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".jpg", ".png"))
+
+
+if __name__ == "__main__":
+    main()
