@@ -53,7 +53,7 @@ def main() -> None:
         small, smear = small_images(Path(folder)), large_image(Path(folder))
         rows = [*of_service(Path(folder), small, smear, asked), *of_peers(small, asked)]
     (RUNS / "service.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print()
+    print("| work | clients | images/s | of the library | p50 | p95 | memory, begin to end |\n" + "|---" * 7 + "|")
     for one in rows:
         times = " | ".join(f"{1000 * one[name]:.0f} ms" for name in ("p50", "p95"))
         memory = " to ".join(f"{size:.0f}" for size in one["MB"])

@@ -229,8 +229,11 @@ class Hostile:
         """Temporary files and folders without a row."""
         data = self.service.data
         left = [f"{path.name}: left in {name}" for name in ("temporary", "trash") for path in (data / name).iterdir()]
-        if SECRET_NAME in self.service.log.read_text():
+        log = self.service.log.read_text()
+        if SECRET_NAME in log:
             left.append("the log names a smear")
+        if "Traceback" in log:  # also of a child, whose faults are answered with 422
+            left.append(f"a fault: {log[log.index('Traceback') :][:2000]}")
         return left
 
 

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from postgres_server import postgres, postgres_folder
 from service_chaos import OPTIONS, WHAT, Chaos
-from serving import SMALL, analyzed, done, postgres, postgres_folder, served, upload
+from serving import SMALL, analyzed, done, served, upload
 
 from blastdet.service.jobs.reconciler import SILENT_S, Reconciler
 from blastdet.service.store import job_rows, retention
@@ -85,7 +86,7 @@ def control(url: str, *words: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **as_user)
 
 
-@pytest.mark.skipif(postgres_folder() is None, reason="needs PostgreSQL")
+@pytest.mark.postgresql
 def test_a_database_that_is_gone_for_a_while_loses_nothing(tmp_path):
     with postgres() as url, served(tmp_path, "--database", url) as service, service.client() as client:
         smear = upload(client, SMALL)

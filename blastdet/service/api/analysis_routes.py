@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
-from starlette.concurrency import run_in_threadpool
 
 from blastdet.inference.writers import head
 from blastdet.service.api.body import whole_body
@@ -24,6 +25,7 @@ from blastdet.service.api.context import (
 from blastdet.service.api.job_routes import offered, options_of
 from blastdet.service.api.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
 from blastdet.service.api.smear_routes import IMAGE_BODY, jpeg
+from blastdet.service.compute.pool import ComputeBusyError
 from blastdet.service.results.renderings import RENDERINGS
 from blastdet.service.results.stored_result import StoredResult, read_result
 from blastdet.service.security.callers import Caller, RefusedError
@@ -184,9 +186,12 @@ async def detect(
 ) -> Response:
     """Analyze one small image at once; nothing of it is stored. The answer is the JSON of ``blastdet detect``."""
     model = offered(service, weights)
+    if service.detecting.statistics().tasks_waiting >= service.detectors.most_waiting:
+        raise ComputeBusyError("busy: too many images wait already. Try again in a few seconds")
     content, name = await whole_body(request, service.settings.max_detect)
     options = options_of(AnalysisIn(min_score=min_score), mpp)
     args = {**options, "weights": str(model.folder), "name": display_name(name)}
-    about, document = await run_in_threadpool(service.detectors.call, "detect", args, content)
+    do = partial(service.detectors.call, "detect", args, content)
+    about, document = await to_thread.run_sync(do, limiter=service.detecting)
     service.metrics.detected(about["seconds"])
     return Response(document, media_type="application/json", headers={"X-Model-Seconds": f"{about['seconds']:.4f}"})

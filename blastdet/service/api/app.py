@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from blastdet import __version__
@@ -60,6 +61,7 @@ def make_service(settings: ServiceSettings) -> Service:
         metrics=Metrics(),
         requests=RateLimit(settings.requests_per_minute),
         logins=RateLimit(settings.logins_per_minute),
+        detecting=CapacityLimiter(engines),
     )
 
 

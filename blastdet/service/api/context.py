@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
@@ -42,6 +43,8 @@ class Service:
     gate : Gate
     metrics : Metrics
     requests, logins : RateLimit
+    detecting : CapacityLimiter
+        Threads for images that are analyzed at once: their own, so that a rush of images holds up no other request.
     """
 
     settings: ServiceSettings
@@ -55,6 +58,7 @@ class Service:
     metrics: Metrics
     requests: RateLimit
     logins: RateLimit
+    detecting: CapacityLimiter
 
 
 def service_of(request: Request) -> Service:

@@ -12,7 +12,7 @@ import time
 import traceback
 from typing import Any
 
-from blastdet.core.errors import BlastdetError, one_line
+from blastdet.core.errors import BlastdetError
 from blastdet.service.compute.pipe import PipeClosedError, receive, send
 
 MODELS = "BLASTDET_MODELS"
@@ -86,9 +86,9 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
         send(channel.answers, {"error": " ".join(str(error).split()), "kind": "input"})
     except PipeClosedError:
         raise
-    except Exception as error:  # noqa: BLE001  # a decoder may raise anything
+    except Exception:  # noqa: BLE001  # a decoder may raise anything
         traceback.print_exc()
-        line = f"{type(error).__name__}: {one_line(error)}"
+        line = "the image is damaged, or the service has a fault; its log says which"  # nothing of its inside
         send(channel.answers, {"error": line, "kind": "bug"})
 
 
