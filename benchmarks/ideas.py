@@ -27,6 +27,7 @@ SHORT = (
     "augment.stain=1", "augment.grey=0", "augment.isolate=0.15",
 )  # fmt: skip
 """A short training, without what is now in CONFIG because it was of use."""
+SHIPPED = ("model=residual-light-instance", "augment.stain=2", "augment.grey=0.3")
 IDEAS = {
     "baseline": (),
     "two more convolutions": ("model=residual",),
@@ -35,9 +36,10 @@ IDEAS = {
     "stain x 2": ("augment.stain=2",),
     "grey": ("augment.grey=0.3",),
     "isolated": ("augment.isolate=0.4",),
-    "finer": ("mpp=0.15", "side=128"),
-    "coarser": ("mpp=0.3", "side=64"),
-    "instance norm + stain x 2 + grey": ("model=residual-light-instance", "augment.stain=2", "augment.grey=0.3"),
+    "as shipped": SHIPPED,
+    "finer: 0.15 µm/px and 128 px": (*SHIPPED, "mpp=0.15", "side=128"),
+    "coarser: 0.3 µm/px and 64 px": (*SHIPPED, "mpp=0.3", "side=64"),
+    "as shipped + two more convolutions": (*SHIPPED, "model=residual-instance"),
     "EfficientNet-Lite0": ("model=timm/tf_efficientnet_lite0",),
     "EfficientNet-Lite0 from ImageNet": ("model=timm/tf_efficientnet_lite0", "init=${LITE0}"),
 }

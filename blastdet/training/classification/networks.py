@@ -174,6 +174,7 @@ def masked_cross_entropy(logits: Tensor, possible: Tensor, smoothing: float) -> 
 _OWN: dict[str, Callable[[int], nn.Module]] = {
     "small": _small,
     "residual": _residual,
+    "residual-instance": partial(_residual, norm="instance"),
     "residual-light": partial(_residual, fine=False),
     "residual-light-batch": partial(_residual, fine=False, norm="batch"),
     "residual-light-instance": partial(_residual, fine=False, norm="instance"),
