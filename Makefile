@@ -58,6 +58,7 @@ chaos: .venv/all  ## kill a service at 100 random points: no job lost, none done
 
 # Exact pins, every package named: --no-deps keeps pip from adding a second build of OpenCV (requirements/overrides.txt).
 .venv/base: requirements/base.txt pyproject.toml
+	@echo "Installing the base packages into .venv: this takes a minute or more, and prints nothing until it is done."
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-deps -r requirements/base.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .

@@ -142,7 +142,7 @@ def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[
         if one.op == "unannotate":
             sample = _unannotate(sample, one, counts)
         elif one.op == "annotate" and one.old_class not in sample.annotated:
-            counts["annotated completely"] += 1
+            counts["complete classes, summed over images"] += 1
             annotated = {*sample.annotated, one.old_class}
             sample = replace(sample, annotated=tuple(name for name in CELL_CLASSES if name in annotated))
     cells = [(one, one.box_xyxy) for one in corrections if one.box_xyxy is not None]

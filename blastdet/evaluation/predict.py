@@ -245,6 +245,12 @@ def _box(box: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
 
+def check_annotated(dataset: Dataset) -> None:
+    """Raise `ConfigError` if no image is annotated, before a model runs on them."""
+    if all(sample.truth is None or not sample.annotated for sample in dataset):
+        raise ConfigError(f"{dataset.root}: expected at least one annotated image, got none")
+
+
 def scored_classes(
     dataset: Dataset, predictions: Sequence[Detections], source: str
 ) -> tuple[tuple[str, ...], list[str]]:
@@ -258,11 +264,10 @@ def scored_classes(
         Those annotated in at least one image, in the order of `CELL_CLASSES`.
     notes : list of str
     """
+    check_annotated(dataset)
     truth = {name for sample in dataset if sample.truth is not None for name in sample.annotated}
     found = {CELL_CLASSES[i] for part in predictions for i in np.unique(part.label)}
     classes = tuple(name for name in CELL_CLASSES if name in truth)
-    if not classes:
-        raise ConfigError(f"{dataset.root}: expected at least one annotated image, got none")
     if found and not truth & found:
         raise ConfigError(
             f"{source}: no class in common with {dataset.name}. Predicted: {_names(found)}. Annotated: {_names(truth)}."

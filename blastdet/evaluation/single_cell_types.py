@@ -90,9 +90,11 @@ class CellTypeEvaluation:
             lines.append(f"  {figure.name:<44}{text}   (n {figure.n})")
         width = max(map(len, self.rows), default=0) + 2
         lines += ["  rows: annotated, columns: called"]
-        lines.append("  " + " " * width + "".join(f"{_short(name):>9}" for name in self.columns))
+        heads = [_short(name) for name in self.columns]
+        lines.append("  " + " " * width + "".join(f"  {head:>7}" for head in heads))
         for name, counts in zip(self.rows, self.matrix.tolist(), strict=True):
-            lines.append(f"  {name:<{width}}" + "".join(f"{n:>9}" for n in counts))
+            cells = (f"  {n:>{max(7, len(head))}}" for head, n in zip(heads, counts, strict=True))
+            lines.append(f"  {name:<{width}}" + "".join(cells))
         return "\n".join([*lines, RESEARCH_USE])
 
     def write(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
@@ -265,7 +267,7 @@ def _f1(weights: Floats, truth: Bools, found: Bools) -> Floats:
 
 
 def _short(name: str) -> str:
-    return {"immature_granulocyte": "immature", OTHER: "other"}.get(name, name)[:8]
+    return {"immature_granulocyte": "immature", OTHER: "other"}.get(name, name)
 
 
 def _without_nan(value: Any) -> Any:

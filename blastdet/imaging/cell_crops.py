@@ -22,7 +22,7 @@ def window(box_xyxy: Box, mpp: Scale) -> Box:
     return x - half / mpp[0], y - half / mpp[1], x + half / mpp[0], y + half / mpp[1]
 
 
-def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None) -> RGB:
+def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None, *, ground: int | None = None) -> RGB:
     """The crop around one cell.
 
     Parameters
@@ -31,11 +31,14 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
         In pixels of the source; its centre lies in the image.
     to_mpp : float, optional
         µm per pixel of the crop. By default the finer of `mpp`, so that pixels are square without loss.
+    ground : int, optional
+        Grey value beyond the borders of the image. By default the image is reflected there, as models expect; to a
+        person, a mirrored nucleus looks like a dividing cell.
 
     Returns
     -------
     uint8 (n, n, 3)
-        At least one pixel a side. The image is reflected at its borders.
+        At least one pixel a side.
     """
     pitch = to_mpp or min(mpp)
     sides = window(box_xyxy, mpp)
@@ -55,6 +58,6 @@ def crop(source: Source, box_xyxy: Box, mpp: Scale, to_mpp: float | None = None)
         after.append(side - last)
     (x1, x2, n), (y1, y2, m) = read
     inside = source.read((x1, y1, x2, y2), (n / (x2 - x1), m / (y2 - y1)))
-    return np.asarray(
-        cv2.copyMakeBorder(inside, before[1], after[1], before[0], after[0], cv2.BORDER_REFLECT), np.uint8
-    )
+    kind, value = (cv2.BORDER_REFLECT, 0) if ground is None else (cv2.BORDER_CONSTANT, ground)
+    margins = before[1], after[1], before[0], after[0]
+    return np.asarray(cv2.copyMakeBorder(inside, *margins, kind, value=(value,) * 3), np.uint8)

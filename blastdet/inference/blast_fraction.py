@@ -119,10 +119,10 @@ class BlastFraction(WhiteCells):
             where = "in laboratories left out of its training" if self.over_laboratories else "on its validation stains"
             parts = [f"The interval covers counting and the classifier's error rates {where}"]
         if self.unsure:
-            verb = "is" if self.unsure == 1 else "are"
+            verb, pronoun = ("is", "it") if self.unsure == 1 else ("are", "them")
             both = f"{self.blasts} to {self.blasts + self.unsure} blasts of {self.n} cells"
             between = _range(self.range_with_unsure) if self.states_percentages else both
-            parts.append(f"{counted(self.unsure, 'cell')} {verb} uncertain ({between} with them)")
+            parts.append(f"{counted(self.unsure, 'cell')} {verb} uncertain ({between} with {pronoun})")
         return ["; ".join(parts) + "."]
 
     def _advice(self) -> list[str]:

@@ -38,6 +38,8 @@ class ExportSummary:
         Cells on which the correction files disagree; the latest correction counts.
     notes : tuple of str
         What the reader of the dataset noticed.
+    n_corrections : int
+        Corrections in the files, those that a later one replaces left out.
     """
 
     n_before: int
@@ -45,6 +47,7 @@ class ExportSummary:
     counts: Mapping[str, int]
     n_disagreements: int
     notes: tuple[str, ...] = ()
+    n_corrections: int = 0
 
 
 def export_corrected(
@@ -92,7 +95,7 @@ def export_corrected(
         record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
         write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     before, after = (sum(count_cells(sample.truth) for sample in side) for side in (dataset, corrected))
-    return ExportSummary(before, after, counts, n_disagreements, tuple(notes_of(dataset)))
+    return ExportSummary(before, after, counts, n_disagreements, tuple(notes_of(dataset)), len(lines))
 
 
 def _check_kept(path: Path, lines: Sequence[Correction]) -> None:

@@ -105,7 +105,10 @@ def _of_loop(n: int, settings: TrainConfig) -> list[str]:
 
 def _check(dataset: Dataset, n: int, settings: TrainConfig) -> None:
     if not n:
-        raise ConfigError(f"{dataset.root}: expected annotated images, got {len(dataset)} without annotations")
+        raise ConfigError(
+            f"{dataset.root}: expected annotated images, got {len(dataset)} without annotations. "
+            "Label them first, for example with: blastdet review FOLDER --html PAGE"
+        )
     known = {*settings.classes, "blast"}
     if not any(count for name, count in _cells(dataset).items() if name in known):
         raise ConfigError(f"{dataset.root}: expected cells of {', '.join(sorted(known))}, got none")

@@ -22,6 +22,9 @@ CROP = {"um": 22, "px": 128, "columns": 16, "times": 2.2}
 """The square around each cell: side in µm, in pixels of the sheet, crops in a row; side relative to the box where the
 scale is unknown. All cells of known scale are shown at one scale, so that sizes compare."""
 
+_GROUND = 138
+"""Grey beyond the borders of an image, and where a sheet has no crop."""
+
 QUALITY = 86
 """Of the JPEG files."""
 
@@ -59,7 +62,7 @@ def sheet_of(source: Source, boxes: Sequence[Box], mpp: Scale | None) -> RGB:
     """The sheet that `write_sheet` writes, uint8; of no boxes, it has no row."""
     px, columns = int(CROP["px"]), int(CROP["columns"])
     rows = -(-len(boxes) // columns)
-    sheet = np.full((rows * px, columns * px, 3), 138, np.uint8)
+    sheet = np.full((rows * px, columns * px, 3), _GROUND, np.uint8)
     for i, crop_rgb in enumerate(crops_of(source, boxes, mpp)):
         y, x = divmod(i, columns)
         sheet[y * px : (y + 1) * px, x * px : (x + 1) * px] = crop_rgb
@@ -80,6 +83,6 @@ def _view(source: Source, box: Box, mpp: Scale | None) -> RGB:
     width, height = source.size_wh
     x, y = min(max((x1 + x2) / 2, 0), width), min(max((y1 + y2) / 2, 0), height)
     around = (x - half / scale[0], y - half / scale[1], x + half / scale[0], y + half / scale[1])
-    found = crop(source, around, scale, side / float(CROP["px"]))
+    found = crop(source, around, scale, side / float(CROP["px"]), ground=_GROUND)
     px = int(CROP["px"])
     return found if found.shape[:2] == (px, px) else np.asarray(cv2.resize(found, (px, px)), np.uint8)

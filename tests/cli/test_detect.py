@@ -244,3 +244,16 @@ def test_a_name_that_is_not_utf8_fails_alone(tmp_path, crops):
         run = run_program(*words, cwd=tmp_path, code=1)
         assert "the file name is not valid UTF-8" in run.stderr and "total of 2 images" in run.stdout
     assert {path.name for path in (tmp_path / "overlay").glob("*.jpg")} == {"a.overlay.jpg", "c.overlay.jpg"}
+
+
+def test_a_pdf_without_its_packages_is_refused_once(tmp_path, crops, monkeypatch):
+    """Before anything is computed, not for every image."""
+    monkeypatch.setattr("blastdet.core.packages.find_spec", lambda name: None)
+    run = run_here("detect", crops, "--mpp", DEMO_MPP, "--format", "pdf", cwd=tmp_path, code=2)
+    assert run.output == "Error: matplotlib: not installed. Run: pip install 'blastdet[evaluate]'\n"
+
+
+def test_pdf_reports_are_named(tmp_path, crops):
+    run = run_here("detect", crops, "--mpp", DEMO_MPP, "--format", "pdf", "--out", "reports", cwd=tmp_path)
+    assert run.output.endswith("wrote a PDF report for each image, in reports\n")
+    assert len([*(tmp_path / "reports").rglob("*.pdf")]) == 3

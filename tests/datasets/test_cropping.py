@@ -73,6 +73,14 @@ def test_beyond_the_border_the_image_is_reflected(noise):
     np.testing.assert_array_equal(rgb, wanted)
 
 
+def test_for_a_person_nothing_is_shown_beyond_the_border(noise):
+    with open_smear(noise) as source:
+        shown, seen = (crop(source, (-5, -5, 5, 5), (0.2, 0.2), ground=value) for value in (138, None))
+    half = len(shown) // 2
+    assert (shown[:half] == 138).all() and (shown[:, :half] == 138).all()
+    np.testing.assert_array_equal(shown[half:, half:], seen[half:, half:])
+
+
 def test_a_cell_in_a_squeezed_image_becomes_round(tmp_path):
     image = np.full((200, 200, 3), 240, np.uint8)
     cv2.ellipse(image, (100, 100), (24, 32), 0, 0, 360, (90, 60, 140), -1)  # a circle of 12 µm at 0.5 x 0.375 µm/px

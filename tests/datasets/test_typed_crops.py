@@ -87,7 +87,9 @@ def test_folders_by_type_are_a_dataset(tmp_path: Path) -> None:
         ("ig", None, False, False),
         ("plasma cell", None, False, True),
     ]
-    assert dataset.notes == ("plasma cell: no known cell type, 1 image ignored",)
+    assert dataset.notes == (
+        "plasma cell: no known cell type, 1 image ignored. Say what they are: --map 'plasma cell=wbc', or =blast",
+    )
     assert possible_types("wbc", "Basophils", "") == ("basophil",)
 
 

@@ -71,6 +71,9 @@ def test_the_figures_are_printed_and_written(tmp_path):
     assert "1 annotated cell was not classified and is not counted" in repr(found) and "Research Use Only" in repr(
         found
     )
+    assert "  blast  lymphocyte  immature\n" in repr(found)  # names in full, columns as wide as they are
+    table = repr(found).splitlines()[-6:-1]
+    assert len({len(row) for row in table}) == 1, table
     document, table = found.write(tmp_path / "out")
     assert json.loads(document.read_text("utf-8"))["n_blasts"] == 2
     assert table.read_text("utf-8").splitlines()[1] == "blast,1,1,0"

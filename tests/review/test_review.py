@@ -130,6 +130,9 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
         (tmp_path / "mine/corrections.jsonl").write_text("")
         foreign = CliRunner().invoke(cli, [*words[:-1], "mine", "--overwrite"])
         assert foreign.exit_code == 2 and "not overwritten" in foreign.output
+        Path("empty.jsonl").write_text("")
+        empty = CliRunner().invoke(cli, ["review", "export", "--data", "set", "--corrections", "empty.jsonl", "same"])
+        assert "note     the files contain no corrections" in empty.output and "80 after" in empty.output
     written = registry.read(tmp_path / "out")
     assert sum(len(sample.truth) for sample in written) == 79
     assert read_corrections(tmp_path / "out/corrections.jsonl") == read_corrections(tmp_path / "c.jsonl")

@@ -125,7 +125,7 @@ def test_a_confirmed_image_is_a_labelled_image(browser, tmp_path):
     sample = Sample(tmp_path / "a.png", (image["width"], 120), (0.4, 0.4))
     after, counts = replay_corrections(Dataset("d", tmp_path, (sample,)), lines)
     (found,) = after
-    assert found.annotated == ("blast", "wbc", "platelet") and counts["annotated completely"] == 3
+    assert found.annotated == ("blast", "wbc", "platelet") and counts["complete classes, summed over images"] == 3
     assert found.truth is not None and found.truth.counts() == {"blast": 1, "wbc": 4, "rbc": 0, "platelet": 1}
     assert sorted(found.truth.cell_type.tolist()) == ["", "", "lymphocyte", "lymphocyte", "lymphocyte", "monocyte"]
 

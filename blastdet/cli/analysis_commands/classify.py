@@ -30,7 +30,7 @@ from blastdet.cli.analysis_commands.detect import parse_mpp, parse_paths
 )
 @click.option(
     "--cell-um",
-    type=Number(),
+    type=Number(0, min_open=True),
     metavar="UM",
     help="Usual width of these cells in µm, for cells on plain ground whose scale is unknown.",
 )

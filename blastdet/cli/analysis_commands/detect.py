@@ -166,12 +166,15 @@ def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) ->
 def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
     """Run a model on images, print, and exit with 1 or 2 if some fail."""
     from blastdet.cli._progress import file_reporter
+    from blastdet.core.packages import require
     from blastdet.core.parallel import workers
     from blastdet.inference.batch import Batch, Output
     from blastdet.inference.model import Options, load
     from blastdet.inference.outputs.jobs import find_jobs, left_out
     from blastdet.inference.outputs.printed import Lines, Printer
 
+    if "pdf" in settings.formats:  # once, before anything is computed, not for every image
+        require("evaluate", "matplotlib")
     existing: Any = "resume" if settings.resume else "overwrite" if settings.overwrite else "refuse"
     output = Output(settings.out, settings.formats, existing, settings.at_once or workers(), settings.hidden)
     options = Options(settings.mpp, settings.min_score)
@@ -189,5 +192,7 @@ def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
             echo(line)
         printer.end(*batch.finish(), len(jobs))
         failed = len(batch.failed)
+        if "pdf" in settings.formats and not settings.detail and failed < len(jobs):
+            echo(f"wrote a PDF report for each image, in {settings.out}")
     if failed:
         sys.exit(2 if failed == len(jobs) == 1 else 1)

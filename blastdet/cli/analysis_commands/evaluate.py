@@ -79,7 +79,7 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
     require("evaluate", "pycocotools", "scipy", "matplotlib", "jinja2")
     from blastdet.datasets.convert import check_no_file
     from blastdet.evaluation.evaluate import EvaluateOptions, evaluate
-    from blastdet.evaluation.predict import read_datasets
+    from blastdet.evaluation.predict import check_annotated, read_datasets
     from blastdet.evaluation.reporting.report import check_report, write_report
 
     check_no_file(out)
@@ -88,6 +88,8 @@ def command(places: tuple[Path, ...], out: Path, overwrite: bool, max_dets: int,
     datasets = [read_datasets(place, **reading) for place in places]  # read all before anything is measured
     for versions in datasets:
         echo_notes(versions[-1])
+        for version in versions:
+            check_annotated(version)
     evaluations, figures = [], EvaluateOptions(max_dets=max_dets)
     for versions in datasets:
         for found in run_models(versions[0], options):

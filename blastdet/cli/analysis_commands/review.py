@@ -175,6 +175,8 @@ def export(
     summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, **reading)
     for line in summary.notes:
         echo(f"note     {line}")
+    if not summary.n_corrections:
+        echo("note     the files contain no corrections: the dataset is as it was")
     echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
     for what, number in sorted(summary.counts.items()):
         echo(f"{number:>8} {what}")

@@ -52,10 +52,10 @@ def command(data: Path, out: Path, corrections: Path | None, weights: str, **opt
 
     Exit codes: 0 adapted, 2 bad input, too few cells, or adapting does not help. Research use only.
     """
-    from blastdet.cli._progress import step_reporter
+    from blastdet.cli._progress import phase_reporter
     from blastdet.inference.adaptation.adapt import AdaptOptions, adapt
 
-    with step_reporter() as step:
+    with phase_reporter() as step:
         reading = {name: options.pop(name) for name in ("class_map", "annotated")}
         settings = AdaptOptions(progress=step, reading_options=reading, **options)
         adapt(data, out=out, corrections=corrections, weights=weights, options=settings, say=echo)

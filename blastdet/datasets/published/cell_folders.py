@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 from blastdet.core.errors import FormatError, counted, in_a_line
 from blastdet.core.types import NUCLEATED, Dataset, Scale
@@ -56,7 +57,10 @@ def read(path: Path, *, class_map: Mapping[str, str] | None = None, mpp: Scale |
             notes.append(f"{name}: {counted(len(images), 'image')} left out")
             continue
         if images and not known:
-            notes.append(f"{name}: no known cell type, {counted(len(images), 'image')} ignored")
+            notes.append(
+                f"{name}: no known cell type, {counted(len(images), 'image')} ignored. "
+                f"Say what they are: --map {quote(f'{name}=wbc')}, or =blast"
+            )
         kind = folder.name if mapped is None else "blast" if mapped == "blast" else ""
         for image in images:
             between = image.relative_to(folder).parts[:-1]

@@ -15,7 +15,7 @@ def method_lines(totals: RunTotals, software: str = "") -> list[str]:
     lines = [f"Cells are found by the detector {model['name']} at {model['mpp']:.3g} µm per pixel{software}."]
     if second is not None:
         lines.append(
-            f"Each nucleated cell is typed by the classifier {second['name']}. It is uncertain where two types are "
+            f"Each nucleated cell is typed by the classifier {second['name']}. A cell is uncertain where two types are "
             "about equally likely, or where a cell is unlike the training data."
         )
     lines.append(f"Scale: {_scales(totals)}. Red cells are taken to be 7.5 µm wide where it is measured.")
