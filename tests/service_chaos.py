@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 from serving import SMALL, Served, served
 
-WHAT = ("child", "worker", "child", "worker", "web", "server")
+WHAT = ("child", "worker", "child", "web", "worker", "child", "worker", "child", "worker", "child", "worker", "server")
 """What is killed, in turns. ``server`` is all of it at once, as when the machine loses power."""
 
 OPTIONS = ("--requests-per-minute", "0")

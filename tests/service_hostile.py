@@ -173,6 +173,7 @@ class Hostile:
             self._raw(method, path, headers, body)
 
     def _raw(self, method: str, path: str, headers: dict[str, str], body: bytes) -> None:
+        is_odd = bool({"content-length", "transfer-encoding", "expect"} & set(headers))
         headers.setdefault("content-length", str(len(body)))
         lines = [
             f"{method} {path} HTTP/1.1",
@@ -184,7 +185,8 @@ class Hostile:
         with socket.create_connection((host, int(port)), timeout=60) as line:
             try:
                 line.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
-                line.shutdown(socket.SHUT_WR)
+                if is_odd:  # else the service takes the end for a client that does not want its answer
+                    line.shutdown(socket.SHUT_WR)
                 while piece := line.recv(2**16):
                     content += piece
             except ConnectionError:
