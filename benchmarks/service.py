@@ -44,7 +44,7 @@ def main() -> None:
     """Measure, print the table, and write it to service.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=2000, help="small images of each row")
-    parser.add_argument("--smears", type=int, default=32, help="smears of each row")
+    parser.add_argument("--smears", type=int, default=32, help="smears of each row; 0: none")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
     asked = parser.parse_args()
@@ -77,7 +77,7 @@ def of_service(folder: Path, small: Sequence[Path], smear: Path, asked: argparse
 
         for n in asked.clients:
             yield row("service, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
-        for n in asked.clients:
+        for n in asked.clients if asked.smears else ():
             found = compared(analyze, bare([smear], FILM_MPP), asked.smears, n, process)
             yield row("service, 4000 x 3000", n, found)
 
@@ -172,8 +172,9 @@ def compared(
     """Blocks of requests and of the bare library in turns."""
     load(work, min(2 * clients, n_requests), clients)
     begin, spent, alone, latencies = memory_mb(process), 0.0, 0.0, list[float]()
-    each = max(1, n_requests // _BLOCKS)
-    for _ in range(_BLOCKS):
+    blocks = min(_BLOCKS, n_requests)
+    each = n_requests // blocks
+    for _ in range(blocks):
         start = time.perf_counter()
         for i in range(each):
             library(i)
@@ -181,7 +182,7 @@ def compared(
         start = time.perf_counter()
         latencies += load(work, each, clients)
         spent += time.perf_counter() - start
-    n = each * _BLOCKS
+    n = each * blocks
     return {"n": n, "s": spent, "library_s": alone, "latencies": latencies, "MB": (begin, memory_mb(process))}
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
 from serving import REPO, SMALL, Served, analyzed, served, upload
 
 OPTIONS = ("--requests-per-minute", "0", "--max-upload-mb", "8")
@@ -78,12 +79,18 @@ class Hostile:
 
     def __post_init__(self) -> None:
         self.client = self.service.client()
+        self.session = requests.Session()  # schemathesis takes no other kind
         smear = upload(self.client, SMALL, f"{SECRET_NAME}.jpg")
         analysis = analyzed(self.client, smear)
         (job,) = self.client.get("/jobs").json()["items"]
         begun = {"Upload-Length": "9", "Tus-Resumable": "1.0.0"}
         part = self.client.post("/uploads", headers=begun).headers["location"].rpartition("/")[2]
         self.ids = {"smear_id": smear["id"], "analysis_id": analysis["id"], "job_id": job["id"], "upload_id": part}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+        self.session.close()
 
     def look(self, what: str, status: int, content: bytes, retry: bool = False) -> None:
         """Judge an answer."""
@@ -135,7 +142,7 @@ class Hostile:
             case.path_parameters["upload_id"] = _UNKNOWN
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            answer = case.call(timeout=120)
+            answer = case.call(session=self.session, timeout=120)
         retry = "retry-after" in {name.lower() for name in answer.headers}
         self.look(f"{case.method} {case.path}", answer.status_code, answer.content or b"", retry)
 
@@ -147,7 +154,14 @@ class Hostile:
                 answer = self.client.post(path, content=content)
                 self.look(f"damaged image to {path}", answer.status_code, answer.content)
                 if path == "/smears" and answer.is_success and answer.json()["id"] != self.ids["smear_id"]:
+                    self._pictures(answer.json()["id"])
                     self.client.delete(f"/smears/{answer.json()['id']}")
+
+    def _pictures(self, smear: str) -> None:
+        """The pixels of an image whose head could be read."""
+        for path in ("picture.jpg", "tiles/0/0/0"):
+            answer = self.client.get(f"/smears/{smear}/{path}")
+            self.look(f"damaged image as {path}", answer.status_code, answer.content)
 
     def _damaged(self, content: bytes) -> bytes:
         damaged = bytearray(content)
@@ -277,6 +291,7 @@ def main() -> None:
         print(f"web process: {memory:.0f} MB after a quarter, {one.memory():.0f} MB at the end")
         print(f"files: {files:.0f} after a quarter, {one.files()} at the end")
         faults = [*one.faults, *one.left_over()]
+        one.close()
     if faults:
         raise SystemExit("\n".join(faults[:50]))
 

@@ -16,7 +16,9 @@ _GROWTH_MB = 100
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
     with served(tmp_path_factory.mktemp("hostile"), *OPTIONS) as service:
-        yield Hostile(service, random.Random(0))
+        one = Hostile(service, random.Random(0))
+        yield one
+        one.close()
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -93,6 +95,8 @@ def users(tmp_path_factory):
             "token_id": anna.post("/tokens", json={"name": "a"}).json()["id"],
         }
         yield service, clients, ids
+        for client in clients.values():
+            client.close()
 
 
 def operations_with_ids(client) -> list[tuple[str, str, list[str]]]:

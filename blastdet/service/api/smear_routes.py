@@ -11,7 +11,6 @@ from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.exc import IntegrityError
 from starlette.concurrency import run_in_threadpool
 
-from blastdet.core.errors import BlastdetError
 from blastdet.service.api.body import ImageBody
 from blastdet.service.api.context import Id, Reader, Service, Services, Writer, smear_access
 from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
@@ -96,10 +95,7 @@ def keep_smear(service: Service, caller: Caller, path: Path, about: tuple[str, s
     if found := _existing(service, caller, sha256):
         return found, False
     n_bytes = path.stat().st_size
-    try:
-        head, _ = service.pixels.call("inspect", {"path": str(path)})
-    except BlastdetError as error:
-        raise type(error)(str(error).replace(str(path), name)) from None
+    head, _ = service.pixels.call("inspect", {"path": str(path), "name": name})
     smear = Smear(id=new_id(), owner_id=caller.user_id, name=name, sha256=sha256, n_bytes=n_bytes)
     smear.width, smear.height = head["size_wh"]
     smear.mpp, smear.notes = head["mpp"], head["notes"]

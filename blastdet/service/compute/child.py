@@ -83,13 +83,21 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
             line = f"needs more than the {os.environ[MEMORY_MB]} MB of memory that one image may take"
             send(channel.answers, {"error": line, "kind": "memory"})
             sys.exit(1)  # such a process is not to be trusted with the next image
-        send(channel.answers, {"error": " ".join(str(error).split()), "kind": "input"})
+        send(channel.answers, {"error": _without_paths(str(error), header.get("args", {})), "kind": "input"})
     except PipeClosedError:
         raise
     except Exception:  # noqa: BLE001  # a decoder may raise anything
         traceback.print_exc()
         line = "the image is damaged, or the service has a fault; its log says which"  # nothing of its inside
         send(channel.answers, {"error": line, "kind": "bug"})
+
+
+def _without_paths(line: str, args: dict[str, Any]) -> str:
+    """A line for somebody who knows the image by its name, and must not learn where the service keeps it."""
+    for key in ("path", "record"):
+        if args.get(key):
+            line = line.replace(str(args[key]), str(args.get("name", "the image")))
+    return " ".join(line.split())
 
 
 def _is_short_of_memory(error: BaseException | None) -> bool:
