@@ -50,8 +50,8 @@ def main() -> None:
     asked = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        small, smear = small_images(Path(folder)), large_image(Path(folder))
-        rows = [*of_service(Path(folder), small, smear, asked), *of_peers(small, asked)]
+        small = small_images(Path(folder))
+        rows = [*of_service(Path(folder), small, asked), *of_peers(small, asked)]
     (RUNS / "service.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print("| work | clients | images/s | of the library | p50 | p95 | memory, begin to end |\n" + "|---" * 7 + "|")
     for one in rows:
@@ -61,23 +61,26 @@ def main() -> None:
         print(f"| {one['work']} | {one['clients']} | {figures} | {times} | {memory} MB |")
 
 
-def of_service(folder: Path, small: Sequence[Path], smear: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def of_service(folder: Path, small: Sequence[Path], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of `blastdet serve`."""
     with server([sys.executable, "-m", "blastdet", *SERVE, "--data", str(folder / "data")]) as (process, url):
         until_ready(f"{url}/readyz")
-        base, content = f"{url}/api/v1", smear.read_bytes()
-        contents = [path.read_bytes() for path in small]
+        base, contents = f"{url}/api/v1", [path.read_bytes() for path in small]
 
         def detect(client: httpx.Client, i: int) -> None:
-            detected = client.post(f"{base}/detect?mpp={BCCD_MPP}", content=contents[i % len(contents)])
-            detected.raise_for_status()
+            client.post(f"{base}/detect?mpp={BCCD_MPP}", content=contents[i % len(contents)]).raise_for_status()
+
+        for n in asked.clients:
+            yield row("service, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
+        if not asked.smears:
+            return
+        smear = large_image(folder)
+        content = smear.read_bytes()
 
         def analyze(client: httpx.Client, i: int) -> None:
             smear_job(client, base, content)
 
         for n in asked.clients:
-            yield row("service, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
-        for n in asked.clients if asked.smears else ():
             found = compared(analyze, bare([smear], FILM_MPP), asked.smears, n, process)
             yield row("service, 4000 x 3000", n, found)
 

@@ -83,6 +83,7 @@ class Supervisor:
     settings: ServiceSettings
     say: Callable[[str], None] = print
     _stop: threading.Event = field(default_factory=threading.Event)
+    _is_told_to_stop: bool = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -107,8 +108,11 @@ class Supervisor:
             database.close()
 
     def stop(self, *_: Any) -> None:
-        """End the service in order; also a signal handler."""
-        self._stop.set()
+        """End the service in order; also a signal handler.
+
+        A flag and no event: a signal that comes while this thread takes the lock of an event would wait for it forever.
+        """
+        self._is_told_to_stop = True
 
     def _say_where(self, listener: socket.socket, mode: str) -> None:
         host, port = listener.getsockname()[:2]
@@ -131,7 +135,8 @@ class Supervisor:
             for process in processes:
                 process.start()
             looking.start()
-            while not self._stop.wait(_LOOK_S):
+            while not self._is_told_to_stop:
+                time.sleep(_LOOK_S)
                 for process in processes:
                     self._revive(process, reconciler)
         finally:

@@ -84,6 +84,8 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
             send(channel.answers, {"error": line, "kind": "memory"})
             sys.exit(1)  # such a process is not to be trusted with the next image
         send(channel.answers, {"error": _without_paths(str(error), header.get("args", {})), "kind": "input"})
+    except FileNotFoundError:  # deleted meanwhile
+        send(channel.answers, {"error": "the image is gone: it was deleted", "kind": "input"})
     except PipeClosedError:
         raise
     except Exception:  # noqa: BLE001  # a decoder may raise anything
