@@ -169,6 +169,12 @@ class Client:
             self._connection.close()
             self._connection = None
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
         return json.loads(self._request(method, path, body, headers)[1])
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import json
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 
+import httpx
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from serving import SMALL, SMEAR, served
 
 import blastdet
@@ -63,8 +71,43 @@ def test_what_is_no_service_is_one_line(tmp_path):
     for url in ("127.0.0.1:8000", "ftp://x", ""):
         with pytest.raises(ConfigError, match="server: expected http://"):
             blastdet.Client(url)
-    with pytest.raises(ServiceError, match="does not answer"):
-        blastdet.Client("http://127.0.0.1:9").detect(b"x")
+    with pytest.raises(ServiceError, match="does not answer"), blastdet.Client("http://127.0.0.1:9") as client:
+        client.detect(b"x")
+
+
+def test_tls_with_a_certificate_of_ones_own(tmp_path):
+    certificate, key = own_certificate(tmp_path)
+    options = ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    with served(tmp_path / "tls", *options, users={"anna": "correct horse"}) as running:
+        assert running.url.startswith("https://")
+        answer = httpx.post(
+            f"{running.url}/api/v1/session",
+            json={"name": "anna", "password": "correct horse"},
+            verify=ssl.create_default_context(cafile=str(certificate)),
+        )
+        assert "secure" in answer.headers["set-cookie"].lower()
+        assert "strict-transport-security" in answer.headers
+        for client, said in (
+            (blastdet.Client(running.url, "wrong", certificate=certificate), "token: unknown or expired"),
+            (blastdet.Client(running.url), "certificate verify failed"),
+        ):
+            with client, pytest.raises(ServiceError, match=said):
+                client.detect(SMALL)
+
+
+def own_certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "blastdet")])
+    start = datetime.now(UTC) - timedelta(days=1)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), start)
+    made = made.not_valid_after(start + timedelta(days=9)).add_extension(address, False)
+    pem = serialization.Encoding.PEM
+    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, *plain))
+    return folder / "cert.pem", folder / "key.pem"
 
 
 def test_detect_server_writes_the_files_of_detect(service, tmp_path):

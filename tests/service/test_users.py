@@ -198,6 +198,14 @@ def test_headers_forbid_inline_scripts_frames_and_guessing(nobody):
     assert "server" not in headers
 
 
+def test_a_body_that_is_larger_than_any_form_is_refused(nobody):
+    large = b'{"name": "anna", "password": "' + b"x" * 2**21 + b'"}'
+    json = {"content-type": "application/json"}
+    assert nobody.post("/session", content=large, headers=json).status_code == 413
+    pieces = (large[at : at + 2**16] for at in range(0, len(large), 2**16))
+    assert nobody.post("/session", content=pieces, headers=json).status_code in (400, 413)
+
+
 def start(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "blastdet", "serve", "--port", "0", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=REPO, check=False)

@@ -150,14 +150,15 @@ def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) ->
     from blastdet.service.remote_detection import RemoteRun, detect_remotely
 
     options = {"weights": settings.weights, "mpp": settings.mpp, "min_score": settings.min_score}
-    run = RemoteRun(Client(server), settings.out, settings.formats, options, settings.overwrite)
     outcomes = []
-    for outcome in detect_remotely(paths, run):
-        outcomes.append(outcome)
-        if outcome.error:
-            echo(f"failed: {outcome.error}", err=True)
-        elif settings.detail != "quiet":
-            echo(outcome.text)
+    with Client(server) as client:
+        run = RemoteRun(client, settings.out, settings.formats, options, settings.overwrite)
+        for outcome in detect_remotely(paths, run):
+            outcomes.append(outcome)
+            if outcome.error:
+                echo(f"failed: {outcome.error}", err=True)
+            elif settings.detail != "quiet":
+                echo(outcome.text)
     failed = sum(bool(one.error) for one in outcomes)
     if failed:
         sys.exit(2 if failed == len(outcomes) == 1 else 1)

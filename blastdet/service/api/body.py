@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -15,6 +16,7 @@ from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.blobs import TooLargeError
 
 _LONGEST_HEAD = 8192
+_EXTENDED = re.compile(r"filename\*\s*=\s*utf-8'[^']{0,20}'([^;\s\"]+)", re.IGNORECASE)
 
 
 @dataclass
@@ -115,7 +117,7 @@ class _Form:
     def _header_end(self) -> None:
         if bytes(self._header).lower() == b"content-disposition" and not self.has_file:
             _, options = parse_options_header(bytes(self._value))
-            if b"filename" in options or b"filename*" in options:
+            if b"filename" in options or b"filename*" in bytes(self._value):
                 self._is_file = self.has_file = True
                 self.name = _name_of(bytes(self._value).decode("utf-8", "replace"))
         self._header.clear()
@@ -133,10 +135,10 @@ class _Form:
 
 
 def _name_of(disposition: str) -> str:
-    """The file name of a Content-Disposition header."""
+    """The file name of a Content-Disposition header; the library leaves out the extended form of RFC 5987."""
+    if extended := _EXTENDED.search(disposition):
+        return unquote(extended[1], errors="replace")
     _, options = parse_options_header(disposition.encode("utf-8", "replace"))
-    if b"filename*" in options:
-        return unquote(options[b"filename*"].decode("latin-1").rpartition("''")[2])
     return options.get(b"filename", b"").decode("utf-8", "replace")
 
 

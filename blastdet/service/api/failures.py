@@ -74,8 +74,14 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:
+    if "full" in str(getattr(error, "orig", "")):
+        return _full()
     service_log.failed("database")
     return failure(503, "the database does not answer; try again in a few seconds", {"Retry-After": "5"})
+
+
+def _full() -> JSONResponse:
+    return failure(507, "the disk of the service is full")
 
 
 def _data(request: Request, error: Exception) -> JSONResponse:
@@ -84,7 +90,7 @@ def _data(request: Request, error: Exception) -> JSONResponse:
 
 def _system(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return failure(507, "the disk of the service is full")
+        return _full()
     return _bug(request, error)
 
 

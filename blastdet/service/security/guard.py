@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from blastdet.service import service_log
@@ -29,6 +30,9 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
 _NO_STORE = "no-store"  # results of patients stay out of the caches of shared computers
+_LARGEST_BODY = 2**20
+_TOO_LARGE = "body: expected at most 1 MB, got more"
+_STREAMED = ("/smears", "/detect", "/corrections")
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
 
@@ -69,7 +73,7 @@ class Guard:
         try:
             line = self._fault(scope)
             if line is None:
-                await self.app(scope, receive, answer)
+                await self.app(scope, _bounded(scope, receive), answer)
             else:
                 await _refuse(answer, *line)
         finally:
@@ -91,6 +95,9 @@ class Guard:
         origin = headers.get(b"origin")
         if origin is not None and scope["method"] not in SAFE_METHODS and _authority(origin) != host:
             return 403, "origin: expected a page of this service, got one of another site"
+        length = headers.get(b"content-length", "")
+        if not _is_streamed(scope["path"]) and length.isdecimal() and int(length[:20]) > _LARGEST_BODY:
+            return 413, _TOO_LARGE
         return None
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
@@ -124,6 +131,28 @@ def _host_name(host: str) -> str:
     if host.startswith("["):
         return host.partition("]")[0].lower() + "]"
     return host.partition(":")[0].lower()
+
+
+def _is_streamed(path: str) -> bool:
+    """Whether a route reads its body piece by piece, with a limit of its own."""
+    return path.endswith(_STREAMED) or "/uploads/" in path
+
+
+def _bounded(scope: Scope, receive: Receive) -> Receive:
+    """The same, for a body without a stated length that is larger than a route without pictures needs."""
+    if _is_streamed(scope["path"]):
+        return receive
+    arrived = 0
+
+    async def counted() -> Message:
+        nonlocal arrived
+        message = await receive()
+        arrived += len(message.get("body", b""))
+        if arrived > _LARGEST_BODY:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return counted
 
 
 async def _refuse(send: Send, status: int, line: str) -> None:
