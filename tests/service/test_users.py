@@ -221,8 +221,13 @@ def test_off_the_loopback_it_does_not_start_without_users(tmp_path):
 
 def test_a_proxy_is_believed_only_from_its_network(tmp_path):
     proxy = ["--auth", "proxy", "--auth-header", "X-Remote-User", "--allowed-host", "films.example.org"]
+    proxy += ["--requests-per-minute", "20"]
     with served(tmp_path, *proxy, "--trusted-proxy", "127.0.0.0/8") as running, running.client() as client:
         named = client.get("/session", headers={"x-remote-user": "chen", "host": "films.example.org"})
         assert named.json()["user"] == "chen"
         assert client.get("/smears").status_code == 401
         assert client.get("/session", headers={"host": "evil.example"}).status_code == 400
+        answers = [client.get("/models", headers={"x-remote-user": "chen"}) for _ in range(40)]
+        assert answers[0].status_code == 200
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert int(next(one for one in answers if one.status_code == 429).headers["retry-after"]) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
@@ -73,6 +73,7 @@ class Gate:
     settings: ServiceSettings
     mode: str
     database: Database
+    _local: dict[str, Caller] = field(default_factory=dict)
 
     def caller(self, request: Request) -> Caller | None:
         """Who asks; ``None`` without credentials.
@@ -86,8 +87,11 @@ class Gate:
         authorization = request.headers.get("authorization", "")
         if authorization:
             return self._of_token(authorization, address)
-        if self.mode == "none":
-            return self._known(accounts.LOCAL, address)
+        if self.mode == "none":  # one user, who cannot change: not looked up for each tile
+            known = self._local.get(address)
+            if known is None:
+                known = self._local[address] = self._known(accounts.LOCAL, address)
+            return known
         if self.mode == "proxy":
             return self._of_proxy(request, address)
         return self._of_session(request, address)
