@@ -93,8 +93,8 @@ class CellTypeEvaluation:
         heads = [_short(name) for name in self.columns]
         lines.append("  " + " " * width + "".join(f"  {head:>7}" for head in heads))
         for name, counts in zip(self.rows, self.matrix.tolist(), strict=True):
-            cells = (f"  {n:>{max(7, len(head))}}" for head, n in zip(heads, counts, strict=True))
-            lines.append(f"  {name:<{width}}" + "".join(cells))
+            row = (f"  {n:>{max(7, len(head))}}" for head, n in zip(heads, counts, strict=True))
+            lines.append(f"  {name:<{width}}" + "".join(row))
         return "\n".join([*lines, RESEARCH_USE])
 
     def write(self, folder: Path, *, overwrite: bool = False) -> list[Path]:
