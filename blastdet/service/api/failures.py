@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import DataError
+from sqlalchemy.exc import DataError, IntegrityError
 from starlette.exceptions import HTTPException
 
 from blastdet.core.errors import BlastdetError, shown
@@ -69,6 +69,7 @@ def add_handlers(app: FastAPI) -> None:
     for kind in UNREACHABLE:
         app.add_exception_handler(kind, _database)
     app.add_exception_handler(DataError, _data)
+    app.add_exception_handler(IntegrityError, _changed)
     app.add_exception_handler(OSError, _system)
     app.add_exception_handler(Exception, _bug)
 
@@ -86,6 +87,10 @@ def _full() -> JSONResponse:
 
 def _data(request: Request, error: Exception) -> JSONResponse:
     return failure(422, "expected text and numbers that a database can hold")
+
+
+def _changed(request: Request, error: Exception) -> JSONResponse:
+    return failure(409, "changed by another request at the same time; look again, then try again")
 
 
 def _system(request: Request, error: Exception) -> JSONResponse:
