@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 from blastdet.core.constants import CELL_TYPES, COLOURS, HEX, PALETTE, RESEARCH_USE
 from blastdet.viewer.pictures import CROP
 
-_SCRIPTS = ("cells.js", "viewer.js", "page.js")
+SCRIPTS = ("cells.js", "tiles.js", "viewer.js", "thumb.js", "page.js", "keep.js", "standalone.js")
+"""Modules of the page, each after those that it imports."""
+
+_MODULE_WORDS = re.compile(r"^(?:import .*\n|export )", re.MULTILINE)
 _MARKS = ("/*STYLE*/", "/*DATA*/", "/*SCRIPT*/")
 _SHORT = {"immature_granulocyte": "immature gran.", "wbc": "other wbc"}
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
@@ -37,7 +41,8 @@ def page_text(data: Data) -> str:
     # "<" could end the script or begin a comment, whatever a file is called
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     text = text.encode(errors="replace").decode()  # names of files need not be UTF-8
-    code = "\n".join((static / name).read_text("utf-8") for name in _SCRIPTS)
+    # a file that is opened without a server cannot import others
+    code = "\n".join(_MODULE_WORDS.sub("", (static / name).read_text("utf-8")) for name in SCRIPTS)
     css = (static / "style.css").read_text("utf-8")
     return f"{head}{css}{style}const DATA = {text};{script}{code}{end}"
 

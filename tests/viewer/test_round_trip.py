@@ -39,7 +39,7 @@ RUN = """(steps) => {
     image.first.length = image.box.length = 4 * image.base; image.kind.length = image.base;
     for (let row = 0; row < image.base; row++) refresh(image.i, row);
   }
-  save();
+  cells.keep();
   for (const [what, at, picks, name, by] of steps) {
     const image = images[at % images.length], i = image.i, rows = places(image, picks);
     const cells = rows.map((row) => [i, row]);

@@ -1,417 +1,418 @@
 /* The page: differential, gallery of cells, images, and the keys. */
 "use strict";
 
-const SHOWN = 120; // cells of a group at first
-const more = {}; // group -> cells shown
-let view = DATA.views ? (DATA.views.find((one) => one.cells.length) || DATA.views[0]).name : "";
-let order = "doubt", picked = new Set(), anchor = null, groups = [], queue = [];
+import { makeCells } from "./cells.js";
+import { thumbOf } from "./thumb.js";
+import { makeViewer } from "./viewer.js";
 
-const make = (tag, text = "", kind = "") => { const made = document.createElement(tag); if (text !== "") made.textContent = text; if (kind) made.className = kind; return made; };
-const id = (i, row) => i + "/" + row;
-const parse = (text) => text.split("/").map(Number);
+/* `byId` finds the elements of the page. `keeper` keeps corrections, see `keepInBrowser`. With `inline` the image stays
+   open beside the gallery. */
+export function startPage(DATA, { byId, keeper, inline = false }) {
+  const cells = makeCells(DATA), viewer = makeViewer(cells, byId);
+  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, count } = cells;
+  const SHOWN = 120; // cells of a group at first
+  const more = {}; // group -> cells shown
+  let view = DATA.views ? (DATA.views.find((one) => one.cells.length) || DATA.views[0]).name : "";
+  let order = "doubt", picked = new Set(), anchor = null, groups = [], queue = [];
 
-/* Groups of the gallery: the view of a review, or the white cells by type, the doubtful ones first. */
-function grouped() {
-  if (DATA.views) {
-    const one = DATA.views.find((other) => other.name === view);
-    return [{ name: one.name, title: one.title, cells: one.cells }];
+  const make = (tag, text = "", kind = "") => { const made = document.createElement(tag); if (text !== "") made.textContent = text; if (kind) made.className = kind; return made; };
+  const id = (i, row) => i + "/" + row;
+  const parse = (text) => text.split("/").map(Number);
+  const inViewer = () => (inline ? byId("viewer").contains(document.activeElement) : viewer.isOpen());
+
+  /* Groups of the gallery: the view of a review, or the white cells by type, the doubtful ones first. */
+  function grouped() {
+    if (DATA.views) {
+      const one = DATA.views.find((other) => other.name === view);
+      return [{ name: one.name, title: one.title, cells: one.cells }];
+    }
+    const found = KINDS.map(() => []);
+    for (const image of images) for (let row = 0; row < image.kind.length; row++) if (KINDS[image.kind[row]].white) found[image.kind[row]].push([image.i, row]);
+    const sign = order === "doubt" ? -1 : 1;
+    const first = [...KINDS.keys()].sort((a, b) => (a === UNSURE ? -1 : 0) - (b === UNSURE ? -1 : 0));
+    return first.filter((kind) => found[kind].length).map((kind) => {
+      const cells = found[kind];
+      if (order === "image") cells.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+      else cells.sort((a, b) => sign * (doubt(images[a[0]], a[1]) - doubt(images[b[0]], b[1])) || a[0] - b[0] || a[1] - b[1]);
+      return { name: KINDS[kind].name, title: KINDS[kind].title, colour: KINDS[kind].colour, cells };
+    });
   }
-  const found = KINDS.map(() => []);
-  for (const image of images) for (let row = 0; row < image.kind.length; row++) if (KINDS[image.kind[row]].white) found[image.kind[row]].push([image.i, row]);
-  const sign = order === "doubt" ? -1 : 1;
-  const first = [...KINDS.keys()].sort((a, b) => (a === UNSURE ? -1 : 0) - (b === UNSURE ? -1 : 0));
-  return first.filter((kind) => found[kind].length).map((kind) => {
-    const cells = found[kind];
-    if (order === "image") cells.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
-    else cells.sort((a, b) => sign * (doubt(images[a[0]], a[1]) - doubt(images[b[0]], b[1])) || a[0] - b[0] || a[1] - b[1]);
-    return { name: KINDS[kind].name, title: KINDS[kind].title, colour: KINDS[kind].colour, cells };
-  });
-}
 
-/* The crop of a cell from the sheet of its image, or its part of the image where there is none. */
-function thumb(i, row) {
-  const image = images[i], pic = make("span", "", "pic");
-  if (image.thumb && row in image.thumb) {
-    const { columns } = DATA.crop, n = image.sheet_rows, at = image.thumb[row], c = at % columns, r = Math.floor(at / columns);
-    pic.style.backgroundImage = 'url("' + encodeURI(image.sheet).replaceAll("#", "%23").replaceAll("?", "%3F") + '")';
-    pic.style.backgroundSize = columns * 100 + "% " + n * 100 + "%";
-    pic.style.backgroundPosition = (columns > 1 ? (c / (columns - 1)) * 100 : 0) + "% " + (n > 1 ? (r / (n - 1)) * 100 : 0) + "%";
-    if (DATA.outlines) outlines(pic, image, row);
-  } else pic.classList.add("none");
-  return pic;
-}
+  function card([i, row]) {
+    const image = images[i], kind = KINDS[image.kind[row]], made = make("button", "", "cell");
+    made.type = "button";
+    made.dataset.cell = id(i, row);
+    const now = correctionAt(i, row), p = row < image.base && image.p ? image.p[row] : null;
+    made.style.setProperty("--type", kind.colour);
+    made.setAttribute("aria-pressed", String(picked.has(id(i, row))));
+    if (now) made.classList.add("done");
+    if (image.kind[row] === UNSURE) made.classList.add("unsure");
+    const figure = now ? "✓" : (p === null || p === undefined || image.kind[row] === UNSURE) ? (image.score && row < image.base && image.kind[row] !== UNSURE ? image.score[row].toFixed(2) : "") : p.toFixed(2).replace(/^0/, "");
+    const words = make("span", "", "words");
+    words.append(make("b", DATA.views ? kind.title : kind.name === "unsure" ? guess(image, row) : figure), make("span", DATA.views || kind.name === "unsure" ? figure : rival(image, row), "p"));
+    made.append(thumbOf(cells, i, row), words);
+    if (DATA.views) made.append(make("small", (image.text && image.text[row]) || ""));
+    made.title = [image.name, kind.title, ...describe(i, row)].join("\n");
+    made.setAttribute("aria-label", kind.title + ", " + describe(i, row).join(", ") + ", " + image.name);
+    return made;
+  }
 
-function outlines(pic, image, row) {
-  const [x1, y1, x2, y2] = baseBox(image, row), mpp = image.mpp || [1, 1];
-  const um = image.mpp ? DATA.crop.um : Math.max(x2 - x1, y2 - y1) * DATA.crop.times;
-  const frame = (box, kind, pair) => {
-    const made = make("i", "", pair ? "pair" : "");
-    const place = (value, middle, scale) => 50 + ((value - middle) * scale / um) * 100 + "%";
-    const cx = (x1 + x2) / 2, cy = (y1 + y2) / 2;
-    made.style.left = place(box[0], cx, mpp[0]); made.style.top = place(box[1], cy, mpp[1]);
-    made.style.width = ((box[2] - box[0]) * mpp[0] / um) * 100 + "%"; made.style.height = ((box[3] - box[1]) * mpp[1] / um) * 100 + "%";
-    made.style.borderColor = KINDS[kind].colour;
-    pic.append(made);
+  /* The second likeliest type, where it is likely at all. */
+  function rival(image, row) {
+    const likely = row < image.base && image.likely ? image.likely[row] : null;
+    const other = likely ? likely.find(([name]) => KIND[name] !== image.kind[row]) : null;
+    return other && other[1] >= 0.12 ? t("or {type}", { type: KINDS[KIND[other[0]]].title }) : "";
+  }
+
+  const guess = (image, row) => (image.unlike && image.unlike.includes(row) ? t("unlike") : image.likely && image.likely[row] ? KINDS[KIND[image.likely[row][0][0]]].title + "?" : t("unsure"));
+
+  function gallery() {
+    const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.cell : "";
+    groups = grouped();
+    queue = groups.flatMap((group) => group.cells);
+    byId("groups").replaceChildren(...groups.map((group) => {
+      const section = make("section", "", "group"), head = make("h3"), cells = make("div", "", "cells");
+      if (group.colour) { const dot = make("i"); dot.style.background = group.colour; head.append(dot); }
+      head.append(make("span", group.title), make("small", count(group.cells.length)));
+      const limit = more[group.name] || SHOWN;
+      cells.append(...group.cells.slice(0, limit).map(card));
+      section.append(head, cells);
+      if (group.cells.length > limit) {
+        const button = make("button", t("Show {n} more of {all}", { n: Math.min(group.cells.length - limit, 480), all: count(group.cells.length) }), "more");
+        button.onclick = () => { more[group.name] = limit + 480; gallery(); };
+        section.append(button);
+      }
+      return section;
+    }));
+    byId("empty").hidden = queue.length > 0;
+    const target = focused && document.querySelector('[data-cell="' + focused + '"]');
+    if (target) target.focus({ preventScroll: true });
+    status();
+  }
+
+  function status() {
+    const [done, all] = progress();
+    byId("bar-fill").style.width = all ? (100 * done) / all + "%" : "0";
+    byId("done").textContent = t("{n} of {all} reviewed", { n: count(done), all: count(all) });
+    byId("done2").textContent = byId("done").textContent;
+    byId("count").textContent = corrections.size;
+    byId("undo").disabled = byId("undo2").disabled = !past.length;
+    byId("bulk").hidden = picked.size === 0;
+    byId("picked").textContent = picked.size === 1 ? t("1 cell") : t("{n} cells", { n: count(picked.size) });
+    if (DATA.differential) corrected();
+  }
+
+  /* Counts as corrected, beside what the model counted; no fraction, whatever the stain. */
+  function corrected() {
+    const used = corrections.size > 0, all = used || DATA.differential.model, counts = KINDS.map(() => 0);
+    if (all) for (const image of images) for (const kind of image.kind) if (kind !== GONE && kind !== IGNORED) counts[kind]++;
+    for (const cell of document.querySelectorAll("[data-corrected]")) cell.textContent = all ? count(counts[KIND[cell.dataset.corrected]]) : "";
+    document.body.classList.toggle("corrected", used);
+  }
+
+  function differential() {
+    const found = DATA.differential;
+    if (!found) return;
+    const body = byId("rows");
+    body.replaceChildren();
+    for (const row of found.rows) {
+      const line = make("tr"), name = make("th"), dot = make("i"), bar = make("td", "", "bar"), kind = KINDS[KIND[row.kind]];
+      dot.style.background = kind.colour;
+      name.scope = "row";
+      name.append(dot, row.name);
+      if (row.value !== null) {
+        const box = make("div"), fill = make("span"), range = make("em");
+        fill.style.width = 100 * row.value + "%"; fill.style.background = kind.colour;
+        range.style.left = 100 * row.low + "%"; range.style.width = 100 * (row.high - row.low) + "%";
+        box.append(fill, range);
+        bar.append(box);
+      }
+      const n = make("td", count(row.n)), other = make("td", "", found.model ? "was" : "now");
+      (found.model ? n : other).dataset.corrected = row.kind;
+      if (found.model) other.textContent = count(found.model[row.kind] || 0); // `n` is as corrected then
+      line.append(name, n, other, make("td", row.percent, "share"), make("td", row.ci, "share"), bar);
+      body.append(line);
+    }
+    document.body.classList.toggle("numbersonly", Boolean(found.why));
+    byId("why").textContent = found.why;
+    byId("progress").textContent = found.progress;
+    byId("meter").style.width = Math.min(100, (100 * found.n) / found.of) + "%";
+    byId("beside").replaceChildren(...found.beside.map((text) => make("li", text)));
+  }
+
+  function texts() {
+    document.title = DATA.title;
+    byId("title").textContent = DATA.heading;
+    for (const place of document.querySelectorAll("[data-notice]")) place.textContent = DATA.notice;
+    byId("unknown").textContent = DATA.unknown;
+    byId("unknown").hidden = !DATA.unknown;
+    byId("lead").textContent = DATA.lead || "";
+    byId("sentences").replaceChildren(...DATA.sentences.map((text) => make("p", text)));
+    byId("remarks").replaceChildren(...DATA.remarks.map((text) => make("li", text)));
+    byId("remarks").hidden = !DATA.remarks.length;
+    byId("method").replaceChildren(...DATA.method.map((text) => make("li", text)));
+    byId("summary").hidden = !DATA.differential && !DATA.counts.length;
+    byId("differential").hidden = !DATA.differential;
+    byId("totals").replaceChildren(...DATA.counts.map((row) => { const line = make("tr"); line.append(...row.map((text, k) => { const cell = make(k ? "td" : "th", text); if (!k) cell.scope = "row"; return cell; })); return line; }));
+    byId("sort").hidden = Boolean(DATA.views);
+  }
+
+  function imageTable() {
+    byId("images").replaceChildren(...images.map((image) => {
+      const line = make("tr"), first = make("th"), button = make("button", image.name, "link");
+      first.scope = "row";
+      button.type = "button";
+      button.onclick = () => go(image.i, -1);
+      first.append(button);
+      line.append(first, ...image.row.map((text) => make("td", String(text))), make("td", [image.about, ...image.notes].filter(Boolean).join("; "), "note"));
+      return line;
+    }));
+    byId("imagehead").replaceChildren(make("th", "image"), ...DATA.columns.map((name) => make("th", name)), make("th", "scale, notes"));
+    byId("name").replaceChildren(...(DATA.worst || images.map((image) => image.i)).map((i) => new Option(images[i].name + (images[i].errors === undefined ? "" : " (" + images[i].errors + (images[i].errors === 1 ? " error)" : " errors)")), i)));
+    if (DATA.repeated && DATA.repeated.length) {
+      const group = make("optgroup");
+      group.label = "Repeated fields";
+      for (const i of DATA.repeated) group.append(new Option(images[i].name, i));
+      byId("name").append(group);
+    }
+  }
+
+  function views() {
+    if (!DATA.views) return;
+    byId("views").replaceChildren(...DATA.views.map((one) => {
+      const button = make("button", one.title[0].toUpperCase() + one.title.slice(1) + " (" + one.cells.length + ")");
+      button.type = "button";
+      button.dataset.view = one.name;
+      button.setAttribute("aria-pressed", String(one.name === view));
+      button.onclick = () => { view = one.name; picked.clear(); views(); gallery(); };
+      return button;
+    }));
+  }
+
+  function kindButtons(place, apply) {
+    byId(place).replaceChildren(...KINDS.filter((kind) => kind.key).map((kind) => {
+      const button = make("button"), dot = make("i");
+      button.type = "button";
+      button.dataset.kind = kind.name;
+      dot.style.background = kind.colour;
+      button.append(make("kbd", kind.key.toUpperCase()), dot, make("span", kind.title));
+      button.onclick = () => apply("class", kind.name);
+      return button;
+    }));
+  }
+
+  /* Where the page is: #image/cell, so that the browser's Back closes the viewer. */
+  function go(i, row) { location.hash = row >= 0 ? id(i, row) : String(i); }
+
+  function route() {
+    const found = /^#(\d+)(?:\/(\d+))?$/.exec(location.hash);
+    if (found && images[found[1]]) {
+      const row = found[2] === undefined || Number(found[2]) >= images[found[1]].kind.length ? -1 : Number(found[2]);
+      viewer.open(Number(found[1]), row);
+      byId("stage").focus({ preventScroll: true });
+    } else if (viewer.isOpen()) {
+      const last = viewer.image.i + "/" + viewer.row;
+      viewer.close();
+      gallery();
+      const cell = document.querySelector('[data-cell="' + last + '"]');
+      if (cell) cell.focus();
+    }
+  }
+
+  const tell = (text) => { byId("saved").textContent = text; };
+  const leave = () => {
+    if (inline) { const cell = document.querySelector('[data-cell="' + id(viewer.image.i, viewer.row) + '"]'); if (cell) cell.focus(); return; }
+    history.replaceState(null, "", location.pathname + location.search);
+    route();
   };
-  frame([x1, y1, x2, y2], image.was[row], image.dashed && image.dashed.includes(row));
-  if (image.pair && image.pair[row]) frame(image.pair[row], image.pair[row][4], true);
-}
 
-function card([i, row]) {
-  const image = images[i], kind = KINDS[image.kind[row]], made = make("button", "", "cell");
-  made.type = "button";
-  made.dataset.cell = id(i, row);
-  const now = correctionAt(i, row), p = row < image.base && image.p ? image.p[row] : null;
-  made.style.setProperty("--type", kind.colour);
-  made.setAttribute("aria-pressed", String(picked.has(id(i, row))));
-  if (now) made.classList.add("done");
-  if (image.kind[row] === UNSURE) made.classList.add("unsure");
-  const figure = now ? "✓" : (p === null || p === undefined || image.kind[row] === UNSURE) ? (image.score && row < image.base && image.kind[row] !== UNSURE ? image.score[row].toFixed(2) : "") : p.toFixed(2).replace(/^0/, "");
-  const words = make("span", "", "words");
-  words.append(make("b", DATA.views ? kind.title : kind.name === "unsure" ? guess(image, row) : figure), make("span", DATA.views || kind.name === "unsure" ? figure : rival(image, row), "p"));
-  made.append(thumb(i, row), words);
-  if (DATA.views) made.append(make("small", (image.text && image.text[row]) || ""));
-  made.title = [image.name, kind.title, ...describe(i, row)].join("\n");
-  made.setAttribute("aria-label", kind.title + ", " + describe(i, row).join(", ") + ", " + image.name);
-  return made;
-}
-
-/* The second likeliest type, where it is likely at all. */
-function rival(image, row) {
-  const likely = row < image.base && image.likely ? image.likely[row] : null;
-  const other = likely ? likely.find(([name]) => KIND[name] !== image.kind[row]) : null;
-  return other && other[1] >= 0.12 ? "or " + KINDS[KIND[other[0]]].title : "";
-}
-
-const guess = (image, row) => (image.unlike && image.unlike.includes(row) ? "unlike" : image.likely && image.likely[row] ? KINDS[KIND[image.likely[row][0][0]]].title + "?" : "unsure");
-
-function gallery() {
-  const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.cell : "";
-  groups = grouped();
-  queue = groups.flatMap((group) => group.cells);
-  byId("groups").replaceChildren(...groups.map((group) => {
-    const section = make("section", "", "group"), head = make("h3"), cells = make("div", "", "cells");
-    if (group.colour) { const dot = make("i"); dot.style.background = group.colour; head.append(dot); }
-    head.append(make("span", group.title), make("small", group.cells.length.toLocaleString("en")));
-    const limit = more[group.name] || SHOWN;
-    cells.append(...group.cells.slice(0, limit).map(card));
-    section.append(head, cells);
-    if (group.cells.length > limit) {
-      const button = make("button", "Show " + Math.min(group.cells.length - limit, 480) + " more of " + group.cells.length.toLocaleString("en"), "more");
-      button.onclick = () => { more[group.name] = limit + 480; gallery(); };
-      section.append(button);
+  /* The next or previous cell in the order of the gallery. */
+  function step(by) {
+    const here = viewer.image.i, row = viewer.row;
+    let at = queue.findIndex(([i, other]) => i === here && other === row);
+    if (at < 0) at = by > 0 ? queue.findIndex(([i]) => i === here) - 1 : queue.findIndex(([i]) => i === here) + 1;
+    for (let next = at + by; next >= 0 && next < queue.length; next += by) {
+      const [i, other] = queue[next];
+      if (isCell(images[i], other) || DATA.views) { history.replaceState(null, "", "#" + id(i, other)); viewer.open(i, other); return; }
     }
-    return section;
-  }));
-  byId("empty").hidden = queue.length > 0;
-  const target = focused && document.querySelector('[data-cell="' + focused + '"]');
-  if (target) target.focus({ preventScroll: true });
-  status();
-}
+  }
 
-function status() {
-  const [done, all] = progress();
-  byId("bar-fill").style.width = all ? (100 * done) / all + "%" : "0";
-  byId("done").textContent = done.toLocaleString("en") + " of " + all.toLocaleString("en") + " reviewed";
-  byId("done2").textContent = byId("done").textContent;
-  byId("count").textContent = corrections.size;
-  byId("undo").disabled = byId("undo2").disabled = !past.length;
-  byId("bulk").hidden = picked.size === 0;
-  byId("picked").textContent = picked.size + (picked.size === 1 ? " cell" : " cells");
-  if (DATA.differential) corrected();
-}
+  function stepImage(by) {
+    const i = viewer.image.i + by;
+    if (images[i]) { history.replaceState(null, "", "#" + i); viewer.open(i); }
+  }
 
-/* Counts as corrected, beside what the model counted; no fraction, whatever the stain. */
-function corrected() {
-  const used = corrections.size > 0, counts = KINDS.map(() => 0);
-  if (used) for (const image of images) for (const kind of image.kind) if (kind !== GONE && kind !== IGNORED) counts[kind]++;
-  for (const cell of document.querySelectorAll("[data-corrected]")) cell.textContent = used ? counts[KIND[cell.dataset.corrected]].toLocaleString("en") : "";
-  document.body.classList.toggle("corrected", used);
-}
-
-function differential() {
-  const found = DATA.differential;
-  if (!found) return;
-  const body = byId("rows");
-  for (const row of found.rows) {
-    const line = make("tr"), name = make("th"), dot = make("i"), bar = make("td", "", "bar"), kind = KINDS[KIND[row.kind]];
-    dot.style.background = kind.colour;
-    name.scope = "row";
-    name.append(dot, row.name);
-    if (row.value !== null) {
-      const box = make("div"), fill = make("span"), range = make("em");
-      fill.style.width = 100 * row.value + "%"; fill.style.background = kind.colour;
-      range.style.left = 100 * row.low + "%"; range.style.width = 100 * (row.high - row.low) + "%";
-      box.append(fill, range);
-      bar.append(box);
+  /* Correct the cells that are selected here, and go on to the next one. */
+  function apply(op, kind = "") {
+    if (inViewer()) {
+      const some = viewer.cells();
+      if (!some.length) return;
+      const alone = some.length === 1, left = op === "ok" ? untyped(some) : "";
+      correct(some, op, kind);
+      if (left) byId("fault").textContent = left;
+      if (alone && !left && op !== "forget" && byId("advance").checked) step(1); else viewer.panel();
+      return;
     }
-    const now = make("td", "", "now");
-    now.dataset.corrected = row.kind;
-    line.append(name, make("td", row.n.toLocaleString("en")), now, make("td", row.percent, "share"), make("td", row.ci, "share"), bar);
-    body.append(line);
-  }
-  document.body.classList.toggle("numbersonly", Boolean(found.why));
-  byId("why").textContent = found.why;
-  byId("progress").textContent = found.progress;
-  byId("meter").style.width = Math.min(100, (100 * found.n) / found.of) + "%";
-  byId("beside").replaceChildren(...found.beside.map((text) => make("li", text)));
-}
-
-function texts() {
-  document.title = DATA.title;
-  byId("title").textContent = DATA.heading;
-  for (const place of document.querySelectorAll("[data-notice]")) place.textContent = DATA.notice;
-  byId("unknown").textContent = DATA.unknown;
-  byId("unknown").hidden = !DATA.unknown;
-  byId("lead").textContent = DATA.lead || "";
-  byId("sentences").replaceChildren(...DATA.sentences.map((text) => make("p", text)));
-  byId("remarks").replaceChildren(...DATA.remarks.map((text) => make("li", text)));
-  byId("remarks").hidden = !DATA.remarks.length;
-  byId("method").replaceChildren(...DATA.method.map((text) => make("li", text)));
-  byId("summary").hidden = !DATA.differential && !DATA.counts.length;
-  byId("differential").hidden = !DATA.differential;
-  byId("totals").replaceChildren(...DATA.counts.map((row) => { const line = make("tr"); line.append(...row.map((text, k) => { const cell = make(k ? "td" : "th", text); if (!k) cell.scope = "row"; return cell; })); return line; }));
-  byId("sort").hidden = Boolean(DATA.views);
-}
-
-function imageTable() {
-  byId("images").replaceChildren(...images.map((image) => {
-    const line = make("tr"), first = make("th"), button = make("button", image.name, "link");
-    first.scope = "row";
-    button.type = "button";
-    button.onclick = () => go(image.i, -1);
-    first.append(button);
-    line.append(first, ...image.row.map((text) => make("td", String(text))), make("td", [image.about, ...image.notes].filter(Boolean).join("; "), "note"));
-    return line;
-  }));
-  byId("imagehead").replaceChildren(make("th", "image"), ...DATA.columns.map((name) => make("th", name)), make("th", "scale, notes"));
-  byId("name").replaceChildren(...(DATA.worst || images.map((image) => image.i)).map((i) => new Option(images[i].name + (images[i].errors === undefined ? "" : " (" + images[i].errors + (images[i].errors === 1 ? " error)" : " errors)")), i)));
-  if (DATA.repeated && DATA.repeated.length) {
-    const group = make("optgroup");
-    group.label = "Repeated fields";
-    for (const i of DATA.repeated) group.append(new Option(images[i].name, i));
-    byId("name").append(group);
-  }
-}
-
-function views() {
-  if (!DATA.views) return;
-  byId("views").replaceChildren(...DATA.views.map((one) => {
-    const button = make("button", one.title[0].toUpperCase() + one.title.slice(1) + " (" + one.cells.length + ")");
-    button.type = "button";
-    button.dataset.view = one.name;
-    button.setAttribute("aria-pressed", String(one.name === view));
-    button.onclick = () => { view = one.name; picked.clear(); views(); gallery(); };
-    return button;
-  }));
-}
-
-function kindButtons(place, apply) {
-  byId(place).replaceChildren(...KINDS.filter((kind) => kind.key).map((kind) => {
-    const button = make("button"), dot = make("i");
-    button.type = "button";
-    button.dataset.kind = kind.name;
-    dot.style.background = kind.colour;
-    button.append(make("kbd", kind.key.toUpperCase()), dot, make("span", kind.title));
-    button.onclick = () => apply("class", kind.name);
-    return button;
-  }));
-}
-
-/* Where the page is: #image/cell, so that the browser's Back closes the viewer. */
-function go(i, row) { location.hash = row >= 0 ? id(i, row) : String(i); }
-
-function route() {
-  const found = /^#(\d+)(?:\/(\d+))?$/.exec(location.hash);
-  if (found && images[found[1]]) {
-    const row = found[2] === undefined || Number(found[2]) >= images[found[1]].kind.length ? -1 : Number(found[2]);
-    viewer.open(Number(found[1]), row);
-    byId("stage").focus({ preventScroll: true });
-  } else if (viewer.isOpen()) {
-    const last = viewer.image.i + "/" + viewer.row;
-    viewer.close();
+    const chosen = picked.size ? [...picked].map(parse) : document.activeElement.dataset && document.activeElement.dataset.cell ? [parse(document.activeElement.dataset.cell)] : [];
+    if (!chosen.length) return;
+    const all = [...document.querySelectorAll("[data-cell]")].map((cell) => cell.dataset.cell);
+    const after = all[all.indexOf(id(...chosen[chosen.length - 1])) + 1];
+    const left = op === "ok" ? untyped(chosen) : "";
+    correct(chosen, op, kind);
+    picked.clear();
     gallery();
-    const cell = document.querySelector('[data-cell="' + last + '"]');
-    if (cell) cell.focus();
+    if (left) tell(left);
+    const next = after && document.querySelector('[data-cell="' + after + '"]');
+    if (next) next.focus();
   }
-}
 
-const leave = () => { history.replaceState(null, "", location.pathname + location.search); route(); };
-
-/* The next or previous cell in the order of the gallery. */
-function step(by) {
-  const here = viewer.image.i, row = viewer.row;
-  let at = queue.findIndex(([i, other]) => i === here && other === row);
-  if (at < 0) at = by > 0 ? queue.findIndex(([i]) => i === here) - 1 : queue.findIndex(([i]) => i === here) + 1;
-  for (let next = at + by; next >= 0 && next < queue.length; next += by) {
-    const [i, other] = queue[next];
-    if (isCell(images[i], other) || DATA.views) { history.replaceState(null, "", "#" + id(i, other)); viewer.open(i, other); return; }
+  /* What to do about the uncertain ones of some cells; empty where there are none. */
+  function untyped(some) {
+    const n = some.filter(([i, row]) => images[i].kind[row] === UNSURE).length;
+    return n === 0 ? "" : n === 1 ? t("1 uncertain cell is left: give it a type.") : t("{n} uncertain cells are left: give each a type.", { n: count(n) });
   }
-}
 
-function stepImage(by) {
-  const i = viewer.image.i + by;
-  if (images[i]) { history.replaceState(null, "", "#" + i); viewer.open(i); }
-}
-
-/* Correct the cells that are selected here, and go on to the next one. */
-function apply(op, kind = "") {
-  if (viewer.isOpen()) {
-    const cells = viewer.cells();
-    if (!cells.length) return;
-    const alone = cells.length === 1, left = op === "ok" ? untyped(cells) : "";
-    correct(cells, op, kind);
-    if (left) byId("fault").textContent = left;
-    if (alone && !left && op !== "forget" && byId("advance").checked) step(1); else viewer.panel();
-    return;
+  function confirmHere() {
+    const i = viewer.image.i, open = confirmImage(i, viewer.shown);
+    byId("fault").textContent = open ? untyped([...images[i].kind.keys()].map((row) => [i, row])) : confirmed(i);
+    const left = open ? [...images[i].kind.keys()].find((row) => images[i].kind[row] === UNSURE) : -1;
+    if (left >= 0) viewer.choose([left]);
   }
-  const chosen = picked.size ? [...picked].map(parse) : document.activeElement.dataset && document.activeElement.dataset.cell ? [parse(document.activeElement.dataset.cell)] : [];
-  if (!chosen.length) return;
-  const all = [...document.querySelectorAll("[data-cell]")].map((cell) => cell.dataset.cell);
-  const after = all[all.indexOf(id(...chosen[chosen.length - 1])) + 1];
-  const left = op === "ok" ? untyped(chosen) : "";
-  correct(chosen, op, kind);
-  picked.clear();
+
+  /* Which classes are complete now; a class of which something is hidden is not. */
+  function confirmed(i) {
+    if (DATA.mode === "review") return t("Image confirmed.");
+    const done = DATA.classes.filter((name) => corrections.has(annotates(i, name)));
+    return done.length ? t("Image confirmed. Complete: {classes}.", { classes: done.join(", ") }) : t("Confirmed what is shown. No class is complete.");
+  }
+
+  function withdraw() {
+    const step = undo();
+    if (step.length && step[0][2] >= 0 && viewer.isOpen()) { const [, i, row] = step[0]; if (i === viewer.image.i) viewer.choose(isCell(images[i], row) || row < images[i].base ? [row] : []); }
+  }
+
+  cells.onChoose = (i, row) => {
+    if (!inline) return;
+    for (const one of document.querySelectorAll("[data-cell][aria-current]")) one.removeAttribute("aria-current");
+    const cell = row >= 0 && document.querySelector('[data-cell="' + id(i, row) + '"]');
+    if (cell) cell.setAttribute("aria-current", "true");
+  };
+  cells.onChange = () => {
+    if (viewer.isOpen()) { viewer.redraw(); viewer.panel(); }
+    if (inline || !viewer.isOpen()) gallery(); else status();
+  };
+
+  function pick(cell, event) {
+    const name = cell.dataset.cell;
+    if (event.shiftKey && anchor) {
+      const all = [...document.querySelectorAll("[data-cell]")].map((one) => one.dataset.cell);
+      const [from, to] = [all.indexOf(anchor), all.indexOf(name)].sort((a, b) => a - b);
+      for (const one of all.slice(Math.max(from, 0), to + 1)) picked.add(one);
+    } else if (picked.has(name)) picked.delete(name); else picked.add(name);
+    anchor = name;
+    for (const one of document.querySelectorAll("[data-cell]")) one.setAttribute("aria-pressed", String(picked.has(one.dataset.cell)));
+    status();
+  }
+
+  byId("groups").addEventListener("click", (event) => {
+    const cell = event.target.closest("[data-cell]");
+    if (!cell) return;
+    if (event.shiftKey || event.ctrlKey || event.metaKey) pick(cell, event);
+    else if (!inline) go(...parse(cell.dataset.cell));
+    else {
+      viewer.open(...parse(cell.dataset.cell));
+      if (event.detail === 0) byId("stage").focus({ preventScroll: true }); // by key
+    }
+  });
+
+  /* Arrow keys go from cell to cell; up and down by what is above and below on the screen. */
+  function wander(cell, key) {
+    const all = [...document.querySelectorAll("[data-cell]")], at = all.indexOf(cell);
+    if (key === "ArrowLeft" || key === "ArrowRight") return all[at + (key === "ArrowRight" ? 1 : -1)];
+    const from = cell.getBoundingClientRect(), down = key === "ArrowDown";
+    const rest = down ? all.slice(at + 1) : all.slice(0, at).reverse();
+    const line = rest.find((one) => { const box = one.getBoundingClientRect(); return down ? box.top > from.bottom - 4 : box.bottom < from.top + 4; });
+    if (!line) return null;
+    const top = line.getBoundingClientRect().top;
+    const row = rest.filter((one) => Math.abs(one.getBoundingClientRect().top - top) < 4);
+    return row.sort((a, b) => Math.abs(a.getBoundingClientRect().left - from.left) - Math.abs(b.getBoundingClientRect().left - from.left))[0];
+  }
+
+  const COMMON = { Delete: () => apply("delete"), Backspace: () => apply("delete"), i: () => apply("ignore"), o: () => apply("ok"), u: () => apply("forget"), z: withdraw, "?": () => byId("keys").showModal() };
+  const IN_VIEWER = {
+    Escape: () => { if (viewer.cells().length > 1) viewer.choose([]); else leave(); },
+    "+": () => viewer.zoom(1.25), "=": () => viewer.zoom(1.25), "-": () => viewer.zoom(0.8), f: viewer.fit,
+    b: () => { viewer.boxes = !viewer.boxes; }, h: () => viewer.toggle("rbc"), d: () => viewer.draw(viewer.row >= 0 ? KINDS[viewer.image.kind[viewer.row]].name : "wbc"),
+    Enter: confirmHere, PageDown: () => stepImage(1), PageUp: () => stepImage(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
+  };
+
+  document.addEventListener("keydown", (event) => {
+    const on = event.target;
+    if (byId("keys").open || on.matches("select, textarea, input:not([type=checkbox]):not([type=range])")) return;
+    const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    if ((event.ctrlKey || event.metaKey || event.altKey) && !(letter === "z" && !event.altKey)) return;
+    let run = null;
+    if (BY_KEY[letter]) run = () => apply("class", BY_KEY[letter]);
+    else if (inViewer()) {
+      if (event.shiftKey && letter.startsWith("Arrow")) run = () => viewer.pan({ ArrowLeft: 80, ArrowRight: -80 }[letter] || 0, { ArrowUp: 80, ArrowDown: -80 }[letter] || 0);
+      else if (on.matches("input[type=range]") && letter.startsWith("Arrow")) return;
+      else if (letter === "Enter" && on.matches("button, input")) return;
+      else run = IN_VIEWER[letter] || COMMON[letter];
+    } else {
+      const cell = on.closest && on.closest("[data-cell]");
+      if (cell && letter.startsWith("Arrow")) run = () => { const next = wander(cell, letter); if (next) { next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); } };
+      else if (cell && letter === " ") run = () => pick(cell, event);
+      else if (letter === "Escape") run = () => { picked.clear(); gallery(); };
+      else if (!/^(Delete|Backspace)$/.test(letter) || cell || picked.size) run = COMMON[letter];
+    }
+    if (run) { event.preventDefault(); run(); }
+  });
+
+  byId("close").onclick = leave;
+  byId("fit").onclick = viewer.fit;
+  byId("in").onclick = () => viewer.zoom(1.25);
+  byId("out").onclick = () => viewer.zoom(0.8);
+  byId("boxes").onclick = () => { viewer.boxes = !viewer.boxes; };
+  byId("before").onclick = () => stepImage(-1);
+  byId("after").onclick = () => stepImage(1);
+  byId("previous").onclick = () => step(-1);
+  byId("next").onclick = () => step(1);
+  byId("confirm").onclick = confirmHere;
+  byId("name").onchange = () => { history.replaceState(null, "", "#" + byId("name").value); viewer.open(Number(byId("name").value)); byId("stage").focus(); };
+  byId("undo").onclick = byId("undo2").onclick = withdraw;
+  byId("draw").append(...KINDS.filter((kind) => kind.key).map((kind) => new Option(kind.title, kind.name)));
+  byId("draw").onchange = () => { viewer.draw(byId("draw").value); byId("stage").focus(); };
+  for (const button of document.querySelectorAll("[data-op]")) button.onclick = () => apply(button.dataset.op);
+  byId("nothing").onclick = () => { picked.clear(); gallery(); };
+  byId("help").onclick = byId("help2").onclick = () => byId("keys").showModal();
+  byId("print").onclick = () => window.print();
+  byId("order").onchange = () => { order = byId("order").value; gallery(); };
+  const light = () => {
+    const [contrast, brightness] = [byId("contrast").value, byId("brightness").value];
+    viewer.filter = contrast === "100" && brightness === "100" ? "" : "contrast(" + contrast + "%) brightness(" + brightness + "%)";
+  };
+  byId("contrast").oninput = byId("brightness").oninput = light;
+  byId("plain").onclick = () => { byId("contrast").value = byId("brightness").value = 100; light(); };
+  byId("size").oninput = () => document.documentElement.style.setProperty("--thumb", byId("size").value + "px");
+  byId("export").onclick = () => {
+    const link = make("a");
+    link.href = URL.createObjectURL(new Blob([exported()], { type: "application/jsonl" }));
+    link.download = "corrections.jsonl";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    tell(corrections.size === 1 ? t("Exported 1 correction.") : t("Exported {n} corrections.", { n: count(corrections.size) }));
+  };
+  window.addEventListener("hashchange", route);
+  window.addEventListener("beforeprint", () => { for (const group of groups) more[group.name] = 600; gallery(); });
+
+  keeper(cells, { byId, tell });
+  texts();
+  differential();
+  imageTable();
+  views();
+  kindButtons("kinds", apply);
+  kindButtons("bulkkinds", apply);
   gallery();
-  if (left) byId("saved").textContent = left;
-  const next = after && document.querySelector('[data-cell="' + after + '"]');
-  if (next) next.focus();
+  if (inline && images.length) viewer.open(0); else route();
+  return { ...cells, cells, viewer, gallery, apply, withdraw, tell, show: () => { texts(); differential(); status(); } };
 }
-
-/* What to do about the uncertain ones of some cells; empty where there are none. */
-function untyped(cells) {
-  const n = cells.filter(([i, row]) => images[i].kind[row] === UNSURE).length;
-  return n ? n + (n === 1 ? " uncertain cell is left" : " uncertain cells are left") + ": give each a type." : "";
-}
-
-function confirmHere() {
-  const i = viewer.image.i, open = confirmImage(i, viewer.shown);
-  byId("fault").textContent = open ? untyped([...images[i].kind.keys()].map((row) => [i, row])) : confirmed(i);
-  const left = open ? [...images[i].kind.keys()].find((row) => images[i].kind[row] === UNSURE) : -1;
-  if (left >= 0) viewer.choose([left]);
-}
-
-/* Which classes are complete now; a class of which something is hidden is not. */
-function confirmed(i) {
-  if (DATA.mode === "review") return "Image confirmed.";
-  const done = DATA.classes.filter((name) => corrections.has(annotates(i, name)));
-  return done.length ? "Image confirmed. Complete: " + done.join(", ") + "." : "Confirmed what is shown. No class is complete.";
-}
-
-function withdraw() {
-  const step = undo();
-  if (step.length && step[0][2] >= 0 && viewer.isOpen()) { const [, i, row] = step[0]; if (i === viewer.image.i) viewer.choose(isCell(images[i], row) || row < images[i].base ? [row] : []); }
-}
-
-onChange = () => { if (viewer.isOpen()) { viewer.redraw(); viewer.panel(); status(); } else { gallery(); } };
-
-function pick(cell, event) {
-  const name = cell.dataset.cell;
-  if (event.shiftKey && anchor) {
-    const all = [...document.querySelectorAll("[data-cell]")].map((one) => one.dataset.cell);
-    const [from, to] = [all.indexOf(anchor), all.indexOf(name)].sort((a, b) => a - b);
-    for (const one of all.slice(Math.max(from, 0), to + 1)) picked.add(one);
-  } else if (picked.has(name)) picked.delete(name); else picked.add(name);
-  anchor = name;
-  for (const one of document.querySelectorAll("[data-cell]")) one.setAttribute("aria-pressed", String(picked.has(one.dataset.cell)));
-  status();
-}
-
-byId("groups").addEventListener("click", (event) => {
-  const cell = event.target.closest("[data-cell]");
-  if (!cell) return;
-  if (event.shiftKey || event.ctrlKey || event.metaKey) pick(cell, event); else go(...parse(cell.dataset.cell));
-});
-
-/* Arrow keys go from cell to cell; up and down by what is above and below on the screen. */
-function wander(cell, key) {
-  const all = [...document.querySelectorAll("[data-cell]")], at = all.indexOf(cell);
-  if (key === "ArrowLeft" || key === "ArrowRight") return all[at + (key === "ArrowRight" ? 1 : -1)];
-  const from = cell.getBoundingClientRect(), down = key === "ArrowDown";
-  const rest = down ? all.slice(at + 1) : all.slice(0, at).reverse();
-  const line = rest.find((one) => { const box = one.getBoundingClientRect(); return down ? box.top > from.bottom - 4 : box.bottom < from.top + 4; });
-  if (!line) return null;
-  const top = line.getBoundingClientRect().top;
-  const row = rest.filter((one) => Math.abs(one.getBoundingClientRect().top - top) < 4);
-  return row.sort((a, b) => Math.abs(a.getBoundingClientRect().left - from.left) - Math.abs(b.getBoundingClientRect().left - from.left))[0];
-}
-
-const COMMON = { Delete: () => apply("delete"), Backspace: () => apply("delete"), i: () => apply("ignore"), o: () => apply("ok"), u: () => apply("forget"), z: withdraw, "?": () => byId("keys").showModal() };
-const IN_VIEWER = {
-  Escape: () => { if (viewer.cells().length > 1) viewer.choose([]); else leave(); },
-  "+": () => viewer.zoom(1.25), "=": () => viewer.zoom(1.25), "-": () => viewer.zoom(0.8), f: viewer.fit,
-  b: () => { viewer.boxes = !viewer.boxes; }, h: () => viewer.toggle("rbc"), d: () => viewer.draw(viewer.row >= 0 ? KINDS[viewer.image.kind[viewer.row]].name : "wbc"),
-  Enter: confirmHere, PageDown: () => stepImage(1), PageUp: () => stepImage(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
-};
-
-document.addEventListener("keydown", (event) => {
-  const on = event.target;
-  if (byId("keys").open || on.matches("select, textarea, input:not([type=checkbox]):not([type=range])")) return;
-  const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if ((event.ctrlKey || event.metaKey || event.altKey) && !(letter === "z" && !event.altKey)) return;
-  let run = null;
-  if (BY_KEY[letter]) run = () => apply("class", BY_KEY[letter]);
-  else if (viewer.isOpen()) {
-    if (event.shiftKey && letter.startsWith("Arrow")) run = () => viewer.pan({ ArrowLeft: 80, ArrowRight: -80 }[letter] || 0, { ArrowUp: 80, ArrowDown: -80 }[letter] || 0);
-    else if (on.matches("input[type=range]") && letter.startsWith("Arrow")) return;
-    else if (letter === "Enter" && on.matches("button, input")) return;
-    else run = IN_VIEWER[letter] || COMMON[letter];
-  } else {
-    const cell = on.closest && on.closest("[data-cell]");
-    if (cell && letter.startsWith("Arrow")) run = () => { const next = wander(cell, letter); if (next) { next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); } };
-    else if (cell && letter === " ") run = () => pick(cell, event);
-    else if (letter === "Escape") run = () => { picked.clear(); gallery(); };
-    else if (!/^(Delete|Backspace)$/.test(letter) || cell || picked.size) run = COMMON[letter];
-  }
-  if (run) { event.preventDefault(); run(); }
-});
-
-byId("close").onclick = leave;
-byId("fit").onclick = viewer.fit;
-byId("in").onclick = () => viewer.zoom(1.25);
-byId("out").onclick = () => viewer.zoom(0.8);
-byId("boxes").onclick = () => { viewer.boxes = !viewer.boxes; };
-byId("before").onclick = () => stepImage(-1);
-byId("after").onclick = () => stepImage(1);
-byId("previous").onclick = () => step(-1);
-byId("next").onclick = () => step(1);
-byId("confirm").onclick = confirmHere;
-byId("name").onchange = () => { history.replaceState(null, "", "#" + byId("name").value); viewer.open(Number(byId("name").value)); byId("stage").focus(); };
-byId("undo").onclick = byId("undo2").onclick = withdraw;
-byId("draw").append(...KINDS.filter((kind) => kind.key).map((kind) => new Option(kind.title, kind.name)));
-byId("draw").onchange = () => { viewer.draw(byId("draw").value); byId("stage").focus(); };
-for (const button of document.querySelectorAll("[data-op]")) button.onclick = () => apply(button.dataset.op);
-byId("nothing").onclick = () => { picked.clear(); gallery(); };
-byId("help").onclick = byId("help2").onclick = () => byId("keys").showModal();
-byId("print").onclick = () => window.print();
-byId("order").onchange = () => { order = byId("order").value; gallery(); };
-const light = () => {
-  const [contrast, brightness] = [byId("contrast").value, byId("brightness").value];
-  viewer.filter = contrast === "100" && brightness === "100" ? "" : "contrast(" + contrast + "%) brightness(" + brightness + "%)";
-};
-byId("contrast").oninput = byId("brightness").oninput = light;
-byId("plain").onclick = () => { byId("contrast").value = byId("brightness").value = 100; light(); };
-byId("size").oninput = () => document.documentElement.style.setProperty("--thumb", byId("size").value + "px");
-try { byId("who").value = localStorage.getItem(KEEP + " who") || ""; } catch { /* no storage */ }
-byId("who").onchange = () => { try { localStorage.setItem(KEEP + " who", byId("who").value); } catch { /* no storage */ } };
-byId("export").onclick = () => {
-  const link = make("a");
-  link.href = URL.createObjectURL(new Blob([exported()], { type: "application/jsonl" }));
-  link.download = "corrections.jsonl";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-  byId("saved").textContent = "Exported " + corrections.size + (corrections.size === 1 ? " correction." : " corrections.");
-};
-window.addEventListener("hashchange", route);
-window.addEventListener("beforeprint", () => { for (const group of groups) more[group.name] = 600; gallery(); });
-
-restore();
-texts();
-differential();
-imageTable();
-views();
-kindButtons("kinds", apply);
-kindButtons("bulkkinds", apply);
-gallery();
-save();
-route();

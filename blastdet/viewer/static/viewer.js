@@ -1,14 +1,18 @@
 /* One image with its boxes on two canvases: pan, zoom, select, move, draw. */
 "use strict";
 
-const viewer = (() => {
+import { makeTiles } from "./tiles.js";
+
+/* `byId` finds the elements of the page by their names. */
+export function makeViewer(cells, byId) {
+  const { DATA, KINDS, KIND, UNSURE, IGNORED, GONE, ROUND, images, boxOf, correctionAt, refresh, correct, addCell, describe, t, count } = cells;
   const stage = byId("stage"), canvas = byId("canvas");
   // Boxes have a canvas of their own: one with an image from a file must not be read, and copying one is slow.
   const back = byId("picture").getContext("2d", { alpha: false }), pen = canvas.getContext("2d", { willReadFrequently: true });
   const view = { k: 1, x: 0, y: 0 }; // screen = world * k + (x, y); the world has square pixels
   const hidden = new Set(KINDS.map((kind, index) => (kind.hidden || DATA.hidden.includes(kind.name) ? index : -1)).filter((index) => index >= 0));
   const loaded = new Map();
-  let image = null, picture = null, chosen = new Set(), focus = -1, queued = false, boxes = true, size = [0, 0], aspect = [1, 1], drawing = "", failed = "";
+  let image = null, picture = null, tiles = null, chosen = new Set(), focus = -1, queued = false, boxes = true, size = [0, 0], aspect = [1, 1], drawing = "", failed = "";
   let sorted = null; // rows by kind, for drawing
 
   const isOpen = () => image !== null;
@@ -75,6 +79,11 @@ const viewer = (() => {
         const from = levelFor(wide * ratio), w = from.naturalWidth || from.width, h = from.naturalHeight || from.height;
         back.drawImage(from, left * w, top * h, (right - left) * w, (bottom - top) * h, view.x + left * wide, view.y + top * high, (right - left) * wide, (bottom - top) * high);
       }
+    }
+    if (tiles) {
+      back.setTransform(ratio, 0, 0, ratio, 0, 0);
+      back.imageSmoothingEnabled = view.k < 4;
+      tiles.paint(back, { x: view.x, y: view.y, kx: view.k * aspect[0], ky: view.k * aspect[1], size, ratio });
     }
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     if (!boxes) pen.clearRect(0, 0, size[0], size[1]);
@@ -240,6 +249,7 @@ const viewer = (() => {
     document.body.classList.add("viewing");
     if (other) {
       picture = null; failed = "";
+      tiles = image.tiles ? makeTiles(image, redraw) : null;
       size = [0, 0];
       resize();
       fit();
@@ -249,18 +259,19 @@ const viewer = (() => {
       if (hidden.has(image.kind[row])) { hidden.delete(image.kind[row]); filters(); }
       goTo(row);
     }
+    if (tiles) return;
     try {
       const made = await load(i);
       if (isOpen() && image.i === i) picture = made;
     } catch (error) {
-      failed = "Cannot show " + error.message + ". It belongs beside this page.";
+      failed = t("Cannot show this image:") + " " + error.message;
     }
     byId("fault").textContent = failed;
     redraw();
   }
 
   function close() {
-    image = null; picture = null; chosen = new Set(); focus = -1;
+    image = null; picture = null; tiles = null; chosen = new Set(); focus = -1;
     byId("viewer").hidden = true;
     document.body.classList.remove("viewing");
   }
@@ -270,6 +281,7 @@ const viewer = (() => {
     for (const row of rows) if (chosen.has(row) && add) chosen.delete(row); else chosen.add(row);
     focus = rows.length ? rows[rows.length - 1] : -1;
     panel();
+    cells.onChoose(image.i, focus);
     redraw();
   }
 
@@ -369,12 +381,12 @@ const viewer = (() => {
     byId("filters").replaceChildren(...KINDS.map((kind, index) => {
       const n = rows[index].length;
       if (!n && index !== KIND.rbc && !DATA.classes.includes(kind.name)) return "";
-      const label = document.createElement("label"), box = document.createElement("input"), dot = document.createElement("i"), text = document.createElement("span"), count = document.createElement("b");
+      const label = document.createElement("label"), box = document.createElement("input"), dot = document.createElement("i"), text = document.createElement("span"), number = document.createElement("b");
       box.type = "checkbox"; box.checked = shown(index); box.dataset.kind = kind.name;
       box.onchange = () => { if (box.checked) hidden.delete(index); else hidden.add(index); redraw(); };
       dot.style.background = kind.colour;
-      text.textContent = kind.title; count.textContent = n.toLocaleString("en");
-      label.append(box, dot, text, count);
+      text.textContent = kind.title; number.textContent = count(n);
+      label.append(box, dot, text, number);
       return label;
     }).filter(Boolean));
   }
@@ -396,7 +408,7 @@ const viewer = (() => {
     const rows = [...chosen], one = rows.length === 1 ? rows[0] : -1;
     byId("pick").hidden = !rows.length;
     byId("hint").hidden = rows.length > 0;
-    byId("chosen").textContent = one >= 0 ? KINDS[image.kind[one]].title : rows.length + " cells";
+    byId("chosen").textContent = one >= 0 ? KINDS[image.kind[one]].title : t("{n} cells", { n: count(rows.length) });
     byId("facts").replaceChildren(...(one >= 0 ? describe(image.i, one) : []).map((text) => { const line = document.createElement("li"); line.textContent = text; return line; }));
     byId("likely").replaceChildren(...(one >= 0 && image.likely && image.likely[one] ? image.likely[one] : []).map(([name, p]) => {
       const line = document.createElement("div"), text = document.createElement("span"), bar = document.createElement("i"), value = document.createElement("b");
@@ -409,13 +421,16 @@ const viewer = (() => {
     for (const button of byId("kinds").children) button.setAttribute("aria-pressed", String(kinds.size === 1 && kinds.has(KIND[button.dataset.kind]) && rows.every((row) => correctionAt(image.i, row))));
   }
 
-  const cells = () => [...chosen].map((row) => [image.i, row]);
+  const chosenCells = () => [...chosen].map((row) => [image.i, row]);
   return {
-    open, close, isOpen, redraw, fit, pan, zoom: zoomAt, choose, draw, filters, toggle, panel, cells, shown, goTo, resize, paint,
+    open, close, isOpen, redraw, fit, pan, zoom: zoomAt, choose, draw, filters, toggle, panel, cells: chosenCells, shown, goTo, resize, paint,
     get image() { return image; }, get row() { return focus; },
+    /* Pixels of the screen per µm; of the image, where its scale is unknown. */
+    get scale() { return view.k * aspect[0] / (image.mpp || [1])[0]; },
+    match: (scale) => zoomAt(scale / (view.k * aspect[0] / (image.mpp || [1])[0])),
     /* Where a point of the image is in the window. */
     place: (x, y) => { const frame = stage.getBoundingClientRect(), [left, top] = toScreen([x, y, x, y]); return [frame.left + left, frame.top + top]; },
     set filter(value) { back.canvas.style.filter = value; },
     get boxes() { return boxes; }, set boxes(value) { boxes = value; byId("boxes").setAttribute("aria-pressed", String(value)); redraw(); },
   };
-})();
+}
