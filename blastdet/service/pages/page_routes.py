@@ -1,0 +1,153 @@
+"""Pages for people. Each shows what the interface under ``/api/v1`` answers, and its scripts call nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.exceptions import HTTPException
+
+from blastdet.service.api import account_routes, analysis_routes, job_routes, smear_routes
+from blastdet.service.api.context import Id, Service, Services, service_of
+from blastdet.service.api.schemas import Status
+from blastdet.service.pages.page_assets import assets
+from blastdet.service.pages.rendering import LANGUAGE_COOKIE, Page, PageRoute, local_path
+from blastdet.service.pages.translations import LANGUAGES
+from blastdet.service.security.callers import Caller, RefusedError
+
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_PER_PAGE = 50
+Name = Annotated[str, Query(max_length=150, pattern=r"^[^\x00-\x1f\x7f]*$")]
+After = Annotated[str, Query(pattern="^([0-9TZ:.-]{27}_[0-9a-f]{32})?$")]
+MaybeId = Annotated[str, Query(pattern="^([0-9a-f]{32})?$")]
+
+
+def _reader(request: Request) -> Caller:
+    """Who looks at a page; a redirect to the log-in otherwise."""
+    service = service_of(request)
+    caller = service.gate.caller(request)
+    if caller is None and service.gate.mode == "users":
+        where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        raise HTTPException(303, headers={"Location": f"/login?next={quote(where, safe='')}"})
+    if caller is None:
+        raise RefusedError(401, "expected a user that the proxy in front of this service names")
+    if caller.scope not in ("read", "write"):
+        raise RefusedError(403, f"token: expected the scope read or write, got {caller.scope}")
+    request.scope["state"]["user_id"] = caller.user_id
+    return caller
+
+
+@router.get("/")
+def worklist(
+    request: Request,
+    service: Services,
+    status: Status | Literal[""] = "",
+    name: Name = "",
+    analyzed: Literal["", "true", "false"] = "",
+    after: After = "",
+) -> Response:
+    """Smears, and where new ones are dropped."""
+    caller = _reader(request)
+    has = None if not analyzed else analyzed == "true"
+    found = smear_routes.worklist(service, caller, status or None, name or None, has, _PER_PAGE, after or None)
+    active = [job for state in ("running", "queued") for job in job_routes.jobs(service, caller, state, 200).items]
+    jobs = {job.smear: job for job in reversed(active)}
+    filters = {"status": status, "name": name, "analyzed": analyzed}
+    data = {"max_bytes": service.settings.max_upload, "jobs": {job.smear: job.id for job in jobs.values()}}
+    return Page(request, caller).render(
+        "worklist.jinja",
+        data,
+        smears=found.items,
+        jobs=jobs,
+        next=found.next,
+        first=not after,
+        filters=filters,
+        models=analysis_routes.models(service, caller),
+        max_mb=service.settings.max_upload_mb,
+    )
+
+
+@router.get("/smears/{smear_id}")
+def smear(smear_id: Id, request: Request, service: Services, analysis: MaybeId = "") -> Response:
+    """One smear: viewer, differential, gallery, corrections."""
+    caller = _reader(request)
+    found = smear_routes.one(smear_id, service, caller)
+    results = analysis_routes.of_smear(smear_id, service, caller).items
+    shown = next((one for one in results if one.id == analysis), results[0] if results else None)
+    jobs = [job for job in job_routes.jobs(service, caller, None, 200).items if job.smear == smear_id]
+    job = next(iter(jobs), None)
+    data = {
+        "smear": found.model_dump(mode="json"),
+        "analysis": None if shown is None else shown.id,
+        "job": None if job is None or job.state in ("done", "cancelled") else job.model_dump(mode="json"),
+    }
+    return Page(request, caller).render(
+        "smear.jinja",
+        data,
+        smear=found,
+        results=results,
+        shown=shown,
+        job=job,
+        models=analysis_routes.models(service, caller),
+    )
+
+
+@router.get("/compare")
+def compare(request: Request, service: Services, left: MaybeId = "", right: MaybeId = "") -> Response:
+    """Two smears side by side."""
+    caller = _reader(request)
+    choices = smear_routes.worklist(service, caller, None, None, True, 200, None).items
+    sides = [smear_routes.one(one, service, caller) if one else None for one in (left, right)]
+    known = {one.id for one in choices}
+    choices += [one for one in sides if one is not None and one.id not in known]
+    data = {"sides": [None if one is None else one.model_dump(mode="json") for one in sides]}
+    return Page(request, caller).render("compare.jinja", data, choices=choices, sides=sides)
+
+
+@router.get("/account")
+def account(request: Request, service: Services) -> Response:
+    """Who you are, and your API tokens."""
+    caller = _reader(request)
+    return Page(request, caller).render("account.jinja", {}, tokens=account_routes.tokens(service, caller))
+
+
+@router.get("/login")
+def login(request: Request, service: Services, next: Annotated[str, Query(max_length=2000)] = "/") -> Response:
+    """Log in; without users, there is nothing to log in to."""
+    to = local_path(next)
+    if service.gate.mode != "users" or _who(request, service) is not None:
+        return RedirectResponse(to, 303)
+    return Page(request, None).render("login.jinja", {"next": to})
+
+
+def _who(request: Request, service: Service) -> Caller | None:
+    try:
+        return service.gate.caller(request)
+    except RefusedError:
+        return None
+
+
+@router.get("/language/{language}")
+def language(language: str, request: Request, service: Services, back: str = "/") -> Response:
+    """Remember a language in this browser, and go back."""
+    if language not in LANGUAGES:
+        raise RefusedError(404, f"language: expected one of {', '.join(LANGUAGES)}")
+    answer = RedirectResponse(local_path(back[:2000]), 303)
+    secure = service.gate.is_secure(request)
+    answer.set_cookie(LANGUAGE_COOKIE, language, max_age=365 * 86400, samesite="lax", httponly=True, secure=secure)
+    return answer
+
+
+@router.get("/static/{name}")
+def static(name: str, request: Request) -> Response:
+    """A script or a style."""
+    found = assets().get(name)
+    if found is None:
+        raise RefusedError(404, "file: not found")
+    headers: dict[str, Any] = {"ETag": found.etag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == found.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, media_type=found.media_type, headers=headers)

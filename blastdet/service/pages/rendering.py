@@ -1,0 +1,173 @@
+"""Templates as answers, and errors as pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from datetime import datetime
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.exceptions import HTTPException
+
+from blastdet import __version__
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.errors import BlastdetError
+from blastdet.service.api.context import service_of
+from blastdet.service.api.failures import line_of
+from blastdet.service.pages.translations import LANGUAGES, catalog, chosen_language, translator
+from blastdet.service.security.callers import Caller, RefusedError
+
+LANGUAGE_COOKIE = "blastdet_language"
+
+_FAULTS = {401: "Not logged in", 403: "Not allowed", 404: "Not found", 422: "That address is not right"}
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("blastdet.service.pages"),
+        autoescape=select_autoescape(["jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+class Page:
+    """A page in the language of its reader.
+
+    Parameters
+    ----------
+    request : Request
+    caller : Caller or None
+    """
+
+    def __init__(self, request: Request, caller: Caller | None) -> None:
+        self.request, self.caller = request, caller
+        self.language = chosen_language(
+            request.cookies.get(LANGUAGE_COOKIE, ""), request.headers.get("accept-language", "")
+        )
+
+    def render(self, template: str, data: dict[str, Any], status: int = 200, **values: Any) -> HTMLResponse:
+        """The page of a template.
+
+        Parameters
+        ----------
+        template : str
+        data : dict
+            What its scripts need, as JSON.
+        status : int
+        **values
+            What the template needs.
+        """
+        service = service_of(self.request)
+        csrf = "" if self.caller is None else self.caller.csrf
+        texts = dict(catalog(self.language))
+        script = {**data, "csrf": csrf, "language": self.language, "auth": service.gate.mode, "texts": texts}
+        url = self.request.url
+        text = _environment().get_template(template).render(
+            _=translator(self.language),
+            when=when,
+            scale=scale,
+            size=size,
+            language=self.language,
+            languages=LANGUAGES,
+            here=url.path + (f"?{url.query}" if url.query else ""),
+            path=url.path,
+            caller=self.caller,
+            mode=service.gate.mode,
+            notice=RESEARCH_USE,
+            version=__version__,
+            data=json.dumps(script, ensure_ascii=False).replace("<", "\\u003c"),
+            **values,
+        )
+        return HTMLResponse(text, status)
+
+
+class PageRoute(APIRoute):
+    """A route whose errors are pages."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, with its errors caught."""
+        handle = super().get_route_handler()
+
+        async def caught(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except HTTPException as error:
+                if error.status_code == 303 and error.headers:
+                    return RedirectResponse(error.headers["Location"], 303)
+                return failed(request, error.status_code, str(error.detail))
+            except RequestValidationError as error:
+                return failed(request, 422, line_of(error))
+            except RefusedError as error:
+                return failed(request, error.status, str(error))
+            except BlastdetError as error:
+                return failed(request, 422, str(error))
+
+        return caught
+
+
+def failed(request: Request, status: int, line: str) -> HTMLResponse:
+    """A page that says what went wrong."""
+    title = _FAULTS.get(status, "That did not work")
+    return Page(request, None).render("failed.jinja", {}, status, title=title, line=line)
+
+
+def local_path(path: str) -> str:
+    """An address of this service; the start page for any other.
+
+    Examples
+    --------
+    >>> local_path("/smears/1?a=2"), local_path("//evil.example"), local_path("https://evil.example"), local_path("/\\\\evil")
+    ('/smears/1?a=2', '/', '/', '/')
+    """
+    parts = urlsplit(path)
+    is_local = not (parts.scheme or parts.netloc) and path.startswith("/") and "\\" not in path
+    return path if is_local and not path.startswith("//") and path.isprintable() else "/"
+
+
+def when(time: str | None) -> str:
+    """A time as people read it, in UTC; the scripts show it in the time of the browser.
+
+    Examples
+    --------
+    >>> when("2026-03-01T09:30:00.123456Z"), when(None)
+    ('2026-03-01 09:30 UTC', '')
+    """
+    return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M} UTC" if time else ""
+
+
+def scale(mpp: tuple[float, float] | None) -> str:
+    """µm/px as text, or an empty string.
+
+    Examples
+    --------
+    >>> scale((0.1, 0.1)), scale((0.1, 0.12)), scale(None)
+    ('0.1 µm/px', '0.1 × 0.12 µm/px', '')
+    """
+    if mpp is None:
+        return ""
+    x, y = mpp
+    return f"{x:.4g} µm/px" if abs(x / y - 1) < 1e-6 else f"{x:.4g} × {y:.4g} µm/px"
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people read them.
+
+    Examples
+    --------
+    >>> size(820), size(3_400_000), size(2_100_000_000)
+    ('820 B', '3.4 MB', '2.1 GB')
+    """
+    for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n_bytes >= step:
+            return f"{n_bytes / step:.2g} {unit}" if n_bytes < 10 * step else f"{n_bytes / step:.0f} {unit}"
+    return f"{n_bytes} B"

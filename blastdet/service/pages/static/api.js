@@ -1,0 +1,94 @@
+/* What the pages share: the data in the page, texts, and calls of the interface under /api/v1. */
+"use strict";
+
+export const page = JSON.parse(document.getElementById("page-data").textContent);
+export const byId = (id) => document.getElementById(id);
+export const t = (text, values = {}) => ((page.texts && page.texts[text]) || text).replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
+export const number = (n) => n.toLocaleString(page.language);
+export const make = (tag, text = "", kind = "") => {
+  const made = document.createElement(tag);
+  if (text !== "") made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+};
+
+/* An answer that is an error: its one line is meant for people. */
+export class Refused extends Error {
+  constructor(status, line, headers) {
+    super(line);
+    this.status = status;
+    this.headers = headers;
+  }
+}
+
+export const headers = (more = {}) => (page.csrf ? { "x-csrf-token": page.csrf, ...more } : more);
+
+/* Call the interface; `body` becomes JSON. Without a connection: status 0. */
+export async function call(method, path, body, more = {}) {
+  let answer;
+  try {
+    answer = await fetch("/api/v1" + path, {
+      method,
+      headers: headers(body === undefined ? more : { "content-type": "application/json", ...more }),
+      body: body === undefined ? undefined : JSON.stringify(body),
+    });
+  } catch { throw new Refused(0, t("The service does not answer. Is the network there?"), new Headers()); }
+  if (answer.status === 401 && page.auth === "users" && location.pathname !== "/login") {
+    location.href = "/login?next=" + encodeURIComponent(location.pathname + location.search);
+  }
+  if (!answer.ok) {
+    const said = await answer.json().catch(() => ({}));
+    throw new Refused(answer.status, said.error || t("The service answered {status}.", { status: answer.status }), answer.headers);
+  }
+  return { json: answer.status === 204 ? null : await answer.json(), headers: answer.headers, status: answer.status };
+}
+
+/* Read out by a screen reader. */
+export function announce(text) { byId("announce").textContent = text; }
+
+/* Seconds as people say them. */
+export function duration(seconds) {
+  if (seconds < 90) return t("{n} s", { n: Math.max(1, Math.round(seconds)) });
+  if (seconds < 5400) return t("{n} min", { n: Math.round(seconds / 60) });
+  return t("{n} h", { n: (seconds / 3600).toFixed(1) });
+}
+
+export function moment(iso) {
+  return new Date(iso).toLocaleString(page.language, { dateStyle: "medium", timeStyle: "short" });
+}
+
+/* Follow a job: `changed` gets it each time, until it is over. Returns a function that stops it. */
+export function follow(id, changed) {
+  const events = new EventSource("/api/v1/jobs/" + id + "/events");
+  const seen = (event) => {
+    const job = JSON.parse(event.data);
+    if (event.type !== "progress") events.close(); // else the browser would ask again
+    changed(job);
+  };
+  for (const name of ["progress", "done", "failed", "cancelled"]) events.addEventListener(name, seen);
+  return () => events.close();
+}
+
+/* How far a job is, in words and as a part of 1 (null: unknown). */
+export function progressOf(job) {
+  if (job.state === "queued") return [t("waiting"), null];
+  if (!job.total) return [t("reading the image"), null];
+  const left = job.seconds_left === null ? "" : ", " + t("{time} left", { time: duration(job.seconds_left) });
+  return [Math.floor((100 * job.done) / job.total) + " %" + left, job.done / job.total];
+}
+
+/* What to compute, from the fields of `_options.jinja`. */
+export function options(prefix) {
+  const scale = byId(prefix + "-scale").value, wanted = { weights: byId(prefix + "-weights").value };
+  if (scale === "auto") wanted.mpp = "auto";
+  if (scale === "given") wanted.mpp = Number(byId(prefix + "-mpp").value);
+  return wanted;
+}
+
+export function bindOptions(prefix) {
+  const scale = byId(prefix + "-scale");
+  if (scale) scale.onchange = () => {
+    byId(prefix + "-mpp-field").hidden = scale.value !== "given";
+    byId(prefix + "-mpp").required = scale.value === "given";
+  };
+}

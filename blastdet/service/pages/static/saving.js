@@ -1,0 +1,78 @@
+/* Corrections on their way to the service: appended under a version, so that nobody overwrites somebody else. */
+"use strict";
+
+import { announce, byId, call, t } from "./api.js";
+
+const GATHER_MS = 250; // corrections made in quick succession go together
+const SLOWEST_S = 20;
+
+/* `analysis`: id. `data`: as /view gives it. `saved` is called with all rows once everything is stored. */
+export function keepOnServer(analysis, data, saved) {
+  const where = "/analyses/" + analysis + "/corrections";
+  let version = data.version, known = data.corrections.length, pending = [], timer = 0, busy = false, wait = 0, stopped = false;
+
+  return (cells, { tell }) => {
+    cells.restore(cells.fromRows(data.corrections));
+    cells.keep = (step) => {
+      if (!step) return;
+      pending.push(...cells.rowsOf(step));
+      if (stopped) return;
+      tell(t("Saving …"));
+      clearTimeout(timer);
+      timer = setTimeout(flush, GATHER_MS);
+    };
+
+    async function flush() {
+      if (busy || stopped || !pending.length) return;
+      busy = true;
+      const some = pending.slice();
+      try {
+        const { json } = await call("POST", where, { corrections: some }, { "if-match": '"' + version + '"' });
+        pending.splice(0, some.length);
+        version = json.version;
+        known = json.corrections.length;
+        wait = 0;
+        if (!pending.length) { tell(t("Saved.")); saved(json.corrections); }
+      } catch (error) { failed(error); }
+      busy = false;
+      if (pending.length && !stopped) timer = setTimeout(flush, 1000 * wait);
+    }
+
+    function failed(error) {
+      if (error.status === 412) { stopped = true; conflict(); return; }
+      if ([0, 429, 502, 503, 504, 507].includes(error.status)) {
+        wait = Math.min(Math.max(2 * wait, 1), SLOWEST_S);
+        tell(t("Not saved yet: {why} Trying again.", { why: error.message }));
+        return;
+      }
+      stopped = true;
+      byId("fault-of-page").textContent = t("Your last corrections were not saved: {why}. Load the page again.", { why: error.message });
+      tell(t("Not saved."));
+    }
+
+    async function conflict() {
+      tell(t("Not saved: somebody else was first."));
+      const rows = (await call("GET", where)).json.corrections.slice(known), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
+      const names = [...new Set(rows.map((row) => row.who))].join(", "), mine = new Set(pending.map(key));
+      const both = new Set(rows.map(key).filter((one) => mine.has(one))).size;
+      byId("conflict-text").textContent = t("{who} made {n} corrections while you made {mine}, which are not saved. Cells that both of you changed: {both}.", { who: names, n: rows.length, mine: mine.size, both });
+      byId("conflict").hidden = false;
+      byId("keep-mine").focus();
+      announce(byId("conflict-title").textContent);
+    }
+
+    byId("keep-mine").onclick = async () => {
+      try {
+        const now = (await call("GET", where)).json;
+        await call("POST", where, { corrections: pending }, { "if-match": '"' + now.version + '"' });
+        pending = [];
+        location.reload();
+      } catch (error) {
+        if (error.status === 412) conflict();
+        else byId("fault-of-page").textContent = error.message;
+      }
+    };
+    byId("drop-mine").onclick = () => { pending = []; location.reload(); };
+    addEventListener("beforeunload", (event) => { if (pending.length) event.preventDefault(); });
+  };
+}

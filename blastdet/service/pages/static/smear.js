@@ -1,0 +1,168 @@
+/* A smear: its result in the viewer, corrections, job, sharing, signing, deletion. */
+"use strict";
+
+import { announce, bindOptions, byId, call, follow, make, options, page, progressOf, t } from "./api.js";
+import { historyOf } from "./history.js";
+import { startPage } from "./page.js";
+import { keepOnServer } from "./saving.js";
+
+const { smear, analysis } = page, base = "/smears/" + smear.id;
+const fault = (error) => { byId("fault-of-page").textContent = error.message; };
+
+/* Parts of the page of a run that this page does not have. */
+const missing = new Map();
+function find(name) {
+  const found = byId(name);
+  if (found) return found;
+  if (!missing.has(name)) missing.set(name, make("div"));
+  return missing.get(name);
+}
+
+async function show() {
+  const { json: data } = await call("GET", "/analyses/" + analysis + "/view");
+  const model = data.differential && Object.fromEntries(data.differential.rows.map((row) => [row.kind, row.n]));
+  Object.assign(data, { language: page.language, texts: page.texts, title: document.title });
+  for (const kind of data.kinds) kind.title = t(kind.title);
+  take(data, data.now, model);
+  byId("loading").hidden = true;
+  byId("work").hidden = false;
+  const keeper = keepOnServer(analysis, data, async (rows) => {
+    history(rows);
+    take(data, (await call("GET", "/analyses/" + analysis + "/view?cells=false")).json.now, model);
+    shown.show();
+  });
+  const shown = startPage(data, { byId: find, keeper, inline: true });
+  const history = (rows) => byId("history").replaceChildren(...(rows.length ? historyOf(shown.cells, rows, go) : [make("li", t("Nobody changed anything yet."), "soft")]));
+  const go = (box) => {
+    const image = shown.images[0], at = image.first.findIndex((side, k) => k % 4 === 0 && box.every((value, j) => Math.abs(image.first[k + j] - value) < 0.06));
+    if (at >= 0) { shown.viewer.open(0, at / 4); byId("viewer").scrollIntoView({ block: "nearest" }); }
+  };
+  history(data.corrections);
+  lock(shown);
+  const doubt = () => { byId("doubt").replaceChildren(...doubts(shown.images[0], shown.UNSURE, data)); };
+  const change = shown.cells.onChange;
+  shown.cells.onChange = () => { change(); doubt(); };
+  doubt();
+  byId("whole").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : byId("viewer").requestFullscreen());
+  document.addEventListener("fullscreenchange", () => byId("whole").setAttribute("aria-pressed", String(Boolean(document.fullscreenElement))));
+  byId("export-corrections").onclick = exportCorrections;
+  Object.assign(window, { viewer: shown.viewer, shown }); // for the console
+  document.body.dataset.ready = "yes";
+}
+
+/* The figures as corrected; beside them, what the model counted. */
+function take(data, now, model) {
+  Object.assign(data, now);
+  if (data.differential) data.differential.model = model || {};
+}
+
+/* A signed smear, or one that is shared for reading, is looked at only. */
+function lock(shown) {
+  const why = smear.may === "read" ? t("This smear is shared with you for reading.") : smear.status === "signed" ? t("This smear is signed. Reopen it to correct it.") : "";
+  if (!why) return;
+  shown.cells.locked = true;
+  shown.cells.onLocked = () => { shown.tell(why); announce(why); };
+  document.body.classList.add("locked");
+  shown.tell(why);
+}
+
+function doubts(image, unsure, data) {
+  const parts = [], n = image.kind.filter((kind) => kind === unsure).length;
+  if (data.unknown) parts.push(make("b", t("unknown stain"), "doubtful"));
+  parts.push(make("span", n ? t("{n} unsure cells", { n }) : t("no unsure cells"), n ? "doubtful" : ""));
+  const unlike = (image.unlike || []).length;
+  if (unlike) parts.push(make("span", t("{n} unlike the training data", { n: unlike }), "doubtful"));
+  return parts.flatMap((part, k) => (k ? [" · ", part] : [part]));
+}
+
+async function exportCorrections() {
+  const rows = (await call("GET", "/analyses/" + analysis + "/corrections")).json.corrections;
+  const link = make("a");
+  link.href = URL.createObjectURL(new Blob(rows.map((row) => JSON.stringify(row) + "\n"), { type: "application/jsonl" }));
+  link.download = "corrections.jsonl";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+/* A job under way, or why the last one failed. */
+function watch(job) {
+  byId("job").hidden = false;
+  byId("cancel").onclick = () => call("POST", "/jobs/" + job.id + "/cancel").catch(fault);
+  const bar = byId("job-progress");
+  let spoken = -1;
+  const changed = (now) => {
+    if (now.state === "done") { location.href = location.pathname + "?analysis=" + now.analysis; return; }
+    if (now.state === "failed" || now.state === "cancelled") {
+      bar.hidden = byId("cancel").hidden = true;
+      byId("job").classList.add("failed");
+      byId("job-text").textContent = now.state === "failed" ? now.error : t("cancelled");
+      return;
+    }
+    const [text, part] = progressOf(now), step = Math.floor((part || 0) * 4);
+    byId("job-text").setAttribute("aria-live", step === spoken ? "off" : "polite"); // not every per cent aloud
+    spoken = step;
+    byId("job-text").textContent = text;
+    if (part === null) bar.removeAttribute("value"); else bar.value = part;
+  };
+  changed(job);
+  if (job.state === "queued" || job.state === "running") follow(job.id, changed);
+}
+
+function bind(id, event, run) { const found = byId(id); if (found) found.addEventListener(event, run); }
+
+bind("analyze", "submit", async (event) => {
+  event.preventDefault();
+  try {
+    const { json: job } = await call("POST", base + "/analyses", options("again"));
+    byId("again").close();
+    byId("job").classList.remove("failed");
+    byId("job-progress").hidden = byId("cancel").hidden = false;
+    watch(job);
+  } catch (error) { byId("again").close(); fault(error); }
+});
+bindOptions("again");
+bind("results", "change", () => { location.href = location.pathname + "?analysis=" + byId("results").value; });
+bind("print", "click", () => window.print());
+
+for (const button of document.querySelectorAll("[data-status]")) button.onclick = async () => {
+  try {
+    await call("PATCH", base, { status: button.dataset.status });
+    location.reload();
+  } catch (error) { fault(error); }
+};
+
+bind("delete", "click", async () => {
+  try {
+    await call("DELETE", base);
+    location.href = "/";
+  } catch (error) { byId("delete-fault").textContent = error.message; }
+});
+
+async function shares() {
+  const { json } = await call("GET", base + "/shares");
+  byId("shares").replaceChildren(...json.map((one) => {
+    const line = make("li"), end = make("button", t("End"));
+    end.type = "button";
+    end.setAttribute("aria-label", t("End sharing with {user}", { user: one.user }));
+    end.onclick = () => sharing("DELETE", one.user);
+    line.append(make("span", one.user + " – " + t(one.may === "write" ? "correct" : "read")), end);
+    return line;
+  }));
+}
+
+async function sharing(method, user, body) {
+  byId("share-fault").textContent = "";
+  try {
+    await call(method, base + "/shares/" + encodeURIComponent(user), body);
+    await shares();
+    byId("share-user").value = "";
+    byId("share-user").focus();
+  } catch (error) { byId("share-fault").textContent = error.message; }
+}
+bind("share", "submit", (event) => { event.preventDefault(); sharing("PUT", byId("share-user").value.trim(), { may: byId("share-may").value }); });
+const opener = document.querySelector("[data-dialog=sharing]");
+if (opener) opener.addEventListener("click", () => shares().catch((error) => { byId("share-fault").textContent = error.message; }));
+
+if (page.job) watch(page.job);
+if (analysis) show().catch((error) => { byId("loading").hidden = true; fault(error); throw error; });
+else document.body.dataset.ready = "yes";

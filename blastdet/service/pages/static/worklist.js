@@ -1,0 +1,131 @@
+/* The worklist: files dropped on it, jobs under way, and a short result beside each smear. */
+"use strict";
+
+import { announce, bindOptions, byId, call, follow, make, number, options, page, progressOf, t } from "./api.js";
+import { upload } from "./uploads.js";
+
+const queue = byId("queue"), drop = byId("drop"), waiting = [];
+let busy = 0;
+
+bindOptions("new");
+
+/* One file in the queue: its name, a bar, words, and a button that ends it. */
+function row(file) {
+  const item = make("li"), bar = document.createElement("progress"), words = make("span", t("waiting"), "words"), stop = make("button", "×");
+  const name = make("span", file.name, "name");
+  bar.max = 1;
+  bar.value = 0;
+  bar.setAttribute("aria-label", file.name);
+  stop.type = "button";
+  stop.setAttribute("aria-label", t("Cancel") + " " + file.name);
+  item.append(name, bar, words, stop);
+  queue.append(item);
+  return { item, name, bar, words, stop };
+}
+
+function add(files) {
+  for (const file of files) waiting.push([file, row(file)]);
+  next();
+}
+
+function next() {
+  while (busy < 2 && waiting.length) {
+    busy++;
+    const [file, shown] = waiting.shift();
+    one(file, shown).finally(() => { busy--; next(); });
+  }
+}
+
+async function one(file, shown) {
+  const stop = {};
+  shown.stop.onclick = () => { if (stop.now) stop.now(); };
+  try {
+    const smear = await upload(file, (n) => { shown.bar.value = file.size ? n / file.size : 1; shown.words.textContent = Math.floor(100 * shown.bar.value) + " %"; }, stop);
+    const link = make("a", file.name);
+    link.href = "/smears/" + smear;
+    shown.name.replaceChildren(link);
+    if (byId("new-analyze").checked) await analyze(smear, shown);
+    else finish(shown, t("added"));
+  } catch (error) { finish(shown, error.message, true); }
+}
+
+async function analyze(smear, shown) {
+  const { json: job } = await call("POST", "/smears/" + smear + "/analyses", options("new"));
+  shown.stop.onclick = () => call("POST", "/jobs/" + job.id + "/cancel").catch(() => {});
+  await new Promise((done) => {
+    const changed = (now) => {
+      if (now.state === "done") { finish(shown, t("done")); done(); }
+      else if (now.state === "failed") { finish(shown, now.error, true); done(); }
+      else if (now.state === "cancelled") { finish(shown, t("cancelled"), true); done(); }
+      else show(shown, now);
+    };
+    if (job.state === "done") changed(job); else follow(job.id, changed);
+  });
+}
+
+function show(shown, job) {
+  const [text, part] = progressOf(job);
+  shown.words.textContent = text;
+  if (part === null) shown.bar.removeAttribute("value"); else shown.bar.value = part;
+}
+
+function finish(shown, text, failed = false) {
+  shown.item.classList.add(failed ? "failed" : "done");
+  shown.words.textContent = text;
+  shown.bar.remove();
+  shown.stop.remove();
+  announce(shown.name.textContent + ": " + text);
+  const rest = queue.querySelectorAll("li:not(.failed):not(.done)").length;
+  if (!rest && !queue.querySelector(".failed")) {
+    const links = queue.querySelectorAll("a");
+    if (links.length === 1) location.href = links[0].href; // one smear: show it
+    else location.reload();
+  }
+}
+
+byId("files").onchange = () => { add(byId("files").files); byId("files").value = ""; };
+let depth = 0;
+addEventListener("dragenter", (event) => { event.preventDefault(); depth++; drop.classList.add("over"); });
+addEventListener("dragleave", () => { if (--depth <= 0) drop.classList.remove("over"); });
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  depth = 0;
+  drop.classList.remove("over");
+  add(event.dataTransfer.files);
+});
+addEventListener("beforeunload", (event) => { if (busy && queue.querySelector("progress[value]:not([value='1'])")) event.preventDefault(); });
+
+/* Jobs of smears that are in the list already. */
+for (const [smear, id] of Object.entries(page.jobs)) {
+  const cell = document.querySelector('tr[data-smear="' + smear + '"] .result');
+  if (cell) follow(id, (job) => { if (job.state === "done") location.reload(); else if (job.state === "running") cell.textContent = progressOf(job)[0]; });
+}
+
+/* A line on each result: how many white cells, and blasts or why no fraction is given. */
+async function results() {
+  for (const cell of document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")) {
+    try {
+      const { summary } = (await call("GET", "/analyses/" + cell.dataset.analysis)).json, white = summary.white_cells;
+      if (cell.querySelector(".working")) continue;
+      if (!white) { cell.textContent = t("{n} white cells", { n: number(summary.counts.wbc || 0) }); continue; }
+      const few = white.n < white.differential_cells ? t("{n} of {of} white cells", { n: number(white.n), of: number(white.differential_cells) }) : t("{n} white cells", { n: number(white.n) });
+      const line = make("span", few), more = make("small");
+      if (white.n && white.blast_share === null) { more.textContent = t("unknown stain: no blast fraction"); more.className = "doubtful"; }
+      else more.textContent = t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
+      cell.replaceChildren(line, more);
+    } catch { return; } // the list is there without it
+  }
+}
+results();
+
+const picks = [...document.querySelectorAll(".pick")], compare = byId("compare");
+for (const pick of picks) pick.onchange = () => {
+  const on = picks.filter((one) => one.checked);
+  compare.disabled = on.length !== 2;
+  for (const one of picks) one.disabled = on.length >= 2 && !one.checked;
+};
+if (compare) compare.onclick = () => {
+  const [left, right] = picks.filter((one) => one.checked);
+  location.href = "/compare?left=" + left.value + "&right=" + right.value;
+};
