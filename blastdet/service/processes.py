@@ -28,9 +28,12 @@ def run_web(settings: ServiceSettings) -> None:
     import uvicorn
 
     from blastdet.service.api.app import make_app, make_service
+    from blastdet.service.pages.page_routes import add_pages
 
+    app = make_app(make_service(settings))
+    add_pages(app)
     config = uvicorn.Config(
-        make_app(make_service(settings)),
+        app,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from blastdet.service.api.analysis_routes import Corrected, Kept, etag
 from blastdet.service.api.context import Id, Reader, Services
 from blastdet.service.api.job_routes import offered
 from blastdet.service.results.fhir import fhir_bundle
-from blastdet.service.results.viewer_data import viewer_data
+from blastdet.service.results.viewer_data import corrected_figures, viewer_data
 
 router = APIRouter(tags=["reports"])
 
@@ -37,10 +37,18 @@ def fhir(analysis_id: Id, service: Services, caller: Reader, corrected: Correcte
 
 
 @router.get("/analyses/{analysis_id}/view")
-def view(analysis_id: Id, service: Services, caller: Reader, response: Response) -> dict[str, Any]:
-    """What the viewer shows: columns of the cells as the model found them, totals, and the corrections so far."""
+def view(
+    analysis_id: Id,
+    service: Services,
+    caller: Reader,
+    response: Response,
+    cells: Annotated[bool, Query(description="false: only `now`")] = True,
+) -> dict[str, Any]:
+    """What the viewer shows: the cells as the model found them, the corrections so far, and `now`: the figures."""
     kept = Kept(service, caller, analysis_id)
     response.headers.update(etag(kept.analysis.version))
-    model = offered(service, kept.analysis.weights)
-    data = viewer_data(kept.result().original, model, (kept.smear.id, analysis_id))
-    return {**data, "corrections": kept.rows, "version": kept.analysis.version}
+    model, found = offered(service, kept.analysis.weights), kept.result()
+    shown = {"now": corrected_figures(found, model), "version": kept.analysis.version}
+    if not cells:
+        return shown
+    return {**viewer_data(found.original, model, (kept.smear.id, analysis_id)), "corrections": kept.rows, **shown}

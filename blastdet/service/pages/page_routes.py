@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
@@ -13,7 +13,7 @@ from blastdet.service.api import account_routes, analysis_routes, job_routes, sm
 from blastdet.service.api.context import Id, Service, Services, service_of
 from blastdet.service.api.schemas import Status
 from blastdet.service.pages.page_assets import assets
-from blastdet.service.pages.rendering import LANGUAGE_COOKIE, Page, PageRoute, local_path
+from blastdet.service.pages.rendering import LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.service.security.callers import Caller, RefusedError
 
@@ -151,3 +151,19 @@ def static(name: str, request: Request) -> Response:
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)
     return Response(found.content, media_type=found.media_type, headers=headers)
+
+
+def add_pages(app: FastAPI) -> None:
+    """Add the pages to an application; a browser that asks for an address that is not there gets a page, too."""
+    app.include_router(router)
+    answer: Any = app.exception_handlers[HTTPException]
+
+    def missing(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+        if error.status_code == 404 and is_page:
+            return failed(request, 404, str(error.detail))
+        shown: Response = answer(request, error)
+        return shown
+
+    app.add_exception_handler(HTTPException, missing)

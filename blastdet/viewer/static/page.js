@@ -264,12 +264,13 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     if (left) tell(left);
     const next = after && document.querySelector('[data-cell="' + after + '"]');
     if (next) next.focus();
+    if (next && inline) viewer.open(...parse(after));
   }
 
   /* What to do about the uncertain ones of some cells; empty where there are none. */
   function untyped(some) {
     const n = some.filter(([i, row]) => images[i].kind[row] === UNSURE).length;
-    return n === 0 ? "" : n === 1 ? t("1 uncertain cell is left: give it a type.") : t("{n} uncertain cells are left: give each a type.", { n: count(n) });
+    return n === 0 ? "" : n === 1 ? t("1 uncertain cell is left: give each a type.") : t("{n} uncertain cells are left: give each a type.", { n: count(n) });
   }
 
   function confirmHere() {
@@ -360,7 +361,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       else run = IN_VIEWER[letter] || COMMON[letter];
     } else {
       const cell = on.closest && on.closest("[data-cell]");
-      if (cell && letter.startsWith("Arrow")) run = () => { const next = wander(cell, letter); if (next) { next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); } };
+      if (cell && letter.startsWith("Arrow")) run = () => { const next = wander(cell, letter); if (!next) return; next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); else if (inline) viewer.open(...parse(next.dataset.cell)); };
       else if (cell && letter === " ") run = () => pick(cell, event);
       else if (letter === "Escape") run = () => { picked.clear(); gallery(); };
       else if (!/^(Delete|Backspace)$/.test(letter) || cell || picked.size) run = COMMON[letter];

@@ -107,6 +107,8 @@ async function results() {
   for (const cell of document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")) {
     try {
       const { summary } = (await call("GET", "/analyses/" + cell.dataset.analysis)).json, white = summary.white_cells;
+      cell.parentElement.querySelector(".scale").textContent = summary.mpp[0].toPrecision(3) + " µm/px";
+      cell.parentElement.querySelector(".model").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
       if (cell.querySelector(".working")) continue;
       if (!white) { cell.textContent = t("{n} white cells", { n: number(summary.counts.wbc || 0) }); continue; }
       const few = white.n < white.differential_cells ? t("{n} of {of} white cells", { n: number(white.n), of: number(white.differential_cells) }) : t("{n} white cells", { n: number(white.n) });
