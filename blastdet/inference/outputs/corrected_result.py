@@ -49,7 +49,9 @@ def corrected_result(
     sample = Sample(Path(result.name), result.size_wh, annotated=result.classes, truth=cells)
     sample, changes = correct_sample(sample, corrections)
     kept = _certain(_named(sample.truth if sample.truth is not None else Detections.empty()))
-    remark = "corrected by reviewers: " + (", ".join(f"{n} {what}" for what, n in sorted(changes.items())) or "types only")
+    remark = "corrected by reviewers: " + (
+        ", ".join(f"{n} {what}" for what, n in sorted(changes.items())) or "types only"
+    )
     return replace(
         result,
         detections=kept,

@@ -26,7 +26,8 @@ from blastdet.service.security.callers import Caller, RefusedError
 
 LANGUAGE_COOKIE = "blastdet_language"
 
-_FAULTS = {401: "Not logged in", 403: "Not allowed", 404: "Not found", 422: "That address is not right"}
+FAULTS = {401: "Not logged in", 403: "Not allowed", 404: "Not found", 422: "That address is not right"}
+"""Status -> title of the page that says so."""
 
 
 @cache
@@ -72,21 +73,25 @@ class Page:
         texts = dict(catalog(self.language))
         script = {**data, "csrf": csrf, "language": self.language, "auth": service.gate.mode, "texts": texts}
         url = self.request.url
-        text = _environment().get_template(template).render(
-            _=translator(self.language),
-            when=when,
-            scale=scale,
-            size=size,
-            language=self.language,
-            languages=LANGUAGES,
-            here=url.path + (f"?{url.query}" if url.query else ""),
-            path=url.path,
-            caller=self.caller,
-            mode=service.gate.mode,
-            notice=RESEARCH_USE,
-            version=__version__,
-            data=json.dumps(script, ensure_ascii=False).replace("<", "\\u003c"),
-            **values,
+        text = (
+            _environment()
+            .get_template(template)
+            .render(
+                _=translator(self.language),
+                when=when,
+                scale=scale,
+                size=size,
+                language=self.language,
+                languages=LANGUAGES,
+                here=url.path + (f"?{url.query}" if url.query else ""),
+                path=url.path,
+                caller=self.caller,
+                mode=service.gate.mode,
+                notice=RESEARCH_USE,
+                version=__version__,
+                data=json.dumps(script, ensure_ascii=False).replace("<", "\\u003c"),
+                **values,
+            )
         )
         return HTMLResponse(text, status)
 
@@ -117,7 +122,7 @@ class PageRoute(APIRoute):
 
 def failed(request: Request, status: int, line: str) -> HTMLResponse:
     """A page that says what went wrong."""
-    title = _FAULTS.get(status, "That did not work")
+    title = FAULTS.get(status, "That did not work")
     return Page(request, None).render("failed.jinja", {}, status, title=title, line=line)
 
 
@@ -126,8 +131,8 @@ def local_path(path: str) -> str:
 
     Examples
     --------
-    >>> local_path("/smears/1?a=2"), local_path("//evil.example"), local_path("https://evil.example"), local_path("/\\\\evil")
-    ('/smears/1?a=2', '/', '/', '/')
+    >>> [local_path(path) for path in ("/smears/1?a=2", "//evil.example", "https://evil.example", "/\\\\evil")]
+    ['/smears/1?a=2', '/', '/', '/']
     """
     parts = urlsplit(path)
     is_local = not (parts.scheme or parts.netloc) and path.startswith("/") and "\\" not in path

@@ -349,7 +349,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
 
   document.addEventListener("keydown", (event) => {
     const on = event.target;
-    if (byId("keys").open || on.matches("select, textarea, input:not([type=checkbox]):not([type=range])")) return;
+    if (document.querySelector("dialog[open]") || on.matches("select, textarea, input:not([type=checkbox]):not([type=range])")) return;
     const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if ((event.ctrlKey || event.metaKey || event.altKey) && !(letter === "z" && !event.altKey)) return;
     let run = null;

@@ -1,0 +1,465 @@
+"""The pages of a real service in a real browser: from a dropped file to an export, by mouse and by keyboard alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from serving import REPO, SMALL, SMEAR, Served, analyzed, served, upload
+
+from blastdet.core.constants import RESEARCH_USE
+from blastdet.imaging.io import write_image
+from blastdet.service.pages.translations import LANGUAGES, catalog
+
+USERS = {"anna": "a long password", "ben": "another password"}
+PATIENCE = 120_000  # ms, on a machine that does other things
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory) -> Iterator[Served]:
+    with served(tmp_path_factory.mktemp("pages"), users=USERS) as running:
+        yield running
+
+
+@contextmanager
+def _client(service: Served, name: str) -> Iterator[httpx.Client]:
+    with service.client() as client:
+        session = client.post("/session", json={"name": name, "password": USERS[name]}).raise_for_status().json()
+        client.headers["x-csrf-token"] = session["csrf"]
+        yield client
+
+
+@pytest.fixture(scope="module")
+def anna(service) -> Iterator[httpx.Client]:
+    with _client(service, "anna") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def ben(service) -> Iterator[httpx.Client]:
+    with _client(service, "ben") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser(chromium) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+_TELL = "document.addEventListener('securitypolicyviolation', (e) => console.error('CSP ' + e.violatedDirective))"
+
+
+@pytest.fixture
+def tab(browser, service, anna) -> Iterator[Any]:
+    """A page that anna is logged in to. Any error, refused content or request to elsewhere fails the test."""
+    context = browser.new_context(base_url=service.url, viewport={"width": 1366, "height": 768})
+    context.set_default_timeout(PATIENCE)
+    context.add_cookies([{"name": name, "value": value, "url": service.url} for name, value in anna.cookies.items()])
+    context.add_init_script(_TELL)
+    page, faults = context.new_page(), []
+    page.expected = []  # faults that a test is about
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda asked: None if asked.url.startswith((service.url, "blob:")) else faults.append(asked.url))
+    yield page
+    context.close()
+    assert not [one for one in faults if not any(part in one for part in page.expected)]
+
+
+def _shown(page: Any, address: str = "") -> None:
+    """Wait until the scripts of a smear or of a comparison have drawn it."""
+    if address:
+        page.goto(address)
+    page.wait_for_selector("body[data-ready]")
+
+
+def _saved(page: Any) -> None:
+    _until(page, "document.getElementById('saved').textContent === 'Saved.'")
+
+
+def _until(page: Any, expression: str) -> None:
+    """Wait until this is true. (`wait_for_function` needs `eval`, which the pages forbid.)"""
+    end = time.monotonic() + PATIENCE / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, expression
+        page.wait_for_timeout(50)
+
+
+@pytest.fixture(scope="module")
+def small(anna) -> dict[str, Any]:
+    """An analysis of one white cell."""
+    return analyzed(anna, upload(anna, SMALL))
+
+
+# Without a browser
+
+
+def test_without_a_session_pages_lead_to_the_log_in(service):
+    answer = httpx.get(f"{service.url}/smears/{'0' * 32}?analysis=")
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        f"/login?next=%2Fsmears%2F{'0' * 32}%3Fanalysis%3D",
+    )
+    login = httpx.get(f"{service.url}/login", params={"next": "//evil.example"})
+    assert login.status_code == 200 and '"next": "/"' in login.text
+
+
+def test_no_page_has_an_inline_script_or_style(service, anna, small):
+    pages = ["/", f"/smears/{small['smear']}", f"/compare?left={small['smear']}&right={small['smear']}", "/account"]
+    for path in [*pages, "/login", "/nowhere", "/smears/x"]:
+        cookies = None if path == "/login" else anna.cookies
+        text = httpx.get(service.url + path, cookies=cookies, headers={"accept": "text/html"}).text
+        assert RESEARCH_USE in text, path
+        assert not re.search(r"<style| style=| on[a-z]+=|javascript:|https?://", text), path
+        kinds = re.findall(r"<script([^>]*)>", text)
+        assert kinds and all("src=" in kind or 'type="application/json"' in kind for kind in kinds), path
+
+
+def test_a_smear_of_somebody_else_is_not_found(service, ben, small):
+    answer = httpx.get(f"{service.url}/smears/{small['smear']}", cookies=ben.cookies)
+    assert answer.status_code == 404 and "Not found" in answer.text
+
+
+def test_files_are_asked_for_once_and_nothing_else_is_served(service):
+    first = httpx.get(f"{service.url}/static/smear.js")
+    assert first.headers["content-type"].startswith("text/javascript")
+    again = httpx.get(f"{service.url}/static/smear.js", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    for name in ("page_routes.py", "..%2fpage_routes.py", "keep.js"):
+        assert httpx.get(f"{service.url}/static/{name}").status_code == 404
+
+
+def test_the_language_is_that_of_the_browser_until_one_is_chosen(service):
+    german = httpx.get(f"{service.url}/login", headers={"accept-language": "de-AT, en;q=0.5"})
+    assert '<html lang="de">' in german.text and "Nur für Forschungszwecke." in german.text
+    chosen = httpx.get(f"{service.url}/language/fr", params={"back": "/login"})
+    assert (chosen.status_code, chosen.headers["location"]) == (303, "/login")
+    cookie = {"cookie": chosen.headers["set-cookie"].partition(";")[0], "accept-language": "de"}
+    assert "Se connecter" in httpx.get(f"{service.url}/login", headers=cookie).text
+    assert httpx.get(f"{service.url}/language/xx").status_code == 404
+
+
+def test_translations_fit_the_texts():
+    path = REPO / "docs/translations.py"
+    code = f"import runpy, json; found = runpy.run_path({str(path)!r})['files']()\n"
+    code += "print(json.dumps({str(path): text == path.read_text('utf-8') for path, text in found.items()}))"
+    fresh = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert len(fresh) == len(LANGUAGES) and all(fresh.values()), "run: python docs/translations.py"
+    for language in LANGUAGES:
+        for text, translation in catalog(language).items():
+            assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", translation)), (language, text)
+
+
+# In a browser
+
+
+@pytest.mark.browser
+def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
+    tab.goto("/")
+    tab.set_input_files("#files", [SMEAR])
+    tab.wait_for_url("**/smears/*")
+    _shown(tab)
+    facts = tab.inner_text(".facts")
+    assert "default + differential" in facts and "µm/px" in facts and "unsure" in facts
+    assert "of 200 counted" in tab.inner_text("#progress") and "95 % CI" in tab.inner_text("#sentences")
+    cell = tab.locator(".group:has(h3:has-text('neutrophil')) .cell").first
+    name = cell.get_attribute("data-cell")
+    cell.click()
+    assert tab.inner_text("#chosen") == "neutrophil"  # the viewer follows
+    tab.keyboard.press("1")
+    _saved(tab)
+    is_blast = f".group:has(h3:has-text('blast')) [data-cell='{name}']"
+    assert tab.locator(is_blast).count() == 1
+    _shown(tab, tab.url)
+    assert tab.locator(is_blast).count() == 1  # after a reload, too
+    assert tab.inner_text("#history li").startswith("1 cell: blast\nanna, ")
+    row = tab.locator("#rows tr").first.locator("th, td").all_inner_texts()
+    assert row[:3] == ["blast", "1", "0"] and "7.1 %" in row
+    with tab.expect_download() as file:
+        tab.click(".menu summary")
+        tab.click("text=Cells (CSV)")
+    file.value.save_as(tmp_path / "cells.csv")
+    with (tmp_path / "cells.csv").open(encoding="utf-8", newline="") as rows:
+        assert [row["class"] for row in csv.DictReader(rows) if row["origin"] == "human"] == ["blast"]
+
+
+@pytest.mark.browser
+def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
+    _shown(tab, f"/smears/{small['smear']}")
+    tab.locator(".cell").first.focus()
+    tab.keyboard.press("2")
+    _saved(tab)
+    tab.keyboard.press("z")
+    _until(tab, "document.querySelectorAll('#history li').length === 2")
+    assert tab.inner_text("#history li >> nth=0").startswith("1 cell: as before")
+    figures = anna.get(f"/analyses/{small['id']}").json()["summary"]["counts"]
+    assert figures == small["summary"]["counts"]
+    tab.click("text=Sign")
+    tab.wait_for_selector(".status.signed")
+    _shown(tab)
+    assert "anna" in tab.inner_text("#signed")
+    tab.locator(".cell").first.focus()
+    tab.keyboard.press("1")
+    assert "signed" in tab.inner_text("#saved") and tab.locator(".group h3").count() == 1
+    tab.click("text=Reopen")
+    tab.wait_for_selector(".status.reviewed")
+
+
+@pytest.mark.browser
+def test_two_who_correct_at_once_are_told(tab, anna, ben, small):
+    tab.expected = ["412"]
+    anna.put(f"/smears/{small['smear']}/shares/ben", json={"may": "write"}).raise_for_status()
+    _shown(tab, f"/smears/{small['smear']}")
+    view = ben.get(f"/analyses/{small['id']}/view").json()
+    box = view["images"][0]["box"][:4]
+    line = {"op": "class", "box_xyxy": box, "new_class": "wbc", "new_type": "smudge"}
+    line["image_sha256"] = view["images"][0]["sha256"]
+    ben.post(f"/analyses/{small['id']}/corrections", json={"corrections": [line]}).raise_for_status()
+    tab.evaluate("shown.correct([[0, 0]], 'class', 'lymphocyte')")
+    tab.wait_for_selector("#conflict:visible")
+    said = tab.inner_text("#conflict-text")
+    assert said.startswith("ben made 1 corrections while you made 1") and said.endswith("changed: 1.")
+    with tab.expect_navigation():
+        tab.click("#keep-mine")
+    _shown(tab)
+    whose = [line.partition(",")[0] for line in tab.locator("#history small").all_inner_texts()[:2]]
+    assert whose == ["anna", "ben"]
+    assert tab.evaluate("shown.KINDS[shown.images[0].kind[0]].name") == "lymphocyte"
+
+
+@pytest.mark.browser
+def test_by_keyboard_alone(tab, service, tmp_path):
+    tab.context.clear_cookies()
+    tab.goto("/")
+    tab.keyboard.type("anna")  # the name has the focus
+    tab.keyboard.press("Tab")
+    tab.keyboard.type(USERS["anna"])
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#drop")
+    _tab_to(tab, "files")
+    with tab.expect_file_chooser() as chooser:
+        tab.keyboard.press("Space")
+    (tmp_path / "by key.jpg").write_bytes(SMALL.read_bytes() + b"\0")  # another file
+    chooser.value.set_files(tmp_path / "by key.jpg")
+    tab.wait_for_selector("#queue .failed, #work")
+    if tab.locator("#queue .failed").count():  # too few red cells to measure the scale: the next page asks for it
+        _tab_to(tab, "", "by key.jpg")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("body.smear[data-ready]")
+        _tab_to(tab, "", "Analyze")
+        tab.keyboard.press("Enter")
+        _tab_to(tab, "again-scale")
+        tab.keyboard.type("given")
+        _tab_to(tab, "again-mpp")
+        tab.keyboard.type("0.1")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector("#work")
+    _shown(tab)
+    _tab_to(tab, "", cell="0/0")
+    tab.keyboard.press("5")
+    _saved(tab)
+    tab.keyboard.press("Enter")
+    assert tab.evaluate("document.activeElement.id") == "stage"
+    tab.keyboard.press("Escape")
+    assert tab.evaluate("document.activeElement.dataset.cell") == "0/0"
+    for _ in range(60):
+        tab.keyboard.press("Shift+Tab")
+        if tab.evaluate("document.activeElement.dataset.dialog") == "deleting":
+            break
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#deleting[open]")
+    _tab_to(tab, "delete")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#drop")
+    assert "by key.jpg" not in tab.inner_text("main")
+
+
+_FOCUSED = "[document.activeElement].map((e) => [e.id, e.textContent.trim(), e.dataset.cell || ''])[0]"
+
+
+def _tab_to(page: Any, element: str, text: str = "", cell: str = "") -> None:
+    """Press Tab until an element has the focus: by id, by its text, or a cell of the gallery."""
+    for _ in range(120):
+        at = page.evaluate(_FOCUSED)
+        if (element and at[0] == element) or (text and at[1].startswith(text)) or (cell and at[2] == cell):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"not reached: {element or text or cell}")
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    import axe_playwright_python
+
+    return next(Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")).read_text("utf-8")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_on_any_page(tab, axe, small, scheme):
+    tab.expected = ["404"]
+    tab.emulate_media(color_scheme=scheme)
+    both = f"/compare?left={small['smear']}&right={small['smear']}"
+    pages = {"/": "", f"/smears/{small['smear']}": ".cell", both: ".cell", "/account": "", "/nowhere": "", "/login": ""}
+    for path, click in pages.items():
+        if path == "/login":
+            tab.context.clear_cookies()
+        tab.goto(path)
+        if click:
+            _shown(tab)
+            tab.locator(click).first.click()
+        _check(tab, axe, path)
+        if path.startswith("/smears"):
+            for opener in ("#help", "[data-dialog=sharing]", "[data-dialog=deleting]", "[data-dialog=again]"):
+                tab.click(opener)
+                _check(tab, axe, opener)
+                tab.keyboard.press("Escape")
+
+
+def _check(page: Any, axe: str, where: str) -> None:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run()")["violations"]
+    bad = [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")]
+    assert not bad, (where, bad)
+
+
+@pytest.mark.browser
+def test_two_languages_and_dark_by_choice(tab, small):
+    _shown(tab, f"/smears/{small['smear']}")
+    assert tab.evaluate("document.documentElement.lang") == "en"
+    with tab.expect_navigation():
+        tab.select_option("#language", "de")
+    _shown(tab)
+    assert tab.evaluate("document.documentElement.lang") == "de"
+    assert "Nur für Forschungszwecke" in tab.inner_text(".research") and tab.inner_text("nav >> text=Arbeitsliste")
+    assert "Lymphozyt" in tab.inner_text("#gallery") and "durchgesehen" in tab.inner_text("#done")
+    light = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    tab.select_option("#theme", "dark")
+    dark = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert dark != light
+    tab.reload()
+    assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+
+
+# Colour on the screen at a place of the image
+_COLOUR = """((x, y) => {
+  const canvas = document.getElementById("picture"), frame = canvas.getBoundingClientRect(), at = viewer.place(x, y);
+  return [...canvas.getContext("2d").getImageData(at[0] - frame.left, at[1] - frame.top, 1, 1).data];
+})"""
+
+
+@pytest.mark.browser
+def test_a_large_smear_comes_in_pieces_and_is_shown_in_tiles(tab, anna, tmp_path):
+    """26 MB go up in pieces; the viewer asks for the tiles in sight, and colours are where they belong."""
+    rgb = np.full((2400, 3600, 3), 235, np.uint8)
+    rgb[1500:1700, 3000:3300] = (200, 30, 30)
+    write_image(tmp_path / "large.bmp", rgb)
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(f"{request.method} {request.url}"))
+    tab.goto("/")
+    tab.click(".menu summary")
+    tab.uncheck("#new-analyze")
+    tab.set_input_files("#files", [tmp_path / "large.bmp"])
+    tab.wait_for_url("**/smears/*")
+    assert sum(one.startswith("PATCH") for one in asked) == 4
+    smear = anna.get(f"/smears/{tab.url.rpartition('/')[2]}").json()
+    analyzed(anna, smear, region=[0, 0, 300, 300])
+    asked.clear()
+    _shown(tab, tab.url)
+    tab.evaluate("viewer.match(1 / 0.1)")  # a pixel of the image is a pixel of the screen
+    tab.evaluate("viewer.pan(-1350, -400)")
+    _until(tab, f"[{_COLOUR}(3150, 1600)].every(([r, g]) => r > 150 && g < 80)")
+    top = [one for one in asked if "/tiles/3/" in one]
+    assert top and len(top) < 40 and not [one for one in asked if "picture.jpg" in one]
+    assert tab.evaluate(f"{_COLOUR}(3150, 1450)")[1] > 200
+
+
+@pytest.mark.browser
+def test_two_smears_side_by_side(tab, anna, small):
+    other = analyzed(anna, upload(anna, REPO / "datasets/demo/blood/aml-blast-1.jpg"))
+    tab.goto("/")
+    for one in (small, other):
+        tab.check(f".pick[value='{one['smear']}']")
+    tab.click("#compare")
+    tab.wait_for_url("**/compare?*")
+    _shown(tab)
+    rows = {row[0]: row[1:] for row in (line.split("\t") for line in tab.locator("#both tr").all_inner_texts())}
+    assert sorted(rows["blast"][k] for k in (0, 3)) == ["0", "1"] and rows["blast"][-1] == "overlap"
+    before = tab.evaluate("sides.map((one) => one.viewer.scale)")
+    tab.click("#left-in")
+    after = tab.evaluate("sides.map((one) => one.viewer.scale)")
+    assert before == pytest.approx([before[0]] * 2) and after == pytest.approx([1.25 * before[0]] * 2)
+
+
+@pytest.mark.browser
+def test_a_smear_is_shared_and_a_reader_cannot_correct(tab, anna, ben, small, service):
+    smear = upload(anna, REPO / "datasets/demo/blood/lymphocyte.jpg")
+    analyzed(anna, smear)
+    _shown(tab, f"/smears/{smear['id']}")
+    tab.click("[data-dialog=sharing]")
+    tab.fill("#share-user", "nobody")
+    tab.expected = ["404"]
+    tab.click("#share button")
+    tab.wait_for_selector("#share-fault:not(:empty)")
+    tab.fill("#share-user", "ben")
+    tab.click("#share button")
+    tab.wait_for_selector("#shares li")
+    assert tab.inner_text("#shares li").startswith("ben – read")
+    tab.context.clear_cookies()
+    tab.context.add_cookies([{"name": name, "value": value, "url": service.url} for name, value in ben.cookies.items()])
+    tab.goto("/")
+    assert "shared with you" in tab.inner_text(f"[data-smear='{smear['id']}']")
+    _shown(tab, f"/smears/{smear['id']}")
+    assert tab.locator("[data-dialog=deleting], [data-status]").count() == 0
+    tab.locator(".cell").first.focus()
+    tab.keyboard.press("1")
+    assert "for reading" in tab.inner_text("#saved")
+
+
+@pytest.mark.browser
+def test_a_token_is_shown_once_and_revoked(tab, service):
+    tab.goto("/account")
+    tab.fill("#token-name", "analyser")
+    tab.click("text=Add a token")
+    tab.wait_for_selector("#made:visible")
+    bearer = {"authorization": f"Bearer {tab.inner_text('#token')}"}
+    assert httpx.get(f"{service.url}/api/v1/smears", headers=bearer).status_code == 200
+    tab.reload()
+    tab.click("[data-revoke]")
+    tab.wait_for_selector("text=No tokens.", state="detached")
+    _until(tab, "!document.querySelector('[data-revoke]')")
+    assert httpx.get(f"{service.url}/api/v1/smears", headers=bearer).status_code == 401
+
+
+@pytest.mark.browser
+def test_log_out_ends_the_session(tab, service):
+    tab.context.clear_cookies()
+    tab.goto("/account")
+    tab.fill("#name", "ben")
+    tab.fill("#password", "wrong")
+    tab.expected = ["401"]
+    tab.click("form button")
+    tab.wait_for_selector("#fault:not(:empty)")
+    tab.fill("#password", USERS["ben"])
+    tab.click("form button")
+    tab.wait_for_url("**/account")
+    tab.click("#logout")
+    tab.wait_for_url("**/login")
+    tab.goto("/")
+    assert "/login" in tab.url
