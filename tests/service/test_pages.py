@@ -178,6 +178,7 @@ def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
     facts = tab.inner_text(".facts")
     assert "default + differential" in facts and "µm/px" in facts and "unsure" in facts
     assert "of 200 counted" in tab.inner_text("#progress") and "95 % CI" in tab.inner_text("#sentences")
+    before = int(tab.inner_text("#rows tr:first-child td:nth-child(2)"))
     cell = tab.locator(".group:has(h3:has-text('neutrophil')) .cell").first
     name = cell.get_attribute("data-cell")
     cell.click()
@@ -189,8 +190,9 @@ def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
     _shown(tab, tab.url)
     assert tab.locator(is_blast).count() == 1  # after a reload, too
     assert tab.inner_text("#history li").startswith("1 cell: blast\nanna, ")
+    n, of = before + 1, int(tab.inner_text("#progress").split()[0])
     row = tab.locator("#rows tr").first.locator("th, td").all_inner_texts()
-    assert row[:3] == ["blast", "1", "0"] and "7.1 %" in row
+    assert row[:4] == ["blast", str(n), str(before), f"{100 * n / of:.1f} %"]
     with tab.expect_download() as file:
         tab.click(".menu summary")
         tab.click("text=Cells (CSV)")

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from blastdet.service.api import account_routes, analysis_routes, job_routes, smear_routes
 from blastdet.service.api.context import Id, Service, Services, service_of
-from blastdet.service.api.schemas import Status
+from blastdet.service.api.schemas import Status, WorklistQuery
 from blastdet.service.pages.page_assets import assets
 from blastdet.service.pages.rendering import LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
 from blastdet.service.pages.translations import LANGUAGES
@@ -52,7 +52,8 @@ def worklist(
     """Smears, and where new ones are dropped."""
     caller = _reader(request)
     has = None if not analyzed else analyzed == "true"
-    found = smear_routes.worklist(service, caller, status or None, name or None, has, _PER_PAGE, after or None)
+    asked = WorklistQuery(status=status or None, name=name or None, analyzed=has, limit=_PER_PAGE, after=after or None)
+    found = smear_routes.worklist(service, caller, asked)
     active = [job for state in ("running", "queued") for job in job_routes.jobs(service, caller, state, 200).items]
     jobs = {job.smear: job for job in reversed(active)}
     filters = {"status": status, "name": name, "analyzed": analyzed}
@@ -99,7 +100,7 @@ def smear(smear_id: Id, request: Request, service: Services, analysis: MaybeId =
 def compare(request: Request, service: Services, left: MaybeId = "", right: MaybeId = "") -> Response:
     """Two smears side by side."""
     caller = _reader(request)
-    choices = smear_routes.worklist(service, caller, None, None, True, 200, None).items
+    choices = smear_routes.worklist(service, caller, WorklistQuery(analyzed=True, limit=200)).items
     sides = [smear_routes.one(one, service, caller) if one else None for one in (left, right)]
     known = {one.id for one in choices}
     choices += [one for one in sides if one is not None and one.id not in known]
