@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 from blastdet.imaging.io import read_image, write_image
 
 REPO = Path(__file__).resolve().parents[1]
-SIZE = {"width": 1366, "height": 900}
+SIZE = {"width": 1366, "height": 1000}
 
 
 def shoot(url: str, path: Path) -> None:
@@ -31,7 +31,7 @@ def shoot(url: str, path: Path) -> None:
         page.set_input_files("#files", [REPO / "datasets/demo/smear.jpg"])
         page.wait_for_selector("body.smear[data-ready]")
         page.locator(".group:has(h3:has-text('neutrophil')) .cell").first.click()
-        page.evaluate("viewer.fit()")
+        page.evaluate("viewer.fit(), scrollTo(0, 0)")
         page.wait_for_load_state("networkidle")
         page.wait_for_timeout(1500)
         page.screenshot(path=path)
@@ -42,7 +42,7 @@ def main() -> None:
     """Start a service, take the picture, stop it."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "blastdet", "serve", "--port", "0", "--data", f"{folder}/data"]
-        service = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPO)
+        service = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=REPO)
         try:
             assert service.stdout is not None
             found = re.search(r"http://\S+", service.stdout.readline())
@@ -51,7 +51,7 @@ def main() -> None:
         finally:
             service.terminate()
             service.wait()
-        write_image(REPO / "docs/images/service.jpg", read_image(Path(folder) / "page.png"), 88)
+        write_image(REPO / "docs/images/service.jpg", read_image(Path(folder) / "page.png"), 84)
 
 
 if __name__ == "__main__":
