@@ -101,7 +101,7 @@ def open_smear_page(tab: Any, folder: Path, data: dict[str, Any], url: str) -> N
     tab.goto(url)
     tab.click(".menu summary")
     tab.select_option("#new-scale", "given")
-    tab.fill("#new-mpp", "10")  # few tiles to analyze
+    tab.fill("#new-mpp", "0.1")
     tab.set_input_files("#files", [folder / "large.jpg"])
     tab.wait_for_selector("body.smear[data-ready]")
     smear = tab.url.partition("/smears/")[2].partition("?")[0]
