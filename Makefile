@@ -14,7 +14,7 @@ help:  ## list the targets
 demo: .venv/base  ## install the base package and find the cells of nine images of blood
 	$(BIN)/blastdet detect datasets/demo/blood --out blastdet-out --overwrite
 
-test: .venv/all lint  ## install everything; lint, type check, all tests with coverage (under ten minutes on two cores)
+test: .venv/all lint  ## install everything; lint, type check, all tests with coverage (about a quarter of an hour on two cores)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 test-fast: .venv/all  ## what a change in a package needs: no torch, no browser, no datasets

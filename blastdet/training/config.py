@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from blastdet.core.errors import shown
 from blastdet.core.types import CELL_CLASSES
 
 
@@ -160,7 +159,7 @@ class TrainConfig(LoopConfig):
     @classmethod
     def _holds_a_cell(cls, value: tuple[int, int]) -> tuple[int, int]:
         if min(value) < _SMALLEST_TILE or max(value) > _LARGEST_TILE:
-            raise ValueError(f"expected {_SMALLEST_TILE} to {_LARGEST_TILE} each, got {shown(list(value))}")
+            raise ValueError(f"expected {_SMALLEST_TILE} to {_LARGEST_TILE} each")
         return value
 
     @field_validator("crop")

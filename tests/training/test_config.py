@@ -59,7 +59,7 @@ def test_datasets_given_replace_those_of_the_file(tmp_path, monkeypatch):
         ({"epochs": 10**9}, "epochs: Input should be less than or equal to 100000 .got 1000000000."),
         ({"batch": 10**9}, "batch: Input should be less than or equal to 4096"),
         ({"batch": 4096, "crop": 4096}, "expected batch x crop x crop of at most 268,435,456 pixels, got 4096 x"),
-        ({"tile_wh": [10**9, 640]}, "tile_wh: expected 96 to 8192 each, got .1000000000, 640."),
+        ({"tile_wh": [10**9, 640]}, "tile_wh: expected 96 to 8192 each"),
         ({"classes": ["wbc", "dog"]}, "classes: expected some of .*, got .'dog'."),
         ({"crop": 100}, "crop: expected a multiple of 32, got 100"),
         ({"flavour": 1}, "flavour: unknown entry"),

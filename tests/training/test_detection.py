@@ -276,7 +276,7 @@ def test_a_damaged_checkpoint_is_one_line(trained, films, tmp_path, _train):
         (["--set", "seed=-1"], "seed: Input should be greater than or equal to 0"),
         (["--set", "mpp=.inf"], "mpp: Input should be a finite number"),
         (["--set", "mpp=1000"], "mpp: Input should be less than or equal to 5"),
-        (["--set", "tile_wh=[10,10]"], "tile_wh: expected at least 96 each, got [10, 10]"),
+        (["--set", "tile_wh=[10,10]"], "tile_wh: expected 96 to 8192 each (got [10, 10])"),
         (
             ["--set", "augment.scale=[2,1]"],
             "augment.scale: expected [smallest, largest] between 0.1 and 10, got [2.0, 1.0]",
