@@ -182,7 +182,7 @@ def unpacked(path: Path) -> Path:
     It is in the cache folder of the user (``XDG_CACHE_HOME``, by default ``~/.cache``), named by the archive and the
     sha256 of its content. The common top folder of all files, if there is one, is left out.
 
-    Whenever an archive is unpacked, those that nobody used for `CACHE_DAYS` are removed, then the ones used longest ago
+    Whenever an archive is unpacked, those unused for `CACHE_DAYS` are removed, then the ones used longest ago
     until `CACHE_BYTES` are left. What was used within a day stays.
 
     Raises

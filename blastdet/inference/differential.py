@@ -155,7 +155,7 @@ def differential(found: WhiteCells) -> tuple[DifferentialRow, ...]:
         ``blast``, each white type that the classifier knows, ``wbc`` (other white cells; those without a certain type
         if it knows types) and ``unsure``. Their numbers add up to `WhiteCells.n`. Fractions and intervals are NaN
         without white cells, or where the stain is unknown (`WhiteCells.is_known_stain`). Of fewer than `FEW_TO_STATE`
-        cells they are computed, but shown to nobody.
+        cells they are computed, but not shown.
 
     Examples
     --------

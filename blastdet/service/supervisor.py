@@ -164,7 +164,7 @@ def _tolerantly(do: Callable[[], Any]) -> None:
     """Call `do`; a database or a disk that fails now is tried again at the next look."""
     try:
         do()
-    except Exception:  # noqa: BLE001  # nobody would look after the jobs any more
+    except Exception:  # noqa: BLE001  # otherwise nothing would look after the jobs
         service_log.failed("reconciler")
 
 

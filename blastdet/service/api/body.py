@@ -74,7 +74,7 @@ class ImageBody:
 
 @dataclass
 class _Form:
-    """Collects the bytes of the first file of a form; other fields are passed over."""
+    """Collects the bytes of the first file of a form; other fields are ignored."""
 
     name: str = ""
     has_file: bool = False

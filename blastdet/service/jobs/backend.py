@@ -31,7 +31,7 @@ class JobBackend(Protocol):
         ...
 
     def work(self, drain: Callable[[], None], on_start: Callable[[Callable[[], bool]], None]) -> None:
-        """Be a worker: call `drain` each time there may be jobs, until the process is told to stop.
+        """Be a worker: call `drain` each time there may be jobs, until the process must stop.
 
         Parameters
         ----------

@@ -169,7 +169,7 @@ def check_reachable(settings: ServiceSettings, database: Database) -> str:
     Raises
     ------
     BlastdetError
-        If others could reach it without authentication, or nobody could log in.
+        If others could reach it without authentication, or no user could log in.
     """
     mode = mode_of(settings, database)
     if settings.is_loopback:

@@ -169,7 +169,7 @@ def release(session: Session, which: ColumnElement[bool], most_attempts: int) ->
 
 
 def give_back(session: Session, job_id: str, worker: str) -> None:
-    """Queue the job of a worker that is told to stop again; this was no attempt."""
+    """Queue the job of a worker that must stop once more; this does not count as an attempt."""
     mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
     session.execute(mine.values(attempts=Job.attempts - 1, **_BACK))
 

@@ -16,7 +16,7 @@ _UPLOAD_HOURS = 48.0
 
 
 def delete_smear(database: Database, blobs: Blobs, smear_id: str, user_id: str | None, address: str = "") -> None:
-    """Delete a smear: rows first, so that nobody sees it half, then files."""
+    """Delete a smear: rows first, so that no one sees half of it, then files."""
     with database.begin() as session:
         smears.delete_rows(session, smear_id)
         audit_log.record(session, "smear.delete", user_id, smear_id, address)

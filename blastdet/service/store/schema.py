@@ -14,7 +14,7 @@ TIME = String(27)
 
 
 def new_id() -> str:
-    """A random name that nobody can guess, for a row and its files."""
+    """A random name that cannot be guessed, for a row and its files."""
     return secrets.token_hex(16)
 
 

@@ -1,4 +1,4 @@
-/* Corrections on their way to the service: appended under a version, so that nobody overwrites somebody else. */
+/* Corrections on their way to the service: appended under a version, so that two people do not overwrite each other. */
 "use strict";
 
 import { announce, byId, call, t } from "./api.js";
