@@ -42,7 +42,10 @@ IDEAS = {
     "as shipped + two more convolutions": (*SHIPPED, "model=residual-instance"),
     "EfficientNet-Lite0": ("model=timm/tf_efficientnet_lite0",),
     "EfficientNet-Lite0 from ImageNet": ("model=timm/tf_efficientnet_lite0", "init=${LITE0}"),
+    "distilled from EfficientNet-Lite0 from ImageNet": (*SHIPPED, "teacher=EfficientNet-Lite0 from ImageNet"),
+    "distilled from two more convolutions": (*SHIPPED, "teacher=as shipped + two more convolutions"),
 }
+TEACHER = "teacher="
 LABORATORIES = ("jhu", "all_fields", "cnmc")
 
 
@@ -63,13 +66,20 @@ def main(runs: Path, config: Path, ideas: str = "", laboratories: str = "", seed
 def trial(runs: Path, config: Path, what: tuple[str, str, int]) -> dict[str, object]:
     """One training."""
     idea, laboratory, seed = what
-    settings = read_any(config, (*SHORT, *IDEAS[idea], f"seed={seed}"))
+    words = (f"{TEACHER}{folder_of(runs, word.removeprefix(TEACHER), laboratory, seed)}" if TEACHER in word else word
+             for word in IDEAS[idea])  # fmt: skip
+    settings = read_any(config, (*SHORT, *words, f"seed={seed}"))
     assert isinstance(settings, ClassifyConfig)
-    folder = runs / f"{idea}-{laboratory}-{seed}".replace(" ", "-")
+    folder = folder_of(runs, idea, laboratory, seed)
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was stopped
     done = run_trial(settings, laboratory, Path.cwd(), folder, Progress(say=lambda line: None))
     print(f"{idea}, {laboratory}, seed {seed}: {done.aurocs()}, {done.seconds:.0f} s", flush=True)
     return {"idea": idea, "laboratory": laboratory, "seed": seed, "seconds": round(done.seconds), **done.aurocs()}
+
+
+def folder_of(runs: Path, idea: str, laboratory: str, seed: int) -> Path:
+    """The run folder of a trial."""
+    return runs / f"{idea}-{laboratory}-{seed}".replace(" ", "-")
 
 
 def key(row: dict[str, object]) -> tuple[object, object, object]:

@@ -217,6 +217,11 @@ class ClassifyConfig(LoopConfig):
     label: Literal["blast", "differential", "cell_type", "smear_label"] = Field(
         description="target: see blastdet.training.classification.crop_samples.targets"
     )
+    teacher: str | None = Field(
+        default=None,
+        description="run folder of a network trained before on the same crops; its outputs are learned besides the "
+        "labels: see blastdet.training.classification.distillation",
+    )
     classes: tuple[str, ...] = Field(min_length=2, description="outputs; crops of any other class are left out")
     mpp: float = Field(default=0.5, gt=0.01, le=5, description="µm/px that every crop is resampled to")
     side: int = Field(default=64, ge=32, le=2048, multiple_of=32, description="side of the input in pixels")
@@ -251,6 +256,8 @@ class ClassifyConfig(LoopConfig):
             raise ValueError("options and pca need features, e.g. features: hand-made")
         if self.features and self.init:
             raise ValueError("init: is for networks; a classifier of features has no starting weights")
+        if self.teacher and (self.features or self.folds):
+            raise ValueError("teacher: is for networks, and for trainings without folds, whose data it would know")
         if self.folds and self.fold:
             raise ValueError("fold and folds: set one of them; folds trains every fold")
         if self.folds and (self.label not in ("blast", "differential") or "blast" not in self.classes):

@@ -19,6 +19,7 @@ from blastdet.models.classifier import FEATURES, OUTPUTS, framed, prepare
 from blastdet.models.onnx_detector import to_blob
 from blastdet.training.classification import calibration
 from blastdet.training.classification.crop_samples import PAD, Crop, CropEpoch, CropSample, load_crops
+from blastdet.training.classification.distillation import WEIGHT, distillation_loss, load_teacher
 from blastdet.training.classification.networks import check_network, last_linear, masked_cross_entropy, network
 from blastdet.training.classification.publish import LIGHT, Tail, publish
 from blastdet.training.config import ClassifyConfig
@@ -42,21 +43,25 @@ class CropClassifier:
     n_classes : int
     side : int
         Side of the input in pixels.
+    teacher : Module, optional
+        A network whose outputs are learned besides the labels; see `load_teacher`.
     """
 
-    def __init__(self, model: str, n_classes: int, side: int) -> None:
+    def __init__(self, model: str, n_classes: int, side: int, teacher: Any = None) -> None:
         self.module: Any = network(model, n_classes, side)
         try:
             with torch.no_grad():
                 self.module.eval()(torch.zeros(1, 3, side, side))
         except (RuntimeError, AssertionError, ValueError) as error:
             raise ConfigError(f"side: {model} does not accept {side} pixels ({last_line(error)})") from None
-        self.side = side
+        self.side, self.teacher = side, teacher
         self.calibrated: calibration.CalibrationResult | None = None
 
     def to(self, device: torch.device) -> CropClassifier:
         """Move to a device, in the memory layout that convolutions are fastest in."""
-        self.module.to(device, memory_format=torch.channels_last)
+        for module in (self.module, self.teacher):
+            if module is not None:
+                module.to(device, memory_format=torch.channels_last)
         return self
 
     @staticmethod
@@ -69,14 +74,22 @@ class CropClassifier:
         return {"img": torch.from_numpy(blobs), "possible": torch.tensor(rows)}
 
     def loss(self, batch: dict[str, Tensor], autocast: torch.autocast) -> tuple[Tensor, dict[str, float]]:
-        """Cross-entropy of one batch; see `masked_cross_entropy`."""
+        """Cross-entropy of one batch, see `masked_cross_entropy`, and the `distillation_loss` if there is a teacher."""
+        images = batch["img"].contiguous(memory_format=torch.channels_last)
         with autocast:
-            logits = self.module(batch["img"].contiguous(memory_format=torch.channels_last))
+            logits = self.module(images)
         possible = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device).scatter_(
             1, batch["possible"], True
         )
         loss = masked_cross_entropy(logits.float(), possible, _SMOOTHING)
-        return loss, {"cls_loss": float(loss.detach())}
+        parts = {"cls_loss": float(loss.detach())}
+        if self.teacher is not None:
+            with torch.no_grad(), autocast:
+                theirs = self.teacher(images)
+            distilled = distillation_loss(logits.float(), theirs.float())
+            parts["distillation_loss"] = float(distilled.detach())
+            loss = (1 - WEIGHT) * loss + WEIGHT * distilled
+        return loss, parts
 
     @torch.no_grad()
     def predict(self, crops: Sequence[Crop], config: ClassifyConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -132,13 +145,14 @@ def train_network(
     check_run(config, run, resume)
     check_network(config.model)
     place = pick_device(device)
+    teacher = load_teacher(config, base)
     data = load_crops(config, base)
     for line in data.notes:
         progress.say(line)
     with started(config, run, data.fingerprints, place, resume):
         draw_crops(CropEpoch(data.train, config, 0), run / "samples.png")
         torch.manual_seed(config.seed)
-        model = CropClassifier(config.model, len(config.classes), config.side)
+        model = CropClassifier(config.model, len(config.classes), config.side, teacher)
         state = begin(model, config, (base, run), place, resume, progress)
         truth = np.array([crop.label for crop in data.val])
 
