@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -167,6 +168,25 @@ def test_old_smears_are_swept_with_their_files(database, tmp_path):
     assert retention.sweep(database, blobs, 30) == 1
     assert not blobs.smear(old.id).exists()
     assert blobs.image(young.id).read_bytes() == b"pixels"
+
+
+def test_many_who_write_at_once_come_in_turn_and_hold_up_no_reader(database):
+    order: list[int] = []
+
+    def write(i: int) -> None:
+        with database.begin():
+            order.append(i)
+
+    with ThreadPoolExecutor(20) as pool:
+        with database.begin():
+            for i in range(20):
+                pool.submit(write, i)
+                time.sleep(0.02)  # in this order
+            began = time.monotonic()
+            with database.read() as session:
+                accounts.users(session)
+            assert time.monotonic() - began < 5
+    assert order == list(range(20)) if database.is_sqlite else len(order) == 20
 
 
 def test_no_name_of_a_client_becomes_a_path(tmp_path):

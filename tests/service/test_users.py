@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import httpx
 import pytest
 from serving import REPO, SMALL, analyzed, served, upload
+
+from blastdet.service.administration import add_user
+from blastdet.service.settings import ServiceSettings
 
 PASSWORDS = {"anna": "correct horse", "boris": "battery staple"}
 
@@ -209,6 +213,22 @@ def test_a_body_that_is_larger_than_any_form_is_refused(nobody):
 def start(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "blastdet", "serve", "--port", "0", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=REPO, check=False)
+
+
+def test_a_running_service_asks_for_a_log_in_once_there_is_a_user(tmp_path):
+    with served(tmp_path) as service, service.client() as client:
+        assert client.get("/session").json()["auth"] == "none"
+        client.post("/tokens", json={"name": "mine"}).raise_for_status()  # must not lock out who made it
+        time.sleep(1.5)
+        assert client.get("/smears").status_code == 200
+        add_user(ServiceSettings(data=service.data), "anna", "correct horse")
+        end = time.monotonic() + 30
+        while client.get("/smears").status_code != 401:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        answer = client.post("/session", json={"name": "anna", "password": "correct horse"})
+        assert (answer.status_code, answer.json()["auth"]) == (200, "users")
+        assert client.get("/smears").status_code == 200
 
 
 def test_off_the_loopback_it_does_not_start_without_users(tmp_path):

@@ -28,7 +28,7 @@ from blastdet.service.compute.pool import ComputeLimits, ComputePool
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.metrics import Metrics
 from blastdet.service.offered_models import offered_models
-from blastdet.service.security.callers import Gate, mode_of
+from blastdet.service.security.callers import Gate
 from blastdet.service.security.guard import Guard
 from blastdet.service.security.rate_limits import RateLimit
 from blastdet.service.settings import ServiceSettings
@@ -57,7 +57,7 @@ def make_service(settings: ServiceSettings) -> Service:
         detectors=ComputePool(engines, limits, [str(models["default"].folder)] if "default" in models else []),
         pixels=ComputePool(2, limits),
         models=models,
-        gate=Gate(settings, mode_of(settings, database), database),
+        gate=Gate(settings, database),
         metrics=Metrics(),
         requests=RateLimit(settings.requests_per_minute),
         logins=RateLimit(settings.logins_per_minute),

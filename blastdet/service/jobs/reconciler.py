@@ -19,6 +19,7 @@ SILENT_S = 20.0
 """Without a beat, a worker is dead. Measured by this process's own clock, so that no jump of the time matters."""
 
 _SWEEP_S = 3600.0
+_FORGET_S = 60.0
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Reconciler:
     clock: Callable[[], float] = time.monotonic
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
     _swept: float | None = None
+    _forgot: float | None = None
 
     def begin(self) -> None:
         """Before any worker runs: every running job is one that its worker left."""
@@ -77,6 +79,9 @@ class Reconciler:
         if waiting and self.backend.is_empty():
             for _ in range(min(waiting, self.workers)):
                 self.backend.wake()
+        if self._forgot is None or self.clock() - self._forgot > _FORGET_S:
+            self.database.forget_deleted()
+            self._forgot = self.clock()
         self._sweep()
 
     def _silent(self, beats: dict[str, int]) -> Sequence[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import time
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from blastdet.service.store.schema import User
 COOKIE = "blastdet_session"
 CSRF_HEADER = "x-csrf-token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_ASK_S = 1.0
 
 
 class RefusedError(BlastdetError):
@@ -58,22 +61,32 @@ class Caller:
     csrf: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Gate:
     """Finds out who asks.
 
     Parameters
     ----------
     settings : ServiceSettings
-    mode : str
-        ``none``, ``users`` or ``proxy``.
     database : Database
     """
 
     settings: ServiceSettings
-    mode: str
     database: Database
     _local: dict[str, Caller] = field(default_factory=dict)
+    _mode: str = "none"
+    _asked: float | None = None
+
+    @property
+    def mode(self) -> str:
+        """``none``, ``users`` or ``proxy``.
+
+        A service that runs without users asks for a log-in as soon as the first one is added.
+        """
+        if self._mode == "none" and (self._asked is None or time.monotonic() - self._asked > _ASK_S):
+            self._mode = mode_of(self.settings, self.database)
+            self._asked = time.monotonic()
+        return self._mode
 
     def caller(self, request: Request) -> Caller | None:
         """Who asks; ``None`` without credentials.

@@ -203,6 +203,10 @@ def revoke_token(session: Session, user: User, token_id: str) -> None:
 
 
 def can_anybody_log_in(session: Session) -> bool:
-    """Whether there is a user with a password, or a token."""
+    """Whether there is a user with a password, or a token.
+
+    Tokens of `LOCAL` do not count: who makes one without log-in must not be locked out by it.
+    """
     has_password = session.scalar(select(User.id).where(User.password_hash.is_not(None)).limit(1))
-    return bool(has_password or session.scalar(select(Token.id).limit(1)))
+    of_others = select(Token.id).join(User, User.id == Token.user_id).where(User.name != LOCAL)
+    return bool(has_password or session.scalar(of_others.limit(1)))

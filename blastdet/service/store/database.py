@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from blastdet.core.errors import BlastdetError, one_line
+from blastdet.service.store.turns import Turns
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 
 _MIGRATION_LOCK = 0x626C617374
 _BUSY_MS = 20_000
+_LOG_MS = 200
+_TURN_S = 60.0
 
 
 class Database:
@@ -42,12 +46,30 @@ class Database:
         self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
         self._writes = sessionmaker(self.engine, expire_on_commit=False)
         self._reads = sessionmaker(self.engine.execution_options(only_reads=True), expire_on_commit=False)
+        self._turns = Turns()
 
     @contextmanager
     def begin(self) -> Iterator[Session]:
         """A transaction that may write: committed at the end of the block, rolled back on an error."""
-        with self._writes.begin() as session:
+        with self._turn_to_write(), self._writes.begin() as session:
             yield session
+
+    @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        """One thread of this process at a time asks SQLite for its lock.
+
+        SQLite lets writers try again at intervals, in no order: of many at once, some never come to it within the busy
+        timeout. Those that wait here hold no connection either, which readers need.
+        """
+        if not self.is_sqlite:
+            yield
+            return
+        if not self._turns.take(_TURN_S):
+            raise PoolTimeoutError(f"no turn to write within {_TURN_S:.0f} s")
+        try:
+            yield
+        finally:
+            self._turns.give_back()
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -65,14 +87,26 @@ class Database:
         return True
 
     def forget_deleted(self) -> None:
-        """Move deleted rows out of SQLite's log, where their content would stay for a while."""
-        if not self.is_sqlite:
+        """Move deleted rows out of SQLite's log, where their content would stay for a while.
+
+        Writers wait meanwhile, and this waits for readers: it does so for a moment only, and not while others want to
+        write. The supervisor comes back to it every minute.
+        """
+        if not self.is_sqlite or not self._turns.take(0):
             return
-        connection = self.engine.raw_connection()  # a transaction cannot do this
         try:
-            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            connection = self.engine.raw_connection()  # a transaction cannot do this
+            try:
+                cursor = connection.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={_LOG_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            except sqlite3.OperationalError:  # another process is at it
+                connection.invalidate()  # with its short timeout
+            finally:
+                connection.close()
         finally:
-            connection.close()
+            self._turns.give_back()
 
     def close(self) -> None:
         """Close all connections."""
