@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from blastdet.core.errors import BlastdetError, ConfigError, one_line
+from blastdet.core.errors import BlastdetError, ConfigError, in_a_line, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOCK = ".lock"
+
+MOST_BYTES = 230
+"""Of the name of a file or folder: file systems have room for 255, and temporary names are longer than final ones."""
+
+_MOST_OF_PATH = 3900  # Linux has room for 4096
 
 
 def write_error(path: Path, said: str) -> BlastdetError:
@@ -91,10 +100,42 @@ def write_bytes(path: Path, content: bytes | Iterable[bytes]) -> Path:
     return path
 
 
+def write_figure(path: Path, figure: Figure, dpi: int) -> Path:
+    """Write a plot of matplotlib as PNG, atomically: matplotlib leaves half a file on a full disk, unnamed.
+
+    Raises `BlastdetError` if the file cannot be written.
+    """
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    try:
+        return write_bytes(path, content.getvalue())
+    except OSError as error:
+        raise write_error(path, one_line(error)) from error
+
+
+def check_names(path: Path) -> None:
+    """Refuse a path that a file system has no room for, before anything is computed for it.
+
+    Raises `ConfigError`.
+
+    Examples
+    --------
+    >>> check_names(Path("out", "report"))
+    """
+    for part in path.parts:
+        if (size := len(os.fsencode(part))) > MOST_BYTES:
+            raise ConfigError(
+                f"{in_a_line(part)}: expected a name of at most {MOST_BYTES} bytes, got {size}. Shorten it"
+            )
+    if (size := len(os.fsencode(path.absolute()))) > _MOST_OF_PATH:
+        raise ConfigError(f"{in_a_line(str(path))}: expected a path of at most {_MOST_OF_PATH} bytes, got {size}")
+
+
 def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_python: bool = False) -> None:
     """Refuse to replace files: they may be of an earlier run, or of another program.
 
-    Raises `ConfigError` if one of them exists, be it as a folder or as a link that leads nowhere.
+    Raises `ConfigError` if one of them exists, be it as a folder or as a link that leads nowhere, or its name
+    is too long.
 
     Parameters
     ----------
@@ -105,13 +146,12 @@ def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_pyth
     from_python : bool
         Whether the advice names the argument instead of the option of the command line.
     """
-    if overwrite:
-        return
     advice = "Choose another --out, or replace it with --overwrite"
     if from_python:
         advice = "Choose another folder, or pass overwrite=True"
     for file in files:
-        if os.path.lexists(file):
+        check_names(file)
+        if not overwrite and os.path.lexists(file):
             raise ConfigError(f"{file}: exists already. {advice}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import blastdet
 from blastdet.core import boxes
-from blastdet.core.atomic_io import new_folder, write_text
+from blastdet.core.atomic_io import check_names, new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import ConfigError, FormatError, ScaleError
 from blastdet.core.mpp import check_mpp
@@ -323,12 +323,15 @@ def check_folder(out: Path, overwrite: bool, record: str, sources: Iterable[Path
 
 
 def check_no_file(out: Path) -> None:
-    """Refuse a file in the place of an output folder, or of a folder above it.
+    """Refuse a file in the place of an output folder, or of a folder above it, and too long a name.
 
     Raises
     ------
     FormatError
+    ConfigError
+        If no file system has room for the name.
     """
+    check_names(out)
     for place in (out, *out.parents):
         if os.path.exists(place) and not os.path.isdir(place):  # noqa: PTH110, PTH112  # too long a name is no file
             raise FormatError(f"{place}: expected a folder, got a file")

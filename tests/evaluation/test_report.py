@@ -388,6 +388,16 @@ def test_an_earlier_report_is_only_replaced_with_overwrite(
     assert again.exit_code == 2 and "report.html: exists already" in again.output
 
 
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_too_long_a_name_is_refused_before_anything_is_measured(
+    data: Path, found: Path, tmp_path: Path, command: str
+) -> None:
+    files = (found, found) if command == "compare" else ("--detections", found)
+    refused = run(command, "--data", data, *files, "--out", tmp_path / "missing" / ("a" * 300))
+    assert refused.exit_code == 2 and "expected a name of at most 230 bytes, got 300" in refused.output
+    assert "AP50" not in refused.output and not list(tmp_path.iterdir())
+
+
 def test_the_report_of_the_api_equals_that_of_the_command(
     data: Path, found: Path, evaluated: tuple[Result, Path], tmp_path: Path
 ) -> None:

@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from made import limited_files
 
 from blastdet.cli import cli
+from blastdet.core.errors import BlastdetError
 from blastdet.core.types import Dataset, Detections, Sample
 from blastdet.evaluation.robustness.corruptions import CORRUPTIONS, blur, brightness, hue, jpeg, stain
 from blastdet.evaluation.robustness.measure import Row, measure_robustness, steps
@@ -120,6 +122,13 @@ def test_old_names_still_work(images):
         "note: stress is now robustness" in done.output and "note: --only light is now --only brightness" in done.output
     )
     assert done.exit_code == 2 and "got rain" in done.output
+
+
+def test_a_full_disk_while_a_plot_is_written_is_one_line_with_the_path(tmp_path):
+    rows = [Row("blur", level, "wbc", 0.9, 0.8, 1.0, 0.0, 0.1) for level in (0, 1)]
+    with limited_files(2_000), pytest.raises(BlastdetError, match=r"a\.png: cannot be written .*MB free on that disk"):
+        draw(rows, "title", tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("title", ["a $x_{1 b", "$", "a_b^c\\frac"])

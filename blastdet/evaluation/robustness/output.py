@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blastdet.core.atomic_io import write_text
+from blastdet.core.atomic_io import write_figure, write_text
 from blastdet.core.constants import HEX, RESEARCH_USE
 from blastdet.core.errors import DependencyError
 from blastdet.evaluation.reporting.text import with_interval
@@ -81,7 +81,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
         if place == 0 and upper.get_legend_handles_labels()[0]:
             upper.legend(loc="lower left", fontsize=8, frameon=False)
     figure.suptitle(f"{title}\n{RESEARCH_USE}", fontsize=8, parse_math=False)  # a name may contain a $
-    figure.savefig(path, dpi=140)
+    write_figure(path, figure, 140)
 
 
 def _curves(upper: Axes, lower: Axes, rows: Sequence[Row], name: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from blastdet.core.atomic_io import write_figure
 from blastdet.core.card_fields.blast_probability import logit as logit_of
 from blastdet.core.model_card import Calibration, RejectionRule, Threshold
 from blastdet.evaluation.operating_points import Reliability, reliability_of
@@ -280,4 +281,4 @@ def draw_reliability(curve: Reliability, path: Path) -> None:
             axes.annotate(str(n), (x, y), textcoords="offset points", xytext=(5, -9), fontsize=7, color="0.3")
     axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="blast probability", ylabel="fraction of blasts")
     axes.set_title(f"validation, classes of equal weight; calibration error {curve.error:.3f}", fontsize=9)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, 150)

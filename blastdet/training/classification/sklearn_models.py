@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from blastdet.core.atomic_io import write_figure
 from blastdet.core.errors import ConfigError, WeightsError, one_line
 from blastdet.core.model_card import Card, find_weights, read_card
 from blastdet.core.parallel import check_device
@@ -270,4 +271,4 @@ def draw_importance(
     )
     axes.set_xlabel("loss of balanced accuracy when shuffled (validation)")
     axes.tick_params(labelsize=7)
-    figure.savefig(path, dpi=150)
+    write_figure(path, figure, 150)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from blastdet.core.atomic_io import write_figure
 from blastdet.core.errors import BlastdetError, ConfigError, one_line
 from blastdet.core.parallel import check_device
 from blastdet.training.config import LoopConfig
@@ -209,4 +210,4 @@ def draw_curves(history: Sequence[dict[str, float]], path: Path) -> None:
         if axes.lines:
             axes.legend()
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    write_figure(path, figure, 120)
