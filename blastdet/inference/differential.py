@@ -72,9 +72,14 @@ class WhiteCells:
         return self.n < FEW or 2 * self.unlike <= self.n
 
     @property
+    def is_few(self) -> bool:
+        """Whether there are fewer than `FEW_TO_STATE` white cells; tables of numbers mark their fractions so."""
+        return self.n < FEW_TO_STATE
+
+    @property
     def states_percentages(self) -> bool:
         """Whether a person is shown percentages: of a known stain, and of at least `FEW_TO_STATE` cells."""
-        return self.n >= FEW_TO_STATE and self.is_known_stain
+        return not self.is_few and self.is_known_stain
 
     @property
     def per_100(self) -> dict[str, float]:
@@ -180,9 +185,8 @@ def progress(n: int) -> str:
 def beside(found: WhiteCells) -> list[str]:
     """Erythroblasts and smudges per 100 white cells, as they are printed; only those that were found."""
     words = {ERYTHROBLAST: found.erythroblasts, SMUDGE: found.smudges}
-    enough = found.n >= FEW_TO_STATE
     return [
-        f"{name}s: {k}" + (f", {found.per_100[name]:.1f} per 100 white cells" if enough else "")
+        f"{name}s: {k}" + (f", {found.per_100[name]:.1f} per 100 white cells" if not found.is_few else "")
         for name, k in words.items()
         if k and found.n
     ]

@@ -48,8 +48,8 @@ class Options:
         Micrometres per pixel: a number, a pair (x, y), or ``"auto"`` to measure the red cells. ``None`` takes the
         scale that the file states and measures where it states none. Kept as a pair.
     min_score : float, optional
-        Lowest score of `Result.candidates`. Default: the operating threshold. A value above the operating threshold
-        raises that too.
+        Lowest score of `Result.candidates`. Default: they are the cells that are counted, each class from its operating
+        threshold on. A value above an operating threshold raises that too.
 
     Raises
     ------
@@ -240,7 +240,7 @@ class Model:
             size_wh=source.size_wh,
             scale=scale,
             detections=detections,
-            candidates=candidates,
+            candidates=detections if options.min_score is None else candidates,
             classes=self.classes,
             image_sha256=sha256_of(source.path) if image is None else hashlib.sha256(image.tobytes()).hexdigest(),
             model=self.describe(),

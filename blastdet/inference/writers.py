@@ -73,6 +73,7 @@ def _white_cells(found: BlastFraction) -> dict[str, Any]:
 
     return {
         "n": n,
+        "few_cells": found.is_few,
         "blasts": found.blasts,
         "others": found.others,
         "unsure": found.unsure,

@@ -138,7 +138,7 @@ def test_min_score_lists_more_but_counts_the_same(sample, model):
     base = model(sample, mpp=0.5)
     low = model.analyze(sample, Options(mpp=(0.5, 0.5), min_score=0.01))
     high = model.analyze(sample, Options(mpp=(0.5, 0.5), min_score=0.53))
-    assert low.detections.counts() == base.detections.counts()
+    assert low.detections.counts() == base.detections.counts() == base.candidates.counts()
     assert len(low.candidates) >= len(low.detections)
     assert 0 < len(high.detections) < len(base.detections)
     assert high.detections.score.min() >= 0.53 and high.candidates.score.min() >= 0.53

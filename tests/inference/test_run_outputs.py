@@ -83,8 +83,24 @@ def test_the_tables_of_a_run_add_up(tmp_path):
     cells = rows(tmp_path / "out/cells.csv")
     assert [row["image"] for row in cells].count("b.png") == len(rows(tmp_path / "out/b.csv"))
     assert [row["monocyte"] for row in table] == ["2", "2"]
+    assert [(row["few_cells"], row["white_cells"]) for row in table] == [("1", "3")] * 2 and table[0]["blast_fraction"]
     found = totals.blast_fraction
     assert found is not None and found.n == sum(int(row["white_cells"]) for row in table) == 6
+
+
+def test_the_coco_file_says_what_is_printed(tmp_path):
+    erythroblast = (0, 0, type_blue("erythroblast"))
+    jobs = [field(tmp_path, "a.png"), field(tmp_path, "b.png", (LYMPHOCYTE, UNLIKE, erythroblast))]
+    totals, files = run(tmp_path, jobs, ("coco",))
+    document = json.loads((tmp_path / "out/detections.coco.json").read_text())
+    names = {row["id"]: row["name"] for row in document["categories"]}
+    cells = [(names[row["category_id"]], row["cell_type"]) for row in document["annotations"]]
+    white = [cell for cell in cells if cell[0] in ("blast", "wbc", "unsure") and cell[1] != "erythroblast"]
+    assert totals.blast_fraction is not None and len(white) == totals.blast_fraction.n == 5
+    assert {name: [cell[0] for cell in cells].count(name) for name in ("rbc", "unsure")} == {"rbc": 4, "unsure": 1}
+    lines = run_lines(totals, files)
+    assert lines[-1] == f"wrote {tmp_path}/out/detections.coco.json (its wbc include 1 erythroblast)"
+    assert sum(line.startswith("2 images counted as one smear.") for line in lines) == 1
 
 
 def test_equal_runs_give_equal_workbooks(tmp_path):

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from blastdet.core.constants import NOT_WHITE
+from blastdet.core.errors import counted
 from blastdet.inference.differential import WhiteCells, differential_table
 from blastdet.inference.outputs.run_totals import Entry, RunTotals
 from blastdet.inference.result import Result
-from blastdet.inference.writers import FIELD_MM2
+from blastdet.inference.writers import COCO_FILE, FIELD_MM2
 
 Detail = Literal["quiet", "brief", "verbose"]
 
@@ -105,12 +107,30 @@ def run_lines(totals: RunTotals, files: Sequence[Path]) -> list[str]:
         lines.append(f"The stain of {n} of {of} images is unknown to the classifier: no blast fraction is given there.")
     lines += class_table(totals.named_counts, totals.area_mm2)
     if found is not None:
+        lines += one_smear(len(totals.entries))
         table = differential_table(found)
         lines += [*([""] if table else []), *table, *([""] if table else []), *([] if unknown else found.summary())]
     lines += [f"note: {line}" for line in totals.remarks()]
     pages = [path for path in files if path.suffix == ".html"]
-    lines += [f"wrote {path}" for path in files if path not in pages]
+    lines += [f"wrote {path}{_of_coco(path, totals)}" for path in files if path not in pages]
     return lines + [f"open {path} in a browser" for path in pages]
+
+
+def one_smear(n: int) -> list[str]:
+    """What a differential of several images takes for granted; nothing for one image."""
+    if n < 2:
+        return []
+    return [
+        "",
+        f"{n} images counted as one smear. If they are of several, run detect on each smear's images alone;",
+        "--verbose also counts each image by itself.",
+    ]
+
+
+def _of_coco(path: Path, totals: RunTotals) -> str:
+    """How the COCO file differs from the counts: erythroblasts and smudges are of no category of their own there."""
+    beside = [counted(totals.counts[name], name) for name in NOT_WHITE if totals.counts.get(name)]
+    return f" (its wbc include {' and '.join(beside)})" if path.name == COCO_FILE and beside else ""
 
 
 def verbose_totals(totals: RunTotals) -> list[str]:
@@ -123,7 +143,7 @@ def verbose_totals(totals: RunTotals) -> list[str]:
     found = totals.blast_fraction
     if found is None:
         return lines
-    lines.append("all images together, as fields of one smear:")
+    lines.append("all images together, as fields of one smear; if they are of several, run detect on each alone:")
     lines += [f"  {line}" for line in (*differential_table(found), *found.summary())]
     if warning := found.warning():
         lines.append(f"  note: {warning}")

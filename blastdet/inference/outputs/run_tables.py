@@ -41,6 +41,7 @@ SUMMARY_COLUMNS: tuple[str, ...] = (
     "rbc",
     "platelet",
     "stain",
+    "few_cells",
     "blast_fraction",
     "blast_ci95_low",
     "blast_ci95_high",
@@ -92,6 +93,7 @@ def _white(found: BlastFraction) -> dict[str, Any]:
         ERYTHROBLAST: found.erythroblasts,
         SMUDGE: found.smudges,
         "stain": "known" if found.is_known_stain else "unknown",
+        "few_cells": int(found.is_few),
     }
     if found.n and found.is_known_stain:
         low, high = found.printed_interval
