@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,19 @@ def printable(text: str) -> str:
     'a\\\\x1b[2Jb'
     """
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def name_key(name: object) -> tuple[str, str]:
+    """Sorts names as people do: capitals and accents count only between names that are equal otherwise.
+
+    Examples
+    --------
+    >>> sorted(["Zoe", "anna", "Ärmel", "Bert"], key=name_key)
+    ['anna', 'Ärmel', 'Bert', 'Zoe']
+    """
+    text = str(name)
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(letter for letter in letters if not unicodedata.combining(letter)), text
 
 
 def in_a_line(name: str, most: int = 80) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from blastdet.core.atomic_io import files_under
-from blastdet.core.errors import ImageError, one_line
+from blastdet.core.errors import ImageError, name_key, one_line
 from blastdet.core.types import RGB, Scale, WidthHeight
 from blastdet.imaging.pillow_reader import MAX_PIXELS, PillowPixels, Window, plugin_of
 from blastdet.imaging.resampling import resample
@@ -300,7 +300,7 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
             raise ImageError(f"{path}: no image found. Expected a file, a pattern or a folder with {suffixes}.")
         for match in matches:
             found.setdefault(os.path.abspath(match), match)  # noqa: PTH100 - resolve() would merge linked data
-    return sorted(found.values())
+    return sorted(found.values(), key=lambda path: [name_key(part) for part in path.parts])
 
 
 def is_image_name(path: Path) -> bool:

@@ -69,12 +69,12 @@ def test_the_gallery_sorts_by_type_and_doubt_and_hides_red_cells(browser, tmp_pa
 
 @pytest.mark.browser
 def test_keys_relabel_one_and_many_and_undo(browser, tmp_path):
-    page = opened(browser, tmp_path, images=[image_data(tmp_path)])
+    page = opened(browser, tmp_path, images=[image_data(tmp_path) | {"given": [0.4, 0.4]}])
     page.focus('[data-cell="0/4"]')
     page.keyboard.press("4")
     (line,) = lines_of(page, tmp_path)
     assert (line.op, line.old_class, line.new_class, line.new_type) == ("class", "", "wbc", "neutrophil")
-    assert line.box_xyxy == (180, 40, 210, 70)
+    assert line.box_xyxy == (180, 40, 210, 70) and line.mpp == (0.4, 0.4)
     page.click('[data-cell="0/0"]', modifiers=["Control"])
     page.click('[data-cell="0/1"]', modifiers=["Control"])
     assert page.inner_text("#picked") == "2 cells"
@@ -91,6 +91,39 @@ def test_keys_relabel_one_and_many_and_undo(browser, tmp_path):
     assert page.inner_text("#count") == "1"
     page.close()
     assert not page.faults
+
+
+@pytest.mark.browser
+def test_a_key_without_a_selected_cell_says_so_and_nothing_is_exported(browser, tmp_path):
+    page = opened(browser, tmp_path, images=[image_data(tmp_path)])
+    assert page.locator("#export").is_disabled()
+    page.keyboard.press("4")
+    assert page.inner_text("#saved") == "No cell is selected: click one first."
+    page.evaluate("location.hash = '0'")
+    page.wait_for_selector("#viewer", state="visible")
+    page.wait_for_function("document.querySelector('#about').textContent !== null && viewer.isOpen()")
+    page.wait_for_timeout(300)  # the image is loaded, which clears the line
+    page.keyboard.press("4")
+    assert page.inner_text("#fault") == "No cell is selected: click one first."
+    page.keyboard.press("ArrowRight")
+    assert page.inner_text("#fault") == ""
+    page.keyboard.press("4")
+    page.keyboard.press("Escape")
+    assert page.locator("#export").is_enabled() and page.inner_text("#count") == "1"
+    page.close()
+    assert not page.faults
+
+
+@pytest.mark.browser
+def test_no_text_of_a_tile_is_cut(browser, tmp_path):
+    likely = {"0": [["lymphocyte", 0.5], ["immature_granulocyte", 0.4]], "4": [["immature_granulocyte", 0.4]]}
+    page = opened(browser, tmp_path, images=[image_data(tmp_path) | {"likely": likely}])
+    assert "or immature gran." in page.inner_text("#groups")
+    for size in (64, 104):
+        page.evaluate(f"document.documentElement.style.setProperty('--thumb', '{size}px')")
+        cut = "[...document.querySelectorAll('.words *')].filter((one) => one.scrollWidth > one.clientWidth + 1)"
+        assert page.evaluate(cut + ".map((one) => one.textContent)") == []
+    page.close()
 
 
 @pytest.mark.browser

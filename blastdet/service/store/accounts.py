@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from blastdet.core.errors import ConfigError
+from blastdet.core.errors import ConfigError, name_key
 from blastdet.service.store.schema import Login, Share, Smear, Token, Upload, User, now
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def ensure_user(session: Session, name: str) -> User:
 
 def users(session: Session) -> list[User]:
     """All users by name."""
-    return list(session.scalars(select(User).order_by(User.name)))
+    return sorted(session.scalars(select(User)), key=lambda user: name_key(user.name))
 
 
 def remove_user(session: Session, name: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
+from blastdet.core.errors import name_key
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.schema import Analysis, CorrectionRow, Job, Share, Smear, Upload, User, now
 
@@ -103,7 +104,7 @@ def set_status(smear: Smear, status: str, who: str) -> None:
 def shares_of(session: Session, smear_id: str) -> list[tuple[str, str]]:
     """Names of the users a smear is shared with, and what they may do."""
     query = select(User.name, Share.may).join(User, User.id == Share.user_id).where(Share.smear_id == smear_id)
-    return [(name, may) for name, may in session.execute(query.order_by(User.name))]
+    return sorted(((name, may) for name, may in session.execute(query)), key=lambda share: name_key(share[0]))
 
 
 def share(session: Session, smear_id: str, user_id: str, may: str | None) -> None:

@@ -96,6 +96,8 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     byId("done").textContent = t("{n} of {all} reviewed", { n: count(done), all: count(all) });
     byId("done2").textContent = byId("done").textContent;
     byId("count").textContent = corrections.size;
+    byId("export").disabled = !corrections.size;
+    if (picked.size) unhint();
     byId("undo").disabled = byId("undo2").disabled = !past.length;
     byId("bulk").hidden = picked.size === 0;
     byId("picked").textContent = picked.size === 1 ? t("1 cell") : t("{n} cells", { n: count(picked.size) });
@@ -220,6 +222,9 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   }
 
   const tell = (text) => { byId("saved").textContent = text; };
+  const noneSelected = t("No cell is selected: click one first.");
+  const hint = () => { if (inViewer()) byId("fault").textContent = noneSelected; else tell(noneSelected); };
+  const unhint = () => { for (const place of ["fault", "saved"]) if (byId(place).textContent === noneSelected) byId(place).textContent = ""; };
   const leave = () => {
     if (inline) { const cell = document.querySelector('[data-cell="' + id(viewer.image.i, viewer.row) + '"]'); if (cell) cell.focus(); return; }
     history.replaceState(null, "", location.pathname + location.search);
@@ -246,7 +251,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   function apply(op, kind = "") {
     if (inViewer()) {
       const some = viewer.cells();
-      if (!some.length) return;
+      if (!some.length) { hint(); return; }
       const alone = some.length === 1, left = op === "ok" ? untyped(some) : "";
       correct(some, op, kind);
       if (left) byId("fault").textContent = left;
@@ -254,7 +259,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       return;
     }
     const chosen = picked.size ? [...picked].map(parse) : document.activeElement.dataset && document.activeElement.dataset.cell ? [parse(document.activeElement.dataset.cell)] : [];
-    if (!chosen.length) return;
+    if (!chosen.length) { hint(); return; }
     const all = [...document.querySelectorAll("[data-cell]")].map((cell) => cell.dataset.cell);
     const after = all[all.indexOf(id(...chosen[chosen.length - 1])) + 1];
     const left = op === "ok" ? untyped(chosen) : "";
@@ -293,6 +298,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   }
 
   cells.onChoose = (i, row) => {
+    if (row >= 0) unhint();
     if (!inline) return;
     for (const one of document.querySelectorAll("[data-cell][aria-current]")) one.removeAttribute("aria-current");
     const cell = row >= 0 && document.querySelector('[data-cell="' + id(i, row) + '"]');

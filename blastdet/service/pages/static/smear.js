@@ -32,7 +32,8 @@ async function show() {
     shown.show();
   });
   const shown = startPage(data, { byId: find, keeper, inline: true });
-  const history = (rows) => byId("history").replaceChildren(...(rows.length ? historyOf(shown.cells, rows, go) : [make("li", t("No changes yet."), "soft")]));
+  const history = (rows) => { byId("export-corrections").disabled = !rows.length; list(rows); };
+  const list = (rows) => byId("history").replaceChildren(...(rows.length ? historyOf(shown.cells, rows, go) : [make("li", t("No changes yet."), "soft")]));
   const go = (box) => {
     const image = shown.images[0], at = image.first.findIndex((side, k) => k % 4 === 0 && box.every((value, j) => Math.abs(image.first[k + j] - value) < 0.06));
     if (at >= 0) { shown.viewer.open(0, at / 4); byId("viewer").scrollIntoView({ block: "nearest" }); }
