@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from blastdet.core.constants import CELL_TYPES
-from blastdet.core.errors import FormatError, shown
-from blastdet.core.types import CELL_CLASSES
+from blastdet.core.errors import FormatError, ScaleError, shown
+from blastdet.core.mpp import check_mpp
+from blastdet.core.types import CELL_CLASSES, Scale
 from blastdet.datasets.annotations.files import read_json, read_text
 
 OPERATIONS = ("class", "ignore", "delete", "ok", "undo", "annotate", "unannotate")
@@ -60,6 +61,8 @@ class Correction:
         Empty if there is none.
     new_type : str
         With ``class``: the type of the cell, one of `CELL_TYPES`; empty if the reviewer did not say.
+    mpp : (float, float), optional
+        µm per pixel of the image, if the review was given it (``--mpp``).
     new_box_xyxy : (float, float, float, float), optional
         The box after the reviewer moved it.
     model_sha256 : str
@@ -80,6 +83,7 @@ class Correction:
     model_sha256: str = ""
     reason: str = ""
     new_type: str = ""
+    mpp: Scale | None = None
 
     @property
     def image_key(self) -> str:
@@ -96,7 +100,7 @@ class Correction:
 
 
 _BOXES = ("box_xyxy", "new_box_xyxy")
-_TEXTS = tuple(key for key in Correction.__dataclass_fields__ if key not in _BOXES)
+_TEXTS = tuple(key for key in Correction.__dataclass_fields__ if key not in (*_BOXES, "mpp"))
 
 
 def read_corrections(path: Path) -> list[Correction]:
@@ -195,7 +199,8 @@ def _time(when: str) -> datetime:
 
 
 def _as_row(correction: Correction) -> dict[str, Any]:
-    return {key: value for key, value in asdict(correction).items() if value or key not in ("reason", "new_type")}
+    optional = ("reason", "new_type", "mpp")
+    return {key: value for key, value in asdict(correction).items() if value or key not in optional}
 
 
 def _parse(line: str, where: str) -> Correction:
@@ -207,8 +212,12 @@ def _parse(line: str, where: str) -> Correction:
         raise FormatError(f"{where}: expected a JSON object, got {shown(line)}")
     if fault := _text_fault(row) or _box_fault(row):
         raise FormatError(f"{where}: {fault}")
-    texts = {key: row.get(key, "") for key in _TEXTS}
-    return Correction(**texts, box_xyxy=_as_box(row.get("box_xyxy")), new_box_xyxy=_as_box(row.get("new_box_xyxy")))
+    try:
+        mpp = None if row.get("mpp") is None else check_mpp(row["mpp"], f"{where}: mpp")
+    except ScaleError as error:
+        raise FormatError(str(error)) from None
+    boxes = {key: _as_box(row.get(key)) for key in _BOXES}
+    return Correction(**{key: row.get(key, "") for key in _TEXTS}, **boxes, mpp=mpp)
 
 
 def _text_fault(row: Mapping[str, Any]) -> str:

@@ -90,13 +90,24 @@ def _read(name_or_path: str | Path, format: str, mpp: Scale | None, options: Map
     stated = given.pop("format", "auto")
     if format == "auto":
         format = stated
-    given |= options
-    if mpp is not None and "mpp" in registry.options_of(path, format):
-        given["mpp"] = mpp
-    dataset = registry.read(path, format, **given)
-    if mpp is None:
+    return read_at_scale(path, format, mpp, **{**given, **options})
+
+
+def read_at_scale(path: Path, format: str, mpp: Any = None, **options: Any) -> Dataset:
+    """All of a dataset whose format is known; `mpp`, if given, replaces the scale of every image, whatever the format.
+
+    Raises
+    ------
+    FormatError, ScaleError
+        As for `read_dataset`.
+    """
+    scale = None if mpp is None else check_mpp(mpp)
+    if scale is not None and "mpp" in registry.options_of(path, format):
+        options["mpp"] = scale
+    dataset = registry.read(path, format, **options)
+    if scale is None:
         return dataset
-    return replace(dataset, samples=tuple(replace(sample, mpp=mpp) for sample in dataset))
+    return replace(dataset, samples=tuple(replace(sample, mpp=scale) for sample in dataset))
 
 
 def notes_of(dataset: Dataset, most: int = 12) -> list[str]:

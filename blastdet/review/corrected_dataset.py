@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import ConfigError
+from blastdet.core.errors import ConfigError, counted
+from blastdet.core.model_card import sha256_of
+from blastdet.core.types import Dataset
 from blastdet.datasets.apply_corrections import count_cells, replay_corrections
 from blastdet.datasets.convert import check_folder
 from blastdet.datasets.corrections import Correction, append_corrections, merge_corrections, read_corrections
@@ -38,8 +40,6 @@ class ExportSummary:
         Cells on which the correction files disagree; the latest correction counts.
     notes : tuple of str
         What the reader of the dataset noticed.
-    n_corrections : int
-        Corrections in the files, those that a later one replaces left out.
     """
 
     n_before: int
@@ -47,7 +47,6 @@ class ExportSummary:
     counts: Mapping[str, int]
     n_disagreements: int
     notes: tuple[str, ...] = ()
-    n_corrections: int = 0
 
 
 def export_corrected(
@@ -61,8 +60,10 @@ def export_corrected(
 ) -> ExportSummary:
     """Apply corrections to a dataset and write it to a folder, with all corrections in ``corrections.jsonl``.
 
-    Raises `BlastdetError` if a file is faulty, or `out` may not be replaced: it contains other files, or corrections
-    that were not given.
+    Images have the scale that their review was given (``--mpp``), unless `reading` has another one.
+
+    Raises `BlastdetError` if a file is faulty, there is no correction, or `out` may not be replaced: it contains other
+    files, or corrections that were not given.
 
     Parameters
     ----------
@@ -77,6 +78,11 @@ def export_corrected(
     if unknown := [name for name in formats if name not in FORMATS]:
         raise ConfigError(f"expected format {' or '.join(FORMATS)}, got {unknown[0]}")
     lines, n_disagreements = merge_corrections([read_corrections(path) for path in corrections])
+    if not lines:
+        files = ", ".join(str(path) for path in corrections)
+        raise ConfigError(
+            f"{files}: no corrections, so nothing was exported. To copy a dataset as it is: blastdet convert"
+        )
     check_folder(
         out,
         overwrite,
@@ -86,7 +92,10 @@ def export_corrected(
     if overwrite:
         _check_kept(out / CORRECTIONS, lines)
     dataset = read_dataset(data, **reading)
-    corrected, counts = replay_corrections(dataset, lines)
+    replayed, counts = replay_corrections(dataset, lines)
+    corrected = replayed
+    if reading.get("mpp") is None:
+        corrected = _with_given_scale(replayed, lines)
     with new_folder(out) as folder:
         for name in dict.fromkeys(formats):
             registry.write(corrected, folder, name)
@@ -95,7 +104,24 @@ def export_corrected(
         record = {"notice": RESEARCH_USE, "dataset": dataset.name, "corrections": dict(counts)}
         write_text(folder / RECORD, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     before, after = (sum(count_cells(sample.truth) for sample in side) for side in (dataset, corrected))
-    return ExportSummary(before, after, counts, n_disagreements, tuple(notes_of(dataset)), len(lines))
+    notes = [*notes_of(dataset), *corrected.notes[len(replayed.notes) :]]
+    return ExportSummary(before, after, counts, n_disagreements, tuple(notes))
+
+
+def _with_given_scale(dataset: Dataset, lines: Sequence[Correction]) -> Dataset:
+    """The dataset, with the scale that the last review of an image was given, and a note on which images have it."""
+    given = {one.image_key: one.mpp for one in lines if one.mpp is not None}
+    if not given:
+        return dataset
+    keys = [(sha256_of(sample.path), sample.path.name) for sample in dataset]
+    scales = [next((given[key] for key in some if key in given), None) for some in keys]
+    samples = [replace(one, mpp=scale or one.mpp) for one, scale in zip(dataset, scales, strict=True)]
+    shown = sorted({f"{x:g}" if x == y else f"{x:g},{y:g}" for x, y in filter(None, scales)})
+    n = counted(len(scales) - scales.count(None), "image")
+    note = f"scale as the review was given it: {n}, {'; '.join(shown)} µm/px"
+    if open_ := sum(sample.mpp is None for sample in samples):
+        note += f". {counted(open_, 'image')} without a scale; --mpp gives it to all"
+    return replace(dataset, samples=tuple(samples), notes=(*dataset.notes, note))
 
 
 def _check_kept(path: Path, lines: Sequence[Correction]) -> None:

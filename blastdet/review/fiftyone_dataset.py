@@ -49,11 +49,14 @@ def load(
     hashes = [sha256_of(sample.path) for sample in review.dataset]
     model = {"model_sha256": model_sha256(review.predictions), "model": review.predictions.name}
     info = {**model, "layout": _LAYOUT, "sha256": hashes}
+    given = None if review.mpp is None else list(review.mpp)  # another scale is no other review
     if (existing := _existing(fiftyone, name, info)) is not None:
         _follow_moved(existing, review, hashes)
+        existing.info["given_mpp"] = given
+        existing.save()
         return existing
     created = fiftyone.Dataset(name, persistent=persistent)
-    created.info = info
+    created.info = {**info, "given_mpp": given}
     _declare(fiftyone, created)
     _add_samples(fiftyone, created, review, hashes, progress)
     _appearance(fiftyone, created)

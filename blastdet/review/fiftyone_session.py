@@ -104,17 +104,18 @@ def collect(dataset: Any, who: str) -> list[Correction]:
     """All corrections that the App's labels express: tags, changed classes, boxes moved, drawn and deleted."""
     corrections = []
     for sample in dataset.iter_samples():
-        corrections += _corrections_of(sample, who, dataset.info.get("model_sha256", ""))
+        corrections += _corrections_of(sample, who, dataset.info)
     return corrections
 
 
-def _corrections_of(sample: Any, who: str, model: str) -> list[Correction]:
+def _corrections_of(sample: Any, who: str, info: Mapping[str, Any]) -> list[Correction]:
     common = Correction(
         who=who,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
         image=Path(sample.filepath).name,
         image_sha256=sample.sha256,
-        model_sha256=model,
+        model_sha256=info.get("model_sha256", ""),
+        mpp=tuple(info["given_mpp"]) if info.get("given_mpp") else None,
     )
     size = sample.metadata.width, sample.metadata.height
     corrections, kept = [], set()

@@ -115,6 +115,7 @@ def _write_image(
         "width": width,
         "height": height,
         "mpp": None if sample.mpp is None else list(sample.mpp),
+        "given": None if review.mpp is None else list(review.mpp),
         "about": "" if sample.mpp is None else f"{sample.mpp[0]:.4g} µm/px",
         "notes": [],
         "errors": errors,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from blastdet.core.types import Dataset
+from blastdet.core.types import Dataset, Scale
 from blastdet.evaluation.predict import Predictions
 from blastdet.models.classifier import Classifier
 from blastdet.review.cells import VIEWS, Cell, compare_cells, in_view
@@ -25,12 +25,15 @@ class Review:
     predictions : Predictions
     embedding : Embedding, optional
         Features of the nucleated cells, from the second stage.
+    mpp : (float, float), optional
+        µm per pixel that a person gave for all images; corrections keep it.
     """
 
     dataset: Dataset
     cells: Sequence[Cell]
     predictions: Predictions
     embedding: Embedding | None = None
+    mpp: Scale | None = None
 
     def counts(self) -> dict[str, int]:
         """Number of cells of each view, by its title."""

@@ -131,7 +131,7 @@ def _block(path: Path, kind: str, dataset: Dataset, options: Mapping[str, Any]) 
     shown = ", ".join(f"{cells[name]} {name}" for name in CELL_CLASSES if cells[name])
     lines = [
         f"  # {len(dataset)} image{'s' * (len(dataset) != 1)}, {len(annotated)} annotated: {shown}",
-        f"  # scale: {_scale_line(scales[None], len(dataset), known)}",
+        f"  # scale: {_scale_line(scales[None], len(dataset), known, 'mpp' in options)}",
         *(f"  # note: {printable(' '.join(note.split()))}" for note in notes_of(dataset)),
         f"  - path: {json.dumps(str(path), ensure_ascii=False)}",
         f"    format: {kind}",
@@ -149,13 +149,13 @@ def _block(path: Path, kind: str, dataset: Dataset, options: Mapping[str, Any]) 
     return lines
 
 
-def _scale_line(unknown: int, n: int, known: Sequence[tuple[float, float]]) -> str:
+def _scale_line(unknown: int, n: int, known: Sequence[tuple[float, float]], is_given: bool) -> str:
     if unknown == n:
-        return "not stated, so it is measured from the red cells of each image; to set it, options: {mpp: [0.1, 0.1]}"
+        return "not stated, so it is measured from the red cells of each image; to set it: blastdet init --mpp"
     values = sorted({scale[0] for scale in known})
     span = f"{values[0]:.3g}" if len(values) == 1 else f"{values[0]:.3g} to {values[-1]:.3g}"
     rest = f"; not stated for {unknown} images, where it is measured" if unknown else ""
-    return f"{span} µm/px, as the dataset states{rest}"
+    return f"{span} µm/px, {'as given' if is_given else 'as the dataset states'}{rest}"
 
 
 def _advice(n: int) -> str:

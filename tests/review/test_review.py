@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,12 +133,30 @@ def test_the_command_exports_what_was_corrected(made, tmp_path):
         assert foreign.exit_code == 2 and "not overwritten" in foreign.output
         Path("empty.jsonl").write_text("")
         empty = CliRunner().invoke(cli, ["review", "export", "--data", "set", "--corrections", "empty.jsonl", "same"])
-        assert "note     the files contain no corrections" in empty.output and "80 after" in empty.output
+        assert empty.exit_code == 2 and "empty.jsonl: no corrections, so nothing was exported" in empty.output
+        assert not Path("same").exists()
     written = registry.read(tmp_path / "out")
     assert sum(len(sample.truth) for sample in written) == 79
     assert read_corrections(tmp_path / "out/corrections.jsonl") == read_corrections(tmp_path / "c.jsonl")
     # What a report says of its data:
     assert "corrected by review: 80 cells before, 79 after; 1 confirmed, 1 deleted" in describe_data(written)["notes"]
+
+
+def test_an_export_has_the_scale_that_the_review_was_given(made, tmp_path):
+    dataset, predictions = made
+    box, lines, data = dataset.samples[0].truth.boxes_xyxy[0], tmp_path / "c.jsonl", tmp_path / "data"
+    append_corrections(lines, [_correction(dataset, 0, box, "class", new_class="wbc", mpp=(0.25, 0.25))])
+    data.mkdir()
+    for path in tmp_path.glob("s?.png"):
+        shutil.copy(path, data)
+    words = ["review", "export", "--data", str(data), "--from", "images", "--corrections", str(lines)]
+    done = CliRunner().invoke(cli, [*words, str(tmp_path / "out")])
+    assert "scale as the review was given it: 1 image, 0.25 µm/px. 3 images without a scale" in done.output
+    assert sorted(str(sample.mpp) for sample in registry.read(tmp_path / "out")) == ["(0.25, 0.25)", *["None"] * 3]
+    assert CliRunner().invoke(cli, [*words, "--mpp", "0.5", str(tmp_path / "all")]).exit_code == 0
+    assert {sample.mpp for sample in registry.read(tmp_path / "all")} == {(0.5, 0.5)}
+    review = replace(make_review(dataset, predictions), mpp=(0.25, 0.25))
+    assert write_page(review, tmp_path / "page").read_text("utf-8").count('"given":[0.25,0.25]') == 4
 
 
 def test_a_folder_for_corrections_gives_a_one_line_error(tmp_path, monkeypatch):
@@ -405,7 +424,8 @@ def test_suggestions_are_uncertain_and_unlike_the_labelled_images(made):
 def test_a_dataset_is_exported_by_its_name(tmp_path, monkeypatch):
     voc(tmp_path / "sets/bccd", {"BloodImage_1": voc_xml([("WBC", 1, 1, 20, 20)])})
     monkeypatch.setenv("BLASTDET_DATA", str(tmp_path / "sets"))
-    (tmp_path / "c.jsonl").touch()
+    right = Correction(image="BloodImage_1.jpg", box_xyxy=(0, 0, 20, 20), op="ok", old_class="wbc")
+    append_corrections(tmp_path / "c.jsonl", [right])
     summary = export_corrected("bccd", [tmp_path / "c.jsonl"], tmp_path / "out")
     assert (summary.n_before, summary.n_after) == (1, 1) and (tmp_path / "out/annotations").is_dir()
     with pytest.raises(FormatError, match="contains the source"):

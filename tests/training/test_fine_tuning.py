@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
+from blastdet.cli import cli
 from blastdet.core.errors import ConfigError, WeightsError
 from blastdet.core.model_card import find_weights, read_card
 from blastdet.training.config_file import read_any, read_config
 from blastdet.training.detection.train import build, kept_second_stage, train_detector
+from blastdet.training.detection.training_data import read_data
 from blastdet.training.loop import engine
 from blastdet.training.loop.initial_weights import read_tensors, starting_file
 from blastdet.training.loop.session import Progress, freeze
@@ -146,6 +149,15 @@ def test_the_written_configuration_trains_on_what_it_was_shown(tmp_path):
     assert config.model_dump(exclude={"name", "data"}) == shipped.model_dump(exclude={"name", "data", "val_every"}) | {
         "val_every": config.val_every
     }
+
+
+def test_the_scale_that_init_is_given_is_that_of_the_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(cli, ["init", str(DEMO), "--mpp", "0.25", "--out", "mine.yaml"])
+    assert done.exit_code == 0, done.output
+    assert "0.25 µm/px, as given" in Path("mine.yaml").read_text()
+    (item,) = read_any(Path("mine.yaml")).data
+    assert {sample.mpp for sample in read_data(item, tmp_path)[0]} == {(0.25, 0.25)}
 
 
 def test_a_configuration_needs_annotated_images(tmp_path):

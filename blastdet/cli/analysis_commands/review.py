@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -153,6 +154,7 @@ def images(paths: tuple[Path, ...], **options: Any) -> None:
 @click.option("--to", "kinds", multiple=True, default=("coco",), show_default=True, help="coco or yolo. Repeatable.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of the dataset.")
 @reading_options
+@click.option("--mpp", type=Mpp(), help="µm per pixel of all images. [default: as the review was given]")
 @click.option("--overwrite", is_flag=True, help="Replace a folder that an export wrote.")
 @click.argument("out", type=_PATH)
 def export(
@@ -166,7 +168,8 @@ def export(
     """Apply corrections to a dataset and write it to the folder OUT, with all corrections in corrections.jsonl.
 
     A cell is identified by the sha256 of its image and its first box, so corrections apply wherever the images are
-    stored. Applying a file twice changes nothing. `blastdet train --data OUT` trains on the result.
+    stored. Applying a file twice changes nothing. Images have the --mpp that their review was given.
+    `blastdet train --data OUT` trains on the result.
 
     Exit codes: 0 written, 2 bad input.
     """
@@ -175,8 +178,6 @@ def export(
     summary = export_corrected(data, corrections, out, formats=kinds, overwrite=overwrite, **reading)
     for line in summary.notes:
         echo(f"note     {line}")
-    if not summary.n_corrections:
-        echo("note     the files contain no corrections: the dataset is as it was")
     echo(f"cells    {summary.n_before} before review, {summary.n_after} after")
     for what, number in sorted(summary.counts.items()):
         echo(f"{number:>8} {what}")
@@ -228,6 +229,8 @@ def _review(dataset: Dataset, predictions: Predictions, options: dict[str, Any])
     classifier = load(options["weights"], options["device"]).classifier if options["weights"] else None
     with file_reporter(len(dataset), "second stage") as step:
         review = make_review(dataset, predictions, classifier, step)
+    if isinstance(options["mpp"], tuple):
+        review = replace(review, mpp=options["mpp"])
     for title, number in review.counts().items():
         echo(f"{number:>6} {title}")
     return review

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from blastdet.cli._options import reading_options
+from blastdet.cli._options import Mpp, reading_options
 from blastdet.cli._printing import echo
 
 
@@ -17,6 +17,7 @@ from blastdet.cli._printing import echo
 @click.option("--overwrite", is_flag=True, help="Replace the file.")
 @click.option("--from", "format", default="auto", show_default=True, help="Format of DATA.")
 @reading_options
+@click.option("--mpp", type=Mpp(), help="µm per pixel of the images. [default: as the dataset states, else measured]")
 def command(data: tuple[Path, ...], out: Path | None, overwrite: bool, **reading: Any) -> None:
     """Write a commented configuration that fine-tunes the shipped detector on DATA.
 

@@ -197,6 +197,7 @@ def image_columns(totals: RunTotals, entry: Entry, picture: str, sheet: str) -> 
         "width": width,
         "height": height,
         "mpp": list(entry["mpp"]),
+        "given": list(entry["mpp"]) if entry["mpp_source"] == "given" else None,
         "about": f"{scale} µm/px, {entry['mpp_source']}",
         "notes": list(entry["warnings"]),
         "row": list(_columns(totals, entry).values()),

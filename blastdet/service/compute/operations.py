@@ -137,7 +137,7 @@ class Operations:
         """A kept result, with its corrections."""
         record = json.loads(Path(args["record"]).read_bytes())
         result = from_record(record, Path(args["path"]))
-        corrections = [Correction(**_with_boxes(row)) for row in args.get("corrections", [])]
+        corrections = [Correction(**_with_tuples(row)) for row in args.get("corrections", [])]
         return replace(
             corrected_result(result, corrections, record["classifier_classes"]), name=args.get("name", result.name)
         )
@@ -160,9 +160,9 @@ class Operations:
         return {}, pdf_of_result(result, card, self._source(args["path"]), args.get("hidden", []))
 
 
-def _with_boxes(row: dict[str, Any]) -> dict[str, Any]:
-    boxes = {name: tuple(row[name]) for name in ("box_xyxy", "new_box_xyxy") if row.get(name) is not None}
-    return {**row, **boxes}
+def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
+    tuples = {name: tuple(row[name]) for name in ("box_xyxy", "new_box_xyxy", "mpp") if row.get(name) is not None}
+    return {**row, **tuples}
 
 
 def _jpeg(rgb: RGB, quality: int = QUALITY) -> bytes:

@@ -49,8 +49,8 @@ def rows_of(session: Session, analysis_id: str, version: int | None = None) -> l
 
 def corrections_of(rows: Sequence[dict[str, Any]]) -> list[Correction]:
     """Rows as corrections."""
-    boxes = ("box_xyxy", "new_box_xyxy")
-    return [Correction(**{**row, **{name: tuple(row[name]) for name in boxes if row.get(name)}}) for row in rows]
+    tuples = ("box_xyxy", "new_box_xyxy", "mpp")
+    return [Correction(**{**row, **{name: tuple(row[name]) for name in tuples if row.get(name)}}) for row in rows]
 
 
 def rows_for(session: Session, user_id: str, since: str = "") -> list[dict[str, Any]]:

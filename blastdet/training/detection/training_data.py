@@ -17,8 +17,7 @@ from blastdet.core.parallel import cpu_count
 from blastdet.core.types import Dataset, Sample
 from blastdet.datasets import splits
 from blastdet.datasets.apply_corrections import apply_corrections
-from blastdet.datasets.formats.registry import read
-from blastdet.datasets.reading import with_annotated
+from blastdet.datasets.reading import read_at_scale, with_annotated
 from blastdet.datasets.splits import without
 from blastdet.evaluation.evaluate import as_nucleated
 from blastdet.imaging.io import read_image
@@ -101,7 +100,7 @@ def _check_leaks(train: Iterable[Sample], val: Iterable[Sample]) -> None:
 def read_data(item: DataConfig, base: Path) -> tuple[Dataset, str]:
     """One dataset of a configuration, corrected, split, without excluded images; and the name of its split."""
     options = {name: value for name, value in item.options.items() if name != "annotated"}
-    dataset = read(expand(item.path, base), item.format, **options)
+    dataset = read_at_scale(expand(item.path, base), item.format, **options)
     if "annotated" in item.options:
         dataset = with_annotated(dataset, item.options["annotated"])
     if item.corrections:

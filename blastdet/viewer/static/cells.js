@@ -124,6 +124,7 @@ export function makeCells(DATA) {
   function rowOf(one) {
     const image = images[one.i];
     const about = { who: one.who || record.who(), when: one.when, image: image.name, image_sha256: image.sha256 };
+    if (image.given) about.mpp = image.given; // a scale that the images do not state themselves
     if (one.op === "annotate") return { ...about, op: "annotate", old_class: one.kind, model_sha256: DATA.model_sha256 };
     const old = oldOf(image, one.row), kind = one.kind ? KINDS[KIND[one.kind]] : null;
     const named = one.op === "class" || (one.op === "ignore" && old < 0);
