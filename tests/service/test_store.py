@@ -177,15 +177,14 @@ def test_many_who_write_at_once_come_in_turn_and_hold_up_no_reader(database):
         with database.begin():
             order.append(i)
 
-    with ThreadPoolExecutor(20) as pool:
-        with database.begin():
-            for i in range(20):
-                pool.submit(write, i)
-                time.sleep(0.02)  # in this order
-            began = time.monotonic()
-            with database.read() as session:
-                accounts.users(session)
-            assert time.monotonic() - began < 5
+    with ThreadPoolExecutor(20) as pool, database.begin():
+        for i in range(20):
+            pool.submit(write, i)
+            time.sleep(0.02)  # in this order
+        began = time.monotonic()
+        with database.read() as session:
+            accounts.users(session)
+        assert time.monotonic() - began < 5
     assert order == list(range(20)) if database.is_sqlite else len(order) == 20
 
 

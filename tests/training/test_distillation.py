@@ -74,7 +74,7 @@ def test_what_is_no_run_of_a_network_is_refused(crops_folder, crops_run, films, 
     (tmp_path / "config.yaml").write_bytes((crops_run / "config.yaml").read_bytes())
     (tmp_path / "best.pt").write_bytes(b"no archive")
     config = read_any(crops_folder / "made.yaml", [f"teacher={tmp_path}"])
-    with pytest.raises(ConfigError, match="best.pt: missing or damaged"):
+    with pytest.raises(ConfigError, match=r"best\.pt: missing or damaged"):
         load_teacher(config, crops_folder)
     (tmp_path / "config.yaml").write_bytes((films / "tiny.yaml").read_bytes())
     with pytest.raises(ConfigError, match="expected a run of a network that classifies crops"):
