@@ -1,11 +1,12 @@
 """A few labelled images of a laboratory: fine-tuned, trained from scratch, and the model as it is.
 
     blastdet train configs/default.yaml --set "leave_out=[bccd,truth.json]" --set epochs=6 --out runs/without-bccd
-    python benchmarks/fine_tuning.py runs/without-bccd/weights [RUNS [IMAGES,IMAGES,…]]
+    python benchmarks/fine_tuning.py runs/without-bccd/weights [RUNS [IMAGES,IMAGES,… [WAY,WAY,…]]]
 
 START is a detector that was trained without BCCD. It is fine-tuned on 20, 50 and 200 images of BCCD's training split (a
-fifth of them to choose the epoch by), as configs/fine-tune.yaml says; beside it, the same network is trained on the
-same images from random weights, twice as long. AP50 is that on BCCD's validation split. The test split stays untouched.
+fifth of them to choose the epoch by), as configs/fine-tune.yaml says and with other settings; beside it, the same
+network is trained on the same images from random weights, twice as long.
+AP50 is that on BCCD's validation split. The test split stays untouched.
 """
 
 from __future__ import annotations
@@ -21,23 +22,34 @@ import blastdet
 from blastdet.core.types import Dataset
 
 DATA = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
+BACKBONE = ",".join(f"model.{layer}." for layer in range(9))
 WAYS = {
     "fine-tuned": ("configs/fine-tune.yaml", ()),
+    "lr 0.0005": ("configs/fine-tune.yaml", ("lr=0.0005",)),
+    "lr 0.002": ("configs/fine-tune.yaml", ("lr=0.002",)),
+    "lr 0.004": ("configs/fine-tune.yaml", ("lr=0.004",)),
+    "backbone frozen": ("configs/fine-tune.yaml", ("lr=0.002", f"freeze=[{BACKBONE}]")),
     "from scratch": ("configs/default.yaml", ("epochs=20", "epoch_samples=480", "val_every=4")),
 }
 
 
-def main(start: Path, runs: Path = Path("runs/fine-tuning"), images: str = "20,50,200") -> None:
+def main(
+    start: Path,
+    runs: Path = Path("runs/fine-tuning"),
+    images: str = "20,50,200",
+    ways: str = "fine-tuned,from scratch",
+) -> None:
     """Print a Markdown table."""
     data = blastdet.read_dataset(DATA / "bccd")
     print("| images | way | wbc | rbc | platelet | minutes |\n|---|---|---|---|---|---|")
     print(f"| 0 | as it is | {measured(start)} | – |", flush=True)
-    for way, (config, words) in WAYS.items():
+    for way in ways.split(","):
+        config, words = WAYS[way]
         for n in map(int, images.split(",")):
             table = split_of(data, n, runs / f"{n}.csv")
             run = runs / f"{way.replace(' ', '-')}-{n}"
             began = time.monotonic()
-            settings = [*words, f"data.0.split={table}", f"init={start}" if way == "fine-tuned" else "seed=0"]
+            settings = [*words, f"data.0.split={table}", "seed=0" if way == "from scratch" else f"init={start}"]
             done = (run / "weights/card.json").is_file()
             weights = run / "weights" if done else train(config, run, settings)
             took = "–" if done else f"{(time.monotonic() - began) / 60:.1f}"
@@ -77,4 +89,4 @@ def measured(weights: Path) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(Path, sys.argv[2:3]), *sys.argv[3:4])
+    main(Path(sys.argv[1]), *map(Path, sys.argv[2:3]), *sys.argv[3:5])
