@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from sqlalchemy.orm import Session
 
+from blastdet.service.jobs import clock_watch
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.blobs import Blobs
@@ -67,6 +68,13 @@ def add_token(settings: ServiceSettings, user: str, name: str, scope: str, days:
         secret, token = accounts.add_token(session, accounts.named_user(session, user), name, scope, days)
         audit_log.record(session, "token.add", None, token.id, scope=scope)
         return secret
+
+
+def confirm_clock(settings: ServiceSettings) -> None:
+    """Have a service that held deletion by age back, because the time jumped, go on; noted in the audit log."""
+    with _session(settings) as session:
+        audit_log.record(session, "clock.confirm", None)
+    clock_watch.confirm_clock(settings.data)
 
 
 def list_tokens(settings: ServiceSettings, user: str) -> list[str]:

@@ -12,6 +12,10 @@ from postgres_server import postgres
 from sqlalchemy import text, true
 
 from blastdet.core.errors import BlastdetError, ConfigError
+from blastdet.datasets.corrections import Correction
+from blastdet.service.jobs.backend import HueyBackend
+from blastdet.service.jobs.clock_watch import DAY_S, ClockWatch, confirm_clock
+from blastdet.service.jobs.reconciler import Reconciler
 from blastdet.service.store import accounts, correction_rows, job_rows, retention, smears
 from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name
 from blastdet.service.store.database import Database, open_database
@@ -157,6 +161,27 @@ def test_one_of_two_corrections_of_a_version_is_kept(database, job):
         assert correction_rows.append(session, analysis, 0, user, []) is None
 
 
+def test_corrections_come_in_pages(database, job):
+    with database.begin() as session:
+        analysis = Analysis(id=new_id(), smear_id=job.smear_id, key="pages", weights="default", request={})
+        session.add(analysis)
+        user = accounts.named_user(session, "anna")
+        for version in range(3):
+            made = [Correction(op="class", image="a", reason=f"{version}{place}") for place in range(4)]
+            correction_rows.append(session, analysis, version, user, made)
+    with database.read() as session:
+        whole = [row["reason"] for row in correction_rows.rows_of(session, analysis.id)]
+        paged, after = [], None
+        while page := correction_rows.page_of(session, analysis.id, after, 5):
+            paged += [row["reason"] for row, *_ in page]
+            after = page[-1][1:]
+        every, place = [], None
+        while some := correction_rows.rows_for(session, user.id, "", place, 5):
+            every += [row["reason"] for row, _ in some]
+            place = some[-1][1]
+    assert whole == paged == every == [f"{version}{place}" for version in range(3) for place in range(4)]
+
+
 def test_old_smears_are_swept_with_their_files(database, tmp_path):
     blobs = Blobs(tmp_path)
     old, young = new_smear(database, "old"), new_smear(database, "young")
@@ -168,6 +193,80 @@ def test_old_smears_are_swept_with_their_files(database, tmp_path):
     assert retention.sweep(database, blobs, 30) == 1
     assert not blobs.smear(old.id).exists()
     assert blobs.image(young.id).read_bytes() == b"pixels"
+
+
+class Time:
+    """Both clocks of a machine, as a test sets them."""
+
+    def __init__(self) -> None:
+        self.wall, self.steady = 1_800_000_000.0, 50.0
+
+    def go(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+    def watch(self, folder, newest=lambda: None) -> ClockWatch:
+        return ClockWatch(folder, newest, lambda: self.wall, lambda: self.steady)
+
+
+@pytest.mark.parametrize("jump", [40 * DAY_S, -40 * DAY_S])
+def test_after_a_jump_of_the_time_nothing_is_believed_for_a_day(tmp_path, jump):
+    time = Time()
+    watch = time.watch(tmp_path)
+    assert watch.is_steady()
+    time.go(3 * DAY_S)
+    assert watch.is_steady()
+    time.wall += jump
+    assert not watch.is_steady()
+    time.go(DAY_S - 60)
+    assert not watch.is_steady()
+    assert not time.watch(tmp_path).is_steady()  # the next run remembers
+    time.go(120)
+    assert watch.is_steady()
+
+
+def test_a_jump_between_two_runs_is_noticed_and_can_be_confirmed(tmp_path):
+    time = Time()
+    assert time.watch(tmp_path).is_steady()
+    time.wall += 16 * 3600  # off for a night
+    assert time.watch(tmp_path).is_steady()
+    time.wall += 2 * DAY_S
+    watch = time.watch(tmp_path)
+    assert not watch.is_steady()
+    confirm_clock(tmp_path)
+    assert watch.is_steady()
+    time.wall += 2 * DAY_S
+    assert not watch.is_steady()  # one confirmation is for one jump
+
+
+def test_without_memory_the_newest_row_tells_the_time(database, tmp_path):
+    new_smear(database)
+    time = Time()
+    newest = lambda: retention.newest_time(database)  # noqa: E731
+    time.wall = newest() + 60
+    assert time.watch(tmp_path / "a", newest).is_steady()
+    time.wall += 2 * DAY_S
+    assert not time.watch(tmp_path / "b", newest).is_steady()
+
+
+def test_a_clock_that_jumps_deletes_no_smear(database, tmp_path):
+    blobs, time = Blobs(tmp_path), Time()
+    smear = new_smear(database)
+    with database.begin() as session:
+        session.get(Smear, smear.id).created = "2001-01-01T00:00:00.000000Z"  # so old it seems after the jump
+    time.wall = retention.newest_time(database)
+    watch = time.watch(tmp_path)
+    assert watch.is_steady()
+    time.wall += 40 * DAY_S
+    looking = Reconciler(database, blobs, HueyBackend(tmp_path / "queue.db"), keep_days=30, watch=watch)
+    looking.tick()
+    with database.read() as session:
+        assert session.get(Smear, smear.id) is not None
+    time.go(2 * DAY_S)
+    looking.clock = lambda: 10**9
+    looking.tick()
+    with database.read() as session:
+        assert session.get(Smear, smear.id) is None
 
 
 def test_many_who_write_at_once_come_in_turn_and_hold_up_no_reader(database):

@@ -10,6 +10,7 @@ from sqlalchemy import true
 
 from blastdet.service import service_log
 from blastdet.service.jobs.backend import JobBackend
+from blastdet.service.jobs.clock_watch import ClockWatch
 from blastdet.service.store import job_rows, retention
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import Database
@@ -37,6 +38,8 @@ class Reconciler:
     keep_days : float, optional
     clock : callable
         Seconds that never jump.
+    watch : ClockWatch, optional
+        Says whether the time of day can be believed, for `keep_days`.
     """
 
     database: Database
@@ -46,9 +49,13 @@ class Reconciler:
     attempts: int = 3
     keep_days: float | None = None
     clock: Callable[[], float] = time.monotonic
+    watch: ClockWatch | None = None
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
     _swept: float | None = None
     _forgot: float | None = None
+
+    def __post_init__(self) -> None:
+        self._watch = self.watch or ClockWatch(self.blobs.root, lambda: retention.newest_time(self.database))
 
     def begin(self) -> None:
         """Before any worker runs: every running job is one that its worker left."""
@@ -93,9 +100,10 @@ class Reconciler:
         return [job_id for job_id, (_, heard) in self._heard.items() if now - heard > SILENT_S]
 
     def _sweep(self) -> None:
+        is_steady = self.keep_days is None or self._watch.is_steady()
         if self._swept is not None and self.clock() - self._swept < _SWEEP_S:
             return
-        n = retention.sweep(self.database, self.blobs, self.keep_days)
+        n = retention.sweep(self.database, self.blobs, self.keep_days if is_steady else None)
         self._swept = self.clock()
         if n:
             service_log.say("smears.deleted_by_age", n=n)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
 from blastdet.service.store import audit_log, smears
 from blastdet.service.store.accounts import later
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import Database
-from blastdet.service.store.schema import Login, Upload, now
+from blastdet.service.store.schema import AuditRow, Login, Smear, Upload, now
 
 _UPLOAD_HOURS = 48.0
 
@@ -42,6 +43,14 @@ def sweep(database: Database, blobs: Blobs, keep_days: float | None) -> int:
         blobs.delete_smear(smear_id)
     _old_uploads(database, blobs)
     return n
+
+
+def newest_time(database: Database) -> float | None:
+    """When the newest row was written, in seconds since 1970."""
+    with database.read() as session:
+        found = [session.scalar(select(func.max(column))) for column in (AuditRow.time, Smear.created)]
+    times = [one for one in found if one is not None]
+    return datetime.fromisoformat(max(times)).timestamp() if times else None
 
 
 def _old_uploads(database: Database, blobs: Blobs) -> None:
