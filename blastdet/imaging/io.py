@@ -163,6 +163,11 @@ def open_smear(path: str | Path) -> Source:
     raise ImageError(f"{path}: expected JPEG, PNG, TIFF, BMP, WebP or HEIC, got {_describe(head)}")
 
 
+def is_tiff(path: str | Path) -> bool:
+    """Whether a file is a TIFF by its first bytes, which is read in pieces, at full size only."""
+    return _head(Path(path)).startswith(_TIFF_HEADS)
+
+
 class _ArrayPixels:
     """An array in memory, as windows of whole pixels."""
 

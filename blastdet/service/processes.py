@@ -29,11 +29,13 @@ def run_web(settings: ServiceSettings) -> None:
 
     from blastdet.service.api.app import make_app, make_service
     from blastdet.service.pages.page_routes import add_pages
+    from blastdet.service.security.connections import protocol_with
 
     app = make_app(make_service(settings))
     add_pages(app)
     config = uvicorn.Config(
         app,
+        http=protocol_with(settings.silence_seconds),
         access_log=False,
         log_config=None,
         server_header=False,

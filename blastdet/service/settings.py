@@ -51,6 +51,9 @@ class ServiceSettings(BaseModel):
     requests_per_minute: int = Field(3000, ge=0, description="of one user or address; 0: no limit")
     logins_per_minute: int = Field(10, ge=0)
 
+    silence_seconds: float = Field(30, gt=0, description="in which the head of a request comes, and its body goes on")
+    user_disk_gb: float | None = Field(None, gt=0, description="smears and unfinished uploads of one user")
+
     memory_mb: int = Field(4096, ge=256, description="of one process that decodes and computes, beside its models")
     stall_seconds: float = Field(180, gt=0, description="without progress, after which a computation is ended")
     attempts: int = Field(3, ge=1, le=10, description="of a job whose process died")
@@ -100,6 +103,11 @@ class ServiceSettings(BaseModel):
     def max_upload(self) -> int:
         """Bytes of the largest smear."""
         return int(self.max_upload_mb * 2**20)
+
+    @property
+    def user_disk(self) -> int | None:
+        """Bytes that the smears of one user may take."""
+        return None if self.user_disk_gb is None else int(self.user_disk_gb * 2**30)
 
     @property
     def max_detect(self) -> int:

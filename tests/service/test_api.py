@@ -331,6 +331,10 @@ def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis
     undone = client.post(f"{base}/corrections", content=lines, headers={"content-type": "application/x-ndjson"})
     assert undone.status_code == 201, undone.text
     assert client.get(base).json()["summary"]["counts"] == before
+    page = client.get(f"{base}/corrections", params={"limit": 1}).json()
+    rest = client.get(f"{base}/corrections", params={"limit": 1, "after": page["next"]}).json()
+    assert [one["op"] for one in page["corrections"] + rest["corrections"]] == ["class", "undo"]
+    assert rest["next"] is None
     every = tmp_path / "corrections.jsonl"
     every.write_bytes(client.get("/corrections").content)
     assert [one.op for one in read_corrections(every)] == ["class", "undo"]

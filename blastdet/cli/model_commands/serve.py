@@ -66,6 +66,10 @@ def _parse_weights(ctx: click.Context, param: click.Parameter, value: tuple[str,
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its key.")
 @click.option("--keep-days", type=Number(0, 36500, min_open=True), help="Delete smears after so many days.")
 @click.option("--max-upload-mb", type=Number(0, min_open=True), help="Largest smear. [default: 8192]")
+@click.option("--user-disk-gb", type=Number(0, min_open=True), help="Smears of one user. [default: no limit]")
+@click.option(
+    "--silence-seconds", type=Number(0, min_open=True), help="In which a request must come or go on. [default: 30]"
+)
 @click.option("--memory-mb", type=click.IntRange(256), help="Of one computing process. [default: 4096]")
 @click.option("--requests-per-minute", type=click.IntRange(0), help="Of one user; 0: no limit. [default: 3000]")
 @click.pass_context
@@ -92,6 +96,17 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from blastdet.service.supervisor import serve
 
     serve(settings, echo)
+
+
+@command.command("confirm-clock")
+@_where
+def confirm_clock(**where: Any) -> None:
+    """Say that the time of this machine is right, after a jump held --keep-days back."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    administration.confirm_clock(settings)
+    echo("clock: confirmed")
 
 
 @command.group("users")

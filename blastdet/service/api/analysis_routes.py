@@ -7,8 +7,9 @@ from functools import partial
 from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
 
 from blastdet.inference.writers import head
 from blastdet.service.api.body import whole_body
@@ -63,11 +64,11 @@ class Kept:
         except FileNotFoundError:
             raise RefusedError(404, "analysis: its result is gone") from None
 
-    def picture(self, op: str, suffix: str, args: dict[str, Any]) -> Response:
+    async def picture(self, op: str, suffix: str, args: dict[str, Any]) -> Response:
         """A picture that a child process draws from the result, kept for this version."""
         folder = self.service.blobs.analysis(self.smear.id, self.analysis.id)
         args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
-        return jpeg(self.service, folder / f"v{self.analysis.version}-{suffix}", op, self.smear.id, args)
+        return await jpeg(self.service, folder / f"v{self.analysis.version}-{suffix}", op, self.smear.id, args)
 
 
 def etag(version: int) -> dict[str, str]:
@@ -145,28 +146,34 @@ def as_geojson(analysis_id: Id, service: Services, caller: Reader, corrected: Co
     return _file(Kept(service, caller, analysis_id), "result.geojson", corrected)
 
 
+def _kept(analysis_id: Id, service: Services, caller: Reader) -> Kept:
+    return Kept(service, caller, analysis_id)
+
+
+KeptOne = Annotated[Kept, Depends(_kept)]
+
+
 @router.get("/analyses/{analysis_id}/overlay.jpg", response_class=Response)
-def overlay(analysis_id: Id, service: Services, caller: Reader) -> Response:
+async def overlay(kept: KeptOne) -> Response:
     """The image with its cells drawn in."""
-    return Kept(service, caller, analysis_id).picture("overlay", "overlay.jpg", {})
+    return await kept.picture("overlay", "overlay.jpg", {})
 
 
 @router.get("/analyses/{analysis_id}/sheet.jpg", response_class=Response)
-def sheet(analysis_id: Id, service: Services, caller: Reader) -> Response:
+async def sheet(kept: KeptOne) -> Response:
     """Crops of the nucleated cells as the model found them, 16 in a row of 128 px, as ``view`` numbers them."""
-    return Kept(service, caller, analysis_id).picture("sheet", "sheet.jpg", {"corrections": []})
+    return await kept.picture("sheet", "sheet.jpg", {"corrections": []})
 
 
 @router.get("/analyses/{analysis_id}/cells/{n}.jpg", response_class=Response)
-def cell(analysis_id: Id, n: int, service: Services, caller: Reader) -> Response:
+async def cell(kept: KeptOne, n: int, service: Services) -> Response:
     """The crop of cell ``n`` as the model found it: 1 is ``c00001``."""
-    kept = Kept(service, caller, analysis_id)
-    found = kept.result().original
+    found = (await run_in_threadpool(kept.result)).original
     if not 1 <= n <= len(found.detections):
         raise RefusedError(404, f"cell: expected 1 to {len(found.detections)}")
     box = found.detections.boxes_xyxy[n - 1].astype(float).tolist()
-    folder = service.blobs.analysis(kept.smear.id, analysis_id)
-    return jpeg(service, folder / f"cell-{n}.jpg", "crop", kept.smear.id, {"box": box, "mpp": list(found.mpp)})
+    folder = service.blobs.analysis(kept.smear.id, kept.analysis.id)
+    return await jpeg(service, folder / f"cell-{n}.jpg", "crop", kept.smear.id, {"box": box, "mpp": list(found.mpp)})
 
 
 @router.get("/models")

@@ -24,6 +24,7 @@ from blastdet.service.api import (
 )
 from blastdet.service.api.context import Service
 from blastdet.service.api.failures import RESPONSES, add_handlers
+from blastdet.service.compute.pictures import Pictures
 from blastdet.service.compute.pool import ComputeLimits, ComputePool
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.metrics import Metrics
@@ -49,19 +50,21 @@ def make_service(settings: ServiceSettings) -> Service:
     models = offered_models(settings)
     limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
     engines = settings.engines or max(1, min(_MOST_ENGINES, cpu_count()))
+    blobs, pixels = Blobs(settings.data), ComputePool(2, limits)
     return Service(
         settings=settings,
         database=database,
-        blobs=Blobs(settings.data),
+        blobs=blobs,
         backend=HueyBackend(settings.data / "queue.db"),
         detectors=ComputePool(engines, limits, [str(models["default"].folder)] if "default" in models else []),
-        pixels=ComputePool(2, limits),
+        pixels=pixels,
         models=models,
         gate=Gate(settings, database),
         metrics=Metrics(),
         requests=RateLimit(settings.requests_per_minute),
         logins=RateLimit(settings.logins_per_minute),
         detecting=CapacityLimiter(engines),
+        pictures=Pictures(pixels, blobs),
     )
 
 
@@ -96,5 +99,6 @@ def make_app(service: Service) -> FastAPI:
         hosts=service.settings.host_names(),
         metrics=service.metrics,
         has_tls=service.settings.scheme == "https",
+        body_seconds=service.settings.silence_seconds,
     )
     return app

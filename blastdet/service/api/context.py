@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
+from blastdet.service.compute.pictures import Pictures
 from blastdet.service.compute.pool import ComputePool
 from blastdet.service.jobs.backend import JobBackend
 from blastdet.service.metrics import Metrics
@@ -20,7 +21,7 @@ from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import smears
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import Database
-from blastdet.service.store.schema import Analysis, Job
+from blastdet.service.store.schema import Analysis, Job, Smear
 from blastdet.service.store.smears import Access, May
 
 Id = Annotated[str, Path(pattern="^[0-9a-f]{32}$", description="id that the service gave")]
@@ -45,6 +46,8 @@ class Service:
     requests, logins : RateLimit
     detecting : CapacityLimiter
         Threads for images that are analyzed at once: their own, so that a rush of images holds up no other request.
+    pictures : Pictures
+        Tiles, crops and pages, likewise.
     """
 
     settings: ServiceSettings
@@ -59,6 +62,7 @@ class Service:
     requests: RateLimit
     logins: RateLimit
     detecting: CapacityLimiter
+    pictures: Pictures
 
 
 def service_of(request: Request) -> Service:
@@ -112,6 +116,14 @@ def smear_access(session: Session, caller: Caller, smear_id: str, wanted: May = 
     if not found.allows(wanted):
         raise RefusedError(403, f"smear: expected the right to {_VERBS[wanted]}, got the right to {found.may} it")
     return found
+
+
+def _readable(smear_id: Id, service: Services, caller: Reader) -> Smear:
+    with service.database.read() as session:
+        return smear_access(session, caller, smear_id).smear
+
+
+ReadableSmear = Annotated[Smear, Depends(_readable)]
 
 
 _VERBS: dict[May, str] = {"read": "read it", "write": "change it", "owner": "own it"}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.core.errors import FormatError
@@ -25,6 +27,7 @@ router = APIRouter(tags=["corrections"])
 _LINES = "application/x-ndjson"
 _MOST_BYTES = 16 * 2**20
 _MOST_LINES = 20_000
+_AT_ONCE = 1000
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -38,11 +41,22 @@ _BODY: dict[str, Any] = {
 
 
 @router.get("/analyses/{analysis_id}/corrections")
-def history(analysis_id: Id, service: Services, caller: Reader, response: Response) -> CorrectionsOut:
-    """All corrections of an analysis in order, each with who and when."""
-    kept = Kept(service, caller, analysis_id)
-    response.headers.update(etag(kept.analysis.version))
-    return CorrectionsOut(version=kept.analysis.version, corrections=kept.rows)
+def history(
+    analysis_id: Id,
+    service: Services,
+    caller: Reader,
+    response: Response,
+    limit: Annotated[int, Query(ge=1, le=_MOST_LINES)] = 1000,
+    after: Annotated[str | None, Query(pattern="^[0-9]{1,9}-[0-9]{1,9}$", description="`next` of a page")] = None,
+) -> CorrectionsOut:
+    """Corrections of an analysis in order, each with who and when."""
+    place = None if after is None else (int(after.split("-")[0]), int(after.split("-")[1]))
+    with service.database.read() as session:
+        analysis, _ = analysis_access(session, caller, analysis_id)
+        found = correction_rows.page_of(session, analysis_id, place, limit + 1)
+    response.headers.update(etag(analysis.version))
+    more = f"{found[limit - 1][1]}-{found[limit - 1][2]}" if len(found) > limit else None
+    return CorrectionsOut(version=analysis.version, corrections=[row for row, *_ in found[:limit]], next=more)
 
 
 @router.post("/analyses/{analysis_id}/corrections", status_code=201, openapi_extra=_BODY)
@@ -150,8 +164,18 @@ def every(
     since: Annotated[str, Query(max_length=40, pattern="^[0-9TZ:.+-]*$", description="ISO time in UTC")] = "",
 ) -> Response:
     """Corrections of all smears that you see, as JSON Lines, which ``train``, ``adapt`` and ``evaluate`` read."""
-    with service.database.read() as session:
-        rows = correction_rows.rows_for(session, caller.user_id, since)
-    text = "".join(correction_line(one) + "\n" for one in correction_rows.corrections_of(rows))
     headers = {"Content-Disposition": 'attachment; filename="corrections.jsonl"'}
-    return Response(text, media_type=_LINES, headers=headers)
+    return StreamingResponse(_lines(service, caller, since), media_type=_LINES, headers=headers)
+
+
+def _lines(service: Service, caller: Caller, since: str) -> Iterator[str]:
+    """All lines, some at a time: a history of years fits into memory."""
+    after = None
+    while True:
+        with service.database.read() as session:
+            rows = correction_rows.rows_for(session, caller.user_id, since, after, _AT_ONCE)
+        if not rows:
+            return
+        after = rows[-1][1]
+        corrections = correction_rows.corrections_of([row for row, _ in rows])
+        yield "".join(correction_line(one) + "\n" for one in corrections)

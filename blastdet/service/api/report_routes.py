@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
-from blastdet.service.api.analysis_routes import Corrected, Kept, etag
+from blastdet.service.api.analysis_routes import Corrected, Kept, KeptOne, etag
 from blastdet.service.api.context import Id, Reader, Services
 from blastdet.service.api.job_routes import offered
 from blastdet.service.results.fhir import fhir_bundle
@@ -19,11 +19,10 @@ _PDF = "application/pdf"
 
 
 @router.get("/analyses/{analysis_id}/report.pdf", response_class=Response)
-def pdf(analysis_id: Id, service: Services, caller: Reader) -> Response:
+async def pdf(kept: KeptOne, service: Services) -> Response:
     """One page: overlay, differential, blasts and uncertain cells, method and limits; with corrections."""
-    kept = Kept(service, caller, analysis_id)
     model = offered(service, kept.analysis.weights)
-    answer = kept.picture("pdf", "report.pdf", {"weights": str(model.folder)})
+    answer = await kept.picture("pdf", "report.pdf", {"weights": str(model.folder)})
     return Response(answer.body, media_type=_PDF, headers=etag(kept.analysis.version))
 
 

@@ -172,6 +172,7 @@ class CorrectionsOut(BaseModel):
 
     version: int
     corrections: list[dict[str, Any]]
+    next: str | None = Field(None, description="pass it as `after` for the next page")
 
 
 class Credentials(_Strict):

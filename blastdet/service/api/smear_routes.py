@@ -9,15 +9,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.service.api.body import ImageBody
-from blastdet.service.api.context import Id, Reader, Service, Services, Writer, smear_access
+from blastdet.service.api.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
 from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
+from blastdet.service.compute.overview import overview_size, reduction_of
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log, retention, smears
-from blastdet.service.store.blobs import Arriving, display_name
+from blastdet.service.store.blobs import Arriving, NoRoomError, display_name
 from blastdet.service.store.schema import Smear, new_id
 from blastdet.service.store.smears import Access
 
@@ -53,6 +55,8 @@ async def upload(
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > service.settings.max_upload + 2**16:
         raise RefusedError(413, f"upload: expected at most {service.settings.max_upload_mb:,.0f} MB, got more")
+    if service.settings.user_disk is not None:
+        await run_in_threadpool(_look_for_room, service, caller, int(length) if length.isdigit() else 1)
     arriving = await run_in_threadpool(Arriving, service.blobs.new_temporary(), service.settings.max_upload)
     try:
         body, waiting = ImageBody(request), bytearray()
@@ -73,13 +77,30 @@ async def upload(
     return JSONResponse(out.model_dump(mode="json"), 201 if is_new else 200, headers)
 
 
-def keep_smear(service: Service, caller: Caller, path: Path, about: tuple[str, str]) -> tuple[SmearOut, bool]:
+def _look_for_room(service: Service, caller: Caller, n_bytes: int) -> None:
+    """Refuse early what would be refused once it has arrived."""
+    with service.database.read() as session:
+        check_room(service, session, caller, n_bytes)
+
+
+def check_room(service: Service, session: Session, caller: Caller, n_bytes: int) -> None:
+    """See that a user may keep so many bytes more; `NoRoomError` otherwise."""
+    most = service.settings.user_disk
+    if most is not None and (used := smears.used_bytes(session, caller.user_id)) + n_bytes > most:
+        raise NoRoomError(most, used)
+
+
+def keep_smear(
+    service: Service, caller: Caller, path: Path, about: tuple[str, str], *, has_room: bool = False
+) -> tuple[SmearOut, bool]:
     """Make a smear of a file that is on disk, and move the file to its place.
 
     Parameters
     ----------
     about : (str, str)
         Name for people, and sha256.
+    has_room : bool
+        Whether its bytes are counted for this user already.
 
     Returns
     -------
@@ -102,6 +123,8 @@ def keep_smear(service: Service, caller: Caller, path: Path, about: tuple[str, s
     service.blobs.move(path, service.blobs.image(smear.id))
     try:
         with service.database.begin() as session:
+            if not has_room:
+                check_room(service, session, caller, n_bytes)
             session.add(smear)
             audit_log.record(session, "smear.upload", caller.user_id, smear.id, caller.address)
     except IntegrityError:  # the same bytes came twice at once
@@ -188,11 +211,10 @@ def image(smear_id: Id, service: Services, caller: Reader) -> FileResponse:
 
 
 @router.get("/{smear_id}/picture.jpg", response_class=Response)
-def picture(smear_id: Id, service: Services, caller: Reader) -> Response:
+async def picture(smear: ReadableSmear, service: Services) -> Response:
     """The image for a browser, at most 3200 pixels wide or high."""
-    with service.database.read() as session:
-        smear_access(session, caller, smear_id)
-    return jpeg(service, service.blobs.smear(smear_id) / "tiles" / "picture.jpg", "picture", smear_id, {})
+    path = service.blobs.smear(smear.id) / "tiles" / "picture.jpg"
+    return await jpeg(service, path, "picture", smear.id, {}, reduced=_has_overview(smear))
 
 
 @router.get("/{smear_id}/tiles")
@@ -210,28 +232,33 @@ def _zooms(size: tuple[int, int]) -> range:
 
 
 @router.get("/{smear_id}/tiles/{z}/{x}/{y}", response_class=Response)
-def tile(smear_id: Id, z: int, x: int, y: int, service: Services, caller: Reader) -> Response:
+async def tile(smear: ReadableSmear, z: int, x: int, y: int, service: Services) -> Response:
     """One tile, as a JPEG of at most 512 x 512 pixels."""
-    with service.database.read() as session:
-        smear = smear_access(session, caller, smear_id).smear
     size = (smear.width, smear.height)
     columns, rows = tile_count(size, z) if z in _zooms(size) else (0, 0)
     if not (0 <= x < columns and 0 <= y < rows):
         raise RefusedError(404, f"tile: expected zoom 0 to {highest_zoom(size)} and a place on the image")
-    path = service.blobs.tile(smear_id, z, x, y)
-    return jpeg(service, path, "tile", smear_id, {"z": z, "x": x, "y": y})
+    path = service.blobs.tile(smear.id, z, x, y)
+    reduced = _has_overview(smear) and z <= highest_zoom(overview_size(size))
+    return await jpeg(service, path, "tile", smear.id, {"z": z, "x": x, "y": y}, reduced=reduced)
 
 
-def jpeg(service: Service, path: Path, op: str, smear_id: str, args: dict[str, Any]) -> Response:
-    """A picture that is made once, and kept until its smear is deleted."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        source = service.blobs.image(smear_id)
-        if not source.is_file():
-            raise RefusedError(404, "smear: its file is gone") from None
-        _, content = service.pixels.call(op, {"path": str(source), **args})
-        service.blobs.cached(path, content)
+def _has_overview(smear: Smear) -> bool:
+    return reduction_of((smear.width, smear.height)) > 1
+
+
+async def jpeg(
+    service: Service, path: Path, op: str, smear_id: str, args: dict[str, Any], *, reduced: bool = False
+) -> Response:
+    """A picture that is made once, of the smear or its overview, and kept until its smear is deleted."""
+    source = service.blobs.image(smear_id)
+    if not source.is_file():
+        raise RefusedError(404, "smear: its file is gone")
+    content = await service.pictures.kept(path)
+    if content is None:
+        if reduced:
+            source = await service.pictures.overview(source, service.blobs.overview(smear_id))
+        content = await service.pictures.make(path, op, {"path": str(source), **args})
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

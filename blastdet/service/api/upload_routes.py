@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from blastdet.core.errors import BlastdetError
 from blastdet.service.api.context import Id, Service, Services, Writer
 from blastdet.service.api.schemas import UploadOut
-from blastdet.service.api.smear_routes import keep_smear
+from blastdet.service.api.smear_routes import check_room, keep_smear
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store.blobs import TooLargeError, display_name, sha256_and_sync
 from blastdet.service.store.schema import Upload, new_id
@@ -64,9 +64,15 @@ def create(
         raise TooLargeError(service.settings.max_upload)
     name = display_name(_metadata(upload_metadata or "").get("filename", ""))
     upload = Upload(id=new_id(), owner_id=caller.user_id, name=name, n_bytes=n_bytes)
-    service.blobs.upload(upload.id).touch()
-    with service.database.begin() as session:
-        session.add(upload)
+    path = service.blobs.upload(upload.id)
+    path.touch()
+    try:
+        with service.database.begin() as session:
+            check_room(service, session, caller, n_bytes)
+            session.add(upload)
+    except BlastdetError:
+        path.unlink(missing_ok=True)
+        raise
     return Response(status_code=201, headers={**_HEADERS, "Location": f"/api/v1/uploads/{upload.id}"})
 
 
@@ -180,7 +186,7 @@ def _completed(service: Service, caller: Caller, upload_id: str) -> UploadOut:
         return UploadOut(id=upload.id, offset=size, length=upload.n_bytes, smear=None)
     try:
         with _exclusive(service, upload_id):
-            smear, _ = keep_smear(service, caller, path, (upload.name, sha256_and_sync(path)))
+            smear, _ = keep_smear(service, caller, path, (upload.name, sha256_and_sync(path)), has_room=True)
     except RefusedError:
         raise
     except BlastdetError:  # no image: nothing to go on with

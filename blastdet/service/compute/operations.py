@@ -24,6 +24,7 @@ from blastdet.inference.outputs.result_record import from_record, to_record
 from blastdet.inference.outputs.run_page import sheet_rows
 from blastdet.inference.result import Result
 from blastdet.inference.writers import json_lines
+from blastdet.service.compute.overview import overview_of
 from blastdet.service.compute.tiles import tile_of
 from blastdet.viewer.pictures import QUALITY, crops_of, picture_of, sheet_of
 
@@ -62,6 +63,7 @@ class Operations:
             "analyze": self._analyze,
             "tile": self._tile,
             "picture": self._picture,
+            "overview": self._overview,
             "crop": self._crop,
             "sheet": self._sheet,
             "overlay": self._overlay,
@@ -121,6 +123,9 @@ class Operations:
 
     def _picture(self, args: Args) -> Answer:
         return {}, _jpeg(picture_of(self._source(args["path"])))
+
+    def _overview(self, args: Args) -> Answer:
+        return {}, overview_of(self._source(args["path"]), self.progress)
 
     def _crop(self, args: Args) -> Answer:
         box = tuple(args["box"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 import time
@@ -32,6 +33,8 @@ _HEADERS = {
 _NO_STORE = "no-store"  # results of patients stay out of the caches of shared computers
 _LARGEST_BODY = 2**20
 _TOO_LARGE = "body: expected at most 1 MB, got more"
+_SLOW = "body: expected at least {n} bytes within {seconds:g} s, got less"
+_LEAST = 1024
 _STREAMED = ("/smears", "/detect", "/corrections")
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
@@ -47,10 +50,20 @@ class Guard:
     metrics : Metrics
     has_tls : bool
         Whether the service itself speaks TLS.
+    body_seconds : float
+        In which a body must go on.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str] | None, metrics: Metrics, has_tls: bool = False) -> None:
-        self.app, self.metrics = app, metrics
+    def __init__(
+        self,
+        app: ASGIApp,
+        hosts: Iterable[str] | None,
+        metrics: Metrics,
+        *,
+        has_tls: bool = False,
+        body_seconds: float = 30.0,
+    ) -> None:
+        self.app, self.metrics, self.body_seconds = app, metrics, body_seconds
         self.hosts = None if hosts is None else {host.lower() for host in hosts}
         self.headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
         if has_tls:
@@ -73,7 +86,7 @@ class Guard:
         try:
             line = self._fault(scope)
             if line is None:
-                await self.app(scope, _bounded(scope, receive), answer)
+                await self.app(scope, _bounded(scope, _going_on(receive, self.body_seconds)), answer)
             else:
                 await _refuse(answer, *line)
         finally:
@@ -153,6 +166,34 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
         return message
 
     return counted
+
+
+def _going_on(receive: Receive, seconds: float) -> Receive:
+    """The same, for a body that stops or trickles: 408 where less than `_LEAST` bytes come in so much waiting.
+
+    Only waiting counts, not what the service does with a piece. After the body, a client may be silent.
+    """
+    waited, arrived, is_over = 0.0, 0, False
+
+    async def checked() -> Message:
+        nonlocal waited, arrived, is_over
+        if is_over:
+            return await receive()
+        began = time.monotonic()
+        try:
+            message = await asyncio.wait_for(receive(), max(seconds - waited, 0.001))
+        except TimeoutError:
+            is_over = True
+            line = _SLOW.format(n=_LEAST, seconds=seconds)
+            raise HTTPException(408, line, {"Connection": "close"}) from None
+        waited += time.monotonic() - began
+        arrived += len(message.get("body", b""))
+        if arrived >= _LEAST:
+            waited, arrived = 0.0, 0
+        is_over = not message.get("more_body", False)
+        return message
+
+    return checked
 
 
 async def _refuse(send: Send, status: int, line: str) -> None:

@@ -3,7 +3,7 @@
 ::
 
     smears/ab/<id>/image                    the upload, as it came
-    smears/ab/<id>/tiles/3-0-2.jpg          made again when they are missing
+    smears/ab/<id>/tiles/3-0-2.jpg          made again when they are missing, also tiles/overview.tif
     smears/ab/<id>/analyses/<id>/record.json
     smears/ab/<id>/analyses/<id>/v2-overlay.jpg
     uploads/<id>                            of resumable uploads
@@ -72,6 +72,10 @@ class Blobs:
     def tile(self, smear_id: str, zoom: int, x: int, y: int) -> Path:
         """A tile of a smear."""
         return self.smear(smear_id) / "tiles" / f"{int(zoom)}-{int(x)}-{int(y)}.jpg"
+
+    def overview(self, smear_id: str) -> Path:
+        """A large smear reduced, for tiles that show much of it."""
+        return self.smear(smear_id) / "tiles" / "overview.tif"
 
     def upload(self, upload_id: str) -> Path:
         """What has arrived of a resumable upload."""
@@ -193,6 +197,23 @@ class TooLargeError(BlastdetError):
 
     def __init__(self, most: int) -> None:
         super().__init__(f"upload: expected at most {most / 2**20:,.0f} MB, got more")
+
+
+class NoRoomError(TooLargeError):
+    """An upload over what one user may keep.
+
+    Parameters
+    ----------
+    most, used : int
+        Bytes.
+    """
+
+    def __init__(self, most: int, used: int) -> None:
+        BlastdetError.__init__(
+            self,
+            f"upload: expected at most {max(most - used, 0) / 2**20:,.0f} MB more of your {most / 2**30:,.1f} GB, "
+            "got more. Delete smears that are done with",
+        )
 
 
 def sha256_and_sync(path: Path) -> str:

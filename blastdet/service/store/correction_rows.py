@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.orm import Session
 
 from blastdet.datasets.corrections import Correction
@@ -39,12 +39,20 @@ def append(
     return version + 1
 
 
-def rows_of(session: Session, analysis_id: str, version: int | None = None) -> list[dict[str, Any]]:
-    """Corrections of an analysis in order, as plain rows; up to a version if one is given."""
-    query = select(CorrectionRow.row).where(CorrectionRow.analysis_id == analysis_id)
-    if version is not None:
-        query = query.where(CorrectionRow.version <= version)
-    return list(session.scalars(query.order_by(CorrectionRow.version, CorrectionRow.place)))
+def rows_of(session: Session, analysis_id: str) -> list[dict[str, Any]]:
+    """Corrections of an analysis in order, as plain rows."""
+    return [row for row, *_ in page_of(session, analysis_id)]
+
+
+def page_of(
+    session: Session, analysis_id: str, after: tuple[int, int] | None = None, limit: int | None = None
+) -> list[tuple[dict[str, Any], int, int]]:
+    """Some corrections of an analysis in order, each with its version and its place in it, after such a pair."""
+    place = (CorrectionRow.version, CorrectionRow.place)
+    query = select(CorrectionRow.row, *place).where(CorrectionRow.analysis_id == analysis_id)
+    if after is not None:
+        query = query.where(tuple_(*place) > after)
+    return [(row, version, n) for row, version, n in session.execute(query.order_by(*place).limit(limit))]
 
 
 def corrections_of(rows: Sequence[dict[str, Any]]) -> list[Correction]:
@@ -53,13 +61,24 @@ def corrections_of(rows: Sequence[dict[str, Any]]) -> list[Correction]:
     return [Correction(**{**row, **{name: tuple(row[name]) for name in tuples if row.get(name)}}) for row in rows]
 
 
-def rows_for(session: Session, user_id: str, since: str = "") -> list[dict[str, Any]]:
-    """Corrections of all smears that a user sees, in the order of time."""
+Place = tuple[str, str, int, int]
+"""Of a correction among those of all analyses: time, analysis, version, and place in it."""
+
+
+def rows_for(
+    session: Session, user_id: str, since: str = "", after: Place | None = None, limit: int | None = None
+) -> list[tuple[dict[str, Any], Place]]:
+    """Corrections of all smears that a user sees, in the order of time, each with its place; some after a place."""
+    place = (CorrectionRow.created, CorrectionRow.analysis_id, CorrectionRow.version, CorrectionRow.place)
     query = (
-        select(CorrectionRow.row)
+        select(CorrectionRow.row, *place)
         .join(Analysis, Analysis.id == CorrectionRow.analysis_id)
         .join(Smear, Smear.id == Analysis.smear_id)
         .where(visible(user_id), CorrectionRow.created > since)
     )
-    order = (CorrectionRow.created, CorrectionRow.analysis_id, CorrectionRow.version, CorrectionRow.place)
-    return list(session.scalars(query.order_by(*order)))
+    if after is not None:
+        query = query.where(tuple_(*place) > after)
+    return [
+        (row, (time, which, version, n))
+        for row, time, which, version, n in session.execute(query.order_by(*place).limit(limit))
+    ]

@@ -95,6 +95,18 @@ def same_upload(session: Session, user_id: str, sha256: str) -> Smear | None:
     return session.scalar(select(Smear).where(Smear.owner_id == user_id, Smear.sha256 == sha256))
 
 
+def used_bytes(session: Session, user_id: str) -> int:
+    """Bytes of a user's smears, and of uploads in pieces that are not over, as announced.
+
+    Uploads of one user wait for each other from here to the end of the transaction, so that two cannot take the same
+    room.
+    """
+    session.execute(select(User.id).where(User.id == user_id).with_for_update())
+    kept = session.scalar(select(func.sum(Smear.n_bytes)).where(Smear.owner_id == user_id)) or 0
+    open_ones = select(func.sum(Upload.n_bytes)).where(Upload.owner_id == user_id, Upload.smear_id.is_(None))
+    return int(kept) + int(session.scalar(open_ones) or 0)
+
+
 def set_status(smear: Smear, status: str, who: str) -> None:
     """Move a smear in the worklist; ``new`` forgets who reviewed it."""
     smear.status = status

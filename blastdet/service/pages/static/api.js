@@ -43,6 +43,17 @@ export async function call(method, path, body, more = {}) {
   return { json: answer.status === 204 ? null : await answer.json(), headers: answer.headers, status: answer.status };
 }
 
+/* The history at an address, which comes in pages. */
+export async function allCorrections(where) {
+  const rows = [];
+  for (let next = null; ;) {
+    const { json } = await call("GET", where + (next ? "?after=" + next : ""));
+    rows.push(...json.corrections);
+    next = json.next;
+    if (!next) return rows;
+  }
+}
+
 /* Read out by a screen reader. */
 export function announce(text) { byId("announce").textContent = text; }
 

@@ -1,7 +1,7 @@
 /* Corrections on their way to the service: appended under a version, so that two people do not overwrite each other. */
 "use strict";
 
-import { announce, byId, call, t } from "./api.js";
+import { allCorrections, announce, byId, call, t } from "./api.js";
 
 const GATHER_MS = 250; // corrections made in quick succession go together
 const SLOWEST_S = 20;
@@ -52,7 +52,7 @@ export function keepOnServer(analysis, data, saved) {
 
     async function conflict() {
       tell(t("Not saved: somebody else was first."));
-      const rows = (await call("GET", where)).json.corrections.slice(known), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
+      const rows = (await allCorrections(where)).slice(known), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
       const names = [...new Set(rows.map((row) => row.who))].join(", "), mine = new Set(pending.map(key));
       const both = new Set(rows.map(key).filter((one) => mine.has(one))).size;
       byId("conflict-text").textContent = t("{who} made {n} corrections while you made {mine}, which are not saved. Cells that both of you changed: {both}.", { who: names, n: rows.length, mine: mine.size, both });

@@ -1,7 +1,7 @@
 /* A smear: its result in the viewer, corrections, job, sharing, signing, deletion. */
 "use strict";
 
-import { announce, bindOptions, byId, call, follow, make, options, page, progressOf, t } from "./api.js";
+import { allCorrections, announce, bindOptions, byId, call, follow, make, options, page, progressOf, t } from "./api.js";
 import { historyOf } from "./history.js";
 import { startPage } from "./page.js";
 import { keepOnServer } from "./saving.js";
@@ -77,7 +77,7 @@ function doubts(image, unsure, data) {
 }
 
 async function exportCorrections() {
-  const rows = (await call("GET", "/analyses/" + analysis + "/corrections")).json.corrections;
+  const rows = await allCorrections("/analyses/" + analysis + "/corrections");
   const link = make("a");
   link.href = URL.createObjectURL(new Blob(rows.map((row) => JSON.stringify(row) + "\n"), { type: "application/jsonl" }));
   link.download = "corrections.jsonl";

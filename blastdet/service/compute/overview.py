@@ -1,0 +1,83 @@
+"""The overview of a large TIFF: the image reduced once, so that tiles that show much of it do not read all of it.
+
+Zooms count from the coarse end, so that a tile of the overview is the tile of the image with the same numbers.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+from blastdet.core.types import RGB, WidthHeight
+from blastdet.imaging.io import Source
+from blastdet.service.compute.tiles import TILE_PX
+
+LONGEST_PX = 8192
+"""Of an overview, in pixels; an image with no longer side needs none."""
+
+_ROWS = 512  # of the image that are in memory at once; a row of most tiles
+_QUALITY = 92
+
+
+def reduction_of(size_wh: WidthHeight) -> int:
+    """By how much an overview is smaller: a power of two; 1 where none is needed.
+
+    Examples
+    --------
+    >>> reduction_of((8192, 5000)), reduction_of((20000, 15000)), reduction_of((100_000, 80_000))
+    (1, 4, 16)
+    """
+    return 1 << max(0, (-(-max(size_wh) // LONGEST_PX) - 1).bit_length())
+
+
+def overview_size(size_wh: WidthHeight) -> WidthHeight:
+    """Size of the overview of an image."""
+    k = reduction_of(size_wh)
+    return -(-size_wh[0] // k), -(-size_wh[1] // k)
+
+
+def overview_of(source: Source, progress: Callable[[int, int], None]) -> bytes:
+    """The overview as a TIFF in JPEG tiles; at most some hundred rows of the image are in memory."""
+    import tifffile
+
+    width, height = overview_size(source.size_wh)
+    content = io.BytesIO()
+    tifffile.imwrite(
+        content,
+        _tiles(source, progress),
+        shape=(height, width, 3),
+        dtype=np.uint8,
+        tile=(TILE_PX, TILE_PX),
+        photometric="rgb",
+        compression="jpeg",
+        compressionargs={"level": _QUALITY},
+        metadata=None,
+    )
+    return content.getvalue()
+
+
+def _tiles(source: Source, progress: Callable[[int, int], None]) -> Iterator[RGB]:
+    """Tiles of the overview, row by row."""
+    width, height = overview_size(source.size_wh)
+    columns, n_bands = -(-width // TILE_PX), -(-height // TILE_PX)
+    for i in range(n_bands):
+        band = np.zeros((TILE_PX, columns * TILE_PX, 3), np.uint8)
+        rows = min(TILE_PX, height - i * TILE_PX)
+        _fill(band[:rows, :width], source, i * TILE_PX)
+        progress(i + 1, n_bands)
+        for column in range(columns):
+            yield np.ascontiguousarray(band[:, column * TILE_PX : (column + 1) * TILE_PX])
+
+
+def _fill(band: RGB, source: Source, top: int) -> None:
+    """Reduce what rows from `top` on show; beyond the edge of the image its last pixels are repeated."""
+    k = reduction_of(source.size_wh)
+    rows, width = band.shape[:2]
+    step = max(1, _ROWS // k)
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        box = (0.0, float((top + first) * k), float(width * k), float((top + last) * k))
+        band[first:last] = cv2.resize(source.read(box), (width, last - first), interpolation=cv2.INTER_AREA)

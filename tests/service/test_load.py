@@ -1,0 +1,198 @@
+"""A service under load, and with clients that do not behave."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import anyio
+import httpx
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from serving import SMALL, served, upload
+
+from blastdet.imaging.io import open_smear, write_image
+from blastdet.service.compute.overview import overview_size
+from blastdet.service.compute.pictures import Pictures
+from blastdet.service.compute.pool import ComputeBusyError, ComputeLimits, ComputePool
+from blastdet.service.store.blobs import Blobs
+
+TUS = {"Tus-Resumable": "1.0.0"}
+SILENCE_S = 6
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    options = ("--requests-per-minute", "0", "--user-disk-gb", "0.2", "--silence-seconds", str(SILENCE_S))
+    with served(tmp_path_factory.mktemp("load"), *options) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service):
+    with service.client() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    """An image that takes long to decode."""
+    path = tmp_path_factory.mktemp("noise") / "noise.png"
+    write_image(path, np.random.default_rng(0).integers(0, 255, (3000, 4000, 3), dtype=np.uint8))
+    return path
+
+
+def test_a_user_may_keep_so_much_and_no_more(client):
+    def begin(megabytes: int) -> httpx.Response:
+        return client.post("/uploads", headers={**TUS, "Upload-Length": str(megabytes * 2**20)})
+
+    first = begin(190)
+    assert first.status_code == 201
+    for refused in (begin(190), client.post("/smears", content=bytes(30 * 2**20))):
+        assert refused.status_code == 413
+        assert "of your 0.2 GB" in refused.json()["error"]
+    assert upload(client, SMALL)["name"] == SMALL.name
+    client.delete(first.headers["Location"].removeprefix("/api/v1"), headers=TUS).raise_for_status()
+    second = begin(190)
+    assert second.status_code == 201
+    client.delete(second.headers["Location"].removeprefix("/api/v1"), headers=TUS).raise_for_status()
+
+
+def until_closed(service, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, float]:
+    """What a connection is answered that sends pieces and then waits, and after how many seconds it is closed."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
+        began, answer = time.monotonic(), b""
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause)
+        while piece := connection.recv(65536):
+            answer += piece
+        return answer, time.monotonic() - began
+
+
+HEAD = b"POST /api/v1/smears HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n"
+JSON = b"PUT /api/v1/smears/x/shares/y HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n"
+ASKED = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+
+
+@pytest.mark.parametrize("pieces", [(), (HEAD[:40],), (ASKED, HEAD[:40])])
+def test_half_a_request_is_cut_off(service, pieces):
+    answer, seconds = until_closed(service, *pieces, pause=0.5)
+    assert answer.count(b"HTTP/1.1") == (len(pieces) == 2)
+    assert SILENCE_S - 1 < seconds < 3 * SILENCE_S
+
+
+@pytest.mark.parametrize("head", [HEAD, JSON])
+def test_a_body_that_stops_or_trickles_is_refused(service, head):
+    answer, seconds = until_closed(service, head + b"abc")
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"expected at least 1024 bytes within 6 s" in answer
+    assert SILENCE_S - 1 < seconds < 3 * SILENCE_S
+    answer, seconds = until_closed(service, head, *[b"."] * (SILENCE_S - 2), pause=1)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert seconds < SILENCE_S + 3  # the dots did not put it off
+    assert list((service.data / "temporary").iterdir()) == []
+
+
+def test_only_so_many_pictures_wait(noise, tmp_path):
+    blobs, pool = Blobs(tmp_path / "data"), ComputePool(1, ComputeLimits(memory_mb=512))
+    pictures, found = Pictures(pool, blobs, most_waiting=2), []
+
+    async def ask(i: int) -> None:
+        try:
+            args = {"path": str(noise), "z": 3, "x": i, "y": 0}
+            found.append((await pictures.make(tmp_path / "none", "tile", args))[:2])
+        except ComputeBusyError as error:
+            found.append(str(error))
+
+    async def rush() -> None:
+        async with anyio.create_task_group() as group:
+            for i in range(5):
+                group.start_soon(ask, i)
+
+    try:
+        anyio.run(rush)
+    finally:
+        pool.close()
+    assert sorted(found, key=str) == [
+        *[b"\xff\xd8"] * 3,
+        *["busy: 3 pictures wait already. Try again in a few seconds"] * 2,
+    ]
+
+
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """A TIFF of 20,000 x 15,000 pixels, most of it empty, without a pyramid."""
+    path = tmp_path_factory.mktemp("sparse") / "sparse.tif"
+    cell = np.random.default_rng(0).integers(100, 200, (512, 512, 3), dtype=np.uint8)
+    glass = np.full((512, 512, 3), 240, np.uint8)
+    tiles = (cell if i % 97 == 5 else glass for i in range(30 * 40))
+    about = {"dtype": np.uint8, "tile": (512, 512), "photometric": "rgb", "compression": "zlib", "metadata": None}
+    tifffile.imwrite(path, tiles, shape=(15000, 20000, 3), **about)
+    return path
+
+
+def test_an_overview_is_the_image_reduced_in_little_memory(sparse, tmp_path):
+    pool = ComputePool(1, ComputeLimits(memory_mb=700))  # decoded as a whole it is 860 MB
+    try:
+        _, content = pool.call("overview", {"path": str(sparse)})
+        peak = Path(f"/proc/{pool._all[0].pid}/status").read_text().partition("VmHWM:")[2].split()[0]
+    finally:
+        pool.close()
+    (tmp_path / "overview.tif").write_bytes(content)
+    with open_smear(sparse) as image, open_smear(tmp_path / "overview.tif") as overview:
+        assert overview.size_wh == overview_size(image.size_wh) == (5000, 3750)
+        box = (2000.0, 0.0, 4000.0, 1000.0)  # with the noise of a tile
+        expected = image.read(box, (0.25, 0.25)).astype(float)
+        found = overview.read(tuple(v / 4 for v in box)).astype(float)
+    assert np.abs(found - expected).mean() < 4
+    assert int(peak) < 800 * 1024
+
+
+def test_low_zooms_of_a_large_tiff_come_from_its_overview(service, client, sparse):
+    smear = upload(client, sparse)
+    folder = service.data / "smears" / smear["id"][:2] / smear["id"]
+    base = f"/smears/{smear['id']}"
+    top = len(client.get(f"{base}/tiles").json()["levels"]) - 1
+    client.get(f"{base}/tiles/{top}/5/0").raise_for_status()
+    assert not (folder / "tiles" / "overview.tif").exists()
+    with ThreadPoolExecutor(4) as threads:
+        asked = list(threads.map(lambda x: client.get(f"{base}/tiles/2/{x % 3}/{x // 3}"), range(4)))
+    assert {answer.status_code for answer in asked} == {200}
+    made = (folder / "tiles" / "overview.tif").stat()
+    began = time.monotonic()
+    shown = client.get(f"{base}/tiles/0/0/0").raise_for_status().content
+    assert Image.open(io.BytesIO(shown)).size == (312, 234)
+    client.get(f"{base}/picture.jpg").raise_for_status()
+    assert time.monotonic() - began < 10
+    assert (folder / "tiles" / "overview.tif").stat().st_mtime_ns == made.st_mtime_ns
+    client.delete(base).raise_for_status()
+    assert not folder.exists()
+
+
+def test_slow_pictures_hold_up_nothing_else(service, client, noise):
+    smears = [upload(client, noise)]
+    for i in range(2):  # the same image with a byte more: each in turn is decoded anew
+        content = noise.read_bytes() + bytes(i + 1)
+        smears.append(client.post("/smears", content=content).raise_for_status().json())
+
+    def tile(i: int) -> None:
+        where = f"/smears/{smears[i % 3]['id']}/tiles/3/{i // 3 % 8}/{i // 24}"
+        with suppress(httpx.TimeoutException):
+            httpx.get(f"{service.url}/api/v1{where}", timeout=15)
+
+    with ThreadPoolExecutor(60) as pool:
+        asked = [pool.submit(tile, i) for i in range(60)]
+        time.sleep(2)
+        for path in ("/healthz", "/api/v1/smears"):
+            began = time.monotonic()
+            assert httpx.get(service.url + path, timeout=60).status_code == 200
+            assert time.monotonic() - began < 5, path
+        assert sum(not one.done() for one in asked) > 20
