@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from blastdet.training.classification.crop_samples import CropEpoch, load_crops
 from blastdet.training.classification.trial import TrialCells, run_trial
@@ -51,3 +52,12 @@ def test_grey_samples_keep_their_density_and_lose_their_colour(crops_folder):
         one, other = (CropEpoch(crops, config, 0)[i].rgb.astype(float) for config in (plain, grey))
         ratio.append(np.ptp(other, axis=2).mean() / np.ptp(one, axis=2).mean())
     assert max(ratio) < 0.75
+
+
+def test_a_trial_with_starting_weights_keeps_its_last_epoch(two_laboratories, crops_run):
+    """Another trial may learn from it: what it keeps must not be the start."""
+    folder, config = two_laboratories
+    config = config.model_copy(update={"init": str(crops_run / "best.pt"), "epochs": 1})
+    run_trial(config, "a", folder, folder / "run", Progress(say=lambda line: None))
+    best, last = (torch.load(folder / f"run/{name}.pt", weights_only=True)["ema"] for name in ("best", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in best)

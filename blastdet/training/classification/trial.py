@@ -129,7 +129,8 @@ def run_trial(config: ClassifyConfig, laboratory: str, base: Path, run: Path, pr
     torch.manual_seed(config.seed)
     model = CropClassifier(config.model, len(config.classes), config.side, teacher)
     state = begin(model, config, (base, run), pick_device("auto"), False, progress)
-    loop(state, partial(CropEpoch, data.train, config), config, run, (lambda now: {"fitness": float(now.epoch)}, progress))
+    latest = (lambda current: {"fitness": float(current.epoch)}, progress)  # no epoch is chosen: the last one is kept
+    loop(state, partial(CropEpoch, data.train, config), config, run, latest)
     with engine.ema_weights(state) as averaged:
         averaged.module.eval()
         inside = [(expand(item.path, base), item.path) for item in config.data]
