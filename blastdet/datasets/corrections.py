@@ -216,8 +216,9 @@ def _parse(line: str, where: str) -> Correction:
         mpp = None if row.get("mpp") is None else check_mpp(row["mpp"], f"{where}: mpp")
     except ScaleError as error:
         raise FormatError(str(error)) from None
-    boxes = {key: _as_box(row.get(key)) for key in _BOXES}
-    return Correction(**{key: row.get(key, "") for key in _TEXTS}, **boxes, mpp=mpp)
+    values: dict[str, Any] = {key: _as_box(row.get(key)) for key in _BOXES}
+    values |= {key: row.get(key, "") for key in _TEXTS}
+    return Correction(**values, mpp=mpp)
 
 
 def _text_fault(row: Mapping[str, Any]) -> str:
