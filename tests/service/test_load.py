@@ -19,7 +19,7 @@ from serving import SMALL, served, upload
 
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.service.compute.overview import overview_size
-from blastdet.service.compute.pictures import Pictures
+from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputeBusyError, ComputeLimits, ComputePool
 from blastdet.service.store.blobs import Blobs
 

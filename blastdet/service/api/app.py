@@ -24,7 +24,7 @@ from blastdet.service.api import (
 )
 from blastdet.service.api.context import Service
 from blastdet.service.api.failures import RESPONSES, add_handlers
-from blastdet.service.compute.pictures import Pictures
+from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputeLimits, ComputePool
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.metrics import Metrics

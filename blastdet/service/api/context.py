@@ -10,7 +10,7 @@ from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
-from blastdet.service.compute.pictures import Pictures
+from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputePool
 from blastdet.service.jobs.backend import JobBackend
 from blastdet.service.metrics import Metrics
