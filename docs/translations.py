@@ -16,7 +16,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.service.pages.rendering import FAULTS
+from blastdet.service.pages.rendering import ACTIONS, FAULTS
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.viewer.viewer_page import kinds
 
@@ -35,7 +35,7 @@ WORDS = (
 
 def texts() -> list[str]:
     """All texts of the pages, sorted."""
-    found = {RESEARCH_USE, *WORDS, *FAULTS.values(), *(str(kind["title"]) for kind in kinds())}
+    found = {RESEARCH_USE, *WORDS, *FAULTS.values(), *ACTIONS.values(), *(str(kind["title"]) for kind in kinds())}
     for folder in (PACKAGE / "service/pages", PACKAGE / "viewer/static"):
         for _, _, message, _, _ in extract_from_dir(str(folder), METHODS, keywords={"_": None, "t": None}):
             found.add(message if isinstance(message, str) else message[0])

@@ -122,17 +122,23 @@ class Client:
         found: dict[str, Any] = json.loads(self.file(analysis, "result.json"))
         return found
 
-    def file(self, analysis: str, name: str) -> bytes:
+    def file(self, analysis: str, name: str, **query: Any) -> bytes:
         """A result as a file.
 
         Parameters
         ----------
         analysis : str
         name : str
-            ``result.json``, ``result.csv``, ``result.coco.json``, ``result.geojson``, ``overlay.jpg``, ``report.pdf``
-            or ``report.fhir.json``.
+            ``result.json``, ``result.csv``, ``result.coco.json``, ``result.geojson``, ``overlay.jpg``, ``report.pdf``,
+            ``report.fhir.json`` or ``run.json``.
+        **query
+            ``corrected=False``: as the model left it, for the first four.
         """
-        return self._request("GET", f"/analyses/{analysis}/{quote(name)}")[1]
+        return self._request("GET", _query(f"/analyses/{analysis}/{quote(name)}", query))[1]
+
+    def picture(self, smear: str) -> bytes:
+        """A smear as a JPEG for a screen, at most 3200 pixels wide or high."""
+        return self._request("GET", f"/smears/{smear}/picture.jpg")[1]
 
     def correct(self, analysis: str, corrections: Sequence[Mapping[str, Any]], version: int | None = None) -> int:
         """Append corrections (lines of ``corrections.jsonl``) and return the new version.

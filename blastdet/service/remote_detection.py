@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from blastdet.core.atomic_io import refuse_existing
-from blastdet.core.errors import BlastdetError, ConfigError, one_line
+from blastdet.core.errors import BlastdetError, ServiceError, one_line
+from blastdet.core.model_card import Card
+from blastdet.inference.outputs.cell_record import is_cell_record
 from blastdet.inference.outputs.jobs import Job, find_jobs
+from blastdet.inference.outputs.run_page import PAGE, page_files, sheet_rows, write_page
+from blastdet.inference.outputs.run_tables import WORKBOOK, write_workbook
+from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.service.client import Client
 
 FILES: dict[str, tuple[str, str]] = {
@@ -23,6 +29,9 @@ FILES: dict[str, tuple[str, str]] = {
 }
 """Format -> file of the service, and suffix of the file that is written."""
 
+RUN_FILES = {"xlsx": WORKBOOK, "html": PAGE}
+"""Format -> file of the whole run, which is made here of what the service found."""
+
 
 @dataclass(frozen=True)
 class RemoteRun:
@@ -34,16 +43,11 @@ class RemoteRun:
     out : Path
         Folder.
     formats : sequence of str
-        Of `FILES`.
+        Of `FILES` and `RUN_FILES`.
     options : dict
         ``weights``, ``mpp``, ``min_score``.
     overwrite : bool
         Replace files of the same name.
-
-    Raises
-    ------
-    ConfigError
-        If a format is one that only a run on this machine writes.
     """
 
     client: Client
@@ -51,10 +55,6 @@ class RemoteRun:
     formats: Sequence[str]
     options: dict[str, Any]
     overwrite: bool = False
-
-    def __post_init__(self) -> None:
-        if other := [kind for kind in self.formats if kind not in FILES]:
-            raise ConfigError(f"--format: expected some of {', '.join(FILES)} with --server, got {other[0]}")
 
 
 @dataclass(frozen=True)
@@ -75,15 +75,20 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
         If there is no image, or a file exists already.
     """
     jobs = find_jobs(paths, run.out)
-    stems = _stems(jobs, run.out)
-    files = [_file(stem, kind) for stem in stems for kind in run.formats]
-    refuse_existing(files, run.overwrite)
-    for job, stem in zip(jobs, stems, strict=True):
+    stems = dict(zip((job.name for job in jobs), _stems(jobs, run.out), strict=True))
+    refuse_existing(_files(stems, run), run.overwrite)
+    parts, failed = [], {}
+    for job in jobs:
         try:
-            yield RemoteOutcome(job.name, _detect(job, stem, run))
+            text, part = _detect(job, stems[job.name], run)
+            parts.append(part)
+            yield RemoteOutcome(job.name, text)
         except (BlastdetError, OSError) as error:
             line = str(error) if isinstance(error, BlastdetError) else one_line(error)
-            yield RemoteOutcome(job.name, error=line if job.name in line else f"{job.name}: {line}")
+            failed[job.name] = line if job.name in line else f"{job.name}: {line}"
+            yield RemoteOutcome(job.name, error=failed[job.name])
+    if parts:
+        _write_run(_totals(parts, failed), stems, run)
 
 
 def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:
@@ -93,20 +98,73 @@ def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:
     return [out / (job.name if twice else stem) for job, stem in zip(jobs, short, strict=True)]
 
 
+def _files(stems: Mapping[str, Path], run: RemoteRun) -> list[Path]:
+    """All files that a run may write."""
+    files = [_file(stem, kind) for stem in stems.values() for kind in run.formats if kind in FILES]
+    files += [run.out / name for kind, name in RUN_FILES.items() if kind in run.formats]
+    if "html" in run.formats:
+        files += [file for stem in stems.values() for file in page_files(stem, run.out)]
+    return files
+
+
 def _file(stem: Path, kind: str) -> Path:
     return stem.with_name(stem.name + FILES[kind][1])
 
 
-def _detect(job: Job, stem: Path, run: RemoteRun) -> str:
-    analysis = run.client.analyze(run.client.upload(job.path), **run.options)
-    stem.parent.mkdir(parents=True, exist_ok=True)
+def _detect(job: Job, stem: Path, run: RemoteRun) -> tuple[str, dict[str, Any]]:
+    """Write the files of an image; returns a line about it, and its part of the run."""
+    smear = run.client.upload(job.path)
+    analysis = run.client.analyze(smear, **run.options)
     for kind in run.formats:
-        path = _file(stem, kind)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            temporary.write_bytes(run.client.file(analysis, FILES[kind][0]))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    counts = run.client.result(analysis)["counts"]
-    return f"{job.name}: " + ", ".join(f"{name} {n}" for name, n in counts.items())
+        if kind in FILES:
+            _write(_file(stem, kind), run.client.file(analysis, FILES[kind][0]))
+    part = _part(run.client.file(analysis, "run.json"), job.name, run.client.url)
+    if "html" in run.formats:
+        picture, sheet = page_files(stem, run.out)
+        _write(picture, run.client.picture(smear))
+        if sheet_rows(part["entry"]["cells"]):
+            _write(sheet, run.client.file(analysis, "sheet.jpg", corrected=True))
+    return f"{job.name}: " + ", ".join(f"{name} {n}" for name, n in part["entry"]["counts"].items()), part
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _part(content: bytes, name: str, url: str) -> dict[str, Any]:
+    """One image of the run, under the name that it has here: the service may know its bytes by another."""
+    try:
+        part: dict[str, Any] = json.loads(content)
+        part["entry"]["name"] = name
+        part["classifier"] = None if part["classifier"] is None else Card.model_validate(part["classifier"])
+        if not is_cell_record(part["entry"]["cells"]):
+            raise ValueError("cells")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ServiceError(f"{url}: expected a service of this version of blastdet ({one_line(error)})") from None
+    return part
+
+
+def _totals(parts: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> RunTotals:
+    cards = [part["classifier"] for part in parts]
+    # A card without trials is of an image that people corrected: the error rates of a classifier do not describe them.
+    card = next((one for one in cards if one is not None and not one.trials), cards[0])
+    entries = [part["entry"] for part in parts]
+    return RunTotals(entries, tuple(parts[0]["classes"]), card, parts[0]["model"], failed)
+
+
+def _write_run(totals: RunTotals, stems: Mapping[str, Path], run: RemoteRun) -> None:
+    """The workbook and the page of all images that went well."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    try:
+        if "xlsx" in run.formats:
+            write_workbook(totals, run.out)
+        if "html" in run.formats:
+            write_page(totals, stems, run.out)
+    except OSError as error:
+        raise BlastdetError(f"{run.out}: cannot be written to ({one_line(error)})") from error

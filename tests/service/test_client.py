@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import ssl
+import zipfile
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -111,24 +114,71 @@ def own_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def test_detect_server_writes_the_files_of_detect(service, tmp_path):
-    run = CliRunner().invoke(
-        cli, ["detect", str(SMALL), "--server", service.url, "--mpp", "0.1", "--out", str(tmp_path / "out")]
-    )
+    """Also the page and the workbook of the run, made here; a broken image is named in them and stops nothing."""
+    fields = tmp_path / "fields"
+    fields.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(SMALL if name == "a.jpg" else SMEAR, fields / name)
+    (fields / "broken.jpg").write_bytes(b"no image")
+    runs = {"far": ["--server", service.url], "near": ["--device", "cpu"]}
+    for name, options in runs.items():
+        command = ["detect", str(fields), "--mpp", "0.1", "--out", str(tmp_path / name), *options]
+        run = CliRunner().invoke(cli, command)
+        assert run.exit_code == 1, run.output
+        assert "failed: " in run.output
+        if name == "far":
+            assert "a.jpg: blast" in run.output
+    far, near = ({str(p.relative_to(tmp_path / one)) for p in (tmp_path / one).rglob("*.*")} for one in runs)
+    assert near - far == {"cells.csv", "summary.csv", "run.jsonl", ".lock"} and far < near
+    cells = [json.loads((tmp_path / one / "a.json").read_text())["cells"] for one in runs]
+    assert cells[0] == cells[1]
+    assert _workbook(tmp_path / "far") == _workbook(tmp_path / "near")
+    pages = [_page(tmp_path / one) for one in runs]
+    assert pages[0] == pages[1] and [one["name"] for one in pages[0]["images"]] == ["a.jpg", "b.jpg"]
+    assert any(line.startswith("failed: broken.jpg: expected") for line in pages[0]["remarks"])
+
+
+def _page(folder: Path) -> dict:
+    """What the page of a run holds; its pictures must be there."""
+    found = re.search(r"^const DATA = (.*?);?$", (folder / "index.html").read_text("utf-8"), re.MULTILINE)
+    data = json.loads(found[1])
+    for image in data["images"]:
+        assert all((folder / image[name]).read_bytes()[:3] == b"\xff\xd8\xff" for name in ("file", "sheet"))
+    data["remarks"] = [re.sub("(failed: ).*(broken.jpg)", r"\1\2", line) for line in data["remarks"]]  # where it lies
+    return data
+
+
+def _workbook(folder: Path) -> dict[str, str]:
+    with zipfile.ZipFile(folder / "summary.xlsx") as book:
+        return {name: book.read(name).decode() for name in book.namelist() if "sheet" in name}
+
+
+def test_files_of_a_corrected_smear_agree(client, service, tmp_path):
+    """A cell that a person took away is gone from the page and from its sheet of crops."""
+    analysis = client.analyze(client.upload(SMALL), mpp=0.1)
+    (cell,) = [one for one in client.result(analysis)["cells"] if one["label"] in ("wbc", "blast")]
+    client.correct(analysis, [{"op": "delete", "box_xyxy": cell["box_xyxy"]}])
+    command = [
+        "detect",
+        str(SMALL),
+        "--server",
+        service.url,
+        "--mpp",
+        "0.1",
+        "--out",
+        str(tmp_path),
+        "--format",
+        "html",
+    ]
+    run = CliRunner().invoke(cli, command)
     assert run.exit_code == 0, run.output
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "monocyte.json",
-        "monocyte.csv",
-        "monocyte.overlay.jpg",
-    }
-    expected = blastdet.load("default", device="cpu")(SMALL, mpp=0.1).to_dict()
-    assert json.loads((tmp_path / "out/monocyte.json").read_text())["cells"] == expected["cells"]
-    assert "monocyte.jpg: blast" in run.output
+    assert not (tmp_path / "page/cells").exists()
+    assert len(client.file(analysis, "result.json", corrected=False)) > len(client.file(analysis, "result.json"))
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "html"], "with --server, got html"),
         (["--resume"], "expected no --resume"),
         (["--server", "nonsense"], "server: expected http://"),
     ],

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from blastdet.cli._options import Number
 from blastdet.cli._printing import echo
@@ -120,9 +119,7 @@ def command(
     if server is not None:
         if resume or settings["hidden"]:
             raise click.UsageError("expected no --resume and no --hide with --server.")
-        chosen = click.get_current_context().get_parameter_source("formats") is ParameterSource.COMMANDLINE
-        formats = settings["formats"] if chosen else ("json", "csv", "overlay")
-        run_remotely(paths, server, RunSettings(out, weights, device, overwrite, **{**settings, "formats": formats}))
+        run_remotely(paths, server, RunSettings(out, weights, device, overwrite, **settings))
         return
     run_detection(paths, RunSettings(out, weights, device, overwrite, resume=resume, **settings))
 

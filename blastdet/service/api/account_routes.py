@@ -1,10 +1,8 @@
-"""Sessions and tokens of the one who asks, and the audit log."""
+"""Sessions and tokens of the one who asks."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from blastdet import __version__
 from blastdet.core.errors import ConfigError
@@ -106,22 +104,6 @@ def revoke_token(token_id: Id, service: Services, caller: Writer) -> Response:
             raise RefusedError(404, "token: not found") from None
         audit_log.record(database, "token.revoke", caller.user_id, token_id, caller.address)
     return Response(status_code=204)
-
-
-@router.get("/audit")
-def audit(
-    service: Services,
-    caller: Reader,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[str | None, Query(max_length=40, pattern="^[0-9TZ:.+-]*$")] = None,
-) -> list[dict[str, Any]]:
-    """Who did what to which id, when, from where; for administrators."""
-    if not caller.is_admin and service.gate.mode != "none":
-        raise RefusedError(403, "audit: expected an administrator")
-    with service.database.read() as database:
-        rows = audit_log.lines(database, limit, before)
-    names = ("time", "user_id", "action", "subject", "address", "detail")
-    return [{name: getattr(row, name) for name in names} for row in rows]
 
 
 def _shown(token: Token) -> TokenOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from functools import partial
 from typing import Annotated, Any
@@ -65,10 +66,12 @@ class Kept:
             raise RefusedError(404, "analysis: its result is gone") from None
 
     async def picture(self, op: str, suffix: str, args: dict[str, Any]) -> Response:
-        """A picture that a child process draws from the result, kept for this version."""
+        """A picture that a child process draws from the result, kept for this version and the name on it."""
         folder = self.service.blobs.analysis(self.smear.id, self.analysis.id)
         args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
-        return await jpeg(self.service, folder / f"v{self.analysis.version}-{suffix}", op, self.smear.id, args)
+        called = hashlib.sha256(self.smear.name.encode()).hexdigest()[:8]
+        path = folder / f"v{self.analysis.version}-{called}-{suffix}"
+        return await jpeg(self.service, path, op, self.smear.id, args)
 
 
 def etag(version: int) -> dict[str, str]:
@@ -160,8 +163,10 @@ async def overlay(kept: KeptOne) -> Response:
 
 
 @router.get("/analyses/{analysis_id}/sheet.jpg", response_class=Response)
-async def sheet(kept: KeptOne) -> Response:
-    """Crops of the nucleated cells as the model found them, 16 in a row of 128 px, as ``view`` numbers them."""
+async def sheet(kept: KeptOne, corrected: Corrected = False) -> Response:
+    """Crops of the nucleated cells, 16 in a row of 128 px: as in ``view``, or corrected as in ``run.json``."""
+    if corrected:
+        return await kept.picture("sheet", "sheet-corrected.jpg", {})
     return await kept.picture("sheet", "sheet.jpg", {"corrections": []})
 
 

@@ -16,6 +16,7 @@ from blastdet.service import monitoring
 from blastdet.service.api import (
     account_routes,
     analysis_routes,
+    audit_routes,
     correction_routes,
     job_routes,
     report_routes,
@@ -38,7 +39,10 @@ from blastdet.service.store.database import Database
 
 PREFIX = "/api/v1"
 
-ROUTES = (smear_routes, upload_routes, job_routes, analysis_routes, report_routes, correction_routes, account_routes)
+ROUTES = (
+    *(smear_routes, upload_routes, job_routes, analysis_routes),
+    *(report_routes, correction_routes, account_routes, audit_routes),
+)
 """Modules with the routes below `PREFIX`."""
 
 _MOST_ENGINES = 4

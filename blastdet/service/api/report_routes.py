@@ -11,7 +11,7 @@ from blastdet.service.api.analysis_routes import Corrected, Kept, KeptOne, etag
 from blastdet.service.api.context import Id, Reader, Services
 from blastdet.service.api.job_routes import offered
 from blastdet.service.results.fhir import fhir_bundle
-from blastdet.service.results.viewer_data import corrected_figures, viewer_data
+from blastdet.service.results.viewer_data import corrected_figures, run_part, viewer_data
 
 router = APIRouter(tags=["reports"])
 
@@ -33,6 +33,14 @@ def fhir(analysis_id: Id, service: Services, caller: Reader, corrected: Correcte
     found = kept.result()
     bundle = fhir_bundle(found.corrected if corrected else found.original, kept.analysis, kept.smear)
     return JSONResponse(bundle, media_type="application/fhir+json", headers=etag(kept.analysis.version))
+
+
+@router.get("/analyses/{analysis_id}/run.json")
+def part_of_run(analysis_id: Id, service: Services, caller: Reader, response: Response) -> dict[str, Any]:
+    """What ``blastdet detect --server`` makes the page and the workbook of a run of; with corrections."""
+    kept = Kept(service, caller, analysis_id)
+    response.headers.update(etag(kept.analysis.version))
+    return run_part(kept.result(), offered(service, kept.analysis.weights))
 
 
 @router.get("/analyses/{analysis_id}/view")

@@ -212,6 +212,20 @@ class TokenOut(BaseModel):
     token: str | None = None
 
 
+class AuditLine(BaseModel):
+    """One line of the audit log."""
+
+    id: str
+    time: str
+    user_id: str | None
+    user: str | None = Field(description="name, while there is such a user")
+    action: str
+    subject: str = Field(description="id of what it was done to")
+    smear: str | None = Field(description="id of the smear that this is, or is of")
+    address: str
+    detail: dict[str, Any]
+
+
 class ModelOut(BaseModel):
     """A model that the service offers."""
 

@@ -182,12 +182,23 @@ def change(smear_id: Id, change: SmearChange, service: Services, caller: Writer)
     with service.database.begin() as session:
         found = smear_access(session, caller, smear_id, "write")
         if change.name is not None:
-            found.smear.name = display_name(change.name)
+            _rename(session, found.smear, change, caller)
         if change.status is not None:
             smears.set_status(found.smear, change.status, caller.name)
             audit_log.record(session, f"smear.{change.status}", caller.user_id, smear_id, caller.address)
         session.flush()
         return SmearOut.of(found, smears.last_analyses(session, [smear_id]).get(smear_id))
+
+
+def _rename(session: Session, smear: Smear, change: SmearChange, caller: Caller) -> None:
+    """Rename a smear, and record that it was done: the audit log has no names."""
+    name = display_name(re.sub(r"[/\\]", "-", change.name or ""))  # people write 12/26: no folder is meant
+    if name == smear.name:
+        return
+    if smear.status == "signed" and change.status in (None, "signed"):
+        raise RefusedError(409, "smear: it is signed. Set its status to reviewed to rename it")
+    smear.name = name
+    audit_log.record(session, "smear.rename", caller.user_id, smear.id, caller.address)
 
 
 @router.delete("/{smear_id}", status_code=204)

@@ -9,13 +9,14 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
-from blastdet.service.api import account_routes, analysis_routes, job_routes, smear_routes
+from blastdet.service.api import account_routes, analysis_routes, audit_routes, job_routes, smear_routes
 from blastdet.service.api.context import Id, Service, Services, service_of
 from blastdet.service.api.schemas import Status, WorklistQuery
 from blastdet.service.pages.page_assets import assets
-from blastdet.service.pages.rendering import LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
+from blastdet.service.pages.rendering import ACTIONS, LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.service.security.callers import Caller, RefusedError
+from blastdet.service.store import accounts, smears
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -113,6 +114,28 @@ def account(request: Request, service: Services) -> Response:
     """Who you are, and your API tokens."""
     caller = _reader(request)
     return Page(request, caller).render("account.jinja", {}, tokens=account_routes.tokens(service, caller))
+
+
+@router.get("/audit")
+def audit(request: Request, service: Services, user: Name = "", before: After = "") -> Response:
+    """What was done, by whom and when; for administrators."""
+    caller = _reader(request)
+    lines = audit_routes.audit(service, caller, _PER_PAGE + 1, before or None, user or None)
+    with service.database.read() as session:
+        people = {one.id: one.name for one in accounts.users(session)}
+        # A name may be that of a patient: administrators read only those of smears that they see anyway.
+        seen = {one.smear: smears.access(session, caller.user_id, one.smear) for one in lines if one.smear}
+    return Page(request, caller).render(
+        "audit.jinja",
+        {},
+        lines=lines[:_PER_PAGE],
+        next=f"{lines[_PER_PAGE - 1].time}_{lines[_PER_PAGE - 1].id}" if len(lines) > _PER_PAGE else "",
+        first=not before,
+        user=user,
+        people=people,
+        names={smear_id: right.smear.name for smear_id, right in seen.items() if right is not None},
+        actions=ACTIONS,
+    )
 
 
 @router.get("/login")

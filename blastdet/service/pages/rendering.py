@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from blastdet import __version__
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError
+from blastdet.service.api.audit_routes import may_audit
 from blastdet.service.api.context import service_of
 from blastdet.service.api.failures import line_of
 from blastdet.service.pages.translations import LANGUAGES, catalog, chosen_language, translator
@@ -28,6 +29,28 @@ LANGUAGE_COOKIE = "blastdet_language"
 
 FAULTS = {401: "Not logged in", 403: "Not allowed", 404: "Not found", 422: "That address is not right"}
 """Status -> title of the page that says so."""
+
+
+ACTIONS = {
+    "smear.upload": "Smear uploaded",
+    "smear.rename": "Smear renamed",
+    "smear.new": "Smear set to new",
+    "smear.reviewed": "Smear reviewed",
+    "smear.signed": "Smear signed",
+    "smear.share": "Sharing changed",
+    "smear.delete": "Smear deleted",
+    "job.ask": "Analysis asked for",
+    "job.cancel": "Analysis cancelled",
+    "corrections.add": "Cells corrected",
+    "login": "Logged in",
+    "login.refused": "Log-in refused",
+    "token.add": "Token added",
+    "token.revoke": "Token revoked",
+    "user.add": "User added",
+    "user.password": "Password changed",
+    "user.remove": "User removed",
+}
+"""Action of the audit log -> what a page calls it."""
 
 
 @cache
@@ -86,6 +109,7 @@ class Page:
                 here=url.path + (f"?{url.query}" if url.query else ""),
                 path=url.path,
                 caller=self.caller,
+                may_audit=self.caller is not None and may_audit(service, self.caller),
                 mode=service.gate.mode,
                 notice=RESEARCH_USE,
                 version=__version__,

@@ -40,11 +40,27 @@ def viewer_data(result: Result, model: OfferedModel, ids: tuple[str, str]) -> di
 
 def corrected_figures(stored: StoredResult, model: OfferedModel) -> dict[str, Any]:
     """The parts of that document that change with corrections."""
+    data = run_data(_totals(stored.corrected, _card_of(stored, model)), [])
+    return {name: data[name] for name in _FIGURES}
+
+
+def run_part(stored: StoredResult, model: OfferedModel) -> dict[str, Any]:
+    """One image of a run, with corrections: all that `RunTotals` needs, for a program that puts images together."""
+    totals = _totals(stored.corrected, _card_of(stored, model))
+    card = totals.classifier
+    return {
+        "entry": totals.entries[0],
+        "classes": list(totals.classes),
+        "classifier": None if card is None else card.model_dump(mode="json"),
+        "model": totals.model,
+    }
+
+
+def _card_of(stored: StoredResult, model: OfferedModel) -> Card | None:
     card = model.classifier
     if card is not None and stored.corrections:  # the error rates of a classifier do not describe a person
         card = card.model_copy(update={"trials": ()})
-    data = run_data(_totals(stored.corrected, card), [])
-    return {name: data[name] for name in _FIGURES}
+    return card
 
 
 def tile_grid(size_wh: tuple[int, int]) -> dict[str, Any]:

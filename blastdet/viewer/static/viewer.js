@@ -50,6 +50,7 @@ export function makeViewer(cells, byId) {
   function resize() {
     if (!isOpen()) return;
     const frame = stage.getBoundingClientRect(), ratio = Math.min(window.devicePixelRatio || 1, 2);
+    if (!frame.width) return; // on paper: the view stays as it was
     const before = size;
     size = [frame.width, frame.height];
     for (const one of [back.canvas, canvas]) { one.width = Math.round(size[0] * ratio); one.height = Math.round(size[1] * ratio); }

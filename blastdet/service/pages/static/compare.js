@@ -88,6 +88,7 @@ function bind(sides) {
       if (run && !event.ctrlKey && !event.metaKey && !event.altKey) { event.preventDefault(); run(); }
     });
     viewer.open(0);
+    document.querySelector(`figure[data-of="${name}-"]`).corners = () => [viewer.place(0, 0), viewer.place(cells.images[0].width, cells.images[0].height)];
     cells.images[0].mpp || (byId("together").checked = false);
   }
   if (byId("together").checked) { const scale = Math.min(...sides.map((one) => one.viewer.scale)); for (const one of sides) one.viewer.match(scale); }

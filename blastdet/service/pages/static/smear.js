@@ -47,6 +47,7 @@ async function show() {
   byId("whole").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : byId("viewer").requestFullscreen());
   document.addEventListener("fullscreenchange", () => byId("whole").setAttribute("aria-pressed", String(Boolean(document.fullscreenElement))));
   byId("export-corrections").onclick = exportCorrections;
+  document.querySelector("figure.paper").corners = () => [shown.viewer.place(0, 0), shown.viewer.place(shown.images[0].width, shown.images[0].height)];
   Object.assign(window, { viewer: shown.viewer, shown }); // for the console
   document.body.dataset.ready = "yes";
 }
@@ -122,6 +123,13 @@ bind("analyze", "submit", async (event) => {
   } catch (error) { byId("again").close(); fault(error); }
 });
 bindOptions("again");
+bind("rename", "submit", async (event) => {
+  event.preventDefault();
+  try {
+    await call("PATCH", base, { name: byId("new-name").value.trim() });
+    location.reload();
+  } catch (error) { byId("rename-fault").textContent = error.message; }
+});
 bind("results", "change", () => { location.href = location.pathname + "?analysis=" + byId("results").value; });
 bind("print", "click", () => window.print());
 
