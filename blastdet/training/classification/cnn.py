@@ -145,8 +145,8 @@ def train_network(
     check_run(config, run, resume)
     check_network(config.model)
     place = pick_device(device)
-    teacher = load_teacher(config, base)
     data = load_crops(config, base)
+    teacher = load_teacher(config, base, data)
     for line in data.notes:
         progress.say(line)
     with started(config, run, data.fingerprints, place, resume):

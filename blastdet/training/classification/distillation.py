@@ -5,6 +5,7 @@ Source: G. Hinton, O. Vinyals and J. Dean, "Distilling the knowledge in a neural
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from blastdet.core.errors import ConfigError, last_line
+from blastdet.core.errors import ConfigError, last_line, one_line
+from blastdet.training.classification.crop_samples import CropData
 from blastdet.training.classification.networks import network
 from blastdet.training.config import ClassifyConfig
 from blastdet.training.config_file import expand, read_any
 from blastdet.training.loop.checkpoints import BEST
-from blastdet.training.loop.run_folder import CONFIG
+from blastdet.training.loop.run_folder import CONFIG, SOURCES
 
 WEIGHT = 0.5
 """Of the teacher's outputs in the loss; the labels have the rest."""
 
 _TEMPERATURE = 2.0
-_SAME = ("classes", "mpp", "side", "low_pass", "fold", "seed", "val_fraction")
+_SAME = ("label", "classes", "mpp", "side", "low_pass", "fold", "seed", "val_fraction")
 
 
-def load_teacher(config: ClassifyConfig, base: Path) -> Any:
+def load_teacher(config: ClassifyConfig, base: Path, data: CropData) -> Any:
     """The network of the run folder that ``teacher`` names, at its best epoch; ``None`` without one.
 
     Parameters
@@ -34,11 +36,13 @@ def load_teacher(config: ClassifyConfig, base: Path) -> Any:
     config : ClassifyConfig
     base : Path
         Folder that paths are relative to.
+    data : CropData
+        The crops of `config`.
 
     Raises
     ------
     ConfigError
-        If it is no run of a network, expects other crops, or was trained on data that `config` does not use or
+        If it is no run of a network, expects other crops, or was trained on crops that `data` does not have or
         validates on: the new network would know them.
     """
     if config.teacher is None:
@@ -50,15 +54,25 @@ def load_teacher(config: ClassifyConfig, base: Path) -> Any:
     for name in _SAME:
         if (mine := getattr(config, name)) != (other := getattr(theirs, name)):
             raise ConfigError(f"teacher: expected a run with the same {name}, got {_text(other)} and {_text(mine)}")
-    used = {name for _, name in config.laboratories}
-    if more := [name for _, name in theirs.laboratories if name not in used]:
-        raise ConfigError(f"teacher: {run} was trained on {more}, which this configuration does not use")
+    known = {row["fingerprint"] for row in data.fingerprints}
+    for name, fingerprint in _trained_on(run):
+        if fingerprint not in known:
+            raise ConfigError(f"teacher: {run} was trained on {name}, which this configuration does not use as it was")
     module: Any = network(theirs.model, len(theirs.classes), theirs.side)
     try:
         module.load_state_dict(torch.load(run / BEST, map_location="cpu", weights_only=True)["ema"])
     except Exception as error:  # torch raises errors of any kind for such an archive
         raise ConfigError(f"{run / BEST}: missing or damaged ({last_line(error)})") from error
     return module.eval().requires_grad_(False)
+
+
+def _trained_on(run: Path) -> list[tuple[str, str]]:
+    """Name and fingerprint of each folder of crops of a run."""
+    path = run / SOURCES
+    try:
+        return [(str(row["name"]), str(row["fingerprint"])) for row in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ConfigError(f"{path}: cannot be read ({one_line(error)})") from None
 
 
 def _text(value: object) -> str:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blastdet.core.atomic_io import write_text
 from blastdet.core.statistics import auroc
 from blastdet.datasets.cropping.crop_table import CropRow, read_table
 from blastdet.training.classification.calibration import Floats, softmax
@@ -25,9 +24,9 @@ from blastdet.training.classification.distillation import load_teacher
 from blastdet.training.classification.networks import check_network
 from blastdet.training.classification.out_of_fold import Flags, is_blast
 from blastdet.training.config import ClassifyConfig
-from blastdet.training.config_file import expand, to_yaml
+from blastdet.training.config_file import expand
 from blastdet.training.loop import engine
-from blastdet.training.loop.run_folder import CONFIG
+from blastdet.training.loop.run_folder import write_run
 from blastdet.training.loop.session import Progress, begin, loop, pick_device
 
 MOST_CELLS = 3000
@@ -122,10 +121,10 @@ def run_trial(config: ClassifyConfig, laboratory: str, base: Path, run: Path, pr
         config.model_dump() | {"leave_out": (*config.leave_out, *out), "folds": None, "val_every": config.epochs}
     )
     check_network(config.model)
-    teacher = load_teacher(config, base)
     data = load_crops(config, base)
+    teacher = load_teacher(config, base, data)
     run.mkdir(parents=True)
-    write_text(run / CONFIG, to_yaml(config))
+    write_run(run, config, data.fingerprints)
     torch.manual_seed(config.seed)
     model = CropClassifier(config.model, len(config.classes), config.side, teacher)
     state = begin(model, config, (base, run), pick_device("auto"), False, progress)

@@ -69,14 +69,19 @@ def started(
     check_sources(run, fingerprints)
     with locked(run):
         check_run(config, run, resume)  # again: another run may have finished since
-        write_text(run / CONFIG, to_yaml(config))
-        write_text(run / SOURCES, json.dumps([dict(row) for row in fingerprints], indent=1) + "\n")
+        write_run(run, config, fingerprints)
         note_start(config, run, place)
         try:
             yield
         except Exception:
             _forget_start(run)
             raise
+
+
+def write_run(run: Path, config: LoopConfig, fingerprints: Fingerprints) -> None:
+    """Write what a run is made from: its configuration, and the fingerprints of its data."""
+    write_text(run / CONFIG, to_yaml(config))
+    write_text(run / SOURCES, json.dumps([dict(row) for row in fingerprints], indent=1) + "\n")
 
 
 def _forget_start(run: Path) -> None:
