@@ -70,11 +70,20 @@ def add_token(settings: ServiceSettings, user: str, name: str, scope: str, days:
         return secret
 
 
-def confirm_clock(settings: ServiceSettings) -> None:
-    """Have a service that held deletion by age back, because the time jumped, go on; noted in the audit log."""
+def confirm_clock(settings: ServiceSettings) -> bool:
+    """Have a service that held deletion by age back, because the time jumped, go on; noted in the audit log.
+
+    Returns
+    -------
+    bool
+        Whether it held anything back. If not, nothing is done: a confirmation is about a jump that was noticed.
+    """
+    if not clock_watch.is_held(settings.data):
+        return False
     with _session(settings) as session:
         audit_log.record(session, "clock.confirm", None)
     clock_watch.confirm_clock(settings.data)
+    return True
 
 
 def list_tokens(settings: ServiceSettings, user: str) -> list[str]:

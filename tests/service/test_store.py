@@ -8,19 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from click.testing import CliRunner
 from postgres_server import postgres
 from sqlalchemy import text, true
 
+from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
 from blastdet.datasets.corrections import Correction
 from blastdet.service.jobs.backend import HueyBackend
-from blastdet.service.jobs.clock_watch import DAY_S, ClockWatch, confirm_clock
+from blastdet.service.jobs.clock_watch import DAY_S, ClockWatch, confirm_clock, is_held
 from blastdet.service.jobs.reconciler import Reconciler
 from blastdet.service.store import accounts, correction_rows, job_rows, retention, smears
 from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name
 from blastdet.service.store.database import Database, open_database
 from blastdet.service.store.job_rows import JobRequest
-from blastdet.service.store.schema import Analysis, Base, Job, Smear, new_id
+from blastdet.service.store.schema import Analysis, Base, Job, Smear, Upload, new_id
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)], scope="module")
@@ -239,6 +241,52 @@ def test_a_jump_between_two_runs_is_noticed_and_can_be_confirmed(tmp_path):
     assert not watch.is_steady()  # one confirmation is for one jump
 
 
+def test_a_confirmation_from_before_a_jump_is_not_about_it(tmp_path):
+    time = Time()
+    watch = time.watch(tmp_path)
+    assert watch.is_steady()
+    confirm_clock(tmp_path)
+    time.go(60)
+    assert watch.is_steady()
+    time.wall += 40 * DAY_S
+    assert not watch.is_steady()
+    time.go(5)
+    assert not watch.is_steady()
+    assert is_held(tmp_path)
+
+
+def test_small_jumps_do_not_shorten_the_day(tmp_path):
+    time = Time()
+    watch = time.watch(tmp_path)
+    watch.is_steady()
+    time.wall += 40 * DAY_S
+    assert not watch.is_steady()
+    for hours in (23.8, 0.5):
+        time.go(60)
+        time.wall += 3600 * hours
+        assert not watch.is_steady()
+    watch = time.watch(tmp_path)  # the next run goes on counting
+    assert not watch.is_steady()
+    time.go(DAY_S - 180)
+    assert not watch.is_steady()
+    time.go(120)
+    assert watch.is_steady()
+
+
+def test_a_clock_that_nobody_doubts_is_not_confirmed(tmp_path):
+    data, time = tmp_path / "data", Time()
+    data.mkdir()
+    watch, ask = time.watch(data), ["serve", "confirm-clock", "--data", str(data)]
+    watch.is_steady()
+    said = CliRunner().invoke(cli, ask)
+    assert (said.exit_code, said.output) == (0, "clock: nothing is held back, so there was nothing to confirm\n")
+    time.wall += 40 * DAY_S
+    assert not watch.is_steady()
+    said = CliRunner().invoke(cli, ask)
+    assert (said.exit_code, said.output) == (0, "clock: confirmed\n")
+    assert watch.is_steady()
+
+
 def test_without_memory_the_newest_row_tells_the_time(database, tmp_path):
     new_smear(database)
     time = Time()
@@ -258,15 +306,21 @@ def test_a_clock_that_jumps_deletes_no_smear(database, tmp_path):
     watch = time.watch(tmp_path)
     assert watch.is_steady()
     time.wall += 40 * DAY_S
+    upload = Upload(id=new_id(), owner_id=smear.owner_id, name="a", n_bytes=9, created="2001-01-01T00:00:00.000000Z")
+    with database.begin() as session:
+        session.add(upload)
+    blobs.upload(upload.id).touch()
     looking = Reconciler(database, blobs, HueyBackend(tmp_path / "queue.db"), keep_days=30, watch=watch)
+    looking.clock = lambda: 100.0
     looking.tick()
     with database.read() as session:
         assert session.get(Smear, smear.id) is not None
+        assert session.get(Upload, upload.id) is not None
     time.go(2 * DAY_S)
-    looking.clock = lambda: 10**9
-    looking.tick()
+    looking.tick()  # at once, not when the hour of the sweep is over
     with database.read() as session:
         assert session.get(Smear, smear.id) is None
+        assert session.get(Upload, upload.id) is None
 
 
 def test_many_who_write_at_once_come_in_turn_and_hold_up_no_reader(database):

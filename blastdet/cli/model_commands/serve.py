@@ -105,8 +105,8 @@ def confirm_clock(**where: Any) -> None:
     settings = _settings(**where)
     from blastdet.service import administration
 
-    administration.confirm_clock(settings)
-    echo("clock: confirmed")
+    was_held = administration.confirm_clock(settings)
+    echo("clock: confirmed" if was_held else "clock: nothing is held back, so there was nothing to confirm")
 
 
 @command.group("users")

@@ -24,12 +24,21 @@ def confirm_clock(data: Path) -> None:
     (data / _CONFIRMED).touch()
 
 
+def is_held(data: Path) -> bool:
+    """Whether a service in this folder holds deletion by age back."""
+    try:
+        return json.loads((data / _STATE).read_bytes())["left_s"] is not None
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
 @dataclass
 class ClockWatch:
     """Notices jumps of the time of day by more than a day, also those between two runs of the service.
 
-    After a jump the time must go on steadily for a day, or be confirmed by `confirm_clock`. A service that was off for
-    more than a day waits likewise: from within, both look the same.
+    After a jump the service waits until it has run for a day without another, or until `confirm_clock`. A service that
+    was off for more than a day waits likewise: from within, both look the same. The day is counted by the clock that
+    never jumps: smaller jumps do not shorten it.
 
     Parameters
     ----------
@@ -46,24 +55,27 @@ class ClockWatch:
     wall: Callable[[], float] = time.time
     steady: Callable[[], float] = time.monotonic
     _seen: tuple[float, float] | None = None
-    _held: float | None = None
-    _written: tuple[float, float | None] | None = None
+    _left: float | None = None
+    _written: tuple[float, bool] | None = None
 
     def is_steady(self) -> bool:
         """Look at the time; ``False`` while it must not be believed."""
         now, steady = self.wall(), self.steady()
         expected = self._remembered() if self._seen is None else self._seen[0] + steady - self._seen[1]
+        if self._left is not None and self._seen is not None:
+            self._left -= steady - self._seen[1]
         if expected is not None and abs(now - expected) > DAY_S:
-            self._held = now
+            self._left = DAY_S
+            self._take_confirmation()  # an old one is not about this jump
             service_log.say("retention.held", days_off=round((now - expected) / DAY_S, 1), until=_text(now + DAY_S))
-        elif self._held is not None and (now - self._held > DAY_S or self._is_confirmed()):
-            self._held = None
+        elif self._left is not None and (self._left <= 0 or self._take_confirmation()):
+            self._left = None
             service_log.say("retention.goes_on")
         self._seen = (now, steady)
         self._remember(now)
-        return self._held is None
+        return self._left is None
 
-    def _is_confirmed(self) -> bool:
+    def _take_confirmation(self) -> bool:
         with contextlib.suppress(OSError):
             (self.folder / _CONFIRMED).unlink()
             return True
@@ -73,19 +85,19 @@ class ClockWatch:
         """The time when the run before looked last."""
         try:
             state = json.loads((self.folder / _STATE).read_bytes())
-            self._held = None if state["held"] is None else float(state["held"])
+            self._left = None if state["left_s"] is None else float(state["left_s"])
             return float(state["seen"])
         except (OSError, ValueError, TypeError, KeyError):
             return self.newest()
 
     def _remember(self, now: float) -> None:
-        before = self._written
-        if before is not None and before[1] == self._held and abs(now - before[0]) < _WRITE_S:
+        before, held = self._written, self._left is not None
+        if before is not None and before[1] == held and abs(now - before[0]) < _WRITE_S:
             return
-        self._written = (now, self._held)
+        self._written = (now, held)
         temporary = self.folder / f"{_STATE}.partial"
         with contextlib.suppress(OSError):  # a full disk: this run knows it anyway
-            temporary.write_text(json.dumps({"seen": now, "held": self._held}))
+            temporary.write_text(json.dumps({"seen": now, "left_s": self._left}))
             temporary.replace(self.folder / _STATE)
 
 

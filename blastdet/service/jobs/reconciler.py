@@ -39,7 +39,7 @@ class Reconciler:
     clock : callable
         Seconds that never jump.
     watch : ClockWatch, optional
-        Says whether the time of day can be believed, for `keep_days`.
+        Says whether the time of day can be believed, for what is deleted by age.
     """
 
     database: Database
@@ -52,6 +52,7 @@ class Reconciler:
     watch: ClockWatch | None = None
     _heard: dict[str, tuple[int, float]] = field(default_factory=dict)
     _swept: float | None = None
+    _steady: bool = True
     _forgot: float | None = None
 
     def __post_init__(self) -> None:
@@ -100,10 +101,12 @@ class Reconciler:
         return [job_id for job_id, (_, heard) in self._heard.items() if now - heard > SILENT_S]
 
     def _sweep(self) -> None:
-        is_steady = self.keep_days is None or self._watch.is_steady()
+        was_steady, self._steady = self._steady, self._watch.is_steady()
+        if self._steady and not was_steady:
+            self._swept = None  # what was held back is not held back for another hour
         if self._swept is not None and self.clock() - self._swept < _SWEEP_S:
             return
-        n = retention.sweep(self.database, self.blobs, self.keep_days if is_steady else None)
+        n = retention.sweep(self.database, self.blobs, self.keep_days, is_steady=self._steady)
         self._swept = self.clock()
         if n:
             service_log.say("smears.deleted_by_age", n=n)

@@ -25,10 +25,10 @@ def delete_smear(database: Database, blobs: Blobs, smear_id: str, user_id: str |
     database.forget_deleted()
 
 
-def sweep(database: Database, blobs: Blobs, keep_days: float | None) -> int:
-    """Delete what is too old or left over; returns the number of smears deleted."""
+def sweep(database: Database, blobs: Blobs, keep_days: float | None, *, is_steady: bool = True) -> int:
+    """Delete what is left over and, if the time of day is to be believed, too old; returns the number of smears."""
     n = 0
-    if keep_days is not None:
+    if keep_days is not None and is_steady:
         while True:
             with database.read() as session:
                 old = smears.older_than(session, later(-24 * keep_days))
@@ -41,7 +41,8 @@ def sweep(database: Database, blobs: Blobs, keep_days: float | None) -> int:
         stray = smears.without_rows(session, blobs)
     for smear_id in stray:
         blobs.delete_smear(smear_id)
-    _old_uploads(database, blobs)
+    if is_steady:
+        _old_uploads(database, blobs)
     return n
 
 
