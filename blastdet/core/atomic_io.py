@@ -116,17 +116,16 @@ def write_figure(path: Path, figure: Figure, dpi: int) -> Path:
 def check_names(path: Path) -> None:
     """Refuse a path that a file system has no room for, before anything is computed for it.
 
-    Raises `ConfigError`.
+    Folders that exist may have any name. Raises `ConfigError`.
 
     Examples
     --------
     >>> check_names(Path("out", "report"))
     """
-    for part in path.parts:
-        if (size := len(os.fsencode(part))) > MOST_BYTES:
-            raise ConfigError(
-                f"{in_a_line(part)}: expected a name of at most {MOST_BYTES} bytes, got {size}. Shorten it"
-            )
+    for part in (path, *path.parents):
+        if (size := len(os.fsencode(part.name))) > MOST_BYTES and not os.path.lexists(part):
+            line = f"expected a name of at most {MOST_BYTES} bytes, got {size}. Shorten it"
+            raise ConfigError(f"{in_a_line(part.name)}: {line}")
     if (size := len(os.fsencode(path.absolute()))) > _MOST_OF_PATH:
         raise ConfigError(f"{in_a_line(str(path))}: expected a path of at most {_MOST_OF_PATH} bytes, got {size}")
 
@@ -134,8 +133,7 @@ def check_names(path: Path) -> None:
 def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_python: bool = False) -> None:
     """Refuse to replace files: they may be of an earlier run, or of another program.
 
-    Raises `ConfigError` if one of them exists, be it as a folder or as a link that leads nowhere, or its name
-    is too long.
+    Raises `ConfigError` if one of them exists, be it as a folder or as a link that leads nowhere.
 
     Parameters
     ----------
@@ -150,7 +148,6 @@ def refuse_existing(files: Iterable[Path], overwrite: bool = False, *, from_pyth
     if from_python:
         advice = "Choose another folder, or pass overwrite=True"
     for file in files:
-        check_names(file)
         if not overwrite and os.path.lexists(file):
             raise ConfigError(f"{file}: exists already. {advice}")
 

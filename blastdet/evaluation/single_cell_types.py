@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from blastdet.core.atomic_io import refuse_existing, write_text
+from blastdet.core.atomic_io import check_names, refuse_existing, write_text
 from blastdet.core.constants import CELL_TYPES, RESEARCH_USE
 from blastdet.core.errors import FormatError, counted, shown
 from blastdet.core.statistics import auroc, weighted_auroc
@@ -111,6 +111,7 @@ class CellTypeEvaluation:
 
 def check_classification(folder: Path, overwrite: bool) -> None:
     """Raise `ConfigError` if `CellTypeEvaluation.write` would replace files, before anything is computed."""
+    check_names(folder)
     refuse_existing([folder / name for name in _FILES], overwrite)
 
 

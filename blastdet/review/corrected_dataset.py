@@ -12,7 +12,7 @@ from blastdet.core.atomic_io import new_folder, write_text
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import ConfigError, counted
 from blastdet.core.model_card import sha256_of
-from blastdet.core.types import Dataset
+from blastdet.core.types import Dataset, Scale
 from blastdet.datasets.apply_corrections import count_cells, replay_corrections
 from blastdet.datasets.convert import check_folder
 from blastdet.datasets.corrections import Correction, append_corrections, merge_corrections, read_corrections
@@ -109,11 +109,16 @@ def export_corrected(
 
 
 def _with_given_scale(dataset: Dataset, lines: Sequence[Correction]) -> Dataset:
-    """The dataset, with the scale that the last review of an image was given, and a note on which images have it."""
-    given = {one.image_key: one.mpp for one in lines if one.mpp is not None}
+    """The dataset, with the scale that the review of an image was given, and a note on which images have it."""
+    given: dict[str, Scale] = {}
+    for one in lines:
+        if one.mpp is not None and given.setdefault(one.image_key, one.mpp) != one.mpp:
+            both = " and ".join(f"{x:g},{y:g}" for x, y in (given[one.image_key], one.mpp))
+            raise ConfigError(f"{one.image or one.image_key}: reviewed at {both} µm/px. Pass the right one as --mpp")
     if not given:
         return dataset
-    keys = [(sha256_of(sample.path), sample.path.name) for sample in dataset]
+    hashed = any(one.image_sha256 for one in lines if one.mpp is not None)
+    keys = [(sha256_of(sample.path) if hashed else "", sample.path.name) for sample in dataset]
     scales = [next((given[key] for key in some if key in given), None) for some in keys]
     samples = [replace(one, mpp=scale or one.mpp) for one, scale in zip(dataset, scales, strict=True)]
     shown = sorted({f"{x:g}" if x == y else f"{x:g},{y:g}" for x, y in filter(None, scales)})

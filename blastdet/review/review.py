@@ -45,6 +45,7 @@ def make_review(
     predictions: Predictions,
     classifier: Classifier | None = None,
     progress: Callable[[], None] = lambda: None,
+    mpp: Scale | None = None,
 ) -> Review:
     """Match predictions with the annotations of a dataset.
 
@@ -58,9 +59,11 @@ def make_review(
         Second stage of the model: adds `Cell.novelty` and the embedding.
     progress : callable
         Called once per sample that the classifier has seen.
+    mpp : (float, float), optional
+        µm per pixel that a person gave for all images; corrections keep it.
     """
     dataset, cells = compare_cells(dataset, predictions)
     if classifier is None:
-        return Review(dataset, cells, predictions)
+        return Review(dataset, cells, predictions, mpp=mpp)
     cells, embedding = embed_cells(dataset, cells, classifier, progress)
-    return Review(dataset, cells, predictions, embedding)
+    return Review(dataset, cells, predictions, embedding, mpp)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from blastdet.core.atomic_io import locked, new_folder, write_text
-from blastdet.core.errors import BlastdetError
+from blastdet.core.atomic_io import check_names, locked, new_folder, write_text
+from blastdet.core.errors import BlastdetError, ConfigError
 
 
 def test_text_is_written_unchanged(tmp_path: Path) -> None:
@@ -78,3 +78,12 @@ def test_a_full_disk_is_said_with_the_path(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"No space left on device: '{path}'"):
         write_text(path, pieces())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_of_folders_that_exist_are_not_judged(tmp_path: Path) -> None:
+    """Nothing is written under their names; a new name needs room for endings."""
+    long = tmp_path / ("a" * 240)
+    long.mkdir()
+    check_names(long / "out")
+    with pytest.raises(ConfigError, match="expected a name of at most 230 bytes, got 240"):
+        check_names(tmp_path / ("b" * 240) / "out")

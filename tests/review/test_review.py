@@ -155,7 +155,10 @@ def test_an_export_has_the_scale_that_the_review_was_given(made, tmp_path):
     assert sorted(str(sample.mpp) for sample in registry.read(tmp_path / "out")) == ["(0.25, 0.25)", *["None"] * 3]
     assert CliRunner().invoke(cli, [*words, "--mpp", "0.5", str(tmp_path / "all")]).exit_code == 0
     assert {sample.mpp for sample in registry.read(tmp_path / "all")} == {(0.5, 0.5)}
-    review = replace(make_review(dataset, predictions), mpp=(0.25, 0.25))
+    append_corrections(lines, [_correction(dataset, 0, box, "class", new_class="wbc", mpp=(0.2, 0.25))])
+    two = CliRunner().invoke(cli, [*words, str(tmp_path / "two")])
+    assert two.exit_code == 2 and "reviewed at 0.25,0.25 and 0.2,0.25 µm/px. Pass the right one as --mpp" in two.output
+    review = make_review(dataset, predictions, mpp=(0.25, 0.25))
     assert write_page(review, tmp_path / "page").read_text("utf-8").count('"given":[0.25,0.25]') == 4
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -228,9 +227,8 @@ def _review(dataset: Dataset, predictions: Predictions, options: dict[str, Any])
 
     classifier = load(options["weights"], options["device"]).classifier if options["weights"] else None
     with file_reporter(len(dataset), "second stage") as step:
-        review = make_review(dataset, predictions, classifier, step)
-    if isinstance(options["mpp"], tuple):
-        review = replace(review, mpp=options["mpp"])
+        given = options["mpp"] if isinstance(options["mpp"], tuple) else None
+        review = make_review(dataset, predictions, classifier, step, given)
     for title, number in review.counts().items():
         echo(f"{number:>6} {title}")
     return review

@@ -31,11 +31,12 @@ def command(data: tuple[Path, ...], out: Path | None, overwrite: bool, **reading
 
     Exit codes: 0 written, 2 bad input, or a file that exists.
     """
-    from blastdet.core.atomic_io import refuse_existing, write_text
+    from blastdet.core.atomic_io import check_names, refuse_existing, write_text
     from blastdet.training.starting_config import starting_config
 
     text = starting_config(data, **{name: value for name, value in reading.items() if value is not None})
     path = out or Path(f"{data[0].absolute().stem}.yaml")
+    check_names(path)
     refuse_existing([path], overwrite)
     write_text(path, text)
     echo(f"wrote {path}. Train with: blastdet train {path}")

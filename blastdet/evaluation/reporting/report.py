@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from blastdet.core.atomic_io import refuse_existing
+from blastdet.core.atomic_io import check_names, refuse_existing
 from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.evaluate import Evaluation
 from blastdet.evaluation.reporting.html_report import PAGE_FILES, write_page
@@ -24,6 +24,7 @@ def check_report(out: Path, overwrite: bool = False, *, from_python: bool = Fals
     from_python : bool
         See `blastdet.core.atomic_io.refuse_existing`.
     """
+    check_names(out)
     refuse_existing((out / name for name in (*PAGE_FILES, *TABLE_FILES)), overwrite, from_python=from_python)
 
 

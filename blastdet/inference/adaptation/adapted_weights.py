@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blastdet.core.atomic_io import new_folder, refuse_existing
+from blastdet.core.atomic_io import check_names, new_folder, refuse_existing
 from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric, logit, sigmoid
 from blastdet.core.errors import ConfigError
 from blastdet.core.model_card import (
@@ -42,6 +42,7 @@ def check_replaced(folder: Path, overwrite: bool) -> None:
 
     Raises `ConfigError`.
     """
+    check_names(folder)
     refuse_existing((folder,), overwrite)
     if not folder.exists():
         return
