@@ -140,7 +140,18 @@ class ReviewError(BlastdetError):
 
 
 class ServiceError(BlastdetError):
-    """A service that refuses a request, or does not answer."""
+    """A service that refuses a request, or does not answer.
+
+    Parameters
+    ----------
+    message : str
+    status : int, optional
+        Of the answer, such as 404.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class DependencyError(BlastdetError):

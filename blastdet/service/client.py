@@ -200,7 +200,7 @@ class Client:
                     raise ServiceError(f"{self.url}: does not answer ({one_line(error)}). Is it running?") from None
             time.sleep(1.0)
         if status >= 400:
-            raise ServiceError(f"{self.url}: {_said(content, status)}")
+            raise ServiceError(f"{self.url}: {_said(content, status)}", status)
         return status, content
 
     def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -115,10 +115,10 @@ def _detect(job: Job, stem: Path, run: RemoteRun) -> tuple[str, dict[str, Any]]:
     """Write the files of an image; returns a line about it, and its part of the run."""
     smear = run.client.upload(job.path)
     analysis = run.client.analyze(smear, **run.options)
+    part = _part(_run_json(analysis, run.client), job.name, run.client.url)
     for kind in run.formats:
         if kind in FILES:
             _write(_file(stem, kind), run.client.file(analysis, FILES[kind][0]))
-    part = _part(run.client.file(analysis, "run.json"), job.name, run.client.url)
     if "html" in run.formats:
         picture, sheet = page_files(stem, run.out)
         _write(picture, run.client.picture(smear))
@@ -137,6 +137,18 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _run_json(analysis: str, client: Client) -> bytes:
+    """``run.json``, before any file is written: an older service does not have it."""
+    try:
+        return client.file(analysis, "run.json")
+    except ServiceError as error:
+        raise (_other_version(client.url, "it has no run.json") if error.status == 404 else error) from None
+
+
+def _other_version(url: str, why: str) -> ServiceError:
+    return ServiceError(f"{url}: expected a service of this version of blastdet ({why})")
+
+
 def _part(content: bytes, name: str, url: str) -> dict[str, Any]:
     """One image of the run, under the name that it has here: the service may know its bytes by another."""
     try:
@@ -146,7 +158,7 @@ def _part(content: bytes, name: str, url: str) -> dict[str, Any]:
         if not is_cell_record(part["entry"]["cells"]):
             raise ValueError("cells")
     except (ValueError, KeyError, TypeError) as error:
-        raise ServiceError(f"{url}: expected a service of this version of blastdet ({one_line(error)})") from None
+        raise _other_version(url, one_line(error)) from None
     return part
 
 

@@ -189,6 +189,16 @@ def test_what_a_service_cannot_do_is_refused(service, tmp_path, options, words):
     assert (run.exit_code, words in run.output) == (2, True), run.output
 
 
+def test_an_older_service_is_named_before_a_file_is_written(service, tmp_path, monkeypatch):
+    file = blastdet.Client.file
+    monkeypatch.setattr(blastdet.Client, "file", lambda self, one, name: file(self, one, name.replace("run", "none")))
+    words = ["detect", str(SMALL), "--server", service.url, "--mpp", "0.1", "--format", "json"]
+    run = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "out")])
+    assert run.exit_code == 1
+    assert "expected a service of this version of blastdet (it has no run.json)" in run.output
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_a_file_that_is_no_image_fails_alone(service, tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     (tmp_path / "b.jpg").write_bytes(SMALL.read_bytes())
