@@ -244,6 +244,21 @@ def test_every_format_can_be_fetched(client, analysis):
     assert set(analysis["links"].values()) >= {f"/api/v1{base}/result.csv"}
 
 
+def test_pictures_of_a_result_are_checked_again_and_kept_once(service, client):
+    smear = client.post("/smears", params={"name": "one.jpg"}, content=SMALL.read_bytes() + b"\0").json()
+    where = f"/analyses/{analyzed(client, smear)['id']}/overlay.jpg"
+    first = client.get(where)
+    assert first.headers["cache-control"] == "private, no-cache"
+    again = client.get(where, headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    client.patch(f"/smears/{smear['id']}", json={"name": "two.jpg"}).raise_for_status()
+    after = client.get(where, headers={"if-none-match": first.headers["etag"]})
+    assert after.status_code == 200
+    assert after.content != first.content
+    assert len(list(service.data.glob(f"**/{smear['id']}/analyses/*/v*-overlay.jpg"))) == 1
+    client.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
 def test_fhir_is_valid_and_claims_no_diagnosis(client, analysis):
     from fhir.resources.R4B.bundle import Bundle
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -65,13 +66,27 @@ class Kept:
         except FileNotFoundError:
             raise RefusedError(404, "analysis: its result is gone") from None
 
-    async def picture(self, op: str, suffix: str, args: dict[str, Any]) -> Response:
+    async def picture(self, request: Request, op: str, suffix: str, args: dict[str, Any]) -> Response:
         """A picture that a child process draws from the result, kept for this version and the name on it."""
-        folder = self.service.blobs.analysis(self.smear.id, self.analysis.id)
         args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
         called = hashlib.sha256(self.smear.name.encode()).hexdigest()[:8]
-        path = folder / f"v{self.analysis.version}-{called}-{suffix}"
-        return await jpeg(self.service, path, op, self.smear.id, args)
+        path = self.record.with_name(f"v{self.analysis.version}-{called}-{suffix}")
+        headers = {"ETag": f'"{path.stem}"', "Cache-Control": "private, no-cache"}  # its address stays, it does not
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        is_new = not path.is_file()
+        answer = await jpeg(self.service, path, op, self.smear.id, args)
+        if is_new:
+            await run_in_threadpool(_delete_others, path, suffix)
+        answer.headers.update(headers)
+        return answer
+
+
+def _delete_others(path: Path, suffix: str) -> None:
+    """Delete the pictures of the same kind that nobody asks for any more."""
+    for one in path.parent.glob(f"v*-{suffix}"):
+        if one != path:
+            one.unlink(missing_ok=True)
 
 
 def etag(version: int) -> dict[str, str]:
@@ -157,17 +172,17 @@ KeptOne = Annotated[Kept, Depends(_kept)]
 
 
 @router.get("/analyses/{analysis_id}/overlay.jpg", response_class=Response)
-async def overlay(kept: KeptOne) -> Response:
+async def overlay(request: Request, kept: KeptOne) -> Response:
     """The image with its cells drawn in."""
-    return await kept.picture("overlay", "overlay.jpg", {})
+    return await kept.picture(request, "overlay", "overlay.jpg", {})
 
 
 @router.get("/analyses/{analysis_id}/sheet.jpg", response_class=Response)
-async def sheet(kept: KeptOne, corrected: Corrected = False) -> Response:
+async def sheet(request: Request, kept: KeptOne, corrected: Corrected = False) -> Response:
     """Crops of the nucleated cells, 16 in a row of 128 px: as in ``view``, or corrected as in ``run.json``."""
     if corrected:
-        return await kept.picture("sheet", "sheet-corrected.jpg", {})
-    return await kept.picture("sheet", "sheet.jpg", {"corrections": []})
+        return await kept.picture(request, "sheet", "sheet-corrected.jpg", {})
+    return await kept.picture(request, "sheet", "sheet.jpg", {"corrections": []})
 
 
 @router.get("/analyses/{analysis_id}/cells/{n}.jpg", response_class=Response)
