@@ -66,9 +66,15 @@ def _parse_weights(ctx: click.Context, param: click.Parameter, value: tuple[str,
 @click.option("--tls-key", type=click.Path(path_type=Path), help="PEM file of its key.")
 @click.option("--keep-days", type=Number(0, 36500, min_open=True), help="Delete smears after so many days.")
 @click.option("--max-upload-mb", type=Number(0, min_open=True), help="Largest smear. [default: 8192]")
-@click.option("--user-disk-gb", type=Number(0, min_open=True), help="Smears of one user. [default: no limit]")
 @click.option(
-    "--silence-seconds", type=Number(0, min_open=True), help="In which a request must come or go on. [default: 30]"
+    "--user-disk-gb",
+    type=Number(0, min_open=True),
+    help="Disk space for the smears of one user, in GB. [default: no limit]",
+)
+@click.option(
+    "--silence-seconds",
+    type=Number(0, min_open=True),
+    help="Longest pause of a client within a request, in seconds. [default: 30]",
 )
 @click.option("--memory-mb", type=click.IntRange(256), help="Of one computing process. [default: 4096]")
 @click.option("--requests-per-minute", type=click.IntRange(0), help="Of one user; 0: no limit. [default: 3000]")
@@ -101,7 +107,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 @command.command("confirm-clock")
 @_where
 def confirm_clock(**where: Any) -> None:
-    """Say that the time of this machine is right, after a jump held --keep-days back."""
+    """Say that the time of this machine is right, after a jump suspended --keep-days."""
     settings = _settings(**where)
     from blastdet.service import administration
 
