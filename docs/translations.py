@@ -16,6 +16,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 from blastdet.core.constants import RESEARCH_USE
+from blastdet.service.pages.page_assets import assets
 from blastdet.service.pages.rendering import ACTIONS, FAULTS
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.viewer.viewer_page import kinds
@@ -28,7 +29,7 @@ HEAD = (
 )
 WORDS = (
     *("new", "reviewed", "signed", "read", "write", "detect", "correct", "no cell", "ignored", "right", "as before"),
-    *("deleted by you", "ignored by you", "reviewed by you", "drawn by you", "complete: {name}"),
+    *("deleted by you", "ignored by you", "reviewed by you", "drawn by you", "complete: {name}", "no access"),
 )
 """Values that pages show by way of a variable."""
 
@@ -37,7 +38,9 @@ def texts() -> list[str]:
     """All texts of the pages, sorted."""
     found = {RESEARCH_USE, *WORDS, *FAULTS.values(), *ACTIONS.values(), *(str(kind["title"]) for kind in kinds())}
     for folder in (PACKAGE / "service/pages", PACKAGE / "viewer/static"):
-        for _, _, message, _, _ in extract_from_dir(str(folder), METHODS, keywords={"_": None, "t": None}):
+        for file, _, message, _, _ in extract_from_dir(str(folder), METHODS, keywords={"_": None, "t": None}):
+            if file.endswith(".js") and Path(file).name not in assets():
+                continue  # a script of index.html only
             found.add(message if isinstance(message, str) else message[0])
     return sorted(found)
 

@@ -39,7 +39,7 @@ ACTIONS = {
     "smear.signed": "Smear signed",
     "smear.share": "Sharing changed",
     "smear.delete": "Smear deleted",
-    "job.ask": "Analysis asked for",
+    "job.ask": "Analysis requested",
     "job.cancel": "Analysis cancelled",
     "corrections.add": "Cells corrected",
     "login": "Logged in",
@@ -49,6 +49,7 @@ ACTIONS = {
     "user.add": "User added",
     "user.password": "Password changed",
     "user.remove": "User removed",
+    "clock.confirm": "Time confirmed",
 }
 """Action of the audit log -> what a page calls it."""
 

@@ -12,7 +12,7 @@ function margins() {
   const font = "font: 8pt system-ui, 'DejaVu Sans', sans-serif; color: #444;", about = byId("main").dataset.about || "";
   const boxes = { "top-left": quoted(title.textContent), "top-right": quoted(about), "bottom-left": quoted(notice.textContent), "bottom-right": 'counter(page) " / " counter(pages)' };
   const style = new CSSStyleSheet();
-  style.replaceSync("@page { " + Object.entries(boxes).map(([where, text]) => "@" + where + " { content: " + text + "; white-space: nowrap; " + font + " }").join(" ") + " }");
+  style.replaceSync("@page { " + Object.entries(boxes).map(([where, text]) => "@" + where + " { content: " + text + "; " + (where === "top-left" ? "overflow-wrap: anywhere; " : "white-space: nowrap; ") + font + " }").join(" ") + " }");
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, style];
 }
 margins();

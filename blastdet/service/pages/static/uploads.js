@@ -30,7 +30,8 @@ function send(method, url, body, more, sent, stop) {
 }
 
 /* The name of the file and what tells it from others, for going on after a reload of the page. */
-const keyOf = (file) => ["blastdet upload", file.name, file.size, file.lastModified].join(" ");
+const PREFIX = "blastdet upload ";
+const keyOf = (file) => PREFIX + [file.name, file.size, file.lastModified].join(" ");
 const kept = (file) => { try { return localStorage.getItem(keyOf(file)); } catch { return null; } };
 const keep = (file, url) => { try { if (url) localStorage.setItem(keyOf(file), url); else localStorage.removeItem(keyOf(file)); } catch { /* starts anew */ } };
 const encoded = (name) => btoa(String.fromCharCode(...new TextEncoder().encode(name)));
@@ -84,3 +85,22 @@ async function inPieces(file, sent, stop) {
 }
 
 const state = async (url) => (await call("GET", url.replace("/api/v1", ""))).json;
+
+/* Uploads that this browser began and did not end: name, size, bytes that arrived. */
+export async function unfinished() {
+  const found = [];
+  let keys = [];
+  try { keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX)); } catch { /* no storage */ }
+  for (const key of keys) {
+    const [, name, size] = /^(.*) (\d+) -?\d+$/.exec(key.slice(PREFIX.length)) || [], url = localStorage.getItem(key);
+    const at = await state(url).catch((error) => { if (error.status === 404) localStorage.removeItem(key); });
+    if (at && !at.smear && at.offset) found.push({ key, url, name, size: Number(size), offset: at.offset });
+  }
+  return found;
+}
+
+/* Delete what arrived of such an upload. */
+export async function discard(one) {
+  await call("DELETE", one.url.replace("/api/v1", ""), undefined, { "Tus-Resumable": "1.0.0" });
+  localStorage.removeItem(one.key);
+}

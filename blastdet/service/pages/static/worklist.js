@@ -2,7 +2,7 @@
 "use strict";
 
 import { announce, bindOptions, byId, call, follow, make, number, options, page, progressOf, t } from "./api.js";
-import { upload } from "./uploads.js";
+import { discard, unfinished, upload } from "./uploads.js";
 
 const queue = byId("queue"), drop = byId("drop"), waiting = [];
 let busy = 0;
@@ -25,6 +25,7 @@ function row(file) {
 
 function add(files) {
   for (const file of files) waiting.push([file, row(file)]);
+  byId("unfinished").replaceChildren(); // one of them may be going on now
   next();
 }
 
@@ -83,6 +84,19 @@ function finish(shown, text, failed = false) {
   }
 }
 
+/* What did not arrive completely, of this browser: the same file again goes on. It may also be on its way in another tab. */
+async function hints() {
+  for (const one of await unfinished()) {
+    const item = make("li"), end = make("button", t("Delete"));
+    end.type = "button";
+    end.setAttribute("aria-label", t("Delete") + " " + one.name);
+    end.onclick = () => discard(one).then(() => item.remove(), (error) => { end.replaceWith(make("span", error.message, "fault")); });
+    item.append(make("span", t("{name}: {n} % have arrived. Drop the same file again, and it goes on from there.", { name: one.name, n: Math.floor((100 * one.offset) / one.size) }), "name"), end);
+    if (!queue.children.length) byId("unfinished").append(item);
+  }
+}
+hints();
+
 byId("files").onchange = () => { add(byId("files").files); byId("files").value = ""; };
 let depth = 0;
 addEventListener("dragenter", (event) => { event.preventDefault(); depth++; drop.classList.add("over"); });
@@ -102,6 +116,8 @@ for (const [smear, id] of Object.entries(page.jobs)) {
   if (cell) follow(id, (job) => { if (job.state === "done") location.reload(); else if (job.state === "running") cell.textContent = progressOf(job)[0]; });
 }
 
+const whiteCells = (n) => (n === 1 ? t("1 white cell") : t("{n} white cells", { n: number(n) }));
+
 /* A line on each result: how many white cells, and blasts or why no fraction is given. */
 async function results() {
   for (const cell of document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")) {
@@ -110,11 +126,11 @@ async function results() {
       cell.parentElement.querySelector(".scale").textContent = summary.mpp[0].toPrecision(3) + " µm/px";
       cell.parentElement.querySelector(".model").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
       if (cell.querySelector(".working")) continue;
-      if (!white) { cell.textContent = t("{n} white cells", { n: number(summary.counts.wbc || 0) }); continue; }
-      const few = white.n < white.differential_cells ? t("{n} of {of} white cells", { n: number(white.n), of: number(white.differential_cells) }) : t("{n} white cells", { n: number(white.n) });
+      if (!white) { cell.textContent = whiteCells(summary.counts.wbc || 0); continue; }
+      const few = white.n < white.differential_cells ? t("{n} of {of} white cells", { n: number(white.n), of: number(white.differential_cells) }) : whiteCells(white.n);
       const line = make("span", few), more = make("small");
       if (white.n && white.blast_share === null) { more.textContent = t("unknown stain: no blast fraction"); more.className = "doubtful"; }
-      else more.textContent = t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
+      else more.textContent = white.blasts === 1 ? t("1 blast, {unsure} unsure", { unsure: number(white.unsure) }) : t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
       cell.replaceChildren(line, more);
     } catch { return; } // the list is there without it
   }
