@@ -194,7 +194,7 @@ def test_an_older_service_is_named_before_a_file_is_written(service, tmp_path, m
     monkeypatch.setattr(blastdet.Client, "file", lambda self, one, name: file(self, one, name.replace("run", "none")))
     words = ["detect", str(SMALL), "--server", service.url, "--mpp", "0.1", "--format", "json"]
     run = CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "out")])
-    assert run.exit_code == 1
+    assert run.exit_code == 2
     assert "expected a service of this version of blastdet (it has no run.json)" in run.output
     assert not list(tmp_path.rglob("*.json"))
 
