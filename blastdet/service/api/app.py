@@ -54,7 +54,7 @@ def make_service(settings: ServiceSettings) -> Service:
     models = offered_models(settings)
     limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
     engines = settings.engines or max(1, min(_MOST_ENGINES, cpu_count()))
-    blobs, pixels = Blobs(settings.data), ComputePool(2, limits)
+    blobs, pixels = Blobs(settings.data), ComputePool(3, limits)  # one for an overview
     return Service(
         settings=settings,
         database=database,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import is_tiff
 from blastdet.service.compute.pool import ComputeBusyError, ComputePool
 from blastdet.service.store.blobs import Blobs
+
+_FAILED_S = 300.0
 
 
 class Pictures:
@@ -31,8 +35,10 @@ class Pictures:
     def __init__(self, pool: ComputePool, blobs: Blobs, most_waiting: int = 128) -> None:
         self._pool, self._blobs, self._most = pool, blobs, pool.size + most_waiting
         self._asked = 0
-        self._making = CapacityLimiter(pool.size)
+        self._making = CapacityLimiter(max(pool.size - 1, 1))
+        self._overviews = CapacityLimiter(1)  # one takes minutes: tiles of other smears must not wait for it
         self._making_overview: WeakValueDictionary[Path, Lock] = WeakValueDictionary()
+        self._failed: dict[Path, tuple[float, Exception]] = {}
 
     async def kept(self, path: Path) -> bytes | None:
         """A picture that was made before."""
@@ -49,37 +55,55 @@ class Pictures:
         ComputeBusyError
             If too many wait already.
         """
-        return await self._limited(partial(self._made, path, op, args))
+        with self._counted():
+            return await to_thread.run_sync(partial(self._made, path, op, args), limiter=self._making)
 
     async def overview(self, image: Path, path: Path) -> Path:
         """The overview of a large TIFF, kept under `path` and made once; of other images, the image itself.
+
+        What failed fails at once for some minutes: each tile of the image asks for it.
 
         Raises
         ------
         ComputeBusyError
         BlastdetError
-            If the image was deleted meanwhile.
+            If the image was deleted meanwhile, or cannot be reduced.
         OSError
             If the disk is full.
         """
         if not await to_thread.run_sync(is_tiff, image):
             return image
         lock = self._making_overview.setdefault(path, Lock())
-        async with lock:  # who waits here takes no thread
-            if not path.is_file():
-                await self.make(path, "overview", {"path": str(image)})
-        if not path.is_file():
-            if not image.is_file():
-                raise BlastdetError("the image is gone: it was deleted")
-            raise OSError(errno.ENOSPC, "no room for an overview")
+        with self._counted():
+            async with lock:  # who waits here takes no thread
+                if not path.is_file():
+                    await self._make_overview(image, path)
         return path
 
-    async def _limited(self, do: partial[bytes]) -> bytes:
+    async def _make_overview(self, image: Path, path: Path) -> None:
+        now = time.monotonic()
+        self._failed = {one: (end, error) for one, (end, error) in self._failed.items() if end > now}
+        if path in self._failed:
+            raise self._failed[path][1].with_traceback(None)
+        make = partial(self._made, path, "overview", {"path": str(image)})
+        try:
+            await to_thread.run_sync(make, limiter=self._overviews)
+            if not path.is_file():
+                raise _missing(image)
+        except ComputeBusyError:
+            raise
+        except (BlastdetError, OSError) as error:
+            self._failed[path] = (time.monotonic() + _FAILED_S, error)
+            raise
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request from the moment it comes, whatever it waits for."""
         if self._asked >= self._most:
             raise ComputeBusyError(f"busy: {self._asked} pictures wait already. Try again in a few seconds")
-        self._asked += 1  # at once: the limiter counts a task only when it comes to wait
+        self._asked += 1
         try:
-            return await to_thread.run_sync(do, limiter=self._making)
+            yield
         finally:
             self._asked -= 1
 
@@ -87,3 +111,10 @@ class Pictures:
         _, content = self._pool.call(op, dict(args))
         self._blobs.cached(path, content)
         return content
+
+
+def _missing(image: Path) -> Exception:
+    """Why an overview that was made is not there."""
+    if image.is_file():
+        return OSError(errno.ENOSPC, "no room for an overview")
+    return BlastdetError("the image is gone: it was deleted")
