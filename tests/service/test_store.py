@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -339,6 +340,33 @@ def test_many_who_write_at_once_come_in_turn_and_hold_up_no_reader(database):
             accounts.users(session)
         assert time.monotonic() - began < 5
     assert order == list(range(20)) if database.is_sqlite else len(order) == 20
+
+
+def test_a_log_that_readers_hold_is_emptied_with_more_patience_after_some_tries(tmp_path):
+    database = open_database(f"sqlite:///{tmp_path / 'blastdet.db'}")
+    log, seconds = tmp_path / "blastdet.db-wal", [0.0]
+    looking = Reconciler(database, Blobs(tmp_path), HueyBackend(tmp_path / "queue.db"), clock=lambda: seconds[0])
+    is_read, may_end = threading.Event(), threading.Event()
+
+    def read() -> None:
+        with database.read() as session:
+            accounts.users(session)
+            is_read.set()
+            may_end.wait(30)
+            time.sleep(1)  # longer than the moment that is waited at first
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(read)
+        assert is_read.wait(30)
+        new_smear(database)
+        for _ in range(3):
+            looking.tick()
+            seconds[0] += 61
+            assert log.stat().st_size > 0
+        may_end.set()
+        looking.tick()
+    assert log.stat().st_size == 0
+    database.close()
 
 
 def test_no_name_of_a_client_becomes_a_path(tmp_path):

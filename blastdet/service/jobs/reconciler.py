@@ -21,6 +21,7 @@ SILENT_S = 20.0
 
 _SWEEP_S = 3600.0
 _FORGET_S = 60.0
+_MISSES = 3
 
 
 @dataclass
@@ -54,6 +55,7 @@ class Reconciler:
     _swept: float | None = None
     _steady: bool = True
     _forgot: float | None = None
+    _missed: int = 0
 
     def __post_init__(self) -> None:
         self._watch = self.watch or ClockWatch(self.blobs.root, lambda: retention.newest_time(self.database))
@@ -88,7 +90,8 @@ class Reconciler:
             for _ in range(min(waiting, self.workers)):
                 self.backend.wake()
         if self._forgot is None or self.clock() - self._forgot > _FORGET_S:
-            self.database.forget_deleted()
+            is_done = self.database.forget_deleted(is_late=self._missed >= _MISSES)
+            self._missed = 0 if is_done else self._missed + 1
             self._forgot = self.clock()
         self._sweep()
 

@@ -29,6 +29,7 @@ UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
 _MIGRATION_LOCK = 0x626C617374
 _BUSY_MS = 20_000
 _LOG_MS = 200
+_LATE_MS = 5000
 _TURN_S = 60.0
 
 
@@ -86,27 +87,45 @@ class Database:
             return False
         return True
 
-    def forget_deleted(self) -> None:
+    def forget_deleted(self, *, is_late: bool = False) -> bool:
         """Move deleted rows out of SQLite's log, where their content would stay for a while.
 
         Writers wait meanwhile, and this waits for readers: it does so for a moment only, and not while others want to
         write. The supervisor comes back to it every minute.
+
+        Parameters
+        ----------
+        is_late : bool
+            Wait for some seconds: it did not succeed before.
+
+        Returns
+        -------
+        bool
+            Whether nothing is left in the log.
         """
-        if not self.is_sqlite or not self._turns.take(0):
-            return
+        if not self.is_sqlite:
+            return True
+        wait_ms = _LATE_MS if is_late else _LOG_MS
+        if not self._turns.take(wait_ms / 1000 if is_late else 0):
+            return False
         try:
-            connection = self.engine.raw_connection()  # a transaction cannot do this
-            try:
-                cursor = connection.cursor()
-                cursor.execute(f"PRAGMA busy_timeout={_LOG_MS}")
-                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
-            except sqlite3.OperationalError:  # another process is at it
-                connection.invalidate()  # with its short timeout
-            finally:
-                connection.close()
+            return self._empty_log(wait_ms)
         finally:
             self._turns.give_back()
+
+    def _empty_log(self, wait_ms: int) -> bool:
+        connection = self.engine.raw_connection()  # a transaction cannot do this
+        try:
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={wait_ms}")
+            is_busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+            return not is_busy
+        except sqlite3.OperationalError:  # another process is at it
+            connection.invalidate()  # with its short timeout
+            return False
+        finally:
+            connection.close()
 
     def close(self) -> None:
         """Close all connections."""
