@@ -216,7 +216,16 @@ class Client:
             headers = {**headers, "Content-Length": str(os.fstat(body.fileno()).st_size)}
         if self._token:
             headers = {**headers, "Authorization": f"Bearer {self._token}"}
-        self._connection.request(method, f"{self._parts.path.rstrip('/')}{_API}{path}", body, dict(headers))
+        try:
+            self._connection.request(method, f"{self._parts.path.rstrip('/')}{_API}{path}", body, dict(headers))
+        except (ConnectionError, ssl.SSLEOFError):
+            if self._connection.sock is None:
+                raise
+            try:  # whoever refuses a body before its end says why, and closes
+                answer = self._connection.getresponse()
+                return answer.status, answer.read()
+            finally:
+                self.close()
         answer = self._connection.getresponse()
         return answer.status, answer.read()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import ssl
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -36,6 +38,26 @@ def client(service):
     one = blastdet.Client(service.url)
     yield one
     one.close()
+
+
+def test_whoever_refuses_an_upload_before_its_end_is_heard(tmp_path):
+    body = b'{"error": "upload: expected at most 3 MB more"}'
+    answer = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    large = tmp_path / "large"
+    with large.open("wb") as stream:
+        stream.truncate(200 * 2**20)
+
+    def refuse() -> None:
+        with listening.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+        threads.submit(refuse)
+        client = blastdet.Client(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        with pytest.raises(ServiceError, match="at most 3 MB more"):
+            client.upload(large)
+        assert client._connection is None
 
 
 def test_the_whole_way_in_ten_lines(client, tmp_path):

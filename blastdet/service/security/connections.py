@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_LEAST = 1024  # bytes in so many seconds of a body that was answered before it came
 
 
 def protocol_with(head_seconds: float) -> type[H11Protocol]:
@@ -14,11 +17,13 @@ def protocol_with(head_seconds: float) -> type[H11Protocol]:
     Parameters
     ----------
     head_seconds : float
-        From the opening of the connection, or the first byte after an answer, to the last line of the head.
+        From the opening of the connection, or the first byte after an answer, to the last line of the head. A body that
+        was refused before it came is read on for as long as it goes on: many clients read no answer before its end.
     """
 
     class Impatient(H11Protocol):  # type: ignore[misc]  # uvicorn takes a class
         _cut: asyncio.TimerHandle | None = None
+        _unread = 0
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
@@ -26,10 +31,14 @@ def protocol_with(head_seconds: float) -> type[H11Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
-            if self.cycle is None or self.cycle.response_complete:
-                self._wait()
-            else:
+            if self.cycle is not None and not self.cycle.response_complete:
                 self._go_on()
+                return
+            if self.conn.their_state is h11.SEND_BODY:
+                self._unread += len(data)
+                if self._unread >= _LEAST:
+                    self._go_on()
+            self._wait()
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._go_on()
@@ -40,6 +49,7 @@ def protocol_with(head_seconds: float) -> type[H11Protocol]:
                 self._cut = self.loop.call_later(head_seconds, self.transport.close)
 
         def _go_on(self) -> None:
+            self._unread = 0
             if self._cut is not None:
                 self._cut.cancel()
                 self._cut = None
