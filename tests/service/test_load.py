@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -17,6 +20,7 @@ import tifffile
 from PIL import Image
 from serving import SMALL, served, upload
 
+from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import open_smear, write_image
 from blastdet.service.compute.overview import overview_size
 from blastdet.service.compute.picture_queue import Pictures
@@ -62,6 +66,57 @@ def test_a_user_may_keep_so_much_and_no_more(client):
     second = begin(190)
     assert second.status_code == 201
     client.delete(second.headers["Location"].removeprefix("/api/v1"), headers=TUS).raise_for_status()
+
+
+def test_at_a_full_quota_what_is_there_may_come_again_and_more_is_refused_as_it_comes(service, client):
+    content = SMALL.read_bytes()
+    smear = upload(client, SMALL)
+    others = sum(one["bytes"] for one in client.get("/smears").json()["items"])
+    full = {**TUS, "Upload-Length": str(int(0.2 * 2**30) - others)}
+    blocking = client.post("/uploads", headers=full).raise_for_status().headers["Location"].removeprefix("/api/v1")
+    again = client.post("/smears", content=content)
+    assert (again.status_code, again.json()["id"]) == (200, smear["id"])
+    sent = []
+
+    def pieces(n: int) -> Iterator[bytes]:  # without Content-Length
+        for _ in range(n):
+            sent.append(max((path.stat().st_size for path in (service.data / "temporary").iterdir()), default=0))
+            yield bytes(2**20)
+
+    for refused in (client.post("/smears", content=content + b"."), client.post("/smears", content=pieces(30))):
+        assert refused.status_code == 413
+        assert "at most 0 MB more of your 0.2 GB" in refused.json()["error"]
+    assert max(sent) < 3 * 2**20
+    client.delete(blocking, headers=TUS).raise_for_status()
+
+
+def test_a_refused_upload_is_read_on_so_that_its_client_sees_why(service):
+    host, port = service.url.removeprefix("http://").split(":")
+    head = b"POST /api/v1/smears HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 400000000\r\n\r\n"
+    with closing(socket.create_connection((host, int(port)), timeout=60)) as connection:
+        connection.sendall(head)
+        for _ in range(2 * SILENCE_S + 4):
+            connection.sendall(bytes(4096))
+            time.sleep(0.5)
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413")
+        assert b"of your 0.2 GB" in answer
+    _, seconds = until_closed(service, head, b"abc", b"def", pause=1)
+    assert seconds < 3 * SILENCE_S  # it does not go on
+
+
+def test_a_piece_that_stops_is_kept_as_far_as_it_came(service, client):
+    begun = client.post("/uploads", headers={**TUS, "Upload-Length": "500000"}).raise_for_status()
+    where = begun.headers["Location"]
+    head = (
+        f"PATCH {where} HTTP/1.1\r\nHost: 127.0.0.1\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+        "Content-Type: application/offset+octet-stream\r\nContent-Length: 500000\r\n\r\n"
+    )
+    answer, _ = until_closed(service, head.encode() + bytes(300_000))
+    assert answer.startswith(b"HTTP/1.1 408")
+    state = client.head(where.removeprefix("/api/v1"), headers=TUS)
+    assert state.headers["Upload-Offset"] == "300000"
+    client.delete(where.removeprefix("/api/v1"), headers=TUS).raise_for_status()
 
 
 def until_closed(service, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, float]:
@@ -125,6 +180,52 @@ def test_only_so_many_pictures_wait(noise, tmp_path):
         *[b"\xff\xd8"] * 3,
         *["busy: 3 pictures wait already. Try again in a few seconds"] * 2,
     ]
+
+
+class SlowPool:
+    """A pool whose overviews take until they are let go, and then fail."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.let_go, self.made = threading.Event(), 0
+
+    def call(self, op: str, args: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        if op != "overview":
+            return {}, b"tile"
+        self.made += 1
+        self.let_go.wait(20)
+        raise BlastdetError("the image is damaged")
+
+
+def test_overviews_hold_up_no_tile_are_counted_and_fail_once(tmp_path):
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    pool = SlowPool()
+    pictures, said = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=6), []
+
+    async def overview(i: int) -> None:
+        try:
+            await pictures.overview(image, tmp_path / str(min(i // 3, 2)))
+        except BlastdetError as error:
+            said.append(str(error))
+
+    async def rush() -> None:
+        async with anyio.create_task_group() as group:
+            for i in range(6):  # of two smears; the rest are of a third
+                group.start_soon(overview, i)
+            await anyio.sleep(0.5)
+            with anyio.fail_after(10):
+                assert await pictures.make(tmp_path / "tile", "tile", {}) == b"tile"
+            for i in range(6, 12):
+                group.start_soon(overview, i)
+            await anyio.sleep(0.5)
+            pool.let_go.set()
+
+    anyio.run(rush)
+    assert said[:4] == ["busy: 8 pictures wait already. Try again in a few seconds"] * 4
+    assert said[4:] == ["the image is damaged"] * 8
+    assert pool.made == 3  # once for each smear
 
 
 @pytest.fixture(scope="module")

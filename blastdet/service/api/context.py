@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from anyio import CapacityLimiter
@@ -48,6 +49,8 @@ class Service:
         Threads for images that are analyzed at once: their own, so that a rush of images holds up no other request.
     pictures : Pictures
         Tiles, crops and pages, likewise.
+    arriving : Counter
+        User id -> bytes of uploads in one piece that arrive just now.
     """
 
     settings: ServiceSettings
@@ -63,6 +66,7 @@ class Service:
     logins: RateLimit
     detecting: CapacityLimiter
     pictures: Pictures
+    arriving: Counter[str] = field(default_factory=Counter)
 
 
 def service_of(request: Request) -> Service:

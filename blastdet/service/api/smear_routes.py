@@ -14,18 +14,20 @@ from starlette.concurrency import run_in_threadpool
 
 from blastdet.service.api.body import ImageBody
 from blastdet.service.api.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
+from blastdet.service.api.disk_quota import ArrivingQuota, check_room
 from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.compute.overview import overview_size, reduction_of
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log, retention, smears
-from blastdet.service.store.blobs import Arriving, NoRoomError, display_name
+from blastdet.service.store.blobs import Arriving, display_name
 from blastdet.service.store.schema import Smear, new_id
 from blastdet.service.store.smears import Access
 
 router = APIRouter(prefix="/smears", tags=["smears"])
 
 _ARRIVE = 2**20  # bytes written at once
+_FORM = 2**16  # bytes that a form may have around its file
 
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -53,14 +55,16 @@ async def upload(
 ) -> Response:
     """Upload one image: as the body, or as the file of a form. The same bytes give the same smear again."""
     length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > service.settings.max_upload + 2**16:
+    stated = max(int(length) - _FORM, 0) if length.isdigit() else 0
+    if stated > service.settings.max_upload:
         raise RefusedError(413, f"upload: expected at most {service.settings.max_upload_mb:,.0f} MB, got more")
-    if service.settings.user_disk is not None:
-        await run_in_threadpool(_look_for_room, service, caller, int(length) if length.isdigit() else 1)
+    quota = await run_in_threadpool(ArrivingQuota, service, caller)
+    quota.check(stated)
     arriving = await run_in_threadpool(Arriving, service.blobs.new_temporary(), service.settings.max_upload)
     try:
         body, waiting = ImageBody(request), bytearray()
         async for piece in body.pieces():
+            quota.take(len(piece))
             waiting += piece
             if len(waiting) >= _ARRIVE:
                 await run_in_threadpool(arriving.write, bytes(waiting))
@@ -71,23 +75,11 @@ async def upload(
             keep_smear, service, caller, arriving.path, (display_name(name or body.name), sha256)
         )
     finally:
+        quota.give_back()
         await run_in_threadpool(arriving.discard)
     out, is_new = kept
     headers = {"Location": f"/api/v1/smears/{out.id}"}
     return JSONResponse(out.model_dump(mode="json"), 201 if is_new else 200, headers)
-
-
-def _look_for_room(service: Service, caller: Caller, n_bytes: int) -> None:
-    """Refuse early what would be refused once it has arrived."""
-    with service.database.read() as session:
-        check_room(service, session, caller, n_bytes)
-
-
-def check_room(service: Service, session: Session, caller: Caller, n_bytes: int) -> None:
-    """See that a user may keep so many bytes more; `NoRoomError` otherwise."""
-    most = service.settings.user_disk
-    if most is not None and (used := smears.used_bytes(session, caller.user_id)) + n_bytes > most:
-        raise NoRoomError(most, used)
 
 
 def keep_smear(

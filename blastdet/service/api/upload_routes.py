@@ -20,8 +20,9 @@ from starlette.requests import ClientDisconnect
 
 from blastdet.core.errors import BlastdetError
 from blastdet.service.api.context import Id, Service, Services, Writer
+from blastdet.service.api.disk_quota import check_room
 from blastdet.service.api.schemas import UploadOut
-from blastdet.service.api.smear_routes import check_room, keep_smear
+from blastdet.service.api.smear_routes import keep_smear
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store.blobs import TooLargeError, display_name, sha256_and_sync
 from blastdet.service.store.schema import Upload, new_id
@@ -119,17 +120,18 @@ async def _receive(request: Request, service: Service, upload: Upload, offset: i
         waiting = bytearray()
         try:
             async for piece in request.stream():
-                waiting += piece
                 size += len(piece)
                 if size > upload.n_bytes:
                     raise RefusedError(413, f"upload: expected {upload.n_bytes} bytes in all, got more")
+                waiting += piece
                 if len(waiting) >= _AT_ONCE:
-                    await run_in_threadpool(_write, handle, bytes(waiting))
-                    waiting.clear()
+                    ready, waiting = bytes(waiting), bytearray()  # never written twice, also if this fails
+                    await run_in_threadpool(_write, handle, ready)
         except ClientDisconnect:
-            pass  # what has arrived is kept
-        await run_in_threadpool(_write, handle, bytes(waiting))
-        await run_in_threadpool(os.fsync, handle)
+            pass
+        finally:  # what has arrived is kept, also of a body that stopped
+            await run_in_threadpool(_write, handle, bytes(waiting))
+            await run_in_threadpool(os.fsync, handle)
 
 
 @router.delete("/{upload_id}", status_code=204)

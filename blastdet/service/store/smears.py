@@ -107,6 +107,11 @@ def used_bytes(session: Session, user_id: str) -> int:
     return int(kept) + int(session.scalar(open_ones) or 0)
 
 
+def largest_bytes(session: Session, user_id: str) -> int:
+    """Bytes of the largest smear of a user."""
+    return session.scalar(select(func.max(Smear.n_bytes)).where(Smear.owner_id == user_id)) or 0
+
+
 def set_status(smear: Smear, status: str, who: str) -> None:
     """Move a smear in the worklist; ``new`` forgets who reviewed it."""
     smear.status = status
