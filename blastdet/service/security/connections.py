@@ -21,7 +21,7 @@ def protocol_with(head_seconds: float) -> type[H11Protocol]:
         was refused before it came is read on for as long as it goes on: many clients read no answer before its end.
     """
 
-    class Impatient(H11Protocol):  # type: ignore[misc]  # uvicorn takes a class
+    class Impatient(H11Protocol):  # uvicorn takes a class
         _cut: asyncio.TimerHandle | None = None
         _unread = 0
 
