@@ -345,6 +345,9 @@ def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis
     lines = json.dumps({**line, "op": "undo", "new_type": ""}) + "\n"
     undone = client.post(f"{base}/corrections", content=lines, headers={"content-type": "application/x-ndjson"})
     assert undone.status_code == 201, undone.text
+    made = undone.json()
+    assert (made["version"], made["count"]) == (2, 2)
+    assert [(one["op"], one["who"]) for one in made["corrections"]] == [("undo", "local")]  # not the whole history
     assert client.get(base).json()["summary"]["counts"] == before
     page = client.get(f"{base}/corrections", params={"limit": 1}).json()
     rest = client.get(f"{base}/corrections", params={"limit": 1, "after": page["next"]}).json()

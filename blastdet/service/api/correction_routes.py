@@ -16,7 +16,7 @@ from blastdet.core.errors import FormatError
 from blastdet.datasets.corrections import Correction, correction_line, parse_corrections
 from blastdet.service.api.analysis_routes import Kept, etag
 from blastdet.service.api.context import Id, Reader, Service, Services, Writer, analysis_access
-from blastdet.service.api.schemas import CorrectionsIn, CorrectionsOut
+from blastdet.service.api.schemas import CorrectionsIn, CorrectionsMade, CorrectionsOut
 from blastdet.service.results.stored_result import StoredResult
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import audit_log, correction_rows
@@ -66,8 +66,11 @@ async def correct(
     service: Services,
     caller: Writer,
     if_match: Annotated[str | None, Header(description="version that the corrections were made on")] = None,
-) -> CorrectionsOut:
-    """Append corrections, all or none. With `If-Match`: 412 if somebody else was first; look at theirs, then again."""
+) -> CorrectionsMade:
+    """Append corrections, all or none; the answer has these only.
+
+    With `If-Match`: 412 if somebody else was first; look at theirs, then again.
+    """
     version = _version(if_match)
     corrections = _parsed(await _text(request), request.headers.get("content-type", ""))
     return await run_in_threadpool(_append, service, caller, (analysis_id, version), corrections)
@@ -122,7 +125,7 @@ def _version(if_match: str | None) -> int | None:
 
 def _append(
     service: Service, caller: Caller, where: tuple[str, int | None], corrections: list[Correction]
-) -> CorrectionsOut:
+) -> CorrectionsMade:
     analysis_id, version = where
     kept = Kept(service, caller, analysis_id)
     stored = kept.result()
@@ -146,7 +149,9 @@ def _append(
         audit_log.record(
             session, "corrections.add", caller.user_id, analysis_id, caller.address, n=len(corrections), version=new
         )
-        return CorrectionsOut(version=new, corrections=correction_rows.rows_of(session, analysis_id))
+        session.flush()
+        rows = [row for row, *_ in correction_rows.page_of(session, analysis_id, (new, -1))]
+        return CorrectionsMade(version=new, count=correction_rows.count(session, analysis_id), corrections=rows)
 
 
 def _of_image(correction: Correction, stored: StoredResult) -> Correction:

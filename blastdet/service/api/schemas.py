@@ -175,6 +175,14 @@ class CorrectionsOut(BaseModel):
     next: str | None = Field(None, description="pass it as `after` for the next page")
 
 
+class CorrectionsMade(BaseModel):
+    """What was appended to the history of an analysis."""
+
+    version: int
+    count: int = Field(description="corrections in the whole history")
+    corrections: list[dict[str, Any]] = Field(description="those that were appended, with who and when")
+
+
 class Credentials(_Strict):
     """A log-in."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from blastdet.datasets.corrections import Correction
@@ -42,6 +42,11 @@ def append(
 def rows_of(session: Session, analysis_id: str) -> list[dict[str, Any]]:
     """Corrections of an analysis in order, as plain rows."""
     return [row for row, *_ in page_of(session, analysis_id)]
+
+
+def count(session: Session, analysis_id: str) -> int:
+    """Number of corrections of an analysis."""
+    return session.scalar(select(func.count()).where(CorrectionRow.analysis_id == analysis_id)) or 0
 
 
 def page_of(

@@ -8,8 +8,8 @@ const SLOWEST_S = 20;
 
 /* `analysis`: id. `data`: as /view gives it. `saved` is called with all rows once everything is stored. */
 export function keepOnServer(analysis, data, saved) {
-  const where = "/analyses/" + analysis + "/corrections";
-  let version = data.version, known = data.corrections.length, pending = [], timer = 0, busy = false, wait = 0, stopped = false;
+  const where = "/analyses/" + analysis + "/corrections", stored = data.corrections.slice();
+  let version = data.version, pending = [], timer = 0, busy = false, wait = 0, stopped = false;
 
   return (cells, { tell }) => {
     cells.restore(cells.fromRows(data.corrections));
@@ -30,9 +30,9 @@ export function keepOnServer(analysis, data, saved) {
         const { json } = await call("POST", where, { corrections: some }, { "if-match": '"' + version + '"' });
         pending.splice(0, some.length);
         version = json.version;
-        known = json.corrections.length;
+        stored.push(...json.corrections);
         wait = 0;
-        if (!pending.length) { tell(t("Saved.")); saved(json.corrections); }
+        if (!pending.length) { tell(t("Saved.")); saved(stored); }
       } catch (error) { failed(error); }
       busy = false;
       if (pending.length && !stopped) timer = setTimeout(flush, 1000 * wait);
@@ -52,7 +52,7 @@ export function keepOnServer(analysis, data, saved) {
 
     async function conflict() {
       tell(t("Not saved: somebody else was first."));
-      const rows = (await allCorrections(where)).slice(known), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
+      const rows = (await allCorrections(where)).slice(stored.length), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
       const names = [...new Set(rows.map((row) => row.who))].join(", "), mine = new Set(pending.map(key));
       const both = new Set(rows.map(key).filter((one) => mine.has(one))).size;
       byId("conflict-text").textContent = t("{who} made {n} corrections while you made {mine}, which are not saved. Cells that both of you changed: {both}.", { who: names, n: rows.length, mine: mine.size, both });
