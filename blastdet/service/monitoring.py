@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from blastdet.service.api.context import service_of
+from blastdet.service.http.context import service_of
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.settings import is_loopback
 from blastdet.service.store import job_rows

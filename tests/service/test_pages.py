@@ -20,7 +20,7 @@ from serving import REPO, SMALL, SMEAR, Served, analyzed, served, upload
 
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.imaging.io import read_image, write_image
-from blastdet.service.api.schemas import Status
+from blastdet.service.http.schemas import Status
 from blastdet.service.pages.rendering import ACTIONS
 from blastdet.service.pages.translations import LANGUAGES, catalog
 

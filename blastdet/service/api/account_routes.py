@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from blastdet import __version__
 from blastdet.core.errors import ConfigError
-from blastdet.service.api.context import AnyCaller, Id, Reader, Services, Writer, service_of
-from blastdet.service.api.schemas import Credentials, SessionOut, TokenIn, TokenOut
+from blastdet.service.http.context import AnyCaller, Id, Reader, Services, Writer, service_of
+from blastdet.service.http.schemas import Credentials, SessionOut, TokenIn, TokenOut
 from blastdet.service.security.callers import COOKIE, RefusedError
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.schema import Token, User

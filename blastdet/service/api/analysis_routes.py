@@ -14,8 +14,11 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.inference.writers import head
-from blastdet.service.api.body import whole_body
-from blastdet.service.api.context import (
+from blastdet.service.api.job_routes import offered, options_of
+from blastdet.service.api.smear_routes import IMAGE_BODY, jpeg
+from blastdet.service.compute.pool import ComputeBusyError
+from blastdet.service.http.body import whole_body
+from blastdet.service.http.context import (
     AnyCaller,
     Detecting,
     Id,
@@ -25,10 +28,7 @@ from blastdet.service.api.context import (
     analysis_access,
     smear_access,
 )
-from blastdet.service.api.job_routes import offered, options_of
-from blastdet.service.api.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
-from blastdet.service.api.smear_routes import IMAGE_BODY, jpeg
-from blastdet.service.compute.pool import ComputeBusyError
+from blastdet.service.http.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
 from blastdet.service.results.renderings import RENDERINGS
 from blastdet.service.results.stored_result import StoredResult, read_result
 from blastdet.service.security.callers import Caller, RefusedError

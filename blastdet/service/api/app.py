@@ -23,10 +23,10 @@ from blastdet.service.api import (
     smear_routes,
     upload_routes,
 )
-from blastdet.service.api.context import Service
-from blastdet.service.api.failures import RESPONSES, add_handlers
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputeLimits, ComputePool
+from blastdet.service.http.context import Service
+from blastdet.service.http.failures import RESPONSES, add_handlers
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.metrics import Metrics
 from blastdet.service.offered_models import offered_models

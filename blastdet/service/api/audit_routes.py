@@ -11,8 +11,8 @@ from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 
 from blastdet.datasets.formats import csv_table
-from blastdet.service.api.context import Reader, Service, Services
-from blastdet.service.api.schemas import AuditLine
+from blastdet.service.http.context import Reader, Service, Services
+from blastdet.service.http.schemas import AuditLine
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log
 

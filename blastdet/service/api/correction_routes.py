@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from blastdet.core.errors import FormatError
 from blastdet.datasets.corrections import Correction, correction_line, parse_corrections
 from blastdet.service.api.analysis_routes import Kept, etag
-from blastdet.service.api.context import Id, Reader, Service, Services, Writer, analysis_access
-from blastdet.service.api.schemas import CorrectionsIn, CorrectionsMade, CorrectionsOut
+from blastdet.service.http.context import Id, Reader, Service, Services, Writer, analysis_access
+from blastdet.service.http.schemas import CorrectionsIn, CorrectionsMade, CorrectionsOut
 from blastdet.service.results.stored_result import StoredResult
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import audit_log, correction_rows

@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from blastdet import __version__
 from blastdet.core.mpp import parse_mpp
 from blastdet.inference.outputs.region_result import check_region
-from blastdet.service.api.context import Id, Reader, Service, Services, Writer, job_access, smear_access
-from blastdet.service.api.schemas import AnalysisIn, JobList, JobOut
+from blastdet.service.http.context import Id, Reader, Service, Services, Writer, job_access, smear_access
+from blastdet.service.http.schemas import AnalysisIn, JobList, JobOut
 from blastdet.service.offered_models import OfferedModel
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.store import audit_log, job_rows

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import JSONResponse
 
 from blastdet.service.api.analysis_routes import Corrected, Kept, KeptOne, etag
-from blastdet.service.api.context import Id, Reader, Services
 from blastdet.service.api.job_routes import offered
+from blastdet.service.http.context import Id, Reader, Services
 from blastdet.service.results.fhir import fhir_bundle
 from blastdet.service.results.viewer_data import corrected_figures, run_part, viewer_data
 

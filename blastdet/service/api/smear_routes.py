@@ -12,12 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from blastdet.service.api.body import ImageBody
-from blastdet.service.api.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
-from blastdet.service.api.disk_quota import ArrivingQuota, check_room
-from blastdet.service.api.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.compute.overview import overview_size, reduction_of
 from blastdet.service.compute.tiles import highest_zoom, tile_count
+from blastdet.service.http.body import ImageBody
+from blastdet.service.http.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
+from blastdet.service.http.disk_quota import ArrivingQuota, check_room
+from blastdet.service.http.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log, retention, smears
 from blastdet.service.store.blobs import Arriving, display_name

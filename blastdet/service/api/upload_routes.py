@@ -19,10 +19,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from blastdet.core.errors import BlastdetError
-from blastdet.service.api.context import Id, Service, Services, Writer
-from blastdet.service.api.disk_quota import check_room
-from blastdet.service.api.schemas import UploadOut
 from blastdet.service.api.smear_routes import keep_smear
+from blastdet.service.http.context import Id, Service, Services, Writer
+from blastdet.service.http.disk_quota import check_room
+from blastdet.service.http.schemas import UploadOut
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store.blobs import TooLargeError, display_name, sha256_and_sync
 from blastdet.service.store.schema import Upload, new_id

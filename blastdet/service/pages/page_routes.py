@@ -10,8 +10,8 @@ from fastapi.responses import RedirectResponse
 from starlette.exceptions import HTTPException
 
 from blastdet.service.api import account_routes, analysis_routes, audit_routes, job_routes, smear_routes
-from blastdet.service.api.context import Id, Service, Services, service_of
-from blastdet.service.api.schemas import Status, WorklistQuery
+from blastdet.service.http.context import Id, Service, Services, service_of
+from blastdet.service.http.schemas import Status, WorklistQuery
 from blastdet.service.pages.page_assets import assets
 from blastdet.service.pages.rendering import ACTIONS, LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
 from blastdet.service.pages.translations import LANGUAGES

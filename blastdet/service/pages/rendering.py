@@ -20,8 +20,8 @@ from blastdet import __version__
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import BlastdetError
 from blastdet.service.api.audit_routes import may_audit
-from blastdet.service.api.context import service_of
-from blastdet.service.api.failures import line_of
+from blastdet.service.http.context import service_of
+from blastdet.service.http.failures import line_of
 from blastdet.service.pages.translations import LANGUAGES, catalog, chosen_language, translator
 from blastdet.service.security.callers import Caller, RefusedError
 

@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 
 from blastdet.core.errors import BlastdetError, shown
 from blastdet.service import service_log
-from blastdet.service.api.schemas import Failure
 from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
+from blastdet.service.http.schemas import Failure
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.blobs import TooLargeError
 from blastdet.service.store.database import UNREACHABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from blastdet.service.api.context import Service
+from blastdet.service.http.context import Service
 from blastdet.service.security.callers import Caller
 from blastdet.service.store import smears
 from blastdet.service.store.blobs import NoRoomError
