@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from blastdet.service.api.analysis_routes import Corrected, Kept, KeptOne, etag
@@ -19,11 +19,12 @@ _PDF = "application/pdf"
 
 
 @router.get("/analyses/{analysis_id}/report.pdf", response_class=Response)
-async def pdf(kept: KeptOne, service: Services) -> Response:
+async def pdf(request: Request, kept: KeptOne, service: Services) -> Response:
     """One page: overlay, differential, blasts and uncertain cells, method and limits; with corrections."""
     model = offered(service, kept.analysis.weights)
-    answer = await kept.picture("pdf", "report.pdf", {"weights": str(model.folder)})
-    return Response(answer.body, media_type=_PDF, headers=etag(kept.analysis.version))
+    answer = await kept.picture(request, "pdf", "report.pdf", {"weights": str(model.folder)})
+    answer.headers["Content-Type"] = _PDF
+    return answer
 
 
 @router.get("/analyses/{analysis_id}/report.fhir.json", response_class=JSONResponse)
