@@ -515,10 +515,19 @@ def _check(page: Any, axe: str, where: str) -> None:
     assert not bad, (where, bad)
 
 
+PAINTED = """(([figure]) => {
+  const of = document.getElementById(figure.dataset.of + "picture");
+  const [red, green] = of.getContext("2d").getImageData(of.width / 2, of.height / 2, 1, 1).data;
+  return red - green > 15;
+})(document.querySelectorAll("figure.paper"))"""
+"""The image has arrived: its middle is stained, and the ground of the viewer is grey."""
+
+
 @pytest.mark.browser
 def test_on_paper_each_sheet_says_what_it_is_of(tab, anna, small):
     tab.emulate_media(color_scheme="dark")
     _shown(tab, f"/smears/{small['smear']}")
+    _until(tab, PAINTED)
     view = tab.evaluate("[viewer.scale, ...viewer.place(0, 0)]")
     sheet = tab.evaluate("document.adoptedStyleSheets[0].cssRules[0].cssText")
     name = anna.get(f"/smears/{small['smear']}").json()["name"]
