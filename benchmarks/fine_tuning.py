@@ -29,7 +29,6 @@ WAYS = {
     "lr 0.002": ("configs/fine-tune.yaml", ("lr=0.002",)),
     "backbone frozen": ("configs/fine-tune.yaml", ("lr=0.002", f"freeze=[{BACKBONE}]")),
     "from scratch": ("configs/default.yaml", ("epochs=20", "epoch_samples=480", "val_every=4")),
-    "from scratch, lr 0.004": ("configs/default.yaml", ("epochs=20", "epoch_samples=480", "val_every=4", "lr=0.004")),
 }
 
 
@@ -47,9 +46,9 @@ def main(
         config, words = WAYS[way]
         for n in map(int, images.split(",")):
             table = split_of(data, n, runs / f"{n}.csv")
-            run = runs / f"{way.replace(', ', '-').replace(' ', '-')}-{n}"
+            run = runs / f"{way.replace(' ', '-')}-{n}"
             began = time.monotonic()
-            settings = [*words, f"data.0.split={table}", "seed=0" if "scratch" in way else f"init={start}"]
+            settings = [*words, f"data.0.split={table}", "seed=0" if way == "from scratch" else f"init={start}"]
             done = (run / "weights/card.json").is_file()
             weights = run / "weights" if done else train(config, run, settings)
             took = "–" if done else f"{(time.monotonic() - began) / 60:.1f}"

@@ -42,7 +42,6 @@ IDEAS = {
     "as shipped + two more convolutions": (*SHIPPED, "model=residual-instance"),
     "EfficientNet-Lite0": ("model=timm/tf_efficientnet_lite0",),
     "EfficientNet-Lite0 from ImageNet": ("model=timm/tf_efficientnet_lite0", "init=${LITE0}"),
-    "distilled from EfficientNet-Lite0 from ImageNet": (*SHIPPED, "teacher=EfficientNet-Lite0 from ImageNet"),
     "distilled from two more convolutions": (*SHIPPED, "teacher=as shipped + two more convolutions"),
 }
 TEACHER = "teacher="

@@ -133,6 +133,15 @@ def parse_corrections(text: str, where: str = "corrections") -> list[Correction]
     return [_parse(line, f"{where}: line {number}") for number, line in enumerate(lines, 1) if line.strip()]
 
 
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Correction]:
+    """Corrections that were checked before and kept as plain JSON, where a tuple has become a list."""
+    made = []
+    for row in rows:
+        values: dict[str, Any] = {key: tuple(kept) if isinstance(kept, list) else kept for key, kept in row.items()}
+        made.append(Correction(**values))
+    return made
+
+
 def correction_line(correction: Correction) -> str:
     """A correction as a line of the file, without the line break."""
     return json.dumps(_as_row(correction), ensure_ascii=False, allow_nan=False)

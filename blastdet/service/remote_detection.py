@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from blastdet.core.atomic_io import refuse_existing
+from blastdet.core.atomic_io import refuse_existing, write_bytes
 from blastdet.core.errors import BlastdetError, ServiceError, one_line
 from blastdet.core.model_card import Card
 from blastdet.inference.outputs.cell_record import is_cell_record
@@ -118,23 +118,13 @@ def _detect(job: Job, stem: Path, run: RemoteRun) -> tuple[str, dict[str, Any]]:
     part = _part(_run_json(analysis, run.client), job.name, run.client.url)
     for kind in run.formats:
         if kind in FILES:
-            _write(_file(stem, kind), run.client.file(analysis, FILES[kind][0]))
+            write_bytes(_file(stem, kind), run.client.file(analysis, FILES[kind][0]))
     if "html" in run.formats:
         picture, sheet = page_files(stem, run.out)
-        _write(picture, run.client.picture(smear))
+        write_bytes(picture, run.client.picture(smear))
         if sheet_rows(part["entry"]["cells"]):
-            _write(sheet, run.client.file(analysis, "sheet.jpg", corrected=True))
+            write_bytes(sheet, run.client.file(analysis, "sheet.jpg", corrected=True))
     return f"{job.name}: " + ", ".join(f"{name} {n}" for name, n in part["entry"]["counts"].items()), part
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _run_json(analysis: str, client: Client) -> bytes:

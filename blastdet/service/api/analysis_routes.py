@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
+from blastdet.datasets.corrections import from_rows
 from blastdet.inference.writers import head
 from blastdet.service.api.job_routes import offered, options_of
 from blastdet.service.api.smear_routes import IMAGE_BODY, jpeg
@@ -62,7 +63,7 @@ class Kept:
     def result(self) -> StoredResult:
         """The result; `RefusedError` if its file is gone."""
         try:
-            return read_result(self.record, self.smear.name, correction_rows.corrections_of(self.rows))
+            return read_result(self.record, self.smear.name, from_rows(self.rows))
         except FileNotFoundError:
             raise RefusedError(404, "analysis: its result is gone") from None
 
@@ -71,7 +72,7 @@ class Kept:
         args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
         called = hashlib.sha256(self.smear.name.encode()).hexdigest()[:8]
         path = self.record.with_name(f"v{self.analysis.version}-{called}-{suffix}")
-        headers = {"ETag": f'"{path.stem}"', "Cache-Control": "private, no-cache"}  # its address stays, it does not
+        headers = {"ETag": f'"{path.stem}"', "Cache-Control": "private, no-cache"}  # one address, changing content
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
         is_new = not path.is_file()
@@ -83,7 +84,7 @@ class Kept:
 
 
 def _delete_others(path: Path, suffix: str) -> None:
-    """Delete the pictures of the same kind that nobody asks for any more."""
+    """Delete the pictures of the same kind that are out of date."""
     for one in path.parent.glob(f"v*-{suffix}"):
         if one != path:
             one.unlink(missing_ok=True)

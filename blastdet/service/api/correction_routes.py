@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.core.errors import FormatError
-from blastdet.datasets.corrections import Correction, correction_line, parse_corrections
+from blastdet.datasets.corrections import Correction, correction_line, from_rows, parse_corrections
 from blastdet.service.api.analysis_routes import Kept, etag
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, analysis_access
 from blastdet.service.http.schemas import CorrectionsIn, CorrectionsMade, CorrectionsOut
@@ -130,7 +130,7 @@ def _append(
     kept = Kept(service, caller, analysis_id)
     stored = kept.result()
     corrections = [_of_image(one, stored) for one in corrections]
-    made = correction_rows.corrections_of(kept.rows)
+    made = from_rows(kept.rows)
     try:  # a box that is not on the image is refused before anything is stored
         _ = StoredResult(stored.original, [*made, *corrections], stored.classifier_classes).corrected
     except FormatError as error:
@@ -182,5 +182,5 @@ def _lines(service: Service, caller: Caller, since: str) -> Iterator[str]:
         if not rows:
             return
         after = rows[-1][1]
-        corrections = correction_rows.corrections_of([row for row, _ in rows])
+        corrections = from_rows([row for row, _ in rows])
         yield "".join(correction_line(one) + "\n" for one in corrections)

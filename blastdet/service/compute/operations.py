@@ -13,7 +13,7 @@ from typing import Any
 
 from blastdet.core.errors import BlastdetError
 from blastdet.core.types import RGB
-from blastdet.datasets.corrections import Correction
+from blastdet.datasets.corrections import from_rows
 from blastdet.imaging import drawing
 from blastdet.imaging.io import Source, encode_image, open_smear
 from blastdet.inference.model import Model, Options, load
@@ -142,10 +142,8 @@ class Operations:
         """A kept result, with its corrections."""
         record = json.loads(Path(args["record"]).read_bytes())
         result = from_record(record, Path(args["path"]))
-        corrections = [Correction(**_with_tuples(row)) for row in args.get("corrections", [])]
-        return replace(
-            corrected_result(result, corrections, record["classifier_classes"]), name=args.get("name", result.name)
-        )
+        corrected = corrected_result(result, from_rows(args.get("corrections", [])), record["classifier_classes"])
+        return replace(corrected, name=args.get("name", result.name))
 
     def _overlay(self, args: Args) -> Answer:
         result = self._recorded(args)
@@ -163,11 +161,6 @@ class Operations:
             if args.get("corrections"):  # the error rates of a classifier do not describe a person
                 card = card.model_copy(update={"trials": ()})
         return {}, pdf_of_result(result, card, self._source(args["path"]), args.get("hidden", []))
-
-
-def _with_tuples(row: dict[str, Any]) -> dict[str, Any]:
-    tuples = {name: tuple(row[name]) for name in ("box_xyxy", "new_box_xyxy", "mpp") if row.get(name) is not None}
-    return {**row, **tuples}
 
 
 def _jpeg(rgb: RGB, quality: int = QUALITY) -> bytes:

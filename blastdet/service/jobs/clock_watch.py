@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from blastdet.core.atomic_io import write_bytes
 from blastdet.service import service_log
 
 DAY_S = 86400.0
@@ -26,10 +27,17 @@ def confirm_clock(data: Path) -> None:
 
 def is_held(data: Path) -> bool:
     """Whether a service in this folder holds deletion by age back."""
+    state = _state(data)
+    return state is not None and state[1] is not None
+
+
+def _state(data: Path) -> tuple[float, float | None] | None:
+    """When a service in this folder looked at the time last, and the seconds for which it still holds back."""
     try:
-        return json.loads((data / _STATE).read_bytes())["left_s"] is not None
+        state = json.loads((data / _STATE).read_bytes())
+        return float(state["seen"]), None if state["left_s"] is None else float(state["left_s"])
     except (OSError, ValueError, TypeError, KeyError):
-        return False
+        return None
 
 
 @dataclass
@@ -83,22 +91,18 @@ class ClockWatch:
 
     def _remembered(self) -> float | None:
         """The time when the run before looked last."""
-        try:
-            state = json.loads((self.folder / _STATE).read_bytes())
-            self._left = None if state["left_s"] is None else float(state["left_s"])
-            return float(state["seen"])
-        except (OSError, ValueError, TypeError, KeyError):
+        if (state := _state(self.folder)) is None:
             return self.newest()
+        seen, self._left = state
+        return seen
 
     def _remember(self, now: float) -> None:
         before, held = self._written, self._left is not None
         if before is not None and before[1] == held and abs(now - before[0]) < _WRITE_S:
             return
         self._written = (now, held)
-        temporary = self.folder / f"{_STATE}.partial"
         with contextlib.suppress(OSError):  # a full disk: this run knows it anyway
-            temporary.write_text(json.dumps({"seen": now, "left_s": self._left}))
-            temporary.replace(self.folder / _STATE)
+            write_bytes(self.folder / _STATE, json.dumps({"seen": now, "left_s": self._left}).encode())
 
 
 def _text(seconds: float) -> str:

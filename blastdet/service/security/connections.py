@@ -8,7 +8,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-_LEAST = 1024  # bytes in so many seconds of a body that was answered before it came
+LEAST_BYTES = 1024
+"""Of a body, that must come in each limit of silence."""
 
 
 def protocol_with(head_seconds: float) -> type[H11Protocol]:
@@ -36,7 +37,7 @@ def protocol_with(head_seconds: float) -> type[H11Protocol]:
                 return
             if self.conn.their_state is h11.SEND_BODY:
                 self._unread += len(data)
-                if self._unread >= _LEAST:
+                if self._unread >= LEAST_BYTES:
                     self._go_on()
             self._wait()
 

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from blastdet.service import service_log
 from blastdet.service.metrics import Metrics
 from blastdet.service.security.callers import SAFE_METHODS
+from blastdet.service.security.connections import LEAST_BYTES
 
 CONTENT_SECURITY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -34,7 +35,6 @@ _NO_STORE = "no-store"  # results of patients stay out of the caches of shared c
 _LARGEST_BODY = 2**20
 _TOO_LARGE = "body: expected at most 1 MB, got more"
 _SLOW = "body: expected at least {n} bytes within {seconds:g} s, got less"
-_LEAST = 1024
 _STREAMED = ("/smears", "/detect", "/corrections")
 _QUIET = ("/healthz", "/readyz", "/metrics")
 
@@ -169,7 +169,7 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
 
 
 def _going_on(receive: Receive, seconds: float) -> Receive:
-    """The same, for a body that stops or trickles: 408 where less than `_LEAST` bytes come in so much waiting.
+    """The same, for a body that stops or trickles: 408 where less than `LEAST_BYTES` bytes come in so much waiting.
 
     Only waiting counts, not what the service does with a piece. After the body, a client may be silent.
     """
@@ -184,11 +184,11 @@ def _going_on(receive: Receive, seconds: float) -> Receive:
             message = await asyncio.wait_for(receive(), max(seconds - waited, 0.001))
         except TimeoutError:
             is_over = True
-            line = _SLOW.format(n=_LEAST, seconds=seconds)
+            line = _SLOW.format(n=LEAST_BYTES, seconds=seconds)
             raise HTTPException(408, line, {"Connection": "close"}) from None
         waited += time.monotonic() - began
         arrived += len(message.get("body", b""))
-        if arrived >= _LEAST:
+        if arrived >= LEAST_BYTES:
             waited, arrived = 0.0, 0
         is_over = not message.get("more_body", False)
         return message

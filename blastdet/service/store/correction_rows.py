@@ -60,12 +60,6 @@ def page_of(
     return [(row, version, n) for row, version, n in session.execute(query.order_by(*place).limit(limit))]
 
 
-def corrections_of(rows: Sequence[dict[str, Any]]) -> list[Correction]:
-    """Rows as corrections."""
-    tuples = ("box_xyxy", "new_box_xyxy", "mpp")
-    return [Correction(**{**row, **{name: tuple(row[name]) for name in tuples if row.get(name)}}) for row in rows]
-
-
 Place = tuple[str, str, int, int]
 """Of a correction among those of all analyses: time, analysis, version, and place in it."""
 

@@ -25,7 +25,7 @@ class Turns:
         self._is_taken = False
 
     def take(self, seconds: float) -> bool:
-        """Wait for one's turn so long; whether it came."""
+        """Wait for the turn of this thread for so many seconds; returns whether it came."""
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True
@@ -41,7 +41,7 @@ class Turns:
             return False
 
     def give_back(self) -> None:
-        """Let the next one."""
+        """Let the next thread go on."""
         with self._lock:
             if self._waiting:
                 self._waiting.popleft().set()
