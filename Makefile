@@ -46,6 +46,7 @@ bench: .venv/all  ## measure against other programs, installed to runs/bench (ne
 	$(BIN)/python benchmarks/evaluate.py
 	$(BIN)/python benchmarks/review.py
 	$(BIN)/python benchmarks/service.py
+	$(BIN)/python benchmarks/batching.py
 
 fuzz: .venv/all  ## read 10,000 mutated files through the API: no traceback, no hang, bounded memory (under twenty minutes)
 	$(BIN)/python tests/fuzz.py --files 10000 --seed $(or $(SEED),0) --workers $(WORKERS)
@@ -53,7 +54,7 @@ fuzz: .venv/all  ## read 10,000 mutated files through the API: no traceback, no 
 fuzz-service: .venv/all  ## send 10,000 hostile requests to a service: no 500, no leak, no growth (under an hour)
 	$(BIN)/python tests/service_hostile.py --requests 10000 --seed $(or $(SEED),0)
 
-chaos: .venv/all  ## kill a service at 100 random points: no job lost, none done twice, no half file (under an hour)
+chaos: .venv/all  ## kill a service at 100 random points, and its database for 30 s: no job lost or done twice, no half file (under an hour)
 	$(BIN)/python tests/service_chaos.py --kills 100 --seed $(or $(SEED),0)
 
 # Exact pins, every package named: --no-deps keeps pip from adding a second build of OpenCV (requirements/overrides.txt).

@@ -1,9 +1,10 @@
 """Throughput, latency and memory of `blastdet serve` on this machine: python benchmarks/service.py [--requests N]
 
 Clients and servers talk over the loopback address only. Images of 640 x 480 go to ``/detect``; smears of 12 megapixels
-are uploaded, analyzed by a job, and deleted. The bare library reads the same files in this process, between the blocks
-of requests, so that both have the same cores and the same other load; the ratio is of all blocks together. Memory is
-the proportional set size of all processes of a server.
+are uploaded, analyzed by a job, and deleted. The bare library reads the same files in this process, as many at once as
+there are clients, up to `blastdet.core.parallel.workers`; the service has that many workers for jobs. It does so
+between the blocks of requests, so that both have the same cores and the same other load; the ratio is of all blocks
+together. Memory is the proportional set size of all processes of a server.
 
 Peers, with the shipped detector as an ONNX file of ultralytics: a FastAPI route around ultralytics
 (peers/serve_ultralytics.py), and LitServe (peers/serve_litserve.py), which uv installs to runs/bench/litserve. They see
@@ -13,6 +14,7 @@ Peers, with the shipped detector as an ONNX file of ultralytics: a FastAPI route
 from __future__ import annotations
 
 import argparse
+import base64
 import itertools
 import json
 import os
@@ -33,17 +35,18 @@ import httpx
 import psutil
 from speed import BCCD_MPP, DATA, FILM_MPP, MODEL, RUNS, SCRIPTS, export_for_peers
 
+from blastdet.core.parallel import map_ordered, workers
+
 ONNX = MODEL.with_suffix(".onnx")
 LITSERVE = RUNS / "litserve"
 _BLOCKS = 4
 _START_S = 600.0
-_POLL_S = 0.05
 
 
 def main() -> None:
     """Measure, print the table, and write it to service.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=2000, help="small images of each row")
+    parser.add_argument("--requests", type=int, default=2000, help="small images of each row; 0: none")
     parser.add_argument("--smears", type=int, default=32, help="smears of each row; 0: none")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
@@ -70,7 +73,7 @@ def of_service(folder: Path, small: Sequence[Path], asked: argparse.Namespace) -
         def detect(client: httpx.Client, i: int) -> None:
             client.post(f"{base}/detect?mpp={BCCD_MPP}", content=contents[i % len(contents)]).raise_for_status()
 
-        for n in asked.clients:
+        for n in asked.clients if asked.requests else ():
             yield row("service, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
         if not asked.smears:
             return
@@ -85,7 +88,7 @@ def of_service(folder: Path, small: Sequence[Path], asked: argparse.Namespace) -
             yield row("service, 4000 x 3000", n, found)
 
 
-SERVE = ("serve", "--port", "0", "--requests-per-minute", "0")
+SERVE = ("serve", "--port", "0", "--requests-per-minute", "0", "--workers", str(workers()))
 
 
 def smear_job(client: httpx.Client, base: str, content: bytes) -> None:
@@ -93,8 +96,7 @@ def smear_job(client: httpx.Client, base: str, content: bytes) -> None:
     smear = client.post(f"{base}/smears", content=content + secrets.token_bytes(8)).raise_for_status().json()["id"]
     job = client.post(f"{base}/smears/{smear}/analyses", json={"mpp": FILM_MPP}).raise_for_status().json()
     while job["state"] in ("queued", "running"):
-        time.sleep(_POLL_S)
-        job = client.get(f"{base}/jobs/{job['id']}").raise_for_status().json()
+        job = client.get(f"{base}/jobs/{job['id']}?wait=4").raise_for_status().json()
     if job["state"] != "done":
         raise SystemExit(f"job: {job['state']} ({job['error']})")
     client.delete(f"{base}/smears/{smear}").raise_for_status()
@@ -102,15 +104,16 @@ def smear_job(client: httpx.Client, base: str, content: bytes) -> None:
 
 def of_peers(small: Sequence[Path], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows of other servers with small images."""
-    contents = [path.read_bytes() for path in small]
-    for name in asked.peers:
+    for name in asked.peers if asked.requests else ():
         export()
-        with server(PEERS[name]()) as (process, url):
+        command, body = PEERS[name]
+        bodies = [body(path.read_bytes()) for path in small]
+        with server(command()) as (process, url):
 
-            def detect(client: httpx.Client, i: int, url: str = url) -> None:
-                client.post(url, content=contents[i % len(contents)]).raise_for_status()
+            def detect(client: httpx.Client, i: int, url: str = url, bodies: list[bytes] = bodies) -> None:
+                client.post(url, content=bodies[i % len(bodies)]).raise_for_status()
 
-            until_answers(lambda detect=detect: detect(httpx.Client(timeout=_START_S), 0))
+            until_answers(lambda detect=detect: detect(httpx.Client(timeout=60), 0))
             for n in asked.clients:
                 yield row(f"{name}, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
 
@@ -134,10 +137,16 @@ def litserve_server() -> list[str]:
     return [str(python), str(SCRIPTS / "serve_litserve.py"), str(ONNX), str(len(os.sched_getaffinity(0)))]
 
 
-PEERS: dict[str, Callable[[], list[str]]] = {
-    "FastAPI and ultralytics": ultralytics_server,
-    "LitServe and ultralytics": litserve_server,
+def in_json(content: bytes) -> bytes:
+    """An image as LitServe takes it."""
+    return json.dumps({"image": base64.b64encode(content).decode()}).encode()
+
+
+PEERS: dict[str, tuple[Callable[[], list[str]], Callable[[bytes], bytes]]] = {
+    "FastAPI and ultralytics": (ultralytics_server, bytes),
+    "LitServe and ultralytics": (litserve_server, in_json),
 }
+"""Name -> its command, and an image as the body of a request."""
 
 
 def export() -> None:
@@ -151,8 +160,8 @@ def export() -> None:
     YOLO(str(MODEL)).export(format="onnx", imgsz=640, simplify=False, verbose=False)
 
 
-def bare(paths: Sequence[Path], mpp: float) -> Callable[[int], None]:
-    """The bare library on one image: read, analyze, write JSON."""
+def bare(paths: Sequence[Path], mpp: float) -> Callable[[int, int], None]:
+    """The bare library on so many images, so many at once: read, analyze, write JSON."""
     from blastdet.inference.model import Options, load
     from blastdet.inference.writers import json_lines
 
@@ -161,13 +170,17 @@ def bare(paths: Sequence[Path], mpp: float) -> Callable[[int], None]:
     def once(i: int) -> None:
         "".join(json_lines(model.analyze(paths[i % len(paths)], options)))
 
-    once(0)
-    return once
+    def several(n: int, at_once: int) -> None:
+        for _ in map_ordered(once, range(n), min(at_once, workers())):
+            pass
+
+    several(1, 1)
+    return several
 
 
 def compared(
     work: Callable[[httpx.Client, int], None],
-    library: Callable[[int], None],
+    library: Callable[[int, int], None],
     n_requests: int,
     clients: int,
     process: psutil.Process,
@@ -179,8 +192,7 @@ def compared(
     each = n_requests // blocks
     for _ in range(blocks):
         start = time.perf_counter()
-        for i in range(each):
-            library(i)
+        library(each, clients)
         alone += time.perf_counter() - start
         start = time.perf_counter()
         latencies += load(work, each, clients)

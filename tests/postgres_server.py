@@ -21,6 +21,17 @@ def postgres_folder() -> Path | None:
     return None
 
 
+def control(url: str, action: str) -> None:
+    """Stop the PostgreSQL of a URL without warning, or start it again."""
+    folder, programs = Path(url.partition("host=")[2]), postgres_folder()
+    assert programs is not None
+    as_user: dict[str, Any] = {"user": "postgres", "group": "postgres"} if folder.owner() == "postgres" else {}
+    command = [programs / "pg_ctl", "-D", folder / "db", "-w", "-t", "120", "-l", folder / "log", "-m", "immediate"]
+    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
+    command += ["-o", options, action] if action == "start" else [action]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder, **as_user)
+
+
 @contextmanager
 def postgres() -> Iterator[str]:
     """A PostgreSQL of its own; yields the URL of an empty database. It listens on a socket in its folder only."""
@@ -33,12 +44,9 @@ def postgres() -> Iterator[str]:
             shutil.chown(folder, "postgres", "postgres")
         run: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **as_user}
         subprocess.run([programs / "initdb", "-D", folder / "db", "-U", "blastdet", "-A", "trust", "--no-sync"], **run)
-        options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off"
-        control = [programs / "pg_ctl", "-D", folder / "db", "-w", "-t", "120", "-l", folder / "log"]
-        subprocess.run(
-            [*control, "-o", options, "start"], **{**run, "capture_output": False, "stdout": subprocess.DEVNULL}
-        )
+        url = f"postgresql://blastdet@/postgres?host={folder}"
+        control(url, "start")
         try:
-            yield f"postgresql://blastdet@/postgres?host={folder}"
+            yield url
         finally:
-            subprocess.run([*control, "-m", "immediate", "stop"], **run)
+            control(url, "stop")

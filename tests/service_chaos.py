@@ -1,7 +1,7 @@
-"""Kill a running service at random points, and look whether it kept its promises (``make chaos``).
+"""Kill a running service at random points, take its database away, and look whether it kept its promises.
 
-A promise is an answer: a 201 for a smear, a 202 for a job. Each smear must be there with its bytes, and each job must
-end with one result. No file may be left that no row names, nor a row without its file.
+``make chaos`` does both. A promise is an answer: a 201 for a smear, a 202 for a job. Each smear must be there with its
+bytes, and each job must end with one result. No file may be left that no row names, nor a row without its file.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import random
 import signal
 import sqlite3
 import tempfile
+import threading
 import time
 from collections import Counter
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from typing import Any
 import httpx
 import numpy as np
 from PIL import Image
+from postgres_server import control, postgres, postgres_folder
 from serving import SMALL, Served, served
 
 WHAT = ("child", "worker", "child", "web", "worker", "child", "worker", "child", "worker", "child", "worker", "server")
@@ -60,11 +63,12 @@ class Chaos:
             self.finish(most_open=_JOBS_AT_ONCE)
         self.finish()
 
-    def ask(self) -> None:
-        """Upload a smear and ask for some analyses; what is not answered is no promise."""
-        with suppress(httpx.HTTPError, AssertionError), self.service.client() as client:
+    def ask(self, judge: Callable[[str, httpx.Response], None] = lambda what, answer: None) -> None:
+        """Upload a smear and ask for some analyses; what is not answered is no promise. `judge` sees each answer."""
+        with suppress(httpx.HTTPError), self.service.client() as client:
             content = self._image()
             answer = client.post("/smears", params={"name": "smear.png"}, content=content)
+            judge("POST /smears", answer)
             if answer.status_code != 201:
                 return
             smear = answer.json()["id"]
@@ -72,6 +76,7 @@ class Chaos:
             for _ in range(_JOBS_AT_ONCE):
                 score = round(self.random.random(), 6)
                 job = client.post(f"/smears/{smear}/analyses", json={"mpp": 0.1, "min_score": score})
+                judge("POST analyses", job)
                 if job.status_code == 202:
                     self.jobs[job.json()["id"]] = {"smear": smear, "score": score}
 
@@ -112,8 +117,20 @@ class Chaos:
         raise AssertionError(f"jobs are not done: {self.service.log.read_text()[-2000:]}")
 
     def faults(self) -> list[str]:
-        """Promises that were not kept; for a service that has ended in order and started again."""
-        data, found = self.service.data, []
+        """Promises that were not kept, and what is left over; for a service that has ended and started again."""
+        data, found = self.service.data, self.broken_promises()
+        with closing(sqlite3.connect(data / "blastdet.db")) as database:
+            smears = {row[0] for row in database.execute("SELECT id FROM smears")}
+            analyses = dict(database.execute("SELECT id, smear_id FROM analyses").fetchall())
+            asked = Counter(database.execute("SELECT smear_id, key FROM jobs").fetchall())
+            kept = Counter(database.execute("SELECT smear_id, key FROM analyses").fetchall())
+        found += [f"job {one[0]}: asked once, {asked[one]} rows" for one in asked if asked[one] != 1]
+        found += [f"analysis of {one[0]}: {kept[one]} results" for one in asked if kept[one] != 1]
+        return found + _stray(data, smears, analyses)
+
+    def broken_promises(self) -> list[str]:
+        """Smears that are gone or changed, and jobs that were not done, or more than once."""
+        found = []
         with self.service.client() as client:
             for smear, sha256 in self.smears.items():
                 if hashlib.sha256(client.get(f"/smears/{smear}/image").content).hexdigest() != sha256:
@@ -124,16 +141,8 @@ class Chaos:
                     found.append(f"job {job_id}: {job['state']} after {job['attempts']}: {job['error']}")
                 elif client.get(f"/analyses/{job['analysis']}/result.json").status_code != 200:
                     found.append(f"job {job_id}: its result cannot be read")
-        with closing(sqlite3.connect(data / "blastdet.db")) as database:
-            smears = {row[0] for row in database.execute("SELECT id FROM smears")}
-            analyses = dict(database.execute("SELECT id, smear_id FROM analyses").fetchall())
-            asked = Counter(database.execute("SELECT smear_id, key FROM jobs").fetchall())
-            kept = Counter(database.execute("SELECT smear_id, key FROM analyses").fetchall())
-        found += [f"job {one[0]}: asked once, {asked[one]} rows" for one in asked if asked[one] != 1]
-        found += [f"analysis of {one[0]}: {kept[one]} results" for one in asked if kept[one] != 1]
         done = Counter(one["job"] for one in self.service.events() if one["event"] == "job.done")
-        found += [f"job {one}: done {n} times" for one, n in done.items() if n > 1]
-        return found + _stray(data, smears, analyses)
+        return found + [f"job {one}: done {n} times" for one, n in done.items() if n > 1]
 
 
 def _stray(data: Path, smears: set[str], analyses: dict[str, str]) -> list[str]:
@@ -164,18 +173,105 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+@dataclass
+class Load:
+    """Clients that ask all the time, and what was wrong with their answers.
+
+    Parameters
+    ----------
+    chaos : Chaos
+    """
+
+    chaos: Chaos
+    faults: list[str] = field(default_factory=list)
+    statuses: Counter[int] = field(default_factory=Counter)
+    _is_over: threading.Event = field(default_factory=threading.Event)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Ask until the block ends."""
+        works = (self._upload, self._look, self._detect)
+        threads = [threading.Thread(target=self._until_over, args=(work,)) for work in works]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._is_over.set()
+            for thread in threads:
+                thread.join()
+
+    def _until_over(self, work: Callable[[httpx.Client], None]) -> None:
+        """Do something again and again; an error of the connection is a fault of the service, too."""
+        with self.chaos.service.client() as client:
+            while not self._is_over.is_set():
+                try:
+                    work(client)
+                except Exception as error:  # noqa: BLE001
+                    self.faults.append(f"{work.__name__}: {error!r:.300}")
+                time.sleep(0.1)
+
+    def _upload(self, client: httpx.Client) -> None:
+        self.chaos.ask(self._judge)
+
+    def _look(self, client: httpx.Client) -> None:
+        for path in ("/smears", "/jobs", *(f"/smears/{one}" for one in [*self.chaos.smears][-3:])):
+            self._judge(path, client.get(path))
+
+    def _detect(self, client: httpx.Client) -> None:
+        self._judge("/detect", client.post("/detect?mpp=0.1", content=SMALL.read_bytes()))
+
+    def _judge(self, what: str, answer: httpx.Response) -> None:
+        """Allowed are success, and 503 with ``Retry-After``."""
+        self.statuses[answer.status_code] += 1
+        if not answer.is_success and not (answer.status_code == 503 and "retry-after" in answer.headers):
+            self.faults.append(f"{what}: {answer.status_code} {answer.text[:300]}")
+
+
+def without_database(folder: Path, seconds: float) -> tuple[Load, list[str]]:
+    """Stop PostgreSQL under load without warning, start it again after so many seconds; returns what went wrong."""
+    with postgres() as url, served(folder, "--database", url, *OPTIONS) as service:
+        load = Load(Chaos(service, random.Random(0)))
+        with load.running():
+            time.sleep(3)
+            control(url, "stop")
+            try:
+                for path, status in (("/healthz", 200), ("/readyz", 503)):
+                    if (answer := httpx.get(service.url + path, timeout=60)).status_code != status:
+                        load.faults.append(f"{path}: expected {status} without a database, got {answer.status_code}")
+                time.sleep(seconds)
+            finally:
+                control(url, "start")
+            service.wait_until_ready()
+            time.sleep(3)
+        load.chaos.finish()
+        faults = [*load.faults, *load.chaos.broken_promises()]
+        if not (load.statuses[200] and load.statuses[503] and load.chaos.jobs):
+            faults.append(f"no load, or the database was not away: {dict(load.statuses)}, {len(load.chaos.jobs)} jobs")
+        return load, faults
+
+
 def main() -> None:
     """Kill, look, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--away", type=float, default=30, help="seconds without a database; 0: do not")
     asked = parser.parse_args()
+    faults = []
+    if asked.away and postgres_folder() is None:
+        raise SystemExit("expected PostgreSQL, which is not installed. Pass --away 0 to leave that part out")
+    if asked.away:
+        with tempfile.TemporaryDirectory() as folder:
+            load, faults = without_database(Path(folder), asked.away)
+        print(f"database away for {asked.away:g} s: answers {dict(sorted(load.statuses.items()))}, ", end="")
+        print(f"{len(load.chaos.smears)} smears, {len(load.chaos.jobs)} jobs", flush=True)
     with tempfile.TemporaryDirectory() as folder, served(Path(folder), *OPTIONS) as service:
         chaos = Chaos(service, random.Random(asked.seed))
         chaos.run(asked.kills)
         service.stop()
         service.start()
-        faults = chaos.faults()
+        faults += chaos.faults()
         print(f"seed {asked.seed}: killed {dict(chaos.killed)}; {len(chaos.smears)} smears, {len(chaos.jobs)} jobs")
     if faults:
         raise SystemExit("\n".join(faults))

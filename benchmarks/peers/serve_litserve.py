@@ -3,6 +3,7 @@
 python serve_litserve.py MODEL WORKERS
 """
 
+import base64
 import socket
 import sys
 
@@ -17,8 +18,8 @@ class Detector(litserve.LitAPI):
 
         self.model = YOLO(sys.argv[1], task="detect")
 
-    async def decode_request(self, request):
-        return await request.body()
+    def decode_request(self, request):
+        return base64.b64decode(request["image"])
 
     def predict(self, content):
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)

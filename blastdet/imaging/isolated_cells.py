@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
-from blastdet.imaging.optical_density import background_colour, to_density, to_levels
+from blastdet.imaging.optical_density import background_colour, channel_range, to_density, to_levels
 
 __all__ = ["CELL", "cell_box", "cell_mask", "even", "field_of_view", "on_black", "on_ground", "table"]
 
@@ -33,12 +33,13 @@ Mask = NDArray[np.bool_]
 
 def on_ground(rgb: RGB) -> Mask:
     """Pixels (h, w) that are plain black or pure white: never the colour of a cell."""
-    return np.asarray(on_black(rgb) | (rgb.min(axis=2) == 255))
+    lowest, highest = channel_range(rgb)
+    return np.asarray((highest <= _BLACK) | (lowest == 255))
 
 
 def on_black(rgb: RGB) -> Mask:
     """Pixels (h, w) that are plain black."""
-    return np.asarray(rgb.max(axis=2) <= _BLACK)
+    return np.asarray(channel_range(rgb)[1] <= _BLACK)
 
 
 def cell_mask(rgb: RGB) -> Mask | None:
@@ -62,10 +63,10 @@ def cell_mask(rgb: RGB) -> Mask | None:
     >>> cell_mask(image).sum().item()
     320
     """
-    ground = on_ground(rgb)
-    border = np.concatenate([ground[0], ground[-1], ground[:, 0], ground[:, -1]])
-    if border.mean() < _PLAIN:
+    border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])[None]
+    if on_ground(border).mean() < _PLAIN:  # as in nearly all images
         return None
+    ground = on_ground(rgb)
     n, labels, stats, _ = cv2.connectedComponentsWithStats((~ground).astype(np.uint8), connectivity=4)
     if n < 2 or not _SMALLEST <= stats[1:, cv2.CC_STAT_AREA].max() / ground.size <= _LARGEST:
         return None
@@ -99,6 +100,8 @@ def _without_rim(part: Mask) -> Mask:
 def field_of_view(rgb: RGB) -> Mask | None:
     """Pixels (h, w) that show something, of an image whose corners are black ground; ``None`` without such ground."""
     black = on_black(rgb)
+    if not black[[0, 0, -1, -1], [0, -1, 0, -1]].any():
+        return None
     _, labels = cv2.connectedComponents(black.astype(np.uint8), connectivity=4)
     corners = {int(labels[y, x]) for y in (0, -1) for x in (0, -1)} - {0}
     ground = np.isin(labels, list(corners))

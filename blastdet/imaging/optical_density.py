@@ -19,6 +19,7 @@ __all__ = [
     "OFFSET",
     "absorbance",
     "background_colour",
+    "channel_range",
     "density_table",
     "faults_of",
     "first_mode",
@@ -142,6 +143,27 @@ def mean_density(density: Image32) -> Image32:
     return np.asarray((density[..., 0] + density[..., 1] + density[..., 2]) / 3, np.float32)
 
 
+def channel_range(rgb: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The lowest and the highest channel of each pixel.
+
+    Parameters
+    ----------
+    rgb : uint8 or float32 (h, w, 3)
+
+    Returns
+    -------
+    lowest, highest : (h, w)
+        Of the same type: ``rgb.min(axis=2)`` and ``rgb.max(axis=2)``, which take ten times as long.
+
+    Examples
+    --------
+    >>> [found.tolist() for found in channel_range(np.array([[[9, 7, 8]]], np.uint8))]
+    [[[7]], [[9]]]
+    """
+    red, green, blue = cv2.split(rgb)
+    return cv2.min(cv2.min(red, green), blue), cv2.max(cv2.max(red, green), blue)
+
+
 def faults_of(rgb: RGB, mpp: float) -> tuple[str, ...]:
     """What makes an image unfit for counting cells by their stain, one line each; empty for a usable one.
 
@@ -165,7 +187,8 @@ def faults_of(rgb: RGB, mpp: float) -> tuple[str, ...]:
     if (light := float(np.percentile(grey, 98))) < _BLACK:
         return (f"the image is nearly black: its brightest parts have {light:.0f} of 255",)
     faults = []
-    if float(np.percentile(small.max(axis=2) - small.min(axis=2), 99.5)) < _COLOURLESS:
+    lowest, highest = channel_range(small)
+    if float(np.percentile(highest - lowest, 99.5)) < _COLOURLESS:
         faults.append("the image has no colour")
     shown = grey >= _GROUND  # black around a field of view is no stain
     dark, light = (float(value) for value in np.percentile(grey[shown], (0.5, 98)))

@@ -296,7 +296,7 @@ def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, s
     Returns
     -------
     Model
-        The same object for the same arguments, unless the weights of either stage have changed on disk.
+        The same object for the same arguments, unless files of either stage have changed on disk (name, size or time).
 
     Raises
     ------
@@ -311,17 +311,23 @@ def load(weights: str | os.PathLike[str] = "default", device: str = "auto", *, s
     """
     check_device(device)
     folder = find_weights(weights).resolve()
-    name = read_card(folder).second_stage if second_stage else None
+    stamp = _stamp(folder)
+    name = _second_stage(folder, stamp) if second_stage else None
     beside = folder.parent / name if name is not None else None
     second = beside if beside is not None and beside.is_dir() else name
-    stamps = tuple(_stamp(one) for one in (folder, second) if isinstance(one, Path))
-    return _load(folder, device, second, stamps)
+    return _load(folder, device, second, (stamp, _stamp(second) if isinstance(second, Path) else None))
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time of change and size of each file of a weights folder."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return tuple((path.name, path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+
+
+@lru_cache(maxsize=8)
+def _second_stage(folder: Path, stamp: object) -> str | None:
+    """What the card names; to read a card is to hash all files of its folder."""
+    return read_card(folder).second_stage
 
 
 @lru_cache(maxsize=8)

@@ -34,24 +34,12 @@ class OpenVinoModel:
 
     def __init__(self, path: Path, precision: str) -> None:
         try:
-            import openvino
+            compiled = compiled_model(path, precision)
+            self._free: SimpleQueue[Any] = SimpleQueue()  # requests, each with its own memory
+            for _ in range(n_streams()):
+                self._free.put(compiled.create_infer_request())
         except ImportError as error:
             raise DependencyError(f"{path}: openvino is not installed. Run: pip install openvino") from error
-        cores = cpu_count()
-        settings = {
-            # Without the hint, bf16 is used if the processor supports it, and scores differ between machines.
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-            "NUM_STREAMS": str(min(cores, _STREAMS)),
-            "INFERENCE_NUM_THREADS": str(cores),
-        }
-        try:
-            model = _read(path)
-            if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
-                raise ValueError(f"expected one float input (n, 3, height, width), got {len(model.inputs)} inputs")
-            compiled = openvino.Core().compile_model(model, "CPU", settings)
-            self._free: SimpleQueue[Any] = SimpleQueue()  # requests, each with its own memory
-            for _ in range(min(cores, _STREAMS)):
-                self._free.put(compiled.create_infer_request())
         except Exception as error:  # OpenVINO raises plain RuntimeErrors from C++
             raise WeightsError(f"{path}: OpenVINO cannot load it ({last_line(error)})") from error
 
@@ -87,6 +75,27 @@ class OpenVinoModel:
         found[index] = (output[0] if output.ndim == 3 else output).copy()  # boxes of one image have no batch dimension
         under_way.popleft()
         self._free.put(request)
+
+
+def n_streams() -> int:
+    """Images that run in parallel."""
+    return min(cpu_count(), _STREAMS)
+
+
+def compiled_model(path: Path, precision: str) -> Any:
+    """The model as OpenVINO runs it; raises whatever OpenVINO does."""
+    import openvino
+
+    settings = {
+        # Without the hint, bf16 is used if the processor supports it, and scores differ between machines.
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "NUM_STREAMS": str(n_streams()),
+        "INFERENCE_NUM_THREADS": str(cpu_count()),
+    }
+    model = _read(path)
+    if len(model.inputs) != 1 or model.input(0).partial_shape.rank.get_length() != 4:
+        raise ValueError(f"expected one float input (n, 3, height, width), got {len(model.inputs)} inputs")
+    return openvino.Core().compile_model(model, "CPU", settings)
 
 
 def _read(path: Path) -> Any:

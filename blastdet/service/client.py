@@ -15,7 +15,8 @@ from urllib.parse import quote, urlencode, urlsplit
 from blastdet.core.errors import ConfigError, ServiceError, one_line
 
 _API = "/api/v1"
-_POLL_S = 0.3
+_WAIT_S = 4.0  # the most that a service takes
+_PROGRESS_S = 0.5
 _AGAIN = frozenset({502, 503, 504})
 _PATIENCE_S = 60.0
 
@@ -108,9 +109,12 @@ class Client:
             ``weights``, ``mpp``, ``min_score``, ``region``.
         """
         job = self._json("POST", f"/smears/{smear}/analyses", _body(options), _JSON)
+        wait = min(_WAIT_S if progress is None else _PROGRESS_S, self._timeout / 2)
         while job["state"] in ("queued", "running"):
-            time.sleep(_POLL_S)
-            job = self._json("GET", f"/jobs/{job['id']}")
+            asked = time.monotonic()
+            job = self._json("GET", f"/jobs/{job['id']}?wait={wait:.3f}")
+            if job["state"] in ("queued", "running") and time.monotonic() - asked < wait / 2:
+                time.sleep(wait / 2)  # it does not know how to wait
             if progress is not None:
                 progress(job["done"], job["total"])
         if job["state"] != "done":

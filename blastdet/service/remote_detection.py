@@ -12,10 +12,11 @@ from typing import Any
 from blastdet.core.atomic_io import refuse_existing, write_bytes
 from blastdet.core.errors import BlastdetError, ServiceError, one_line
 from blastdet.core.model_card import Card
+from blastdet.datasets.formats import csv_table
 from blastdet.inference.outputs.cell_record import is_cell_record
 from blastdet.inference.outputs.jobs import Job, find_jobs
 from blastdet.inference.outputs.run_page import PAGE, page_files, sheet_rows, write_page
-from blastdet.inference.outputs.run_tables import WORKBOOK, write_workbook
+from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
 from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.service.client import Client
 
@@ -29,8 +30,8 @@ FILES: dict[str, tuple[str, str]] = {
 }
 """Format -> file of the service, and suffix of the file that is written."""
 
-RUN_FILES = {"xlsx": WORKBOOK, "html": PAGE}
-"""Format -> file of the whole run, which is made here of what the service found."""
+RUN_FILES = {"csv": (SUMMARY_CSV, CELLS_CSV), "xlsx": (WORKBOOK,), "html": (PAGE,)}
+"""Format -> files of the whole run, which are made here of what the service found."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,17 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
 
 
 def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:
-    """Paths of the output files without suffix; with the image's where two names differ only in it."""
+    """Paths of the output files without suffix; with the image's where two names differ only in it, or in a file's."""
     short = [Path(job.name).with_suffix("") for job in jobs]
-    twice = max(Counter(short).values(), default=0) > 1
-    return [out / (job.name if twice else stem) for job, stem in zip(jobs, short, strict=True)]
+    of_run = {Path(name).with_suffix("") for names in RUN_FILES.values() for name in names}
+    is_full = max(Counter(short).values(), default=0) > 1 or not of_run.isdisjoint(short)
+    return [out / (job.name if is_full else stem) for job, stem in zip(jobs, short, strict=True)]
 
 
 def _files(stems: Mapping[str, Path], run: RemoteRun) -> list[Path]:
     """All files that a run may write."""
     files = [_file(stem, kind) for stem in stems.values() for kind in run.formats if kind in FILES]
-    files += [run.out / name for kind, name in RUN_FILES.items() if kind in run.formats]
+    files += [run.out / name for kind, names in RUN_FILES.items() if kind in run.formats for name in names]
     if "html" in run.formats:
         files += [file for stem in stems.values() for file in page_files(stem, run.out)]
     return files
@@ -118,13 +120,23 @@ def _detect(job: Job, stem: Path, run: RemoteRun) -> tuple[str, dict[str, Any]]:
     part = _part(_run_json(analysis, run.client), job.name, run.client.url)
     for kind in run.formats:
         if kind in FILES:
-            write_bytes(_file(stem, kind), run.client.file(analysis, FILES[kind][0]))
+            content = run.client.file(analysis, FILES[kind][0])
+            if kind == "csv":  # the service may know the same bytes by another name
+                content = _renamed(content, job.name, run.client.url)
+            write_bytes(_file(stem, kind), content)
     if "html" in run.formats:
         picture, sheet = page_files(stem, run.out)
         write_bytes(picture, run.client.picture(smear))
         if sheet_rows(part["entry"]["cells"]):
             write_bytes(sheet, run.client.file(analysis, "sheet.jpg", corrected=True))
     return f"{job.name}: " + ", ".join(f"{name} {n}" for name, n in part["entry"]["counts"].items()), part
+
+
+def _renamed(table: bytes, name: str, url: str) -> bytes:
+    try:
+        return csv_table.renamed(table.decode(), name).encode()
+    except ValueError as error:
+        raise _other_version(url, one_line(error)) from None
 
 
 def _run_json(analysis: str, client: Client) -> bytes:
@@ -161,9 +173,12 @@ def _totals(parts: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> Ru
 
 
 def _write_run(totals: RunTotals, stems: Mapping[str, Path], run: RemoteRun) -> None:
-    """The workbook and the page of all images that went well."""
+    """The tables and the page of all images that went well."""
     run.out.mkdir(parents=True, exist_ok=True)
     try:
+        if "csv" in run.formats:
+            names = (entry["name"] for entry in totals.entries)
+            write_tables(totals, (_file(stems[name], "csv") for name in names), run.out)
         if "xlsx" in run.formats:
             write_workbook(totals, run.out)
         if "html" in run.formats:

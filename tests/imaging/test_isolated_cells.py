@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from blastdet.imaging.io import open_image, read_image
-from blastdet.imaging.isolated_cells import CELL, cell_mask, even, field_of_view
-from blastdet.imaging.optical_density import to_density
+from blastdet.imaging.isolated_cells import CELL, cell_mask, even, field_of_view, on_black, on_ground
+from blastdet.imaging.optical_density import channel_range, to_density
 from blastdet.imaging.stain_normalization import normalize_stain
+
+_LEVELS = st.sampled_from([0, 23, 24, 25, 128, 254, 255])
 
 
 def _cell(ground: int, colour: tuple[int, int, int] = (90, 40, 110), side: int = 120) -> np.ndarray:
@@ -101,3 +106,24 @@ def test_black_ground_is_that_of_the_corners() -> None:
     image[:, :10] = 0
     shown = field_of_view(image)
     assert shown is not None and shown[30, 30] and shown[30, 20:].all() and not shown[:, :10].any()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 59), (79, 0), (79, 59)])
+def test_ground_in_one_corner_is_enough(corner: tuple[int, int]) -> None:
+    image = np.full((80, 60, 3), 200, np.uint8)
+    y, x = (slice(0, 30) if at == 0 else slice(at - 29, at + 1) for at in corner)
+    image[y, x] = 0
+    shown = field_of_view(image)
+    assert shown is not None and not shown[corner] and shown[40, 30] != shown[corner]
+    image[corner] = 25  # the lightest that is not black
+    assert field_of_view(image) is None
+
+
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)), elements=_LEVELS))
+def test_ground_is_what_the_channels_say(rgb: np.ndarray) -> None:
+    assert (on_black(rgb) == (rgb.max(axis=2) <= 24)).all()
+    assert (on_ground(rgb) == ((rgb.max(axis=2) <= 24) | (rgb.min(axis=2) == 255))).all()
+    for image in (rgb, rgb.astype(np.float32)):
+        lowest, highest = channel_range(image)
+        assert (lowest == image.min(axis=2)).all() and (highest == image.max(axis=2)).all()
+        assert lowest.dtype == highest.dtype == image.dtype

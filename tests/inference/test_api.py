@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ import pytest
 from PIL import Image
 
 import blastdet
-from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, ImageError, ScaleError
+from blastdet.core.errors import BlastdetError, ConfigError, DependencyError, ImageError, ScaleError, WeightsError
 from blastdet.imaging.io import open_image, open_smear, read_image
 from blastdet.inference.model import Options
 
+WEIGHTS = Path(__file__).parents[2] / "weights"
 SMEAR = Path(__file__).parents[2] / "datasets/demo/smear.jpg"
 
 
@@ -39,6 +42,22 @@ def _same(one, other):
     np.testing.assert_array_equal(one.detections.boxes_xyxy, other.detections.boxes_xyxy)
     np.testing.assert_array_equal(one.detections.score, other.detections.score)
     assert one.counts == other.counts and one.mpp == other.mpp
+
+
+def test_weights_that_change_on_disk_are_read_again(tmp_path):
+    shutil.copytree(WEIGHTS / "default", tmp_path / "mine")
+    shutil.copytree(WEIGHTS / "differential", tmp_path / "differential")
+    first = blastdet.load(tmp_path / "mine", device="cpu")
+    assert blastdet.load(tmp_path / "mine", device="cpu") is first
+    for changed in ("mine", "differential"):  # either stage
+        (file,) = (tmp_path / changed).glob("*.onnx")
+        content = file.read_bytes()
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(WeightsError, match="sha256"):
+            blastdet.load(tmp_path / "mine", device="cpu")
+        file.write_bytes(content)
+        os.utime(file)
+        blastdet.load(tmp_path / "mine", device="cpu")
 
 
 def test_load_gives_the_same_object_again(model):

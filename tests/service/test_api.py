@@ -217,6 +217,21 @@ def test_a_job_that_cannot_be_done_fails_with_the_line_of_the_library(client):
     client.delete(f"/smears/{plain['id']}")
 
 
+def test_a_job_is_answered_when_it_is_over_or_when_the_time_has_passed(client, smear):
+    asked = [
+        client.post(f"/smears/{smear['id']}/analyses", json={"mpp": 0.1, "min_score": n / 100}) for n in range(71, 75)
+    ]
+    first, *_, last = (f"/jobs/{one.json()['id']}" for one in asked)
+    assert client.get(last, params={"wait": 0.01}).json()["state"] == "queued"
+    states = []
+    while not states or states[-1] not in ("done", "failed"):
+        states.append(client.get(last, params={"wait": 4}).json()["state"])
+    assert states[-1] == "done" and len(states) < 20  # 0.3 s each: a wait that ends at once asks far more often
+    assert client.get(first, params={"wait": 4}).json()["state"] == "done"
+    for wait in ("4.1", "-1", "nan", "x"):
+        assert client.get(first, params={"wait": wait}).status_code == 422
+
+
 def test_events_end_with_the_state_of_the_job(client, smear):
     job = client.post(f"/smears/{smear['id']}/analyses", json={"mpp": 0.1, "min_score": 0.7}).json()
     with client.stream("GET", f"/jobs/{job['id']}/events") as stream:
@@ -257,6 +272,10 @@ def test_pictures_of_a_result_are_checked_again_and_kept_once(service, client):
     assert after.status_code == 200
     assert after.content != first.content
     assert len(list(service.data.glob(f"**/{smear['id']}/analyses/*/v*-overlay.jpg"))) == 1
+    sheet = client.get(where.replace("overlay", "sheet"))  # without name and corrections: the same for all versions
+    client.patch(f"/smears/{smear['id']}", json={"name": "three.jpg"}).raise_for_status()
+    again = client.get(where.replace("overlay", "sheet"), headers={"if-none-match": sheet.headers["etag"]})
+    assert (sheet.headers["cache-control"], again.status_code) == ("private, no-cache", 304)
     client.delete(f"/smears/{smear['id']}").raise_for_status()
 
 

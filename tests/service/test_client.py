@@ -136,11 +136,15 @@ def own_certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def test_detect_server_writes_the_files_of_detect(service, tmp_path):
-    """Also the page and the workbook of the run, made here; a broken image is named in them and stops nothing."""
+    """Also the page and the tables of the run, made here; a broken image is named in them and stops nothing."""
     fields = tmp_path / "fields"
     fields.mkdir()
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(SMALL if name == "a.jpg" else SMEAR, fields / name)
+    shutil.copy(SMALL, tmp_path / "=other.jpg")
+    with blastdet.Client(service.url) as other:
+        other.upload(tmp_path / "=other.jpg")  # the name that the service knows these bytes by
+    (fields / "summary.jpg").write_bytes(SMALL.read_bytes() + b" ")  # its table would have the name of the run's
     (fields / "broken.jpg").write_bytes(b"no image")
     runs = {"far": ["--server", service.url], "near": ["--device", "cpu"]}
     for name, options in runs.items():
@@ -151,12 +155,15 @@ def test_detect_server_writes_the_files_of_detect(service, tmp_path):
         if name == "far":
             assert "a.jpg: blast" in run.output
     far, near = ({str(p.relative_to(tmp_path / one)) for p in (tmp_path / one).rglob("*.*")} for one in runs)
-    assert near - far == {"cells.csv", "summary.csv", "run.jsonl", ".lock"} and far < near
-    cells = [json.loads((tmp_path / one / "a.json").read_text())["cells"] for one in runs]
+    assert near - far == {"run.jsonl", ".lock"} and far < near
+    for name in ("summary.csv", "cells.csv", "b.jpg.csv"):
+        assert (tmp_path / "far" / name).read_text("utf-8") == (tmp_path / "near" / name).read_text("utf-8")
+    cells = [json.loads((tmp_path / one / "a.jpg.json").read_text())["cells"] for one in runs]
     assert cells[0] == cells[1]
     assert _workbook(tmp_path / "far") == _workbook(tmp_path / "near")
     pages = [_page(tmp_path / one) for one in runs]
-    assert pages[0] == pages[1] and [one["name"] for one in pages[0]["images"]] == ["a.jpg", "b.jpg"]
+    assert pages[0] == pages[1]
+    assert [one["name"] for one in pages[0]["images"]] == ["a.jpg", "b.jpg", "summary.jpg"]
     assert any(line.startswith("failed: broken.jpg: expected") for line in pages[0]["remarks"])
 
 

@@ -29,6 +29,18 @@ def _lines(dataset: Dataset) -> Iterator[str]:
             yield line([dataset.file_name(sample), sample.split or "", *row])
 
 
+def renamed(table: str, image: str) -> str:
+    """The table of one image, with another name in its first column.
+
+    Examples
+    --------
+    >>> renamed("image,split\\na.jpg,\\n", "b.jpg")
+    'image,split\\nb.jpg,\\n'
+    """
+    head, *rows = csv.reader(io.StringIO(table, newline=""))
+    return "".join([line(head), *(line([image, *row[1:]]) for row in rows)])
+
+
 def line(fields: Iterable[Any]) -> str:
     """One line of a CSV file, with quotes where needed, and no field that a spreadsheet would run as a formula."""
     text, row = io.StringIO(), [formula_free(field) if isinstance(field, str) else field for field in fields]

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from blastdet.datasets.corrections import from_rows
 from blastdet.inference.writers import head
 from blastdet.service.api.job_routes import offered, options_of
-from blastdet.service.api.smear_routes import IMAGE_BODY, jpeg
+from blastdet.service.api.smear_routes import IMAGE_BODY, has_overview, jpeg
 from blastdet.service.compute.pool import ComputeBusyError
 from blastdet.service.http.body import whole_body
 from blastdet.service.http.context import (
@@ -67,16 +67,22 @@ class Kept:
         except FileNotFoundError:
             raise RefusedError(404, "analysis: its result is gone") from None
 
-    async def picture(self, request: Request, op: str, suffix: str, args: dict[str, Any]) -> Response:
-        """A picture that a child process draws from the result, kept for this version and the name on it."""
+    async def picture(
+        self, request: Request, op: str, suffix: str, args: dict[str, Any], *, depends: bool = True
+    ) -> Response:
+        """A picture that a child process draws from the result, kept for this version and name if it `depends` on them.
+
+        One that shows all of a large image needs its overview.
+        """
         args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
         called = hashlib.sha256(self.smear.name.encode()).hexdigest()[:8]
-        path = self.record.with_name(f"v{self.analysis.version}-{called}-{suffix}")
+        path = self.record.with_name(f"v{self.analysis.version}-{called}-{suffix}" if depends else suffix)
         headers = {"ETag": f'"{path.stem}"', "Cache-Control": "private, no-cache"}  # one address, changing content
         if request.headers.get("if-none-match") == headers["ETag"]:
             return Response(status_code=304, headers=headers)
         is_new = not path.is_file()
-        answer = await jpeg(self.service, path, op, self.smear.id, args)
+        reduced = op != "sheet" and has_overview(self.smear)
+        answer = await jpeg(self.service, path, op, self.smear.id, args, reduced=reduced)
         if is_new:
             await run_in_threadpool(_delete_others, path, suffix)
         answer.headers.update(headers)
@@ -183,7 +189,7 @@ async def sheet(request: Request, kept: KeptOne, corrected: Corrected = False) -
     """Crops of the nucleated cells, 16 in a row of 128 px: as in ``view``, or corrected as in ``run.json``."""
     if corrected:
         return await kept.picture(request, "sheet", "sheet-corrected.jpg", {})
-    return await kept.picture(request, "sheet", "sheet.jpg", {"corrections": []})
+    return await kept.picture(request, "sheet", "sheet.jpg", {"corrections": []}, depends=False)
 
 
 @router.get("/analyses/{analysis_id}/cells/{n}.jpg", response_class=Response)

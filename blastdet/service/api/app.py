@@ -28,6 +28,7 @@ from blastdet.service.compute.pool import ComputeLimits, ComputePool
 from blastdet.service.http.context import Service
 from blastdet.service.http.failures import RESPONSES, add_handlers
 from blastdet.service.jobs.backend import HueyBackend
+from blastdet.service.jobs.ended_jobs import EndedJobs
 from blastdet.service.metrics import Metrics
 from blastdet.service.offered_models import offered_models
 from blastdet.service.security.callers import Gate
@@ -69,6 +70,7 @@ def make_service(settings: ServiceSettings) -> Service:
         logins=RateLimit(settings.logins_per_minute),
         detecting=CapacityLimiter(engines),
         pictures=Pictures(pixels, blobs),
+        ended_jobs=EndedJobs(database),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
@@ -18,7 +19,7 @@ from blastdet.inference.outputs.region_result import check_region
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, job_access, smear_access
 from blastdet.service.http.schemas import AnalysisIn, JobList, JobOut
 from blastdet.service.offered_models import OfferedModel
-from blastdet.service.security.callers import RefusedError
+from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import audit_log, job_rows
 from blastdet.service.store.database import UNREACHABLE
 from blastdet.service.store.job_rows import FINISHED, JobRequest
@@ -26,6 +27,9 @@ from blastdet.service.store.schema import Job, Smear
 from blastdet.service.store.smears import visible
 
 router = APIRouter(tags=["jobs"])
+
+MOST_WAIT_S = 4
+"""Less than the time that a service which is stopped gives to requests."""
 
 _POLL_S = 0.4
 _COMMENT_EVERY = 25  # polls without a change; proxies close connections that are silent
@@ -87,8 +91,22 @@ def jobs(
 
 
 @router.get("/jobs/{job_id}")
-def job(job_id: Id, service: Services, caller: Reader) -> JobOut:
-    """A job."""
+async def job(
+    job_id: Id,
+    service: Services,
+    caller: Reader,
+    wait: Annotated[float, Query(ge=0, le=MOST_WAIT_S, description="seconds to wait for its end")] = 0,
+) -> JobOut:
+    """A job; with `wait` as soon as it is over, at the latest after so many seconds."""
+    look = partial(_look, service, caller, job_id)
+    found = await run_in_threadpool(look)
+    if wait and found.state not in FINISHED:
+        await service.ended_jobs.wait(job_id, wait)
+        found = await run_in_threadpool(look)
+    return found
+
+
+def _look(service: Service, caller: Caller, job_id: str) -> JobOut:
     with service.database.read() as session:
         return JobOut.of(job_access(session, caller, job_id))
 
@@ -107,11 +125,7 @@ def cancel(job_id: Id, service: Services, caller: Writer) -> JobOut:
 @router.get("/jobs/{job_id}/events", response_class=StreamingResponse)
 async def events(job_id: Id, request: Request, service: Services, caller: Reader) -> StreamingResponse:
     """Server-sent events: ``progress`` with the job each time it changes, and its state as the last event."""
-
-    def look() -> JobOut:
-        with service.database.read() as session:
-            return JobOut.of(job_access(session, caller, job_id))
-
+    look = partial(_look, service, caller, job_id)
     first = await run_in_threadpool(look)
 
     async def stream() -> AsyncIterator[str]:

@@ -38,7 +38,7 @@ def fhir(analysis_id: Id, service: Services, caller: Reader, corrected: Correcte
 
 @router.get("/analyses/{analysis_id}/run.json")
 def part_of_run(analysis_id: Id, service: Services, caller: Reader, response: Response) -> dict[str, Any]:
-    """What ``blastdet detect --server`` makes the page and the workbook of a run of; with corrections."""
+    """What ``blastdet detect --server`` makes the page and the tables of a run of; with corrections."""
     kept = Kept(service, caller, analysis_id)
     response.headers.update(etag(kept.analysis.version))
     return run_part(kept.result(), offered(service, kept.analysis.weights))

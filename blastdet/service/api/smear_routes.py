@@ -217,7 +217,7 @@ def image(smear_id: Id, service: Services, caller: Reader) -> FileResponse:
 async def picture(smear: ReadableSmear, service: Services) -> Response:
     """The image for a browser, at most 3200 pixels wide or high."""
     path = service.blobs.smear(smear.id) / "tiles" / "picture.jpg"
-    return await jpeg(service, path, "picture", smear.id, {}, reduced=_has_overview(smear))
+    return await jpeg(service, path, "picture", smear.id, {}, reduced=has_overview(smear))
 
 
 @router.get("/{smear_id}/tiles")
@@ -242,26 +242,27 @@ async def tile(smear: ReadableSmear, z: int, x: int, y: int, service: Services) 
     if not (0 <= x < columns and 0 <= y < rows):
         raise RefusedError(404, f"tile: expected zoom 0 to {highest_zoom(size)} and a place on the image")
     path = service.blobs.tile(smear.id, z, x, y)
-    reduced = _has_overview(smear) and z <= highest_zoom(overview_size(size))
+    reduced = has_overview(smear) and z <= highest_zoom(overview_size(size))
     return await jpeg(service, path, "tile", smear.id, {"z": z, "x": x, "y": y}, reduced=reduced)
 
 
-def _has_overview(smear: Smear) -> bool:
+def has_overview(smear: Smear) -> bool:
+    """Whether an image is so large that a picture of all of it comes from its overview."""
     return reduction_of((smear.width, smear.height)) > 1
 
 
 async def jpeg(
     service: Service, path: Path, op: str, smear_id: str, args: dict[str, Any], *, reduced: bool = False
 ) -> Response:
-    """A picture that is made once, of the smear or its overview, and kept until its smear is deleted."""
+    """A picture that is made once and kept until its smear is deleted; if `reduced`, with the help of an overview."""
     source = service.blobs.image(smear_id)
     if not source.is_file():
         raise RefusedError(404, "smear: its file is gone")
     content = await service.pictures.kept(path)
     if content is None:
-        if reduced:
-            source = await service.pictures.overview(source, service.blobs.overview(smear_id))
-        content = await service.pictures.make(path, op, {"path": str(source), **args})
+        found = await service.pictures.overview(source, service.blobs.overview(smear_id)) if reduced else None
+        overview = None if found is None else str(found)
+        content = await service.pictures.make(path, op, {"path": str(source), "overview": overview, **args})
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

@@ -24,7 +24,7 @@ from blastdet.inference.outputs.result_record import from_record, to_record
 from blastdet.inference.outputs.run_page import sheet_rows
 from blastdet.inference.result import Result
 from blastdet.inference.writers import json_lines
-from blastdet.service.compute.overview import overview_of
+from blastdet.service.compute.overview import WithOverview, overview_of
 from blastdet.service.compute.tiles import tile_of
 from blastdet.viewer.pictures import QUALITY, crops_of, picture_of, sheet_of
 
@@ -46,7 +46,7 @@ class Operations:
 
     device: str
     progress: Callable[[int, int], None]
-    _open: dict[str, Source] = field(default_factory=dict)
+    _open: dict[tuple[str, str | None], Source] = field(default_factory=dict)
 
     def do(self, name: str, args: Args, payload: bytes) -> Answer:
         """The answer to one request: what it found, and the bytes of a file.
@@ -81,12 +81,18 @@ class Operations:
             source.close()
         self._open.clear()
 
-    def _source(self, path: str) -> Source:
+    def _source(self, args: Args) -> Source:
         """An open image; the last one stays open, because tiles are asked for one after the other."""
-        if path not in self._open:
+        path, overview = key = args["path"], args.get("overview")
+        if key not in self._open:
             self.forget()
-            self._open[path] = open_smear(path)
-        return self._open[path]
+            with contextlib.ExitStack() as opened:
+                source = opened.enter_context(open_smear(path))
+                if overview is not None:
+                    source = WithOverview(source, opened.enter_context(open_smear(overview)))
+                opened.pop_all()  # stays open
+            self._open[key] = source
+        return self._open[key]
 
     def _inspect(self, args: Args) -> Answer:
         with open_smear(args["path"]) as source:
@@ -119,24 +125,26 @@ class Operations:
         return {"seconds": result.seconds}, json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
     def _tile(self, args: Args) -> Answer:
-        return {}, _jpeg(tile_of(self._source(args["path"]), args["z"], args["x"], args["y"]))
+        return {}, _jpeg(tile_of(self._source(args), args["z"], args["x"], args["y"]))
 
     def _picture(self, args: Args) -> Answer:
-        return {}, _jpeg(picture_of(self._source(args["path"])))
+        return {}, _jpeg(picture_of(self._source(args)))
 
     def _overview(self, args: Args) -> Answer:
-        return {}, overview_of(self._source(args["path"]), self.progress)
+        return {}, overview_of(self._source(args), self.progress)
 
     def _crop(self, args: Args) -> Answer:
         box = tuple(args["box"])
-        (crop,) = crops_of(self._source(args["path"]), [box], tuple(args["mpp"]))
+        (crop,) = crops_of(self._source(args), [box], tuple(args["mpp"]))
         return {}, _jpeg(crop)
 
     def _sheet(self, args: Args) -> Answer:
         result = self._recorded(args)
         boxes = result.detections.boxes_xyxy.astype(float).tolist()
         rows = sheet_rows(cell_record(result.detections))
-        return {}, _jpeg(sheet_of(self._source(args["path"]), [tuple(boxes[row]) for row in rows], result.mpp))
+        if not rows:
+            raise BlastdetError("sheet: the result has no nucleated cells")
+        return {}, _jpeg(sheet_of(self._source(args), [tuple(boxes[row]) for row in rows], result.mpp))
 
     def _recorded(self, args: Args) -> Result:
         """A kept result, with its corrections."""
@@ -148,7 +156,7 @@ class Operations:
     def _overlay(self, args: Args) -> Answer:
         result = self._recorded(args)
         shown = result.without(args.get("hidden", []))
-        source = self._source(args["path"])
+        source = self._source(args)
         return {}, _jpeg(drawing.draw(source, shown, result.mpp, result.shown_counts, result.name), 90)
 
     def _pdf(self, args: Args) -> Answer:
@@ -160,7 +168,7 @@ class Operations:
             card = classifier.card
             if args.get("corrections"):  # the error rates of a classifier do not describe a person
                 card = card.model_copy(update={"trials": ()})
-        return {}, pdf_of_result(result, card, self._source(args["path"]), args.get("hidden", []))
+        return {}, pdf_of_result(result, card, self._source(args), args.get("hidden", []))
 
 
 def _jpeg(rgb: RGB, quality: int = QUALITY) -> bytes:

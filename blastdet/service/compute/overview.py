@@ -1,23 +1,23 @@
-"""The overview of a large TIFF: the image reduced once, so that tiles that show much of it do not read all of it.
-
-Zooms count from the coarse end, so that a tile of the overview is the tile of the image with the same numbers.
-"""
+"""The overview of a large TIFF: the image reduced once, so that what shows much of it does not read all of it."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
 
 import cv2
 import numpy as np
 
 from blastdet.core.types import RGB, WidthHeight
-from blastdet.imaging.io import Source
+from blastdet.imaging.io import Box, Source
 from blastdet.service.compute.tiles import TILE_PX
 
 LONGEST_PX = 8192
 """Of an overview, in pixels; an image with no longer side needs none."""
 
+_ENLARGED = 1.05  # a picture may be a little larger than its overview: nobody sees it, and reading the image takes long
 _ROWS = 512  # of the image that are in memory at once; a row of most tiles
 _QUALITY = 92
 
@@ -37,6 +37,41 @@ def overview_size(size_wh: WidthHeight) -> WidthHeight:
     """Size of the overview of an image."""
     k = reduction_of(size_wh)
     return -(-size_wh[0] // k), -(-size_wh[1] // k)
+
+
+class WithOverview:
+    """A `Source` that reads from its overview what is asked for at a scale about as low as that.
+
+    Parameters
+    ----------
+    source, overview : Source
+        Both are closed with this one.
+    """
+
+    def __init__(self, source: Source, overview: Source) -> None:
+        self._source, self._overview, self._k = source, overview, reduction_of(source.size_wh)
+        self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
+
+    def read(self, box_xyxy: Box | None = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
+        """See `Source.read`."""
+        k = self._k
+        if max(scale_xy) * k > _ENLARGED:
+            return self._source.read(box_xyxy, scale_xy)
+        x1, y1, x2, y2 = box_xyxy or (0.0, 0.0, *self.size_wh)
+        return self._overview.read((x1 / k, y1 / k, x2 / k, y2 / k), (scale_xy[0] * k, scale_xy[1] * k))
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        with self._source, self._overview:
+            pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def overview_of(source: Source, progress: Callable[[int, int], None]) -> bytes:

@@ -58,8 +58,8 @@ class Pictures:
         with self._counted():
             return await to_thread.run_sync(partial(self._made, path, op, args), limiter=self._making)
 
-    async def overview(self, image: Path, path: Path) -> Path:
-        """The overview of a large TIFF, kept under `path` and made once; of other images, the image itself.
+    async def overview(self, image: Path, path: Path) -> Path | None:
+        """The overview of a large TIFF, kept under `path` and made once; ``None`` for other images.
 
         What failed fails at once for some minutes: each tile of the image asks for it.
 
@@ -72,7 +72,7 @@ class Pictures:
             If the disk is full.
         """
         if not await to_thread.run_sync(is_tiff, image):
-            return image
+            return None
         lock = self._making_overview.setdefault(path, Lock())
         with self._counted():
             async with lock:  # who waits here takes no thread

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputePool
 from blastdet.service.jobs.backend import JobBackend
+from blastdet.service.jobs.ended_jobs import EndedJobs
 from blastdet.service.metrics import Metrics
 from blastdet.service.offered_models import OfferedModel
 from blastdet.service.security.callers import Caller, Gate, RefusedError
@@ -49,6 +50,7 @@ class Service:
         Threads for images that are analyzed at once: their own, so that a rush of images holds up no other request.
     pictures : Pictures
         Tiles, crops and pages, likewise.
+    ended_jobs : EndedJobs
     arriving : Counter
         User id -> bytes of uploads in one piece that arrive just now.
     """
@@ -66,6 +68,7 @@ class Service:
     logins: RateLimit
     detecting: CapacityLimiter
     pictures: Pictures
+    ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)
 
 
@@ -99,7 +102,12 @@ def _caller_with(*scopes: str) -> Callable[[Request], Caller]:
     return dependency
 
 
-Services = Annotated[Service, Depends(service_of)]
+async def _service(request: Request) -> Service:
+    """The same as a coroutine: FastAPI calls a plain function in another thread, which costs more than it does."""
+    return service_of(request)
+
+
+Services = Annotated[Service, Depends(_service)]
 Reader = Annotated[Caller, Depends(_caller_with("read", "write"))]
 Writer = Annotated[Caller, Depends(_caller_with("write"))]
 Detecting = Annotated[Caller, Depends(_caller_with("write", "detect"))]

@@ -15,8 +15,7 @@ from huey.serializer import Serializer
 
 from blastdet.service import service_log
 
-_POLL_S = 0.05
-_LONGEST_POLL_S = 0.25
+_POLL_S = 0.04
 
 
 class JobBackend(Protocol):
@@ -83,7 +82,7 @@ class HueyBackend:
         """See `JobBackend.work`; SIGTERM and SIGINT stop it."""
         self._drain = drain
         consumer = self._huey.create_consumer(
-            workers=1, periodic=False, initial_delay=_POLL_S, max_delay=_LONGEST_POLL_S, worker_type="thread"
+            workers=1, periodic=False, initial_delay=_POLL_S, max_delay=_POLL_S, worker_type="thread"
         )
         on_start(consumer.stop_flag.is_set)
         service_log.say("worker.ready")

@@ -96,7 +96,6 @@ class Page:
         csrf = "" if self.caller is None else self.caller.csrf
         texts = dict(catalog(self.language))
         script = {**data, "csrf": csrf, "language": self.language, "auth": service.gate.mode, "texts": texts}
-        url = self.request.url
         text = (
             _environment()
             .get_template(template)
@@ -107,8 +106,7 @@ class Page:
                 size=size,
                 language=self.language,
                 languages=LANGUAGES,
-                here=url.path + (f"?{url.query}" if url.query else ""),
-                path=url.path,
+                path=self.request.url.path,
                 caller=self.caller,
                 may_audit=self.caller is not None and may_audit(service, self.caller),
                 mode=service.gate.mode,

@@ -12,7 +12,7 @@ theme.onchange = () => {
 };
 
 const language = byId("language");
-language.onchange = () => { location.href = "/language/" + language.value + "?back=" + encodeURIComponent(language.dataset.back); };
+language.onchange = () => { location.href = "/language/" + language.value + "?back=" + encodeURIComponent(location.pathname + location.search); };
 
 const logout = byId("logout");
 if (logout) logout.onclick = async () => {
