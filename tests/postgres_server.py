@@ -43,7 +43,10 @@ def postgres() -> Iterator[str]:
         if as_user:
             shutil.chown(folder, "postgres", "postgres")
         run: dict[str, Any] = {"check": True, "capture_output": True, "cwd": folder, **as_user}
-        subprocess.run([programs / "initdb", "-D", folder / "db", "-U", "blastdet", "-A", "trust", "--no-sync"], **run)
+        subprocess.run(
+            [programs / "initdb", "-D", folder / "db", "-U", "blastdet", "-A", "trust", "-E", "UTF8", "--no-sync"],
+            **run,
+        )
         url = f"postgresql://blastdet@/postgres?host={folder}"
         control(url, "start")
         try:

@@ -8,6 +8,10 @@ import pytest
 from postgres_server import postgres, postgres_folder
 from serving import SMALL, analyzed, done, served, upload
 
+from blastdet.core.errors import BlastdetError
+from blastdet.service.settings import ServiceSettings
+from blastdet.service.store.database import open_database
+
 pytestmark = pytest.mark.postgresql
 
 
@@ -87,6 +91,15 @@ def test_hostile_text_is_no_error_of_the_server(client, text):
         client.put(f"/smears/{'0' * 32}/shares/x", json={"may": "read"}),
     ):
         assert answer.status_code < 500, answer.text
+
+
+def test_a_database_that_is_not_in_utf8_is_refused(url):
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE ascii ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+    with pytest.raises(BlastdetError, match="expected the encoding UTF8, got SQL_ASCII"):
+        open_database(ServiceSettings(database=url.replace("/postgres?", "/ascii?")).database_url)
 
 
 def test_a_database_that_was_away_is_used_again(url, service, client):

@@ -164,7 +164,8 @@ def _postgresql(url: str) -> Engine:
         pool_size=10,
         max_overflow=20,
         pool_timeout=10,
-        connect_args={"connect_timeout": 5, "options": "-c statement_timeout=60000"},
+        # without an encoding, a server in SQL_ASCII answers in bytes
+        connect_args={"connect_timeout": 5, "options": "-c statement_timeout=60000", "client_encoding": "utf8"},
     )
 
 
@@ -174,12 +175,13 @@ def open_database(url: str) -> Database:
     Raises
     ------
     BlastdetError
-        If the database cannot be reached, or belongs to a later version of blastdet.
+        If the database cannot be reached, is not in UTF-8, or belongs to a later version of blastdet.
     """
     database = Database(url)
     try:
         with database.engine.begin() as connection:
             if not database.is_sqlite:  # of several machines that start at once, one migrates
+                _check_encoding(connection)
                 connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _MIGRATION_LOCK})
             _migrate(connection)
     except BlastdetError:
@@ -190,6 +192,13 @@ def open_database(url: str) -> Database:
         said = one_line(error.orig) if isinstance(error, DBAPIError) and error.orig else one_line(error)
         raise BlastdetError(f"database: cannot be opened ({said})") from None
     return database
+
+
+def _check_encoding(connection: Any) -> None:
+    found = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if found != "UTF8":
+        how = "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
+        raise BlastdetError(f"database: expected the encoding UTF8, got {found}. Make it by: {how}")
 
 
 def _migrate(connection: Any) -> None:
