@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -187,8 +189,8 @@ def to_blob(image: RGB, padded_hw: tuple[int, ...], spec: InputSpec) -> Blob:
 def onnx_session(path: Path, device: str) -> Any:
     """Create an ONNX Runtime session.
 
-    Device ``"auto"`` is CUDA if ONNX Runtime supports it, otherwise the CPU. Raises `DependencyError` if the device is
-    CUDA, and ONNX Runtime does not support it. Raises `WeightsError` if the model cannot be loaded.
+    Device ``"auto"`` is CUDA where `wants_cuda` says so, otherwise the CPU. Raises `DependencyError` if the device is
+    CUDA, and ONNX Runtime or the machine does not support it. Raises `WeightsError` if the model cannot be loaded.
     """
     onnxruntime, cuda = _onnxruntime(), wants_cuda(device)
     if cuda and _CUDA not in (available := onnxruntime.get_available_providers()):
@@ -199,18 +201,36 @@ def onnx_session(path: Path, device: str) -> Any:
     on_cuda = (_CUDA, {"device_id": int(device.partition(":")[2] or 0)})
     providers = [on_cuda, "CPUExecutionProvider"] if cuda else ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers)
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
     except Exception as error:  # onnxruntime raises bare Exceptions of its own C++ types
         raise WeightsError(f"{path}: ONNX Runtime cannot load it ({last_line(error)})") from error
 
+    if device.startswith("cuda") and _CUDA not in session.get_providers():  # it falls back to the CPU by itself
+        why = "its driver or libraries do not fit ONNX Runtime" if has_nvidia_gpu() else "this machine shows none"
+        raise DependencyError(f"device {device}: expected an NVIDIA GPU that can be used, but {why}. Use cpu or auto")
+    return session
+
 
 def wants_cuda(device: str) -> bool:
-    """Whether to use CUDA: if requested, or for ``"auto"`` if ONNX Runtime supports it.
+    """Whether to use CUDA: if requested, or for ``"auto"`` if ONNX Runtime supports it and the machine has a GPU.
 
     Raises `ConfigError` if the device is unknown.
     """
     check_device(device)
-    return device.startswith("cuda") or (device == "auto" and _CUDA in _onnxruntime().get_available_providers())
+    if device == "auto":
+        return _CUDA in _onnxruntime().get_available_providers() and has_nvidia_gpu()
+    return device.startswith("cuda")
+
+
+@cache
+def has_nvidia_gpu() -> bool:
+    """Whether the driver of NVIDIA is there and finds a GPU."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    found = ctypes.c_int()
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(found)) == 0 and found.value > 0
 
 
 def _onnxruntime() -> Any:

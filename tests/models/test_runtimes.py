@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blastdet.core.boxes import iou_matrix
-from blastdet.core.errors import WeightsError
+from blastdet.core.errors import DependencyError, WeightsError
 from blastdet.core.model_card import find_weights
 from blastdet.imaging.io import read_image, resize
 from blastdet.inference.writers import software
+from blastdet.models import onnx_detector
 from blastdet.models.detector import load_detector
 from blastdet.models.onnx_detector import OnnxRuntimeModel, padded_size, to_blob
 from blastdet.models.openvino_runtime import OpenVinoModel
@@ -93,3 +96,30 @@ def test_a_file_that_is_not_a_model_gives_a_one_line_error_and_prints_nothing(tm
         OpenVinoModel(tmp_path / name, "f32")
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+class _WithoutGpu:
+    """ONNX Runtime for CUDA on a machine without a GPU, as it was seen: it falls back to the CPU by itself. A fake: no
+    machine of the tests has its CUDA build."""
+
+    SessionOptions = onnxruntime.SessionOptions
+
+    def get_available_providers(self) -> list[str]:
+        return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def InferenceSession(self, path: Path, options: Any, providers: list[Any]) -> Any:  # noqa: N802
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def test_a_device_that_was_asked_for_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_detector, "_onnxruntime", _WithoutGpu)
+    monkeypatch.setattr(onnx_detector, "has_nvidia_gpu", lambda: False)
+    model = find_weights("default") / "model.onnx"
+    with pytest.raises(DependencyError, match="expected an NVIDIA GPU that can be used, but this machine shows none"):
+        onnx_detector.onnx_session(model, "cuda")
+    assert not onnx_detector.wants_cuda("auto")
+    onnx_detector.onnx_session(model, "auto")
+    monkeypatch.setattr(onnx_detector, "has_nvidia_gpu", lambda: True)
+    assert onnx_detector.wants_cuda("auto")
+    with pytest.raises(DependencyError, match="its driver or libraries do not fit ONNX Runtime"):
+        onnx_detector.onnx_session(model, "cuda:1")
