@@ -166,8 +166,8 @@ def _part(content: bytes, name: str, url: str) -> dict[str, Any]:
 
 def _totals(parts: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> RunTotals:
     cards = [part["classifier"] for part in parts]
-    # A card without trials is of an image that people corrected: the error rates of a classifier do not describe them.
-    card = next((one for one in cards if one is not None and not one.trials), cards[0])
+    # A card without trials is of an image on which people looked at every white cell.
+    card = next((one for one in cards if one is not None and one.trials), cards[0])
     entries = [part["entry"] for part in parts]
     return RunTotals(entries, tuple(parts[0]["classes"]), card, parts[0]["model"], failed)
 

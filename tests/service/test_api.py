@@ -289,7 +289,10 @@ def test_fhir_is_valid_and_claims_no_diagnosis(client, analysis):
     assert "For Research Use Only" in report.conclusion
     assert "not a diagnosis" in report.conclusion
     rows = {one.resource.id.rpartition("white-cells-")[2]: one.resource for one in bundle.entry[1:]}
-    assert rows["blast"].component[0].valueInteger == analysis["summary"]["counts"]["blast"]
+    n_blasts, n_white = (component.valueInteger for component in rows["blast"].component)
+    assert n_blasts == analysis["summary"]["counts"]["blast"]
+    assert n_white == analysis["summary"]["white_cells"]["n"] < 50
+    assert rows["blast"].valueQuantity is None and rows["blast"].dataAbsentReason is not None  # as on pages
     assert len(report.result) == len(bundle.entry) - 1
 
 
@@ -410,6 +413,11 @@ def test_a_signed_smear_is_not_corrected(client, smear, analysis):
     line = relabelled(client, analysis)
     answer = client.post(f"/analyses/{analysis['id']}/corrections", json={"corrections": [line]})
     refused(answer, 409, "signed")
+    where = f"/smears/{smear['id']}/analyses"
+    refused(client.post(where, json={"mpp": 0.11}), 409, "smear: it is signed. Reopen it to analyze it again")
+    assert client.post(where, json={"mpp": 0.1}).json()["analysis"] == analysis["id"]  # which is there
+    fhir = f"/analyses/{analysis['id']}/report.fhir.json"
+    assert client.get(fhir).json()["entry"][0]["resource"]["status"] == "final"
     client.patch(f"/smears/{smear['id']}", json={"status": "new"})
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from blastdet.core.errors import FormatError
-from blastdet.core.types import Detections, Sample
+from blastdet.core.model_card import ValidationCounts
+from blastdet.core.types import NUCLEATED, Detections, Sample
 from blastdet.datasets.apply_corrections import correct_sample
 from blastdet.datasets.corrections import Correction
 from blastdet.inference.blast_fraction import BlastFraction, fraction_of
@@ -19,13 +20,16 @@ from blastdet.inference.writers import cell_names
 
 
 def corrected_result(
-    result: Result, corrections: Sequence[Correction], classifier_classes: Sequence[str] = ()
+    result: Result,
+    corrections: Sequence[Correction],
+    classifier_classes: Sequence[str] = (),
+    trials: Sequence[ValidationCounts] = (),
 ) -> Result:
     """The result as its reviewers left it.
 
     Cells keep their names; added ones follow as ``a00001``, ... What a person said is certain. Ignored cells are left
-    out. The blast fraction is that of the corrected cells: its interval covers counting only, because the error rates
-    of the classifier do not describe a person.
+    out. The blast fraction is that of the corrected cells. Its interval covers the error rates of the classifier until
+    people have looked at every white cell, whom these rates do not describe.
 
     Parameters
     ----------
@@ -34,6 +38,8 @@ def corrected_result(
         Of this image, in the order in which they were made.
     classifier_classes : sequence of str
         Classes of the second stage, if there is one.
+    trials : sequence of ValidationCounts
+        Its error rates.
 
     Raises
     ------
@@ -56,7 +62,7 @@ def corrected_result(
         result,
         detections=kept,
         candidates=kept,
-        blast_fraction=_counted_again(result, kept, classifier_classes),
+        blast_fraction=_counted_again(result, kept, classifier_classes, trials),
         warnings=(*result.warnings, remark),
     )
 
@@ -80,5 +86,15 @@ def _certain(cells: Detections) -> Detections:
     return cells.with_columns(unsure=cells.unsure & ~by_person, unsure_reason=reason)
 
 
-def _counted_again(result: Result, cells: Detections, classes: Sequence[str]) -> BlastFraction | None:
-    return None if result.blast_fraction is None else fraction_of(count_types(cells, classes), ())
+def _counted_again(
+    result: Result, cells: Detections, classes: Sequence[str], trials: Sequence[ValidationCounts]
+) -> BlastFraction | None:
+    if result.blast_fraction is None:
+        return None
+    return fraction_of(count_types(cells, classes), () if is_reviewed(cells) else trials)
+
+
+def is_reviewed(cells: Detections) -> bool:
+    """Whether a person looked at every nucleated cell of a result."""
+    nucleated = cells.with_classes(*NUCLEATED)
+    return len(nucleated) == 0 or (nucleated.origin is not None and bool((nucleated.origin == "human").all()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
+from blastdet.core.model_card import ValidationCounts
 from blastdet.datasets.corrections import from_rows
 from blastdet.inference.writers import head
 from blastdet.service.api.job_routes import offered, options_of
@@ -63,9 +65,14 @@ class Kept:
     def result(self) -> StoredResult:
         """The result; `RefusedError` if its file is gone."""
         try:
-            return read_result(self.record, self.smear.name, from_rows(self.rows))
+            return read_result(self.record, self.smear.name, from_rows(self.rows), self._trials())
         except FileNotFoundError:
             raise RefusedError(404, "analysis: its result is gone") from None
+
+    def _trials(self) -> Sequence[ValidationCounts]:
+        """Error rates of the classifier, if the service still offers it."""
+        model = self.service.models.get(self.analysis.weights)
+        return () if model is None or model.classifier is None else model.classifier.trials
 
     async def picture(
         self, request: Request, op: str, suffix: str, args: dict[str, Any], *, depends: bool = True

@@ -132,7 +132,7 @@ def _append(
     corrections = [_of_image(one, stored) for one in corrections]
     made = from_rows(kept.rows)
     try:  # a box that is not on the image is refused before anything is stored
-        _ = StoredResult(stored.original, [*made, *corrections], stored.classifier_classes).corrected
+        _ = replace(stored, corrections=[*made, *corrections]).corrected
     except FormatError as error:
         raise RefusedError(422, str(error)) from None
     with service.database.begin() as session:

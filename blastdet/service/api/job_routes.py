@@ -65,6 +65,8 @@ def analyze(smear_id: Id, service: Services, caller: Writer, wanted: AnalysisIn 
             check_region(wanted.region, (smear.width, smear.height))
         request = JobRequest(model.name, model.sha256, options, __version__)
         job, is_new = job_rows.ask(session, smear, caller.user_id, request)
+        if is_new and smear.status == "signed":  # the signature is of the results that are there
+            raise RefusedError(409, "smear: it is signed. Reopen it to analyze it again")
         if is_new:
             audit_log.record(session, "job.ask", caller.user_id, job.id, caller.address, smear=smear_id)
     if is_new:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from blastdet.core.errors import BlastdetError
+from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
 from blastdet.datasets.corrections import from_rows
 from blastdet.imaging import drawing
 from blastdet.imaging.io import Source, encode_image, open_smear
 from blastdet.inference.model import Model, Options, load
 from blastdet.inference.outputs.cell_record import cell_record
-from blastdet.inference.outputs.corrected_result import corrected_result
+from blastdet.inference.outputs.corrected_result import corrected_result, is_reviewed
 from blastdet.inference.outputs.region_result import analyze_region
 from blastdet.inference.outputs.result_record import from_record, to_record
 from blastdet.inference.outputs.run_page import sheet_rows
@@ -146,11 +147,13 @@ class Operations:
             raise BlastdetError("sheet: the result has no nucleated cells")
         return {}, _jpeg(sheet_of(self._source(args), [tuple(boxes[row]) for row in rows], result.mpp))
 
-    def _recorded(self, args: Args) -> Result:
-        """A kept result, with its corrections."""
+    def _recorded(self, args: Args, card: Card | None = None) -> Result:
+        """A kept result, with its corrections; `card` of the classifier where its error rates matter."""
         record = json.loads(Path(args["record"]).read_bytes())
         result = from_record(record, Path(args["path"]))
-        corrected = corrected_result(result, from_rows(args.get("corrections", [])), record["classifier_classes"])
+        trials = () if card is None else card.trials
+        rows = from_rows(args.get("corrections", []))
+        corrected = corrected_result(result, rows, record["classifier_classes"], trials)
         return replace(corrected, name=args.get("name", result.name))
 
     def _overlay(self, args: Args) -> Answer:
@@ -162,12 +165,11 @@ class Operations:
     def _pdf(self, args: Args) -> Answer:
         from blastdet.inference.outputs.pdf_report import pdf_of_result
 
-        result = self._recorded(args)
-        card = None
-        if (classifier := self.model(args["weights"]).classifier) is not None:
-            card = classifier.card
-            if args.get("corrections"):  # the error rates of a classifier do not describe a person
-                card = card.model_copy(update={"trials": ()})
+        classifier = self.model(args["weights"]).classifier
+        card = None if classifier is None else classifier.card
+        result = self._recorded(args, card)
+        if card is not None and is_reviewed(result.detections):  # its error rates do not describe a person
+            card = card.model_copy(update={"trials": ()})
         return {}, pdf_of_result(result, card, self._source(args), args.get("hidden", []))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from blastdet import __version__
 from blastdet.core.constants import RESEARCH_USE
+from blastdet.inference.blast_fraction import BlastFraction
 from blastdet.inference.differential import DifferentialRow, spoken_type
 from blastdet.inference.result import Result
 from blastdet.service.store.schema import Analysis, Smear
@@ -39,8 +40,8 @@ Resource = dict[str, Any]
 def fhir_bundle(result: Result, analysis: Analysis, smear: Smear) -> Resource:
     """The bundle, type ``collection``.
 
-    It names no patient: the service knows none. The report is ``final`` once a person signed the smear, else
-    ``preliminary``.
+    It names no patient: the service knows none. The report is ``final`` if a person signed the smear after the
+    analysis, else ``preliminary``.
 
     Parameters
     ----------
@@ -49,8 +50,10 @@ def fhir_bundle(result: Result, analysis: Analysis, smear: Smear) -> Resource:
     analysis : Analysis
     smear : Smear
     """
-    status = "final" if smear.status == "signed" else "preliminary"
-    observations = [_observation(row, analysis, status) for row in result.differential]
+    is_signed = smear.status == "signed" and smear.reviewed is not None and analysis.created <= smear.reviewed
+    status = "final" if is_signed else "preliminary"
+    white = result.blast_fraction
+    observations = [] if white is None else [_observation(row, white, analysis, status) for row in result.differential]
     observations += [
         _count(name, number, result, analysis, status)
         for name, number in result.counts.items()
@@ -115,17 +118,20 @@ def _percent(value: float) -> Resource:
     return {"value": round(100 * value, 2), "unit": "%", "system": _UNITS, "code": "%"}
 
 
-def _observation(row: DifferentialRow, analysis: Analysis, status: str) -> Resource:
-    """One row: the fraction of the white cells, its interval and the number of cells."""
+def _observation(row: DifferentialRow, white: BlastFraction, analysis: Analysis, status: str) -> Resource:
+    """One row: the fraction of the white cells, its interval and the numbers of cells."""
     name = f"white-cells-{row.cell_type}"
     found = _base(name, f"{spoken_type(row.cell_type)}, fraction of the white cells", analysis, status)
-    number = {"code": _code("cells-counted", "cells counted"), "valueInteger": row.n}
-    if row.fraction != row.fraction:  # no white cells, or an unknown stain
+    numbers = [
+        {"code": _code("cells-counted", "cells of this type"), "valueInteger": row.n},
+        {"code": _code("white-cells-counted", "white cells counted"), "valueInteger": white.n},
+    ]
+    if not white.states_percentages:  # too few white cells, or an unknown stain: pages and PDF print none either
         unknown = {"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}
-        return {**found, "dataAbsentReason": {"coding": [unknown]}, "component": [number]}
+        return {**found, "dataAbsentReason": {"coding": [unknown]}, "component": numbers}
     low = {"code": _code("ci95-low", "95 % interval, lower"), "valueQuantity": _percent(row.interval.low)}
     high = {"code": _code("ci95-high", "95 % interval, upper"), "valueQuantity": _percent(row.interval.high)}
-    return {**found, "valueQuantity": _percent(row.fraction), "component": [number, low, high]}
+    return {**found, "valueQuantity": _percent(row.fraction), "component": [*numbers, low, high]}
 
 
 def _count(name: str, number: int, result: Result, analysis: Analysis, status: str) -> Resource:

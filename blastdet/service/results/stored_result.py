@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from blastdet.core.model_card import ValidationCounts
 from blastdet.datasets.corrections import Correction
 from blastdet.inference.outputs.corrected_result import corrected_result
 from blastdet.inference.outputs.result_record import from_record
@@ -30,19 +31,24 @@ class StoredResult:
     corrections : sequence of Correction
     classifier_classes : sequence of str
         Of the second stage.
+    trials : sequence of ValidationCounts
+        Its error rates.
     """
 
     original: Result
     corrections: Sequence[Correction]
     classifier_classes: Sequence[str] = field(default=())
+    trials: Sequence[ValidationCounts] = field(default=())
 
     @property
     def corrected(self) -> Result:
         """With all corrections."""
-        return corrected_result(self.original, self.corrections, self.classifier_classes)
+        return corrected_result(self.original, self.corrections, self.classifier_classes, self.trials)
 
 
-def read_result(record: Path, name: str, corrections: Sequence[Correction] = ()) -> StoredResult:
+def read_result(
+    record: Path, name: str, corrections: Sequence[Correction] = (), trials: Sequence[ValidationCounts] = ()
+) -> StoredResult:
     """Read a result.
 
     Parameters
@@ -52,6 +58,8 @@ def read_result(record: Path, name: str, corrections: Sequence[Correction] = ())
     name : str
         Of the smear, as it is called now.
     corrections : sequence of Correction
+    trials : sequence of ValidationCounts
+        Error rates of the classifier that found it.
 
     Raises
     ------
@@ -60,7 +68,7 @@ def read_result(record: Path, name: str, corrections: Sequence[Correction] = ())
     """
     document = _document(record)
     result = replace(from_record(document), name=name)
-    return StoredResult(result, corrections, document["classifier_classes"])
+    return StoredResult(result, corrections, document["classifier_classes"], trials)
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from blastdet.core.model_card import Card
 from blastdet.inference.outputs.cell_record import cell_record
+from blastdet.inference.outputs.corrected_result import is_reviewed
 from blastdet.inference.outputs.run_page import image_columns, run_data
 from blastdet.inference.outputs.run_totals import RunTotals, entry_of
 from blastdet.inference.result import Result
@@ -40,13 +41,13 @@ def viewer_data(result: Result, model: OfferedModel, ids: tuple[str, str]) -> di
 
 def corrected_figures(stored: StoredResult, model: OfferedModel) -> dict[str, Any]:
     """The parts of that document that change with corrections."""
-    data = run_data(_totals(stored.corrected, _card_of(stored, model)), [])
+    data = run_data(_corrected_totals(stored, model), [])
     return {name: data[name] for name in _FIGURES}
 
 
 def run_part(stored: StoredResult, model: OfferedModel) -> dict[str, Any]:
     """One image of a run, with corrections: all that `RunTotals` needs, for a program that puts images together."""
-    totals = _totals(stored.corrected, _card_of(stored, model))
+    totals = _corrected_totals(stored, model)
     card = totals.classifier
     return {
         "entry": totals.entries[0],
@@ -56,11 +57,11 @@ def run_part(stored: StoredResult, model: OfferedModel) -> dict[str, Any]:
     }
 
 
-def _card_of(stored: StoredResult, model: OfferedModel) -> Card | None:
-    card = model.classifier
-    if card is not None and stored.corrections:  # the error rates of a classifier do not describe a person
+def _corrected_totals(stored: StoredResult, model: OfferedModel) -> RunTotals:
+    result, card = stored.corrected, model.classifier
+    if card is not None and is_reviewed(result.detections):  # the error rates of a classifier do not describe a person
         card = card.model_copy(update={"trials": ()})
-    return card
+    return _totals(result, card)
 
 
 def tile_grid(size_wh: tuple[int, int]) -> dict[str, Any]:
