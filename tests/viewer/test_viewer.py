@@ -142,6 +142,42 @@ def test_arrows_go_through_the_cells_in_both_views(browser, tmp_path):
 
 
 @pytest.mark.browser
+def test_undo_goes_back_to_the_cell(browser, tmp_path):
+    page = opened(browser, tmp_path, images=[image_data(tmp_path, kind_names=["unsure"] * 4)])
+    page.focus('[data-cell="0/3"]')
+    for key in "12z3":
+        page.keyboard.press(key)
+    lines = lines_of(page, tmp_path)
+    assert [(line.box_xyxy[0], line.new_class, line.new_type) for line in lines] == [
+        (140, "blast", ""),
+        (100, "wbc", "monocyte"),
+    ]
+    page.keyboard.press("Enter")  # in the viewer, too
+    assert page.evaluate("viewer.row") == 1
+    for key in "12z4":
+        page.keyboard.press(key)
+    assert [line.new_type for line in lines_of(page, tmp_path)] == ["", "monocyte", "", "neutrophil"]
+    page.close()
+    assert not page.faults
+
+
+@pytest.mark.browser
+def test_going_on_skips_reviewed_cells(browser, tmp_path):
+    page = opened(browser, tmp_path, images=[image_data(tmp_path, kind_names=["unsure", "unsure", "blast", "blast"])])
+    page.focus('[data-cell="0/1"]')
+    page.keyboard.press("1")
+    page.keyboard.press("1")  # the last unsure one; both are first among the blasts now
+    assert page.evaluate("document.activeElement.dataset.cell") == "0/3"
+    page.keyboard.press("o")
+    page.keyboard.press("o")
+    done = page.evaluate("exported()")
+    assert len(done.splitlines()) == 4 and page.inner_text("#done").startswith("4 of 4")
+    assert page.evaluate("document.activeElement.dataset.cell") == "0/2"  # none is left: it stays
+    page.close()
+    assert not page.faults
+
+
+@pytest.mark.browser
 def test_a_confirmed_image_is_a_labelled_image(browser, tmp_path):
     """Uncertain cells stay open until each has a type; red cells that are not shown are not confirmed."""
     image = image_data(tmp_path)
@@ -239,7 +275,8 @@ def test_right_as_it_is_keeps_what_is_shown(browser, tmp_path):
     ]
     page.focus('[data-cell="0/4"]')
     page.keyboard.press("o")
-    assert page.inner_text("#saved") == "1 uncertain cell is left: give each a type."
+    assert page.inner_text("#saved") == "This cell is uncertain: give it a type first."
+    assert page.evaluate("document.activeElement.dataset.cell") == "0/4"  # it stays there
     page.evaluate("correct([[0, 3]], 'delete'), correct([[0, 3]], 'ok')")  # it stays deleted
     assert [line.op for line in lines_of(page, tmp_path)] == ["class", "class", "class", "delete"]
     page.close()

@@ -222,14 +222,17 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   }
 
   const tell = (text) => { byId("saved").textContent = text; };
-  const noneSelected = t("No cell is selected: click one first.");
+  const noneSelected = t("No cell is selected: click one first."), uncertain = t("This cell is uncertain: give it a type first.");
   const hint = () => { if (inViewer()) byId("fault").textContent = noneSelected; else tell(noneSelected); };
-  const unhint = () => { for (const place of ["fault", "saved"]) if (byId(place).textContent === noneSelected) byId(place).textContent = ""; };
+  const unhint = () => { for (const place of ["fault", "saved"]) if ([noneSelected, uncertain].includes(byId(place).textContent)) byId(place).textContent = ""; };
   const leave = () => {
     if (inline) { const cell = document.querySelector('[data-cell="' + id(viewer.image.i, viewer.row) + '"]'); if (cell) cell.focus(); return; }
     history.replaceState(null, "", location.pathname + location.search);
     route();
   };
+
+  const cardOf = (i, row) => document.querySelector('[data-cell="' + id(i, row) + '"]');
+  const reach = (i, row) => { history.replaceState(null, "", "#" + id(i, row)); viewer.open(i, row); };
 
   /* The next or previous cell in the order of the gallery. */
   function step(by) {
@@ -238,43 +241,52 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     if (at < 0) at = by > 0 ? queue.findIndex(([i]) => i === here) - 1 : queue.findIndex(([i]) => i === here) + 1;
     for (let next = at + by; next >= 0 && next < queue.length; next += by) {
       const [i, other] = queue[next];
-      if (isCell(images[i], other) || DATA.views) { history.replaceState(null, "", "#" + id(i, other)); viewer.open(i, other); return; }
+      if (isCell(images[i], other) || DATA.views) { reach(i, other); return; }
     }
   }
+
+  /* All cells after one, in the order of the gallery. */
+  function after(i, row) {
+    let at = queue.findIndex(([j, other]) => j === i && other === row);
+    if (at < 0) at = queue.findIndex(([j]) => j === i) - 1; // not in the gallery: from the first one of its image
+    return at < -1 ? [] : queue.slice(at + 1);
+  }
+
+  /* Whether a cell was not reviewed yet. */
+  const waits = ([i, row]) => (isCell(images[i], row) || DATA.views) && !correctionAt(i, row);
 
   function stepImage(by) {
     const i = viewer.image.i + by;
     if (images[i]) { history.replaceState(null, "", "#" + i); viewer.open(i); }
   }
 
-  /* Correct the cells that are selected here, and go on to the next one. */
+  /* Correct the cells that are selected here, and go on to the next one that was not reviewed. */
   function apply(op, kind = "") {
     if (inViewer()) {
       const some = viewer.cells();
       if (!some.length) { hint(); return; }
-      const alone = some.length === 1, left = op === "ok" ? untyped(some) : "";
+      const left = op === "ok" ? untyped(some) : "", rest = after(...some[0]); // a correction may move a cell in the gallery
       correct(some, op, kind);
       if (left) byId("fault").textContent = left;
-      if (alone && !left && op !== "forget" && byId("advance").checked) step(1); else viewer.panel();
+      const goesOn = some.length === 1 && !left && op !== "forget" && byId("advance").checked, next = goesOn && rest.find(waits);
+      if (next) reach(...next); else viewer.panel();
       return;
     }
     const chosen = picked.size ? [...picked].map(parse) : document.activeElement.dataset && document.activeElement.dataset.cell ? [parse(document.activeElement.dataset.cell)] : [];
     if (!chosen.length) { hint(); return; }
-    const all = [...document.querySelectorAll("[data-cell]")].map((cell) => cell.dataset.cell);
-    const after = all[all.indexOf(id(...chosen[chosen.length - 1])) + 1];
-    const left = op === "ok" ? untyped(chosen) : "";
-    correct(chosen, op, kind);
-    picked.clear();
-    gallery();
+    const left = op === "ok" ? untyped(chosen) : "", rest = after(...chosen[chosen.length - 1]);
+    const some = correct(chosen, op, kind);
+    if (some) { unhint(); picked.clear(); gallery(); }
     if (left) tell(left);
-    const next = after && document.querySelector('[data-cell="' + after + '"]');
-    if (next) next.focus();
-    if (next && inline) viewer.open(...parse(after));
+    const next = some ? rest.find((one) => waits(one) && cardOf(...one)) : null;
+    if (next) cardOf(...next).focus();
+    if (next && inline) viewer.open(...next);
   }
 
   /* What to do about the uncertain ones of some cells; empty where there are none. */
   function untyped(some) {
     const n = some.filter(([i, row]) => images[i].kind[row] === UNSURE).length;
+    if (n === 1 && some.length === 1) return uncertain;
     return n === 0 ? "" : n === 1 ? t("1 uncertain cell is left: give each a type.") : t("{n} uncertain cells are left: give each a type.", { n: count(n) });
   }
 
@@ -292,9 +304,14 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     return done.length ? t("Image confirmed. Complete: {classes}.", { classes: done.join(", ") }) : t("Confirmed what is shown. No class is complete.");
   }
 
+  /* Undo, and go back to the cell that was changed: the next key is for the one that is shown. */
   function withdraw() {
-    const step = undo();
-    if (step.length && step[0][2] >= 0 && viewer.isOpen()) { const [, i, row] = step[0]; if (i === viewer.image.i) viewer.choose(isCell(images[i], row) || row < images[i].base ? [row] : []); }
+    const beside = inViewer(), [first] = undo();
+    if (!first || first[2] < 0) return;
+    const [, i, row] = first, card = cardOf(i, row);
+    if (viewer.isOpen()) { if (isCell(images[i], row) || row < images[i].base) reach(i, row); else viewer.choose([]); }
+    if (beside) return;
+    if (card) card.focus(); else if (inline) byId("stage").focus({ preventScroll: true });
   }
 
   cells.onChoose = (i, row) => {
@@ -367,7 +384,8 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       else run = IN_VIEWER[letter] || COMMON[letter];
     } else {
       const cell = on.closest && on.closest("[data-cell]");
-      if (cell && letter.startsWith("Arrow")) run = () => { const next = wander(cell, letter); if (!next) return; next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); else if (inline) viewer.open(...parse(next.dataset.cell)); };
+      const first = inline && on === document.body && viewer.row < 0 ? document.querySelector("[data-cell]") : null; // nothing was selected yet
+      if ((cell || first) && letter.startsWith("Arrow")) run = () => { const next = cell ? wander(cell, letter) : first; if (!next) return; next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); else if (inline) viewer.open(...parse(next.dataset.cell)); };
       else if (cell && letter === " ") run = () => pick(cell, event);
       else if (letter === "Escape") run = () => { picked.clear(); gallery(); };
       else if (!/^(Delete|Backspace)$/.test(letter) || cell || picked.size) run = COMMON[letter];
