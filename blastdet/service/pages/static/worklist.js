@@ -1,7 +1,7 @@
 /* The worklist: files dropped on it, jobs under way, and a short result beside each smear. */
 "use strict";
 
-import { announce, bindOptions, byId, call, follow, make, number, options, page, progressOf, t } from "./api.js";
+import { announce, bindOptions, byId, call, follow, make, moment, number, options, page, progressOf, t } from "./api.js";
 import { discard, unfinished, upload } from "./uploads.js";
 
 const queue = byId("queue"), drop = byId("drop"), waiting = [];
@@ -77,7 +77,8 @@ function finish(shown, text, failed = false) {
   shown.stop.remove();
   announce(shown.name.textContent + ": " + text);
   const rest = queue.querySelectorAll("li:not(.failed):not(.done)").length;
-  if (!rest && !queue.querySelector(".failed")) {
+  if (!rest && queue.querySelector(".failed")) refresh(); // what failed stays on the page
+  else if (!rest) {
     const links = queue.querySelectorAll("a");
     if (links.length === 1) location.href = links[0].href; // one smear: show it
     else location.reload();
@@ -110,10 +111,22 @@ addEventListener("drop", (event) => {
 });
 addEventListener("beforeunload", (event) => { if (busy && queue.querySelector("progress[value]:not([value='1'])")) event.preventDefault(); });
 
+/* The list as it is now, in place of the one on the page. */
+async function refresh() {
+  try {
+    const answer = await fetch(location.href), found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("list");
+    if (!found) return;
+    byId("list").replaceWith(found);
+    for (const time of found.querySelectorAll("time")) time.textContent = moment(time.dateTime);
+    results();
+    bindCompare();
+  } catch { /* it stays as it was */ }
+}
+
 /* Jobs of smears that are in the list already. */
 for (const [smear, id] of Object.entries(page.jobs)) {
-  const cell = document.querySelector('tr[data-smear="' + smear + '"] .result');
-  if (cell) follow(id, (job) => { if (job.state === "done") location.reload(); else if (job.state === "running") cell.textContent = progressOf(job)[0]; });
+  const result = () => document.querySelector('tr[data-smear="' + smear + '"] .result');
+  if (result()) follow(id, (job) => { if (job.state === "done") refresh(); else if (job.state === "running" && result()) result().textContent = progressOf(job)[0]; });
 }
 
 const whiteCells = (n) => (n === 1 ? t("1 white cell") : t("{n} white cells", { n: number(n) }));
@@ -137,13 +150,16 @@ async function results() {
 }
 results();
 
-const picks = [...document.querySelectorAll(".pick")], compare = byId("compare");
-for (const pick of picks) pick.onchange = () => {
-  const on = picks.filter((one) => one.checked);
-  compare.disabled = on.length !== 2;
-  for (const one of picks) one.disabled = on.length >= 2 && !one.checked;
-};
-if (compare) compare.onclick = () => {
-  const [left, right] = picks.filter((one) => one.checked);
-  location.href = "/compare?left=" + left.value + "&right=" + right.value;
-};
+function bindCompare() {
+  const picks = [...document.querySelectorAll(".pick")], compare = byId("compare");
+  for (const pick of picks) pick.onchange = () => {
+    const on = picks.filter((one) => one.checked);
+    compare.disabled = on.length !== 2;
+    for (const one of picks) one.disabled = on.length >= 2 && !one.checked;
+  };
+  if (compare) compare.onclick = () => {
+    const [left, right] = picks.filter((one) => one.checked);
+    location.href = "/compare?left=" + left.value + "&right=" + right.value;
+  };
+}
+bindCompare();
