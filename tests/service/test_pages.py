@@ -186,6 +186,11 @@ def test_translations_fit_the_texts():
             assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", translation)), (language, text)
 
 
+def test_the_sides_of_a_comparison_are_no_rights():
+    for language, side in (("de", "Rechts"), ("fr", "Droite"), ("es", "Derecha")):
+        assert catalog(language)["Right"] == side != catalog(language)["Access"]
+
+
 def test_each_action_of_the_audit_log_has_words():
     recorded = set()
     for path in (REPO / "blastdet/service").rglob("*.py"):
@@ -230,6 +235,32 @@ def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
 
 
 @pytest.mark.browser
+def test_the_next_key_is_for_the_cell_that_is_shown(tab, anna):
+    smear = anna.post("/smears", params={"name": "keys.jpg"}, content=SMEAR.read_bytes() + b"\0").json()
+    analyzed(anna, smear)
+    _shown(tab, f"/smears/{smear['id']}")
+    tab.keyboard.press("ArrowDown")
+    where = "[document.activeElement.dataset.cell, '0/' + viewer.row]"
+    assert tab.evaluate(where) == [tab.get_attribute("#groups .cell >> nth=0", "data-cell")] * 2
+    for key in "12z":
+        tab.keyboard.press(key)
+    now, shown = tab.evaluate(where)
+    assert now == shown
+    tab.keyboard.press("3")
+    found = tab.evaluate(f"shown.KINDS[shown.images[0].kind[{now[2:]}]].name")
+    assert found == "monocyte" and tab.evaluate("shown.corrections.size") == 2
+    _saved(tab)
+    tab.keyboard.press("Enter")  # in the image, too, one goes on by what is first in the gallery
+    first = tab.evaluate("viewer.row")
+    tab.keyboard.press("1")
+    assert tab.evaluate("viewer.row") != first and tab.evaluate("shown.corrections.size") == 3
+    tab.keyboard.press("z")
+    assert tab.evaluate("[viewer.row, document.activeElement.id]") == [first, "stage"]
+    _saved(tab)
+    anna.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+@pytest.mark.browser
 def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
     _shown(tab, f"/smears/{small['smear']}")
     tab.locator(".cell").first.focus()
@@ -264,7 +295,7 @@ def test_two_who_correct_at_once_are_told(tab, anna, ben, small):
     tab.evaluate("shown.correct([[0, 0]], 'class', 'lymphocyte')")
     tab.wait_for_selector("#conflict:visible")
     said = tab.inner_text("#conflict-text")
-    assert said.startswith("ben made 1 corrections while you made 1") and said.endswith("changed: 1.")
+    assert said == "Corrections by ben: 1. Yours, not saved: 1. Cells that both of you changed: 1."
     with tab.expect_navigation():
         tab.click("#keep-mine")
     _shown(tab)
@@ -375,6 +406,12 @@ def test_of_several_dropped_files_a_bad_one_stops_no_other(tab, anna, tmp_path):
     said = dict(line.split("\n")[:2] for line in tab.locator("#queue li").all_inner_texts())
     assert (said["first.jpg"], said["second.jpg"]) == ("done", "done")
     assert "expected JPEG" in said["bad.jpg"] and "expected" in said["empty.jpg"]
+    for name in ("first.jpg", "second.jpg"):  # in the list without a reload
+        tab.wait_for_selector(f"#list tr:has(a:text-is('{name}')) .result:has-text('white cell')")
+    assert tab.locator("#queue .failed").count() == 2 and "UTC" not in tab.inner_text("#list td:has(time) >> nth=0")
+    tab.check("#list .pick >> nth=0")
+    tab.check("#list .pick >> nth=1")
+    assert tab.locator("#compare").is_enabled()
     for smear in anna.get("/smears", params={"analyzed": True}).json()["items"]:
         if smear["name"] in said:
             anna.delete(f"/smears/{smear['id']}").raise_for_status()
@@ -762,6 +799,7 @@ def test_a_token_is_shown_once_and_revoked(tab, service):
     tab.fill("#token-name", "analyser")
     tab.click("text=Add a token")
     tab.wait_for_selector("#made:visible")
+    assert "No tokens" not in tab.inner_text("main")
     bearer = {"authorization": f"Bearer {tab.inner_text('#token')}"}
     assert httpx.get(f"{service.url}/api/v1/smears", headers=bearer).status_code == 200
     tab.reload()

@@ -12,6 +12,7 @@ byId("add").onsubmit = async (event) => {
   try {
     const { json } = await call("POST", "/tokens", { name: byId("token-name").value, scope: byId("token-scope").value, days: days ? Number(days) : null });
     byId("made").hidden = false;
+    if (byId("none")) byId("none").remove();
     byId("token").textContent = json.token;
     byId("copy").focus();
   } catch (error) { fail(error); }

@@ -55,7 +55,7 @@ export function keepOnServer(analysis, data, saved) {
       const rows = (await allCorrections(where)).slice(stored.length), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
       const names = [...new Set(rows.map((row) => row.who))].join(", "), mine = new Set(pending.map(key));
       const both = new Set(rows.map(key).filter((one) => mine.has(one))).size;
-      byId("conflict-text").textContent = t("{who} made {n} corrections while you made {mine}, which are not saved. Cells that both of you changed: {both}.", { who: names, n: rows.length, mine: mine.size, both });
+      byId("conflict-text").textContent = t("Corrections by {who}: {n}. Yours, not saved: {mine}. Cells that both of you changed: {both}.", { who: names, n: rows.length, mine: mine.size, both });
       byId("conflict").hidden = false;
       byId("keep-mine").focus();
       announce(byId("conflict-title").textContent);

@@ -71,7 +71,7 @@ function lock(shown) {
 function doubts(image, unsure, data) {
   const parts = [], n = image.kind.filter((kind) => kind === unsure).length;
   if (data.unknown) parts.push(make("b", t("unknown stain"), "doubtful"));
-  parts.push(make("span", n ? t("{n} unsure cells", { n }) : t("no unsure cells"), n ? "doubtful" : ""));
+  parts.push(make("span", n === 0 ? t("no unsure cells") : n === 1 ? t("1 unsure cell") : t("{n} unsure cells", { n }), n ? "doubtful" : ""));
   const unlike = (image.unlike || []).length;
   if (unlike) parts.push(make("span", t("{n} unlike the training data", { n: unlike }), "doubtful"));
   return parts.flatMap((part, k) => (k ? [" · ", part] : [part]));
