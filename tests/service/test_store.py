@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -16,14 +17,17 @@ from sqlalchemy import text, true
 from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
 from blastdet.datasets.corrections import Correction
+from blastdet.service.api import upload_routes
+from blastdet.service.compute.pool import ComputeDiedError
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.jobs.clock_watch import DAY_S, ClockWatch, confirm_clock, is_held
 from blastdet.service.jobs.reconciler import Reconciler
+from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, correction_rows, job_rows, retention, smears
 from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name
 from blastdet.service.store.database import Database, open_database
 from blastdet.service.store.job_rows import JobRequest
-from blastdet.service.store.schema import Analysis, Base, Job, Smear, Upload, new_id
+from blastdet.service.store.schema import Analysis, Base, Job, Smear, Upload, User, new_id
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)], scope="module")
@@ -428,3 +432,51 @@ def test_wrong_accounts_are_refused(database, name, password, words):
     with pytest.raises(ConfigError, match=words), database.begin() as session:
         accounts.ensure_user(session, "anna")
         accounts.add_user(session, name, password)
+
+
+def test_people_take_turns_with_the_workers(database):
+    with database.begin() as session:
+        users = [User(name=name) for name in ("eva", "jan")]
+        session.add_all(users)
+        session.flush()
+        smear = Smear(owner_id=users[0].id, name="a", sha256="1" * 64, n_bytes=1, width=1, height=1)
+        session.add(smear)
+        session.flush()
+        for key, owner, created in (("e1", 0, 1), ("e2", 0, 2), ("e3", 0, 3), ("j1", 1, 4), ("j2", 1, 5)):
+            about = {"weights": "default", "request": {}, "created": f"2026-01-01T00:00:0{created}.000000Z"}
+            session.add(Job(smear_id=smear.id, owner_id=users[owner].id, key=key, active_key=key, **about))
+    taken = []
+    for _ in range(5):
+        with database.begin() as session:
+            taken.append(job_rows.claim(session, "w").key)
+        time.sleep(0.001)  # times are those of the day, in microseconds
+    assert taken == ["e1", "j1", "e2", "j2", "e3"]
+
+
+def test_an_upload_outlives_the_process_that_looks_into_it(database, tmp_path):
+    blobs = Blobs(tmp_path / "kept")
+    with database.begin() as session:
+        user = User(name="ida")
+        session.add(user)
+        session.flush()
+        upload = Upload(id=new_id(), owner_id=user.id, name="a.png", n_bytes=4)
+        session.add(upload)
+    blobs.upload(upload.id).write_bytes(b"data")
+
+    class Dying:
+        def call(self, *_: object, **__: object) -> None:
+            raise ComputeDiedError("killed")
+
+    caller = Caller(user.id, "ida", False, "write", "")
+    service = SimpleNamespace(database=database, blobs=blobs, inspectors=Dying())
+    with pytest.raises(RefusedError, match="it is kept") as refused:
+        upload_routes._completed(service, caller, upload.id)
+    assert refused.value.status == 503 and blobs.upload(upload.id).read_bytes() == b"data"
+    service.inspectors.call = _no_image
+    with pytest.raises(BlastdetError, match="no image"):
+        upload_routes._completed(service, caller, upload.id)
+    assert not blobs.upload(upload.id).exists()
+
+
+def _no_image(*_: object, **__: object) -> None:
+    raise BlastdetError("no image")

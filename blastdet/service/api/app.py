@@ -56,6 +56,7 @@ def make_service(settings: ServiceSettings) -> Service:
     limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
     engines = settings.engines or max(1, min(_MOST_ENGINES, cpu_count()))
     blobs, pixels = Blobs(settings.data), ComputePool(3, limits)  # one for an overview
+    inspectors = ComputePool(2, limits)
     return Service(
         settings=settings,
         database=database,
@@ -69,6 +70,8 @@ def make_service(settings: ServiceSettings) -> Service:
         requests=RateLimit(settings.requests_per_minute),
         logins=RateLimit(settings.logins_per_minute),
         detecting=CapacityLimiter(engines),
+        inspectors=inspectors,
+        inspecting=CapacityLimiter(inspectors.size),
         pictures=Pictures(pixels, blobs),
         ended_jobs=EndedJobs(database),
     )
@@ -83,6 +86,7 @@ def make_app(service: Service) -> FastAPI:
         yield
         service.detectors.close()
         service.pixels.close()
+        service.inspectors.close()
         service.database.close()
 
     app = FastAPI(

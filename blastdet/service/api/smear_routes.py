@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy.exc import IntegrityError
@@ -13,6 +16,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.service.compute.overview import overview_size, reduction_of
+from blastdet.service.compute.pool import ComputeBusyError, Watch
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.http.body import ImageBody
 from blastdet.service.http.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
@@ -26,7 +30,12 @@ from blastdet.service.store.smears import Access
 
 router = APIRouter(prefix="/smears", tags=["smears"])
 
+T = TypeVar("T")
+
 _ARRIVE = 2**20  # bytes written at once
+_INSPECT_S = 30.0  # in which an uploaded file must be understood
+_MOST_WAITING = 64
+_MOST_PIXELS = 50 * 10**9  # a slide at the highest magnification has 10
 _FORM = 2**16  # bytes that a form may have around its file
 
 IMAGE_BODY: dict[str, Any] = {
@@ -71,15 +80,27 @@ async def upload(
                 waiting.clear()
         await run_in_threadpool(arriving.write, bytes(waiting))
         sha256 = await run_in_threadpool(arriving.finish)
-        kept = await run_in_threadpool(
-            keep_smear, service, caller, arriving.path, (display_name(name or body.name), sha256)
-        )
+        about = (display_name(name or body.name), sha256)
+        kept = await in_turn(service, partial(keep_smear, service, caller, arriving.path, about))
     finally:
         quota.give_back()
         await run_in_threadpool(arriving.discard)
     out, is_new = kept
     headers = {"Location": f"/api/v1/smears/{out.id}"}
     return JSONResponse(out.model_dump(mode="json"), 201 if is_new else 200, headers)
+
+
+async def in_turn(service: Service, do: Callable[[], T]) -> T:
+    """Look into an uploaded file in a thread of few: an image that takes long holds up other uploads and nothing else.
+
+    Raises
+    ------
+    ComputeBusyError
+        If too many wait already.
+    """
+    if service.inspecting.statistics().tasks_waiting >= _MOST_WAITING:
+        raise ComputeBusyError("busy: too many uploads wait already. Try again in a few seconds")
+    return await to_thread.run_sync(do, limiter=service.inspecting)
 
 
 def keep_smear(
@@ -108,7 +129,12 @@ def keep_smear(
     if found := _existing(service, caller, sha256):
         return found, False
     n_bytes = path.stat().st_size
-    head, _ = service.pixels.call("inspect", {"path": str(path), "name": name})
+    head, _ = service.inspectors.call(
+        "inspect", {"path": str(path), "name": name}, watch=Watch(stall_seconds=_INSPECT_S)
+    )
+    if (pixels := head["size_wh"][0] * head["size_wh"][1]) > _MOST_PIXELS:
+        most = f"{_MOST_PIXELS / 1e9:.0f} gigapixels"
+        raise RefusedError(422, f"image: expected at most {most}, got {pixels / 1e9:,.0f}")
     smear = Smear(id=new_id(), owner_id=caller.user_id, name=name, sha256=sha256, n_bytes=n_bytes)
     smear.width, smear.height = head["size_wh"]
     smear.mpp, smear.notes = head["mpp"], head["notes"]

@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -19,7 +20,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from blastdet.core.errors import BlastdetError
-from blastdet.service.api.smear_routes import keep_smear
+from blastdet.service.api.smear_routes import in_turn, keep_smear
+from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
 from blastdet.service.http.context import Id, Service, Services, Writer
 from blastdet.service.http.disk_quota import check_room
 from blastdet.service.http.schemas import UploadOut
@@ -71,23 +73,23 @@ def create(
         with service.database.begin() as session:
             check_room(service, session, caller, n_bytes)
             session.add(upload)
-    except BlastdetError:
+    except BaseException:  # also a full disk
         path.unlink(missing_ok=True)
         raise
     return Response(status_code=201, headers={**_HEADERS, "Location": f"/api/v1/uploads/{upload.id}"})
 
 
 @router.head("/{upload_id}")
-def head(upload_id: Id, service: Services, caller: Writer) -> Response:
+async def head(upload_id: Id, service: Services, caller: Writer) -> Response:
     """How much has arrived."""
-    found = _completed(service, caller, upload_id)
+    found = await in_turn(service, partial(_completed, service, caller, upload_id))
     return Response(headers=_state(found))
 
 
 @router.get("/{upload_id}")
-def state(upload_id: Id, service: Services, caller: Writer) -> UploadOut:
+async def state(upload_id: Id, service: Services, caller: Writer) -> UploadOut:
     """How much has arrived, and the smear it became."""
-    return _completed(service, caller, upload_id)
+    return await in_turn(service, partial(_completed, service, caller, upload_id))
 
 
 @router.patch("/{upload_id}", status_code=204)
@@ -108,7 +110,7 @@ async def append(
     upload = await run_in_threadpool(_owned, service, caller, upload_id)
     if upload.smear_id is None:
         await _receive(request, service, upload, int(upload_offset))
-    found = await run_in_threadpool(_completed, service, caller, upload_id)
+    found = await in_turn(service, partial(_completed, service, caller, upload_id))
     return Response(status_code=204, headers=_state(found))
 
 
@@ -189,8 +191,11 @@ def _completed(service: Service, caller: Caller, upload_id: str) -> UploadOut:
     try:
         with _exclusive(service, upload_id):
             smear, _ = keep_smear(service, caller, path, (upload.name, sha256_and_sync(path)), has_room=True)
-    except RefusedError:
+    except ComputeBusyError:
         raise
+    except ComputeDiedError:  # perhaps not by its fault: what has arrived is kept
+        line = "upload: the process that looks into it ended; it is kept. Try again in a few seconds"
+        raise RefusedError(503, line, {"Retry-After": "5"}) from None
     except BlastdetError:  # no image: nothing to go on with
         with service.database.begin() as session:
             session.delete(_found(session, caller, upload_id))

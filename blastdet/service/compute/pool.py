@@ -70,10 +70,13 @@ class Watch:
         Called with tiles done and tiles in all.
     is_cancelled : callable, optional
         Asked several times a second.
+    stall_seconds : float, optional
+        As in `ComputeLimits`, for requests that are known to be short.
     """
 
     on_progress: OnProgress | None = None
     is_cancelled: Callable[[], bool] | None = None
+    stall_seconds: float | None = None
 
 
 class ComputeProcess:
@@ -131,7 +134,8 @@ class ComputeProcess:
             send(self._child.stdin.fileno(), {"op": op, "args": args}, payload)
         except PipeClosedError:
             raise self._died() from None
-        return self._wait(watch or Watch(), self.limits.stall_seconds)
+        watch = watch or Watch()
+        return self._wait(watch, watch.stall_seconds or self.limits.stall_seconds)
 
     def _wait(self, watch: Watch, patience: float) -> Answer:
         """The answer of the child; progress is passed on."""

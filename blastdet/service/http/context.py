@@ -39,8 +39,8 @@ class Service:
     database : Database
     blobs : Blobs
     backend : JobBackend
-    detectors, pixels : ComputePool
-        For images that are analyzed at once; for tiles, crops and pages.
+    detectors, pixels, inspectors : ComputePool
+        For images that are analyzed at once; for tiles, crops and pages; for uploaded files.
     models : dict
         Name -> model that the service offers.
     gate : Gate
@@ -48,6 +48,8 @@ class Service:
     requests, logins : RateLimit
     detecting : CapacityLimiter
         Threads for images that are analyzed at once: their own, so that a rush of images holds up no other request.
+    inspecting : CapacityLimiter
+        Uploaded files that are looked into, likewise.
     pictures : Pictures
         Tiles, crops and pages, likewise.
     ended_jobs : EndedJobs
@@ -61,12 +63,14 @@ class Service:
     backend: JobBackend
     detectors: ComputePool
     pixels: ComputePool
+    inspectors: ComputePool
     models: dict[str, OfferedModel]
     gate: Gate
     metrics: Metrics
     requests: RateLimit
     logins: RateLimit
     detecting: CapacityLimiter
+    inspecting: CapacityLimiter
     pictures: Pictures
     ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)

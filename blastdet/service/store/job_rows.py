@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, func, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from blastdet.service.store.schema import Analysis, Job, Smear, now
 
@@ -98,9 +98,12 @@ def _job_of(session: Session, analysis: Analysis, user_id: str) -> Job:
 
 
 def claim(session: Session, worker: str) -> Job | None:
-    """Take the oldest queued job, or nothing if there is none."""
+    """Take a queued job, or nothing if there is none: people take turns, and each one's oldest comes first."""
+    mine = aliased(Job)
+    last = select(func.max(mine.started)).where(mine.owner_id == Job.owner_id).scalar_subquery()
+    turns = (func.coalesce(last, ""), Job.created, Job.id)
     while True:
-        query = select(Job.id).where(Job.state == "queued").order_by(Job.created, Job.id).limit(1)
+        query = select(Job.id).where(Job.state == "queued").order_by(*turns).limit(1)
         job_id = session.scalar(query.with_for_update(skip_locked=True))
         if job_id is None:
             return None
