@@ -27,6 +27,7 @@ from blastdet.imaging.io import Source, open_smear, write_image
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputeBusyError, ComputeLimits, ComputePool
+from blastdet.service.compute.tiles import tile_of
 from blastdet.service.store.blobs import Blobs
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -310,6 +311,19 @@ def test_what_is_read_from_an_overview_is_what_the_image_shows(reduced, data, sc
     assert found.shape == expected.shape
     assert np.abs(found.astype(int) - expected).mean() < 4  # half a pixel off: 6
     assert (counted.read_pixels == 0) == (max(scale) * 2 <= 1.05)
+
+
+@pytest.mark.parametrize("size_wh", [(600_000, 5), (3, 600_000)])
+def test_tiles_of_a_thin_and_very_long_tiff(tmp_path, size_wh):
+    rgb = np.full((size_wh[1], size_wh[0], 3), 90, np.uint8)
+    tifffile.imwrite(tmp_path / "thin.tif", rgb, photometric="rgb", rowsperstrip=1024, compression="zlib")
+    with open_smear(tmp_path / "thin.tif") as image:
+        (tmp_path / "overview.tif").write_bytes(overview_of(image, lambda done, total: None))
+    with WithOverview(open_smear(tmp_path / "thin.tif"), open_smear(tmp_path / "overview.tif")) as both:
+        for zoom, longest in ((0, 293), (1, 512), (2, 512)):
+            tile = tile_of(both, zoom, 0, 0)
+            assert sorted(tile.shape[:2]) == [1, longest]
+            assert tile.mean() == pytest.approx(90, abs=2)
 
 
 def test_the_overview_of_a_large_tiff_is_made_once_and_for_low_zooms_only(service, client, sparse):

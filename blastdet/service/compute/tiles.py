@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from blastdet.core.errors import ImageError
 from blastdet.core.types import RGB, WidthHeight
-from blastdet.imaging.io import Source
+from blastdet.imaging.io import Source, resize
 
 TILE_PX = 512
 """Side of a tile in pixels; those at the right and lower edge are smaller."""
+
+_LEAST = 0.001  # scale at which a `Source` is read; a thin image may be so long that a tile of all of it needs less
 
 
 def highest_zoom(size_wh: WidthHeight) -> int:
@@ -48,9 +50,9 @@ def tile_of(source: Source, zoom: int, x: int, y: int) -> RGB:
     side = TILE_PX << (top - zoom)
     width, height = source.size_wh
     box = (x * side, y * side, min((x + 1) * side, width), min((y + 1) * side, height))
-    most = (width / 1.0, height / 1.0)
     scale = 1 / (1 << (top - zoom))
     # never less than a pixel: the last column of a reduced image may be thinner
-    sx = max(scale, 1 / (box[2] - box[0]), 1 / most[0])
-    sy = max(scale, 1 / (box[3] - box[1]), 1 / most[1])
-    return source.read((float(box[0]), float(box[1]), float(box[2]), float(box[3])), (sx, sy))
+    sx, sy = max(scale, 1 / (box[2] - box[0])), max(scale, 1 / (box[3] - box[1]))
+    wanted = round((box[2] - box[0]) * sx), round((box[3] - box[1]) * sy)
+    rgb = source.read((float(box[0]), float(box[1]), float(box[2]), float(box[3])), (max(sx, _LEAST), max(sy, _LEAST)))
+    return rgb if (rgb.shape[1], rgb.shape[0]) == wanted else resize(rgb, wanted)
