@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,13 +13,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
-from blastdet.core.errors import ConfigError, ServiceError, one_line
+from blastdet.core.errors import ConfigError, ServiceError, in_a_line, one_line
 
 _API = "/api/v1"
 _WAIT_S = 4.0  # the most that a service takes
 _PROGRESS_S = 0.5
 _AGAIN = frozenset({502, 503, 504})
 _PATIENCE_S = 60.0
+_JSON_BYTES, _FILE_BYTES = 64 * 2**20, 2**31
+_ID = re.compile("[0-9a-f]{32}")
+_WAITING = ("queued", "running")
 
 
 class Client:
@@ -87,14 +91,13 @@ class Client:
         name = "image" if isinstance(image, bytes) else Path(image).name
         if isinstance(mpp := options.get("mpp"), (tuple, list)):
             options["mpp"] = ",".join(map(str, mpp))
-        found: dict[str, Any] = self._json("POST", _query("/detect", options), content, _named(name))
-        return found
+        return self._json("POST", _query("/detect", options), content, _named(name))
 
     def upload(self, path: str | Path) -> str:
         """Upload a smear, of any size, and return its id. The same file again gives the same id."""
         with Path(path).open("rb") as stream:
             smear = self._json("POST", "/smears", stream, _named(Path(path).name))
-        return str(smear["id"])
+        return self._id(smear, "id")
 
     def analyze(self, smear: str, progress: Callable[[int, int], None] | None = None, **options: Any) -> str:
         """Analyze an uploaded smear, wait, and return the id of the result. Equal requests give the same one.
@@ -110,21 +113,20 @@ class Client:
         """
         job = self._json("POST", f"/smears/{smear}/analyses", _body(options), _JSON)
         wait = min(_WAIT_S if progress is None else _PROGRESS_S, self._timeout / 2)
-        while job["state"] in ("queued", "running"):
+        while (state := self._field(job, "state", str)) in _WAITING:
             asked = time.monotonic()
-            job = self._json("GET", f"/jobs/{job['id']}?wait={wait:.3f}")
-            if job["state"] in ("queued", "running") and time.monotonic() - asked < wait / 2:
+            job = self._json("GET", f"/jobs/{self._id(job, 'id')}?wait={wait:.3f}")
+            if self._field(job, "state", str) in _WAITING and time.monotonic() - asked < wait / 2:
                 time.sleep(wait / 2)  # it does not know how to wait
             if progress is not None:
-                progress(job["done"], job["total"])
-        if job["state"] != "done":
-            raise ServiceError(f"{self.url}: {job['error'] or job['state']}")
-        return str(job["analysis"])
+                progress(self._field(job, "done", int), self._field(job, "total", int))
+        if state != "done":
+            raise ServiceError(f"{self.url}: {_short(self._field(job, 'error', str) or state)}")
+        return self._id(job, "analysis")
 
     def result(self, analysis: str) -> dict[str, Any]:
         """The JSON document of a result, with all cells, and with corrections."""
-        found: dict[str, Any] = json.loads(self.file(analysis, "result.json"))
-        return found
+        return self._read(self.file(analysis, "result.json"))
 
     def file(self, analysis: str, name: str, **query: Any) -> bytes:
         """A result as a file.
@@ -151,7 +153,8 @@ class Client:
         """
         match = {} if version is None else {"If-Match": f'"{version}"'}
         body = _body({"corrections": [dict(one) for one in corrections]})
-        return int(self._json("POST", f"/analyses/{analysis}/corrections", body, {**_JSON, **match})["version"])
+        answer = self._json("POST", f"/analyses/{analysis}/corrections", body, {**_JSON, **match})
+        return int(self._field(answer, "version", int))
 
     def corrections(self, path: str | Path) -> int:
         """Write all corrections to a file for ``train``, ``adapt`` and ``evaluate``; returns their number."""
@@ -164,8 +167,8 @@ class Client:
         after = None
         while True:
             page = self._json("GET", _query("/smears", {**filters, "after": after}))
-            yield from page["items"]
-            after = page["next"]
+            yield from self._field(page, "items", list)
+            after = page.get("next")
             if after is None:
                 return
 
@@ -185,29 +188,59 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _json(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:
-        return json.loads(self._request(method, path, body, headers)[1])
+    def _json(
+        self, method: str, path: str, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        return self._read(self._request(method, path, body, headers, _JSON_BYTES)[1])
+
+    def _read(self, content: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise self._stranger()
+        return found
+
+    def _field(self, answer: Mapping[str, Any], name: str, kind: type) -> Any:
+        """A field of an answer, which may be that of any other program."""
+        if not isinstance(value := answer.get(name), kind):
+            raise self._stranger()
+        return value
+
+    def _id(self, answer: Mapping[str, Any], name: str) -> str:
+        if not _ID.fullmatch(value := self._field(answer, name, str)):
+            raise self._stranger()
+        return str(value)
+
+    def _stranger(self) -> ServiceError:
+        return ServiceError(f"{self.url}: expected JSON of a blastdet service")
 
     def _request(
-        self, method: str, path: str, body: bytes | BinaryIO | None = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        most: int = _FILE_BYTES,
     ) -> tuple[int, bytes]:
         """Status and content of an answer; asks again for a while where the service is busy or starts again."""
         end = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                status, content = self._once(method, path, body, headers or {})
+                status, content = self._once(method, path, body, headers or {}, most)
                 if status not in _AGAIN or time.monotonic() > end:
                     break
             except (OSError, http.client.HTTPException) as error:
                 self.close()
-                if time.monotonic() > end or isinstance(error, (ConnectionRefusedError, ssl.SSLError)):
+                if time.monotonic() > end or isinstance(error, _FINAL):
                     raise ServiceError(f"{self.url}: does not answer ({one_line(error)}). Is it running?") from None
             time.sleep(1.0)
-        if status >= 400:
+        if not 200 <= status < 300:
             raise ServiceError(f"{self.url}: {_said(content, status)}", status)
         return status, content
 
-    def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str], most: int) -> tuple[int, bytes]:
         if self._connection is None:
             host, port = self._parts.hostname or "", self._parts.port
             self._connection = (
@@ -226,15 +259,24 @@ class Client:
             if self._connection.sock is None:
                 raise
             try:  # whoever refuses a body before its end says why, and closes
-                answer = self._connection.getresponse()
-                return answer.status, answer.read()
+                return self._answer(self._connection, most)
             finally:
                 self.close()
-        answer = self._connection.getresponse()
-        return answer.status, answer.read()
+        return self._answer(self._connection, most)
+
+    def _answer(self, connection: http.client.HTTPConnection, most: int) -> tuple[int, bytes]:
+        answer = connection.getresponse()
+        if (answer.length or 0) <= most:
+            # Of a known length, only read() without a number notices that the end is missing.
+            content = answer.read(most + 1) if answer.length is None else answer.read()
+            if len(content) <= most:
+                return answer.status, content
+        self.close()
+        raise ServiceError(f"{self.url}: expected an answer of at most {most / 2**20:.0f} MB, got more")
 
 
 _JSON = {"Content-Type": "application/json"}
+_FINAL = (ConnectionRefusedError, ssl.SSLError, http.client.InvalidURL, http.client.LineTooLong)
 
 
 def _body(value: Any) -> bytes:
@@ -254,6 +296,11 @@ def _query(path: str, values: Mapping[str, Any]) -> str:
 def _said(content: bytes, status: int) -> str:
     """The line of an error."""
     try:
-        return str(json.loads(content)["error"])
-    except (ValueError, KeyError, TypeError):
+        return _short(str(json.loads(content)["error"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"answered with status {status}"
+
+
+def _short(text: str) -> str:
+    """Text of a service in one line."""
+    return in_a_line(" ".join(text.split()), 300)

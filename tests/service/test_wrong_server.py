@@ -1,0 +1,171 @@
+"""The client and ``blastdet detect --server`` where the server is none of blastdet, or answers wrongly."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+from serving import SMALL
+
+import blastdet
+from blastdet.core.errors import ServiceError
+from blastdet.service import client as client_module
+
+ID = "0" * 32
+STRANGER = "expected JSON of a blastdet service"
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """Stands for a foreign host: it answers each request with what the test sets for the end of its path."""
+
+    protocol_version = "HTTP/1.1"
+    answers: dict[str, Any]
+    asked: list[str]
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        end = self.path.partition("?")[0].rpartition("/")[2]
+        answer = self.answers.get(end, {})
+        if callable(answer):
+            self.close_connection = True
+            answer(self)
+            return
+        status, body = answer if isinstance(answer, tuple) else (200, answer)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        if status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if status != 204:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def foreign(answers: dict[str, Any]) -> Iterator[tuple[blastdet.Client, list[str]]]:
+    """A client of a foreign host, and the paths that the host is asked for."""
+    asked: list[str] = []
+    handler = type("Handler", (Foreign,), {"answers": answers, "asked": asked})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            with blastdet.Client(f"http://127.0.0.1:{server.server_port}") as client:
+                yield client, asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"<html>log in here</html>", STRANGER),
+        (b"\xff\xfe\x00", STRANGER),
+        (b"[" * 200_000, STRANGER),
+        ([1], STRANGER),
+        ({}, STRANGER),
+        ({"id": "x HTTP/1.1\r\nEvil: 1\r\n\r\n"}, STRANGER),
+        ((204, b""), STRANGER),
+        ((302, b""), "answered with status 302"),
+        ((422, b"[" * 200_000), "answered with status 422"),
+    ],
+)
+def test_an_upload_to_a_foreign_host_is_one_line(answer, words):
+    with foreign({"smears": answer}) as (client, _), pytest.raises(ServiceError) as caught:
+        client.upload(SMALL)
+    assert str(caught.value) == f"{client.url}: {words}"
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {},
+        {"state": 5},
+        {"state": "running"},
+        {"state": "running", "id": "../../x y\n"},
+        {"state": "done"},
+        {"state": "done", "analysis": "../../x y\n"},
+        {"state": "failed", "error": 5},
+    ],
+)
+def test_a_job_of_a_foreign_host_is_one_line(job):
+    with foreign({"analyses": job}) as (client, asked), pytest.raises(ServiceError, match=STRANGER):
+        client.analyze(ID)
+    assert len(asked) == 1
+
+
+def test_other_answers_of_a_foreign_host_are_one_line():
+    with foreign({}) as (client, _):
+        for ask in (lambda: client.correct(ID, []), lambda: list(client.smears())):
+            with pytest.raises(ServiceError, match=STRANGER):
+                ask()
+    with foreign({"result.json": b"[]"}) as (client, _), pytest.raises(ServiceError, match=STRANGER):
+        client.result(ID)
+
+
+def test_texts_of_a_foreign_host_are_one_short_line():
+    text = "line 1\nline 2\x1b[31m" + "A" * 100_000
+    answers = {"smears": (422, {"error": text}), "analyses": {"state": "failed", "error": text}}
+    with foreign(answers) as (client, _):
+        for ask in (lambda: client.upload(SMALL), lambda: client.analyze(ID)):
+            with pytest.raises(ServiceError, match=r"line 1 line 2\\x1b\[31mAA") as caught:
+                ask()
+            assert len(str(caught.value)) == len(client.url) + 2 + 300
+
+
+def _chunked(handler: Foreign) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for _ in range(4):
+        handler.wfile.write(b"400\r\n" + b" " * 1024 + b"\r\n")
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def _claimed(handler: Foreign) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (50 * 2**30))
+
+
+def _until_closed(handler: Foreign) -> None:
+    handler.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + b" " * 4096)
+
+
+@pytest.mark.parametrize("answer", [_chunked, _claimed, _until_closed])
+def test_an_endless_answer_of_a_foreign_host_is_not_read_to_its_end(monkeypatch, answer):
+    monkeypatch.setattr(client_module, "_JSON_BYTES", 2**11)
+    with foreign({"smears": answer}) as (client, _):
+        with pytest.raises(ServiceError, match="expected an answer of at most"):
+            client.upload(SMALL)
+        assert client._connection is None
+
+
+def test_an_answer_that_is_cut_short_is_no_file(monkeypatch):
+    monkeypatch.setattr(client_module, "_PATIENCE_S", 0.0)
+
+    def answer(handler: Foreign) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}")
+
+    with foreign({"result.json": answer}) as (client, _), pytest.raises(ServiceError, match="does not answer"):
+        client.file(ID, "result.json")
+
+
+def test_a_header_without_end_is_not_asked_for_again():
+    def answer(handler: Foreign) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
+
+    start = time.monotonic()
+    with foreign({"smears": answer}) as (client, asked), pytest.raises(ServiceError, match="does not answer"):
+        client.upload(SMALL)
+    assert len(asked) == 1
+    assert time.monotonic() - start < 30
