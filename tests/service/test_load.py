@@ -26,7 +26,7 @@ from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import Source, open_smear, write_image
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
 from blastdet.service.compute.picture_queue import Pictures
-from blastdet.service.compute.pool import ComputeBusyError, ComputeLimits, ComputePool
+from blastdet.service.compute.pool import ComputeBusyError, ComputeCancelledError, ComputeLimits, ComputePool, Watch
 from blastdet.service.compute.tiles import tile_of
 from blastdet.service.store.blobs import Blobs
 
@@ -199,7 +199,7 @@ class SlowPool:
     def __init__(self) -> None:
         self.let_go, self.made = threading.Event(), 0
 
-    def call(self, op: str, args: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    def call(self, op: str, args: dict[str, Any], watch: Watch | None = None) -> tuple[dict[str, Any], bytes]:
         if op != "overview":
             return {}, b"tile"
         self.made += 1
@@ -235,6 +235,89 @@ def test_overviews_hold_up_no_tile_are_counted_and_fail_once(tmp_path):
     assert said[:4] == ["busy: 8 pictures wait already. Try again in a few seconds"] * 4
     assert said[4:] == ["the image is damaged"] * 8
     assert pool.made == 3  # once for each smear
+
+
+@pytest.fixture
+def small_tiff(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb")
+    return tmp_path / "a.tif"
+
+
+def test_few_wait_for_one_overview_and_take_no_places_of_others(small_tiff, tmp_path):
+    pool, said = SlowPool(), []
+    pictures = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=8)
+
+    async def overview() -> None:
+        try:
+            await pictures.overview(small_tiff, tmp_path / "1")
+        except BlastdetError as error:
+            said.append(str(error))
+
+    async def rush() -> None:
+        async with anyio.create_task_group() as group:
+            for _ in range(12):
+                group.start_soon(overview)
+            await anyio.sleep(0.5)
+            assert await pictures.make(tmp_path / "tile", "tile", {}) == b"tile"
+            pool.let_go.set()
+
+    _in_a_loop(rush)
+    assert said[:3] == ["busy: 8 requests wait for this image already. Try again in a few seconds"] * 3
+    assert said[3:] == ["the image is damaged"] * 9
+
+
+class EndlessPool(SlowPool):
+    """A pool whose overviews take until they are cancelled."""
+
+    def call(self, op: str, args: dict[str, Any], watch: Watch | None = None) -> tuple[dict[str, Any], bytes]:
+        self.made += 1
+        while not watch.is_cancelled():
+            time.sleep(0.05)
+        raise ComputeCancelledError("cancelled")
+
+
+def test_a_deleted_smear_ends_the_making_of_its_overview(small_tiff, tmp_path):
+    pool, said = EndlessPool(), []
+    pictures = Pictures(pool, Blobs(tmp_path / "data"))
+
+    async def overview() -> None:
+        try:
+            await pictures.overview(small_tiff, tmp_path / "1")
+        except BlastdetError as error:
+            said.append(str(error))
+
+    async def rush() -> None:
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as group:
+                for _ in range(3):
+                    group.start_soon(overview)
+                await anyio.sleep(0.5)
+                small_tiff.unlink()
+            await overview()  # also of one that comes later
+
+    _in_a_loop(rush)
+    assert said == ["the image is gone: it was deleted"] * 4
+    assert pool.made == 1
+
+
+def test_an_overview_is_made_again_once_a_full_disk_has_room(small_tiff, tmp_path, monkeypatch):
+    pool = SlowPool()
+    monkeypatch.setattr(pool, "call", lambda op, args, watch: ({}, b"overview"))
+    blobs = Blobs(tmp_path / "data")
+    pictures, path = Pictures(pool, blobs), tmp_path / "smear" / "tiles" / "overview.tif"
+    monkeypatch.setattr("blastdet.service.compute.picture_queue._FULL_S", 1.0)
+
+    async def work() -> None:
+        with pytest.raises(OSError, match="no room"):  # nothing can be kept there
+            await pictures.overview(small_tiff, path)
+        path.parent.mkdir(parents=True)
+        with pytest.raises(OSError, match="no room"):  # for a moment, so that not each request tries
+            await pictures.overview(small_tiff, path)
+        await anyio.sleep(1.1)
+        assert await pictures.overview(small_tiff, path) == path
+        assert path.read_bytes() == b"overview"
+
+    _in_a_loop(work)
 
 
 @pytest.fixture(scope="module")

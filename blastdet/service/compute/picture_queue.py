@@ -13,12 +13,16 @@ from weakref import WeakValueDictionary
 
 from anyio import CapacityLimiter, Lock, to_thread
 
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, ImageError
 from blastdet.imaging.io import is_tiff
-from blastdet.service.compute.pool import ComputeBusyError, ComputePool
+from blastdet.service.compute.pool import ComputeBusyError, ComputePool, Watch
 from blastdet.service.store.blobs import Blobs
 
 _FAILED_S = 300.0
+_FULL_S = 10.0  # a full disk may have room again
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MOST_FOR_ONE = 8  # requests that may wait for the same overview: those of a browser, not all there may be
+_GONE = "the image is gone: it was deleted"
 
 
 class Pictures:
@@ -71,9 +75,14 @@ class Pictures:
         OSError
             If the disk is full.
         """
-        if not await to_thread.run_sync(is_tiff, image):
+        if not await to_thread.run_sync(_is_tiff, image):
             return None
+        if await to_thread.run_sync(path.is_file):
+            return path
         lock = self._making_overview.setdefault(path, Lock())
+        waiting = lock.statistics().tasks_waiting
+        if waiting >= _MOST_FOR_ONE:
+            raise ComputeBusyError(f"busy: {waiting} requests wait for this image already. Try again in a few seconds")
         with self._counted():
             async with lock:  # who waits here takes no thread
                 if not path.is_file():
@@ -85,16 +94,19 @@ class Pictures:
         self._failed = {one: (end, error) for one, (end, error) in self._failed.items() if end > now}
         if path in self._failed:
             raise self._failed[path][1].with_traceback(None)
-        make = partial(self._made, path, "overview", {"path": str(image)})
+        watch = Watch(is_cancelled=lambda: not image.is_file())  # nobody wants that of a deleted smear
+        make = partial(self._made, path, "overview", {"path": str(image)}, watch)
         try:
             await to_thread.run_sync(make, limiter=self._overviews)
             if not path.is_file():
-                raise _missing(image)
+                raise OSError(errno.ENOSPC, "no room for an overview")
         except ComputeBusyError:
             raise
         except (BlastdetError, OSError) as error:
-            self._failed[path] = (time.monotonic() + _FAILED_S, error)
-            raise
+            why = error if image.is_file() else BlastdetError(_GONE)
+            seconds = _FULL_S if isinstance(why, OSError) and why.errno in _NO_SPACE else _FAILED_S
+            self._failed[path] = (time.monotonic() + seconds, why)
+            raise why from None
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -107,14 +119,15 @@ class Pictures:
         finally:
             self._asked -= 1
 
-    def _made(self, path: Path, op: str, args: Mapping[str, Any]) -> bytes:
-        _, content = self._pool.call(op, dict(args))
+    def _made(self, path: Path, op: str, args: Mapping[str, Any], watch: Watch | None = None) -> bytes:
+        _, content = self._pool.call(op, dict(args), watch=watch)
         self._blobs.cached(path, content)
         return content
 
 
-def _missing(image: Path) -> Exception:
-    """Why an overview that was made is not there."""
-    if image.is_file():
-        return OSError(errno.ENOSPC, "no room for an overview")
-    return BlastdetError("the image is gone: it was deleted")
+def _is_tiff(image: Path) -> bool:
+    """As `is_tiff`, with errors that do not say where the image is kept."""
+    try:
+        return is_tiff(image)
+    except ImageError:
+        raise BlastdetError("the image cannot be read" if image.is_file() else _GONE) from None
