@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import httpx
 import pytest
@@ -173,6 +175,27 @@ def test_tokens_have_scopes_and_end(service, anna, smear):
     assert all(made["read"]["token"] not in str(one) for one in anna.get("/tokens").json())
     for path in service.data.glob("blastdet.db*"):
         assert made["read"]["token"].encode() not in path.read_bytes()
+
+
+def test_events_end_with_the_token_and_a_user_follows_twenty_at_most(service, anna, smear):
+    (worker,) = service.children("worker")
+    os.kill(worker, signal.SIGSTOP)  # the job stays queued
+    try:
+        job = anna.post(f"/smears/{smear['id']}/analyses", json={"mpp": 0.123}).json()
+        token = anna.post("/tokens", json={"name": "t", "scope": "read"}).json()
+        program = {"headers": {"authorization": f"Bearer {token['token']}"}}
+        with service.client(**program) as client, ExitStack() as stack:
+            streams = [stack.enter_context(client.stream("GET", f"/jobs/{job['id']}/events")) for _ in range(20)]
+            assert {one.status_code for one in streams} == {200}
+            more = client.get(f"/jobs/{job['id']}/events")
+            assert (more.status_code, more.headers["retry-after"]) == (429, "5")
+            assert more.json()["error"].startswith("events: expected at most 20 streams")
+            assert anna.delete(f"/tokens/{token['id']}").status_code == 204
+            assert "event: progress" in streams[0].read().decode()  # to its end
+        with anna.stream("GET", f"/jobs/{job['id']}/events") as again:
+            assert again.status_code == 200  # those that ended count no longer
+    finally:
+        os.kill(worker, signal.SIGCONT)
 
 
 def test_the_audit_log_is_for_administrators_and_names_nobody(service, anna):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
 
 from blastdet import __version__
 from blastdet.core.mpp import parse_mpp
@@ -32,6 +35,8 @@ MOST_WAIT_S = 4
 """Less than the time that a service which is stopped gives to requests."""
 
 _POLL_S = 0.4
+_ASK_EVERY = 5  # polls until a stream asks again who follows it
+_MOST_STREAMS = 20
 _COMMENT_EVERY = 25  # polls without a change; proxies close connections that are silent
 
 
@@ -124,6 +129,33 @@ def cancel(job_id: Id, service: Services, caller: Writer) -> JobOut:
         return JobOut.of(found)
 
 
+class _Events(StreamingResponse):
+    """A stream of events, one of at most `_MOST_STREAMS` of a user: each asks the database again and again."""
+
+    def __init__(self, events: AsyncIterator[str], streams: Counter[str], user_id: str) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        self._streams, self._user_id = streams, user_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._streams[self._user_id] >= _MOST_STREAMS:
+            line = f"events: expected at most {_MOST_STREAMS} streams of a user at once, got one more"
+            raise RefusedError(429, line, {"Retry-After": "5"})
+        self._streams[self._user_id] += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._streams[self._user_id] -= 1
+
+
+def _is_still(service: Service, request: Request, caller: Caller) -> bool:
+    """Whether a request that lasts is still allowed: its token may be revoked, its session ended."""
+    try:
+        now = service.gate.caller(request)
+    except RefusedError:
+        return False
+    return now is not None and now.user_id == caller.user_id
+
+
 @router.get("/jobs/{job_id}/events", response_class=StreamingResponse)
 async def events(job_id: Id, request: Request, service: Services, caller: Reader) -> StreamingResponse:
     """Server-sent events: ``progress`` with the job each time it changes, and its state as the last event."""
@@ -132,7 +164,7 @@ async def events(job_id: Id, request: Request, service: Services, caller: Reader
 
     async def stream() -> AsyncIterator[str]:
         last, current, silent = "", first, 0
-        while True:
+        for n_polls in count(1):
             is_over = current.state in FINISHED
             text = current.model_dump_json()
             if text != last or is_over:
@@ -145,6 +177,8 @@ async def events(job_id: Id, request: Request, service: Services, caller: Reader
                 yield ": waiting\n\n"
             await asyncio.sleep(_POLL_S)
             try:
+                if n_polls % _ASK_EVERY == 0 and not await run_in_threadpool(_is_still, service, request, caller):
+                    return
                 current = await run_in_threadpool(look)
             except UNREACHABLE:
                 continue
@@ -152,4 +186,4 @@ async def events(job_id: Id, request: Request, service: Services, caller: Reader
                 yield f"event: cancelled\ndata: {json.dumps({'id': job_id, 'state': 'cancelled'})}\n\n"
                 return
 
-    return StreamingResponse(stream(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return _Events(stream(), service.streams, caller.user_id)

@@ -55,6 +55,8 @@ class Service:
     ended_jobs : EndedJobs
     arriving : Counter
         User id -> bytes of uploads in one piece that arrive just now.
+    streams : Counter
+        User id -> streams of events that are open.
     """
 
     settings: ServiceSettings
@@ -74,6 +76,7 @@ class Service:
     pictures: Pictures
     ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)
+    streams: Counter[str] = field(default_factory=Counter)
 
 
 def service_of(request: Request) -> Service:
