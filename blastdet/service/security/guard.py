@@ -34,6 +34,7 @@ _HEADERS = {
 _NO_STORE = "no-store"  # results of patients stay out of the caches of shared computers
 _LARGEST_BODY = 2**20
 _TOO_LARGE = "body: expected at most 1 MB, got more"
+_STOPPING = "the service is stopping; try again in a moment"
 _SLOW = "body: expected at least {n} bytes within {seconds:g} s, got less"
 _STREAMED = ("/smears", "/detect", "/corrections")
 _QUIET = ("/healthz", "/readyz", "/metrics")
@@ -73,13 +74,13 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, has_begun = time.perf_counter(), 500, False
         scope.setdefault("state", {})["request_id"] = request_id = secrets.token_hex(8)
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 message["headers"] = self._with_headers(message.get("headers", []), request_id)
             await send(message)
 
@@ -89,6 +90,9 @@ class Guard:
                 await self.app(scope, _bounded(scope, _going_on(receive, self.body_seconds)), answer)
             else:
                 await _refuse(answer, *line)
+        except asyncio.CancelledError:  # only a server that stops does so
+            if not has_begun:
+                await _refuse(answer, 503, _STOPPING, [(b"retry-after", b"5"), (b"connection", b"close")])
         finally:
             self._log(scope, status, time.perf_counter() - began, request_id)
 
@@ -196,8 +200,8 @@ def _going_on(receive: Receive, seconds: float) -> Receive:
     return checked
 
 
-async def _refuse(send: Send, status: int, line: str) -> None:
+async def _refuse(send: Send, status: int, line: str, more: Iterable[tuple[bytes, bytes]] = ()) -> None:
     body = json.dumps({"error": line}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
