@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,24 @@ def test_a_smear_is_what_was_uploaded(client, smear):
     assert (smear["name"], smear["width"], smear["height"]) == ("smear.jpg", 1600, 1200)
     assert client.get(f"/smears/{smear['id']}/image").content == SMEAR.read_bytes()
     assert client.get(f"/smears/{smear['id']}").json()["sha256"] == smear["sha256"]
+
+
+def test_a_part_of_an_image(client, smear):
+    there, whole = f"/smears/{smear['id']}/image", SMEAR.read_bytes()
+    for wanted, part in (
+        ("bytes=2-5", whole[2:6]),
+        (f"bytes={len(whole) - 2}-", whole[-2:]),
+        ("bytes=-3", whole[-3:]),
+        ("bytes=0-999999999", whole),
+    ):
+        answer = client.get(there, headers={"range": wanted})
+        assert (answer.status_code, answer.content) == (206, part), wanted
+    several = client.get(there, headers={"range": "bytes=" + ",".join(f"{n}-{n}" for n in range(0, 12000, 2))})
+    assert (several.status_code, several.content) == (200, whole)
+    for wanted in ("bytes=5-1", "bytes=-0", "bytes=-", "bytes=abc", f"bytes={len(whole)}-", "lines=0-1", "x" * 5000):
+        answer = client.get(there, headers={"range": wanted})
+        refused(answer, 416, f"range: expected bytes=FIRST-LAST of {len(whole)} bytes, got '{wanted[:9]}")
+        assert answer.headers["content-range"] == f"bytes */{len(whole)}"
 
 
 def test_the_same_bytes_are_the_same_smear(client, smear):
@@ -391,6 +411,7 @@ def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis
         ({"image_sha256": "0" * 64}, 422, "image_sha256"),
         ({"surprise": 1}, 422, "unknown key"),
         ({"reason": "\ud800"}, 422, "reason"),
+        ({"reason": "x" * 2001}, 422, "corrections: line 1: reason: expected at most 2000 letters, got 2001"),
     ],
 )
 def test_a_wrong_correction_is_refused_and_not_stored(client, analysis, change, status, words):
@@ -406,6 +427,29 @@ def test_corrections_that_are_no_corrections(client, analysis):
     for content, status in ((b"{", 400), (b"[]", 422), (b'{"corrections": []}', 422), (b"\xff", 400), (b"", 400)):
         assert client.post(base, content=content).status_code == status, content
     refused(client.post(base, json={"corrections": [{}]}, headers={"If-Match": "abc"}), 422, "if-match")
+
+
+def test_corrections_are_counted_before_they_are_read(client, analysis):
+    lines = b"{}\n" * 3_000_000
+    document = b'{"corrections": [' + b"{}," * 20_000 + b"{}]}"
+    for content, kind, n in ((lines, "application/x-ndjson", 3_000_000), (document, "application/json", 20_001)):
+        headers = {"content-type": kind}
+        answer = client.post(f"/analyses/{analysis['id']}/corrections", content=content, headers=headers)
+        refused(answer, 422, f"corrections: expected 1 to 20000, got {n}")
+        answer = client.post(f"/analyses/{'0' * 32}/corrections", content=content, headers=headers)
+        refused(answer, 404, "analysis: not found")
+
+
+def test_an_analysis_has_a_limit_of_corrections(client, analysis, service):
+    rows = [(f"{n:032x}", analysis["id"], 0, n, "0" * 32, "{}", "2026") for n in range(100_000)]
+    with closing(sqlite3.connect(service.data / "blastdet.db", timeout=30)) as database:
+        columns = "(id, analysis_id, version, place, user_id, row, created)"
+        database.executemany(f"INSERT INTO corrections {columns} VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        database.commit()
+        answer = client.post(f"/analyses/{analysis['id']}/corrections", json={"corrections": [{}]})
+        database.execute("DELETE FROM corrections WHERE created = '2026'")
+        database.commit()
+    refused(answer, 422, "corrections: expected at most 100000 for an analysis, got 1000")
 
 
 def test_a_signed_smear_is_not_corrected(client, smear, analysis):

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.core.errors import FormatError
@@ -27,6 +28,8 @@ router = APIRouter(tags=["corrections"])
 _LINES = "application/x-ndjson"
 _MOST_BYTES = 16 * 2**20
 _MOST_LINES = 20_000
+_MOST_ROWS = 100_000  # of an analysis
+_MOST_LETTERS = 2000  # of a text, such as the reason
 _AT_ONCE = 1000
 
 _BODY: dict[str, Any] = {
@@ -72,8 +75,23 @@ async def correct(
     With `If-Match`: 412 if somebody else was first; look at theirs, then again.
     """
     version = _version(if_match)
-    corrections = _parsed(await _text(request), request.headers.get("content-type", ""))
+    await run_in_threadpool(_check_access, service, caller, analysis_id)
+    kind = request.headers.get("content-type", "")
+    corrections = await run_in_threadpool(_parsed, await _text(request), kind)
     return await run_in_threadpool(_append, service, caller, (analysis_id, version), corrections)
+
+
+def _check_access(service: Service, caller: Caller, analysis_id: str) -> None:
+    """Refuse who may not correct before a byte of the body is read."""
+    with service.database.read() as session:
+        analysis_access(session, caller, analysis_id, "write")
+        _check_room(session, analysis_id, 1)
+
+
+def _check_room(session: Session, analysis_id: str, n_new: int) -> None:
+    n_rows = correction_rows.count(session, analysis_id) + n_new
+    if n_rows > _MOST_ROWS:
+        raise RefusedError(422, f"corrections: expected at most {_MOST_ROWS} for an analysis, got {n_rows}")
 
 
 async def _text(request: Request) -> bytes:
@@ -94,18 +112,31 @@ def _parsed(content: bytes, kind: str) -> list[Correction]:
         raise RefusedError(400, "corrections: expected JSON in UTF-8") from None
     except FormatError as error:
         raise RefusedError(422, str(error)) from None
-    if not 1 <= len(found) <= _MOST_LINES:
-        raise RefusedError(422, f"corrections: expected 1 to {_MOST_LINES}, got {len(found)}")
+    if not found:
+        raise _wrong_number(0)
+    for number, one in enumerate(found, 1):
+        for name, value in vars(one).items():
+            if isinstance(value, str) and len(value) > _MOST_LETTERS:
+                line = f"line {number}: {name}: expected at most {_MOST_LETTERS} letters, got {len(value)}"
+                raise RefusedError(422, f"corrections: {line}")
     return found
+
+
+def _wrong_number(n_lines: int) -> RefusedError:
+    return RefusedError(422, f"corrections: expected 1 to {_MOST_LINES}, got {n_lines}")
 
 
 def _rows(text: str, kind: str) -> list[Any]:
     if kind.lower().startswith(_LINES):
+        if text.count("\n") > _MOST_LINES:  # before any is parsed
+            raise _wrong_number(text.count("\n"))
         return [json.loads(line) for line in text.split("\n") if line.strip()]
     document = json.loads(text)
     rows = document["corrections"] if isinstance(document, dict) and set(document) == {"corrections"} else None
     if not isinstance(rows, list):
         raise RefusedError(422, f'corrections: expected {{"corrections": [...]}}, or JSON Lines as {_LINES}')
+    if len(rows) > _MOST_LINES:
+        raise _wrong_number(len(rows))
     return rows
 
 
@@ -137,6 +168,7 @@ def _append(
         raise RefusedError(422, str(error)) from None
     with service.database.begin() as session:
         analysis, access = analysis_access(session, caller, analysis_id, "write")
+        _check_room(session, analysis_id, len(corrections))
         expected = analysis.version if version is None else version
         user = session.get(User, caller.user_id)
         assert user is not None

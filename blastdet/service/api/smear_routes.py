@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
+from blastdet.core.errors import shown
 from blastdet.service.compute.overview import overview_size, reduction_of
 from blastdet.service.compute.pool import ComputeBusyError, Watch
 from blastdet.service.compute.tiles import highest_zoom, tile_count
@@ -229,14 +230,28 @@ def delete(smear_id: Id, service: Services, caller: Writer) -> Response:
 
 
 @router.get("/{smear_id}/image", response_class=FileResponse)
-def image(smear_id: Id, service: Services, caller: Reader) -> FileResponse:
-    """The file as it was uploaded."""
+def image(smear_id: Id, request: Request, service: Services, caller: Reader) -> FileResponse:
+    """The file as it was uploaded; with `Range`, a part of it. Of several parts at once, all of it."""
     with service.database.read() as session:
         name = smear_access(session, caller, smear_id).smear.name
     path = service.blobs.image(smear_id)
     if not path.is_file():
         raise RefusedError(404, "smear: its file is gone")
+    wanted = request.headers.get("range", "")
+    if "," in wanted:  # thousands of parts would cost much
+        request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
+    elif wanted:
+        _check_range(wanted, path.stat().st_size)
     return FileResponse(path, media_type="application/octet-stream", filename=name)
+
+
+def _check_range(wanted: str, size: int) -> None:
+    """`RefusedError` for a range that is none, or has nothing of a file of `size` bytes."""
+    found = re.fullmatch(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-0*([1-9][0-9]{0,17}))", wanted, re.IGNORECASE)
+    first, last = (0, size) if found is None or found[3] else (int(found[1]), int(found[2] or size))
+    if found is None or not first <= last or first >= size:
+        line = f"range: expected bytes=FIRST-LAST of {size} bytes, got {shown(wanted)}"
+        raise RefusedError(416, line, {"Content-Range": f"bytes */{size}"})
 
 
 @router.get("/{smear_id}/picture.jpg", response_class=Response)
