@@ -26,6 +26,7 @@ from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import Source, open_smear, write_image
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
 from blastdet.service.compute.picture_queue import Pictures
+from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.pool import ComputeBusyError, ComputeCancelledError, ComputeLimits, ComputePool, Watch
 from blastdet.service.compute.tiles import tile_of
 from blastdet.service.store.blobs import Blobs
@@ -424,6 +425,35 @@ def test_the_overview_of_a_large_tiff_is_made_once_and_for_low_zooms_only(servic
     assert (folder / "tiles" / "overview.tif").stat().st_mtime_ns == made.st_mtime_ns
     client.delete(base).raise_for_status()
     assert not folder.exists()
+
+
+def test_what_is_wrong_with_an_overview_does_not_say_where_it_is(small_tiff, tmp_path):
+    overview = tmp_path / "overview.tif"
+    overview.touch()
+    pool = ComputePool(1, ComputeLimits(memory_mb=512))
+    try:
+        with pytest.raises(DamagedOverviewError, match=r"^the image: .*an empty file$"):
+            pool.call("picture", {"path": str(small_tiff), "overview": str(overview)})
+    finally:
+        pool.close()
+
+
+def test_a_damaged_overview_is_made_again(service, client, tmp_path):
+    rng = np.random.default_rng(0)
+    rgb = rng.integers(0, 255, (50, 9000, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "long.tif", rgb, photometric="rgb")
+    smear, other = upload(client, tmp_path / "long.tif"), upload(client, SMALL)["id"]
+    folder = service.data / "smears" / smear["id"][:2] / smear["id"] / "tiles"
+    picture = client.get(f"/smears/{smear['id']}/picture.jpg").raise_for_status().content
+    good = (folder / "overview.tif").read_bytes()
+    for kept in (0, 8, len(good) // 2):
+        (folder / "overview.tif").write_bytes(good[:kept])
+        (folder / "picture.jpg").unlink()
+        client.get(f"/smears/{other}/tiles/0/0/0").raise_for_status()  # a child keeps the last image open
+        (folder.parents[2] / other[:2] / other / "tiles" / "0-0-0.jpg").unlink()
+        assert client.get(f"/smears/{smear['id']}/picture.jpg").raise_for_status().content == picture
+        assert (folder / "overview.tif").read_bytes() == good
+    client.delete(f"/smears/{smear['id']}").raise_for_status()
 
 
 def test_all_that_shows_a_large_tiff_as_a_whole_comes_from_its_overview(service, client, sparse):

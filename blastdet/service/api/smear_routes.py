@@ -301,9 +301,11 @@ async def jpeg(
         raise RefusedError(404, "smear: its file is gone")
     content = await service.pictures.kept(path)
     if content is None:
-        found = await service.pictures.overview(source, service.blobs.overview(smear_id)) if reduced else None
-        overview = None if found is None else str(found)
-        content = await service.pictures.make(path, op, {"path": str(source), "overview": overview, **args})
+        args = {"path": str(source), **args}
+        if reduced:
+            content = await service.pictures.make_reduced(path, op, args, service.blobs.overview(smear_id))
+        else:
+            content = await service.pictures.make(path, op, args)
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

@@ -13,7 +13,7 @@ import traceback
 from typing import Any
 
 from blastdet.core.errors import BlastdetError
-from blastdet.service.compute.pipe import PipeClosedError, receive, send
+from blastdet.service.compute.pipe import DamagedOverviewError, PipeClosedError, receive, send
 
 MODELS = "BLASTDET_MODELS"
 """Environment: weights folders to load at the start, separated by ``os.pathsep``."""
@@ -83,7 +83,11 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
             line = f"needs more than the {os.environ[MEMORY_MB]} MB of memory that one image may take"
             send(channel.answers, {"error": line, "kind": "memory"})
             sys.exit(1)  # such a process is not to be trusted with the next image
-        send(channel.answers, {"error": _without_paths(str(error), header.get("args", {})), "kind": "input"})
+        kind = "input"
+        if isinstance(error, DamagedOverviewError):
+            operations.forget()  # or it stays open
+            kind = "overview"
+        send(channel.answers, {"error": _without_paths(str(error), header.get("args", {})), "kind": kind})
     except FileNotFoundError:  # deleted meanwhile
         send(channel.answers, {"error": "the image is gone: it was deleted", "kind": "input"})
     except PipeClosedError:
@@ -96,7 +100,7 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
 
 def _without_paths(line: str, args: dict[str, Any]) -> str:
     """A line for somebody who knows the image by its name, and must not learn where the service keeps it."""
-    for key in ("path", "record"):
+    for key in ("path", "record", "overview"):
         if args.get(key):
             line = line.replace(str(args[key]), str(args.get("name", "the image")))
     return " ".join(line.split())

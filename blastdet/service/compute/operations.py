@@ -25,7 +25,7 @@ from blastdet.inference.outputs.result_record import from_record, to_record
 from blastdet.inference.outputs.run_page import sheet_rows
 from blastdet.inference.result import Result
 from blastdet.inference.writers import json_lines
-from blastdet.service.compute.overview import WithOverview, overview_of
+from blastdet.service.compute.overview import WithOverview, open_overview, overview_of
 from blastdet.service.compute.tiles import tile_of
 from blastdet.viewer.pictures import QUALITY, crops_of, picture_of, sheet_of
 
@@ -90,7 +90,7 @@ class Operations:
             with contextlib.ExitStack() as opened:
                 source = opened.enter_context(open_smear(path))
                 if overview is not None:
-                    source = WithOverview(source, opened.enter_context(open_smear(overview)))
+                    source = WithOverview(source, opened.enter_context(open_overview(overview)))
                 opened.pop_all()  # stays open
             self._open[key] = source
         return self._open[key]

@@ -10,8 +10,10 @@ from typing import Self
 import cv2
 import numpy as np
 
+from blastdet.core.errors import ImageError
 from blastdet.core.types import RGB, WidthHeight
-from blastdet.imaging.io import Box, Source
+from blastdet.imaging.io import Box, Source, open_smear
+from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.tiles import TILE_PX
 
 LONGEST_PX = 8192
@@ -58,7 +60,10 @@ class WithOverview:
         if max(scale_xy) * k > _ENLARGED:
             return self._source.read(box_xyxy, scale_xy)
         x1, y1, x2, y2 = box_xyxy or (0.0, 0.0, *self.size_wh)
-        return self._overview.read((x1 / k, y1 / k, x2 / k, y2 / k), (scale_xy[0] * k, scale_xy[1] * k))
+        try:
+            return self._overview.read((x1 / k, y1 / k, x2 / k, y2 / k), (scale_xy[0] * k, scale_xy[1] * k))
+        except ImageError as error:
+            raise DamagedOverviewError(str(error)) from error
 
     def close(self) -> None:
         """See `Source.close`."""
@@ -72,6 +77,14 @@ class WithOverview:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_overview(path: str) -> Source:
+    """As `open_smear`; raises `DamagedOverviewError`."""
+    try:
+        return open_smear(path)
+    except ImageError as error:
+        raise DamagedOverviewError(str(error)) from error
 
 
 def overview_of(source: Source, progress: Callable[[int, int], None]) -> bytes:

@@ -15,6 +15,7 @@ from anyio import CapacityLimiter, Lock, to_thread
 
 from blastdet.core.errors import BlastdetError, ImageError
 from blastdet.imaging.io import is_tiff
+from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.pool import ComputeBusyError, ComputePool, Watch
 from blastdet.service.store.blobs import Blobs
 
@@ -61,6 +62,16 @@ class Pictures:
         """
         with self._counted():
             return await to_thread.run_sync(partial(self._made, path, op, args), limiter=self._making)
+
+    async def make_reduced(self, path: Path, op: str, args: Mapping[str, Any], overview: Path) -> bytes:
+        """As `make`, of an image with an overview if it needs one; one that is damaged is made again, once."""
+        image = Path(args["path"])
+        found = await self.overview(image, overview)
+        try:
+            return await self.make(path, op, {**args, "overview": None if found is None else str(found)})
+        except DamagedOverviewError:
+            await to_thread.run_sync(partial(overview.unlink, missing_ok=True))
+            return await self.make(path, op, {**args, "overview": str(await self.overview(image, overview))})
 
     async def overview(self, image: Path, path: Path) -> Path | None:
         """The overview of a large TIFF, kept under `path` and made once; ``None`` for other images.
@@ -121,7 +132,7 @@ class Pictures:
 
     def _made(self, path: Path, op: str, args: Mapping[str, Any], watch: Watch | None = None) -> bytes:
         _, content = self._pool.call(op, dict(args), watch=watch)
-        self._blobs.cached(path, content)
+        self._blobs.cached(path, content, sync=op == "overview")
         return content
 
 

@@ -7,6 +7,8 @@ import os
 import struct
 from typing import Any
 
+from blastdet.core.errors import BlastdetError
+
 _LENGTHS = struct.Struct("!II")
 _MOST = 2**31
 
@@ -15,6 +17,10 @@ Header = dict[str, Any]
 
 class PipeClosedError(Exception):
     """The other end is gone."""
+
+
+class DamagedOverviewError(BlastdetError):
+    """The overview of an image cannot be read; it can be made again."""
 
 
 def send(handle: int, header: Header, payload: bytes = b"") -> None:

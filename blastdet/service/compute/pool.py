@@ -15,7 +15,7 @@ from typing import Any
 
 from blastdet.core.errors import BlastdetError
 from blastdet.service.compute.child import DEVICE, MEMORY_MB, MODELS
-from blastdet.service.compute.pipe import PipeClosedError, receive, send
+from blastdet.service.compute.pipe import DamagedOverviewError, PipeClosedError, receive, send
 
 _CANCEL_S = 5.0  # that a child has to notice
 _START_S = 120.0
@@ -125,7 +125,7 @@ class ComputeProcess:
         Raises
         ------
         BlastdetError
-            With the child's own line, if the input is at fault.
+            With the child's own line, if the input is at fault; `DamagedOverviewError` if the overview of an image is.
         ComputeDiedError, ComputeCancelledError
         """
         self.start()
@@ -173,6 +173,8 @@ class ComputeProcess:
             raise ComputeCancelledError(line)
         if kind == "memory":
             self.stop()
+        if kind == "overview":
+            raise DamagedOverviewError(line)
         raise BlastdetError(line)
 
     def _died(self) -> ComputeDiedError:

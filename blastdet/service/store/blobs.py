@@ -107,14 +107,21 @@ class Blobs:
         finally:
             os.close(handle)
 
-    def cached(self, path: Path, content: bytes) -> None:
-        """Keep a file that can be made again; nothing happens on a full disk, or if its smear is gone."""
+    def cached(self, path: Path, content: bytes, *, sync: bool = False) -> None:
+        """Keep a file that can be made again; nothing happens on a full disk, or if its smear is gone.
+
+        With `sync`, one that is slow to make is whole also after a power cut.
+        """
         if not path.parent.parent.is_dir():
             return
         temporary = self.new_temporary()
         with contextlib.suppress(OSError):
             try:
-                temporary.write_bytes(content)
+                with temporary.open("xb") as stream:
+                    stream.write(content)
+                    if sync:
+                        stream.flush()
+                        os.fsync(stream.fileno())
                 path.parent.mkdir(exist_ok=True)
                 temporary.replace(path)
             finally:
