@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from blastdet.core.errors import ConfigError
 from blastdet.service.jobs import clock_watch
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import open_database
-from blastdet.service.store.schema import User
+from blastdet.service.store.schema import Smear, User
 
 
 @contextmanager
-def _session(settings: ServiceSettings) -> Iterator[Session]:
-    Blobs(settings.data)
+def _session(settings: ServiceSettings, *, may_be_new: bool = False) -> Iterator[Session]:
+    if may_be_new:
+        Blobs(settings.data)
+    else:
+        _check_exists(settings)
     database = open_database(settings.database_url)
     try:
         with database.begin() as session:
@@ -26,17 +31,42 @@ def _session(settings: ServiceSettings) -> Iterator[Session]:
         database.close()
 
 
-def add_user(settings: ServiceSettings, name: str, password: str | None, *, is_admin: bool = False) -> None:
-    """Add a user; errors as for `accounts.add_user`."""
-    with _session(settings) as session:
+def _check_exists(settings: ServiceSettings) -> None:
+    """`ConfigError` where no service was: a command in another folder must not begin one."""
+    if settings.database is None and not (settings.data / "blastdet.db").is_file():
+        raise ConfigError(f"{settings.data}: expected the folder of a service, got none. Name it with --data")
+
+
+def _named_user(session: Session, settings: ServiceSettings, name: str) -> User:
+    user = accounts.find_user(session, name)
+    if user is None:
+        where = f"{settings.data} (--data)" if settings.database is None else "the database"
+        raise ConfigError(f"user: expected the name of a user in {where}, got {name!r:.60}")
+    return user
+
+
+def add_user(settings: ServiceSettings, name: str, password: str | None, *, is_admin: bool = False) -> int:
+    """Add a user; errors as for `accounts.add_user`.
+
+    Returns
+    -------
+    int
+        Smears from before there was a log-in, which only the user ``local`` sees; 0 if this is not the first user.
+    """
+    with _session(settings, may_be_new=True) as session:
+        is_first = all(user.name == accounts.LOCAL for user in accounts.users(session))
         user = accounts.add_user(session, name, password, is_admin=is_admin)
         audit_log.record(session, "user.add", None, user.id)
+        if not is_first:
+            return 0
+        of_local = select(func.count()).select_from(Smear).join(User, User.id == Smear.owner_id)
+        return session.scalar(of_local.where(User.name == accounts.LOCAL)) or 0
 
 
 def set_password(settings: ServiceSettings, name: str, password: str) -> None:
     """Give a user another password, and end its sessions."""
     with _session(settings) as session:
-        user = accounts.named_user(session, name)
+        user = _named_user(session, settings, name)
         user.password_hash = accounts.hash_password(password)
         accounts.end_sessions(session, user)
         audit_log.record(session, "user.password", None, user.id)
@@ -45,7 +75,7 @@ def set_password(settings: ServiceSettings, name: str, password: str) -> None:
 def remove_user(settings: ServiceSettings, name: str) -> None:
     """Remove a user; `ConfigError` while it owns smears."""
     with _session(settings) as session:
-        audit_log.record(session, "user.remove", None, accounts.named_user(session, name).id)
+        audit_log.record(session, "user.remove", None, _named_user(session, settings, name).id)
         accounts.remove_user(session, name)
 
 
@@ -65,7 +95,7 @@ def _user_line(user: User) -> str:
 def add_token(settings: ServiceSettings, user: str, name: str, scope: str, days: float | None) -> str:
     """A new token of a user; its text, which is stored nowhere."""
     with _session(settings) as session:
-        secret, token = accounts.add_token(session, accounts.named_user(session, user), name, scope, days)
+        secret, token = accounts.add_token(session, _named_user(session, settings, user), name, scope, days)
         audit_log.record(session, "token.add", None, token.id, scope=scope)
         return secret
 
@@ -78,6 +108,7 @@ def confirm_clock(settings: ServiceSettings) -> bool:
     bool
         Whether it held anything back. If not, nothing is done: a confirmation is about a jump that was noticed.
     """
+    _check_exists(settings)
     if not clock_watch.is_held(settings.data):
         return False
     with _session(settings) as session:
@@ -89,7 +120,7 @@ def confirm_clock(settings: ServiceSettings) -> bool:
 def list_tokens(settings: ServiceSettings, user: str) -> list[str]:
     """A line for each token of a user."""
     with _session(settings) as session:
-        found = accounts.tokens(session, accounts.named_user(session, user))
+        found = accounts.tokens(session, _named_user(session, settings, user))
         return [
             f"{token.id}  {token.name}, {token.scope}, "
             + ("never expires" if token.expires is None else f"until {token.expires[:10]}")
@@ -100,5 +131,5 @@ def list_tokens(settings: ServiceSettings, user: str) -> list[str]:
 def revoke_token(settings: ServiceSettings, user: str, token_id: str) -> None:
     """Revoke a token of a user."""
     with _session(settings) as session:
-        accounts.revoke_token(session, accounts.named_user(session, user), token_id)
+        accounts.revoke_token(session, _named_user(session, settings, user), token_id)
         audit_log.record(session, "token.revoke", None, token_id)

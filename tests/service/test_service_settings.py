@@ -9,6 +9,10 @@ from blastdet.cli import cli
 from blastdet.core.errors import ConfigError
 from blastdet.service.security.rate_limits import RateLimit
 from blastdet.service.settings import ServiceSettings, make_settings
+from blastdet.service.store import accounts
+from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.database import open_database
+from blastdet.service.store.schema import Smear
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,6 @@ def test_users_and_tokens_from_the_command_line(tmp_path):
         done = CliRunner().invoke(cli, ["serve", *words, "--data", str(tmp_path / "data")], input=text)
         return done.exit_code, done.output
 
-    assert run("users", "list") == (0, "no users\n")
     assert run("users", "add", "anna", "--admin", text="correct horse\n") == (0, "anna: added\n")
     code, output = run("users", "add", "anna", text="correct horse\n")
     assert (code, "expected a new name, got anna" in output) == (2, True)
@@ -80,3 +83,42 @@ def test_users_and_tokens_from_the_command_line(tmp_path):
     assert run("users", "password", "anna", text="another horse\n")[0] == 0
     assert run("users", "remove", "bot")[0] == 0
     assert run("users", "remove", "bot")[0] == 2
+    words = f"expected the name of a user in {tmp_path / 'data'} (--data), got 'bot'"
+    assert words in run("tokens", "add", "bot")[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["users", "list"],
+        ["users", "password", "anna"],
+        ["users", "remove", "anna"],
+        ["tokens", "add", "anna"],
+        ["tokens", "list", "anna"],
+        ["tokens", "revoke", "anna", "x"],
+        ["confirm-clock"],
+    ],
+)
+def test_a_command_in_another_folder_begins_no_service(tmp_path, words):
+    data = tmp_path / "data"
+    done = CliRunner().invoke(cli, ["serve", *words, "--data", str(data)], input="correct horse\n")
+    assert done.exit_code == 2
+    assert f"{data}: expected the folder of a service, got none. Name it with --data" in done.output
+    assert not data.exists()
+
+
+def test_the_first_user_is_told_of_smears_from_before(tmp_path):
+    settings = ServiceSettings(data=tmp_path / "data")
+    Blobs(settings.data)
+    database = open_database(settings.database_url)
+    with database.begin() as session:
+        local = accounts.ensure_user(session, accounts.LOCAL)
+        smear = Smear(owner_id=local.id, name="a.jpg", sha256="0" * 64, n_bytes=1, width=1, height=1)
+        session.add(smear)
+    database.close()
+    said = []
+    for name in ("anna", "ben"):
+        words = ["serve", "users", "add", name, "--data", str(settings.data)]
+        said.append(CliRunner().invoke(cli, words, input="correct horse\n").output)
+    assert "note: smears dropped without log-in (1) belong to the user local. Others do not see them" in said[0]
+    assert said[1] == "ben: added\n"

@@ -281,6 +281,7 @@ def test_small_jumps_do_not_shorten_the_day(tmp_path):
 def test_a_clock_that_nobody_doubts_is_not_confirmed(tmp_path):
     data, time = tmp_path / "data", Time()
     data.mkdir()
+    open_database(f"sqlite:///{data / 'blastdet.db'}").close()
     watch, ask = time.watch(data), ["serve", "confirm-clock", "--data", str(data)]
     watch.is_steady()
     said = CliRunner().invoke(cli, ask)

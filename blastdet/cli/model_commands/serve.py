@@ -143,8 +143,13 @@ def add(name: str, admin: bool, no_password: bool, **where: Any) -> None:
     settings = _settings(**where)
     from blastdet.service.administration import add_user
 
-    add_user(settings, name, None if no_password else _password(), is_admin=admin)
+    n_local = add_user(settings, name, None if no_password else _password(), is_admin=admin)
     echo(f"{name}: added")
+    if n_local:
+        echo(
+            f"note: smears dropped without log-in ({n_local}) belong to the user local. "
+            "Others do not see them: drop them again"
+        )
 
 
 @users.command("password")
