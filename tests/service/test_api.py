@@ -276,6 +276,10 @@ def test_every_format_can_be_fetched(client, analysis):
     for picture in ("overlay.jpg", "sheet.jpg", "cells/1.jpg"):
         answer = client.get(f"{base}/{picture}")
         assert (answer.status_code, answer.content[:3]) == (200, b"\xff\xd8\xff"), picture
+    for name in ("result.csv", "report.pdf", "report.fhir.json", "overlay.jpg"):
+        how = "inline" if name == "overlay.jpg" else "attachment"
+        said = client.get(f"{base}/{name}").headers["content-disposition"]
+        assert said == f'{how}; filename="{Path(analysis["summary"]["file"]).stem}.{name}"'
     refused(client.get(f"{base}/cells/0.jpg"), 404, "cell: expected 1 to")
     assert set(analysis["links"].values()) >= {f"/api/v1{base}/result.csv"}
 

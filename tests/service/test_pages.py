@@ -232,6 +232,10 @@ def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
     file.value.save_as(tmp_path / "cells.csv")
     with (tmp_path / "cells.csv").open(encoding="utf-8", newline="") as rows:
         assert [row["class"] for row in csv.DictReader(rows) if row["origin"] == "human"] == ["blast"]
+    with tab.expect_download() as picture:
+        tab.click("text=Picture with boxes")
+    saved = [one.value.suggested_filename for one in (file, picture)]
+    assert saved[1].endswith(".overlay.jpg") and saved[1].replace("overlay.jpg", "result.csv") == saved[0]
 
 
 @pytest.mark.browser

@@ -74,6 +74,11 @@ class Kept:
         model = self.service.models.get(self.analysis.weights)
         return () if model is None or model.classifier is None else model.classifier.trials
 
+    def saved_as(self, name: str, how: str = "attachment") -> dict[str, str]:
+        """The header that names a file after its smear; `how` is ``attachment``, or ``inline`` for what is shown."""
+        stem = re.sub(r"[^A-Za-z0-9._-]", "_", self.smear.name.rpartition(".")[0] or self.smear.name)
+        return {"Content-Disposition": f'{how}; filename="{stem}.{name}"'}
+
     async def picture(
         self, request: Request, op: str, suffix: str, args: dict[str, Any], *, depends: bool = True
     ) -> Response:
@@ -149,8 +154,7 @@ def one(
 def _file(kept: Kept, name: str, corrected: bool) -> Response:
     rendering, found = RENDERINGS[name], kept.result()
     text = rendering.text(found.corrected if corrected else found.original)
-    stem = re.sub(r"[^A-Za-z0-9._-]", "_", kept.smear.name.rpartition(".")[0] or kept.smear.name)
-    headers = {"Content-Disposition": f'attachment; filename="{stem}.{name}"', **etag(kept.analysis.version)}
+    headers = {**kept.saved_as(name), **etag(kept.analysis.version)}
     return Response(text, media_type=rendering.media_type, headers=headers)
 
 
@@ -188,7 +192,9 @@ KeptOne = Annotated[Kept, Depends(_kept)]
 @router.get("/analyses/{analysis_id}/overlay.jpg", response_class=Response)
 async def overlay(request: Request, kept: KeptOne) -> Response:
     """The image with its cells drawn in."""
-    return await kept.picture(request, "overlay", "overlay.jpg", {})
+    answer = await kept.picture(request, "overlay", "overlay.jpg", {})
+    answer.headers.update(kept.saved_as("overlay.jpg", "inline"))
+    return answer
 
 
 @router.get("/analyses/{analysis_id}/sheet.jpg", response_class=Response)

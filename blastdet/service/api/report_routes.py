@@ -23,7 +23,7 @@ async def pdf(request: Request, kept: KeptOne, service: Services) -> Response:
     """One page: overlay, differential, blasts and uncertain cells, method and limits; with corrections."""
     model = offered(service, kept.analysis.weights)
     answer = await kept.picture(request, "pdf", "report.pdf", {"weights": str(model.folder)})
-    answer.headers["Content-Type"] = _PDF
+    answer.headers.update({"Content-Type": _PDF, **kept.saved_as("report.pdf")})
     return answer
 
 
@@ -33,7 +33,8 @@ def fhir(analysis_id: Id, service: Services, caller: Reader, corrected: Correcte
     kept = Kept(service, caller, analysis_id)
     found = kept.result()
     bundle = fhir_bundle(found.corrected if corrected else found.original, kept.analysis, kept.smear)
-    return JSONResponse(bundle, media_type="application/fhir+json", headers=etag(kept.analysis.version))
+    headers = {**kept.saved_as("report.fhir.json"), **etag(kept.analysis.version)}
+    return JSONResponse(bundle, media_type="application/fhir+json", headers=headers)
 
 
 @router.get("/analyses/{analysis_id}/run.json")
