@@ -35,7 +35,8 @@ class Client:
     token : str, optional
         API token. Default: the environment variable ``BLASTDET_TOKEN``.
     certificate : str or Path, optional
-        PEM file of the authority, for a service with a certificate of its own.
+        PEM file of the authority, for a service with a certificate of its own. Default: the file that the environment
+        variable ``SSL_CERT_FILE`` names, else the authorities of this machine.
     timeout : float
         Seconds for one answer.
 
@@ -231,6 +232,9 @@ class Client:
                 status, content = self._once(method, path, body, headers or {}, most)
                 if status not in _AGAIN or time.monotonic() > end:
                     break
+            except ssl.SSLCertVerificationError as error:
+                self.close()
+                raise ServiceError(f"{self.url}: {_UNTRUSTED.format(error.verify_message)}") from None
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if time.monotonic() > end or isinstance(error, _FINAL):
@@ -275,6 +279,10 @@ class Client:
         raise ServiceError(f"{self.url}: expected an answer of at most {most / 2**20:.0f} MB, got more")
 
 
+_UNTRUSTED = (
+    "its certificate is not trusted ({}). If it is of an authority of your own, name the PEM file of the authority: "
+    "Client(certificate=...), or the variable SSL_CERT_FILE"
+)
 _JSON = {"Content-Type": "application/json"}
 _FINAL = (ConnectionRefusedError, ssl.SSLError, http.client.InvalidURL, http.client.LineTooLong)
 
