@@ -160,6 +160,7 @@ def test_detect_server_writes_the_files_of_detect(service, tmp_path):
         assert "failed: " in run.output
         if name == "far":
             assert "a.jpg: blast" in run.output
+            assert f"open {tmp_path / 'far/index.html'} in a browser" in run.output
     far, near = ({str(p.relative_to(tmp_path / one)) for p in (tmp_path / one).rglob("*.*")} for one in runs)
     assert near - far == {"run.jsonl", ".lock"} and far < near
     for name in ("summary.csv", "cells.csv", "b.jpg.csv"):

@@ -73,7 +73,12 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
 )
 @click.option("--verbose", "detail", flag_value="verbose", help="Print everything of each image.")
 @click.option("--quiet", "detail", flag_value="quiet", help="Print only what failed.")
-@click.option("--server", metavar="URL", help="Have a service do it, see blastdet serve; the token is BLASTDET_TOKEN.")
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Have a service do it, see blastdet serve; the token is BLASTDET_TOKEN. "
+    "Without --mpp it measures each image alone, where a run here measures images of one size together.",
+)
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Images at a time. [default: one per core, at most 4]")
 def command(
     paths: tuple[Path, ...],
@@ -143,6 +148,7 @@ class RunSettings:
 
 def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) -> None:
     """Have a service analyze images, print, and exit with 1 or 2 if some fail."""
+    from blastdet.inference.outputs.run_page import PAGE
     from blastdet.service.client import Client
     from blastdet.service.remote_detection import RemoteRun, detect_remotely
 
@@ -157,6 +163,8 @@ def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) ->
             elif settings.detail != "quiet":
                 echo(outcome.text)
     failed = sum(bool(one.error) for one in outcomes)
+    if "html" in settings.formats and failed < len(outcomes) and settings.detail != "quiet":
+        echo(f"open {settings.out / PAGE} in a browser")
     if failed:
         sys.exit(2 if failed == len(outcomes) == 1 else 1)
 
