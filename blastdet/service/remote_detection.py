@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
+import csv
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from blastdet.core.atomic_io import refuse_existing, write_bytes
-from blastdet.core.errors import BlastdetError, ServiceError, one_line
+from blastdet.core.columns import CELL_COLUMNS
+from blastdet.core.errors import BlastdetError, ServiceError, in_a_line, one_line
 from blastdet.core.model_card import Card
 from blastdet.datasets.formats import csv_table
 from blastdet.inference.outputs.cell_record import is_cell_record
 from blastdet.inference.outputs.jobs import Job, find_jobs
 from blastdet.inference.outputs.run_page import PAGE, page_files, sheet_rows, write_page
-from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
+from blastdet.inference.outputs.run_tables import (
+    CELLS_CSV,
+    SUMMARY_CSV,
+    WORKBOOK,
+    summary_row,
+    write_tables,
+    write_workbook,
+)
 from blastdet.inference.outputs.run_totals import RunTotals
 from blastdet.service.client import Client
 
@@ -32,6 +42,47 @@ FILES: dict[str, tuple[str, str]] = {
 
 RUN_FILES = {"csv": (SUMMARY_CSV, CELLS_CSV), "xlsx": (WORKBOOK,), "html": (PAGE,)}
 """Format -> files of the whole run, which are made here of what the service found."""
+
+
+_Text = Annotated[str, Field(max_length=2000)]
+_Count = Annotated[int, Field(ge=0, le=10**12)]
+_Size = Annotated[float, Field(gt=1e-9, lt=1e9)]  # false for NaN
+_Pixels = Annotated[int, Field(gt=0, lt=10**9)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Entry(_Strict):
+    image_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_wh: tuple[_Pixels, _Pixels]
+    mpp: tuple[_Size, _Size]
+    mpp_source: _Text
+    counts: dict[Literal["blast", "wbc", "unsure", "rbc", "platelet"], _Count]
+    white_cells: dict[str, _Count | dict[str, _Count]] | None
+    area_mm2: _Size
+    warnings: list[_Text]
+    cells: dict[str, Any]
+
+
+class _Stage(_Strict):
+    name: _Text
+    mpp: _Size
+    files: dict[_Text, _Text]
+
+
+class _Model(_Stage):
+    second_stage: _Stage | None = None
+
+
+class _Part(_Strict):
+    """``run.json``: what is read of it, see `RunTotals`."""
+
+    entry: _Entry
+    classes: tuple[Literal["blast", "wbc", "rbc", "platelet"], ...]
+    classifier: Card | None
+    model: _Model
 
 
 @dataclass(frozen=True)
@@ -78,13 +129,14 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
     jobs = find_jobs(paths, run.out)
     stems = dict(zip((job.name for job in jobs), _stems(jobs, run.out), strict=True))
     refuse_existing(_files(stems, run), run.overwrite)
-    parts, failed = [], {}
+    parts: list[dict[str, Any]] = []
+    failed: dict[str, str] = {}
     for job in jobs:
         try:
-            text, part = _detect(job, stems[job.name], run)
+            text, part = _detect(job, stems[job.name], run, parts[0] if parts else None)
             parts.append(part)
             yield RemoteOutcome(job.name, text)
-        except (BlastdetError, OSError) as error:
+        except (BlastdetError, OSError, ValueError, RecursionError) as error:
             line = str(error) if isinstance(error, BlastdetError) else one_line(error)
             failed[job.name] = line if job.name in line else f"{job.name}: {line}"
             yield RemoteOutcome(job.name, error=failed[job.name])
@@ -113,11 +165,13 @@ def _file(stem: Path, kind: str) -> Path:
     return stem.with_name(stem.name + FILES[kind][1])
 
 
-def _detect(job: Job, stem: Path, run: RemoteRun) -> tuple[str, dict[str, Any]]:
-    """Write the files of an image; returns a line about it, and its part of the run."""
+def _detect(job: Job, stem: Path, run: RemoteRun, first: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """Write the files of an image; returns a line about it, and its part of the run, of which `first` is the first."""
     smear = run.client.upload(job.path)
     analysis = run.client.analyze(smear, **run.options)
     part = _part(_run_json(analysis, run.client), job.name, run.client.url)
+    if first is not None and _kinds(part) != _kinds(first):
+        raise ServiceError(f"{run.client.url}: expected the model of the first image, got one of other classes")
     for kind in run.formats:
         if kind in FILES:
             content = run.client.file(analysis, FILES[kind][0])
@@ -134,8 +188,11 @@ def _detect(job: Job, stem: Path, run: RemoteRun) -> tuple[str, dict[str, Any]]:
 
 def _renamed(table: bytes, name: str, url: str) -> bytes:
     try:
-        return csv_table.renamed(table.decode(), name).encode()
-    except ValueError as error:
+        text = csv_table.renamed(table.decode(), name)
+        if not text.startswith(csv_table.line(CELL_COLUMNS)):
+            raise ValueError("columns")
+        return text.encode()
+    except (ValueError, csv.Error) as error:
         raise _other_version(url, one_line(error)) from None
 
 
@@ -154,14 +211,25 @@ def _other_version(url: str, why: str) -> ServiceError:
 def _part(content: bytes, name: str, url: str) -> dict[str, Any]:
     """One image of the run, under the name that it has here: the service may know its bytes by another."""
     try:
-        part: dict[str, Any] = json.loads(content)
-        part["entry"]["name"] = name
-        part["classifier"] = None if part["classifier"] is None else Card.model_validate(part["classifier"])
-        if not is_cell_record(part["entry"]["cells"]):
+        whole = _Part.model_validate_json(content)
+        model = whole.model.model_dump(exclude_none=True)
+        entry = {"name": name, **whole.entry.model_dump()}
+        part = {"entry": entry, "classes": whole.classes, "classifier": whole.classifier, "model": model}
+        if not is_cell_record(entry["cells"]):
             raise ValueError("cells")
-    except (ValueError, KeyError, TypeError) as error:
+        summary_row(_totals([part], {}), entry)  # the statistics of its white cells
+    except ValidationError as error:
+        wrong = error.errors(include_input=False)[0]
+        where = ".".join(map(str, ("run.json", *wrong["loc"])))
+        raise _other_version(url, in_a_line(f"{where}: {wrong['msg']}", 160)) from None
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise _other_version(url, one_line(error)) from None
     return part
+
+
+def _kinds(part: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What all images of a run have in common."""
+    return part["classes"], part["classifier"] is None
 
 
 def _totals(parts: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> RunTotals:

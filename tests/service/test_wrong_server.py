@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -14,8 +16,12 @@ import pytest
 from serving import SMALL
 
 import blastdet
+from blastdet.core.columns import CELL_COLUMNS
 from blastdet.core.errors import ServiceError
+from blastdet.core.model_card import find_weights, read_card
+from blastdet.inference.differential import WhiteCells
 from blastdet.service import client as client_module
+from blastdet.service.remote_detection import RemoteOutcome, RemoteRun, detect_remotely
 
 ID = "0" * 32
 STRANGER = "expected JSON of a blastdet service"
@@ -36,6 +42,8 @@ class Foreign(BaseHTTPRequestHandler):
         self.asked.append(self.path)
         end = self.path.partition("?")[0].rpartition("/")[2]
         answer = self.answers.get(end, {})
+        if isinstance(answer, Iterator):
+            answer = next(answer)
         if callable(answer):
             self.close_connection = True
             answer(self)
@@ -169,3 +177,126 @@ def test_a_header_without_end_is_not_asked_for_again():
         client.upload(SMALL)
     assert len(asked) == 1
     assert time.monotonic() - start < 30
+
+
+def _run_json() -> dict[str, Any]:
+    """``run.json`` of an image with one white cell and one red cell."""
+    cells = {"box": [9, 9, 60, 60, 90, 9, 130, 50], "label": [1, 2], "kind": ["monocyte", "rbc"], "score": [0.9, 0.8]}
+    entry = {
+        "name": "a.jpg",
+        "image_sha256": "0" * 64,
+        "size_wh": [360, 363],
+        "mpp": [0.1, 0.1],
+        "mpp_source": "given",
+        "counts": {"blast": 0, "wbc": 1, "unsure": 0, "rbc": 1, "platelet": 0},
+        "white_cells": WhiteCells(0, 1, 0, 0, types={"monocyte": 1}).to_json(),
+        "area_mm2": 0.001307,
+        "warnings": [],
+        "cells": {**cells, "p": [0.9, None], "blast": [0.1, None], "unlike": [], "likely": {}},
+    }
+    files = {"model.onnx": "0" * 64}
+    model = {"name": "default", "files": files, "mpp": 0.3}
+    card = read_card(find_weights("differential")).model_dump(mode="json")
+    second = {"name": "differential", "files": files, "mpp": 0.2}
+    classes = ["blast", "wbc", "rbc", "platelet"]
+    return {"entry": entry, "classes": classes, "classifier": card, "model": {**model, "second_stage": second}}
+
+
+def _answers(part: Any) -> dict[str, Any]:
+    table = (",".join(CELL_COLUMNS) + "\na.jpg" + "," * (len(CELL_COLUMNS) - 1) + "\n").encode()
+    files = {
+        "result.csv": table,
+        "result.json": {},
+        "picture.jpg": b"\xff\xd8\xff\xd9",
+        "sheet.jpg": b"\xff\xd8\xff\xd9",
+    }
+    return {"smears": {"id": ID}, "analyses": {"state": "done", "analysis": ID}, "run.json": part, **files}
+
+
+def _detect(client: blastdet.Client, folder: Path) -> list[RemoteOutcome]:
+    images = [folder / name for name in ("a.jpg", "b.jpg")]
+    for image in images:
+        shutil.copy(SMALL, image)
+    return list(detect_remotely(images, RemoteRun(client, folder / "out", ["json", "csv", "xlsx", "html"], {})))
+
+
+WRONG = {
+    "entry": [
+        {"counts": [1]},
+        {"counts": {"wbc\n\x1b[31m": 1}},
+        {"counts": {"wbc": "many"}},
+        {"counts": {"wbc": 10**400}},
+        {"size_wh": [1]},
+        {"size_wh": ["<script>", 1e308]},
+        {"mpp": [0, 0]},
+        {"mpp": [float("nan"), 1]},
+        {"mpp_source": None},
+        {"area_mm2": 0},
+        {"area_mm2": "large"},
+        {"white_cells": [1, 2]},
+        {"white_cells": None},
+        {"white_cells": {"blasts": -5}},
+        {"white_cells": WhiteCells(0, 10**400, 0, 0).to_json()},
+        {"warnings": 5},
+        {"warnings": [{"a": 1}]},
+        {"warnings": ["\ud800"]},
+        {"image_sha256": None},
+        {"cells": None},
+    ],
+    "part": [
+        {"entry": []},
+        {"classes": None},
+        {"classes": ["<b>"]},
+        {"classifier": {}},
+        {"model": None},
+        {"model": "x"},
+        {"model": {}},
+        {"model": {"name": "x", "mpp": 0.3, "files": {}, "second_stage": {}}},
+    ],
+}
+
+
+@pytest.mark.parametrize(("where", "change"), [(where, one) for where, changes in WRONG.items() for one in changes])
+def test_a_wrong_part_of_a_run_fails_alone_and_before_a_file_is_written(tmp_path, where, change):
+    """A foreign host answers wrongly for the first of two images."""
+    good, wrong = _run_json(), _run_json()
+    (wrong["entry"] if where == "entry" else wrong).update(change)
+    parts = iter([wrong, good])
+    with foreign(_answers(parts)) as (client, _):
+        first, second = _detect(client, tmp_path)
+    start = f"a.jpg: {client.url}: expected a service of this version of blastdet ("
+    assert first.error.startswith(start), first
+    assert len(first.error) < len(start) + 170
+    assert second.text == "b.jpg: blast 0, wbc 1, unsure 0, rbc 1, platelet 0", second
+    assert not list((tmp_path / "out").rglob("a*"))
+    assert {path.name for path in (tmp_path / "out").iterdir()} > {"b.json", "cells.csv", "summary.xlsx", "index.html"}
+
+
+@pytest.mark.parametrize("content", [b'{"a":' * 100_000, b"[]", b"", b"\xff", b"1" * 9000])
+def test_a_part_of_a_run_that_is_none_is_one_line(tmp_path, content):
+    with foreign(_answers(content)) as (client, _):
+        outcomes = _detect(client, tmp_path)
+    assert all("expected a service of this version of blastdet" in one.error for one in outcomes), outcomes
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [b"\xff\xfe", b"", b"a,b\nx," + b"z" * 200_000, b'"a\nb",c\nx,1\n', b"not,the,columns\n=cmd,1,2\n"],
+)
+def test_a_wrong_table_is_one_line(tmp_path, table):
+    with foreign({**_answers(_run_json()), "result.csv": table}) as (client, _):
+        outcomes = _detect(client, tmp_path)
+    assert all("expected a service of this version of blastdet" in one.error for one in outcomes), outcomes
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+def test_a_model_that_changes_within_a_run_is_an_error(tmp_path):
+    """Tables of one run need one set of classes."""
+    other = _run_json() | {"classifier": None}
+    other["entry"]["white_cells"] = None
+    parts = iter([_run_json(), other])
+    with foreign(_answers(parts)) as (client, _):
+        first, second = _detect(client, tmp_path)
+    assert not first.error
+    assert "expected the model of the first image" in second.error
