@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import time
+from urllib.parse import urlsplit
+
+from serving import served
 
 from blastdet.service.metrics import Metrics
 from blastdet.service.security.guard import Guard
@@ -40,3 +45,16 @@ def test_a_request_that_a_stop_cancels_is_told_to_come_again():
 
 def test_an_answer_that_has_begun_gets_no_second_head():
     assert [one["status"] for one in cancelled(has_begun=True)] == [200]
+
+
+def test_an_upload_that_lasts_longer_than_the_stop_is_told_so(tmp_path):
+    with served(tmp_path) as service:
+        where = urlsplit(service.url)
+        with socket.create_connection((where.hostname, where.port), timeout=30) as upload:
+            head = f"POST /api/v1/smears HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Length: 90000\r\n\r\n"
+            upload.sendall(head.encode() + b"the first bytes")
+            time.sleep(1)
+            assert service.stop() == 0
+            answer = upload.recv(10_000)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert "Traceback" not in service.log.read_text() and "ASGI" not in service.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,7 @@ ROUTES = (
 """Modules with the routes below `PREFIX`."""
 
 _MOST_ENGINES = 4
+_ANSWER_S = 0.3  # in which requests that a stop cancels are answered
 
 
 def make_service(settings: ServiceSettings) -> Service:
@@ -84,6 +86,7 @@ def make_app(service: Service) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         threading.Thread(target=service.detectors.start, daemon=True).start()
         yield
+        await asyncio.sleep(_ANSWER_S)
         service.detectors.close()
         service.pixels.close()
         service.inspectors.close()
