@@ -62,14 +62,16 @@ def history(
     return CorrectionsOut(version=analysis.version, corrections=[row for row, *_ in found[:limit]], next=more)
 
 
-@router.post("/analyses/{analysis_id}/corrections", status_code=201, openapi_extra=_BODY)
+@router.post(
+    "/analyses/{analysis_id}/corrections", status_code=201, response_model=CorrectionsMade, openapi_extra=_BODY
+)
 async def correct(
     analysis_id: Id,
     request: Request,
     service: Services,
     caller: Writer,
     if_match: Annotated[str | None, Header(description="version that the corrections were made on")] = None,
-) -> CorrectionsMade:
+) -> Response:
     """Append corrections, all or none; the answer has these only.
 
     With `If-Match`: 412 if somebody else was first; look at theirs, then again.
@@ -131,6 +133,8 @@ def _rows(text: str, kind: str) -> list[Any]:
         if text.count("\n") > _MOST_LINES:  # before any is parsed
             raise _wrong_number(text.count("\n"))
         return [json.loads(line) for line in text.split("\n") if line.strip()]
+    if (n_objects := text.count("{") - 1) > _MOST_LINES:  # likewise
+        raise _wrong_number(n_objects)
     document = json.loads(text)
     rows = document["corrections"] if isinstance(document, dict) and set(document) == {"corrections"} else None
     if not isinstance(rows, list):
@@ -154,9 +158,8 @@ def _version(if_match: str | None) -> int | None:
     return int(found[1])
 
 
-def _append(
-    service: Service, caller: Caller, where: tuple[str, int | None], corrections: list[Correction]
-) -> CorrectionsMade:
+def _append(service: Service, caller: Caller, where: tuple[str, int | None], corrections: list[Correction]) -> Response:
+    """The answer is written here: thousands of corrections would hold up the event loop."""
     analysis_id, version = where
     kept = Kept(service, caller, analysis_id)
     stored = kept.result()
@@ -183,7 +186,8 @@ def _append(
         )
         session.flush()
         rows = [row for row, *_ in correction_rows.page_of(session, analysis_id, (new, -1))]
-        return CorrectionsMade(version=new, count=correction_rows.count(session, analysis_id), corrections=rows)
+        answer = CorrectionsMade(version=new, count=correction_rows.count(session, analysis_id), corrections=rows)
+    return Response(answer.model_dump_json(), 201, media_type="application/json")
 
 
 def _of_image(correction: Correction, stored: StoredResult) -> Correction:
