@@ -8,6 +8,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from service_chaos import OPTIONS, WHAT, Chaos, without_database
 from serving import SMALL, analyzed, served, upload
@@ -75,6 +76,29 @@ def test_a_full_disk_is_said_and_survived(small_disk):
         filler.unlink()
         assert client.post("/smears", content=content + b" ").status_code == 201
         assert analyzed(client, kept)["summary"]["counts"]
+
+
+def _log_in(client: httpx.Client) -> None:
+    answer = client.post("/session", json={"name": "anna", "password": "correct horse"})
+    client.headers["x-csrf-token"] = answer.raise_for_status().json()["csrf"]
+
+
+def test_uploads_leave_room_for_the_database_so_that_people_can_log_in_and_delete(small_disk):
+    with served(small_disk, users={"anna": "correct horse"}) as service, service.client() as client:
+        _log_in(client)
+        answers, n = [], 0
+        while not answers or answers[-1].status_code == 201:
+            n += 1
+            answers.append(client.post("/smears", content=SMALL.read_bytes() + bytes(n) + bytes(3 * 2**20)))
+        assert 2 < n < 16 and answers[-1].status_code == 507, answers[-1].text
+        part = client.post("/uploads", headers={"Upload-Length": f"{2**21}", "Tus-Resumable": "1.0.0"})
+        sent = {"Upload-Offset": "0", "Tus-Resumable": "1.0.0", "content-type": "application/offset+octet-stream"}
+        there = part.headers["location"].removeprefix("/api/v1")
+        assert client.patch(there, content=bytes(2**21), headers=sent).status_code == 507
+        _log_in(client)
+        for smear in client.get("/smears").json()["items"]:
+            assert client.delete(f"/smears/{smear['id']}").status_code == 204
+        assert client.post("/smears", content=SMALL.read_bytes() + bytes(3 * 2**20)).status_code == 201
 
 
 @pytest.mark.postgresql

@@ -26,7 +26,7 @@ from blastdet.service.http.context import Id, Service, Services, Writer
 from blastdet.service.http.disk_quota import check_room
 from blastdet.service.http.schemas import UploadOut
 from blastdet.service.security.callers import Caller, RefusedError
-from blastdet.service.store.blobs import TooLargeError, display_name, sha256_and_sync
+from blastdet.service.store.blobs import TooLargeError, display_name, leave_room, sha256_and_sync
 from blastdet.service.store.schema import Upload, new_id
 
 router = APIRouter(prefix="/uploads", tags=["uploads"])
@@ -146,6 +146,7 @@ def delete(upload_id: Id, service: Services, caller: Writer, tus_resumable: Resu
 
 
 def _write(handle: int, content: bytes) -> None:
+    leave_room(handle, len(content))
     view = memoryview(content)
     while view:
         view = view[os.write(handle, view) :]

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -26,6 +27,7 @@ from blastdet.core.errors import BlastdetError
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _BLOCK = 2**20
+_ROOM = 16 * 2**20  # bytes of the disk that are left to the database
 _STALE_S = 3600.0
 
 
@@ -87,6 +89,7 @@ class Blobs:
 
     def keep(self, path: Path, content: bytes) -> None:
         """Write a file completely or not at all, and durably."""
+        leave_room(self.root, len(content))
         temporary = self.new_temporary()
         try:
             with temporary.open("xb") as stream:
@@ -116,6 +119,7 @@ class Blobs:
             return
         temporary = self.new_temporary()
         with contextlib.suppress(OSError):
+            leave_room(self.root, len(content))
             try:
                 with temporary.open("xb") as stream:
                     stream.write(content)
@@ -155,6 +159,22 @@ class Blobs:
                     path.unlink(missing_ok=True)
 
 
+def leave_room(where: Path | int, n_bytes: int) -> None:
+    """Raise the `OSError` of a full disk rather than take the last of it: without room, nobody could log in or delete.
+
+    Parameters
+    ----------
+    where : Path or int
+        Of the file system: a path, or the handle of an open file.
+    n_bytes : int
+        That will be written.
+    """
+    if hasattr(os, "statvfs"):
+        disk = os.statvfs(where)
+        if disk.f_bavail * disk.f_frsize - n_bytes < _ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Arriving:
     """A file that is being uploaded: written, hashed and counted piece by piece.
 
@@ -176,6 +196,7 @@ class Arriving:
         self.n_bytes += len(piece)
         if self.n_bytes > self._most:
             raise TooLargeError(self._most)
+        leave_room(self._stream.fileno(), len(piece))
         self._sha256.update(piece)
         self._stream.write(piece)
 
