@@ -104,9 +104,13 @@ def _canvas(source: Source, scale: tuple[float, float]) -> RGB:
 def tag_text(cells: Detections, i: int) -> str:
     """``blast .97``, ``monocyte .91``, ``unsure .45``, or ``wbc 0.88`` of a detector alone.
 
-    A cell unlike the training data is just that: its probability would explain nothing.
+    A cell unlike the training data is just that: its probability would explain nothing. One that a person typed has
+    no number.
     """
     name = CELL_CLASSES[cells.label[i]]
+    if cells.origin is not None and cells.origin[i] == "human":
+        cell_type = "" if cells.cell_type is None else str(cells.cell_type[i])
+        return (cell_type or name).replace("_", " ")
     if cells.blast_probability is None or np.isnan(cells.blast_probability[i]):
         return f"{name} {cells.score[i]:.2f}"
     if cells.unsure is not None and cells.unsure[i]:
@@ -222,6 +226,9 @@ def legend(cells: Detections) -> str:
         words = "Numbers in the image: probability of the type named; of a blast for unsure and wbc."
     if cells.unsure_reason is not None and (cells.unsure_reason == UNLIKE_TRAINING).any():
         words += f" {UNLIKE_TRAINING.capitalize()}: unsure, whatever the probability."
+    white = cells.with_classes(*NUCLEATED)
+    if white.origin is not None and "human" in white.origin:
+        words += " Without a number: typed by a person."
     return words
 
 

@@ -202,3 +202,11 @@ def test_the_caption_is_below_the_cells_and_labels_can_be_larger():
     ground = plain[-1, -1]
     drawn = [int((image != ground).any(axis=2).sum()) for image in (plain, larger)]
     assert larger.shape == plain.shape and drawn[1] > 1.5 * drawn[0] > 0
+
+
+def test_what_a_person_typed_has_no_number() -> None:
+    origin = np.array(["human", *["model"] * (len(TYPED) - 1)])
+    cells = TYPED.with_columns(origin=origin)
+    assert not any(letter.isdigit() for letter in tag_text(cells, 0)) and tag_text(cells, 1) == tag_text(TYPED, 1)
+    assert "Without a number: typed by a person." in legend(cells)
+    assert "person" not in legend(TYPED)

@@ -464,9 +464,12 @@ def test_a_signed_smear_is_not_corrected(client, smear, analysis):
     where = f"/smears/{smear['id']}/analyses"
     refused(client.post(where, json={"mpp": 0.11}), 409, "smear: it is signed. Reopen it to analyze it again")
     assert client.post(where, json={"mpp": 0.1}).json()["analysis"] == analysis["id"]  # which is there
+    pdf = f"/analyses/{analysis['id']}/report.pdf"
+    signed = client.get(pdf).headers["etag"]
     fhir = f"/analyses/{analysis['id']}/report.fhir.json"
     assert client.get(fhir).json()["entry"][0]["resource"]["status"] == "final"
     client.patch(f"/smears/{smear['id']}", json={"status": "new"})
+    assert client.get(pdf).headers["etag"] != signed  # the report says who signed it, and when
 
 
 # Watching

@@ -59,8 +59,10 @@ def write_pdf(result: Result, totals: RunTotals, source: Source, path: Path, hid
     return write_bytes(path, pdf_bytes(result, totals, source, hidden))
 
 
-def pdf_bytes(result: Result, totals: RunTotals, source: Source, hidden: Collection[str] = ()) -> bytes:
-    """What `write_pdf` writes."""
+def pdf_bytes(
+    result: Result, totals: RunTotals, source: Source, hidden: Collection[str] = (), review: str = ""
+) -> bytes:
+    """What `write_pdf` writes; `review` says who looked at it."""
     try:
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
         from matplotlib.figure import Figure
@@ -74,7 +76,7 @@ def pdf_bytes(result: Result, totals: RunTotals, source: Source, hidden: Collect
     _differential(figure, result)
     _counts(figure, result)
     _gallery(figure, result, source)
-    _words(figure, result, totals)
+    _words(figure, result, totals, review)
     # no date: equal runs give equal bytes
     about = {"CreationDate": None, "ModDate": None, "Title": f"{result.name} - blastdet", "Subject": RESEARCH_USE}
     content = io.BytesIO()
@@ -181,19 +183,18 @@ def _counts(figure: Any, result: Result) -> None:
 
 
 def _gallery(figure: Any, result: Result, source: Source) -> None:
-    """Blasts by probability, then uncertain cells; without either, the other white cells. Few are shown large."""
+    """Blasts by probability and uncertain cells, some of each; without either, the other white cells. Few are large."""
     kinds = np.array(result.kinds)
     blast = result.detections.blast_probability
     sure = np.zeros(len(kinds)) if blast is None else np.nan_to_num(blast)
-    rows = [
-        i
-        for kind in ("blast", "unsure", "wbc")
-        for i in np.flatnonzero(kinds == kind)[np.argsort(-sure[kinds == kind])]
-    ]
-    wanted = [i for i in rows if kinds[i] in ("blast", "unsure")]
+    blasts, unsure, others = (
+        np.flatnonzero(kinds == kind)[np.argsort(-sure[kinds == kind])].tolist() for kind in ("blast", "unsure", "wbc")
+    )
+    wanted, rows = blasts + unsure, blasts + unsure + others
+    n_unsure = min(len(unsure), max(_SHOWN // 2, _SHOWN - len(blasts)))
     title = "Blasts and uncertain cells" if wanted else "White cells, none of them a blast or uncertain"
     title = title if result.blast_fraction is not None else "White cells"
-    shown = (wanted or rows)[:_SHOWN]
+    shown = blasts[: _SHOWN - n_unsure] + unsure[:n_unsure] if wanted else rows[:_SHOWN]
     if not shown:
         return
     of = f", {len(shown)} of {len(wanted or rows)}" if len(shown) < len(wanted or rows) else ""
@@ -219,10 +220,12 @@ def _crop(figure: Any, crop: RGB, place: tuple[float, float, float, float], kind
         side.set_linewidth(1.6)
 
 
-def _words(figure: Any, result: Result, totals: RunTotals) -> None:
-    _text(figure, 0.06, 0.112, "Method and limits", size=8, weight="bold")
+def _words(figure: Any, result: Result, totals: RunTotals, review: str) -> None:
+    _text(figure, 0.06, 0.118, "Method and limits", size=8, weight="bold")
     lines = textwrap.wrap(" ".join(method_lines(totals)), 165)
-    _text(figure, 0.06, 0.098, "\n".join(lines), size=6, color=_SOFT, linespacing=1.35)
+    _text(figure, 0.06, 0.104, "\n".join(lines), size=6, color=_SOFT, linespacing=1.35)
+    if review:
+        _text(figure, 0.06, 0.040, textwrap.shorten(review, 150, placeholder="…"), size=7.5, weight="bold")
     _text(figure, 0.06, 0.025, RESEARCH_USE, size=7, weight="bold", color=_SOFT)
     about = f"blastdet {__version__}  ·  sha256 of the image {result.image_sha256[:16]}"
     _text(figure, 0.94, 0.025, about, size=6, color=_SOFT, ha="right")
@@ -233,6 +236,8 @@ def totals_of(result: Result, entry: Entry, classifier: Any) -> RunTotals:
     return RunTotals([entry], result.classes, classifier, result.model, {})
 
 
-def pdf_of_result(result: Result, classifier: Any, source: Source, hidden: Collection[str] = ()) -> bytes:
+def pdf_of_result(
+    result: Result, classifier: Any, source: Source, hidden: Collection[str] = (), review: str = ""
+) -> bytes:
     """The report of one image as bytes, from its result and the card of the second stage; see `write_pdf`."""
-    return pdf_bytes(result, totals_of(result, entry_of(result), classifier), source, hidden)
+    return pdf_bytes(result, totals_of(result, entry_of(result), classifier), source, hidden, review)

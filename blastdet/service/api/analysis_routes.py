@@ -82,12 +82,12 @@ class Kept:
     async def picture(
         self, request: Request, op: str, suffix: str, args: dict[str, Any], *, depends: bool = True
     ) -> Response:
-        """A picture that a child process draws from the result, kept for this version and name if it `depends` on them.
+        """A picture that a child process draws from a result; kept for this version and words if it `depends` on them.
 
         One that shows all of a large image needs its overview.
         """
         args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
-        called = hashlib.sha256(self.smear.name.encode()).hexdigest()[:8]
+        called = hashlib.sha256(f"{self.smear.name}{args.get('review', '')}".encode()).hexdigest()[:8]
         path = self.record.with_name(f"v{self.analysis.version}-{called}-{suffix}" if depends else suffix)
         headers = {"ETag": f'"{path.stem}"', "Cache-Control": "private, no-cache"}  # one address, changing content
         if request.headers.get("if-none-match") == headers["ETag"]:

@@ -22,9 +22,20 @@ _PDF = "application/pdf"
 async def pdf(request: Request, kept: KeptOne, service: Services) -> Response:
     """One page: overlay, differential, blasts and uncertain cells, method and limits; with corrections."""
     model = offered(service, kept.analysis.weights)
-    answer = await kept.picture(request, "pdf", "report.pdf", {"weights": str(model.folder)})
+    about = {"weights": str(model.folder), "review": _review(kept)}
+    answer = await kept.picture(request, "pdf", "report.pdf", about)
     answer.headers.update({"Content-Type": _PDF, **kept.saved_as("report.pdf")})
     return answer
+
+
+def _review(kept: Kept) -> str:
+    """Who looked at a result, and when it was made."""
+    smear, analysis = kept.smear, kept.analysis
+    made = f"Analyzed {analysis.created[:16].replace('T', ' ')} UTC"
+    if smear.status == "new" or smear.reviewed is None:
+        return f"{made}. Not reviewed yet."
+    done = "signed" if smear.status == "signed" else "reviewed"
+    return f"{made}; {done} by {smear.reviewed_by}, {smear.reviewed[:16].replace('T', ' ')} UTC."
 
 
 @router.get("/analyses/{analysis_id}/report.fhir.json", response_class=JSONResponse)

@@ -170,7 +170,7 @@ class Operations:
         result = self._recorded(args, card)
         if card is not None and is_reviewed(result.detections):  # its error rates do not describe a person
             card = card.model_copy(update={"trials": ()})
-        return {}, pdf_of_result(result, card, self._source(args), args.get("hidden", []))
+        return {}, pdf_of_result(result, card, self._source(args), args.get("hidden", []), args.get("review", ""))
 
 
 def _jpeg(rgb: RGB, quality: int = QUALITY) -> bytes:
