@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
 
 from blastdet.datasets.corrections import read_corrections
@@ -301,6 +303,15 @@ def test_pictures_of_a_result_are_checked_again_and_kept_once(service, client):
     again = client.get(where.replace("overlay", "sheet"), headers={"if-none-match": sheet.headers["etag"]})
     assert (sheet.headers["cache-control"], again.status_code) == ("private, no-cache", 304)
     client.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+def test_an_unknown_scale_is_said_without_a_command_line(client):
+    content = io.BytesIO()
+    Image.new("RGB", (300, 200), (200, 180, 190)).save(content, "PNG")
+    smear = client.post("/smears", params={"name": "blank.png"}, content=content.getvalue()).json()
+    job = done(client, client.post(f"/smears/{smear['id']}/analyses", json={}).json())
+    assert job["error"].startswith("blank.png: could not determine the scale: ")
+    assert job["error"].endswith("Give the scale: mpp, in µm/px")
 
 
 def test_fhir_is_valid_and_claims_no_diagnosis(client, analysis):

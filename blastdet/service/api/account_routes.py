@@ -47,7 +47,7 @@ def log_in(credentials: Credentials, request: Request, response: Response) -> Se
             secret, login = accounts.begin_session(database, user, service.settings.session_hours)
             audit_log.record(database, "login", user.id, "", address)
     if user is None:
-        raise RefusedError(401, "expected the name and password of a user")
+        raise RefusedError(401, "name or password is wrong")
     response.set_cookie(
         COOKIE,
         secret,

@@ -180,7 +180,7 @@ def _append(service: Service, caller: Caller, where: tuple[str, int | None], cor
             line = f"corrections: expected version {analysis.version}, got {expected}: somebody else was first"
             raise RefusedError(412, line, etag(analysis.version))
         if access.smear.status == "signed":
-            raise RefusedError(409, "smear: it is signed. Set its status to reviewed to correct it")
+            raise RefusedError(409, "smear: it is signed. Reopen it to correct it")
         audit_log.record(
             session, "corrections.add", caller.user_id, analysis_id, caller.address, n=len(corrections), version=new
         )

@@ -215,7 +215,7 @@ def _rename(session: Session, smear: Smear, change: SmearChange, caller: Caller)
     if name == smear.name:
         return
     if smear.status == "signed" and change.status in (None, "signed"):
-        raise RefusedError(409, "smear: it is signed. Set its status to reviewed to rename it")
+        raise RefusedError(409, "smear: it is signed. Reopen it to rename it")
     smear.name = name
     audit_log.record(session, "smear.rename", caller.user_id, smear.id, caller.address)
 

@@ -110,7 +110,9 @@ class Operations:
             else:
                 result = analyze_region(model, path, region, options, self.progress)
         except BlastdetError as error:  # people know the image by its name
-            raise type(error)(str(error).replace(path, args["name"])) from error
+            line = str(error).replace(path, args["name"])
+            line = line.replace("Pass --mpp (µm per pixel)", "Give the scale: mpp, in µm/px")  # no command line here
+            raise type(error)(line) from error
         return replace(result, name=args["name"]), model
 
     def _detect(self, args: Args, payload: bytes) -> Answer:
