@@ -194,6 +194,7 @@ class Load:
         threads = [threading.Thread(target=self._until_over, args=(work,)) for work in works]
         for thread in threads:
             thread.start()
+            time.sleep(0.1)  # threads that begin at once under coverage can break each other's trace function
         try:
             yield
         finally:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from serving import served
@@ -33,7 +34,8 @@ def cancelled(has_begun: bool) -> list[dict]:
         task.cancel()
         await task
 
-    asyncio.run(stop())
+    with ThreadPoolExecutor(1) as pool:  # the browser of other tests has a loop in this thread
+        pool.submit(lambda: asyncio.run(stop())).result()
     return sent
 
 
