@@ -73,10 +73,7 @@ def read_dataset(
     ('blast', 'wbc', 'rbc', 'platelet')
     >>> test = read_dataset("bccd", split="test")  # doctest: +SKIP
     """
-    annotated = options.pop("annotated", None)
     dataset = _read(name_or_path, format, None if mpp is None else check_mpp(mpp), {**options, "class_map": class_map})
-    if annotated is not None:
-        dataset = with_annotated(dataset, annotated)
     if corrections is not None:
         from blastdet.datasets.apply_corrections import apply_corrections
 
@@ -90,7 +87,10 @@ def _read(name_or_path: str | Path, format: str, mpp: Scale | None, options: Map
     stated = given.pop("format", "auto")
     if format == "auto":
         format = stated
-    return read_at_scale(path, format, mpp, **{**given, **options})
+    options = dict(options)
+    annotated = options.pop("annotated", None)
+    dataset = read_at_scale(path, format, mpp, **{**given, **options})
+    return dataset if annotated is None else with_annotated(dataset, annotated)
 
 
 def read_at_scale(path: Path, format: str, mpp: Any = None, **options: Any) -> Dataset:

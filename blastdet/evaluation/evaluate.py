@@ -254,7 +254,11 @@ def evaluate(
     ('wbc', 1.0)
     """
     predictions = predict(model, data, mpp=mpp, threshold=threshold, progress=progress)
-    dataset = as_nucleated(data) if predictions.nucleated else data
+    return _measured(as_nucleated(data) if predictions.nucleated else data, predictions, options)
+
+
+def _measured(dataset: Dataset, predictions: Predictions, options: EvaluateOptions) -> Evaluation:
+    """All figures of predictions that are there."""
     found, thresholds = predictions.candidates, predictions.thresholds
     max_dets, resamples = options.max_dets, options.resamples
     ranked = [by_class_probability(part) for part in found]

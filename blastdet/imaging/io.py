@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 from PIL import Image
@@ -126,6 +126,29 @@ class _ImageSource:
         self._pixels.close()
 
     def __enter__(self) -> _ImageSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class DerivedSource:
+    """What every `Source` made of another one shares: it states what that one states, and closes it.
+
+    Parameters
+    ----------
+    source : Source
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._source.close()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ each is given another hue. What two stains do not explain stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -167,16 +168,24 @@ def restain(
     stains = stains or measure_stains(rgb)
     if stains is None:
         return rgb
+    light = stains.background
+    if background is not None:
+        light = light + strength * (np.asarray(background, np.float32) - light)
+    levels = to_levels(_restained_density(rgb, stains, hues, strength), light)
+    return np.asarray(np.clip(np.rint(levels), 0, 255), np.uint8)
+
+
+def _restained_density(
+    rgb: RGB, stains: Stains, hues: Sequence[NDArray[np.float64] | None], strength: float
+) -> NDArray[np.float32]:
+    """Optical density (h, w, 3) with red cells and nuclei moved towards their hues, where there are any."""
     density = np.asarray(cv2.LUT(rgb, density_table(stains.background)[None]), np.float32)
     out = density.copy()
     for amount, own, hue in zip(separate(density, stains), (stains.red_cell, stains.nucleus), hues, strict=True):
         if hue is not None:
             change = strength * (own.mean() * hue - own)
             out += amount[..., None] * change.astype(np.float32)
-    light = stains.background
-    if background is not None:
-        light = light + strength * (np.asarray(background, np.float32) - light)
-    return np.asarray(np.clip(np.rint(to_levels(out, light)), 0, 255), np.uint8)
+    return out
 
 
 def restain_randomly(rgb: RGB, rng: np.random.Generator, stains: Stains | None = None) -> RGB:

@@ -9,16 +9,13 @@ Black ground around a field of view is neither measured nor changed.
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from blastdet.core.types import RGB
 from blastdet.imaging import isolated_cells
-from blastdet.imaging.io import Source
+from blastdet.imaging.io import DerivedSource, Source
 from blastdet.imaging.optical_density import background_colour, density_table, first_mode, to_levels
 
 __all__ = ["BACKGROUND", "RED_CELL", "StainNormalizedSource", "apply", "normalize_stain", "red_cell_density", "table"]
@@ -40,7 +37,7 @@ _EVEN = 0.08  # density; light that differs less over the image is even
 _LEAST = 0.02  # fraction of the image that red cells must cover
 
 
-class StainNormalizedSource:
+class StainNormalizedSource(DerivedSource):
     """A `Source` whose pixels are normalized when they are read.
 
     Parameters
@@ -50,8 +47,8 @@ class StainNormalizedSource:
     """
 
     def __init__(self, source: Source) -> None:
-        self._source = self.stored = source
-        self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
+        super().__init__(source)
+        self.stored = source
         glance = _glance(source)
         cell = isolated_cells.cell_mask(glance)
         self.shows_one_cell = cell is not None
@@ -70,18 +67,6 @@ class StainNormalizedSource:
             ground = isolated_cells.on_black(rgb)
             normalized[ground] = rgb[ground]
         return normalized
-
-    def close(self) -> None:
-        """See `Source.close`."""
-        self._source.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def normalize_stain(source: Source, colour: str) -> Source:

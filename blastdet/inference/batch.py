@@ -20,7 +20,7 @@ from blastdet.imaging.io import Source, open_smear
 from blastdet.inference.folder_scale import FolderScales, analyze_in_run
 from blastdet.inference.model import Model, Options
 from blastdet.inference.outputs.cell_record import cell_record
-from blastdet.inference.outputs.jobs import Job
+from blastdet.inference.outputs.jobs import Job, need_suffixes
 from blastdet.inference.outputs.printed import describe
 from blastdet.inference.outputs.run_page import PAGE, page_files, without_sheet, write_page, write_page_files
 from blastdet.inference.outputs.run_tables import CELLS_CSV, SUMMARY_CSV, WORKBOOK, write_tables, write_workbook
@@ -122,9 +122,7 @@ class Batch:
         """Name of an image that is done again: the file that was not as the earlier run wrote it."""
         self._names = {job.name for job in jobs}
         self._scales = FolderScales([job.path for job in jobs], model, options.mpp)
-        stems = Counter(Path(job.name).with_suffix("").as_posix() for job in jobs)
-        of_run = {Path(name).stem for names in RUN_FILES.values() for name in names}
-        self._full_names = max(stems.values(), default=0) > 1 or not of_run.isdisjoint(stems)
+        self._full_names = need_suffixes(jobs, (name for names in RUN_FILES.values() for name in names))
         settings = {
             "model": model.describe(),
             "options": asdict(options),

@@ -38,11 +38,8 @@ def _check_exists(settings: ServiceSettings) -> None:
 
 
 def _named_user(session: Session, settings: ServiceSettings, name: str) -> User:
-    user = accounts.find_user(session, name)
-    if user is None:
-        where = f"{settings.data} (--data)" if settings.database is None else "the database"
-        raise ConfigError(f"user: expected the name of a user in {where}, got {name!r:.60}")
-    return user
+    where = f"{settings.data} (--data)" if settings.database is None else "the database"
+    return accounts.named_user(session, name, f" in {where}")
 
 
 def add_user(settings: ServiceSettings, name: str, password: str | None, *, is_admin: bool = False) -> int:

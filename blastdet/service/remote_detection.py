@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from blastdet.core.errors import BlastdetError, ServiceError, in_a_line, one_lin
 from blastdet.core.model_card import Card
 from blastdet.datasets.formats import csv_table
 from blastdet.inference.outputs.cell_record import is_cell_record
-from blastdet.inference.outputs.jobs import Job, find_jobs
+from blastdet.inference.outputs.jobs import Job, find_jobs, need_suffixes
 from blastdet.inference.outputs.run_page import PAGE, page_files, sheet_rows, write_page
 from blastdet.inference.outputs.run_tables import (
     CELLS_CSV,
@@ -145,11 +144,9 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
 
 
 def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:
-    """Paths of the output files without suffix; with the image's where two names differ only in it, or in a file's."""
-    short = [Path(job.name).with_suffix("") for job in jobs]
-    of_run = {Path(name).with_suffix("") for names in RUN_FILES.values() for name in names}
-    is_full = max(Counter(short).values(), default=0) > 1 or not of_run.isdisjoint(short)
-    return [out / (job.name if is_full else stem) for job, stem in zip(jobs, short, strict=True)]
+    """Paths of the output files without suffix; with the image's where they need it."""
+    is_full = need_suffixes(jobs, (name for names in RUN_FILES.values() for name in names))
+    return [out / (job.name if is_full else Path(job.name).with_suffix("")) for job in jobs]
 
 
 def _files(stems: Mapping[str, Path], run: RemoteRun) -> list[Path]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from PIL import Image
 from serving import SMALL, analyzed, served, upload
 
 from blastdet.core.errors import BlastdetError
-from blastdet.imaging.io import Source, open_smear, write_image
+from blastdet.imaging.io import DerivedSource, open_smear, write_image
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pipe import DamagedOverviewError
@@ -192,6 +193,14 @@ def test_only_so_many_pictures_wait(noise, tmp_path):
     ]
 
 
+async def _asked(pictures: Pictures, image: Path, path: Path, said: list[str]) -> None:
+    """Ask for an overview, and keep what is said instead of one."""
+    try:
+        await pictures.overview(image, path)
+    except BlastdetError as error:
+        said.append(str(error))
+
+
 class SlowPool:
     """A pool whose overviews take until they are let go, and then fail."""
 
@@ -215,10 +224,7 @@ def test_overviews_hold_up_no_tile_are_counted_and_fail_once(tmp_path):
     pictures, said = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=6), []
 
     async def overview(i: int) -> None:
-        try:
-            await pictures.overview(image, tmp_path / str(min(i // 3, 2)))
-        except BlastdetError as error:
-            said.append(str(error))
+        await _asked(pictures, image, tmp_path / str(min(i // 3, 2)), said)
 
     async def rush() -> None:
         async with anyio.create_task_group() as group:
@@ -248,16 +254,12 @@ def test_few_wait_for_one_overview_and_take_no_places_of_others(small_tiff, tmp_
     pool, said = SlowPool(), []
     pictures = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=8)
 
-    async def overview() -> None:
-        try:
-            await pictures.overview(small_tiff, tmp_path / "1")
-        except BlastdetError as error:
-            said.append(str(error))
+    asked = partial(_asked, pictures, small_tiff, tmp_path / "1", said)
 
     async def rush() -> None:
         async with anyio.create_task_group() as group:
             for _ in range(12):
-                group.start_soon(overview)
+                group.start_soon(asked)
             await anyio.sleep(0.5)
             assert await pictures.make(tmp_path / "tile", "tile", {}) == b"tile"
             pool.let_go.set()
@@ -281,20 +283,16 @@ def test_a_deleted_smear_ends_the_making_of_its_overview(small_tiff, tmp_path):
     pool, said = EndlessPool(), []
     pictures = Pictures(pool, Blobs(tmp_path / "data"))
 
-    async def overview() -> None:
-        try:
-            await pictures.overview(small_tiff, tmp_path / "1")
-        except BlastdetError as error:
-            said.append(str(error))
+    asked = partial(_asked, pictures, small_tiff, tmp_path / "1", said)
 
     async def rush() -> None:
         with anyio.fail_after(10):
             async with anyio.create_task_group() as group:
                 for _ in range(3):
-                    group.start_soon(overview)
+                    group.start_soon(asked)
                 await anyio.sleep(0.5)
                 small_tiff.unlink()
-            await overview()  # also of one that comes later
+            await asked()  # also of one that comes later
 
     _in_a_loop(rush)
     assert said == ["the image is gone: it was deleted"] * 4
@@ -350,23 +348,15 @@ def test_an_overview_is_the_image_reduced_in_little_memory(sparse, tmp_path):
     assert int(peak) < 800 * 1024
 
 
-class Counted:
+class Counted(DerivedSource):
     """A source that counts the pixels it reads."""
 
-    def __init__(self, source: Source) -> None:
-        self.source, self.read_pixels = source, 0
-        self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
+    read_pixels = 0
 
     def read(self, box_xyxy, scale_xy=(1.0, 1.0)):
-        rgb = self.source.read(box_xyxy, scale_xy)
+        rgb = self._source.read(box_xyxy, scale_xy)
         self.read_pixels += rgb.size // 3
         return rgb
-
-    def __enter__(self) -> Counted:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.source.close()
 
 
 @pytest.fixture(scope="module")

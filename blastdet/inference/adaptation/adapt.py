@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from blastdet.core.card_fields.blast_probability import Adaptation, AdaptationMetric
 from blastdet.core.errors import ConfigError, WeightsError, counted, in_a_line
+from blastdet.core.model_card import Card
 from blastdet.core.mpp import check_mpp
 from blastdet.inference.adaptation.adapted_weights import check_replaced, describe, write_adapted
 from blastdet.inference.adaptation.choosing import LEAST_OF_A_CLASS, Choice, choose, figures, refusal
@@ -122,21 +123,34 @@ def adapt(
         say(line)
     _check_enough(data, reviewed.cells)
     _check_new(weights, classifier.card.adaptation, reviewed)
-    choice = choose(reviewed.cells)
-    metrics = figures(reviewed.cells, choice, classifier.card.thresholds["blast"].value)
+    choice, metrics = _chosen(reviewed.cells, classifier, say)
+    about = describe(reviewed, choice, classifier, metrics, reading.corrections)
+    card = write_adapted(model, classifier, (reviewed.cells, choice, about), target, second_stage_of(target))
+    for line in _done_in_words(choice, card, target):
+        say(line)
+    return target
+
+
+def _chosen(
+    cells: LabelledCells, classifier: OnnxClassifier, say: Callable[[str], None]
+) -> tuple[Choice, tuple[AdaptationMetric, ...]]:
+    """What is fitted, and its figures; `ConfigError` if adapting does not help."""
+    choice = choose(cells)
+    metrics = figures(cells, choice, classifier.card.thresholds["blast"].value)
     for line in _figures_in_words(choice, metrics):
         say(line)
     if why := refusal(choice, metrics):
         raise ConfigError(f"adapting does not help: on cells left out, {why}")
-    about = describe(reviewed, choice, classifier, metrics, reading.corrections)
-    card = write_adapted(model, classifier, (reviewed.cells, choice, about), target, second_stage_of(target))
-    say(f"fitted    {choice.candidate.name}: the least change that is about as good as the best")
-    say(f"          {choice.reason}")
+    return choice, metrics
+
+
+def _done_in_words(choice: Choice, card: Card, target: Path) -> Iterator[str]:
+    yield f"fitted    {choice.candidate.name}: the least change that is about as good as the best"
+    yield f"          {choice.reason}"
     if card.unsure is not None:
-        say(f"uncertain blast probabilities from {card.unsure.low:.2f} to {card.unsure.high:.2f}")
-    say(f"wrote     {target} and {second_stage_of(target)}: keep them side by side")
-    say(f"next      blastdet detect IMAGES --weights {target}")
-    return target
+        yield f"uncertain blast probabilities from {card.unsure.low:.2f} to {card.unsure.high:.2f}"
+    yield f"wrote     {target} and {second_stage_of(target)}: keep them side by side"
+    yield f"next      blastdet detect IMAGES --weights {target}"
 
 
 def second_stage_of(out: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from glob import has_magic
 from pathlib import Path
@@ -47,6 +47,13 @@ def find_jobs(paths: Sequence[Path], out: Path) -> list[Job]:
         common = Path(os.path.commonpath([path.parent for path in jobs]))
         return [Job(job.path, path.relative_to(common).as_posix()) for path, job in jobs.items()]
     return list(jobs.values())
+
+
+def need_suffixes(jobs: Sequence[Job], run_files: Iterable[str]) -> bool:
+    """Whether output files keep the suffix of their image: two differ only in it, or one has the name of a run file."""
+    stems = Counter(Path(job.name).with_suffix("") for job in jobs)
+    of_run = {Path(name).with_suffix("") for name in run_files}
+    return max(stems.values(), default=0) > 1 or not of_run.isdisjoint(stems)
 
 
 def left_out(paths: Sequence[Path], jobs: Sequence[Job], out: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from blastdet.core.errors import ImageError, shown
 from blastdet.core.types import RGB, Detections, WidthHeight
-from blastdet.imaging.io import Source, open_smear
+from blastdet.imaging.io import DerivedSource, Source, open_smear
 from blastdet.inference.model import Model, Options, Progress
 from blastdet.inference.result import Result
 from blastdet.inference.scale import estimate_scale
@@ -42,7 +42,7 @@ def check_region(region: Sequence[Any], size_wh: WidthHeight) -> Region:
     raise ImageError(f"region: expected [x1, y1, x2, y2] {on}, got {shown(region, 80)}")
 
 
-class RegionSource:
+class RegionSource(DerivedSource):
     """A `Source` of the pixels of a region; beyond its edges the image goes on.
 
     Parameters
@@ -54,25 +54,14 @@ class RegionSource:
     """
 
     def __init__(self, source: Source, region: Region) -> None:
-        self._source = source
+        super().__init__(source)
         self._x, self._y, x2, y2 = region
-        self.path, self.mpp, self.notes = source.path, source.mpp, source.notes
         self.size_wh = (x2 - self._x, y2 - self._y)
 
     def read(self, box_xyxy: Any = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
         """See `Source.read`."""
         x1, y1, x2, y2 = box_xyxy or (0, 0, *self.size_wh)
         return self._source.read((x1 + self._x, y1 + self._y, x2 + self._x, y2 + self._y), scale_xy)
-
-    def close(self) -> None:
-        """See `Source.close`."""
-        self._source.close()
-
-    def __enter__(self) -> RegionSource:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def analyze_region(

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 
 from blastdet.core.errors import ImageError
 from blastdet.core.types import RGB, WidthHeight
-from blastdet.imaging.io import Box, Source, open_smear
+from blastdet.imaging.io import Box, DerivedSource, Source, open_smear
 from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.tiles import TILE_PX
 
 LONGEST_PX = 8192
 """Of an overview, in pixels; an image with no longer side needs none."""
 
-_ENLARGED = 1.05  # a picture may be a little larger than its overview: nobody sees it, and reading the image takes long
+_ENLARGED = 1.05  # a picture may be this much larger than its overview: it does not show, and saves reading the image
 _ROWS = 512  # of the image that are in memory at once; a row of most tiles
 _QUALITY = 92
 
@@ -41,7 +39,7 @@ def overview_size(size_wh: WidthHeight) -> WidthHeight:
     return -(-size_wh[0] // k), -(-size_wh[1] // k)
 
 
-class WithOverview:
+class WithOverview(DerivedSource):
     """A `Source` that reads from its overview what is asked for at a scale about as low as that.
 
     Parameters
@@ -51,8 +49,8 @@ class WithOverview:
     """
 
     def __init__(self, source: Source, overview: Source) -> None:
-        self._source, self._overview, self._k = source, overview, reduction_of(source.size_wh)
-        self.path, self.size_wh, self.mpp, self.notes = source.path, source.size_wh, source.mpp, source.notes
+        super().__init__(source)
+        self._overview, self._k = overview, reduction_of(source.size_wh)
 
     def read(self, box_xyxy: Box | None = None, scale_xy: tuple[float, float] = (1.0, 1.0)) -> RGB:
         """See `Source.read`."""
@@ -67,16 +65,10 @@ class WithOverview:
 
     def close(self) -> None:
         """See `Source.close`."""
-        with self._source, self._overview:
-            pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        try:
+            super().close()
+        finally:
+            self._overview.close()
 
 
 def open_overview(path: str) -> Source:

@@ -105,7 +105,7 @@ class Pictures:
         self._failed = {one: (end, error) for one, (end, error) in self._failed.items() if end > now}
         if path in self._failed:
             raise self._failed[path][1].with_traceback(None)
-        watch = Watch(is_cancelled=lambda: not image.is_file())  # nobody wants that of a deleted smear
+        watch = Watch(is_cancelled=lambda: not image.is_file())  # that of a deleted smear is of no use
         make = partial(self._made, path, "overview", {"path": str(image)}, watch)
         try:
             await to_thread.run_sync(make, limiter=self._overviews)

@@ -80,11 +80,11 @@ def hash_password(password: str) -> str:
     return _hasher().hash(password)
 
 
-def named_user(session: Session, name: str) -> User:
-    """The user of this name; `ConfigError` if there is none."""
+def named_user(session: Session, name: str, where: str = "") -> User:
+    """The user of this name; `ConfigError` if there is none, which says `where` it was looked for."""
     user = find_user(session, name)
     if user is None:
-        raise ConfigError(f"user: expected the name of a user, got {name!r:.60}")
+        raise ConfigError(f"user: expected the name of a user{where}, got {name!r:.60}")
     return user
 
 

@@ -160,7 +160,7 @@ class Blobs:
 
 
 def leave_room(where: Path | int, n_bytes: int) -> None:
-    """Raise the `OSError` of a full disk rather than take the last of it: without room, nobody could log in or delete.
+    """Raise the `OSError` of a full disk rather than take the last of it: logging in and deleting need room, too.
 
     Parameters
     ----------
