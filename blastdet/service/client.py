@@ -6,9 +6,12 @@ import http.client
 import json
 import os
 import re
+import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
@@ -21,6 +24,7 @@ _PROGRESS_S = 0.5
 _AGAIN = frozenset({502, 503, 504})
 _PATIENCE_S = 60.0
 _JSON_BYTES, _FILE_BYTES = 64 * 2**20, 2**31
+_AT_ONCE, _SLOWEST = 2**18, 2**16  # bytes, bytes per second
 _ID = re.compile("[0-9a-f]{32}")
 _WAITING = ("queued", "running")
 
@@ -38,12 +42,12 @@ class Client:
         PEM file of the authority, for a service with a certificate of its own. Default: the file that the environment
         variable ``SSL_CERT_FILE`` names, else the authorities of this machine.
     timeout : float
-        Seconds for one answer.
+        Seconds until an answer begins; once it has, it may take a second more for each 64 kB.
 
     Raises
     ------
     ConfigError
-        If the URL is none.
+        If the URL is none, or the certificate cannot be read.
 
     Examples
     --------
@@ -65,7 +69,7 @@ class Client:
             raise ConfigError(f"server: expected http://HOST:PORT or https://HOST, got {url!r:.100}")
         self.url, self._parts, self._timeout = url.rstrip("/"), parts, timeout
         self._token = os.environ.get("BLASTDET_TOKEN") if token is None else token
-        self._tls = ssl.create_default_context(cafile=certificate) if parts.scheme == "https" else None
+        self._tls = _tls(certificate) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def detect(self, image: str | Path | bytes, **options: Any) -> dict[str, Any]:
@@ -269,14 +273,56 @@ class Client:
         return self._answer(self._connection, most)
 
     def _answer(self, connection: http.client.HTTPConnection, most: int) -> tuple[int, bytes]:
-        answer = connection.getresponse()
-        if (answer.length or 0) <= most:
-            # Of a known length, only read() without a number notices that the end is missing.
-            content = answer.read(most + 1) if answer.length is None else answer.read()
-            if len(content) <= most:
-                return answer.status, content
+        began = time.monotonic()
+        with _ended_after(connection, self._timeout):
+            answer = connection.getresponse()
+        length, content = answer.length, bytearray()
+        while (length or len(content)) <= most:
+            left = _AT_ONCE if length is None else min(_AT_ONCE, length - len(content))
+            part = answer.read1(left) if left else b""
+            if not part:
+                if left and length is not None:
+                    raise http.client.IncompleteRead(bytes(content), left)
+                answer.close()  # the connection stays open for the next request
+                return answer.status, bytes(content)
+            content += part
+            if time.monotonic() - began > self._timeout + len(content) / _SLOWEST:
+                raise TimeoutError("its answer is too slow")
         self.close()
         raise ServiceError(f"{self.url}: expected an answer of at most {most / 2**20:.0f} MB, got more")
+
+
+def _tls(certificate: str | Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=certificate)
+    except OSError as error:  # as `ssl.SSLError` is
+        raise ConfigError(
+            f"certificate: expected a PEM file of an authority, got {str(certificate)!r:.200} ({one_line(error)})"
+        ) from None
+
+
+@contextmanager
+def _ended_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
+    """End a connection on which something takes too long; its own timeout begins again with each byte."""
+
+    def end() -> None:
+        with suppress(OSError):
+            late.set()
+            if connection.sock is not None:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+    late, timer = threading.Event(), threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, http.client.HTTPException):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if late.is_set():  # also where the end of the connection looks like the end of the answer
+        raise TimeoutError("timed out")
 
 
 _UNTRUSTED = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ FILES: dict[str, tuple[str, str]] = {
     "pdf": ("report.pdf", ".pdf"),
 }
 """Format -> file of the service, and suffix of the file that is written."""
+
+_JPEG, _PDF = b"\xff\xd8\xff", b"%PDF-"
 
 RUN_FILES = {"csv": (SUMMARY_CSV, CELLS_CSV), "xlsx": (WORKBOOK,), "html": (PAGE,)}
 """Format -> files of the whole run, which are made here of what the service found."""
@@ -171,16 +174,33 @@ def _detect(job: Job, stem: Path, run: RemoteRun, first: Mapping[str, Any] | Non
         raise ServiceError(f"{run.client.url}: expected the model of the first image, got one of other classes")
     for kind in run.formats:
         if kind in FILES:
-            content = run.client.file(analysis, FILES[kind][0])
+            content = _checked(kind, run.client.file(analysis, FILES[kind][0]), run.client.url)
             if kind == "csv":  # the service may know the same bytes by another name
                 content = _renamed(content, job.name, run.client.url)
             write_bytes(_file(stem, kind), content)
     if "html" in run.formats:
         picture, sheet = page_files(stem, run.out)
-        write_bytes(picture, run.client.picture(smear))
+        write_bytes(picture, _checked("picture", run.client.picture(smear), run.client.url))
         if sheet_rows(part["entry"]["cells"]):
-            write_bytes(sheet, run.client.file(analysis, "sheet.jpg", corrected=True))
+            crops = run.client.file(analysis, "sheet.jpg", corrected=True)
+            write_bytes(sheet, _checked("sheet", crops, run.client.url))
     return f"{job.name}: " + ", ".join(f"{name} {n}" for name, n in part["entry"]["counts"].items()), part
+
+
+def _checked(kind: str, content: bytes, url: str) -> bytes:
+    """Content of a file, if it is of its kind."""
+    if kind == "csv":  # `_renamed` looks at it
+        return content
+    if kind in ("json", "coco", "geojson"):
+        try:
+            is_right = isinstance(json.loads(content), dict)
+        except (ValueError, RecursionError):
+            is_right = False
+    else:
+        is_right = content.startswith(_PDF if kind == "pdf" else _JPEG)
+    if not is_right:
+        raise _other_version(url, f"{kind}: got a file of another kind")
+    return content
 
 
 def _renamed(table: bytes, name: str, url: str) -> bytes:

@@ -6,7 +6,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,7 +18,7 @@ from serving import SMALL
 
 import blastdet
 from blastdet.core.columns import CELL_COLUMNS
-from blastdet.core.errors import ServiceError
+from blastdet.core.errors import ConfigError, ServiceError
 from blastdet.core.model_card import find_weights, read_card
 from blastdet.inference.differential import WhiteCells
 from blastdet.service import client as client_module
@@ -168,6 +169,39 @@ def test_an_answer_that_is_cut_short_is_no_file(monkeypatch):
         client.file(ID, "result.json")
 
 
+def _drip(handler: Foreign, begin: bytes) -> None:
+    """A byte now and then: no pause is as long as the client's timeout."""
+    with suppress(OSError):
+        handler.wfile.write(begin)
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"]
+)
+def test_an_answer_that_drips_is_given_up(monkeypatch, begin):
+    monkeypatch.setattr(client_module, "_PATIENCE_S", 0.0)
+    dripped = partial(_drip, begin=begin)
+    with foreign({"smears": lambda handler: dripped(handler)}) as (client, asked):
+        client._timeout = 1.0
+        start = time.monotonic()
+        with pytest.raises(ServiceError, match=r"does not answer \((timed out|its answer is too slow)\)"):
+            client.upload(SMALL)
+        assert time.monotonic() - start < 8  # of ten for which it drips
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_certificate_that_is_none_is_one_line(tmp_path, exists):
+    path = tmp_path / "authority.pem"
+    if exists:
+        path.write_text("no certificate")
+    with pytest.raises(ConfigError, match=r"certificate: expected a PEM file of an authority, got .*authority\.pem"):
+        blastdet.Client("https://127.0.0.1:1", certificate=path)
+
+
 def test_a_header_without_end_is_not_asked_for_again():
     def answer(handler: Foreign) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n")
@@ -289,6 +323,26 @@ def test_a_wrong_table_is_one_line(tmp_path, table):
         outcomes = _detect(client, tmp_path)
     assert all("expected a service of this version of blastdet" in one.error for one in outcomes), outcomes
     assert not list(tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("json", "result.json"),
+        ("coco", "result.coco.json"),
+        ("geojson", "result.geojson"),
+        ("overlay", "overlay.jpg"),
+        ("pdf", "report.pdf"),
+        ("html", "picture.jpg"),
+        ("html", "sheet.jpg"),
+    ],
+)
+def test_a_file_of_another_kind_is_not_written(tmp_path, kind, file):
+    page = b"<html><script>alert(1)</script></html>"
+    with foreign({**_answers(_run_json()), file: page}) as (client, _):
+        (outcome,) = detect_remotely([SMALL], RemoteRun(client, tmp_path / "out", [kind], {}))
+    assert "got a file of another kind" in outcome.error
+    assert not any(page in path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file())
 
 
 def test_a_model_that_changes_within_a_run_is_an_error(tmp_path):
