@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 from blastdet.core.errors import ConfigError
 from blastdet.service.jobs import clock_watch
 from blastdet.service.settings import ServiceSettings
-from blastdet.service.store import accounts, audit_log
+from blastdet.service.store import accounts, audit_log, job_rows, smears
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import open_database
-from blastdet.service.store.schema import Smear, User
+from blastdet.service.store.schema import Job, Smear, User
 
 
 @contextmanager
@@ -74,6 +74,51 @@ def remove_user(settings: ServiceSettings, name: str) -> None:
     with _session(settings) as session:
         audit_log.record(session, "user.remove", None, _named_user(session, settings, name).id)
         accounts.remove_user(session, name)
+
+
+def hand_over(settings: ServiceSettings, giver: str, taker: str) -> tuple[int, int]:
+    """Make the user `taker` the owner of all smears of `giver`; see `smears.hand_over`.
+
+    Returns
+    -------
+    int, int
+        Smears that have another owner now; smears that the giver keeps.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such user, or both are the same.
+    """
+    with _session(settings) as session:
+        users = [_named_user(session, settings, name) for name in (giver, taker)]
+        if giver == taker:
+            raise ConfigError(f"user: expected two users, got {giver} twice")
+        ids, n_kept = smears.hand_over(session, *users)
+        for one in ids:
+            audit_log.record(session, "smear.hand_over", None, one, giver=users[0].id, taker=users[1].id)
+        return len(ids), n_kept
+
+
+def list_jobs(settings: ServiceSettings) -> list[str]:
+    """A line for each job that waits or runs, in the order in which they were asked for."""
+    with _session(settings) as session:
+        return [_job_line(*row) for row in job_rows.active(session)]
+
+
+def _job_line(job: Job, smear: Smear, user: User) -> str:
+    progress = f" ({job.done} of {job.total} tiles)" if job.state == "running" and job.total else ""
+    size = f"{smear.width} x {smear.height} pixels"
+    return f"{job.id}  {user.name}, {size}, asked {job.created[:16]}Z, {job.state}{progress}"
+
+
+def cancel_job(settings: ServiceSettings, job_id: str) -> None:
+    """Cancel a job of any user; `ConfigError` if none of this id waits or runs."""
+    with _session(settings) as session:
+        job = session.get(Job, job_id)
+        if job is None or job.state not in job_rows.ACTIVE:
+            raise ConfigError(f"job: expected the id of a job that waits or runs, got {job_id!r:.60}")
+        job_rows.cancel(session, job)
+        audit_log.record(session, "job.cancel", None, job.id)
 
 
 def list_users(settings: ServiceSettings) -> list[str]:

@@ -69,6 +69,7 @@ def run_worker(settings: ServiceSettings) -> None:
         compute=compute,
         models=models,
         attempts=settings.attempts,
+        most_large=max(settings.workers - 1, 1),
     )
 
     def on_start(must_stop: Any) -> None:

@@ -269,6 +269,38 @@ def test_few_wait_for_one_overview_and_take_no_places_of_others(small_tiff, tmp_
     assert said[3:] == ["the image is damaged"] * 9
 
 
+def test_the_smears_of_one_user_leave_room_for_those_of_others(small_tiff, tmp_path):
+    pool, said = SlowPool(), []
+    pictures = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=20, most_of_one=6)
+
+    async def asked(name: str, owner: str) -> None:
+        try:
+            await pictures.overview(small_tiff, tmp_path / name, owner)
+        except BlastdetError as error:
+            said.append((owner, str(error)))
+
+    async def rush() -> None:
+        async with anyio.create_task_group() as group:
+            for i in range(5):
+                group.start_soon(asked, f"{i}", "eve")  # three are waited for
+            await anyio.sleep(0.3)
+            for _ in range(4):
+                group.start_soon(asked, "0", "eve")
+            await anyio.sleep(0.3)
+            group.start_soon(asked, "9", "ben")
+            assert await pictures.make(tmp_path / "tile", "tile", {}, "ben") == b"tile"
+            pool.let_go.set()
+
+    _in_a_loop(rush)
+    assert said[:3] == [
+        *[("eve", "busy: 3 large images of one user wait already. Try again in a few seconds")] * 2,
+        ("eve", "busy: 6 pictures of one user wait already. Try again in a few seconds"),
+    ]
+    assert sorted(said[3:]) == [("ben", "the image is damaged"), *[("eve", "the image is damaged")] * 6]
+    assert pool.made == 4
+    assert not pictures._asked and not pictures._reducing
+
+
 class EndlessPool(SlowPool):
     """A pool whose overviews take until they are cancelled."""
 

@@ -9,10 +9,10 @@ from blastdet.cli import cli
 from blastdet.core.errors import ConfigError
 from blastdet.service.security.rate_limits import RateLimit
 from blastdet.service.settings import ServiceSettings, make_settings
-from blastdet.service.store import accounts
+from blastdet.service.store import accounts, audit_log, job_rows, smears
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import open_database
-from blastdet.service.store.schema import Smear
+from blastdet.service.store.schema import Job, Smear
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,10 @@ def test_users_and_tokens_from_the_command_line(tmp_path):
     assert run("tokens", "revoke", "bot", listed.split()[0])[0] == 0
     assert run("tokens", "list", "bot") == (0, "no tokens\n")
     assert run("users", "password", "anna", text="another horse\n")[0] == 0
+    assert run("users", "hand-over", "bot", "anna") == (0, "0 smears of bot handed over to anna\n")
+    assert "expected two users, got anna twice" in run("users", "hand-over", "anna", "anna")[1]
+    assert run("jobs", "list") == (0, "no jobs\n")
+    assert "expected the id of a job that waits or runs, got 'x'" in run("jobs", "cancel", "x")[1]
     assert run("users", "remove", "bot")[0] == 0
     assert run("users", "remove", "bot")[0] == 2
     words = f"expected the name of a user in {tmp_path / 'data'} (--data), got 'bot'"
@@ -93,6 +97,9 @@ def test_users_and_tokens_from_the_command_line(tmp_path):
         ["users", "list"],
         ["users", "password", "anna"],
         ["users", "remove", "anna"],
+        ["users", "hand-over", "anna", "ben"],
+        ["jobs", "list"],
+        ["jobs", "cancel", "x"],
         ["tokens", "add", "anna"],
         ["tokens", "list", "anna"],
         ["tokens", "revoke", "anna", "x"],
@@ -120,5 +127,37 @@ def test_the_first_user_is_told_of_smears_from_before(tmp_path):
     for name in ("anna", "ben"):
         words = ["serve", "users", "add", name, "--data", str(settings.data)]
         said.append(CliRunner().invoke(cli, words, input="correct horse\n").output)
-    assert "note: smears dropped without log-in (1) belong to the user local. Others do not see them" in said[0]
+    assert "note: smears dropped without log-in (1) belong to the user local, and others do not see them" in said[0]
     assert said[1] == "ben: added\n"
+    (words,) = [line for line in said[0].splitlines() if "hand-over" in line]
+    begin = words.index("blastdet serve")
+    taking = [*words[begin:].partition(" gives")[0].split()[1:], "--data", str(settings.data)]
+    assert CliRunner().invoke(cli, taking).output == "1 smear of local handed over to anna\n"
+    database = open_database(settings.database_url)
+    with database.read() as session:
+        anna = accounts.named_user(session, "anna")
+        assert [one.name for one in smears.listed(session, anna.id, smears.Wanted())] == ["a.jpg"]
+        assert audit_log.lines(session)[0].action == "smear.hand_over"
+    database.close()
+
+
+def test_the_operator_sees_and_cancels_jobs_of_all(tmp_path):
+    settings = ServiceSettings(data=tmp_path / "data")
+    Blobs(settings.data)
+    database = open_database(settings.database_url)
+    with database.begin() as session:
+        eve = accounts.ensure_user(session, "eve")
+        smear = Smear(owner_id=eve.id, name="secret.jpg", sha256="0" * 64, n_bytes=1, width=90000, height=80000)
+        session.add(smear)
+        session.flush()
+        job, _ = job_rows.ask(session, smear, eve.id, job_rows.JobRequest("default", "0" * 64, {}, "1"))
+    where = ["--data", str(settings.data)]
+    line = CliRunner().invoke(cli, ["serve", "jobs", "list", *where]).output
+    assert line.startswith(f"{job.id}  eve, 90000 x 80000 pixels, asked 20")
+    assert line.endswith("Z, queued\n") and "secret" not in line
+    done = CliRunner().invoke(cli, ["serve", "jobs", "cancel", job.id, *where])
+    assert (done.exit_code, done.output) == (0, f"{job.id}: cancelled\n")
+    with database.read() as session:
+        assert session.get(Job, job.id).state == "cancelled"
+    assert CliRunner().invoke(cli, ["serve", "jobs", "cancel", job.id, *where]).exit_code == 2
+    database.close()

@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click.testing import CliRunner
 from postgres_server import postgres
-from sqlalchemy import text, true
+from sqlalchemy import delete, select, text, true
 
 from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
@@ -27,7 +27,7 @@ from blastdet.service.store import accounts, correction_rows, job_rows, retentio
 from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name
 from blastdet.service.store.database import Database, open_database
 from blastdet.service.store.job_rows import JobRequest
-from blastdet.service.store.schema import Analysis, Base, Job, Smear, Upload, User, new_id
+from blastdet.service.store.schema import Analysis, Base, Job, Share, Smear, Upload, User, new_id
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)], scope="module")
@@ -452,6 +452,57 @@ def test_people_take_turns_with_the_workers(database):
             taken.append(job_rows.claim(session, "w").key)
         time.sleep(0.001)  # times are those of the day, in microseconds
     assert taken == ["e1", "j1", "e2", "j2", "e3"]
+
+
+def test_a_worker_is_left_for_images_that_are_not_large(database):
+    with database.begin() as session:
+        user = User(name="mia")
+        session.add(user)
+        session.flush()
+        for n, side in enumerate((100_000, 50_000, 4000, 40_000)):  # the second and the first overflow 32 bits
+            smear = Smear(owner_id=user.id, name="a", sha256=f"{n}" * 64, n_bytes=1, width=side, height=side)
+            session.add(smear)
+            session.flush()
+            about = {"weights": "default", "request": {}, "created": f"2026-01-01T00:00:0{n}.000000Z"}
+            session.add(Job(smear_id=smear.id, owner_id=user.id, key=f"{n}", active_key=f"{n}", **about))
+
+    def claimed() -> str | None:
+        with database.begin() as session:
+            found = job_rows.claim(session, "w", most_large=1)
+            return None if found is None else found.key
+
+    assert [claimed() for _ in range(3)] == ["0", "2", None]
+    with database.begin() as session:
+        (running,) = session.scalars(select(Job).where(Job.key == "0"))
+        job_rows.end(session, running.id, "w", "cancelled")
+    assert [claimed() for _ in range(2)] == ["1", None]
+
+
+def test_smears_are_handed_over_with_jobs_and_shares(database):
+    with database.begin() as session:
+        giver, taker, friend = users = [User(name=name) for name in ("lea", "ole", "uwe")]
+        session.add_all(users)
+        session.flush()
+        about = {"name": "a", "n_bytes": 1, "width": 1, "height": 1}
+        own, shared, same = (Smear(owner_id=giver.id, sha256=f"{n}" * 64, **about) for n in range(3))
+        other = Smear(owner_id=taker.id, sha256="2" * 64, **about)
+        session.add_all([own, shared, same, other])
+        session.flush()
+        session.add_all(Share(smear_id=shared.id, user_id=user.id, may="write") for user in (taker, friend))
+        session.add(Job(smear_id=own.id, owner_id=giver.id, key="k", active_key="k", weights="default", request={}))
+        session.flush()
+        ids, n_kept = smears.hand_over(session, giver, taker)
+        assert (set(ids), n_kept) == ({own.id, shared.id}, 1)
+        session.expire_all()
+        assert {one.owner_id for one in (own, shared, other)} == {taker.id}
+        assert same.owner_id == giver.id
+        assert smears.shares_of(session, shared.id) == [("uwe", "write")]
+        assert session.scalar(select(Job.owner_id).where(Job.key == "k")) == taker.id
+        with pytest.raises(ConfigError, match=r"lea owns 1 smear\. Delete it, or"):
+            accounts.remove_user(session, "lea")
+        session.execute(delete(Smear).where(Smear.id == same.id))
+        accounts.remove_user(session, "lea")
+        assert session.scalar(select(Job.owner_id).where(Job.key == "k")) == taker.id
 
 
 def test_an_upload_outlives_the_process_that_looks_into_it(database, tmp_path):

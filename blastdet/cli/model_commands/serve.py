@@ -11,6 +11,7 @@ import click
 
 from blastdet.cli._options import Number
 from blastdet.cli._printing import echo
+from blastdet.core.errors import counted
 
 
 def _where(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,6 +126,11 @@ def tokens() -> None:
     """Tokens for programs."""
 
 
+@command.group("jobs")
+def jobs() -> None:
+    """What is analyzed, for all users."""
+
+
 def _password() -> str:
     """From the terminal, asked twice; without one, the first line of stdin."""
     if sys.stdin.isatty():
@@ -147,8 +153,8 @@ def add(name: str, admin: bool, no_password: bool, **where: Any) -> None:
     echo(f"{name}: added")
     if n_local:
         echo(
-            f"note: smears dropped without log-in ({n_local}) belong to the user local. "
-            "Others do not see them: drop them again"
+            f"note: smears dropped without log-in ({n_local}) belong to the user local, and others do not see them. "
+            f"blastdet serve users hand-over local {name} gives them to {name}"
         )
 
 
@@ -174,6 +180,21 @@ def remove(name: str, **where: Any) -> None:
 
     remove_user(settings, name)
     echo(f"{name}: removed")
+
+
+@users.command("hand-over")
+@click.argument("giver")
+@click.argument("taker")
+@_where
+def hand_over(giver: str, taker: str, **where: Any) -> None:
+    """Make user TAKER the owner of all smears of user GIVER."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    n, n_kept = administration.hand_over(settings, giver, taker)
+    echo(f"{counted(n, 'smear')} of {giver} handed over to {taker}")
+    if n_kept:
+        echo(f"note: {giver} keeps {counted(n_kept, 'smear')}, as {taker} has the same images")
 
 
 @users.command("list")
@@ -224,3 +245,26 @@ def revoke(user: str, token_id: str, **where: Any) -> None:
 
     administration.revoke_token(settings, user, token_id)
     echo(f"{token_id}: revoked")
+
+
+@jobs.command("list")
+@_where
+def list_jobs(**where: Any) -> None:
+    """List the jobs that wait or run."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    for line in administration.list_jobs(settings) or ["no jobs"]:
+        echo(line)
+
+
+@jobs.command("cancel")
+@click.argument("job_id")
+@_where
+def cancel(job_id: str, **where: Any) -> None:
+    """Cancel the job JOB_ID of any user. A running one stops after its current tile."""
+    settings = _settings(**where)
+    from blastdet.service import administration
+
+    administration.cancel_job(settings, job_id)
+    echo(f"{job_id}: cancelled")

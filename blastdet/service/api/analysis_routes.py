@@ -94,7 +94,7 @@ class Kept:
             return Response(status_code=304, headers=headers)
         is_new = not path.is_file()
         reduced = op != "sheet" and has_overview(self.smear)
-        answer = await jpeg(self.service, path, op, self.smear.id, args, reduced=reduced)
+        answer = await jpeg(self.service, path, op, self.smear, args, reduced=reduced)
         if is_new:
             await run_in_threadpool(_delete_others, path, suffix)
         answer.headers.update(headers)
@@ -213,7 +213,7 @@ async def cell(kept: KeptOne, n: int, service: Services) -> Response:
         raise RefusedError(404, f"cell: expected 1 to {len(found.detections)}")
     box = found.detections.boxes_xyxy[n - 1].astype(float).tolist()
     folder = service.blobs.analysis(kept.smear.id, kept.analysis.id)
-    return await jpeg(service, folder / f"cell-{n}.jpg", "crop", kept.smear.id, {"box": box, "mpp": list(found.mpp)})
+    return await jpeg(service, folder / f"cell-{n}.jpg", "crop", kept.smear, {"box": box, "mpp": list(found.mpp)})
 
 
 @router.get("/models")

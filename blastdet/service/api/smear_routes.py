@@ -258,7 +258,7 @@ def _check_range(wanted: str, size: int) -> None:
 async def picture(smear: ReadableSmear, service: Services) -> Response:
     """The image for a browser, at most 3200 pixels wide or high."""
     path = service.blobs.smear(smear.id) / "tiles" / "picture.jpg"
-    return await jpeg(service, path, "picture", smear.id, {}, reduced=has_overview(smear))
+    return await jpeg(service, path, "picture", smear, {}, reduced=has_overview(smear))
 
 
 @router.get("/{smear_id}/tiles")
@@ -284,7 +284,7 @@ async def tile(smear: ReadableSmear, z: int, x: int, y: int, service: Services) 
         raise RefusedError(404, f"tile: expected zoom 0 to {highest_zoom(size)} and a place on the image")
     path = service.blobs.tile(smear.id, z, x, y)
     reduced = has_overview(smear) and z <= highest_zoom(overview_size(size))
-    return await jpeg(service, path, "tile", smear.id, {"z": z, "x": x, "y": y}, reduced=reduced)
+    return await jpeg(service, path, "tile", smear, {"z": z, "x": x, "y": y}, reduced=reduced)
 
 
 def has_overview(smear: Smear) -> bool:
@@ -293,19 +293,20 @@ def has_overview(smear: Smear) -> bool:
 
 
 async def jpeg(
-    service: Service, path: Path, op: str, smear_id: str, args: dict[str, Any], *, reduced: bool = False
+    service: Service, path: Path, op: str, smear: Smear, args: dict[str, Any], *, reduced: bool = False
 ) -> Response:
     """A picture that is made once and kept until its smear is deleted; if `reduced`, with the help of an overview."""
-    source = service.blobs.image(smear_id)
+    source = service.blobs.image(smear.id)
     if not source.is_file():
         raise RefusedError(404, "smear: its file is gone")
     content = await service.pictures.kept(path)
     if content is None:
         args = {"path": str(source), **args}
         if reduced:
-            content = await service.pictures.make_reduced(path, op, args, service.blobs.overview(smear_id))
+            overview = service.blobs.overview(smear.id)
+            content = await service.pictures.make_reduced(path, op, args, overview, smear.owner_id)
         else:
-            content = await service.pictures.make(path, op, args)
+            content = await service.pictures.make(path, op, args, smear.owner_id)
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

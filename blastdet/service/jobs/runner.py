@@ -62,6 +62,8 @@ class Runner:
     models : dict
     attempts : int
         Most of one job.
+    most_large : int
+        As for `job_rows.claim`.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Runner:
     compute: ComputeProcess
     models: dict[str, OfferedModel]
     attempts: int = 3
+    most_large: int = 1
     must_stop: Callable[[], bool] = lambda: False
     _idle: threading.Event = field(default_factory=threading.Event)
 
@@ -96,7 +99,7 @@ class Runner:
 
     def _claim(self) -> tuple[Job | None, Smear | None]:
         with self.database.begin() as session:
-            job = job_rows.claim(session, self.name)
+            job = job_rows.claim(session, self.name, self.most_large)
             return job, None if job is None else session.get(Smear, job.smear_id)
 
     def _run(self, job: Job, smear: Smear) -> None:

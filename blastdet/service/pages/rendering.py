@@ -38,6 +38,7 @@ ACTIONS = {
     "smear.reviewed": "Smear reviewed",
     "smear.signed": "Smear signed",
     "smear.share": "Sharing changed",
+    "smear.hand_over": "Smear handed over",
     "smear.delete": "Smear deleted",
     "job.ask": "Analysis requested",
     "job.cancel": "Analysis cancelled",

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from blastdet.core.errors import ConfigError, name_key
+from blastdet.core.errors import ConfigError, counted, name_key
 from blastdet.service.store.schema import Login, Share, Smear, Token, Upload, User, now
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def remove_user(session: Session, name: str) -> None:
     user = named_user(session, name)
     n = session.scalar(select(func.count()).select_from(Smear).where(Smear.owner_id == user.id)) or 0
     if n:
-        raise ConfigError(f"user: {name} owns {n} smears. Delete them first")
+        them = "it" if n == 1 else "them"
+        raise ConfigError(f"user: {name} owns {counted(n, 'smear')}. Delete {them}, or hand {them} over first")
     for column in (Login.user_id, Token.user_id, Share.user_id, Upload.owner_id):
         session.execute(delete(column.class_).where(column == user.id))
     session.delete(user)

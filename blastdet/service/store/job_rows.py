@@ -11,14 +11,15 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, CursorResult, cast, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from blastdet.service.store.schema import Analysis, Job, Smear, now
+from blastdet.service.store.schema import Analysis, Job, Smear, User, now
 
 FINISHED = ("done", "failed", "cancelled")
 ACTIVE = ("queued", "running")
+LARGE_PIXELS = 10**8
 
 
 @dataclass(frozen=True)
@@ -97,20 +98,41 @@ def _job_of(session: Session, analysis: Analysis, user_id: str) -> Job:
     return job
 
 
-def claim(session: Session, worker: str) -> Job | None:
-    """Take a queued job, or nothing if there is none: people take turns, and each one's oldest comes first."""
+def claim(session: Session, worker: str, most_large: int | None = None) -> Job | None:
+    """Take a queued job, or nothing if there is none: people take turns, and each one's oldest comes first.
+
+    Parameters
+    ----------
+    session : Session
+    worker : str
+    most_large : int, optional
+        Images of over `LARGE_PIXELS` that may be worked on at once: one takes minutes to an hour, and must not stop
+        the work on all others.
+    """
     mine = aliased(Job)
     last = select(func.max(mine.started)).where(mine.owner_id == Job.owner_id).scalar_subquery()
     turns = (func.coalesce(last, ""), Job.created, Job.id)
+    queued = select(Job.id).join(Smear, Smear.id == Job.smear_id).where(Job.state == "queued")
     while True:
-        query = select(Job.id).where(Job.state == "queued").order_by(*turns).limit(1)
-        job_id = session.scalar(query.with_for_update(skip_locked=True))
+        query = queued.order_by(*turns).limit(1)
+        if most_large is not None and _n_large(session) >= most_large:
+            query = query.where(~_IS_LARGE)
+        job_id = session.scalar(query.with_for_update(of=Job, skip_locked=True))
         if job_id is None:
             return None
         values = {"state": "running", "worker": worker, "started": now(), "beat": Job.beat + 1}
         taken = update(Job).where(Job.id == job_id, Job.state == "queued")
         if _changed(session, taken.values(attempts=Job.attempts + 1, done=0, total=0, seconds_left=None, **values)):
             return session.get(Job, job_id, populate_existing=True)
+
+
+_IS_LARGE = cast(Smear.width, BigInteger) * Smear.height > LARGE_PIXELS
+
+
+def _n_large(session: Session) -> int:
+    """Large images that are worked on."""
+    running = select(func.count()).select_from(Job).join(Smear, Smear.id == Job.smear_id)
+    return session.scalar(running.where(Job.state == "running", _IS_LARGE)) or 0
 
 
 def beat(session: Session, job_id: str, worker: str, progress: tuple[int, int, float | None]) -> bool | None:
@@ -186,6 +208,15 @@ def cancel(session: Session, job: Job) -> None:
         session.refresh(job)
     elif job.state == "running":
         job.cancel = True
+
+
+def active(session: Session) -> list[tuple[Job, Smear, User]]:
+    """Jobs that wait or run, each with its smear and who asked for it; the oldest first."""
+    query = select(Job, Smear, User).join(Smear, Smear.id == Job.smear_id).join(User, User.id == Job.owner_id)
+    return [
+        (job, smear, user)
+        for job, smear, user in session.execute(query.where(Job.state.in_(ACTIVE)).order_by(Job.created, Job.id))
+    ]
 
 
 def counts(session: Session) -> dict[str, int]:

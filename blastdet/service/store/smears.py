@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from blastdet.core.errors import name_key
@@ -134,6 +134,25 @@ def share(session: Session, smear_id: str, user_id: str, may: str | None) -> Non
         session.add(Share(smear_id=smear_id, user_id=user_id, may=may))
     else:
         found.may = may
+
+
+def hand_over(session: Session, giver: User, taker: User) -> tuple[list[str], int]:
+    """Make one user the owner of all smears of another, with their jobs; what is shared stays shared.
+
+    Returns
+    -------
+    list of str, int
+        Ids of these smears; number of those that the giver keeps, as the taker has the same images.
+    """
+    has = select(Smear.sha256).where(Smear.owner_id == taker.id)
+    mine = select(Smear.id).where(Smear.owner_id == giver.id)
+    ids = list(session.scalars(mine.where(Smear.sha256.not_in(has))))
+    n_kept = (session.scalar(select(func.count()).select_from(mine.subquery())) or 0) - len(ids)
+    for one in ids:
+        session.execute(delete(Share).where(Share.smear_id == one, Share.user_id == taker.id))
+        session.execute(update(Job).where(Job.smear_id == one, Job.owner_id == giver.id).values(owner_id=taker.id))
+        session.execute(update(Smear).where(Smear.id == one).values(owner_id=taker.id))
+    return ids, n_kept
 
 
 def last_analyses(session: Session, smear_ids: list[str]) -> dict[str, str]:
