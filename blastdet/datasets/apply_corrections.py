@@ -145,6 +145,8 @@ def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[
             counts["complete classes, summed over images"] += 1
             annotated = {*sample.annotated, one.old_class}
             sample = replace(sample, annotated=tuple(name for name in CELL_CLASSES if name in annotated))
+    if sample.truth is None:
+        corrections = [_as_label(one) for one in corrections]
     cells = [(one, one.box_xyxy) for one in corrections if one.box_xyxy is not None]
     if not cells:  # an image looked at without finding a cell has an empty truth
         is_new = sample.truth is None and sample.annotated
@@ -161,6 +163,13 @@ def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[
     changed = changed[~np.pad(deleted, (0, len(changed) - len(deleted)))]
     is_bare = sample.truth is None and not len(changed) and not sample.annotated
     return sample if is_bare else replace(sample, truth=changed)
+
+
+def _as_label(correction: Correction) -> Correction:
+    """Of an image without labels: that what a model found is right is a label."""
+    if correction.op != "ok" or correction.old_class not in CELL_CLASSES:
+        return correction
+    return replace(correction, op="class", new_class=correction.old_class)
 
 
 def _rows(sample: Sample, truth: Detections, cells: Sequence[tuple[Correction, Box]]) -> list[int]:

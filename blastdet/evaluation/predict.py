@@ -68,6 +68,8 @@ def read_datasets(
 ) -> list[Dataset]:
     """Read one split of a dataset; with `corrections`, a second time with the corrected labels.
 
+    Images without any labels are read once, with those that the corrections give them.
+
     Parameters and errors are those of `read_dataset`. `mpp` replaces the µm/px of every image if it is a pair;
     ``"data"``, ``"auto"`` and ``None`` leave it as it is.
     """
@@ -79,7 +81,7 @@ def read_datasets(
 
         corrected = apply_corrections(whole, corrections)
         corrected = replace(corrected, name=f"{whole.name} (corrected by {corrections.name})")
-        parts.append(select_split(corrected, split))
+        parts = [*(parts if _has_labels(whole) else []), select_split(corrected, split)]
     return parts
 
 
@@ -247,8 +249,13 @@ def _box(box: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
 
 def check_annotated(dataset: Dataset) -> None:
     """Raise `ConfigError` if no image is annotated, before a model runs on them."""
-    if all(sample.truth is None or not sample.annotated for sample in dataset):
+    if not _has_labels(dataset):
         raise ConfigError(f"{dataset.root}: expected at least one annotated image, got none")
+
+
+def _has_labels(dataset: Dataset) -> bool:
+    """Whether some image is annotated with some class."""
+    return any(sample.truth is not None and sample.annotated for sample in dataset)
 
 
 def scored_classes(

@@ -162,7 +162,7 @@ class Client:
         return int(self._field(answer, "version", int))
 
     def corrections(self, path: str | Path) -> int:
-        """Write all corrections to a file for ``train`` and ``adapt``; returns their number."""
+        """Write all corrections to a file for ``train``, ``adapt`` and ``evaluate``; returns their number."""
         content = self._request("GET", "/corrections")[1]
         Path(path).write_bytes(content)
         return content.count(b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -244,3 +245,27 @@ def test_a_file_that_is_no_image_fails_alone(service, tmp_path):
     assert "failed: " in run.output
     assert "a.jpg" in run.output
     assert (tmp_path / "out/b.json").is_file()
+
+
+def test_corrections_of_people_are_what_a_model_is_evaluated_on(client, tmp_path):
+    """Each white cell is confirmed but one, which is deleted: this is the model's only error."""
+    smear = client.upload(SMEAR)
+    analysis = client.analyze(smear, mpp=0.1, min_score=0.6)
+    result = client.result(analysis)
+    white = [one for one in result["cells"] if one["label"] not in ("rbc", "platelet")]
+    lines = [{"op": "ok", "box_xyxy": one["box_xyxy"], "old_class": one["label"]} for one in white]
+    lines[0] = {**lines[0], "op": "delete"}
+    done = [{"op": "annotate", "old_class": name} for name in ("wbc", "blast")]
+    client.correct(analysis, lines + done)
+    path, films = tmp_path / "corrections.jsonl", tmp_path / "films"
+    assert client.corrections(path) >= len(lines) + 1
+    films.mkdir()
+    shutil.copy(SMEAR, films / "another-name.jpg")
+    words = ["evaluate", "--data", films, "--from", "images", "--mpp", "0.1", "--corrections", path]
+    done = CliRunner().invoke(cli, [str(one) for one in (*words, "--split", "all", "--out", tmp_path / "report")])
+    assert done.exit_code == 0, done.output
+    with (tmp_path / "report" / "confusion.csv").open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["how"].startswith("class-aware") and row["cells"] != "0"]
+    wrong = [(row["truth"], row["predicted"], row["cells"]) for row in rows if row["truth"] != row["predicted"]]
+    assert wrong == [("false", white[0]["label"], "1")]
+    assert sum(int(row["cells"]) for row in rows) == len(white)
