@@ -518,3 +518,19 @@ def test_slow_pictures_hold_up_nothing_else(service, client, noise):
             assert httpx.get(service.url + path, timeout=60).status_code == 200
             assert time.monotonic() - began < 5, path
         assert sum(not one.done() for one in asked) > 20
+
+
+@pytest.mark.parametrize(("side", "status"), [(1_000_000, 201), (1_000_001, 422)])
+def test_the_longest_image_has_a_picture_and_a_longer_one_is_refused(client, tmp_path, side, status):
+    path = tmp_path / "long.tif"
+    about = {"photometric": "rgb", "rowsperstrip": 4, "compression": "zlib", "metadata": None}
+    tifffile.imwrite(path, np.full((4, side, 3), 90, np.uint8), **about)
+    answer = client.post("/smears", content=path.read_bytes())
+    assert answer.status_code == status, answer.text
+    if status == 422:
+        assert answer.json()["error"] == "image: expected at most 1000000 pixels a side, got 1000001 x 4"
+        return
+    base = f"/smears/{answer.json()['id']}"
+    for name in ("picture.jpg", "tiles/0/0/0"):
+        assert client.get(f"{base}/{name}").content[:2] == b"\xff\xd8"
+    client.delete(base).raise_for_status()

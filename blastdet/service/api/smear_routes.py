@@ -37,6 +37,7 @@ _ARRIVE = 2**20  # bytes written at once
 _INSPECT_S = 30.0  # in which an uploaded file must be understood
 _MOST_WAITING = 64
 _MOST_PIXELS = 50 * 10**9  # a slide at the highest magnification has 10
+_LONGEST = 10**6  # pixels: 75 mm of glass at 0.1 µm have 750,000
 _FORM = 2**16  # bytes that a form may have around its file
 
 IMAGE_BODY: dict[str, Any] = {
@@ -133,9 +134,7 @@ def keep_smear(
     head, _ = service.inspectors.call(
         "inspect", {"path": str(path), "name": name}, watch=Watch(stall_seconds=_INSPECT_S)
     )
-    if (pixels := head["size_wh"][0] * head["size_wh"][1]) > _MOST_PIXELS:
-        most = f"{_MOST_PIXELS / 1e9:.0f} gigapixels"
-        raise RefusedError(422, f"image: expected at most {most}, got {pixels / 1e9:,.0f}")
+    _check_size(*head["size_wh"])
     smear = Smear(id=new_id(), owner_id=caller.user_id, name=name, sha256=sha256, n_bytes=n_bytes)
     smear.width, smear.height = head["size_wh"]
     smear.mpp, smear.notes = head["mpp"], head["notes"]
@@ -156,6 +155,14 @@ def keep_smear(
         raise
     service.metrics.uploaded(n_bytes)
     return SmearOut.of(Access(smear, "owner"), None), True
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > _MOST_PIXELS:
+        most = f"{_MOST_PIXELS / 1e9:.0f} gigapixels"
+        raise RefusedError(422, f"image: expected at most {most}, got {width * height / 1e9:,.0f}")
+    if max(width, height) > _LONGEST:
+        raise RefusedError(422, f"image: expected at most {_LONGEST} pixels a side, got {width} x {height}")
 
 
 def _existing(service: Service, caller: Caller, sha256: str) -> SmearOut | None:
