@@ -16,8 +16,9 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po, write_po
 
 from blastdet.core.constants import RESEARCH_USE
+from blastdet.inference.outputs.run_totals import PLURALS
 from blastdet.service.pages.page_assets import assets
-from blastdet.service.pages.rendering import ACTIONS, FAULTS
+from blastdet.service.pages.rendering import ACTIONS, FAILED, FAILURES
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.viewer.viewer_page import kinds
 
@@ -36,7 +37,9 @@ WORDS = (
 
 def texts() -> list[str]:
     """All texts of the pages, sorted."""
-    found = {RESEARCH_USE, *WORDS, *FAULTS.values(), *ACTIONS.values(), *(str(kind["title"]) for kind in kinds())}
+    found = {RESEARCH_USE, *WORDS, *ACTIONS.values(), *FAILED, *(str(kind["title"]) for kind in kinds())}
+    found.update(PLURALS.values())
+    found.update(text for failure in FAILURES.values() for text in failure)
     for folder in (PACKAGE / "service/pages", PACKAGE / "viewer/static"):
         for file, _, message, _, _ in extract_from_dir(str(folder), METHODS, keywords={"_": None, "t": None}):
             if file.endswith(".js") and Path(file).name not in assets():

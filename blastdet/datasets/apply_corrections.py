@@ -63,8 +63,8 @@ def replay_corrections(
     dataset : Dataset
         Corrected and confirmed cells have origin ``human``. A sample without truth gets one if a cell is added.
     counts : mapping
-        Number of cells relabelled, moved, added, ignored or counted again, deleted and confirmed; of classes
-        unannotated; of corrections of images that are not in the dataset.
+        Number of cells relabelled (another class or type), moved, added, ignored or counted again, deleted and
+        confirmed as they were; of classes unannotated; of corrections of images that are not in the dataset.
     """
     corrections = _last_per_cell(corrections)
     by_image: dict[str, list[Correction]] = {}
@@ -202,7 +202,8 @@ def _change(truth: Detections, row: int, correction: Correction, box: Box, count
     if correction.op == "ok" and (row < 0 or correction.new_box_xyxy is None):
         counts["confirmed"] += row >= 0
         return truth if row < 0 else _with_human(truth, row)
-    if row < 0:
+    is_new = row < 0
+    if is_new:
         name = correction.new_class or correction.old_class
         if name not in CELL_CLASSES:  # a region to ignore that is not there any more
             return truth
@@ -219,7 +220,10 @@ def _change(truth: Detections, row: int, correction: Correction, box: Box, count
         ignore[row] = True
     elif correction.op == "class":
         wanted = CELL_CLASSES.index(correction.new_class)
-        counts["relabelled"] += int(label[row] != wanted)
+        of_type = "" if truth.cell_type is None else str(truth.cell_type[row])
+        same = not is_new and label[row] == wanted and correction.new_type == of_type
+        counts["relabelled"] += not same and not is_new
+        counts["confirmed"] += same and not ignore[row] and correction.new_box_xyxy is None
         counts["counted again"] += bool(ignore[row])
         label[row], ignore[row] = wanted, False
     changed = _with_type(truth.with_columns(boxes_xyxy=boxes, label=label), row, correction)

@@ -11,12 +11,11 @@ from typing import Any
 from blastdet.core.constants import CELL_TYPES, COLOURS, HEX, PALETTE, RESEARCH_USE
 from blastdet.viewer.pictures import CROP
 
-SCRIPTS = ("cells.js", "tiles.js", "viewer.js", "thumb.js", "page.js", "keep.js", "standalone.js")
+SCRIPTS = ("numbers.js", "cells.js", "tiles.js", "viewer.js", "thumb.js", "page.js", "keep.js", "standalone.js")
 """Modules of the page, each after those that it imports."""
 
 _MODULE_WORDS = re.compile(r"^(?:import .*\n|export )", re.MULTILINE)
 _MARKS = ("/*STYLE*/", "/*DATA*/", "/*SCRIPT*/")
-_SHORT = {"immature_granulocyte": "immature gran.", "wbc": "other wbc"}
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 Data = Mapping[str, Any]
@@ -115,7 +114,7 @@ def _kind(name: str, key: str, cell_class: str, white: bool = True) -> dict[str,
     light = sum(weight * value for weight, value in zip(_LUMINANCE, PALETTE[name], strict=True))
     return {
         "name": name,
-        "title": _SHORT.get(name, name.replace("_", " ")),
+        "title": "other wbc" if name == "wbc" else name.replace("_", " "),
         "colour": HEX[name],
         "key": key,
         "class": cell_class,

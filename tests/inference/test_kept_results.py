@@ -80,6 +80,21 @@ def test_corrections_change_cells_and_counts(result, record):
     assert found.warnings[-1] == ("corrected by reviewers: 1 added, 1 confirmed, 1 deleted, 1 ignored, 2 relabelled")
 
 
+def test_reviewed_types_are_counted(result, record):
+    """Another type is another label, the same one is confirmed, and what was withdrawn is nothing."""
+    types = result.detections.cell_type.tolist()
+    typed = [row for row, name in enumerate(types) if name == "neutrophil"][:3]
+    other = [correction(result, row, "class", new_class="wbc", new_type="monocyte") for row in typed[:2]]
+    same = correction(result, typed[2], "class", new_class="wbc", new_type="neutrophil")
+    found = corrected_result(result, [*other, same], record["classifier_classes"])
+    assert found.warnings == (*result.warnings, "corrected by reviewers: 1 confirmed, 2 relabelled")
+    added = correction(result, None, "class", new_class="wbc", new_type="monocyte")
+    found = corrected_result(result, [*other, added], record["classifier_classes"])
+    assert found.warnings[-1] == "corrected by reviewers: 1 added, 2 relabelled"
+    withdrawn = [correction(result, row, "undo") for row in typed[:2]]
+    assert corrected_result(result, [*other, *withdrawn], record["classifier_classes"]).warnings == result.warnings
+
+
 def test_the_interval_covers_the_classifier_until_people_looked_at_every_white_cell(model, result, record):
     trials, classes = model.classifier.card.trials, record["classifier_classes"]
     white = [row for row, name in enumerate(result.detections.label) if name in (0, 1)]

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,11 +19,13 @@ from blastdet.core.constants import COLOURS
 from blastdet.imaging import drawing
 from blastdet.imaging.io import read_image, write_image
 from blastdet.inference.batch import Batch, Output
+from blastdet.inference.blast_fraction import fraction_of
+from blastdet.inference.differential import WhiteCells, differential
 from blastdet.inference.model import Model, Options
 from blastdet.inference.outputs.jobs import Job
 from blastdet.inference.outputs.printed import Lines, Printer, run_lines
 from blastdet.inference.outputs.run_tables import SUMMARY_COLUMNS
-from blastdet.inference.outputs.run_totals import RunTotals
+from blastdet.inference.outputs.run_totals import RunTotals, all_cells
 from blastdet.models.fake_classifier import FakeClassifier, fake_types_card, type_blue
 from blastdet.models.fake_detector import MARKS, FakeDetector, fake_card
 
@@ -253,6 +256,28 @@ def test_overlay_pdf_and_page_leave_out_what_the_table_counts_under_a_name(tmp_p
     data, _ = json.JSONDecoder().raw_decode(page, page.index("const DATA = ") + len("const DATA = "))
     names = [data["kinds"][index]["name"] for index in data["images"][0]["kind"]]
     assert sorted(name for name in names if name not in data["hidden"]) == sorted(left)
+
+
+def test_one_name_means_one_thing_beside_the_differential():
+    """Beside types, "other wbc" are those of no type: all white cells are one row of the table of all cells."""
+    counts = {"blast": 3, "wbc": 44, "unsure": 9, "erythroblast": 1, "rbc": 554}
+    white = WhiteCells(3, 44, 9, 5, types={"lymphocyte": 39})
+    assert [(row.cell_type, row.n) for row in differential(white)][-2:] == [("wbc", 5), ("unsure", 9)]
+    assert all_cells(counts, white) == {"wbc": 56, "erythroblast": 1, "rbc": 554}
+    assert all_cells({"wbc": 44, "rbc": 554}, None) == {"wbc": 44, "rbc": 554}
+
+
+@pytest.mark.parametrize(("blasts", "stated"), [(60, True), (6, False)])
+def test_the_pdf_says_what_its_intervals_cover(monkeypatch, blasts, stated):
+    from matplotlib.figure import Figure
+
+    from blastdet.inference.outputs import pdf_report
+
+    said: list[str] = []
+    monkeypatch.setattr(pdf_report, "_text", lambda f, x, y, text, **s: said.append(text))
+    found = fraction_of(WhiteCells(blasts, 4, 0, blasts), ())
+    pdf_report._differential(Figure(), SimpleNamespace(blast_fraction=found, differential=differential(found)))
+    assert ("95 % CI (counting)" in said) == stated
 
 
 def test_the_pdf_of_an_unknown_stain_states_no_fraction(tmp_path, monkeypatch):

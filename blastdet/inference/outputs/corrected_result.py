@@ -55,15 +55,13 @@ def corrected_result(
     sample = Sample(Path(result.name), result.size_wh, annotated=result.classes, truth=cells)
     sample, changes = correct_sample(sample, corrections)
     kept = _certain(_named(sample.truth if sample.truth is not None else Detections.empty()))
-    remark = "corrected by reviewers: " + (
-        ", ".join(f"{n} {what}" for what, n in sorted(changes.items())) or "types only"
-    )
+    counts = ", ".join(f"{n} {what}" for what, n in sorted(changes.items()))
     return replace(
         result,
         detections=kept,
         candidates=kept,
         blast_fraction=_counted_again(result, kept, classifier_classes, trials),
-        warnings=(*result.warnings, remark),
+        warnings=(*result.warnings, *([f"corrected by reviewers: {counts}"] if counts else [])),
     )
 
 

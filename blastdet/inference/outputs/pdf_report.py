@@ -21,7 +21,7 @@ from blastdet.imaging import drawing
 from blastdet.imaging.io import Source
 from blastdet.inference.differential import beside, progress, spoken_type, why_no_percentages
 from blastdet.inference.outputs.method import method_lines
-from blastdet.inference.outputs.run_totals import Entry, RunTotals, entry_of
+from blastdet.inference.outputs.run_totals import PLURALS, Entry, RunTotals, all_cells, entry_of
 from blastdet.inference.result import Result
 from blastdet.viewer.pictures import crops_of
 
@@ -30,8 +30,6 @@ _SHOWN, _COLUMNS, _FEW_SHOWN = 20, 10, 5  # crops
 _OVERLAY_PX = 1500
 _LARGER = 1.6  # lines and labels of the overlay: it is printed smaller than on a screen
 _TABLE_TOP, _ROW, _GALLERY_TOP = 0.462, 0.0145, 0.283
-_NAMES = {"wbc": "white cells", "rbc": "red cells", "platelet": "platelets"}
-_NAMES |= {"erythroblast": "erythroblasts", "smudge": "smudges"}
 _SOFT, _ALERT = "#555555", "#9d1c1c"
 
 
@@ -143,6 +141,9 @@ def _differential(figure: Any, result: Result) -> None:
     if found is None or not found.n:
         return
     _text(figure, 0.06, _TABLE_TOP, f"Differential: {progress(found.n)}", size=9, weight="bold")
+    if found.states_percentages:
+        for x, text in zip((0.265, 0.325, 0.435), ("n", "%", "95 % CI (counting)"), strict=True):
+            _text(figure, x, _TABLE_TOP - 0.0132, text, size=6, color=_SOFT, ha="right")
     for k, row in enumerate(result.differential):
         y = _TABLE_TOP - 0.022 - _ROW * k
         _swatch(figure, 0.06, y, row.cell_type)
@@ -164,18 +165,14 @@ def _differential(figure: Any, result: Result) -> None:
 
 def _counts(figure: Any, result: Result) -> None:
     """All cells, and how many there are per area. White cells are one row where the differential divides them."""
-    counts = dict(result.counts)
-    if result.blast_fraction is not None:
-        counts = {"white cells": result.blast_fraction.n, **counts}
-        for kind in ("blast", "wbc", "unsure"):
-            counts.pop(kind, None)
+    counts = all_cells(result.counts, result.blast_fraction)
     _text(figure, 0.68, _TABLE_TOP, "All cells", size=9, weight="bold")
     _text(figure, 0.94, _TABLE_TOP, "per mm²", size=7.5, color=_SOFT, ha="right")
     for k, (kind, number) in enumerate(counts.items()):
         y = _TABLE_TOP - 0.022 - _ROW * k
-        if kind in HEX:
+        if kind != "wbc" or result.blast_fraction is None:  # the differential gives its parts their colours
             _swatch(figure, 0.68, y, kind)
-        _text(figure, 0.70, y, _NAMES.get(kind, kind), size=8)
+        _text(figure, 0.70, y, PLURALS.get(kind, kind), size=8)
         _text(figure, 0.85, y, f"{number:,}", size=8, ha="right")
         _text(figure, 0.94, y, f"{number / result.area_mm2:,.0f}", size=8, ha="right")
     for k, line in enumerate(textwrap.wrap("; ".join(result.warnings), 55)[:5]):

@@ -21,11 +21,10 @@ from blastdet.inference.differential import (
     beside,
     differential,
     progress,
-    spoken_type,
     why_no_percentages,
 )
 from blastdet.inference.outputs.method import method_lines
-from blastdet.inference.outputs.run_totals import Entry, RunTotals
+from blastdet.inference.outputs.run_totals import PLURALS, Entry, RunTotals, all_cells
 from blastdet.inference.result import Result
 from blastdet.inference.run_log import PAGE_IMAGES
 from blastdet.viewer.pictures import CROP, MOST_CROPS, write_picture, write_sheet
@@ -105,7 +104,10 @@ def run_data(totals: RunTotals, images: list[dict[str, Any]]) -> dict[str, Any]:
         unknown=_unknown(totals, unknown),
         sentences=[] if found is None or unknown else found.summary(),
         differential=_differential(found),
-        counts=[[name, f"{k:,}", f"{k / totals.area_mm2:,.0f}"] for name, k in totals.named_counts.items()],
+        counts=[
+            [PLURALS.get(kind, kind), k, round(k / totals.area_mm2)]
+            for kind, k in all_cells(totals.counts, found).items()
+        ],
         remarks=[*totals.remarks(), *(f"failed: {line}" for line in totals.failed.values())],
         method=method_lines(totals),
         columns=list(_columns(totals, None)),
@@ -141,7 +143,6 @@ def _differential(found: WhiteCells | None) -> dict[str, Any] | None:
     rows = [
         {
             "kind": row.cell_type,
-            "name": spoken_type(row.cell_type),
             "n": row.n,
             "percent": row.percentages[0],
             "ci": row.percentages[1],

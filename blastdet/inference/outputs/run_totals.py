@@ -20,6 +20,23 @@ from blastdet.inference.writers import summary
 Entry = Mapping[str, Any]
 """One finished image, as in the run log."""
 
+PLURALS = {"wbc": "white cells", "rbc": "red cells", "platelet": "platelets"}
+PLURALS |= {"erythroblast": "erythroblasts", "smudge": "smudges"}
+"""Kind -> its name in a table of all cells."""
+
+
+def all_cells(counts: Mapping[str, int], found: WhiteCells | None) -> dict[str, int]:
+    """Counts for a table beside a differential: what it divides is one row, so that no name means two things.
+
+    Examples
+    --------
+    >>> all_cells({"blast": 1, "wbc": 11, "unsure": 2, "rbc": 141}, WhiteCells(1, 11, 2, 1))
+    {'wbc': 14, 'rbc': 141}
+    """
+    if found is None:
+        return dict(counts)
+    return {"wbc": found.n, **{kind: n for kind, n in counts.items() if kind not in ("blast", "wbc", "unsure")}}
+
 
 @dataclass(frozen=True)
 class RunTotals:

@@ -186,7 +186,7 @@ def add_pages(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         is_page = "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
         if error.status_code == 404 and is_page:
-            return failed(request, 404, str(error.detail))
+            return failed(request, 404)
         shown: Response = answer(request, error)
         return shown
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -18,18 +17,26 @@ from starlette.exceptions import HTTPException
 
 from blastdet import __version__
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import BlastdetError
 from blastdet.service.api.audit_routes import may_audit
 from blastdet.service.http.context import service_of
-from blastdet.service.http.failures import line_of
-from blastdet.service.pages.translations import LANGUAGES, catalog, chosen_language, translator
-from blastdet.service.security.callers import Caller, RefusedError
+from blastdet.service.pages.translations import LANGUAGES, catalog, chosen_language, formatter, translator
+from blastdet.service.security.callers import Caller
 
 LANGUAGE_COOKIE = "blastdet_language"
 
-FAULTS = {401: "Not logged in", 403: "Not allowed", 404: "Not found", 422: "That address is not right"}
-"""Status -> title of the page that says so."""
+FAILURES = {
+    401: ("Not logged in", "The service does not know who you are. Ask your administrator."),
+    403: ("Not allowed", "You are not allowed to see this page. Ask your administrator."),
+    404: ("Not found", "There is nothing at this address, or it is not shared with you."),
+    422: ("That address is not right", "A part of it is missing or mistyped. Start from the worklist."),
+    429: ("Please wait", "Too many requests at once. Try again in a few seconds."),
+    503: ("Please wait", "The service is busy. Try again in a few seconds."),
+    507: ("That did not work", "The disk of the service is full. Ask your administrator."),
+}
+"""Status -> title and sentence of the page that says so. What the interface says is for who writes programs."""
 
+FAILED = ("That did not work", "The service failed. Try again, and tell your administrator if it happens again.")
+"""For any other status."""
 
 ACTIONS = {
     "smear.upload": "Smear uploaded",
@@ -94,23 +101,25 @@ class Page:
             What the template needs.
         """
         service = service_of(self.request)
+        mode = "" if self.caller is None else service.gate.mode  # a page that says the database is away must not ask it
         csrf = "" if self.caller is None else self.caller.csrf
-        texts = dict(catalog(self.language))
-        script = {**data, "csrf": csrf, "language": self.language, "auth": service.gate.mode, "texts": texts}
+        texts, number = dict(catalog(self.language)), formatter(self.language)
+        script = {**data, "csrf": csrf, "language": self.language, "auth": mode, "texts": texts}
         text = (
             _environment()
             .get_template(template)
             .render(
                 _=translator(self.language),
+                number=number,
                 when=when,
-                scale=scale,
-                size=size,
+                scale=partial(scale, number=number),
+                size=partial(size, number=number),
                 language=self.language,
                 languages=LANGUAGES,
                 path=self.request.url.path,
                 caller=self.caller,
                 may_audit=self.caller is not None and may_audit(service, self.caller),
-                mode=service.gate.mode,
+                mode=mode,
                 notice=RESEARCH_USE,
                 version=__version__,
                 data=json.dumps(script, ensure_ascii=False).replace("<", "\\u003c"),
@@ -130,24 +139,25 @@ class PageRoute(APIRoute):
         async def caught(request: Request) -> Response:
             try:
                 return await handle(request)
-            except HTTPException as error:
-                if error.status_code == 303 and error.headers:
+            except Exception as error:  # noqa: BLE001  # of any kind: a person must not get JSON
+                if isinstance(error, HTTPException) and error.status_code == 303 and error.headers:
                     return RedirectResponse(error.headers["Location"], 303)
-                return failed(request, error.status_code, str(error.detail))
-            except RequestValidationError as error:
-                return failed(request, 422, line_of(error))
-            except RefusedError as error:
-                return failed(request, error.status, str(error))
-            except BlastdetError as error:
-                return failed(request, 422, str(error))
+                return failed(request, _status_of(request, error))
 
         return caught
 
 
-def failed(request: Request, status: int, line: str) -> HTMLResponse:
+def _status_of(request: Request, error: Exception) -> int:
+    """What the interface answers to an error; it also logs what has to be logged."""
+    handlers: Mapping[Any, Callable[[Request, Exception], Response]] = request.app.exception_handlers
+    handle = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+    return handle(request, error).status_code
+
+
+def failed(request: Request, status: int) -> HTMLResponse:
     """A page that says what went wrong."""
-    title = FAULTS.get(status, "That did not work")
-    return Page(request, None).render("failed.jinja", {}, status, title=title, line=line)
+    title, sentence = FAILURES.get(status, FAILED)
+    return Page(request, None).render("failed.jinja", {}, status, title=title, sentence=sentence)
 
 
 def local_path(path: str) -> str:
@@ -174,7 +184,7 @@ def when(time: str | None) -> str:
     return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M} UTC" if time else ""
 
 
-def scale(mpp: tuple[float, float] | None) -> str:
+def scale(mpp: tuple[float, float] | None, number: Callable[..., str] = format) -> str:
     """µm/px as text, or an empty string.
 
     Examples
@@ -185,10 +195,11 @@ def scale(mpp: tuple[float, float] | None) -> str:
     if mpp is None:
         return ""
     x, y = mpp
-    return f"{x:.4g} µm/px" if abs(x / y - 1) < 1e-6 else f"{x:.4g} × {y:.4g} µm/px"
+    sides = [number(x, ".4g")] if abs(x / y - 1) < 1e-6 else [number(side, ".4g") for side in mpp]
+    return " × ".join(sides) + " µm/px"
 
 
-def size(n_bytes: int) -> str:
+def size(n_bytes: int, number: Callable[..., str] = format) -> str:
     """Bytes as people read them.
 
     Examples
@@ -198,5 +209,5 @@ def size(n_bytes: int) -> str:
     """
     for unit, step in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n_bytes >= step:
-            return f"{n_bytes / step:.2g} {unit}" if n_bytes < 10 * step else f"{n_bytes / step:.0f} {unit}"
+            return f"{number(n_bytes / step, '.2g' if n_bytes < 10 * step else '.0f')} {unit}"
     return f"{n_bytes} B"

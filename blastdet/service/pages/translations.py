@@ -12,6 +12,9 @@ from types import MappingProxyType
 LANGUAGES: dict[str, str] = {"en": "English", "de": "Deutsch", "fr": "Français", "es": "Español"}
 """Languages of the pages, under the names that their speakers use."""
 
+_SIGNS = {"en": (",", "."), "de": (".", ","), "fr": ("\u202f", ","), "es": (".", ",")}
+"""Between groups of three digits, and before the decimals."""
+
 _ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"(?:\n|\Z))+)', re.MULTILINE)
 
 
@@ -42,6 +45,25 @@ def translator(language: str) -> Callable[[str], str]:
     """The function ``_`` of the templates."""
     texts = catalog(language)
     return lambda text: texts.get(text, text)
+
+
+def formatter(language: str) -> Callable[..., str]:
+    """The function ``number`` of the templates: a number as a language writes it, as the scripts have it by `Intl`.
+
+    Examples
+    --------
+    >>> [formatter(language)(1600) for language in LANGUAGES], formatter("de")(0.25, ".3g")
+    (['1,600', '1.600', '1\\u202f600', '1600'], '0,25')
+    """
+    group, point = _SIGNS[language]
+
+    def number(value: float, spec: str = ",") -> str:
+        text = format(value, spec)
+        if language == "es" and value < 10_000:  # no sign between four digits
+            text = text.replace(",", "")
+        return text.translate({ord(","): group, ord("."): point})
+
+    return number
 
 
 def chosen_language(cookie: str, accept: str) -> str:

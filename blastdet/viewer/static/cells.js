@@ -1,6 +1,8 @@
 /* The cells of all images, and what a person corrects. Nothing is fetched here. */
 "use strict";
 
+import { numbersOf } from "./numbers.js";
+
 /* `DATA` is what `page_data` makes. What follows `record` at the end is set from outside:
    `keep` is called with a step when corrections changed, `onLocked` instead of a correction while `locked`. */
 export function makeCells(DATA) {
@@ -12,7 +14,7 @@ export function makeCells(DATA) {
 
   /* A text in the language of the page, with its values. */
   const t = (text, values = {}) => ((DATA.texts && DATA.texts[text]) || text).replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
-  const count = (n) => n.toLocaleString(DATA.language || "en");
+  const numbers = numbersOf(DATA.language), { count, decimal } = numbers;
 
   const corrections = new Map(); // "image box" -> the latest correction of that cell
   const past = []; // for undo: lists of [key, image, row, correction before]
@@ -245,10 +247,10 @@ export function makeCells(DATA) {
     if (now) parts.push(t(now.op === "delete" ? "deleted by you" : now.op === "ignore" ? "ignored by you" : row < image.base ? "reviewed by you" : "drawn by you"));
     if (row < image.base) {
       if (image.unlike && image.unlike.includes(row)) parts.push(t("unlike the training data"));
-      if (image.blast && image.blast[row] !== null) parts.push(t("blast probability") + " " + image.blast[row].toFixed(2));
-      if (image.score) parts.push(t("score") + " " + image.score[row].toFixed(2));
+      if (image.blast && image.blast[row] !== null) parts.push(t("blast probability") + " " + decimal(image.blast[row], 2));
+      if (image.score) parts.push(t("score") + " " + decimal(image.score[row], 2));
     }
-    if (image.mpp) parts.push(((box[2] - box[0]) * image.mpp[0]).toFixed(1) + " × " + ((box[3] - box[1]) * image.mpp[1]).toFixed(1) + " µm");
+    if (image.mpp) parts.push(decimal((box[2] - box[0]) * image.mpp[0], 1) + " × " + decimal((box[3] - box[1]) * image.mpp[1], 1) + " µm");
     return parts;
   }
 
@@ -263,7 +265,7 @@ export function makeCells(DATA) {
   }
 
   const record = {
-    DATA, KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, ROUND, corrections, past, images, t, count,
+    DATA, KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, ROUND, corrections, past, images, t, numbers, count,
     annotates, baseBox, boxOf, keyAt, correctionAt, isCell, oldOf, kindAt, hasOpen, refresh, correct, addCell, undo,
     rowsOf, fromRows, exported, restore, kept, confirmImage, progress, describe, doubt,
     who: () => "", keep: () => {}, onChange: () => {}, onChoose: () => {}, locked: false, onLocked: () => {},

@@ -9,7 +9,7 @@ import { makeViewer } from "./viewer.js";
    open beside the gallery. */
 export function startPage(DATA, { byId, keeper, inline = false }) {
   const cells = makeCells(DATA), viewer = makeViewer(cells, byId);
-  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, count } = cells;
+  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, numbers, count } = cells;
   const SHOWN = 120; // cells of a group at first
   const more = {}; // group -> cells shown
   let view = DATA.views ? (DATA.views.find((one) => one.cells.length) || DATA.views[0]).name : "";
@@ -47,7 +47,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     made.setAttribute("aria-pressed", String(picked.has(id(i, row))));
     if (now) made.classList.add("done");
     if (image.kind[row] === UNSURE) made.classList.add("unsure");
-    const figure = now ? "✓" : (p === null || p === undefined || image.kind[row] === UNSURE) ? (image.score && row < image.base && image.kind[row] !== UNSURE ? image.score[row].toFixed(2) : "") : p.toFixed(2).replace(/^0/, "");
+    const figure = now ? "✓" : (p === null || p === undefined || image.kind[row] === UNSURE) ? (image.score && row < image.base && image.kind[row] !== UNSURE ? numbers.decimal(image.score[row], 2) : "") : numbers.short(p);
     const words = make("span", "", "words");
     words.append(make("b", DATA.views ? kind.title : kind.name === "unsure" ? guess(image, row) : figure), make("span", DATA.views || kind.name === "unsure" ? figure : rival(image, row), "p"));
     made.append(thumbOf(cells, i, row), words);
@@ -121,7 +121,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       const line = make("tr"), name = make("th"), dot = make("i"), bar = make("td", "", "bar"), kind = KINDS[KIND[row.kind]];
       dot.style.background = kind.colour;
       name.scope = "row";
-      name.append(dot, row.name);
+      name.append(dot, kind.title);
       if (row.value !== null) {
         const box = make("div"), fill = make("span"), range = make("em");
         fill.style.width = 100 * row.value + "%"; fill.style.background = kind.colour;
@@ -132,7 +132,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       const n = make("td", count(row.n)), other = make("td", "", found.model ? "was" : "now");
       (found.model ? n : other).dataset.corrected = row.kind;
       if (found.model) other.textContent = count(found.model[row.kind] || 0); // `n` is as corrected then
-      line.append(name, n, other, make("td", row.percent, "share"), make("td", row.ci, "share"), bar);
+      line.append(name, n, other, make("td", numbers.figures(row.percent), "share"), make("td", numbers.figures(row.ci), "share"), bar);
       body.append(line);
     }
     document.body.classList.toggle("numbersonly", Boolean(found.why));
@@ -155,7 +155,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     byId("method").replaceChildren(...DATA.method.map((text) => make("li", text)));
     byId("summary").hidden = !DATA.differential && !DATA.counts.length;
     byId("differential").hidden = !DATA.differential;
-    byId("totals").replaceChildren(...DATA.counts.map((row) => { const line = make("tr"); line.append(...row.map((text, k) => { const cell = make(k ? "td" : "th", text); if (!k) cell.scope = "row"; return cell; })); return line; }));
+    byId("totals").replaceChildren(...DATA.counts.map((row) => { const line = make("tr"); const name = make("th", t(row[0])); name.scope = "row"; line.append(name, ...row.slice(1).map((n) => make("td", count(n)))); return line; }));
     byId("sort").hidden = Boolean(DATA.views);
   }
 

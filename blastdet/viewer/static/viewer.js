@@ -5,7 +5,7 @@ import { makeTiles } from "./tiles.js";
 
 /* `byId` finds the elements of the page by their names. */
 export function makeViewer(cells, byId) {
-  const { DATA, KINDS, KIND, UNSURE, IGNORED, GONE, ROUND, images, boxOf, correctionAt, refresh, correct, addCell, describe, t, count } = cells;
+  const { DATA, KINDS, KIND, UNSURE, IGNORED, GONE, ROUND, images, boxOf, correctionAt, refresh, correct, addCell, describe, t, numbers, count } = cells;
   const stage = byId("stage"), canvas = byId("canvas");
   // Boxes have a canvas of their own: one with an image from a file must not be read, and copying one is slow.
   const back = byId("picture").getContext("2d", { alpha: false }), pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -174,7 +174,7 @@ export function makeViewer(cells, byId) {
 
   function tag(row, x, y, kind) {
     const p = row < image.base && image.p ? image.p[row] : null, now = correctionAt(image.i, row);
-    const text = KINDS[kind].title + (now ? " ✓" : p === null || p === undefined || kind === UNSURE ? "" : " " + p.toFixed(2).replace(/^0/, ""));
+    const text = KINDS[kind].title + (now ? " ✓" : p === null || p === undefined || kind === UNSURE ? "" : " " + numbers.short(p));
     pen.font = "600 12px system-ui, sans-serif";
     const wide = pen.measureText(text).width + 8, top = y - 17 < 0 ? y + 1 : y - 17;
     pen.fillStyle = KINDS[kind].colour;
@@ -204,7 +204,7 @@ export function makeViewer(cells, byId) {
     const um = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((length) => length * perUm >= 70) || 20000;
     bar.style.width = um * perUm + "px";
     bar.textContent = um >= 1000 ? um / 1000 + " mm" : um + " µm";
-    byId("zoom").textContent = Math.round(view.k * 100) + " %";
+    byId("zoom").textContent = numbers.percent(Math.round(view.k * 100) / 100);
   }
 
   function clampView() {
@@ -413,7 +413,7 @@ export function makeViewer(cells, byId) {
     byId("facts").replaceChildren(...(one >= 0 ? describe(image.i, one) : []).map((text) => { const line = document.createElement("li"); line.textContent = text; return line; }));
     byId("likely").replaceChildren(...(one >= 0 && image.likely && image.likely[one] ? image.likely[one] : []).map(([name, p]) => {
       const line = document.createElement("div"), text = document.createElement("span"), bar = document.createElement("i"), value = document.createElement("b");
-      text.textContent = KINDS[KIND[name]].title; value.textContent = p.toFixed(2);
+      text.textContent = KINDS[KIND[name]].title; value.textContent = numbers.decimal(p, 2);
       bar.style.setProperty("--p", p); bar.style.background = KINDS[KIND[name]].colour;
       line.append(text, bar, value);
       return line;

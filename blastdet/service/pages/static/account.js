@@ -1,7 +1,7 @@
 /* API tokens: add, copy, revoke. */
 "use strict";
 
-import { announce, byId, call, t } from "./api.js";
+import { announce, byId, call, renew, t } from "./api.js";
 
 const fail = (error) => { byId("fault").textContent = error.message; };
 
@@ -12,9 +12,9 @@ byId("add").onsubmit = async (event) => {
   try {
     const { json } = await call("POST", "/tokens", { name: byId("token-name").value, scope: byId("token-scope").value, days: days ? Number(days) : null });
     byId("made").hidden = false;
-    if (byId("none")) byId("none").remove();
     byId("token").textContent = json.token;
     byId("copy").focus();
+    await renew("token-list");
   } catch (error) { fail(error); }
 };
 
@@ -25,10 +25,13 @@ byId("copy").onclick = async () => {
   } catch { getSelection().selectAllChildren(byId("token")); }
 };
 
-for (const button of document.querySelectorAll("[data-revoke]")) button.onclick = async () => {
+byId("main").addEventListener("click", async (event) => { // the list is made anew with each token
+  const button = event.target.closest("[data-revoke]");
+  if (!button) return;
   try {
     await call("DELETE", "/tokens/" + button.dataset.revoke);
-    button.closest("tr").remove();
+    await renew("token-list");
     announce(t("Revoked."));
+    byId("token-name").focus(); // the button is gone
   } catch (error) { fail(error); }
-};
+});

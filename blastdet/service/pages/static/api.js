@@ -1,10 +1,13 @@
 /* What the pages share: the data in the page, texts, and calls of the interface under /api/v1. */
 "use strict";
 
+import { numbersOf } from "./numbers.js";
+import { plain } from "./plain.js";
+
 export const page = JSON.parse(document.getElementById("page-data").textContent);
 export const byId = (id) => document.getElementById(id);
 export const t = (text, values = {}) => ((page.texts && page.texts[text]) || text).replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
-export const number = (n) => n.toLocaleString(page.language);
+export const numbers = numbersOf(page.language), number = numbers.count;
 export const make = (tag, text = "", kind = "") => {
   const made = document.createElement(tag);
   if (text !== "") made.textContent = text;
@@ -12,12 +15,14 @@ export const make = (tag, text = "", kind = "") => {
   return made;
 };
 
-/* An answer that is an error: its one line is meant for people. */
+/* Why something failed, for people. */
+export const why = (line, status = 0) => plain(t, status, line);
+
+/* An answer that is an error, with a sentence for people. */
 export class Refused extends Error {
-  constructor(status, line, headers) {
-    super(line);
+  constructor(status, sentence) {
+    super(sentence);
     this.status = status;
-    this.headers = headers;
   }
 }
 
@@ -32,13 +37,13 @@ export async function call(method, path, body, more = {}) {
       headers: headers(body === undefined ? more : { "content-type": "application/json", ...more }),
       body: body === undefined ? undefined : JSON.stringify(body),
     });
-  } catch { throw new Refused(0, t("The service does not answer. Is the network there?"), new Headers()); }
+  } catch { throw new Refused(0, t("The service does not answer. Is the network there?")); }
   if (answer.status === 401 && page.auth === "users" && location.pathname !== "/login") {
     location.href = "/login?next=" + encodeURIComponent(location.pathname + location.search);
   }
   if (!answer.ok) {
     const said = await answer.json().catch(() => ({}));
-    throw new Refused(answer.status, said.error || t("The service answered {status}.", { status: answer.status }), answer.headers);
+    throw new Refused(answer.status, why(said.error || "", answer.status));
   }
   return { json: answer.status === 204 ? null : await answer.json(), headers: answer.headers, status: answer.status };
 }
@@ -54,6 +59,19 @@ export async function allCorrections(where) {
   }
 }
 
+/* Times in the zone of the browser. */
+export function local(part) {
+  for (const time of part.querySelectorAll("time[datetime]")) if (time.dateTime) time.textContent = moment(time.dateTime);
+}
+
+/* A part of the page as it is now, in place of the one that is shown. */
+export async function renew(id) {
+  const answer = await fetch(location.href), found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(id);
+  if (!found) return;
+  local(found);
+  byId(id).replaceWith(found);
+}
+
 /* Read out by a screen reader. */
 export function announce(text) { byId("announce").textContent = text; }
 
@@ -61,7 +79,7 @@ export function announce(text) { byId("announce").textContent = text; }
 export function duration(seconds) {
   if (seconds < 90) return t("{n} s", { n: Math.max(1, Math.round(seconds)) });
   if (seconds < 5400) return t("{n} min", { n: Math.round(seconds / 60) });
-  return t("{n} h", { n: (seconds / 3600).toFixed(1) });
+  return t("{n} h", { n: numbers.decimal(seconds / 3600, 1) });
 }
 
 export function moment(iso) {
@@ -85,7 +103,7 @@ export function progressOf(job) {
   if (job.state === "queued") return [t("waiting"), null];
   if (!job.total) return [t("reading the image"), null];
   const left = job.seconds_left === null ? "" : ", " + t("{time} left", { time: duration(job.seconds_left) });
-  return [Math.floor((100 * job.done) / job.total) + " %" + left, job.done / job.total];
+  return [numbers.percent(job.done / job.total) + left, job.done / job.total];
 }
 
 /* What to compute, from the fields of `_options.jinja`. */

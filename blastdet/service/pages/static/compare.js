@@ -1,7 +1,7 @@
 /* Two smears side by side: images at one scale, differentials, cells by type. */
 "use strict";
 
-import { byId, call, make, number, page, t } from "./api.js";
+import { byId, call, make, number, numbers, page, t } from "./api.js";
 import { makeCells } from "./cells.js";
 import { thumbOf } from "./thumb.js";
 import { makeViewer } from "./viewer.js";
@@ -34,7 +34,7 @@ function differentials(sides) {
     dot.style.background = KINDS[KIND[kind]].colour;
     head.append(dot, KINDS[KIND[kind]].title);
     line.append(head);
-    for (const row of pair) line.append(make("td", row ? number(row.n) : "–", "first"), make("td", row ? row.percent : "–"), make("td", row ? row.ci : "–"));
+    for (const row of pair) line.append(make("td", row ? number(row.n) : "–", "first"), make("td", row ? numbers.figures(row.percent) : "–"), make("td", row ? numbers.figures(row.ci) : "–"));
     const known = pair.every((row) => row && row.value !== null);
     const apart = known && (pair[0].high < pair[1].low || pair[1].high < pair[0].low);
     line.append(make("td", !known ? "–" : apart ? t("apart") : t("overlap"), "first"));

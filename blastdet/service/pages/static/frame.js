@@ -1,7 +1,7 @@
 /* What every page has: colours, language, log-out, times in the zone of the browser, dialogs and menus. */
 "use strict";
 
-import { byId, call, moment } from "./api.js";
+import { byId, call, local } from "./api.js";
 
 const theme = byId("theme");
 theme.value = document.documentElement.dataset.theme || "";
@@ -20,7 +20,7 @@ if (logout) logout.onclick = async () => {
   location.href = "/login";
 };
 
-for (const time of document.querySelectorAll("time[datetime]")) if (time.dateTime) time.textContent = moment(time.dateTime);
+local(document);
 
 for (const button of document.querySelectorAll("[data-dialog]")) button.addEventListener("click", () => byId(button.dataset.dialog).showModal());
 for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());

@@ -1,7 +1,7 @@
 /* Corrections on their way to the service: appended under a version, so that two people do not overwrite each other. */
 "use strict";
 
-import { allCorrections, announce, byId, call, t } from "./api.js";
+import { allCorrections, announce, byId, call, number, t } from "./api.js";
 
 const GATHER_MS = 250; // corrections made in quick succession go together
 const SLOWEST_S = 20;
@@ -46,7 +46,7 @@ export function keepOnServer(analysis, data, saved) {
         return;
       }
       stopped = true;
-      byId("fault-of-page").textContent = t("Your last corrections were not saved: {why}. Load the page again.", { why: error.message });
+      byId("fault-of-page").textContent = t("Your last corrections were not saved. Load the page again. {why}", { why: error.message });
       tell(t("Not saved."));
     }
 
@@ -55,7 +55,7 @@ export function keepOnServer(analysis, data, saved) {
       const rows = (await allCorrections(where)).slice(stored.length), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
       const names = [...new Set(rows.map((row) => row.who))].join(", "), mine = new Set(pending.map(key));
       const both = new Set(rows.map(key).filter((one) => mine.has(one))).size;
-      byId("conflict-text").textContent = t("Corrections by {who}: {n}. Yours, not saved: {mine}. Cells that both of you changed: {both}.", { who: names, n: rows.length, mine: mine.size, both });
+      byId("conflict-text").textContent = t("Corrections by {who}: {n}. Yours, not saved: {mine}. Cells that both of you changed: {both}.", { who: names, n: number(rows.length), mine: number(mine.size), both: number(both) });
       byId("conflict").hidden = false;
       byId("keep-mine").focus();
       announce(byId("conflict-title").textContent);

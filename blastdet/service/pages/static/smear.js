@@ -1,7 +1,7 @@
 /* A smear: its result in the viewer, corrections, job, sharing, signing, deletion. */
 "use strict";
 
-import { allCorrections, announce, bindOptions, byId, call, follow, make, options, page, progressOf, t } from "./api.js";
+import { allCorrections, announce, bindOptions, byId, call, follow, make, number, options, page, progressOf, t, why } from "./api.js";
 import { historyOf } from "./history.js";
 import { startPage } from "./page.js";
 import { keepOnServer } from "./saving.js";
@@ -60,20 +60,20 @@ function take(data, now, model) {
 
 /* A signed smear, or one that is shared for reading, is looked at only. */
 function lock(shown) {
-  const why = smear.may === "read" ? t("This smear is shared with you for reading.") : smear.status === "signed" ? t("This smear is signed. Reopen it to correct it.") : "";
-  if (!why) return;
+  const reason = smear.may === "read" ? t("This smear is shared with you for reading.") : smear.status === "signed" ? t("This smear is signed. Reopen it to correct it.") : "";
+  if (!reason) return;
   shown.cells.locked = true;
-  shown.cells.onLocked = () => { shown.tell(why); announce(why); };
+  shown.cells.onLocked = () => { shown.tell(reason); announce(reason); };
   document.body.classList.add("locked");
-  shown.tell(why);
+  shown.tell(reason);
 }
 
 function doubts(image, unsure, data) {
   const parts = [], n = image.kind.filter((kind) => kind === unsure).length;
   if (data.unknown) parts.push(make("b", t("unknown stain"), "doubtful"));
-  parts.push(make("span", n === 0 ? t("no unsure cells") : n === 1 ? t("1 unsure cell") : t("{n} unsure cells", { n }), n ? "doubtful" : ""));
+  parts.push(make("span", n === 0 ? t("no unsure cells") : n === 1 ? t("1 unsure cell") : t("{n} unsure cells", { n: number(n) }), n ? "doubtful" : ""));
   const unlike = (image.unlike || []).length;
-  if (unlike) parts.push(make("span", t("{n} unlike the training data", { n: unlike }), "doubtful"));
+  if (unlike) parts.push(make("span", t("{n} unlike the training data", { n: number(unlike) }), "doubtful"));
   return parts.flatMap((part, k) => (k ? [" · ", part] : [part]));
 }
 
@@ -97,7 +97,7 @@ function watch(job) {
     if (now.state === "failed" || now.state === "cancelled") {
       bar.hidden = byId("cancel").hidden = true;
       byId("job").classList.add("failed");
-      byId("job-text").textContent = now.state === "failed" ? now.error : t("cancelled");
+      byId("job-text").textContent = now.state === "failed" ? why(now.error) : t("cancelled");
       return;
     }
     const [text, part] = progressOf(now), step = Math.floor((part || 0) * 4);

@@ -1,7 +1,7 @@
 /* Files on their way to the service: small ones at once, large ones in pieces that go on where they broke off. */
 "use strict";
 
-import { Refused, call, headers, page, t } from "./api.js";
+import { Refused, call, headers, page, t, why } from "./api.js";
 
 const PIECE = 8 * 2 ** 20;
 const AT_ONCE = PIECE; // larger files go in pieces
@@ -19,7 +19,7 @@ function send(method, url, body, more, sent, stop) {
       let said = null;
       try { said = JSON.parse(request.responseText); } catch { /* no body */ }
       if (request.status >= 200 && request.status < 300) done({ json: said, header: (name) => request.getResponseHeader(name) });
-      else fail(new Refused(request.status, (said && said.error) || t("The service answered {status}.", { status: request.status })));
+      else fail(new Refused(request.status, why((said && said.error) || "", request.status)));
     };
     request.onerror = () => fail(new Refused(0, t("The connection broke off.")));
     request.onabort = () => fail(new Refused(-1, t("Cancelled.")));

@@ -1,7 +1,7 @@
 /* The worklist: files dropped on it, jobs under way, and a short result beside each smear. */
 "use strict";
 
-import { announce, bindOptions, byId, call, follow, make, moment, number, options, page, progressOf, t } from "./api.js";
+import { announce, bindOptions, byId, call, follow, make, number, numbers, options, page, progressOf, renew, t, why } from "./api.js";
 import { discard, unfinished, upload } from "./uploads.js";
 
 const queue = byId("queue"), drop = byId("drop"), waiting = [];
@@ -41,7 +41,7 @@ async function one(file, shown) {
   const stop = {};
   shown.stop.onclick = () => { if (stop.now) stop.now(); };
   try {
-    const smear = await upload(file, (n) => { shown.bar.value = file.size ? n / file.size : 1; shown.words.textContent = Math.floor(100 * shown.bar.value) + " %"; }, stop);
+    const smear = await upload(file, (n) => { shown.bar.value = file.size ? n / file.size : 1; shown.words.textContent = numbers.percent(shown.bar.value); }, stop);
     const link = make("a", file.name);
     link.href = "/smears/" + smear;
     shown.name.replaceChildren(link);
@@ -56,7 +56,7 @@ async function analyze(smear, shown) {
   await new Promise((done) => {
     const changed = (now) => {
       if (now.state === "done") { finish(shown, t("done")); done(); }
-      else if (now.state === "failed") { finish(shown, now.error, true); done(); }
+      else if (now.state === "failed") { finish(shown, why(now.error), true); done(); }
       else if (now.state === "cancelled") { finish(shown, t("cancelled"), true); done(); }
       else show(shown, now);
     };
@@ -92,7 +92,7 @@ async function hints() {
     end.type = "button";
     end.setAttribute("aria-label", t("Delete") + " " + one.name);
     end.onclick = () => discard(one).then(() => item.remove(), (error) => { end.replaceWith(make("span", error.message, "fault")); });
-    item.append(make("span", t("{name}: {n} % have arrived. Drop the same file again, and it goes on from there.", { name: one.name, n: Math.floor((100 * one.offset) / one.size) }), "name"), end);
+    item.append(make("span", t("{name}: {n} % have arrived. Drop the same file again, and it goes on from there.", { name: one.name, n: number(Math.floor((100 * one.offset) / one.size)) }), "name"), end);
     if (!queue.children.length) byId("unfinished").append(item);
   }
 }
@@ -114,10 +114,7 @@ addEventListener("beforeunload", (event) => { if (busy && queue.querySelector("p
 /* The list as it is now, in place of the one on the page. */
 async function refresh() {
   try {
-    const answer = await fetch(location.href), found = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("list");
-    if (!found) return;
-    byId("list").replaceWith(found);
-    for (const time of found.querySelectorAll("time")) time.textContent = moment(time.dateTime);
+    await renew("list");
     results();
     bindCompare();
   } catch { /* it stays as it was */ }
@@ -136,15 +133,15 @@ async function results() {
   for (const cell of document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")) {
     try {
       const { summary } = (await call("GET", "/analyses/" + cell.dataset.analysis)).json, white = summary.white_cells;
-      cell.parentElement.querySelector(".scale").textContent = summary.mpp[0].toPrecision(3) + " µm/px";
+      cell.parentElement.querySelector(".scale").textContent = summary.mpp.slice(0, Math.abs(summary.mpp[0] / summary.mpp[1] - 1) < 1e-6 ? 1 : 2).map((one) => numbers.significant(one)).join(" × ") + " µm/px";
       cell.parentElement.querySelector(".model").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
       if (cell.querySelector(".working")) continue;
       if (!white) { cell.textContent = whiteCells(summary.counts.wbc || 0); continue; }
-      const few = white.n < white.differential_cells ? t("{n} of {of} white cells", { n: number(white.n), of: number(white.differential_cells) }) : whiteCells(white.n);
-      const line = make("span", few), more = make("small");
+      const line = make("span", whiteCells(white.n)), more = make("small");
       if (white.n && white.blast_share === null) { more.textContent = t("unknown stain: no blast fraction"); more.className = "doubtful"; }
       else more.textContent = white.blasts === 1 ? t("1 blast, {unsure} unsure", { unsure: number(white.unsure) }) : t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
-      cell.replaceChildren(line, more);
+      const few = white.n < white.differential_cells ? [make("small", t("fewer than the {n} of a differential", { n: number(white.differential_cells) }))] : [];
+      cell.replaceChildren(line, more, ...few);
     } catch { return; } // the list is there without it
   }
 }
