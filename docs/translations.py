@@ -34,11 +34,14 @@ WORDS = (
 )
 """Values that pages show by way of a variable."""
 
+SENTENCES = LOCALE / "sentences.txt"
+"""Sentences that come with a result, and the parts that they are made of; see ``sentences.js``."""
+
 
 def texts() -> list[str]:
     """All texts of the pages, sorted."""
     found = {RESEARCH_USE, *WORDS, *ACTIONS.values(), *FAILED, *(str(kind["title"]) for kind in kinds())}
-    found.update(PLURALS.values())
+    found.update(PLURALS.values(), SENTENCES.read_text("utf-8").splitlines())
     found.update(text for failure in FAILURES.values() for text in failure)
     for folder in (PACKAGE / "service/pages", PACKAGE / "viewer/static"):
         for file, _, message, _, _ in extract_from_dir(str(folder), METHODS, keywords={"_": None, "t": None}):

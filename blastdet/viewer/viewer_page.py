@@ -11,7 +11,10 @@ from typing import Any
 from blastdet.core.constants import CELL_TYPES, COLOURS, HEX, PALETTE, RESEARCH_USE
 from blastdet.viewer.pictures import CROP
 
-SCRIPTS = ("numbers.js", "cells.js", "tiles.js", "viewer.js", "thumb.js", "page.js", "keep.js", "standalone.js")
+SCRIPTS = (
+    *("numbers.js", "sentences.js", "cells.js", "tiles.js", "viewer.js", "thumb.js", "page.js"),
+    *("keep.js", "standalone.js"),
+)
 """Modules of the page, each after those that it imports."""
 
 _MODULE_WORDS = re.compile(r"^(?:import .*\n|export )", re.MULTILINE)
@@ -89,6 +92,7 @@ _DEFAULTS: dict[str, Any] = {
     "columns": [],
     "classes": [],
     "model_sha256": "",
+    "models": [],
     "views": None,
     "outlines": False,
     "worst": None,

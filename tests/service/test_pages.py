@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,6 +25,9 @@ from sqlalchemy.exc import OperationalError
 
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.imaging.io import read_image, write_image
+from blastdet.inference.blast_fraction import BlastFraction
+from blastdet.inference.differential import beside, progress, why_no_percentages
+from blastdet.inference.scale import ONE_CELL
 from blastdet.service.compute.pool import ComputeBusyError
 from blastdet.service.http.failures import add_handlers
 from blastdet.service.http.schemas import Status
@@ -777,6 +781,46 @@ def test_failures_are_said_in_plain_words_in_each_language(tab):
             assert tab.evaluate(said, [line, status, dict(catalog(language))]) != words, (language, line)
     unknown = "anything new: expected words, got none"
     assert tab.evaluate(said, [unknown, 422, {}]) == f"That did not work: {unknown}"
+
+
+def _sentences() -> Iterator[str]:
+    """What a result may say, of many results."""
+    ends = [(None, None), (0.1, None), (0.1, (0.05, 0.2))]
+    counts = [(0, 1, 0), (1, 0, 0), (0, 0, 1), (1, 12, 1), (2, 12, 3), (3, 52, 0), (3, 52, 1), (3, 52, 9), (3, 195, 1)]
+    counts += [(3, 196, 0), (3, 495, 2), (30, 1200, 40), (0, 0, 0), (1, 2, 60)]
+    for (blasts, others, unsure), (corrected, interval), left_out in product(counts, ends, (True, False)):
+        n = blasts + others + unsure
+        counted = {"blasts": blasts, "others": others, "unsure": unsure, "called": blasts, "erythroblasts": n // 9}
+        some = {"interval": (0.01, 0.3), "corrected": corrected, "corrected_interval": interval, "smudges": n // 5}
+        unlike = unsure if unsure > 50 else 0
+        found = BlastFraction(**counted, **some, over_laboratories=left_out, unlike=unlike)
+        yield from [*found.summary(), progress(n), *beside(found), why_no_percentages(found), found.warning() or ""]
+    changes = ("added", "confirmed", "deleted", "ignored", "moved", "relabelled")
+    yield "corrected by reviewers: " + ", ".join(f"2 {what}" for what in changes)
+    yield from ("the image has no colour; no cell is certain", "red cells (n=141)", "given", "file", ONE_CELL)
+
+
+@pytest.mark.browser
+def test_sentences_on_a_result_are_translated(tab, anna, many):
+    """All that a result may say is known in each language; one that is not stays English, and says so."""
+    sayer = """([texts, sentences, models]) => import("/static/sentences.js").then(
+      ({ sayerOf }) => sentences.map(sayerOf(texts, models, (one) => one)))"""
+    tab.goto("/account")
+    view = anna.get(f"/analyses/{many['id']}/view").json()
+    sentences = sorted({*_sentences(), *view["method"], view["lead"] + " " + view["images"][0]["about"]} - {""})
+    assert len(sentences) > 60
+    for language in ("de", "fr", "es"):
+        said = tab.evaluate(sayer, [dict(catalog(language)), sentences, view["models"]])
+        assert [one for one, found in zip(sentences, said, strict=True) if found is None] == []
+        numbers = [sorted(re.findall(r"\d+", one)) for one in sentences]
+        assert [sorted(re.findall(r"\d+", found)) for found in said] == numbers  # none is lost
+    said = tab.evaluate(sayer, [{"{1} added": "{1} hinzugefügt"}, ["2 added, 1 burnt"], []])
+    assert said == [None]
+    tab.goto("/language/de?back=/")
+    _shown(tab, f"/smears/{many['smear']}")
+    assert "von 200 gezählt" in tab.inner_text("#progress") and "Blasten: " in tab.inner_text("#sentences")
+    assert tab.inner_text("#source") == "angegeben" and not tab.locator("main [lang]").count()
+    tab.goto("/language/en?back=/")
 
 
 # Colour on the screen at a place of the image

@@ -112,17 +112,21 @@ def run_data(totals: RunTotals, images: list[dict[str, Any]]) -> dict[str, Any]:
         method=method_lines(totals),
         columns=list(_columns(totals, None)),
         classes=list(totals.classes),
+        models=_models(totals),
         model_sha256=hashlib.sha256("".join(sorted(files.values())).encode()).hexdigest() if files else "",
     )
 
 
-def _lead(totals: RunTotals) -> str:
+def _models(totals: RunTotals) -> list[str]:
     second = totals.model.get("second_stage")
-    names = totals.model["name"] if second is None else f"{totals.model['name']} and {second['name']}"
+    return [totals.model["name"], *([] if second is None else [second["name"]])]
+
+
+def _lead(totals: RunTotals) -> str:
     area = f"{totals.area_mm2:.3g} mm²"
     of = counted(len(totals.entries), "image")
     fields = "" if len(totals.entries) == 1 else ", taken together as fields of one smear"
-    return f"{of}, {area}{fields}. Models: {names}."
+    return f"{of}, {area}{fields}. Models: {' and '.join(_models(totals))}."
 
 
 def _unknown(totals: RunTotals, all_together: bool) -> str:

@@ -2,6 +2,7 @@
 "use strict";
 
 import { numbersOf } from "./numbers.js";
+import { sayerOf } from "./sentences.js";
 
 /* `DATA` is what `page_data` makes. What follows `record` at the end is set from outside:
    `keep` is called with a step when corrections changed, `onLocked` instead of a correction while `locked`. */
@@ -15,6 +16,15 @@ export function makeCells(DATA) {
   /* A text in the language of the page, with its values. */
   const t = (text, values = {}) => ((DATA.texts && DATA.texts[text]) || text).replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
   const numbers = numbersOf(DATA.language), { count, decimal } = numbers;
+
+  /* Write a sentence that came with the data; one that has no translation says that it is English. */
+  const sayer = sayerOf(DATA.texts || {}, DATA.models || [], numbers.figures);
+  function say(element, text) {
+    const found = sayer(text);
+    element.textContent = found ?? text;
+    if (text && found === null && DATA.language && DATA.language !== "en") element.lang = "en"; else element.removeAttribute("lang");
+    return element;
+  }
 
   const corrections = new Map(); // "image box" -> the latest correction of that cell
   const past = []; // for undo: lists of [key, image, row, correction before]
@@ -265,7 +275,7 @@ export function makeCells(DATA) {
   }
 
   const record = {
-    DATA, KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, ROUND, corrections, past, images, t, numbers, count,
+    DATA, KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, ROUND, corrections, past, images, t, numbers, say, count,
     annotates, baseBox, boxOf, keyAt, correctionAt, isCell, oldOf, kindAt, hasOpen, refresh, correct, addCell, undo,
     rowsOf, fromRows, exported, restore, kept, confirmImage, progress, describe, doubt,
     who: () => "", keep: () => {}, onChange: () => {}, onChoose: () => {}, locked: false, onLocked: () => {},

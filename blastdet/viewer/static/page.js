@@ -9,7 +9,7 @@ import { makeViewer } from "./viewer.js";
    open beside the gallery. */
 export function startPage(DATA, { byId, keeper, inline = false }) {
   const cells = makeCells(DATA), viewer = makeViewer(cells, byId);
-  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, numbers, count } = cells;
+  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, numbers, say, count } = cells;
   const SHOWN = 120; // cells of a group at first
   const more = {}; // group -> cells shown
   let view = DATA.views ? (DATA.views.find((one) => one.cells.length) || DATA.views[0]).name : "";
@@ -136,23 +136,23 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       body.append(line);
     }
     document.body.classList.toggle("numbersonly", Boolean(found.why));
-    byId("why").textContent = found.why;
-    byId("progress").textContent = found.progress;
+    say(byId("why"), found.why);
+    say(byId("progress"), found.progress);
     byId("meter").style.width = Math.min(100, (100 * found.n) / found.of) + "%";
-    byId("beside").replaceChildren(...found.beside.map((text) => make("li", text)));
+    byId("beside").replaceChildren(...found.beside.map((text) => say(make("li"), text)));
   }
 
   function texts() {
     document.title = DATA.title;
     byId("title").textContent = DATA.heading;
     for (const place of document.querySelectorAll("[data-notice]")) place.textContent = DATA.notice;
-    byId("unknown").textContent = DATA.unknown;
+    say(byId("unknown"), DATA.unknown);
     byId("unknown").hidden = !DATA.unknown;
-    byId("lead").textContent = DATA.lead || "";
-    byId("sentences").replaceChildren(...DATA.sentences.map((text) => make("p", text)));
-    byId("remarks").replaceChildren(...DATA.remarks.map((text) => make("li", text)));
+    say(byId("lead"), DATA.lead || "");
+    byId("sentences").replaceChildren(...DATA.sentences.map((text) => say(make("p"), text)));
+    byId("remarks").replaceChildren(...DATA.remarks.map((text) => say(make("li"), text)));
     byId("remarks").hidden = !DATA.remarks.length;
-    byId("method").replaceChildren(...DATA.method.map((text) => make("li", text)));
+    byId("method").replaceChildren(...DATA.method.map((text) => say(make("li"), text)));
     byId("summary").hidden = !DATA.differential && !DATA.counts.length;
     byId("differential").hidden = !DATA.differential;
     byId("totals").replaceChildren(...DATA.counts.map((row) => { const line = make("tr"); const name = make("th", t(row[0])); name.scope = "row"; line.append(name, ...row.slice(1).map((n) => make("td", count(n)))); return line; }));

@@ -18,10 +18,10 @@ async function side(k) {
   cells.restore(cells.fromRows(data.corrections));
   cells.locked = true;
   const viewer = makeViewer(cells, find);
-  byId(name + "-lead").textContent = data.lead + " " + cells.images[0].about;
-  byId(name + "-unknown").textContent = data.unknown;
+  cells.say(byId(name + "-lead"), data.lead + " " + cells.images[0].about);
+  cells.say(byId(name + "-unknown"), data.unknown);
   byId(name + "-unknown").hidden = !data.unknown;
-  byId(name + "-sentences").append(make("h3", smear.name), ...data.sentences.map((text) => make("p", text)));
+  byId(name + "-sentences").append(make("h3", smear.name), ...data.sentences.map((text) => cells.say(make("p"), text)));
   return { name, data, cells, viewer };
 }
 

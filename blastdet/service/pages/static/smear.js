@@ -38,6 +38,7 @@ async function show() {
     const image = shown.images[0], at = image.first.findIndex((side, k) => k % 4 === 0 && box.every((value, j) => Math.abs(image.first[k + j] - value) < 0.06));
     if (at >= 0) { shown.viewer.open(0, at / 4); byId("viewer").scrollIntoView({ block: "nearest" }); }
   };
+  shown.cells.say(byId("source"), byId("source").textContent);
   history(data.corrections);
   lock(shown);
   const doubt = () => { byId("doubt").replaceChildren(...doubts(shown.images[0], shown.UNSURE, data)); };
