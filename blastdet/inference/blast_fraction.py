@@ -28,13 +28,14 @@ class BlastFraction(WhiteCells):
 
     Parameters
     ----------
-    blasts, others, unsure, called, erythroblasts, smudges, types
+    blasts, others, unsure, called, erythroblasts, smudges, unlike, reviewed, reviewed_blasts, types
         See `WhiteCells`.
     interval : (float, float)
         95 % interval of blasts / n for the number of cells counted alone (Clopper-Pearson); NaN where `n` is 0.
     corrected : float, optional
-        Fraction of blasts after the correction of Rogan and Gladen, from `called`. ``None`` where the card does not
-        state sensitivity and specificity, or there is no white cell.
+        Fraction of blasts after the correction of Rogan and Gladen, from `called`; what people said of the cells that
+        they reviewed is taken as it is. ``None`` where the card does not state sensitivity and specificity, where
+        people reviewed every white cell, or where there is none.
     corrected_interval : (float, float), optional
         95 % interval for the number of cells counted and for how well sensitivity and specificity are known. ``None``
         with a fraction of 0 where fewer cells are called blasts than the classifier's false positives explain.
@@ -95,6 +96,8 @@ class BlastFraction(WhiteCells):
         if not self.states_percentages:
             return self._finding_of_few()
         start = f"Blasts: {self.blasts} of {counted(self.n, 'white cell')}, {_percent(self.value)}"
+        if self.corrected is None and not self.is_reviewed:
+            return f"{start} (95 % CI of counting alone {_range(self.interval)})."
         found = f"{start} (95 % CI {_range(self.printed_interval)})"
         if self.corrected is None:
             return f"{found}."
@@ -104,26 +107,42 @@ class BlastFraction(WhiteCells):
 
     def _finding_of_few(self) -> str:
         """What the number leaves open, first: a point estimate of so few cells would be read as a result."""
-        are = "is called a blast" if 1 in (self.blasts, self.n) else "are called blasts"
+        is_one = 1 in (self.blasts, self.n)
+        called = "is called a blast" if is_one else "are called blasts"
+        by_review = "is a blast by review" if is_one else "are blasts by review"
         explained = self.corrected is not None and self.corrected_interval is None
         noise = ", no more than this classifier's false positives explain" if explained else ""
         low, high = self.printed_interval
         between = f"{math.floor(100 * low)} to {math.ceil(100 * high)} %"  # outwards: never narrower
-        found = f"{self.blasts} of {counted(self.n, 'white cell')} {are}{noise}"
-        return f"Too few cells for a percentage: {found}; the true share may be anywhere from {between} (95 % CI)."
+        is_of_people = self.is_reviewed or 0 < self.blasts == self.reviewed_blasts
+        found = f"{self.blasts} of {counted(self.n, 'white cell')} {by_review if is_of_people else called}{noise}"
+        if self.corrected is None and not self.is_reviewed:
+            left = f"counting alone leaves {between} open (95 % CI)"
+        else:
+            left = f"the true share may be anywhere from {between} (95 % CI)"
+        return f"Too few cells for a percentage: {found}; {left}."
 
     def _dependence(self) -> list[str]:
-        if self.corrected_interval is None:
-            parts = ["The interval covers counting only, not the classifier's errors"]
-        else:
-            where = "in laboratories left out of its training" if self.over_laboratories else "on its validation stains"
-            parts = [f"The interval covers counting and the classifier's error rates {where}"]
+        parts = [self._coverage()]
         if self.unsure:
             verb, pronoun = ("is", "it") if self.unsure == 1 else ("are", "them")
-            both = f"{self.blasts} to {self.blasts + self.unsure} blasts of {self.n} cells"
+            both = f"{self.blasts} to {self.blasts + self.unsure} blasts of {counted(self.n, 'cell')}"
             between = _range(self.range_with_unsure) if self.states_percentages else both
             parts.append(f"{counted(self.unsure, 'cell')} {verb} uncertain ({between} with {pronoun})")
         return ["; ".join(parts) + "."]
+
+    def _coverage(self) -> str:
+        """What the interval covers."""
+        if self.is_reviewed:
+            return "Every white cell was reviewed, so the interval covers counting only"
+        if self.corrected is None:
+            return "The classifier's errors come on top: how often it errs is not known"
+        if self.corrected_interval is None:
+            return "The interval covers counting only, not the classifier's errors"
+        where = "in laboratories left out of its training" if self.over_laboratories else "on its validation stains"
+        left = self.n - self.reviewed
+        what = f" and, for {counted(left, 'cell')} that nobody reviewed," if self.reviewed else " and"
+        return f"The interval covers counting{what} the classifier's error rates {where}"
 
     def _advice(self) -> list[str]:
         todo = []
@@ -170,7 +189,7 @@ def fraction_of(total: WhiteCells, trials: Sequence[ValidationCounts]) -> BlastF
     if not total.is_known_stain:
         return BlastFraction(**vars(total.parts), interval=(float("nan"), float("nan")))
     exact = clopper_pearson(total.blasts, total.n)
-    corrected, interval = corrected_fraction(total.called, total.n, trials)
+    corrected, interval = corrected_fraction(total, trials)
     return BlastFraction(
         **vars(total.parts),
         interval=(exact.low, exact.high),
@@ -181,9 +200,13 @@ def fraction_of(total: WhiteCells, trials: Sequence[ValidationCounts]) -> BlastF
 
 
 def corrected_fraction(
-    called: int, n: int, trials: Sequence[ValidationCounts], seed: int = 0
+    total: WhiteCells, trials: Sequence[ValidationCounts], seed: int = 0
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Fraction of blasts corrected for missed and false ones, clipped to [0, 1], with its 95 % interval.
+
+    The correction concerns cells that nobody reviewed. What a person said of the others is taken as it is, and the
+    fraction is the most likely one of all cells together: who reviews only the cells that are called blasts leaves the
+    missed ones among the rest.
 
     Source: W. J. Rogan and B. Gladen, Am. J. Epidemiol. 107 (1978) 71-76. The interval is a bootstrap over both the
     cells of the smear (drawn from Jeffreys' posterior) and the error rates. Where these were measured in laboratories
@@ -193,23 +216,31 @@ def corrected_fraction(
 
     Parameters
     ----------
-    called : int
-        Cells at or above the operating threshold.
-    n : int
-        White cells.
+    total : WhiteCells
     trials : sequence of ValidationCounts
-        Of the card; without them, or without cells, there is no correction.
+        Of the card; without them, or without cells that nobody reviewed, there is no correction.
     """
     rows = tuple((t.laboratory, t.blasts_called, t.blasts, t.others_called, t.others) for t in trials)
     point, sensitivity, false, rng = _error_rates(rows, seed)
-    if not n or point is None:
+    if total.reviewed == total.n or point is None:
         return None, None
-    fraction = _rogan_gladen(np.array([called / n]), *np.array(point)[:, None])[0]
+    called = total.called - total.reviewed_blasts
+    left = np.array([called, total.n - total.reviewed - called], np.float64)
+    known = np.array([total.reviewed_blasts, total.reviewed - total.reviewed_blasts], np.float64)
+    rates = np.array(point)[:, None]
     rng = copy.deepcopy(rng)
     # Jeffreys: 0 of n does not make the fraction 0 for certain.
-    drawn = _rogan_gladen(rng.beta(called + 0.5, n - called + 0.5, size=_RESAMPLES), sensitivity, false)
+    if total.reviewed:
+        cells = np.concatenate([known, left])
+        fraction = _most_likely(cells[:, None] / total.n, *rates)[0]
+        parts = rng.dirichlet(cells + 0.5, size=_RESAMPLES).T
+        drawn, certain, open_ = _most_likely(parts, sensitivity, false), parts[0], parts[2] + parts[3]
+    else:
+        fraction = _rogan_gladen(left[:1] / total.n, *rates)[0]
+        apparent = rng.beta(left[0] + 0.5, left[1] + 0.5, size=_RESAMPLES)
+        drawn, certain, open_ = _rogan_gladen(apparent, sensitivity, false), 0.0, 1.0
     if all(t.laboratory for t in trials):
-        drawn = np.where(np.isnan(drawn), rng.random(_RESAMPLES), drawn)
+        drawn = np.where(np.isnan(drawn), certain + open_ * rng.random(_RESAMPLES), drawn)
     spread = percentile_interval(drawn, "bootstrap over cells and clusters")
     if np.isnan([fraction, spread.low]).any():
         return None, None
@@ -273,6 +304,31 @@ def _rogan_gladen(fraction: np.ndarray, sensitivity: np.ndarray, false: np.ndarr
     with np.errstate(invalid="ignore", divide="ignore"):
         corrected = (fraction - false) / (sensitivity - false)
     return np.where(sensitivity > false, np.clip(corrected, 0, 1), np.nan)
+
+
+def _most_likely(parts: np.ndarray, sensitivity: np.ndarray, false: np.ndarray) -> np.ndarray:
+    """Fractions of blasts (b,) of greatest likelihood; NaN where the test is no better than chance.
+
+    Parameters
+    ----------
+    parts : ndarray, float64 (4, b)
+        Fractions of cells: blasts and others by review; called and not called blasts, of those that nobody reviewed.
+    sensitivity, false : ndarray, float64 (b,)
+    """
+    blasts, others, called, rest = parts
+    gain = sensitivity - false
+    low, high = np.zeros(parts.shape[1]), np.ones(parts.shape[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for _ in range(40):  # the logarithm of the likelihood is concave
+            p = (low + high) / 2
+            slope = (
+                blasts / p
+                - others / (1 - p)
+                + called * gain / (false + p * gain)
+                - rest * gain / (1 - false - p * gain)
+            )
+            low, high = np.where(slope > 0, p, low), np.where(slope > 0, high, p)
+    return np.where(gain > 0, (low + high) / 2, np.nan)
 
 
 def _percent(fraction: float) -> str:

@@ -39,6 +39,8 @@ class WhiteCells:
         Nucleated red cells; smudge cells and artefacts. Not in `n`.
     unlike : int
         How many of `unsure` are unlike the training data.
+    reviewed, reviewed_blasts : int
+        White cells that a person looked at; those that this person called blasts.
     types : mapping of str to int
         How many of `others` are of each white type that the classifier knows; empty if it knows none.
 
@@ -56,12 +58,19 @@ class WhiteCells:
     erythroblasts: int = 0
     smudges: int = 0
     unlike: int = 0
+    reviewed: int = 0
+    reviewed_blasts: int = 0
     types: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
         """White cells."""
         return self.blasts + self.others + self.unsure
+
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether a person looked at every white cell."""
+        return 0 < self.n == self.reviewed
 
     @property
     def is_known_stain(self) -> bool:
@@ -115,7 +124,7 @@ class WhiteCells:
         if isinstance(value, list) and len(value) == 5:
             value = {**dict(zip(_NUMBERS, value, strict=False)), "smudges": 0, "types": {}}
         if isinstance(value, dict):
-            value = {"unlike": 0, **value}  # logs of earlier versions do not have it
+            value = {"unlike": 0, "reviewed": 0, "reviewed_blasts": 0, **value}  # earlier logs do not have them
         if not isinstance(value, dict) or set(value) != {*_NUMBERS, "types"} or not isinstance(value["types"], dict):
             raise ValueError(f"expected counts of white cells, got {value!r:.60}")
         types = value["types"]
@@ -124,7 +133,10 @@ class WhiteCells:
             raise ValueError(f"expected counts of white cells, got {value!r:.60}")
         if sum(types.values()) > value["others"]:
             raise ValueError(f"expected at most {value['others']} cells with a type, got {sum(types.values())}")
-        return cls(**value)
+        found = cls(**value)
+        if not (found.reviewed_blasts <= found.blasts and found.reviewed <= found.n):
+            raise ValueError(f"expected at most {found.n} reviewed cells, got {found.reviewed}")
+        return found
 
 
 _NUMBERS = tuple(one.name for one in fields(WhiteCells) if one.name != "types")
@@ -236,6 +248,7 @@ def count_types(cells: Detections, classes: Sequence[str]) -> WhiteCells:
     unsure = np.zeros(len(cells), bool) if cells.unsure is None else cells.unsure
     kind = np.full(len(cells), "") if cells.cell_type is None else cells.cell_type
     reason, other = cells.unsure_reason, white & ~called & ~unsure
+    reviewed = white & (cells.origin == "human") if cells.origin is not None else np.zeros(len(cells), bool)
     return WhiteCells(
         blasts=int((white & called & ~unsure).sum()),
         others=int(other.sum()),
@@ -244,5 +257,7 @@ def count_types(cells: Detections, classes: Sequence[str]) -> WhiteCells:
         erythroblasts=int((kind == ERYTHROBLAST).sum()),
         smudges=int((kind == SMUDGE).sum()),
         unlike=0 if reason is None else int((white & unsure & (reason == UNLIKE_TRAINING)).sum()),
+        reviewed=int(reviewed.sum()),
+        reviewed_blasts=int((reviewed & called).sum()),
         types={name: int((kind[other] == name).sum()) for name in WHITE_TYPES[1:] if name in classes},
     )

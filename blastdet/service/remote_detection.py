@@ -250,9 +250,7 @@ def _kinds(part: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _totals(parts: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> RunTotals:
-    cards = [part["classifier"] for part in parts]
-    # A card without trials is of an image on which people looked at every white cell.
-    card = next((one for one in cards if one is not None and one.trials), cards[0])
+    card = parts[0]["classifier"]
     entries = [part["entry"] for part in parts]
     return RunTotals(entries, tuple(parts[0]["classes"]), card, parts[0]["model"], failed)
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +28,7 @@ from blastdet.core.constants import RESEARCH_USE
 from blastdet.imaging.io import read_image, write_image
 from blastdet.inference.blast_fraction import BlastFraction
 from blastdet.inference.differential import beside, progress, why_no_percentages
+from blastdet.inference.outputs.method import interval_of_blasts
 from blastdet.inference.scale import ONE_CELL
 from blastdet.service.compute.pool import ComputeBusyError
 from blastdet.service.http.failures import add_handlers
@@ -795,6 +797,11 @@ def _sentences() -> Iterator[str]:
         unlike = unsure if unsure > 50 else 0
         found = BlastFraction(**counted, **some, over_laboratories=left_out, unlike=unlike)
         yield from [*found.summary(), progress(n), *beside(found), why_no_percentages(found), found.warning() or ""]
+        for seen in {min(blasts, 1), n // 2, n}:
+            rates = (None, None) if seen == n else (corrected, corrected and (interval or (0.0, 0.2)))
+            of_people = {"reviewed": seen, "reviewed_blasts": min(blasts, seen)}
+            by_people = replace(found, **of_people, corrected=rates[0], corrected_interval=rates[1])
+            yield from [*by_people.summary(), *interval_of_blasts(by_people)]
     changes = ("added", "confirmed", "deleted", "ignored", "moved", "relabelled")
     yield "corrected by reviewers: " + ", ".join(f"2 {what}" for what in changes)
     yield from ("the image has no colour; no cell is certain", "red cells (n=141)", "given", "file", ONE_CELL)

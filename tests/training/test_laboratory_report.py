@@ -12,6 +12,7 @@ from PIL import Image
 from blastdet.core.model_card import ValidationCounts, find_weights, read_card
 from blastdet.datasets.cropping.crop_table import read_table
 from blastdet.inference.blast_fraction import corrected_fraction
+from blastdet.inference.differential import WhiteCells
 from blastdet.training.classification.crop_samples import split
 from blastdet.training.classification.cross_fitting import counts_by_cluster, cross_fit, fit
 from blastdet.training.classification.laboratory_report import by_laboratory, draw_errors, on_validation, surest_errors
@@ -97,8 +98,8 @@ def _trials(laboratories: int, called: int) -> list[ValidationCounts]:
 
 def test_no_cell_called_is_no_certainty_where_a_laboratory_was_missed() -> None:
     """The case of issue I: 0 of 872 cells called, on a stain that one of the left-out laboratories also failed on."""
-    _, sure = corrected_fraction(0, 872, _trials(12, 47))
-    _, honest = corrected_fraction(0, 872, _trials(3, 47) + _trials(1, 2))
+    _, sure = corrected_fraction(WhiteCells(0, 872, 0, 0), _trials(12, 47))
+    _, honest = corrected_fraction(WhiteCells(0, 872, 0, 0), _trials(3, 47) + _trials(1, 2))
     assert sure is None or sure[1] < 0.02
     assert honest is not None and honest[1] > 0.5
 
@@ -106,7 +107,7 @@ def test_no_cell_called_is_no_certainty_where_a_laboratory_was_missed() -> None:
 def test_few_laboratories_say_little_about_the_next() -> None:
     width = []
     for n in (2, 3, 6, 12):
-        _, interval = corrected_fraction(60, 200, _trials(n, 45))
+        _, interval = corrected_fraction(WhiteCells(60, 140, 0, 60), _trials(n, 45))
         assert interval is not None and interval[0] < 0.3 < interval[1]
         width.append(interval[1] - interval[0])
     assert width == sorted(width, reverse=True) and width[0] > 0.8 and width[-1] < 0.35

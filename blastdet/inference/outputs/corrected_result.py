@@ -10,7 +10,7 @@ import numpy as np
 
 from blastdet.core.errors import FormatError
 from blastdet.core.model_card import ValidationCounts
-from blastdet.core.types import NUCLEATED, Detections, Sample
+from blastdet.core.types import Detections, Sample
 from blastdet.datasets.apply_corrections import correct_sample
 from blastdet.datasets.corrections import Correction
 from blastdet.inference.blast_fraction import BlastFraction, fraction_of
@@ -28,8 +28,8 @@ def corrected_result(
     """The result as its reviewers left it.
 
     Cells keep their names; added ones follow as ``a00001``, ... What a person said is certain. Ignored cells are left
-    out. The blast fraction is that of the corrected cells. Its interval covers the error rates of the classifier until
-    people have looked at every white cell, whom these rates do not describe.
+    out. The blast fraction is that of the corrected cells. Its interval covers the error rates of the classifier for
+    the white cells that nobody looked at: these rates do not describe people.
 
     Parameters
     ----------
@@ -89,10 +89,4 @@ def _counted_again(
 ) -> BlastFraction | None:
     if result.blast_fraction is None:
         return None
-    return fraction_of(count_types(cells, classes), () if is_reviewed(cells) else trials)
-
-
-def is_reviewed(cells: Detections) -> bool:
-    """Whether a person looked at every nucleated cell of a result."""
-    nucleated = cells.with_classes(*NUCLEATED)
-    return len(nucleated) == 0 or (nucleated.origin is not None and bool((nucleated.origin == "human").all()))
+    return fraction_of(count_types(cells, classes), trials)

@@ -24,7 +24,7 @@ def method_lines(totals: RunTotals, software: str = "") -> list[str]:
             "Intervals of the differential are exact 95 % intervals (Clopper and Pearson) for the number of cells "
             "counted. They do not include errors of the classifier."
         )
-        lines += _interval_of_blasts(totals.blast_fraction)
+        lines += interval_of_blasts(totals.blast_fraction)
     lines.append(
         "Limits: images of few fields are no random sample of a smear; smudged, crowded and cut-off cells are missed "
         "or mistaken; stains, cameras and laboratories differ from those of the training. Look at the cells."
@@ -33,11 +33,17 @@ def method_lines(totals: RunTotals, software: str = "") -> list[str]:
     return lines
 
 
-def _interval_of_blasts(found: BlastFraction | None) -> list[str]:
-    if found is None or not found.n or not found.is_known_stain or found.corrected_interval is None:
+def interval_of_blasts(found: BlastFraction | None) -> list[str]:
+    """Sentences on what the interval of the blast fraction covers."""
+    if found is None or not found.n or not found.is_known_stain:
         return []
-    where = "laboratories left out of its training" if found.over_laboratories else "its validation stains"
-    return [f"The interval of the blast fraction also covers the error rates of the classifier, measured on {where}."]
+    lines = [f"People reviewed {found.reviewed} of {counted(found.n, 'white cell')}."] if found.reviewed else []
+    if found.corrected_interval is not None:
+        where = "laboratories left out of its training" if found.over_laboratories else "its validation stains"
+        whose = " for the other cells" if found.reviewed else ""
+        rates = f"the error rates of the classifier{whose}, measured on {where}"
+        lines.append(f"The interval of the blast fraction also covers {rates}.")
+    return lines
 
 
 def _scales(totals: RunTotals) -> str:

@@ -19,7 +19,7 @@ from blastdet.imaging import drawing
 from blastdet.imaging.io import Source, encode_image, open_smear
 from blastdet.inference.model import Model, Options, load
 from blastdet.inference.outputs.cell_record import cell_record
-from blastdet.inference.outputs.corrected_result import corrected_result, is_reviewed
+from blastdet.inference.outputs.corrected_result import corrected_result
 from blastdet.inference.outputs.region_result import analyze_region
 from blastdet.inference.outputs.result_record import from_record, to_record
 from blastdet.inference.outputs.run_page import sheet_rows
@@ -170,8 +170,6 @@ class Operations:
         classifier = self.model(args["weights"]).classifier
         card = None if classifier is None else classifier.card
         result = self._recorded(args, card)
-        if card is not None and is_reviewed(result.detections):  # its error rates do not describe a person
-            card = card.model_copy(update={"trials": ()})
         return {}, pdf_of_result(result, card, self._source(args), args.get("hidden", []), args.get("review", ""))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from blastdet.core.model_card import Card
 from blastdet.inference.outputs.cell_record import cell_record
-from blastdet.inference.outputs.corrected_result import is_reviewed
 from blastdet.inference.outputs.run_page import image_columns, run_data
 from blastdet.inference.outputs.run_totals import RunTotals, entry_of
 from blastdet.inference.result import Result
@@ -58,10 +57,7 @@ def run_part(stored: StoredResult, model: OfferedModel) -> dict[str, Any]:
 
 
 def _corrected_totals(stored: StoredResult, model: OfferedModel) -> RunTotals:
-    result, card = stored.corrected, model.classifier
-    if card is not None and is_reviewed(result.detections):  # the error rates of a classifier do not describe a person
-        card = card.model_copy(update={"trials": ()})
-    return _totals(result, card)
+    return _totals(stored.corrected, model.classifier)
 
 
 def tile_grid(size_wh: tuple[int, int]) -> dict[str, Any]:
