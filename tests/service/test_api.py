@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
+from sqlalchemy import delete, insert
 
 from blastdet.datasets.corrections import read_corrections
+from blastdet.service.store.database import Database
+from blastdet.service.store.job_rows import MOST_ACTIVE
+from blastdet.service.store.schema import Job, Smear
 
 
 @pytest.fixture(scope="module")
@@ -542,3 +546,18 @@ def test_a_service_that_is_stopped_ends_in_order(tmp_path: Path):
     with served(tmp_path) as running:
         assert running.stop() == 0
         assert not [event for event in running.events() if event["level"] == "error"]
+
+
+def test_a_user_with_too_many_jobs_is_asked_to_wait(service, client, smear):
+    database = Database(f"sqlite:///{service.data / 'blastdet.db'}")
+    with database.begin() as session:
+        one = session.get(Smear, smear["id"])
+        about = {"smear_id": one.id, "owner_id": one.owner_id, "weights": "default", "request": {}}
+        row = {**about, "state": "running", "worker": "nobody"}  # for a moment
+        session.execute(insert(Job), [{**row, "key": f"{i}"} for i in range(MOST_ACTIVE)])
+    answer = client.post(f"/smears/{smear['id']}/analyses", json={"mpp": 0.17})
+    with database.begin() as session:
+        session.execute(delete(Job).where(Job.worker == "nobody"))
+    database.close()
+    refused(answer, 429, "Wait until some are done, or cancel some")
+    assert answer.headers["Retry-After"] == "60"

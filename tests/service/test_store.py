@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click.testing import CliRunner
 from postgres_server import postgres
-from sqlalchemy import delete, select, text, true
+from sqlalchemy import delete, insert, select, text, true
 
 from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
@@ -88,11 +88,12 @@ def test_opening_again_changes_nothing_and_a_later_version_is_refused(database, 
         assert session.get(Smear, smear.id) is not None
     again.close()
     with database.begin() as session:
+        version = session.scalar(text("SELECT version_num FROM alembic_version"))
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(BlastdetError, match="made by a later version"):
         open_database(url)
     with database.begin() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+        session.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
 
 
 def test_a_database_that_is_not_there_is_one_line():
@@ -452,6 +453,50 @@ def test_people_take_turns_with_the_workers(database):
             taken.append(job_rows.claim(session, "w").key)
         time.sleep(0.001)  # times are those of the day, in microseconds
     assert taken == ["e1", "j1", "e2", "j2", "e3"]
+
+
+def queue_of(database: Database, name: str, n: int) -> str:
+    """A new user with so many queued jobs of one smear; returns its id."""
+    with database.begin() as session:
+        user = User(name=name)
+        session.add(user)
+        session.flush()
+        smear = Smear(owner_id=user.id, name="a", sha256=new_id() * 2, n_bytes=1, width=1, height=1)
+        session.add(smear)
+        session.flush()
+        about = {"smear_id": smear.id, "owner_id": user.id, "weights": "default", "request": {}}
+        session.execute(insert(Job), [{**about, "key": f"{i}", "active_key": f"{smear.id}{i}"} for i in range(n)])
+        return user.id
+
+
+def test_a_long_queue_is_not_read_for_each_job_that_is_claimed(database):
+    users, taken, steps = [queue_of(database, "ada", 12_000), queue_of(database, "bo", 3)], [], []
+    with database.begin() as session:
+        if database.is_sqlite:
+            sqlite = session.connection().connection.dbapi_connection
+            sqlite.set_progress_handler(lambda: steps.append(1), 1000)
+        for _ in range(5):
+            taken.append(users.index(job_rows.claim(session, "w").owner_id))
+            time.sleep(0.001)
+        if database.is_sqlite:
+            sqlite.set_progress_handler(None, 0)
+        session.execute(delete(Job).where(Job.owner_id.in_(users)))
+    assert taken == [0, 1, 0, 1, 0]
+    assert len(steps) < 1000  # of 1000 instructions each; without indexes it is a million
+
+
+def test_a_user_has_so_many_jobs_at_once_and_no_more(database):
+    zoe = queue_of(database, "zoe", job_rows.MOST_ACTIVE)
+    new = JobRequest("default", "0" * 64, {"mpp": 0.3}, "1")
+    with database.begin() as session:
+        smear = session.scalar(select(Smear).where(Smear.owner_id == zoe))
+        with pytest.raises(job_rows.TooManyJobsError, match=r"expected at most 1000 .*, got 1001\. Wait .* or cancel"):
+            job_rows.ask(session, smear, zoe, new)
+        first = session.scalar(select(Job).where(Job.owner_id == zoe).limit(1))
+        job_rows.cancel(session, first)
+        job, is_new = job_rows.ask(session, smear, zoe, new)
+        assert (job_rows.ask(session, smear, zoe, new), is_new) == ((job, False), True)  # an equal one is no new one
+        session.execute(delete(Job).where(Job.owner_id == zoe))
 
 
 def test_a_worker_is_left_for_images_that_are_not_large(database):

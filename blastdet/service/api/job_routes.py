@@ -69,7 +69,10 @@ def analyze(smear_id: Id, service: Services, caller: Writer, wanted: AnalysisIn 
         if wanted.region is not None:
             check_region(wanted.region, (smear.width, smear.height))
         request = JobRequest(model.name, model.sha256, options, __version__)
-        job, is_new = job_rows.ask(session, smear, caller.user_id, request)
+        try:
+            job, is_new = job_rows.ask(session, smear, caller.user_id, request)
+        except job_rows.TooManyJobsError as error:
+            raise RefusedError(429, str(error), {"Retry-After": "60"}) from None
         if is_new and smear.status == "signed":  # the signature is of the results that are there
             raise RefusedError(409, "smear: it is signed. Reopen it to analyze it again")
         if is_new:

@@ -11,15 +11,22 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, CursorResult, cast, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, CursorResult, Select, cast, func, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
+from blastdet.core.errors import BlastdetError
 from blastdet.service.store.schema import Analysis, Job, Smear, User, now
 
 FINISHED = ("done", "failed", "cancelled")
 ACTIVE = ("queued", "running")
 LARGE_PIXELS = 10**8
+MOST_ACTIVE = 1000
+"""Jobs of one user that may wait or run: a folder of smears, and no more rows than a look at the queue can read."""
+
+
+class TooManyJobsError(BlastdetError):
+    """A user has `MOST_ACTIVE` jobs that are not over."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,12 @@ class JobRequest:
 
 
 def ask(session: Session, smear: Smear, user_id: str, request: JobRequest) -> tuple[Job, bool]:
-    """The job of a request, and whether it is new. A finished or active one of an equal request is given again."""
+    """The job of a request, and whether it is new. A finished or active one of an equal request is given again.
+
+    Raises
+    ------
+    TooManyJobsError
+    """
     found = session.scalar(select(Analysis).where(Analysis.smear_id == smear.id, Analysis.key == request.key))
     if found is not None:
         return _job_of(session, found, user_id), False
@@ -59,6 +71,7 @@ def ask(session: Session, smear: Smear, user_id: str, request: JobRequest) -> tu
     waiting = session.scalar(select(Job).where(Job.active_key == active))
     if waiting is not None:
         return waiting, False
+    _check_number(session, user_id)
     job = Job(
         smear_id=smear.id,
         owner_id=user_id,
@@ -76,6 +89,13 @@ def ask(session: Session, smear: Smear, user_id: str, request: JobRequest) -> tu
             raise
         return waiting, False
     return job, True
+
+
+def _check_number(session: Session, user_id: str) -> None:
+    query = select(func.count()).select_from(Job).where(Job.owner_id == user_id, Job.state.in_(ACTIVE))
+    if (n := session.scalar(query) or 0) >= MOST_ACTIVE:
+        what = f"expected at most {MOST_ACTIVE} of one user that wait or run, got {n + 1}"
+        raise TooManyJobsError(f"jobs: {what}. Wait until some are done, or cancel some")
 
 
 def _job_of(session: Session, analysis: Analysis, user_id: str) -> Job:
@@ -109,23 +129,29 @@ def claim(session: Session, worker: str, most_large: int | None = None) -> Job |
         Images of over `LARGE_PIXELS` that may be worked on at once: one takes minutes to an hour, and must not stop
         the work on all others.
     """
-    mine = aliased(Job)
-    last = select(func.max(mine.started)).where(mine.owner_id == Job.owner_id).scalar_subquery()
-    turns = (func.coalesce(last, ""), Job.created, Job.id)
-    queued = select(Job.id).join(Smear, Smear.id == Job.smear_id).where(Job.state == "queued")
-    while True:
-        query = queued.order_by(*turns).limit(1)
-        if most_large is not None and _n_large(session) >= most_large:
-            query = query.where(~_IS_LARGE)
-        job_id = session.scalar(query.with_for_update(of=Job, skip_locked=True))
-        if job_id is None:
-            return None
-        values = {"state": "running", "worker": worker, "started": now(), "beat": Job.beat + 1}
-        taken = update(Job).where(Job.id == job_id, Job.state == "queued")
-        if _changed(session, taken.values(attempts=Job.attempts + 1, done=0, total=0, seconds_left=None, **values)):
+    is_small_only = most_large is not None and _n_large(session) >= most_large
+    for owner_id in session.scalars(_TURNS).all():
+        queued = select(Job.id).where(Job.owner_id == owner_id, Job.state == "queued")
+        if is_small_only:
+            queued = queued.join(Smear, Smear.id == Job.smear_id).where(~_IS_LARGE)
+        oldest = queued.order_by(Job.created, Job.id).limit(1).with_for_update(of=Job, skip_locked=True)
+        if (job_id := session.scalar(oldest)) is not None:  # nobody else can take it now
+            values = {"state": "running", "worker": worker, "started": now(), "beat": Job.beat + 1}
+            taken = update(Job).where(Job.id == job_id)
+            session.execute(taken.values(attempts=Job.attempts + 1, done=0, total=0, seconds_left=None, **values))
             return session.get(Job, job_id, populate_existing=True)
+    return None
 
 
+def _turns() -> Select[str]:
+    """Users with queued jobs: whose last job was started first comes first, and before them who had none."""
+    first = func.min(Job.created).label("first")
+    waiting = select(Job.owner_id, first).where(Job.state == "queued").group_by(Job.owner_id).subquery()
+    last = select(func.max(Job.started)).where(Job.owner_id == waiting.c.owner_id).scalar_subquery()
+    return select(waiting.c.owner_id).order_by(func.coalesce(last, ""), waiting.c.first)
+
+
+_TURNS = _turns()
 _IS_LARGE = cast(Smear.width, BigInteger) * Smear.height > LARGE_PIXELS
 
 

@@ -131,10 +131,13 @@ class Job(Base):
     """Work to do on a smear. This row is the truth; the queue only wakes workers."""
 
     __tablename__ = "jobs"
-    __table_args__ = (Index("jobs_state_created", "state", "created"),)
+    __table_args__ = (
+        Index("jobs_state_owner", "state", "owner_id", "created"),
+        Index("jobs_owner_started", "owner_id", "started"),
+    )
     id: Mapped[str] = mapped_column(ID, primary_key=True, default=new_id)
     smear_id: Mapped[str] = mapped_column(ForeignKey("smears.id", ondelete="CASCADE"), index=True)
-    owner_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
     key: Mapped[str] = mapped_column(String(64))
     active_key: Mapped[str | None] = mapped_column(String(100), unique=True)
     weights: Mapped[str] = mapped_column(String(100))
