@@ -130,6 +130,34 @@ def test_a_piece_that_stops_is_kept_as_far_as_it_came(service, client):
     client.delete(where.removeprefix("/api/v1"), headers=TUS).raise_for_status()
 
 
+def test_who_asks_while_an_upload_becomes_a_smear_loses_nothing(client):
+    content = SMALL.read_bytes() + bytes(50 * 2**20)  # hashing takes a moment
+    begun = client.post("/uploads", headers={**TUS, "Upload-Length": str(len(content))}).raise_for_status()
+    where, asked = begun.headers["Location"].removeprefix("/api/v1"), []
+    head = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+    client.patch(where, content=content[:-1], headers=head).raise_for_status()
+    is_over = threading.Event()
+
+    def ask(method: str) -> None:
+        while not is_over.is_set():
+            asked.append(client.request(method, where).status_code)
+
+    with ThreadPoolExecutor(4) as pool:
+        for method in ("GET", "HEAD", "GET"):
+            pool.submit(ask, method)
+        head["Upload-Offset"] = str(len(content) - 1)
+        last = pool.submit(client.patch, where, content=content[-1:], headers=head).result()
+        while last.status_code == 423:  # another one was first to make it a smear
+            last = client.patch(where, content=b"", headers=head)
+        is_over.set()
+    assert last.status_code == 204, last.text
+    assert set(asked) <= {200, 423}
+    assert 423 in asked
+    smear = client.get(where).json()["smear"]
+    assert client.get(f"/smears/{smear}").json()["bytes"] == len(content)
+    client.delete(f"/smears/{smear}").raise_for_status()
+
+
 def until_closed(service, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, float]:
     """What a connection is answered that sends pieces and then waits, and after how many seconds it is closed."""
     host, port = service.url.removeprefix("http://").split(":")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -74,6 +76,26 @@ def test_without_log_in_there_is_nothing(service, nobody):
             status = client.request(method, url).status_code
             assert free or status in (401, 422), (method, path, status)
     assert client.get("/session").json()["user"] is None
+
+
+ENDINGS = ("/smears", "/detect", "/corrections", "/uploads/x")
+
+
+def test_without_log_in_no_body_is_taken(service, nobody):
+    """Also not under a name that looks like that of a route for images."""
+    unknown, (host, port) = "0" * 32, service.url.removeprefix("http://").split(":")
+    document = nobody.get("/openapi.json").json()["paths"]
+    routes = [(path, method) for path, methods in document.items() for method in methods]
+    routes += [(f"/api/v1/smears/{unknown}/shares{end}", "put") for end in ENDINGS]
+    routes += [(f"/api/v1/tokens/{unknown}{end}", "delete") for end in ENDINGS]
+    for path, method in routes:
+        path = re.sub(r"\{[a-z]+_id\}", unknown, path).translate(str.maketrans({"{": "", "}": ""}))
+        head = f"{method.upper()} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        for length in ("Content-Length: 90000000", "Transfer-Encoding: chunked"):
+            with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
+                connection.sendall(f"{head}{length}\r\n\r\n7530\r\n".encode() + b" " * 30_000)
+                answer = connection.recv(4096)  # although the body goes on
+            assert answer.startswith(b"HTTP/1.1 "), (method, path)
 
 
 def test_a_session_is_a_cookie_that_no_script_reads(nobody):

@@ -108,7 +108,7 @@ async def in_turn(service: Service, do: Callable[[], T]) -> T:
 def keep_smear(
     service: Service, caller: Caller, path: Path, about: tuple[str, str], *, has_room: bool = False
 ) -> tuple[SmearOut, bool]:
-    """Make a smear of a file that is on disk, and move the file to its place.
+    """Make a smear of a file that is on disk; the file stays, also if this fails, until the caller removes it.
 
     Parameters
     ----------
@@ -138,8 +138,8 @@ def keep_smear(
     smear = Smear(id=new_id(), owner_id=caller.user_id, name=name, sha256=sha256, n_bytes=n_bytes)
     smear.width, smear.height = head["size_wh"]
     smear.mpp, smear.notes = head["mpp"], head["notes"]
-    service.blobs.move(path, service.blobs.image(smear.id))
     try:
+        service.blobs.also(path, service.blobs.image(smear.id))
         with service.database.begin() as session:
             if not has_room:
                 check_room(service, session, caller, n_bytes)

@@ -10,10 +10,11 @@ import binascii
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Annotated, Any
 
+import sqlalchemy as sql
 from fastapi import APIRouter, Header, Request, Response
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
@@ -109,7 +110,8 @@ async def append(
         raise RefusedError(400, "upload-offset: expected a number of bytes")
     upload = await run_in_threadpool(_owned, service, caller, upload_id)
     if upload.smear_id is None:
-        await _receive(request, service, upload, int(upload_offset))
+        with suppress(FileNotFoundError):  # completed or given up meanwhile
+            await _receive(request, service, upload, int(upload_offset))
     found = await in_turn(service, partial(_completed, service, caller, upload_id))
     return Response(status_code=204, headers=_state(found))
 
@@ -140,7 +142,8 @@ async def _receive(request: Request, service: Service, upload: Upload, offset: i
 def delete(upload_id: Id, service: Services, caller: Writer, tus_resumable: Resumable = None) -> Response:
     """Give an upload up."""
     with service.database.begin() as session:
-        session.delete(_found(session, caller, upload_id))
+        _found(session, caller, upload_id)
+        session.execute(sql.delete(Upload).where(Upload.id == upload_id))
     service.blobs.upload(upload_id).unlink(missing_ok=True)
     return Response(status_code=204, headers=_HEADERS)
 
@@ -154,16 +157,14 @@ def _write(handle: int, content: bytes) -> None:
 
 @contextmanager
 def _exclusive(service: Service, upload_id: str) -> Iterator[int]:
-    """The file of an upload, for one request at a time."""
-    try:
-        handle = os.open(service.blobs.upload(upload_id), os.O_WRONLY | os.O_APPEND)
-    except FileNotFoundError:
-        raise RefusedError(404, "upload: not found") from None
+    """The file of an upload, for one request at a time; `FileNotFoundError` if it became a smear, or was given up."""
+    handle = os.open(service.blobs.upload(upload_id), os.O_WRONLY | os.O_APPEND)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield handle
     except BlockingIOError:
-        raise RefusedError(423, "upload: another request is writing to it") from None
+        line = "upload: another request is writing to it; try again in a second"
+        raise RefusedError(423, line, {"Retry-After": "1"}) from None
     finally:
         os.close(handle)
 
@@ -181,17 +182,33 @@ def _owned(service: Service, caller: Caller, upload_id: str) -> Upload:
 
 
 def _completed(service: Service, caller: Caller, upload_id: str) -> UploadOut:
-    """The upload; one that has arrived as a whole becomes a smear."""
+    """The upload; one that is whole becomes a smear. `RefusedError` while another request sees to that."""
     upload = _owned(service, caller, upload_id)
-    path = service.blobs.upload(upload_id)
+    with suppress(FileNotFoundError):  # completed or given up meanwhile: the row says which
+        if upload.smear_id is None and _size(service, upload_id) >= upload.n_bytes:
+            with _exclusive(service, upload_id):
+                upload = _owned(service, caller, upload_id)
+                if upload.smear_id is None:
+                    _make_smear(service, caller, upload)
+    upload = _owned(service, caller, upload_id)
     if upload.smear_id is not None:
         return UploadOut(id=upload.id, offset=upload.n_bytes, length=upload.n_bytes, smear=upload.smear_id)
-    size = path.stat().st_size if path.is_file() else 0
-    if size < upload.n_bytes:
-        return UploadOut(id=upload.id, offset=size, length=upload.n_bytes, smear=None)
     try:
-        with _exclusive(service, upload_id):
-            smear, _ = keep_smear(service, caller, path, (upload.name, sha256_and_sync(path)), has_room=True)
+        return UploadOut(id=upload.id, offset=_size(service, upload_id), length=upload.n_bytes, smear=None)
+    except FileNotFoundError:
+        raise RefusedError(404, "upload: not found") from None
+
+
+def _size(service: Service, upload_id: str) -> int:
+    return service.blobs.upload(upload_id).stat().st_size
+
+
+def _make_smear(service: Service, caller: Caller, upload: Upload) -> None:
+    """Under the lock of the file. It is removed only once its smear is there, or if it is no image."""
+    path = service.blobs.upload(upload.id)
+    about = (upload.name, sha256_and_sync(path))
+    try:
+        smear, _ = keep_smear(service, caller, path, about, has_room=True)
     except ComputeBusyError:
         raise
     except ComputeDiedError:  # perhaps not by its fault: what has arrived is kept
@@ -199,13 +216,12 @@ def _completed(service: Service, caller: Caller, upload_id: str) -> UploadOut:
         raise RefusedError(503, line, {"Retry-After": "5"}) from None
     except BlastdetError:  # no image: nothing to go on with
         with service.database.begin() as session:
-            session.delete(_found(session, caller, upload_id))
+            session.execute(sql.delete(Upload).where(Upload.id == upload.id))
         path.unlink(missing_ok=True)
         raise
-    with service.database.begin() as session:
-        _found(session, caller, upload_id).smear_id = smear.id
+    with service.database.begin() as session:  # it may have been given up: then nothing is there to update
+        session.execute(sql.update(Upload).where(Upload.id == upload.id).values(smear_id=smear.id))
     path.unlink(missing_ok=True)
-    return UploadOut(id=upload.id, offset=upload.n_bytes, length=upload.n_bytes, smear=smear.id)
 
 
 def _state(found: UploadOut) -> dict[str, str]:

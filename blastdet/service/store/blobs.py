@@ -104,11 +104,17 @@ class Blobs:
         """Give a file that is written and synced its name."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
+        _sync(path.parent)
+
+    def also(self, path: Path, other: Path) -> None:
+        """Give a file that is written and synced a second name, so that it is there whatever becomes of the first."""
+        other.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+            os.link(path, other)
+        except OSError:  # a file system without links, such as some network shares
+            shutil.copyfile(path, other)
+            _sync(other)
+        _sync(other.parent)
 
     def cached(self, path: Path, content: bytes, *, sync: bool = False) -> None:
         """Keep a file that can be made again; nothing happens on a full disk, or if its smear is gone.
@@ -157,6 +163,14 @@ class Blobs:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def leave_room(where: Path | int, n_bytes: int) -> None:

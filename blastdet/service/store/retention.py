@@ -59,7 +59,7 @@ def _old_uploads(database: Database, blobs: Blobs) -> None:
         old = list(session.scalars(select(Upload.id).where(Upload.created < later(-_UPLOAD_HOURS))))
         session.execute(delete(Upload).where(Upload.id.in_(old)))
         session.execute(delete(Login).where(Login.expires < now()))
-        known = set(session.scalars(select(Upload.id)))
+        known = set(session.scalars(select(Upload.id).where(Upload.smear_id.is_(None))))
     for path in blobs.uploads.iterdir():
         if path.name not in known and time.time() - path.stat().st_mtime > 3600:
             path.unlink(missing_ok=True)
