@@ -673,6 +673,18 @@ def test_on_paper_each_sheet_says_what_it_is_of(tab, axe, anna, small):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_picture_is_on_the_first_sheet(tab, anna, language):
+    """Figures and picture on one sheet, cells and method on the next: a picture that does not fit leaves a gap."""
+    smear = analyzed(anna, upload(anna, SMEAR))["smear"]
+    tab.goto(f"/language/{language}?back=/")
+    _shown(tab, f"/smears/{smear}")
+    _until(tab, PAINTED)
+    for paper in ("A4", "Letter"):
+        assert tab.pdf(format=paper).count(b"/Type /Page\n") == 2, paper
+
+
+@pytest.mark.browser
 def test_two_languages_and_dark_by_choice(tab, small):
     _shown(tab, f"/smears/{small['smear']}")
     assert tab.evaluate("document.documentElement.lang") == "en"

@@ -9,7 +9,7 @@ export function numbersOf(language = "en") {
     decimal,
     count: (n) => n.toLocaleString(language),
     significant: (value, digits = 4) => value.toLocaleString(language, { maximumSignificantDigits: digits }),
-    percent: (part) => Math.floor(100 * part).toLocaleString(language) + sign,
+    percent: (part) => Math.floor(100 * part + 1e-6).toLocaleString(language) + sign, // 100 × 0.29 is a little less than 29
     /* A probability in little room: English leaves its zero out. */
     short: (value) => decimal(value, 2).replace(/^0\./, "."),
     /* Figures that come as text. They are not rounded again: the page says what the report says. */

@@ -301,7 +301,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   function confirmed(i) {
     if (DATA.mode === "review") return t("Image confirmed.");
     const done = DATA.classes.filter((name) => corrections.has(annotates(i, name)));
-    return done.length ? t("Image confirmed. Complete: {classes}.", { classes: done.join(", ") }) : t("Confirmed what is shown. No class is complete.");
+    return done.length ? t("Image confirmed. Complete: {classes}.", { classes: done.map((name) => t(name)).join(", ") }) : t("Confirmed what is shown. No class is complete.");
   }
 
   /* Undo, and go back to the cell that was changed: the next key is for the one that is shown. */

@@ -26,5 +26,5 @@ function spoken(cells, row) {
   if (row.op === "class") return kind ? kind.title : row.new_class;
   const words = { delete: "no cell", ignore: "ignored", ok: "right", undo: "as before" };
   if (words[row.op]) return t(words[row.op]);
-  return t(row.op === "annotate" ? "complete: {name}" : "not complete: {name}", { name: row.old_class });
+  return t(row.op === "annotate" ? "complete: {name}" : "not complete: {name}", { name: t(row.old_class) });
 }

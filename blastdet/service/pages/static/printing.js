@@ -38,7 +38,8 @@ function draw(figure) {
   if (figure.hidden) return;
   Object.assign(paper, { width: Math.round(k * w), height: Math.round(k * h) });
   const pen = paper.getContext("2d");
-  for (const one of layers) pen.drawImage(one, -k * (x - frame.left), -k * (y - frame.top));
+  const area = [k * (x - frame.left), k * (y - frame.top), paper.width, paper.height]; // cut out: browsers print what is drawn beyond a canvas
+  for (const one of layers) pen.drawImage(one, ...area, 0, 0, paper.width, paper.height);
   figure.querySelector("figcaption").textContent = t("As on the screen.") + (ruler.textContent ? " " + t("The bar is {length} long.", { length: ruler.textContent }) : "");
   if (!ruler.textContent) return;
   const long = k * ruler.offsetWidth, bottom = paper.height - 10 * k;
