@@ -191,10 +191,19 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def locked(out: Path) -> IO[bytes]:
+_IN_USE = "another run is writing there. Wait until it ends, or pass another --out."
+
+
+def locked(out: Path, in_use: str = _IN_USE) -> IO[bytes]:
     """Create a folder and lock it for this process. The system releases the lock when the process ends.
 
     Raises `BlastdetError` if the folder cannot be created or written to, or another process holds its lock.
+
+    Parameters
+    ----------
+    out : Path
+    in_use : str
+        What to say if another process holds the lock.
 
     Returns
     -------
@@ -221,9 +230,7 @@ def locked(out: Path) -> IO[bytes]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         lock.close()
-        raise BlastdetError(
-            f"{out}: another run is writing there. Wait until it ends, or pass another --out."
-        ) from error
+        raise BlastdetError(f"{out}: {in_use}") from error
     return lock
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from blastdet.core.errors import ConfigError
+from blastdet.core.errors import ConfigError, counted
 from blastdet.service.jobs import clock_watch
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts, audit_log, job_rows, smears
@@ -106,7 +106,7 @@ def list_jobs(settings: ServiceSettings) -> list[str]:
 
 
 def _job_line(job: Job, smear: Smear, user: User) -> str:
-    progress = f" ({job.done} of {job.total} tiles)" if job.state == "running" and job.total else ""
+    progress = f" ({job.done} of {counted(job.total, 'tile')})" if job.state == "running" and job.total else ""
     size = f"{smear.width} x {smear.height} pixels"
     return f"{job.id}  {user.name}, {size}, asked {job.created[:16]}Z, {job.state}{progress}"
 

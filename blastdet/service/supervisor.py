@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import signal
@@ -15,13 +16,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blastdet.core.atomic_io import locked
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, in_a_line
 from blastdet.service import service_log
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.jobs.reconciler import Reconciler
 from blastdet.service.offered_models import offered_models
 from blastdet.service.processes import SOCKET, WORKER
 from blastdet.service.security.callers import check_reachable
+from blastdet.service.security.certificates import check_pair
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import open_database
@@ -32,6 +34,8 @@ _STOP_S = 30.0
 _LONGEST_PAUSE_S = 30.0
 _WELL_S = 60.0  # after which a process counts as running well
 _BACKLOG = 2048
+_IN_USE = "expected a folder that no service uses, got that of one which runs. Stop it, or pass another --data"
+_MOST_NAMED = 3  # host names in a line
 
 
 @dataclass
@@ -95,7 +99,8 @@ class Supervisor:
         """
         settings = self.settings
         offered_models(settings)
-        with locked(settings.data):
+        check_pair(settings.tls_certificate, settings.tls_key)
+        with locked(settings.data, _IN_USE):
             blobs = Blobs(settings.data)
             database = open_database(settings.database_url)
             mode = check_reachable(settings, database)
@@ -116,10 +121,13 @@ class Supervisor:
 
     def _say_where(self, listener: socket.socket, mode: str) -> None:
         host, port = listener.getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
+        names, where = [f"[{host}]" if ":" in host else host], ""
+        if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:  # nobody can open 0.0.0.0
+            names, where = [*self.settings.allowed_hosts[:_MOST_NAMED]] or [socket.gethostname()], "on all addresses; "
         known = {"none": "no log-in, this machine only", "users": "log-in by name and password or token"}
         how = known.get(mode, f"users known by the header {self.settings.auth_header}")
-        self.say(f"blastdet serves {self.settings.scheme}://{name}:{port} ({how}). Ctrl-C stops it.")
+        addresses = " and ".join(f"{self.settings.scheme}://{in_a_line(name)}:{port}" for name in names)
+        self.say(f"blastdet serves {addresses} ({where}{how}). Ctrl-C stops it.")
 
     def _processes(self, listener: socket.socket) -> list[_Process]:
         environment = self.settings.to_environment()

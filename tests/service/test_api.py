@@ -159,6 +159,13 @@ def test_resumable_uploads_are_checked(client):
     assert client.options("/uploads").headers["tus-extension"] == "creation,termination"
 
 
+def test_files_are_saved_under_the_name_that_people_gave(client):
+    named = upload(client, SMALL, "Müller 3.jpg")
+    said = client.get(f"/smears/{named['id']}/image").headers["content-disposition"]
+    assert said == "attachment; filename=\"Muller 3.jpg\"; filename*=UTF-8''M%C3%BCller%203.jpg"
+    assert client.delete(f"/smears/{named['id']}").status_code == 204
+
+
 # The worklist
 
 
@@ -174,6 +181,12 @@ def test_the_worklist_filters_and_pages(client, smear):
     assert (changed["status"], changed["reviewed_by"], changed["name"]) == ("signed", "local", "a-b.jpg")
     found = client.get("/smears", params={"status": "signed"}).json()["items"]
     assert [one["id"] for one in found] == [other["id"]]
+    refused(client.delete(f"/smears/{other['id']}"), 409, "smear: it is signed. Reopen it to delete it")
+    assert client.get(f"/smears/{other['id']}/image").status_code == 200
+    client.patch(f"/smears/{other['id']}", json={"status": "reviewed"}).raise_for_status()
+    client.patch(f"/smears/{other['id']}", json={"status": "reviewed"}).raise_for_status()
+    actions = [one["action"] for one in client.get("/audit").json() if one["subject"] == other["id"]]
+    assert actions[:3] == ["smear.reviewed", "smear.reopen", "smear.signed"]
     assert client.delete(f"/smears/{other['id']}").status_code == 204
 
 
@@ -285,7 +298,8 @@ def test_every_format_can_be_fetched(client, analysis):
     for name in ("result.csv", "report.pdf", "report.fhir.json", "overlay.jpg"):
         how = "inline" if name == "overlay.jpg" else "attachment"
         said = client.get(f"{base}/{name}").headers["content-disposition"]
-        assert said == f'{how}; filename="{Path(analysis["summary"]["file"]).stem}.{name}"'
+        saved = f"{Path(analysis['summary']['file']).stem}.{name}"
+        assert said == f"{how}; filename=\"{saved}\"; filename*=UTF-8''{saved}"
     refused(client.get(f"{base}/cells/0.jpg"), 404, "cell: expected 1 to")
     assert set(analysis["links"].values()) >= {f"/api/v1{base}/result.csv"}
 

@@ -10,17 +10,12 @@ import socket
 import ssl
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from serving import SMALL, SMEAR, served
+from serving import SMALL, SMEAR, own_certificate, served
 
 import blastdet
 from blastdet.cli import cli
@@ -125,21 +120,6 @@ def test_tls_with_a_certificate_of_ones_own(tmp_path, monkeypatch):
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with blastdet.Client(running.url, "wrong") as client, pytest.raises(ServiceError, match="unknown or expired"):
             client.detect(SMALL)
-
-
-def own_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, signed by itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "blastdet")])
-    start = datetime.now(UTC) - timedelta(days=1)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    made = made.not_valid_before(start).not_valid_after(start + timedelta(days=9)).add_extension(address, False)
-    pem = serialization.Encoding.PEM
-    plain = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, *plain))
-    return folder / "cert.pem", folder / "key.pem"
 
 
 def test_detect_server_writes_the_files_of_detect(service, tmp_path):

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 from serving import served
@@ -43,6 +44,24 @@ def test_a_request_that_a_stop_cancels_is_told_to_come_again():
     head, body = cancelled(has_begun=False)
     assert (head["status"], dict(head["headers"])[b"retry-after"]) == (503, b"5")
     assert json.loads(body["body"]) == {"error": "the service is stopping; try again in a moment"}
+
+
+def test_files_of_pages_are_logged_only_where_they_fail(monkeypatch):
+    said = []
+    monkeypatch.setattr("blastdet.service.security.guard.service_log.say", lambda event, **fields: said.append(fields))
+    for path, status in (("/static/{name}", 200), ("/static/{name}", 304), ("/static/{name}", 404), ("/", 200)):
+
+        async def app(scope, receive, send, path=path, status=status):
+            scope["route"] = SimpleNamespace(path=path)
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        async def send(message):
+            pass
+
+        scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+        asyncio.run(Guard(app, None, Metrics())(scope, lambda: None, send))
+    assert [(one["route"], one["status"]) for one in said] == [("/static/{name}", 404), ("/", 200)]
 
 
 def test_an_answer_that_has_begun_gets_no_second_head():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -31,6 +30,7 @@ from blastdet.service.http.context import (
     analysis_access,
     smear_access,
 )
+from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
 from blastdet.service.results.renderings import RENDERINGS
 from blastdet.service.results.stored_result import StoredResult, read_result
@@ -76,8 +76,8 @@ class Kept:
 
     def saved_as(self, name: str, how: str = "attachment") -> dict[str, str]:
         """The header that names a file after its smear; `how` is ``attachment``, or ``inline`` for what is shown."""
-        stem = re.sub(r"[^A-Za-z0-9._-]", "_", self.smear.name.rpartition(".")[0] or self.smear.name)
-        return {"Content-Disposition": f'{how}; filename="{stem}.{name}"'}
+        stem = self.smear.name.rpartition(".")[0] or self.smear.name
+        return {"Content-Disposition": disposition(stem, f".{name}", how)}
 
     async def picture(
         self, request: Request, op: str, suffix: str, args: dict[str, Any], *, depends: bool = True

@@ -11,17 +11,19 @@ from typing import Annotated, Any, TypeVar
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from blastdet.core.errors import shown
+from blastdet.core.errors import counted, shown
 from blastdet.service.compute.overview import overview_size, reduction_of
 from blastdet.service.compute.pool import ComputeBusyError, Watch
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.http.body import ImageBody
 from blastdet.service.http.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
 from blastdet.service.http.disk_quota import ArrivingQuota, check_room
+from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log, retention, smears
@@ -210,8 +212,12 @@ def change(smear_id: Id, change: SmearChange, service: Services, caller: Writer)
         if change.name is not None:
             _rename(session, found.smear, change, caller)
         if change.status is not None:
+            is_reopened = found.smear.status == "signed" and change.status != "signed"
             smears.set_status(found.smear, change.status, caller.name)
-            audit_log.record(session, f"smear.{change.status}", caller.user_id, smear_id, caller.address)
+            if is_reopened:
+                audit_log.record(session, "smear.reopen", caller.user_id, smear_id, caller.address)
+            else:
+                audit_log.record(session, f"smear.{change.status}", caller.user_id, smear_id, caller.address)
         session.flush()
         return SmearOut.of(found, smears.last_analyses(session, [smear_id]).get(smear_id))
 
@@ -229,11 +235,19 @@ def _rename(session: Session, smear: Smear, change: SmearChange, caller: Caller)
 
 @router.delete("/{smear_id}", status_code=204)
 def delete(smear_id: Id, service: Services, caller: Writer) -> Response:
-    """Delete a smear with its results, corrections, files and tiles. Nothing is kept."""
-    with service.database.read() as session:
-        smear_access(session, caller, smear_id, "owner")
-    retention.delete_smear(service.database, service.blobs, smear_id, caller.user_id, caller.address)
+    """Delete a smear with its results, corrections, files and tiles. Nothing is kept. A signed one is not deleted."""
+    check = partial(_check_deletable, caller=caller, smear_id=smear_id)
+    with service.database.read() as session:  # most are refused without a turn to write
+        check(session)
+    retention.delete_smear(service.database, service.blobs, smear_id, caller.user_id, caller.address, check)
     return Response(status_code=204)
+
+
+def _check_deletable(session: Session, caller: Caller, smear_id: str) -> None:
+    smear_access(session, caller, smear_id, "owner")
+    # Within the deletion, a signature that comes at the same time waits for it, or it for the signature.
+    if session.scalar(select(Smear.status).where(Smear.id == smear_id).with_for_update()) == "signed":
+        raise RefusedError(409, "smear: it is signed. Reopen it to delete it")
 
 
 @router.get("/{smear_id}/image", response_class=FileResponse)
@@ -249,7 +263,10 @@ def image(smear_id: Id, request: Request, service: Services, caller: Reader) -> 
         request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
     elif wanted:
         _check_range(wanted, path.stat().st_size)
-    return FileResponse(path, media_type="application/octet-stream", filename=name)
+    stem, _, suffix = name.rpartition(".")
+    is_suffix = bool(stem) and re.fullmatch("[A-Za-z0-9]{1,8}", suffix)
+    called = disposition(stem, f".{suffix}") if is_suffix else disposition(name)
+    return FileResponse(path, media_type="application/octet-stream", headers={"Content-Disposition": called})
 
 
 def _check_range(wanted: str, size: int) -> None:
@@ -257,7 +274,7 @@ def _check_range(wanted: str, size: int) -> None:
     found = re.fullmatch(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-0*([1-9][0-9]{0,17}))", wanted, re.IGNORECASE)
     first, last = (0, size) if found is None or found[3] else (int(found[1]), int(found[2] or size))
     if found is None or not first <= last or first >= size:
-        line = f"range: expected bytes=FIRST-LAST of {size} bytes, got {shown(wanted)}"
+        line = f"range: expected bytes=FIRST-LAST of {counted(size, 'byte')}, got {shown(wanted)}"
         raise RefusedError(416, line, {"Content-Range": f"bytes */{size}"})
 
 

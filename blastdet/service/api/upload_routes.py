@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, counted
 from blastdet.service.api.smear_routes import in_turn, keep_smear
 from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
 from blastdet.service.http.context import Id, Service, Services, Writer
@@ -126,7 +126,7 @@ async def _receive(request: Request, service: Service, upload: Upload, offset: i
             async for piece in request.stream():
                 size += len(piece)
                 if size > upload.n_bytes:
-                    raise RefusedError(413, f"upload: expected {upload.n_bytes} bytes in all, got more")
+                    raise RefusedError(413, f"upload: expected {counted(upload.n_bytes, 'byte')} in all, got more")
                 waiting += piece
                 if len(waiting) >= _AT_ONCE:
                     ready, waiting = bytes(waiting), bytearray()  # never written twice, also if this fails

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, counted
 from blastdet.service import service_log
 from blastdet.service.compute.pool import ComputeCancelledError, ComputeDiedError, ComputeProcess, Watch
 from blastdet.service.offered_models import OfferedModel
@@ -193,7 +193,7 @@ class Runner:
     def _died(self, job: Job, line: str) -> None:
         service_log.say("job.process_ended", job=job.id, attempt=job.attempts)
         if job.attempts >= self.attempts:
-            self._end(job, "failed", f"{line}; tried {job.attempts} times")
+            self._end(job, "failed", f"{line}; tried {counted(job.attempts, 'time')}")
         else:
             self._write(lambda session: job_rows.release(session, Job.id == job.id, self.attempts))
 

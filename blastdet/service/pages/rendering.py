@@ -44,6 +44,7 @@ ACTIONS = {
     "smear.new": "Smear set to new",
     "smear.reviewed": "Smear reviewed",
     "smear.signed": "Smear signed",
+    "smear.reopen": "Smear reopened",
     "smear.share": "Sharing changed",
     "smear.hand_over": "Smear handed over",
     "smear.delete": "Smear deleted",

@@ -43,6 +43,7 @@ _STREAMED = re.compile(
 """Routes that ask who calls, then read their body piece by piece, with a limit of their own."""
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
+_QUIET_IF_WELL = ("/static/{name}",)  # a page brings a dozen, and they say nothing of patients
 
 
 class Guard:
@@ -126,7 +127,7 @@ class Guard:
         route = getattr(scope.get("route"), "path", None) or "unknown"
         method = scope["method"] if scope["method"].isalpha() and len(scope["method"]) < 10 else "?"
         self.metrics.request(method, route, status, seconds)
-        if route in _QUIET:
+        if route in _QUIET or (route in _QUIET_IF_WELL and status < 400):
             return
         caller = scope.get("state", {}).get("user_id")
         service_log.say(

@@ -15,7 +15,7 @@ from sqlalchemy import BigInteger, ColumnElement, CursorResult, Select, cast, fu
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from blastdet.core.errors import BlastdetError
+from blastdet.core.errors import BlastdetError, counted
 from blastdet.service.store.schema import Analysis, Job, Smear, User, now
 
 FINISHED = ("done", "failed", "cancelled")
@@ -213,7 +213,8 @@ def release(session: Session, which: ColumnElement[bool], most_attempts: int) ->
     """
     running = update(Job).where(Job.state == "running", which)
     over = {"active_key": None, "finished": now(), "seconds_left": None}
-    line = f"the process that computed it ended {most_attempts} times; the image may be damaged or need more memory"
+    times = counted(most_attempts, "time")
+    line = f"the process that computed it ended {times}; the image may be damaged or need more memory"
     session.execute(running.where(Job.cancel).values(state="cancelled", **over))
     session.execute(running.where(Job.attempts >= most_attempts).values(state="failed", error=line, **over))
     return _number(session, running.values(**_BACK))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
 
 from blastdet.service.store import audit_log, smears
 from blastdet.service.store.accounts import later
@@ -16,9 +18,17 @@ from blastdet.service.store.schema import AuditRow, Login, Smear, Upload, now
 _UPLOAD_HOURS = 48.0
 
 
-def delete_smear(database: Database, blobs: Blobs, smear_id: str, user_id: str | None, address: str = "") -> None:
-    """Delete a smear: rows first, so that no one sees half of it, then files."""
+def delete_smear(
+    database: Database,
+    blobs: Blobs,
+    smear_id: str,
+    user_id: str | None,
+    address: str = "",
+    check: Callable[[Session], object] = lambda session: None,
+) -> None:
+    """Delete a smear: rows first, so that no one sees half of it, then files; `check` may refuse by an exception."""
     with database.begin() as session:
+        check(session)
         smears.delete_rows(session, smear_id)
         audit_log.record(session, "smear.delete", user_id, smear_id, address)
     blobs.delete_smear(smear_id)
