@@ -103,6 +103,38 @@ def test_a_wrong_upload_is_refused_with_one_line(client, content, headers, statu
     refused(client.post("/smears", content=content, headers=headers), status, words)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b'{"mpp": -1}', "mpp: expected µm/px between 0.001 and 100, got -1"),
+        (b'{"mpp": [1, 2, 3]}', "mpp: expected a number, two numbers or 'auto' as µm/px, got [1, 2, 3]"),
+        (b'{"mpp": "x"}', "mpp: expected a number, two numbers X,Y, or 'auto' as µm/px, got 'x'"),
+        (b'{"region": [1, 2]}', "region: expected at least 4 items, got [1, 2]"),
+        (b'{"min_score": 2}', "min_score: expected at most 1, got 2"),
+        (b'{"other": 2}', "other: expected a field that this request knows, got another"),
+        (b"[]", "body: expected an object, got []"),
+        (b"{", "body: expected JSON ("),
+    ],
+)
+def test_a_wrong_value_is_one_line(client, smear, content, line):
+    answer = client.post(
+        f"/smears/{smear['id']}/analyses", content=content, headers={"content-type": "application/json"}
+    )
+    refused(answer, 422, line)
+
+
+def test_json_that_is_not_called_so_is_told_how(client, smear):
+    where = f"/smears/{smear['id']}/analyses"
+    line = "body: expected JSON with the header Content-Type: application/json, got Content-Type: "
+    refused(client.post(where, content=b'{"mpp": 0.1}'), 422, line + "none")
+    form = {"content-type": "application/x-www-form-urlencoded"}  # as curl -d sends it
+    refused(client.post(where, content=b'{"mpp": 0.1}', headers=form), 422, line + form["content-type"])
+
+
+def test_an_image_without_a_name_is_called_image(client):
+    refused(client.post("/detect?mpp=0.1", content=b"no image"), 422, "image: expected JPEG")
+
+
 def test_nothing_of_refused_uploads_is_left(service, client):
     client.post("/smears", content=b"no image")
     assert not list((service.data / "temporary").iterdir())

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 import socket
+import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 from click.testing import CliRunner
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import own_certificate
+from serving import REPO, own_certificate
 
 from blastdet.cli import cli
 from blastdet.core.atomic_io import locked
@@ -65,6 +69,16 @@ def test_nobody_is_asked_for_the_passphrase_of_a_key(pair):
     private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
     key.write_bytes(loaded.private_bytes(*private, serialization.BestAvailableEncryption(b"secret")))
     assert "expected a key without a passphrase, got one with. " in _line(certificate, key)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_the_line_of_the_manual_makes_a_certificate(tmp_path):
+    (line,) = re.findall(r"^\$ (openssl .*)$", (REPO / "docs/how-to/ward.md").read_text("utf-8"), re.MULTILINE)
+    subprocess.run(shlex.split(line), cwd=tmp_path, check=True, capture_output=True)
+    check_pair(tmp_path / "cert.pem", tmp_path / "key.pem")
+    made = x509.load_pem_x509_certificate((tmp_path / "cert.pem").read_bytes())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["smears.example.org"]
 
 
 def test_a_service_with_a_wrong_certificate_does_not_start(pair, tmp_path):

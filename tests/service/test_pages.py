@@ -1020,6 +1020,26 @@ def test_a_token_is_shown_once_and_revoked(tab, service):
 
 
 @pytest.mark.browser
+def test_a_password_is_changed_on_the_account_page(tab, service):
+    for language, words in (("de", "Passwort ändern"), ("en", "Change the password")):
+        tab.goto(f"/language/{language}?back=/account")
+        assert tab.inner_text("#change button") == words
+    kinds = tab.evaluate("[...document.querySelectorAll('#change input')].map((one) => one.autocomplete)")
+    assert kinds == ["username", "current-password", "new-password"]
+    tab.expected = ["403"]
+    for old, new, said in (
+        ("wrong one", "another password", "#password-fault"),
+        (USERS["anna"],) * 2 + ("#password-changed",),
+    ):
+        tab.fill("#password-old", old)
+        tab.fill("#password-new", new)
+        tab.click("#change button")
+        tab.wait_for_selector(f"{said}:not(:empty)")
+    assert tab.inner_text("#password-fault") == "" and tab.inner_text("#password-changed") == "Password changed"
+    assert tab.input_value("#password-old") == ""
+
+
+@pytest.mark.browser
 def test_log_out_ends_the_session(tab, service):
     tab.context.clear_cookies()
     tab.goto("/account")

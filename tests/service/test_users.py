@@ -17,6 +17,8 @@ from serving import REPO, SMALL, analyzed, served, upload
 
 from blastdet.service.administration import add_user
 from blastdet.service.settings import ServiceSettings
+from blastdet.service.store import accounts, audit_log
+from blastdet.service.store.database import open_database
 
 PASSWORDS = {"anna": "correct horse", "boris": "battery staple"}
 
@@ -229,6 +231,55 @@ def test_log_out_ends_the_session(service):
     with closing(logged_in(service, "anna")) as client:
         assert client.delete("/session").status_code == 204
         assert client.get("/smears").status_code == 401
+
+
+def test_users_change_their_own_password(tmp_path):
+    """In a session, with the password of now; other sessions end, and nobody may guess."""
+    with served(tmp_path, users=PASSWORDS) as service, ExitStack() as stack:
+        here, there, boris = (
+            stack.enter_context(closing(logged_in(service, name))) for name in ("anna", "anna", "boris")
+        )
+        where, change = "/session/password", {"old": PASSWORDS["anna"], "new": "a new one, longer"}
+        secret = here.post("/tokens", json={"name": "t", "scope": "write"}).json()["token"]
+        with service.client(headers={"authorization": f"Bearer {secret}"}) as program:
+            refused = program.put(where, json=change)
+        assert (refused.status_code, "expected a session" in refused.text) == (403, True)
+        with service.client() as nobody:
+            assert nobody.put(where, json=change).status_code == 401
+        assert here.put(where, json=change, headers={"x-csrf-token": "wrong"}).status_code == 403
+        wrong = here.put(where, json={**change, "old": PASSWORDS["boris"]})
+        assert (wrong.status_code, wrong.json()["error"]) == (
+            403,
+            "password: expected the one that you have now, got another",
+        )
+        short = here.put(where, json={**change, "new": "secret7"})
+        assert (short.status_code, "secret7" in short.text) == (422, False)
+        assert there.get("/smears").status_code == 200  # nothing has happened so far
+        assert here.put(where, json=change).status_code == 204
+        assert here.get("/smears").status_code == 200
+        assert there.get("/smears").status_code == 401
+        assert boris.get("/smears").status_code == 200
+        with service.client() as again:
+            assert again.post("/session", json={"name": "anna", "password": change["old"]}).status_code == 401
+            assert again.post("/session", json={"name": "anna", "password": change["new"]}).status_code == 200
+            assert again.post("/session", json={"name": change["new"], "password": "x"}).status_code == 401
+        statuses = [here.put(where, json=change).status_code for _ in range(12)]
+        assert (statuses[0], statuses[-1]) in {(403, 429), (429, 429)}
+        database = open_database(ServiceSettings(data=service.data).database_url)
+        with database.read() as session:
+            rows, who = audit_log.lines(session), accounts.named_user(session, "anna").id
+        database.close()
+        assert [(one.user_id, one.subject) for one in rows if one.action == "user.password"] == [(who, who)]
+        unknown, known = [one for one in rows if one.action == "login.refused" and one.user_id is None][:2]
+        assert (unknown.subject, known.subject) == ("", who)
+        assert all(change["new"] not in str(vars(one)) for one in rows)
+
+
+def test_where_nobody_has_a_password_there_is_none_to_change(tmp_path):
+    with served(tmp_path) as service, service.client() as client:
+        answer = client.put("/session/password", json={"old": "x", "new": "long enough"})
+        assert (answer.status_code, "auth none" in answer.text) == (404, True)
+        assert 'id="change"' not in httpx.get(f"{service.url}/account").text
 
 
 def test_guessing_is_slowed_down(nobody):

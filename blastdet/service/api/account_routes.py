@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request, Response
 
 from blastdet import __version__
 from blastdet.core.errors import ConfigError
-from blastdet.service.http.context import AnyCaller, Id, Reader, Services, Writer, service_of
-from blastdet.service.http.schemas import Credentials, SessionOut, TokenIn, TokenOut
+from blastdet.service.http.context import AnyCaller, Id, Reader, Service, Services, Writer, service_of
+from blastdet.service.http.schemas import Credentials, PasswordChange, SessionOut, TokenIn, TokenOut
 from blastdet.service.security.callers import COOKIE, RefusedError
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.schema import Token, User
@@ -35,14 +35,13 @@ def log_in(credentials: Credentials, request: Request, response: Response) -> Se
     if service.gate.mode != "users":
         raise RefusedError(404, f"session: this service does not ask for passwords (auth {service.gate.mode})")
     address = request.client.host if request.client is not None else ""
-    if wait := max(service.logins.wait(f"{address}"), service.logins.wait(f"name {credentials.name}")):
-        seconds = str(int(wait) + 1)
-        raise RefusedError(429, f"too many log-ins; try again in {seconds} s", {"Retry-After": seconds})
+    _slow_down(service, address, credentials.name)
     with service.database.read() as database:
+        known = accounts.find_user(database, credentials.name)
         user = accounts.checked_password(database, credentials.name, credentials.password)
     with service.database.begin() as database:
-        if user is None:
-            audit_log.record(database, "login.refused", None, "", address)
+        if user is None:  # an unknown name is not kept: it may be a password in the wrong field
+            audit_log.record(database, "login.refused", None, "" if known is None else known.id, address)
         else:
             secret, login = accounts.begin_session(database, user, service.settings.session_hours)
             audit_log.record(database, "login", user.id, "", address)
@@ -58,6 +57,35 @@ def log_in(credentials: Credentials, request: Request, response: Response) -> Se
         path="/",
     )
     return SessionOut(auth="users", user=user.name, is_admin=user.is_admin, csrf=login.csrf, version=__version__)
+
+
+def _slow_down(service: Service, address: str, name: str) -> None:
+    """Refuse to compare more passwords than somebody types."""
+    if wait := max(service.logins.wait(f"{address}"), service.logins.wait(f"name {name}")):
+        seconds = str(int(wait) + 1)
+        raise RefusedError(429, f"too many log-ins; try again in {seconds} s", {"Retry-After": seconds})
+
+
+@router.put("/session/password", status_code=204)
+def change_password(change: PasswordChange, request: Request, service: Services, caller: AnyCaller) -> Response:
+    """Give yourself another password; your other sessions end. In a session only, not with a token."""
+    if service.gate.mode != "users":
+        raise RefusedError(404, f"password: this service does not ask for passwords (auth {service.gate.mode})")
+    if not caller.csrf:  # who finds a token must not lock out its owner
+        raise RefusedError(403, "password: expected a session, got a token")
+    _slow_down(service, caller.address, caller.name)
+    with service.database.read() as database:
+        user = accounts.checked_password(database, caller.name, change.old)
+    if user is None:
+        with service.database.begin() as database:
+            audit_log.record(database, "login.refused", caller.user_id, caller.user_id, caller.address)
+        raise RefusedError(403, "password: expected the one that you have now, got another")
+    new_hash = accounts.hash_password(change.new)
+    with service.database.begin() as database:
+        if not accounts.replace_password(database, user, new_hash, request.cookies.get(COOKIE, "")):
+            raise RefusedError(409, "password: changed by another request at the same time")
+        audit_log.record(database, "user.password", user.id, user.id, caller.address)
+    return Response(status_code=204)
 
 
 @router.delete("/session", status_code=204)

@@ -237,7 +237,7 @@ async def detect(
         raise ComputeBusyError("busy: too many images wait already. Try again in a few seconds")
     content, name = await whole_body(request, service.settings.max_detect)
     options = options_of(AnalysisIn(min_score=min_score), mpp)
-    args = {**options, "weights": str(model.folder), "name": display_name(name)}
+    args = {**options, "weights": str(model.folder), "name": display_name(name, "image")}
     do = partial(service.detectors.call, "detect", args, content)
     about, document = await to_thread.run_sync(do, limiter=service.detecting)
     service.metrics.detected(about["seconds"])

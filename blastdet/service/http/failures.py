@@ -11,9 +11,10 @@ from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, IntegrityError
 from starlette.exceptions import HTTPException
 
-from blastdet.core.errors import BlastdetError, shown
+from blastdet.core.errors import BlastdetError
 from blastdet.service import service_log
 from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
+from blastdet.service.http.request_errors import line_of
 from blastdet.service.http.schemas import Failure
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.blobs import TooLargeError
@@ -55,7 +56,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return failure(422, line_of(error))
+        return failure(422, line_of(error, request.headers.get("content-type", "")))
 
     @app.exception_handler(BlastdetError)
     def ours(request: Request, error: BlastdetError) -> JSONResponse:
@@ -103,15 +104,3 @@ def _bug(request: Request, error: Exception) -> JSONResponse:
     request_id = request.scope.get("state", {}).get("request_id", "")
     service_log.failed("bug", request=request_id)
     return failure(500, f"the service failed; its log says where (request {request_id})")
-
-
-def line_of(error: RequestValidationError) -> str:
-    """What is wrong with a request, in one line."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        return f"body: expected JSON ({first.get('ctx', {}).get('error', 'cannot be read')})"[:500]
-    places = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    said = str(first["msg"]).removeprefix("Value error, ")
-    said = said[:1].lower() + said[1:] if said[1:2].islower() else said
-    got = "" if first["type"] == "missing" else f", got {shown(first.get('input'))}"
-    return f"{'.'.join(places) or 'request'}: {said}{got}"[:500]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from blastdet.core.constants import RESEARCH_USE
+from blastdet.core.errors import ScaleError, shown
+from blastdet.core.mpp import parse_mpp
 from blastdet.service.store.schema import Job, Smear
 from blastdet.service.store.smears import Access
 
@@ -92,12 +94,24 @@ class ShareOut(BaseModel):
     may: Literal["read", "write"]
 
 
+def _scale(value: Any) -> Any:
+    """`parse_mpp`, whose line says more than one line for each form that a scale may have."""
+    numbers = value if isinstance(value, list) else [value]
+    if len(numbers) > 2 or any(isinstance(one, (list, dict)) for one in numbers):
+        raise ValueError(f"expected a number, two numbers or 'auto' as µm/px, got {shown(value)}")
+    try:
+        return parse_mpp(value)
+    except ScaleError as error:
+        raise ValueError(str(error).removeprefix("mpp: ")) from None
+
+
 class AnalysisIn(_Strict):
     """What to compute; equal requests give the same job and the same result."""
 
     weights: Annotated[str, Field(min_length=1, max_length=100, description="name of a model, see /models")] = "default"
     mpp: Annotated[
         Annotated[float, Field(gt=0, allow_inf_nan=False)] | tuple[float, float] | Literal["auto"] | None,
+        BeforeValidator(_scale),
         Field(description="µm per pixel; none: as the file states, else measured; auto: measured"),
     ] = None
     min_score: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
@@ -188,6 +202,13 @@ class Credentials(_Strict):
 
     name: str = Field(min_length=1, max_length=100)
     password: str = Field(min_length=1, max_length=1000)
+
+
+class PasswordChange(_Strict):
+    """Another password for the one who is logged in."""
+
+    old: str = Field(min_length=1, max_length=1000, description="the one of now")
+    new: str = Field(min_length=8, max_length=1000)
 
 
 class SessionOut(BaseModel):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -156,6 +156,22 @@ def find_session(session: Session, secret: str) -> tuple[User, Login] | None:
 def end_session(session: Session, secret: str) -> None:
     """Log out."""
     session.execute(delete(Login).where(Login.sha256 == hash_of(secret)))
+
+
+def replace_password(session: Session, user: User, new_hash: str, secret: str) -> bool:
+    """Give a user another password, and end all sessions but the one of `secret`.
+
+    Returns
+    -------
+    bool
+        False, and nothing is changed, where the password is no longer that of `user`.
+    """
+    same = (User.id == user.id, User.password_hash == user.password_hash)
+    found = session.scalar(update(User).where(*same).values(password_hash=new_hash).returning(User.id))
+    if found is None:
+        return False
+    session.execute(delete(Login).where(Login.user_id == user.id, Login.sha256 != hash_of(secret)))
+    return True
 
 
 def end_sessions(session: Session, user: User) -> None:

@@ -268,8 +268,8 @@ def sha256_and_sync(path: Path) -> str:
     return found.hexdigest()
 
 
-def display_name(name: str) -> str:
-    """A file name for people: no folders, no control characters, at most 150 characters.
+def display_name(name: str, unnamed: str = "smear") -> str:
+    """A file name for people: no folders, no control characters, at most 150 characters; `unnamed` for none.
 
     Examples
     --------
@@ -278,7 +278,7 @@ def display_name(name: str) -> str:
     """
     last = re.split(r"[/\\]", name)[-1]
     kept = "".join(letter for letter in last if letter.isprintable()).strip().lstrip(".")
-    return kept.encode(errors="ignore").decode()[:150] or "smear"
+    return kept.encode(errors="ignore").decode()[:150] or unnamed
 
 
 def _checked(name: str) -> str:

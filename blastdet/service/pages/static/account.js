@@ -1,9 +1,27 @@
-/* API tokens: add, copy, revoke. */
+/* The password: change. API tokens: add, copy, revoke. */
 "use strict";
 
 import { announce, byId, call, renew, t } from "./api.js";
 
 const fail = (error) => { byId("fault").textContent = error.message; };
+
+const reasons = { 403: t("The current password is wrong."), 422: t("At least 8 characters.") };
+
+if (byId("change")) byId("change").onsubmit = async (event) => { // only where users have passwords
+  event.preventDefault();
+  byId("password-fault").textContent = byId("password-changed").textContent = "";
+  const form = event.target, button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    await call("PUT", "/session/password", { old: byId("password-old").value, new: byId("password-new").value });
+    form.reset();
+    byId("password-changed").textContent = t("Password changed");
+  } catch (error) {
+    byId("password-fault").textContent = reasons[error.status] || error.message;
+    byId(error.status === 422 ? "password-new" : "password-old").select();
+  }
+  button.disabled = false;
+};
 
 byId("add").onsubmit = async (event) => {
   event.preventDefault();
