@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,8 @@ from blastdet.datasets.corrections import Box, Correction, read_corrections
 
 _SAME_PX = 0.5
 """Boxes whose sides differ by at most this are the same box."""
+
+_NEAR_PX = _SAME_PX + 1e-6  # rounding loses less
 
 
 def apply_corrections(dataset: Dataset, path: Path) -> Dataset:
@@ -113,20 +118,57 @@ def count_cells(truth: Detections | None) -> int:
     return len(truth) if truth.ignore is None else int((~truth.ignore).sum())
 
 
+class _Boxes:
+    """Boxes by where they lie: those that may be the same as another are found without a look at all of them."""
+
+    def __init__(self) -> None:
+        self._at: defaultdict[tuple[int, ...], dict[int, Box]] = defaultdict(dict)
+
+    def add(self, box: Box, row: int) -> None:
+        self._at[tuple(map(math.floor, box))][row] = box
+
+    def remove(self, box: Box, row: int) -> None:
+        del self._at[tuple(map(math.floor, box))][row]
+
+    def near(self, box: Box) -> list[tuple[int, Box]]:
+        """Rows, in order, and boxes of all that are the same but for rounding."""
+        x1, y1, x2, y2 = box
+        sides = ({math.floor(side - _NEAR_PX), math.floor(side), math.floor(side + _NEAR_PX)} for side in box)
+        return sorted(
+            (row, other)
+            for place in product(*sides)
+            for row, other in self._at.get(place, {}).items()
+            if abs(other[0] - x1) <= _NEAR_PX
+            and abs(other[1] - y1) <= _NEAR_PX
+            and abs(other[2] - x2) <= _NEAR_PX
+            and abs(other[3] - y2) <= _NEAR_PX
+        )
+
+
 def _last_per_cell(corrections: Sequence[Correction]) -> list[Correction]:
-    last: dict[str, list[Correction]] = {}
-    for new in corrections:
-        some = last.setdefault(new.image_key, [])
-        some[:] = [one for one in some if not _same_cell(one, new)]
+    last: dict[str, dict[int, Correction]] = {}
+    boxes: defaultdict[str, _Boxes] = defaultdict(_Boxes)
+    of_class: dict[tuple[str, str], int] = {}
+    for row, new in enumerate(corrections):
+        image, box = new.image_key, new.box_xyxy
+        some, known = last.setdefault(image, {}), boxes[image]
+        if box is None:
+            some.pop(of_class.get((image, new.old_class), -1), None)
+            of_class[image, new.old_class] = row
+        else:
+            for one, earlier in known.near(box):
+                if _is_same(earlier, box):
+                    known.remove(earlier, one)
+                    del some[one]
         if new.op != "undo":
-            some.append(new)
-    return [one for some in last.values() for one in some]
+            some[row] = new
+            if box is not None:
+                known.add(box, row)
+    return [one for some in last.values() for one in some.values()]
 
 
-def _same_cell(a: Correction, b: Correction) -> bool:
-    if a.box_xyxy is None or b.box_xyxy is None:
-        return a.key == b.key
-    return max(abs(x - y) for x, y in zip(a.box_xyxy, b.box_xyxy, strict=True)) <= _SAME_PX
+def _is_same(a: Box, b: Box) -> bool:
+    return max(abs(x - y) for x, y in zip(a, b, strict=True)) <= _SAME_PX
 
 
 def _check_names(dataset: Dataset, corrections: Sequence[Correction]) -> None:
@@ -152,15 +194,18 @@ def _correct(sample: Sample, corrections: Sequence[Correction], counts: Counter[
         is_new = sample.truth is None and sample.annotated
         return replace(sample, truth=Detections.empty()) if is_new else sample
     truth = sample.truth if sample.truth is not None else Detections.empty()
-    deleted = np.zeros(len(truth), bool)
-    changed = truth
-    for (correction, box), row in zip(cells, _rows(sample, truth, cells), strict=True):
-        if correction.op != "delete":
-            changed = _change(changed, row, correction, box, counts)
-        elif row >= 0:
-            counts["deleted"] += not deleted[row]
-            deleted[row] = True
-    changed = changed[~np.pad(deleted, (0, len(changed) - len(deleted)))]
+    rows = _rows(sample, truth, cells)
+    added = [(one, box) for (one, box), row in zip(cells, rows, strict=True) if row < 0 and _adds_cell(one)]
+    columns = _Columns.of(_with_cells(truth, added))
+    n_known = n_cells = len(truth)
+    for (correction, _), row in zip(cells, rows, strict=True):
+        if row >= 0:
+            columns.change(row, correction, counts)
+        elif _adds_cell(correction):
+            columns.change(n_cells, correction, counts, is_new=True)
+            n_cells += 1
+    counts["added"] += n_cells - n_known
+    changed = columns.cells()
     is_bare = sample.truth is None and not len(changed) and not sample.annotated
     return sample if is_bare else replace(sample, truth=changed)
 
@@ -174,15 +219,17 @@ def _as_label(correction: Correction) -> Correction:
 
 def _rows(sample: Sample, truth: Detections, cells: Sequence[tuple[Correction, Box]]) -> list[int]:
     """Row of each corrected cell in the truth; -1 where there is none."""
-    at_first = [_find(truth, box, one.old_class) for one, box in cells]
+    there = _Truth(truth)
+    at_first = [there.find(box, one.old_class) for one, box in cells]
+    taken = set(at_first)
     rows = []
     for (one, box), row in zip(cells, at_first, strict=True):
         _check_on_image(sample, one, one.new_box_xyxy or box)
         if not one.image_sha256:
-            _check_fits(truth, one, box)
+            _check_fits(there, one, box)
         if row < 0 and one.new_box_xyxy is not None:  # moved before, unless another correction is about that cell
-            moved = _find(truth, one.new_box_xyxy, one.new_class)
-            row = -1 if moved in at_first else moved
+            moved = there.find(one.new_box_xyxy, one.new_class)
+            row = -1 if moved in taken else moved
         rows.append(row)
     return rows
 
@@ -197,54 +244,90 @@ def _unannotate(sample: Sample, correction: Correction, counts: Counter[str]) ->
     return replace(sample, annotated=tuple(one for one in sample.annotated if one != name))
 
 
-def _change(truth: Detections, row: int, correction: Correction, box: Box, counts: Counter[str]) -> Detections:
-    """Cells with the one in `row` corrected; -1 for a cell that is not there yet."""
-    if correction.op == "ok" and (row < 0 or correction.new_box_xyxy is None):
-        counts["confirmed"] += row >= 0
-        return truth if row < 0 else _with_human(truth, row)
-    is_new = row < 0
-    if is_new:
-        name = correction.new_class or correction.old_class
-        if name not in CELL_CLASSES:  # a region to ignore that is not there any more
-            return truth
-        new = Detections([box], label=[CELL_CLASSES.index(name)], origin=["human"])
-        truth, row = Detections.concatenate([truth, new]), len(truth)
-        counts["added"] += 1
-    boxes, label = truth.boxes_xyxy.copy(), truth.label.copy()
-    ignore = np.zeros(len(truth), bool) if truth.ignore is None else truth.ignore.copy()
-    if correction.new_box_xyxy is not None:
-        counts["moved"] += bool(np.abs(boxes[row] - correction.new_box_xyxy).max() > _SAME_PX)
-        boxes[row] = correction.new_box_xyxy
-    if correction.op == "ignore":
-        counts["ignored"] += not ignore[row]
-        ignore[row] = True
-    elif correction.op == "class":
-        wanted = CELL_CLASSES.index(correction.new_class)
-        of_type = "" if truth.cell_type is None else str(truth.cell_type[row])
-        same = not is_new and label[row] == wanted and correction.new_type == of_type
-        counts["relabelled"] += not same and not is_new
-        counts["confirmed"] += same and not ignore[row] and correction.new_box_xyxy is None
-        counts["counted again"] += bool(ignore[row])
-        label[row], ignore[row] = wanted, False
-    changed = _with_type(truth.with_columns(boxes_xyxy=boxes, label=label), row, correction)
-    if truth.ignore is not None or ignore.any():
-        changed = changed.with_columns(ignore=ignore)
-    return _with_human(changed, row)
+def _adds_cell(correction: Correction) -> bool:
+    """Whether a correction of a cell that is not there yet adds it; a region to ignore may not be there any more."""
+    return correction.op not in ("delete", "ok") and (correction.new_class or correction.old_class) in CELL_CLASSES
 
 
-def _with_type(truth: Detections, row: int, correction: Correction) -> Detections:
-    """Cells with the type that the reviewer gave one; of another class than before, it has no type any more."""
-    if correction.op != "class" or (not correction.new_type and truth.cell_type is None):
+def _with_cells(truth: Detections, added: Sequence[tuple[Correction, Box]]) -> Detections:
+    """Cells with those that reviewers added at the end."""
+    if not added:
         return truth
-    types = np.full(len(truth), "", "<U20") if truth.cell_type is None else truth.cell_type.astype("<U20")
-    types[row] = correction.new_type
-    return truth.with_columns(cell_type=types)
+    label = [CELL_CLASSES.index(one.new_class or one.old_class) for one, _ in added]
+    new = Detections([box for _, box in added], label=label, origin=["human"] * len(added))
+    return Detections.concatenate([truth, new])
 
 
-def _with_human(truth: Detections, row: int) -> Detections:
-    origin = np.full(len(truth), "", "<U7") if truth.origin is None else truth.origin.astype("<U7")
-    origin[row] = "human"
-    return truth.with_columns(origin=origin)
+@dataclass
+class _Columns:
+    """Columns of cells while they are corrected: new arrays for each correction of thousands would take minutes."""
+
+    before: Detections
+    boxes: NDArray[np.float32]
+    label: NDArray[np.int64]
+    ignore: NDArray[np.bool_]
+    types: NDArray[np.str_]
+    is_human: NDArray[np.bool_]
+    is_deleted: NDArray[np.bool_]
+    has_ignore: bool
+    has_types: bool
+
+    @classmethod
+    def of(cls, cells: Detections) -> _Columns:
+        n, ignore, types = len(cells), cells.ignore, cells.cell_type
+        return cls(
+            cells,
+            cells.boxes_xyxy.copy(),
+            cells.label.copy(),
+            ignore=np.zeros(n, bool) if ignore is None else ignore.copy(),
+            types=np.full(n, "", "<U20") if types is None else types.astype("<U20"),
+            is_human=np.zeros(n, bool),
+            is_deleted=np.zeros(n, bool),
+            has_ignore=ignore is not None,
+            has_types=types is not None,
+        )
+
+    def change(self, row: int, correction: Correction, counts: Counter[str], *, is_new: bool = False) -> None:
+        """Correct the cell in `row`."""
+        if correction.op == "delete":
+            counts["deleted"] += not self.is_deleted[row]
+            self.is_deleted[row] = True
+            return
+        self.is_human[row] = True
+        box = correction.new_box_xyxy
+        if correction.op == "ok" and box is None:
+            counts["confirmed"] += 1
+            return
+        if box is not None:
+            counts["moved"] += bool(np.abs(self.boxes[row] - box).max() > _SAME_PX)
+            self.boxes[row] = box
+        if correction.op == "ignore":
+            counts["ignored"] += not self.ignore[row]
+            self.ignore[row] = self.has_ignore = True
+        elif correction.op == "class":
+            self._classify(row, correction, counts, is_new)
+
+    def _classify(self, row: int, correction: Correction, counts: Counter[str], is_new: bool) -> None:
+        wanted = CELL_CLASSES.index(correction.new_class)
+        same = not is_new and self.label[row] == wanted and correction.new_type == str(self.types[row])
+        counts["relabelled"] += not same and not is_new
+        counts["confirmed"] += bool(same and not self.ignore[row] and correction.new_box_xyxy is None)
+        counts["counted again"] += bool(self.ignore[row])
+        self.label[row], self.ignore[row] = wanted, False
+        self.types[row] = correction.new_type  # of another class than before, it has no type any more
+        self.has_types = self.has_types or bool(correction.new_type)
+
+    def cells(self) -> Detections:
+        """The corrected cells, without those that were deleted."""
+        columns: dict[str, NDArray[Any]] = {"boxes_xyxy": self.boxes, "label": self.label}
+        if self.has_types:
+            columns["cell_type"] = self.types
+        if self.has_ignore:
+            columns["ignore"] = self.ignore
+        if self.is_human.any():
+            origin = "" if self.before.origin is None else self.before.origin.astype("<U7")
+            columns["origin"] = np.where(self.is_human, "human", origin)
+        return self.before.with_columns(**columns)[~self.is_deleted]
 
 
 def _check_on_image(sample: Sample, correction: Correction, box: Box) -> None:
@@ -256,27 +339,36 @@ def _check_on_image(sample: Sample, correction: Correction, box: Box) -> None:
         raise FormatError(f"{correction.image}: expected a box on the image of {width} x {height} px, got {sides}")
 
 
-def _check_fits(truth: Detections, correction: Correction, box: Box) -> None:
+def _check_fits(there: _Truth, correction: Correction, box: Box) -> None:
     """Refuse a correction of a cell that is not there, or is there twice."""
-    n = len(_candidates(truth, box, correction.old_class, strict=True))
+    n = len(there.candidates(box, correction.old_class, strict=True)[0])
     if (correction.old_class or correction.op == "delete") and n != 1:
         what = correction.old_class if correction.old_class in CELL_CLASSES else "cell"
         raise FormatError(f"{correction.image}: expected one {what} with the box {list(box)}, got {n}")
 
 
-def _find(truth: Detections, box: Box, name: str) -> int:
-    """Row of the cell with this box, preferably of class `name`, or -1."""
-    rows = _candidates(truth, box, name)
-    return int(rows[np.argmin(_distance(truth, box)[rows])]) if len(rows) else -1
+class _Truth:
+    """Cells that are found by their boxes."""
 
+    def __init__(self, truth: Detections) -> None:
+        self._truth, self._places = truth, _Boxes()
+        for row, (x1, y1, x2, y2) in enumerate(truth.boxes_xyxy.tolist()):
+            if not math.isnan(x1):  # known by its centre only
+                self._places.add((x1, y1, x2, y2), row)
 
-def _candidates(truth: Detections, box: Box, name: str, strict: bool = False) -> NDArray[np.int64]:
-    rows = np.flatnonzero(_distance(truth, box) <= _SAME_PX)
-    if name not in CELL_CLASSES:
-        return rows
-    same = rows[truth.label[rows] == CELL_CLASSES.index(name)]
-    return same if strict or len(same) else rows
+    def find(self, box: Box, name: str) -> int:
+        """Row of the cell with this box, preferably of class `name`, or -1."""
+        rows, distance = self.candidates(box, name)
+        return int(rows[np.argmin(distance)]) if len(rows) else -1
 
-
-def _distance(truth: Detections, box: Box) -> NDArray[np.float32]:
-    return np.asarray(np.abs(truth.boxes_xyxy - np.array(box, np.float32)).max(axis=1, initial=0), np.float32)
+    def candidates(self, box: Box, name: str, strict: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows of the cells with this box, and by how many pixels they differ."""
+        sides = np.array(box, np.float32)
+        x1, y1, x2, y2 = sides.tolist()
+        rows = np.array([row for row, _ in self._places.near((x1, y1, x2, y2))], np.int64)
+        distance = np.abs(self._truth.boxes_xyxy[rows] - sides).max(axis=1, initial=0)
+        kept = distance <= _SAME_PX
+        if name in CELL_CLASSES:
+            same = kept & (self._truth.label[rows] == CELL_CLASSES.index(name))
+            kept = same if strict or same.any() else kept
+        return rows[kept], distance[kept]
