@@ -118,9 +118,10 @@ class TiffPixels:
         self._cache: OrderedDict[int, RGB] = OrderedDict()
         self._cached_bytes = 0
         self._file: Any = None
+        self._stream = path.open("rb")  # tifffile itself follows links, of which those to memory lead nowhere
         self._rows: NDArray[Any] | None = None
         try:
-            self._file = tifffile.TiffFile(path)
+            self._file = tifffile.TiffFile(self._stream)
             self._page: Any = self._file.pages.first
             self._read_header()
         except BROKEN as error:
@@ -249,6 +250,7 @@ class TiffPixels:
         self._rows = None
         if self._file is not None:
             self._file.close()
+        self._stream.close()
 
     def window(self, x0: int, y0: int, x1: int, y1: int) -> RGB:
         """Pixels [x0, x1) x [y0, y1) of the displayed image; the window is not empty and lies inside it."""

@@ -9,7 +9,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
 from sqlalchemy import delete, insert
@@ -607,3 +609,17 @@ def test_a_user_with_too_many_jobs_is_asked_to_wait(service, client, smear):
     database.close()
     refused(answer, 429, "Wait until some are done, or cancel some")
     assert answer.headers["Retry-After"] == "60"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"bigtiff": True}, {"tile": (256, 256), "compression": "zlib"}, {"compression": "lzw", "rowsperstrip": 9}],
+)
+def test_a_tiff_is_detected_like_a_png(client, how):
+    with Image.open(SMALL) as image:
+        rgb = np.asarray(image.convert("RGB"))
+    png, tiff = io.BytesIO(), io.BytesIO()
+    Image.fromarray(rgb).save(png, "PNG")
+    tifffile.imwrite(tiff, rgb, photometric="rgb", **how)
+    found = [client.post("/detect?mpp=0.1", content=one.getvalue()).raise_for_status().json() for one in (png, tiff)]
+    assert found[0]["cells"] == found[1]["cells"] and found[0]["cells"]
