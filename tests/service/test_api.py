@@ -8,6 +8,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
 from sqlalchemy import delete, insert
 
 from blastdet.datasets.corrections import read_corrections
+from blastdet.service.api import report_routes
 from blastdet.service.store.database import Database
 from blastdet.service.store.job_rows import MOST_ACTIVE
 from blastdet.service.store.schema import Job, Smear
@@ -520,7 +522,7 @@ def test_an_analysis_has_a_limit_of_corrections(client, analysis, service):
 
 
 def test_a_signed_smear_is_not_corrected(client, smear, analysis):
-    client.patch(f"/smears/{smear['id']}", json={"status": "signed"})
+    client.patch(f"/smears/{smear['id']}", json={"status": "signed", "analysis": analysis["id"]})
     line = relabelled(client, analysis)
     answer = client.post(f"/analyses/{analysis['id']}/corrections", json={"corrections": [line]})
     refused(answer, 409, "signed")
@@ -529,10 +531,53 @@ def test_a_signed_smear_is_not_corrected(client, smear, analysis):
     assert client.post(where, json={"mpp": 0.1}).json()["analysis"] == analysis["id"]  # which is there
     pdf = f"/analyses/{analysis['id']}/report.pdf"
     signed = client.get(pdf).headers["etag"]
-    fhir = f"/analyses/{analysis['id']}/report.fhir.json"
-    assert client.get(fhir).json()["entry"][0]["resource"]["status"] == "final"
-    client.patch(f"/smears/{smear['id']}", json={"status": "new"})
+    report = client.get(f"/analyses/{analysis['id']}/report.fhir.json").json()["entry"][0]["resource"]
+    at = client.get(f"/smears/{smear['id']}").json()["reviewed"]
+    assert (report["status"], report["issued"], report["resultsInterpreter"]) == ("final", at, [{"display": "local"}])
+    refused(client.patch(f"/smears/{smear['id']}", json={"status": "reviewed"}), 409, "it is signed by local. Reopen")
+    client.patch(f"/smears/{smear['id']}", json={"status": "new"}).raise_for_status()
     assert client.get(pdf).headers["etag"] != signed  # the report says who signed it, and when
+
+
+def test_a_review_is_of_one_result(client):
+    """A later result was looked at by nobody: the smear is new, and what was signed stays with what was seen."""
+    smear = upload(client, SMALL, "twice.jpg")
+    where = f"/smears/{smear['id']}"
+    first = analyzed(client, smear, mpp=0.1)["id"]
+    client.patch(where, json={"status": "reviewed"}).raise_for_status()
+    second = analyzed(client, smear, mpp=0.11)["id"]
+    now = client.get(where).json()
+    assert (now["status"], now["reviewed_by"], now["last_analysis"]) == ("new", "", second)
+    refused(
+        client.patch(where, json={"status": "signed", "analysis": "0" * 32}), 422, "expected a result of this smear"
+    )
+    change = {"status": "signed", "analysis": first, "version": 0}
+    line = relabelled(client, {"id": first})
+    client.post(f"/analyses/{first}/corrections", json={"corrections": [line]}).raise_for_status()
+    refused(client.patch(where, json=change), 412, "somebody corrected it meanwhile")
+    assert client.patch(where, json={**change, "version": 1}).json()["last_analysis"] == first
+    status = {}
+    for one in (first, second):
+        document = client.get(f"/analyses/{one}/report.fhir.json").json()
+        status[one] = [part["resource"]["status"] for part in document["entry"]]
+    assert set(status[first]) == {"final"} and set(status[second]) == {"preliminary"}
+    rows = (
+        SimpleNamespace(id=first, created="2026-01-01T10:00:00"),
+        SimpleNamespace(id=second, created="2026-01-01T11:00"),
+    )
+    seen = SimpleNamespace(status="signed", reviewed_by="anna", reviewed="2026-01-01T12:00:00Z", analysis_id=first)
+    said = [report_routes.review_line(seen, row) for row in rows]
+    assert said[0] == "Analyzed 2026-01-01 10:00 UTC; signed by anna, 2026-01-01 12:00 UTC."
+    assert said[1] == "Analyzed 2026-01-01 11:00 UTC. Not reviewed: another result of this smear was signed."
+    client.patch(where, json={"status": "new"}).raise_for_status()
+    client.delete(where).raise_for_status()
+
+
+def test_a_report_can_be_matched_and_its_intervals_have_names(client, smear, analysis):
+    document = client.get(f"/analyses/{analysis['id']}/report.fhir.json").json()
+    (specimen,) = document["entry"][0]["resource"]["contained"]
+    assert specimen["accessionIdentifier"]["value"] == "smear.jpg"
+    assert smear["sha256"] in [one["value"] for one in specimen["identifier"]]
 
 
 # Watching

@@ -17,8 +17,9 @@ from sqlalchemy import delete, insert, select, text, true
 from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
 from blastdet.datasets.corrections import Correction
-from blastdet.service.api import upload_routes
+from blastdet.service.api import smear_routes, upload_routes
 from blastdet.service.compute.pool import ComputeDiedError
+from blastdet.service.http.schemas import SmearChange
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.jobs.clock_watch import DAY_S, ClockWatch, confirm_clock, is_held
 from blastdet.service.jobs.reconciler import Reconciler
@@ -486,7 +487,7 @@ def test_a_long_queue_is_not_read_for_each_job_that_is_claimed(database):
 
 
 def test_a_user_has_so_many_jobs_at_once_and_no_more(database):
-    zoe = queue_of(database, "zoe", job_rows.MOST_ACTIVE)
+    zoe = queue_of(database, "zita", job_rows.MOST_ACTIVE)
     new = JobRequest("default", "0" * 64, {"mpp": 0.3}, "1")
     with database.begin() as session:
         smear = session.scalar(select(Smear).where(Smear.owner_id == zoe))
@@ -497,6 +498,49 @@ def test_a_user_has_so_many_jobs_at_once_and_no_more(database):
         job, is_new = job_rows.ask(session, smear, zoe, new)
         assert (job_rows.ask(session, smear, zoe, new), is_new) == ((job, False), True)  # an equal one is no new one
         session.execute(delete(Job).where(Job.owner_id == zoe))
+
+
+def test_a_result_that_comes_after_the_signature_is_not_added(database):
+    made = {}
+    with database.begin() as session:
+        user = User(name="zita")
+        session.add(user)
+        session.flush()
+        for n, status in enumerate(("signed", "reviewed")):
+            smear = Smear(owner_id=user.id, name="a", sha256=f"{n}" * 64, n_bytes=1, width=1, height=1)
+            session.add(smear)
+            session.flush()
+            job, _ = job_rows.ask(session, smear, user.id, JobRequest("default", "0" * 64, {}, "1"))
+            job.state, job.worker = "running", "w"
+            smears.set_status(smear, status, "zita")
+            made[status] = smear.id, job.id
+    for status, (smear_id, job_id) in made.items():
+        result = Analysis(id=new_id(), smear_id=smear_id, key="k", weights="default", request={})
+        with database.begin() as session:
+            assert job_rows.finish(session, job_id, "w", result) == (status == "reviewed")
+        with database.read() as session:
+            smear, job = session.get(Smear, smear_id), session.get(Job, job_id)
+            said = (smear.status, smear.reviewed_by, job.state)
+        assert said == (("signed", "zita", "cancelled") if status == "signed" else ("new", "", "done"))
+
+
+def test_a_smear_is_not_signed_while_it_is_analyzed(database):
+    with database.begin() as session:
+        user = User(name="yan")
+        session.add(user)
+        session.flush()
+        smear = Smear(owner_id=user.id, name="a", sha256="0" * 64, n_bytes=1, width=1, height=1)
+        session.add(smear)
+        session.flush()
+        job, _ = job_rows.ask(session, smear, user.id, JobRequest("default", "0" * 64, {}, "1"))
+        caller = Caller(user.id, "yan", False, "write", "")
+        with pytest.raises(RefusedError, match="an analysis is running") as refused:
+            smear_routes._move(session, smear, SmearChange(status="signed"), caller)
+        assert refused.value.status == 409
+        smear_routes._move(session, smear, SmearChange(status="reviewed"), caller)
+        job_rows.cancel(session, job)
+        smear_routes._move(session, smear, SmearChange(status="signed"), caller)
+        assert smear.status == "signed"
 
 
 def test_a_worker_is_left_for_images_that_are_not_large(database):

@@ -171,6 +171,7 @@ def _append(service: Service, caller: Caller, where: tuple[str, int | None], cor
         raise RefusedError(422, str(error)) from None
     with service.database.begin() as session:
         analysis, access = analysis_access(session, caller, analysis_id, "write")
+        session.refresh(access.smear, with_for_update=True)  # a signature at the same moment comes before or after
         _check_room(session, analysis_id, len(corrections))
         expected = analysis.version if version is None else version
         user = session.get(User, caller.user_id)

@@ -12,6 +12,7 @@ from blastdet.service.api.job_routes import offered
 from blastdet.service.http.context import Id, Reader, Services
 from blastdet.service.results.fhir import fhir_bundle
 from blastdet.service.results.viewer_data import corrected_figures, run_part, viewer_data
+from blastdet.service.store.schema import Analysis, Smear
 
 router = APIRouter(tags=["reports"])
 
@@ -22,19 +23,20 @@ _PDF = "application/pdf"
 async def pdf(request: Request, kept: KeptOne, service: Services) -> Response:
     """One page: overlay, differential, blasts and uncertain cells, method and limits; with corrections."""
     model = offered(service, kept.analysis.weights)
-    about = {"weights": str(model.folder), "review": _review(kept)}
+    about = {"weights": str(model.folder), "review": review_line(kept.smear, kept.analysis)}
     answer = await kept.picture(request, "pdf", "report.pdf", about)
     answer.headers.update({"Content-Type": _PDF, **kept.saved_as("report.pdf")})
     return answer
 
 
-def _review(kept: Kept) -> str:
-    """Who looked at a result, and when it was made."""
-    smear, analysis = kept.smear, kept.analysis
+def review_line(smear: Smear, analysis: Analysis) -> str:
+    """When a result was made, and who looked at it."""
     made = f"Analyzed {analysis.created[:16].replace('T', ' ')} UTC"
+    done = "signed" if smear.status == "signed" else "reviewed"
     if smear.status == "new" or smear.reviewed is None:
         return f"{made}. Not reviewed yet."
-    done = "signed" if smear.status == "signed" else "reviewed"
+    if smear.analysis_id != analysis.id:
+        return f"{made}. Not reviewed: another result of this smear was {done}."
     return f"{made}; {done} by {smear.reviewed_by}, {smear.reviewed[:16].replace('T', ' ')} UTC."
 
 

@@ -26,9 +26,9 @@ from blastdet.service.http.disk_quota import ArrivingQuota, check_room
 from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.security.callers import Caller, RefusedError
-from blastdet.service.store import accounts, audit_log, retention, smears
+from blastdet.service.store import accounts, audit_log, job_rows, retention, smears
 from blastdet.service.store.blobs import Arriving, display_name
-from blastdet.service.store.schema import Smear, new_id
+from blastdet.service.store.schema import Analysis, Smear, new_id
 from blastdet.service.store.smears import Access
 
 router = APIRouter(prefix="/smears", tags=["smears"])
@@ -206,20 +206,44 @@ def one(smear_id: Id, service: Services, caller: Reader) -> SmearOut:
 
 @router.patch("/{smear_id}")
 def change(smear_id: Id, change: SmearChange, service: Services, caller: Writer) -> SmearOut:
-    """Rename a smear, or move it in the worklist: reviewed, or signed, by you."""
+    """Rename a smear, or move it in the worklist: one of its results was reviewed, or signed, by you.
+
+    A signed smear can only be reopened, by the status ``new``.
+    """
     with service.database.begin() as session:
         found = smear_access(session, caller, smear_id, "write")
+        session.refresh(found.smear, with_for_update=True)  # two signatures at once are one
         if change.name is not None:
             _rename(session, found.smear, change, caller)
         if change.status is not None:
-            is_reopened = found.smear.status == "signed" and change.status != "signed"
-            smears.set_status(found.smear, change.status, caller.name)
-            if is_reopened:
-                audit_log.record(session, "smear.reopen", caller.user_id, smear_id, caller.address)
-            else:
-                audit_log.record(session, f"smear.{change.status}", caller.user_id, smear_id, caller.address)
+            _move(session, found.smear, change, caller)
         session.flush()
         return SmearOut.of(found, smears.last_analyses(session, [smear_id]).get(smear_id))
+
+
+def _move(session: Session, smear: Smear, change: SmearChange, caller: Caller) -> None:
+    status, is_signed = change.status or "new", smear.status == "signed"
+    if is_signed and status != "new":
+        raise RefusedError(409, f"smear: it is signed by {smear.reviewed_by}. Reopen it first")
+    if status == "signed" and job_rows.is_active(session, smear.id):
+        raise RefusedError(409, "smear: an analysis is running. Wait for its result, or cancel it")
+    analysis_id = None if status == "new" else _looked_at(session, smear, change)
+    smears.set_status(smear, status, caller.name, analysis_id)
+    action = "smear.reopen" if is_signed else f"smear.{status}"
+    audit_log.record(session, action, caller.user_id, smear.id, caller.address)
+
+
+def _looked_at(session: Session, smear: Smear, change: SmearChange) -> str | None:
+    """Id of the result that a person reviewed or signs; ``None`` for an image that was not analyzed."""
+    analysis_id = change.analysis or smears.last_analyses(session, [smear.id]).get(smear.id)
+    if analysis_id is None:
+        return None
+    analysis = session.get(Analysis, analysis_id, with_for_update=True)
+    if analysis is None or analysis.smear_id != smear.id:
+        raise RefusedError(422, f"analysis: expected a result of this smear, got {analysis_id}")
+    if change.version not in (None, analysis.version):
+        raise RefusedError(412, "smear: somebody corrected it meanwhile. Look at it again")
+    return analysis.id
 
 
 def _rename(session: Session, smear: Smear, change: SmearChange, caller: Caller) -> None:
@@ -227,7 +251,7 @@ def _rename(session: Session, smear: Smear, change: SmearChange, caller: Caller)
     name = display_name(re.sub(r"[/\\]", "-", change.name or ""))  # people write 12/26: no folder is meant
     if name == smear.name:
         return
-    if smear.status == "signed" and change.status in (None, "signed"):
+    if smear.status == "signed" and change.status != "new":
         raise RefusedError(409, "smear: it is signed. Reopen it to rename it")
     smear.name = name
     audit_log.record(session, "smear.rename", caller.user_id, smear.id, caller.address)

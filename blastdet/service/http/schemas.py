@@ -43,7 +43,7 @@ class SmearOut(BaseModel):
     reviewed: str | None
     created: str
     may: Literal["read", "write", "owner"] = Field(description="what you may do with it")
-    last_analysis: str | None = Field(description="id of the newest result")
+    last_analysis: str | None = Field(description="id of the result that was reviewed or signed, else the newest")
     notice: str = RESEARCH_USE
 
     @classmethod
@@ -54,7 +54,7 @@ class SmearOut(BaseModel):
         mpp = None if smear.mpp is None else (smear.mpp[0], smear.mpp[1])
         values: dict[str, Any] = {name: getattr(smear, name) for name in fields}
         values |= {"status": smear.status, "bytes": smear.n_bytes, "mpp": mpp, "may": access.may}
-        return cls(**values, last_analysis=last_analysis)
+        return cls(**values, last_analysis=smear.analysis_id or last_analysis)
 
 
 class SmearList(BaseModel):
@@ -79,6 +79,10 @@ class SmearChange(_Strict):
 
     name: Name | None = None
     status: Status | None = None
+    analysis: str | None = Field(
+        None, pattern="^[0-9a-f]{32}$", description="result you looked at; default: the newest"
+    )
+    version: int | None = Field(None, ge=0, description="of that result; 412 if it was corrected since")
 
 
 class ShareIn(_Strict):

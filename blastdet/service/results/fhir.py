@@ -40,8 +40,8 @@ Resource = dict[str, Any]
 def fhir_bundle(result: Result, analysis: Analysis, smear: Smear) -> Resource:
     """The bundle, type ``collection``.
 
-    It names no patient: the service knows none. The report is ``final`` if a person signed the smear after the
-    analysis, else ``preliminary``.
+    It names no patient: the service knows none. The specimen has the name of the smear as its accession number. The
+    report is ``final`` if a person signed this result, else ``preliminary``.
 
     Parameters
     ----------
@@ -50,8 +50,7 @@ def fhir_bundle(result: Result, analysis: Analysis, smear: Smear) -> Resource:
     analysis : Analysis
     smear : Smear
     """
-    is_signed = smear.status == "signed" and smear.reviewed is not None and analysis.created <= smear.reviewed
-    status = "final" if is_signed else "preliminary"
+    status = "final" if smear.status == "signed" and smear.analysis_id == analysis.id else "preliminary"
     white = result.blast_fraction
     observations = [] if white is None else [_observation(row, white, analysis, status) for row in result.differential]
     observations += [
@@ -88,16 +87,28 @@ def _report(result: Result, analysis: Analysis, smear: Smear, rest: tuple[str, l
         "status": status,
         "code": _code("blood-film-count", "Cells of a stained blood film, counted by image analysis"),
         "effectiveDateTime": analysis.created,
-        "issued": analysis.created,
+        "issued": smear.reviewed if status == "final" else analysis.created,
         "identifier": [{"system": "urn:blastdet:analysis", "value": analysis.id}],
+        "contained": [_specimen(smear)],
+        "specimen": [{"reference": "#smear"}],
         "result": [{"reference": _url(one["id"]), "display": one["code"]["text"]} for one in observations],
         "conclusion": sentences,
     }
-    if smear.reviewed_by:
+    if smear.analysis_id == analysis.id:
         report["resultsInterpreter"] = [{"display": smear.reviewed_by}]
     if not observations:
         del report["result"]
     return report
+
+
+def _specimen(smear: Smear) -> Resource:
+    keys = {"smear": smear.id, "image-sha256": smear.sha256}
+    return {
+        "resourceType": "Specimen",
+        "id": "smear",
+        "identifier": [{"system": f"urn:blastdet:{name}", "value": value} for name, value in keys.items()],
+        "accessionIdentifier": {"system": "urn:blastdet:smear-name", "value": smear.name},
+    }
 
 
 def _base(name: str, text: str, analysis: Analysis, status: str) -> Resource:
@@ -129,9 +140,18 @@ def _observation(row: DifferentialRow, white: BlastFraction, analysis: Analysis,
     if not white.states_percentages:  # too few white cells, or an unknown stain: pages and PDF print none either
         unknown = {"system": "http://terminology.hl7.org/CodeSystem/data-absent-reason", "code": "unknown"}
         return {**found, "dataAbsentReason": {"coding": [unknown]}, "component": numbers}
-    low = {"code": _code("ci95-low", "95 % interval, lower"), "valueQuantity": _percent(row.interval.low)}
-    high = {"code": _code("ci95-high", "95 % interval, upper"), "valueQuantity": _percent(row.interval.high)}
-    return {**found, "valueQuantity": _percent(row.fraction), "component": [*numbers, low, high]}
+    interval = _interval("ci95-of-counting", "95 % interval of counting alone", (row.interval.low, row.interval.high))
+    if row.cell_type == "blast" and (white.is_reviewed or white.corrected is not None):
+        interval += _interval("ci95", "95 % interval with the errors of the classifier", white.printed_interval)
+    return {**found, "valueQuantity": _percent(row.fraction), "component": [*numbers, *interval]}
+
+
+def _interval(code: str, text: str, sides: tuple[float, float]) -> list[Resource]:
+    """Its two sides, each a component."""
+    return [
+        {"code": _code(f"{code}-{side}", f"{text}, {word}"), "valueQuantity": _percent(value)}
+        for side, word, value in (("low", "lower", sides[0]), ("high", "upper", sides[1]))
+    ]
 
 
 def _count(name: str, number: int, result: Result, analysis: Analysis, status: str) -> Resource:

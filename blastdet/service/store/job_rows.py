@@ -16,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from blastdet.core.errors import BlastdetError, counted
+from blastdet.service.store import smears
 from blastdet.service.store.schema import Analysis, Job, Smear, User, now
 
 FINISHED = ("done", "failed", "cancelled")
@@ -179,12 +180,21 @@ def beat(session: Session, job_id: str, worker: str, progress: tuple[int, int, f
 def finish(session: Session, job_id: str, worker: str, analysis: Analysis) -> bool:
     """Add the result of a job; ``False`` if the job is not this worker's any more, and nothing is added.
 
+    A reviewed smear is new again: nobody looked at this result. That of a smear that was signed is not added.
     Called again after a connection broke, it says whether the first call was committed.
     """
+    if session.get(Analysis, analysis.id) is not None:
+        return True
+    smear = session.get(Smear, analysis.smear_id, with_for_update=True)
+    if smear is not None and smear.status == "signed":
+        end(session, job_id, worker, "cancelled", "the smear was signed meanwhile")
+        return False
     values = {"state": "done", "active_key": None, "analysis_id": analysis.id, "finished": now(), "seconds_left": None}
     mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
     if not _changed(session, mine.values(done=Job.total, **values)):
-        return session.get(Analysis, analysis.id) is not None
+        return False
+    if smear is not None and smear.status == "reviewed":
+        smears.set_status(smear, "new")
     session.add(analysis)
     session.flush()
     return True
@@ -235,6 +245,11 @@ def cancel(session: Session, job: Job) -> None:
         session.refresh(job)
     elif job.state == "running":
         job.cancel = True
+
+
+def is_active(session: Session, smear_id: str) -> bool:
+    """Whether a job of a smear waits or runs."""
+    return session.scalar(select(Job.id).where(Job.smear_id == smear_id, Job.state.in_(ACTIVE)).limit(1)) is not None
 
 
 def active(session: Session) -> list[tuple[Job, Smear, User]]:

@@ -69,7 +69,10 @@ class Login(Base):
 
 
 class Smear(Base):
-    """One image, with its place in the worklist. Its files are named after its id."""
+    """One image, with its place in the worklist. Its files are named after its id.
+
+    Who reviewed or signed it did so for the result `analysis_id`.
+    """
 
     __tablename__ = "smears"
     __table_args__ = (
@@ -88,6 +91,7 @@ class Smear(Base):
     status: Mapped[str] = mapped_column(String(10), default="new")
     reviewed_by: Mapped[str] = mapped_column(String(100), default="")
     reviewed: Mapped[str | None] = mapped_column(TIME)
+    analysis_id: Mapped[str | None] = mapped_column(ID)
     created: Mapped[str] = mapped_column(TIME, default=now)
 
 

@@ -112,9 +112,9 @@ def largest_bytes(session: Session, user_id: str) -> int:
     return session.scalar(select(func.max(Smear.n_bytes)).where(Smear.owner_id == user_id)) or 0
 
 
-def set_status(smear: Smear, status: str, who: str) -> None:
-    """Move a smear in the worklist; ``new`` forgets who reviewed it."""
-    smear.status = status
+def set_status(smear: Smear, status: str, who: str = "", analysis_id: str | None = None) -> None:
+    """Move a smear in the worklist: who reviewed or signed which result; ``new`` forgets both."""
+    smear.status, smear.analysis_id = status, analysis_id
     smear.reviewed_by, smear.reviewed = ("", None) if status == "new" else (who, now())
 
 

@@ -11,7 +11,7 @@ export function keepOnServer(analysis, data, saved) {
   const where = "/analyses/" + analysis + "/corrections", stored = data.corrections.slice();
   let version = data.version, pending = [], timer = 0, busy = false, wait = 0, stopped = false;
 
-  return (cells, { tell }) => {
+  function keeper(cells, { tell }) {
     cells.restore(cells.fromRows(data.corrections));
     cells.keep = (step) => {
       if (!step) return;
@@ -74,5 +74,7 @@ export function keepOnServer(analysis, data, saved) {
     };
     byId("drop-mine").onclick = () => { pending = []; location.reload(); };
     addEventListener("beforeunload", (event) => { if (pending.length) event.preventDefault(); });
-  };
+  }
+  keeper.version = () => (pending.length ? null : version); // null: not everything is stored
+  return keeper;
 }

@@ -7,6 +7,7 @@ import { startPage } from "./page.js";
 import { keepOnServer } from "./saving.js";
 
 const { smear, analysis } = page, base = "/smears/" + smear.id;
+let keeper = null;
 const fault = (error) => { byId("fault-of-page").textContent = error.message; };
 
 /* Parts of the page of a run that this page does not have. */
@@ -26,7 +27,7 @@ async function show() {
   take(data, data.now, model);
   byId("loading").hidden = true;
   byId("work").hidden = false;
-  const keeper = keepOnServer(analysis, data, async (rows) => {
+  keeper = keepOnServer(analysis, data, async (rows) => {
     history(rows);
     take(data, (await call("GET", "/analyses/" + analysis + "/view?cells=false")).json.now, model);
     shown.show();
@@ -136,7 +137,9 @@ bind("print", "click", () => window.print());
 
 for (const button of document.querySelectorAll("[data-status]")) button.onclick = async () => {
   try {
-    await call("PATCH", base, { status: button.dataset.status });
+    const version = keeper && keeper.version();
+    if (keeper && version === null) { fault(new Error(t("Your corrections are being saved. Try again in a moment."))); return; }
+    await call("PATCH", base, { status: button.dataset.status, ...(keeper && { analysis, version }) });
     location.reload();
   } catch (error) { fault(error); }
 };
