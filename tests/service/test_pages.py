@@ -330,7 +330,7 @@ def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
     tab.keyboard.press("1")
     assert "signed" in tab.inner_text("#saved") and tab.locator(".group h3").count() == 1
     tab.click("text=Reopen")
-    tab.wait_for_selector(".status.reviewed")
+    tab.wait_for_selector(".status.new")
 
 
 @pytest.mark.browser

@@ -487,7 +487,7 @@ def test_a_long_queue_is_not_read_for_each_job_that_is_claimed(database):
 
 
 def test_a_user_has_so_many_jobs_at_once_and_no_more(database):
-    zoe = queue_of(database, "zita", job_rows.MOST_ACTIVE)
+    zoe = queue_of(database, "zoe", job_rows.MOST_ACTIVE)
     new = JobRequest("default", "0" * 64, {"mpp": 0.3}, "1")
     with database.begin() as session:
         smear = session.scalar(select(Smear).where(Smear.owner_id == zoe))
