@@ -24,6 +24,7 @@ LEAST = 10
 """Reviewed white cells that an adaptation needs at least."""
 
 _SMEARS_SHOWN = 20
+_NARROW = 0.05  # of probabilities
 
 PathLike = str | os.PathLike[str]
 
@@ -149,6 +150,12 @@ def _done_in_words(choice: Choice, card: Card, target: Path) -> Iterator[str]:
     yield f"          {choice.reason}"
     if card.unsure is not None:
         yield f"uncertain blast probabilities from {card.unsure.low:.2f} to {card.unsure.high:.2f}"
+        if card.unsure.high - card.unsure.low < _NARROW:
+            yield "note      hardly a cell will be marked unsure, because few of these were judged wrongly: too few to"
+            yield "          trust that. Review every cell of the next smears, and adapt again with more"
+    if not card.trials:
+        yield "note      how often the model errs is not known from so few smears: intervals of the blast fraction are"
+        yield "          of counting alone then, and say so"
     yield f"wrote     {target} and {second_stage_of(target)}: keep them side by side"
     yield f"next      blastdet detect IMAGES --weights {target}"
 

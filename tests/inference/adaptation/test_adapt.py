@@ -221,6 +221,8 @@ def test_images_of_one_cell_without_a_smear_beside_others_share_one(weights, tmp
     assert "24: 12 blasts, 12 other white cells; 3 smears" in text and "unnamed: 12 blasts, 0 others" in text
     assert "no smear or patient is named for 12 images of one cell: they count as one smear" in text
     assert "one smear holds nearly all blasts" in text
+    assert "how often the model errs is not known from so few smears" in text
+    assert "hardly a cell will be marked unsure" in text
 
 
 def test_annotated_images_and_corrections(weights, tmp_path):
