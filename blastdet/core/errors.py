@@ -147,11 +147,13 @@ class ServiceError(BlastdetError):
     message : str
     status : int, optional
         Of the answer, such as 404.
+    concerns_all : bool
+        Whether any other request would fail alike: nobody answers, or not to this user.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, concerns_all: bool = False) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.concerns_all = status, concerns_all
 
 
 class DependencyError(BlastdetError):

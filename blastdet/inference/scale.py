@@ -40,6 +40,7 @@ _ENOUGH = 8  # red cells that settle it, and that may reveal a squeezed image
 _SQUEEZED = 1.1
 _SETTLED = 0.04
 _ROUNDS = 3
+_TOO_FINE, _TOO_COARSE = 1.25, 1.4  # factors by which a given scale is doubted; see `doubt_of`
 _TOLERANCE = 0.35  # how far (log) the scale may be off before the detections count less
 
 
@@ -195,10 +196,37 @@ def _settle(rgb: RGB, mpp: Scale, detector: Detector) -> _Look | None:
 
 def implied_scale(cells: Detections, size_wh: WidthHeight) -> Scale | None:
     """The scale at which the whole red cells of a result are 7.5 µm wide; ``None`` where they are too few to tell."""
-    red = cells.with_classes("rbc").boxes_xyxy.astype(np.float64)
-    sizes = red[(red[:, :2] > 1).all(axis=1) & (red[:, 2:] < np.array(size_wh) - 1).all(axis=1)]
-    sizes = sizes[:, 2:] - sizes[:, :2]
+    sizes = _whole_red_cells(cells, size_wh)
     return _implied(sizes) if len(sizes) >= _ENOUGH else None
+
+
+def _whole_red_cells(cells: Detections, size_wh: WidthHeight) -> NDArray[np.float64]:
+    """Widths and heights (n, 2) of red cells that no edge of the image cuts."""
+    red = cells.with_classes("rbc").boxes_xyxy.astype(np.float64)
+    whole = red[(red[:, :2] > 1).all(axis=1) & (red[:, 2:] < np.array(size_wh) - 1).all(axis=1)]
+    return whole[:, 2:] - whole[:, :2]
+
+
+def doubt_of(scale: ScaleEstimate, cells: Detections, size_wh: WidthHeight) -> str:
+    """A warning where the red cells that were found contradict a scale that was not measured on them; else empty.
+
+    It costs nothing, and it is coarse: the detector draws boxes up to 1.14 times as wide as cells, patients' red cells
+    differ, and at a wrong scale boxes are drawn towards the size that cells should have. The factors are the largest
+    that images of known scale differed by, with some room (docs/results-history.md).
+    """
+    if scale.mpp is None or scale.origin not in ("given", "dataset", "file"):
+        return ""
+    sizes = _whole_red_cells(cells, size_wh)
+    if len(sizes) < _ENOUGH:
+        return ""
+    measured, stated = (float(np.sqrt(x * y)) for x, y in (_implied(sizes), scale.mpp))
+    widths = np.log(sizes).mean(axis=1)
+    error = 1.253 * 1.4826 * float(np.median(np.abs(widths - np.median(widths)))) / np.sqrt(len(widths))
+    off = float(np.log(measured / stated))
+    if abs(off) - 2 * error <= np.log(_TOO_FINE if off > 0 else _TOO_COARSE):
+        return ""
+    by = f"the file states {stated:.3g}" if scale.origin == "file" else f"{stated:.3g} was given"
+    return f"red cells suggest {measured:#.2g} µm/px (n={len(sizes)}); {by}. Check the scale."
 
 
 def _implied(sizes: NDArray[np.float64]) -> Scale:

@@ -6,23 +6,20 @@ import http.client
 import json
 import os
 import re
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
-from blastdet.core.errors import ConfigError, ServiceError, in_a_line, one_line
+from blastdet.core.errors import ConfigError, ServiceError, in_a_line
+from blastdet.service.reaching import CONNECT_S, Attempt, connect, ended_after, tls_context
 
 _API = "/api/v1"
 _WAIT_S = 4.0  # the most that a service takes
 _PROGRESS_S = 0.5
 _AGAIN = frozenset({502, 503, 504})
-_PATIENCE_S = 60.0
 _JSON_BYTES, _FILE_BYTES = 64 * 2**20, 2**31
 _AT_ONCE, _SLOWEST = 2**18, 2**16  # bytes, bytes per second
 _ID = re.compile("[0-9a-f]{32}")
@@ -43,6 +40,8 @@ class Client:
         variable ``SSL_CERT_FILE`` names, else the authorities of this machine.
     timeout : float
         Seconds until an answer begins; once it has, it may take a second more for each 64 kB.
+    waiting : callable, optional
+        Called once, with a line for people, where the service does not answer for two seconds.
 
     Raises
     ------
@@ -63,14 +62,16 @@ class Client:
         *,
         certificate: str | Path | None = None,
         timeout: float = 300.0,
+        waiting: Callable[[str], None] | None = None,
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigError(f"server: expected http://HOST:PORT or https://HOST, got {url!r:.100}")
         self.url, self._parts, self._timeout = url.rstrip("/"), parts, timeout
         self._token = os.environ.get("BLASTDET_TOKEN") if token is None else token
-        self._tls = _tls(certificate) if parts.scheme == "https" else None
+        self._tls = tls_context(certificate) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
+        self._waiting, self._has_said, self._has_answered = waiting, False, False
 
     def detect(self, image: str | Path | bytes, **options: Any) -> dict[str, Any]:
         """Analyze one small image at once; nothing is stored.
@@ -230,51 +231,78 @@ class Client:
         most: int = _FILE_BYTES,
     ) -> tuple[int, bytes]:
         """Status and content of an answer; asks again for a while where the service is busy or starts again."""
-        end = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                status, content = self._once(method, path, body, headers or {}, most)
-                if status not in _AGAIN or time.monotonic() > end:
-                    break
-            except ssl.SSLCertVerificationError as error:
-                self.close()
-                raise ServiceError(f"{self.url}: {_UNTRUSTED.format(error.verify_message)}") from None
-            except (OSError, http.client.HTTPException) as error:
-                self.close()
-                if time.monotonic() > end or isinstance(error, _FINAL):
-                    raise ServiceError(f"{self.url}: does not answer ({one_line(error)}). Is it running?") from None
-            time.sleep(1.0)
+        attempt = Attempt(self._parts, None if self._has_said else self._say_waiting)
+        try:
+            while True:
+                try:
+                    status, content = self._once(attempt, method, path, body, headers or {}, most)
+                    self._has_answered = True
+                    if status not in _AGAIN or attempt.is_over():
+                        break
+                except (OSError, http.client.HTTPException) as error:
+                    self.close()
+                    if line := attempt.why_not(error, self._has_answered):
+                        raise ServiceError(f"{self.url}: {line}", concerns_all=True) from None
+                attempt.missed()
+                time.sleep(1.0)
+        finally:
+            attempt.close()
         if not 200 <= status < 300:
-            raise ServiceError(f"{self.url}: {_said(content, status)}", status)
+            raise self._refused(status, _said(content, status))
         return status, content
 
-    def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str], most: int) -> tuple[int, bytes]:
-        if self._connection is None:
-            host, port = self._parts.hostname or "", self._parts.port
-            self._connection = (
-                http.client.HTTPConnection(host, port, timeout=self._timeout)
-                if self._tls is None
-                else http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
-            )
-        if hasattr(body, "seek"):
+    def _say_waiting(self) -> None:
+        self._has_said = True
+        if self._waiting is not None:
+            self._waiting(f"{self.url}: does not answer yet. Waiting for it")
+
+    def _refused(self, status: int, line: str) -> ServiceError:
+        if status == 401:
+            what = line if self._token else "expected a token, got none"
+            line = f"{what}. Set BLASTDET_TOKEN to a token of the service"
+        elif status == 403 and "the scope" in line:
+            line = f"{line}. Set BLASTDET_TOKEN to a token of that scope"
+        return ServiceError(f"{self.url}: {line}", status, concerns_all=status in (401, 403, *_AGAIN))
+
+    def _once(
+        self, attempt: Attempt, method: str, path: str, body: Any, headers: Mapping[str, str], most: int
+    ) -> tuple[int, bytes]:
+        connection, is_file = self._connected(), hasattr(body, "seek")
+        if is_file or self._has_answered:
+            attempt.pause()
+        if is_file:
             body.seek(0)
             headers = {**headers, "Content-Length": str(os.fstat(body.fileno()).st_size)}
         if self._token:
             headers = {**headers, "Authorization": f"Bearer {self._token}"}
         try:
-            self._connection.request(method, f"{self._parts.path.rstrip('/')}{_API}{path}", body, dict(headers))
+            connection.request(method, f"{self._parts.path.rstrip('/')}{_API}{path}", body, dict(headers))
         except (ConnectionError, ssl.SSLEOFError):
-            if self._connection.sock is None:
+            if connection.sock is None:
                 raise
             try:  # whoever refuses a body before its end says why, and closes
-                return self._answer(self._connection, most)
+                return self._answer(connection, most)
             finally:
                 self.close()
-        return self._answer(self._connection, most)
+        if not self._has_answered:
+            attempt.watch()
+        return self._answer(connection, most)
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is None:
+            host, port, patience = self._parts.hostname or "", self._parts.port, min(self._timeout, CONNECT_S)
+            self._connection = (
+                http.client.HTTPConnection(host, port, timeout=patience)
+                if self._tls is None
+                else http.client.HTTPSConnection(host, port, timeout=patience, context=self._tls)
+            )
+        if self._connection.sock is None:
+            connect(self._connection, self._timeout)
+        return self._connection
 
     def _answer(self, connection: http.client.HTTPConnection, most: int) -> tuple[int, bytes]:
         began = time.monotonic()
-        with _ended_after(connection, self._timeout):
+        with ended_after(connection, self._timeout):
             answer = connection.getresponse()
         length, content = answer.length, bytearray()
         while (length or len(content)) <= most:
@@ -292,45 +320,7 @@ class Client:
         raise ServiceError(f"{self.url}: expected an answer of at most {most / 2**20:.0f} MB, got more")
 
 
-def _tls(certificate: str | Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=certificate)
-    except OSError as error:  # as `ssl.SSLError` is
-        raise ConfigError(
-            f"certificate: expected a PEM file of an authority, got {str(certificate)!r:.200} ({one_line(error)})"
-        ) from None
-
-
-@contextmanager
-def _ended_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
-    """End a connection on which something takes too long; its own timeout begins again with each byte."""
-
-    def end() -> None:
-        with suppress(OSError):
-            late.set()
-            if connection.sock is not None:
-                connection.sock.shutdown(socket.SHUT_RDWR)
-
-    late, timer = threading.Event(), threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, http.client.HTTPException):
-        if not late.is_set():
-            raise
-    finally:
-        timer.cancel()
-    if late.is_set():  # also where the end of the connection looks like the end of the answer
-        raise TimeoutError("timed out")
-
-
-_UNTRUSTED = (
-    "its certificate is not trusted ({}). If it is of an authority of your own, name the PEM file of the authority: "
-    "Client(certificate=...), or the variable SSL_CERT_FILE"
-)
 _JSON = {"Content-Type": "application/json"}
-_FINAL = (ConnectionRefusedError, ssl.SSLError, http.client.InvalidURL, http.client.LineTooLong)
 
 
 def _body(value: Any) -> bytes:

@@ -113,11 +113,21 @@ class RemoteRun:
 
 @dataclass(frozen=True)
 class RemoteOutcome:
-    """What became of one image."""
+    """What became of one image.
+
+    Parameters
+    ----------
+    name : str
+    text, error : str
+        A line about its result, or why it has none.
+    untried : int
+        Images after it that were not tried, because they would have failed alike.
+    """
 
     name: str
     text: str = ""
     error: str = ""
+    untried: int = 0
 
 
 def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOutcome]:
@@ -133,7 +143,7 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
     refuse_existing(_files(stems, run), run.overwrite)
     parts: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    for job in jobs:
+    for number, job in enumerate(jobs, start=1):
         try:
             text, part = _detect(job, stems[job.name], run, parts[0] if parts else None)
             parts.append(part)
@@ -141,7 +151,11 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
         except (BlastdetError, OSError, ValueError, RecursionError) as error:
             line = str(error) if isinstance(error, BlastdetError) else one_line(error)
             failed[job.name] = line if job.name in line else f"{job.name}: {line}"
-            yield RemoteOutcome(job.name, error=failed[job.name])
+            rest = jobs[number:] if isinstance(error, ServiceError) and error.concerns_all else []
+            yield RemoteOutcome(job.name, error=failed[job.name], untried=len(rest))
+            if rest:
+                failed |= {one.name: f"{one.name}: not tried" for one in rest}
+                break
     if parts:
         _write_run(_totals(parts, failed), stems, run)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import blastdet
 from blastdet.core.errors import ScaleError
+from blastdet.core.types import CELL_CLASSES, Detections
 from blastdet.imaging.io import read_image, resize
-from blastdet.inference.scale import estimate_scale, scaled_size
+from blastdet.inference.scale import ScaleEstimate, doubt_of, estimate_scale, scaled_size
 from blastdet.models.detector import load_detector
 from blastdet.models.fake_detector import FakeDetector
 
@@ -130,3 +132,48 @@ class _Full(Memory):
         x1, y1, x2, y2 = box_xyxy
         size = max(1, round((x2 - x1) * scale_xy[0])), max(1, round((y2 - y1) * scale_xy[1]))
         return resize(self.rgb[round(y1) : round(y2), round(x1) : round(x2)], size)
+
+
+# A scale that is given is doubted
+
+
+def _reds(width: float, n: int = 40, spread: float = 0.1) -> Detections:
+    """Red cells in rows, 150 px apart, whose widths vary."""
+    middle = np.stack([np.arange(n) % 8, np.arange(n) // 8], axis=1) * 150 + 100
+    half = width * np.exp(np.linspace(-spread, spread, n))[:, None] / 2
+    boxes = np.hstack([middle - half, middle + half]).astype(np.float32)
+    return Detections(boxes, np.full(n, 0.9, np.float32), np.full(n, CELL_CLASSES.index("rbc")))
+
+
+@pytest.mark.parametrize(
+    ("cells", "scale", "warning"),
+    [
+        (_reds(75), ScaleEstimate((0.07, 0.07), "given"), "red cells suggest 0.10 µm/px (n=40); 0.07 was given. "),
+        (_reds(75), ScaleEstimate((0.2, 0.2), "file"), "red cells suggest 0.10 µm/px (n=40); the file states 0.2. "),
+        (_reds(75), ScaleEstimate((0.1, 0.1), "given"), ""),
+        (_reds(75), ScaleEstimate((0.085, 0.085), "given"), ""),  # 18 %
+        (_reds(75), ScaleEstimate((0.13, 0.13), "given"), ""),  # boxes of the detector may be that much too wide
+        (_reds(75), ScaleEstimate((0.12, 0.08), "given"), ""),  # the mean of both sides
+        (_reds(75, n=7), ScaleEstimate((0.05, 0.05), "given"), ""),  # too few
+        (_reds(75, n=9, spread=0.5), ScaleEstimate((0.075, 0.075), "given"), ""),  # too different to tell
+        (_reds(75), ScaleEstimate((0.07, 0.07), "red_cells", 40), ""),
+        (_reds(75), ScaleEstimate((0.07, 0.07), "run"), ""),
+    ],
+)
+def test_a_scale_is_doubted_where_red_cells_contradict_it(cells, scale, warning):
+    found = doubt_of(scale, cells, (1300, 1300))
+    assert found.startswith(warning) and bool(found) == bool(warning), found
+
+
+def test_red_cells_that_an_edge_cuts_say_nothing():
+    assert doubt_of(ScaleEstimate((0.05, 0.05), "given"), _reds(75), (1300, 130)) == ""
+
+
+def test_of_the_demo_images_only_a_wrong_scale_is_doubted():
+    model = blastdet.load("default", "cpu", second_stage=False)
+    for mpp, warned in ((0.07, True), (0.1, False)):
+        doubts = [one for one in model(SMEAR, mpp=mpp).warnings if one.startswith("red cells suggest")]
+        assert bool(doubts) == warned
+    for path in sorted((SMEAR.parent / "blood").glob("*.jpg")):
+        mpp = 0.1 if path.stem in ("lymphocyte", "monocyte", "eosinophil") else 0.07
+        assert not any("Check the scale" in one for one in model(path, mpp=mpp).warnings), path.name

@@ -816,6 +816,8 @@ def _sentences() -> Iterator[str]:
     changes = ("added", "confirmed", "deleted", "ignored", "moved", "relabelled")
     yield "corrected by reviewers: " + ", ".join(f"2 {what}" for what in changes)
     yield from ("the image has no colour; no cell is certain", "red cells (n=141)", "given", "file", ONE_CELL)
+    yield "red cells suggest 0.10 µm/px (n=90); 0.07 was given. Check the scale."
+    yield "red cells suggest 0.25 µm/px (n=90); the file states 0.5. Check the scale."
 
 
 @pytest.mark.browser

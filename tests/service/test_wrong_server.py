@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,14 +16,17 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from serving import SMALL
+from click.testing import CliRunner
+from serving import SMALL, own_certificate
 
 import blastdet
+from blastdet.cli import cli
 from blastdet.core.columns import CELL_COLUMNS
 from blastdet.core.errors import ConfigError, ServiceError
 from blastdet.core.model_card import find_weights, read_card
 from blastdet.inference.differential import WhiteCells
 from blastdet.service import client as client_module
+from blastdet.service import reaching
 from blastdet.service.remote_detection import RemoteOutcome, RemoteRun, detect_remotely
 
 ID = "0" * 32
@@ -160,7 +165,7 @@ def test_an_endless_answer_of_a_foreign_host_is_not_read_to_its_end(monkeypatch,
 
 
 def test_an_answer_that_is_cut_short_is_no_file(monkeypatch):
-    monkeypatch.setattr(client_module, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(reaching, "PATIENCE_S", 0.0)
 
     def answer(handler: Foreign) -> None:
         handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}")
@@ -182,7 +187,7 @@ def _drip(handler: Foreign, begin: bytes) -> None:
     "begin", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"]
 )
 def test_an_answer_that_drips_is_given_up(monkeypatch, begin):
-    monkeypatch.setattr(client_module, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(reaching, "PATIENCE_S", 0.0)
     dripped = partial(_drip, begin=begin)
     with foreign({"smears": lambda handler: dripped(handler)}) as (client, asked):
         client._timeout = 1.0
@@ -354,3 +359,118 @@ def test_a_model_that_changes_within_a_run_is_an_error(tmp_path):
         first, second = _detect(client, tmp_path)
     assert not first.error
     assert "expected the model of the first image" in second.error
+
+
+# Nobody is there, or does not let in
+
+
+def _failure(client: blastdet.Client) -> tuple[ServiceError, float]:
+    """Why a small image cannot be analyzed, and after how many seconds that is said."""
+    began = time.monotonic()
+    with client, pytest.raises(ServiceError) as raised:
+        client.detect(b"x")
+    assert "\n" not in str(raised.value)
+    return raised.value, time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "tries"),
+    [(socket.EAI_NONAME, "which is that of none", 1), (socket.EAI_AGAIN, "no answer from the name service", 2)],
+)
+def test_an_unknown_host_is_said_at_once(monkeypatch, number, words, tries):
+    asked = []
+
+    def unknown(*address: Any, **_: Any) -> None:
+        asked.append(address)
+        raise socket.gaierror(number, "not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    monkeypatch.setattr(reaching, "_NAME_PATIENCE_S", 0.5)
+    error, seconds = _failure(blastdet.Client("http://films.example.org:8000"))
+    assert words in str(error) and "films.example.org" in str(error) and error.concerns_all
+    assert (len(asked), seconds < 5) == (tries, True)
+
+
+def test_the_wrong_scheme_is_said_at_once(tmp_path):
+    certificate, key = own_certificate(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with foreign({}) as (client, _):
+        error, seconds = _failure(blastdet.Client(client.url.replace("http:", "https:")))
+        assert f"expected https, got a server that speaks http. Use {client.url}" in str(error) and seconds < 5
+    handler = type("Handler", (Foreign,), {"answers": {}, "asked": []})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.handle_error = lambda *_: None  # what fails is what the test is about
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            error, seconds = _failure(blastdet.Client(f"http://127.0.0.1:{server.server_port}"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert f"expected http, got a server that speaks https. Use https://127.0.0.1:{server.server_port}" in str(error)
+    assert error.concerns_all and seconds < 5
+
+
+def _three(folder: Path) -> list[str]:
+    (folder / "images").mkdir()
+    for number in range(3):
+        shutil.copy(SMALL, folder / "images" / f"{number}.jpg")
+    return [str(folder / "images"), "--out", str(folder / "out"), "--server"]
+
+
+def test_where_nobody_answers_the_other_images_are_not_tried(tmp_path):
+    run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), "http://127.0.0.1:9"])
+    lines = run.stderr.splitlines()
+    assert (run.exit_code, len(lines)) == (2, 2)
+    assert lines[0].startswith("failed: 0.jpg: http://127.0.0.1:9: does not answer (Connection refused)")
+    assert lines[1] == "note: not tried: 2 other images, which would fail alike"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "token", "words"),
+    [
+        (401, "expected a session or a token", "", "expected a token, got none. Set BLASTDET_TOKEN to a token of the"),
+        (
+            401,
+            "token: unknown or expired",
+            "x",
+            "token: unknown or expired. Set BLASTDET_TOKEN to a token of the service",
+        ),
+        (403, "token: expected the scope write, got detect", "x", "Set BLASTDET_TOKEN to a token of that scope"),
+    ],
+)
+def test_who_may_not_is_told_once_what_to_do(tmp_path, monkeypatch, status, line, token, words):
+    monkeypatch.setenv("BLASTDET_TOKEN", token)
+    with foreign({"smears": (status, {"error": line})}) as (client, asked):
+        run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), client.url])
+    assert (run.exit_code, len(asked)) == (2, 1)
+    assert words in run.stderr and "not tried: 2 other images" in run.stderr
+    assert run.stderr.count("BLASTDET_TOKEN") == 1
+
+
+def test_an_image_that_is_refused_stops_no_other(tmp_path):
+    with foreign({"smears": (422, {"error": "0.jpg: damaged"})}) as (client, asked):
+        run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), client.url])
+    assert (run.exit_code, len(asked), run.stderr.count("failed: ")) == (1, 3, 3)
+
+
+def test_a_service_that_is_silent_is_waited_for_aloud(tmp_path, monkeypatch):
+    """Once, whatever is asked; a run whose service answers says nothing."""
+    monkeypatch.setattr(reaching, "_SAY_AFTER_S", 0.1)
+    monkeypatch.setattr(reaching, "PATIENCE_S", 1.5)
+    said: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # connections are taken, requests are not
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with blastdet.Client(url, timeout=0.5, waiting=said.append) as client:
+            for _ in range(2):
+                with pytest.raises(ServiceError, match="does not answer"):
+                    client.upload(SMALL)
+    assert said == [f"{url}: does not answer yet. Waiting for it"]
+    with foreign({"smears": {"id": ID}}) as (client, _), blastdet.Client(client.url, waiting=said.append) as other:
+        for _ in range(3):
+            other.upload(SMALL)
+            time.sleep(0.15)
+    assert len(said) == 1

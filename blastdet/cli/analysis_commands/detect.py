@@ -76,7 +76,7 @@ def parse_paths(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
 @click.option(
     "--server",
     metavar="URL",
-    help="Have a service do it, see blastdet serve; the token is BLASTDET_TOKEN. "
+    help="Have a service do it, see blastdet serve; BLASTDET_TOKEN is a token of the scope write. "
     "Without --mpp it measures each image alone, where a run here measures images of one size together.",
 )
 @click.option("--jobs", "at_once", type=click.IntRange(1), help="Images at a time. [default: one per core, at most 4]")
@@ -148,20 +148,24 @@ class RunSettings:
 
 def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) -> None:
     """Have a service analyze images, print, and exit with 1 or 2 if some fail."""
+    from blastdet.core.errors import counted
     from blastdet.inference.outputs.run_page import PAGE
     from blastdet.service.client import Client
     from blastdet.service.remote_detection import RemoteRun, detect_remotely
 
     options = {"weights": settings.weights, "mpp": settings.mpp, "min_score": settings.min_score}
-    outcomes = []
-    with Client(server) as client:
+    outcomes, untried = [], 0
+    with Client(server, waiting=partial(echo, err=True)) as client:
         run = RemoteRun(client, settings.out, settings.formats, options, settings.overwrite)
         for outcome in detect_remotely(paths, run):
             outcomes.append(outcome)
             if outcome.error:
                 echo(f"failed: {outcome.error}", err=True)
+                untried = outcome.untried
             elif settings.detail != "quiet":
                 echo(outcome.text)
+    if untried:
+        echo(f"note: not tried: {counted(untried, 'other image')}, which would fail alike", err=True)
     failed = sum(bool(one.error) for one in outcomes)
     if "html" in settings.formats and failed < len(outcomes) and settings.detail != "quiet":
         echo(f"open {settings.out / PAGE} in a browser")
