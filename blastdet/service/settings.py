@@ -56,6 +56,7 @@ class ServiceSettings(BaseModel):
 
     memory_mb: int = Field(4096, ge=256, description="of one process that decodes and computes, beside its models")
     stall_seconds: float = Field(180, gt=0, description="without progress, after which a computation is ended")
+    overview_seconds: float = Field(600, gt=0, description="in which a large TIFF is reduced")
     attempts: int = Field(3, ge=1, le=10, description="of a job whose process died")
 
     @field_validator("trusted_proxies")

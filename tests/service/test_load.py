@@ -25,6 +25,7 @@ from serving import SMALL, analyzed, served, upload
 
 from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import DerivedSource, open_smear, write_image
+from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pipe import DamagedOverviewError
@@ -245,30 +246,24 @@ class SlowPool:
         raise BlastdetError("the image is damaged")
 
 
-def test_overviews_hold_up_no_tile_are_counted_and_fail_once(tmp_path):
+def test_overviews_hold_up_no_tile_and_fail_once(tmp_path):
     image = tmp_path / "a.tif"
     tifffile.imwrite(image, np.zeros((8, 8, 3), np.uint8), photometric="rgb")
     pool = SlowPool()
-    pictures, said = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=6), []
-
-    async def overview(i: int) -> None:
-        await _asked(pictures, image, tmp_path / str(min(i // 3, 2)), said)
+    pictures, said = Pictures(pool, Blobs(tmp_path / "data")), []
 
     async def rush() -> None:
         async with anyio.create_task_group() as group:
-            for i in range(6):  # of two smears; the rest are of a third
-                group.start_soon(overview, i)
+            for i in range(12):  # of three smears
+                group.start_soon(_asked, pictures, image, tmp_path / str(i % 3), said)
             await anyio.sleep(0.5)
             with anyio.fail_after(10):
                 assert await pictures.make(tmp_path / "tile", "tile", {}) == b"tile"
-            for i in range(6, 12):
-                group.start_soon(overview, i)
-            await anyio.sleep(0.5)
             pool.let_go.set()
+        await _asked(pictures, image, tmp_path / "0", said)
 
     _in_a_loop(rush)
-    assert said[:4] == ["busy: 8 pictures wait already. Try again in a few seconds"] * 4
-    assert said[4:] == ["the image is damaged"] * 8
+    assert said == ["the image is damaged"] * 13
     assert pool.made == 3  # once for each smear
 
 
@@ -293,40 +288,72 @@ def test_few_wait_for_one_overview_and_take_no_places_of_others(small_tiff, tmp_
             pool.let_go.set()
 
     _in_a_loop(rush)
-    assert said[:3] == ["busy: 8 requests wait for this image already. Try again in a few seconds"] * 3
-    assert said[3:] == ["the image is damaged"] * 9
+    assert said[:4] == ["busy: 8 requests wait for this image already. Try again in a few seconds"] * 4
+    assert said[4:] == ["the image is damaged"] * 8
 
 
-def test_the_smears_of_one_user_leave_room_for_those_of_others(small_tiff, tmp_path):
+def test_one_user_leaves_room_for_others(small_tiff, tmp_path):
     pool, said = SlowPool(), []
-    pictures = Pictures(pool, Blobs(tmp_path / "data"), most_waiting=20, most_of_one=6)
+    pictures = Pictures(pool, Blobs(tmp_path / "data"))
 
-    async def asked(name: str, owner: str) -> None:
+    async def asked(name: str, user: str) -> None:
         try:
-            await pictures.overview(small_tiff, tmp_path / name, owner)
+            await pictures.overview(small_tiff, tmp_path / name, user)
         except BlastdetError as error:
-            said.append((owner, str(error)))
+            said.append((user, str(error)))
 
     async def rush() -> None:
         async with anyio.create_task_group() as group:
-            for i in range(5):
-                group.start_soon(asked, f"{i}", "eve")  # three are waited for
-            await anyio.sleep(0.3)
-            for _ in range(4):
-                group.start_soon(asked, "0", "eve")
-            await anyio.sleep(0.3)
+            for i in range(6):  # one is made, and three wait
+                group.start_soon(asked, f"{i}", "eve")
+                await anyio.sleep(0.1)
             group.start_soon(asked, "9", "ben")
+            await anyio.sleep(0.3)
             assert await pictures.make(tmp_path / "tile", "tile", {}, "ben") == b"tile"
             pool.let_go.set()
 
     _in_a_loop(rush)
-    assert said[:3] == [
-        *[("eve", "busy: 3 large images of one user wait already. Try again in a few seconds")] * 2,
-        ("eve", "busy: 6 pictures of one user wait already. Try again in a few seconds"),
-    ]
-    assert sorted(said[3:]) == [("ben", "the image is damaged"), *[("eve", "the image is damaged")] * 6]
-    assert pool.made == 4
-    assert not pictures._asked and not pictures._reducing
+    assert said[:2] == [("eve", "busy: 3 large images of one user wait already. Try again in a few seconds")] * 2
+    damaged = "the image is damaged"
+    assert said[2:] == [("eve", damaged), ("eve", damaged), ("ben", damaged), ("eve", damaged), ("eve", damaged)]
+    assert pool.made == 5
+    assert not pictures._asked and not pictures._overviews
+
+
+def test_people_take_turns_and_what_nobody_waits_for_is_not_done():
+    let_go, done, queue = threading.Event(), [], FairQueue(1, "things", most_waiting=8, most_of_one=5)
+
+    def work(what: str, has_left: Callable[[], bool]) -> None:
+        let_go.wait(20)
+        done.append((what, has_left()))
+
+    async def asked(user: str, what: str, scope: anyio.CancelScope) -> None:
+        with scope, suppress(ComputeBusyError):
+            await queue.run(user, partial(work, what))
+
+    async def rush() -> None:
+        scopes = [anyio.CancelScope() for _ in range(12)]
+        async with anyio.create_task_group() as group:
+            for i in range(8):  # one is done, five wait, two are refused
+                group.start_soon(asked, "eve", f"eve {i}", scopes[i])
+                await anyio.sleep(0.02)
+            for i in range(3):
+                group.start_soon(asked, "ben", f"ben {i}", scopes[8 + i])
+                await anyio.sleep(0.02)
+            with pytest.raises(ComputeBusyError, match="busy: 8 things wait already"):
+                await queue.run("mia", partial(work, "mia"))
+            for i in (0, 2, 8):  # clients that leave
+                scopes[i].cancel()
+            await anyio.sleep(0.1)
+            let_go.set()
+        await queue.run("mia", partial(work, "mia"))
+
+    _in_a_loop(rush)
+    assert [what for what, _ in done] == [f"{name} {i}" for name, i in (
+        ("eve", 0), ("eve", 1), ("ben", 1), ("eve", 3), ("ben", 2), ("eve", 4), ("eve", 5)
+    )] + ["mia"]  # fmt: skip
+    assert [has_left for _, has_left in done] == [True] + [False] * 7
+    assert queue._free == 1 and not queue._waiting
 
 
 class EndlessPool(SlowPool):
@@ -357,6 +384,36 @@ def test_a_deleted_smear_ends_the_making_of_its_overview(small_tiff, tmp_path):
     _in_a_loop(rush)
     assert said == ["the image is gone: it was deleted"] * 4
     assert pool.made == 1
+
+
+def test_an_overview_that_takes_too_long_is_given_up(small_tiff, tmp_path):
+    pool, said = EndlessPool(), []
+    pictures = Pictures(pool, Blobs(tmp_path / "data"), overview_seconds=0.5)
+
+    async def ask() -> None:
+        with anyio.fail_after(10):
+            for _ in range(2):
+                await _asked(pictures, small_tiff, tmp_path / "1", said)
+
+    _in_a_loop(ask)
+    what = "expected an image that is read once within 0.5 s, got a slower one"
+    assert said == [f"{what}. Save it upright and in tiles, and upload it again"] * 2
+    assert pool.made == 1
+
+
+def test_an_overview_is_made_to_its_end_for_whoever_comes_later(small_tiff, tmp_path, monkeypatch):
+    pool, let_go = SlowPool(), threading.Event()
+    monkeypatch.setattr(pool, "call", lambda op, args, watch: (let_go.wait(20) and {}, b"overview"))
+    pictures, path = Pictures(pool, Blobs(tmp_path / "data")), tmp_path / "smear" / "tiles" / "overview.tif"
+    path.parent.mkdir(parents=True)
+
+    async def work() -> None:
+        with anyio.move_on_after(0.3):
+            await pictures.overview(small_tiff, path)
+        let_go.set()
+        assert await pictures.overview(small_tiff, path) == path
+
+    _in_a_loop(work)
 
 
 def test_an_overview_is_made_again_once_a_full_disk_has_room(small_tiff, tmp_path, monkeypatch):

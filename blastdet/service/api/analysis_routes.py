@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from anyio import to_thread
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
@@ -18,7 +18,8 @@ from blastdet.datasets.corrections import from_rows
 from blastdet.inference.writers import head
 from blastdet.service.api.job_routes import offered, options_of
 from blastdet.service.api.smear_routes import IMAGE_BODY, has_overview, jpeg
-from blastdet.service.compute.pool import ComputeBusyError
+from blastdet.service.compute.fair_queue import HasLeft
+from blastdet.service.compute.pool import Answer, ComputeCancelledError, Watch
 from blastdet.service.http.body import whole_body
 from blastdet.service.http.context import (
     AnyCaller,
@@ -30,16 +31,22 @@ from blastdet.service.http.context import (
     analysis_access,
     smear_access,
 )
+from blastdet.service.http.presence import while_connected
 from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
 from blastdet.service.results.renderings import RENDERINGS
-from blastdet.service.results.stored_result import StoredResult, read_result
+from blastdet.service.results.stored_result import StoredResult, shown_result
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import correction_rows
 from blastdet.service.store.blobs import display_name
 from blastdet.service.store.schema import Analysis
 
 router = APIRouter(tags=["analyses"])
+
+T = TypeVar("T")
+
+_DETECT_PIXELS = 64 * 10**6  # of an image that is analyzed at once
+_DETECT_S = 120.0
 
 Corrected = Annotated[bool, Query(description="with the corrections of reviewers")]
 
@@ -58,16 +65,26 @@ class Kept:
         with service.database.read() as session:
             self.analysis, access = analysis_access(session, caller, analysis_id)
             self.smear = access.smear
-            self.rows = correction_rows.rows_of(session, analysis_id)
-        self.service = service
+        self.service, self.user_id = service, caller.user_id
         self.record = service.blobs.record(self.smear.id, self.analysis.id)
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """Its corrections."""
+        with self.service.database.read() as session:
+            return correction_rows.rows_of(session, self.analysis.id, self.analysis.version)
 
     def result(self) -> StoredResult:
         """The result; `RefusedError` if its file is gone."""
+        which = (self.record, self.smear.name, self.analysis.version)
         try:
-            return read_result(self.record, self.smear.name, from_rows(self.rows), self._trials())
+            return shown_result(which, lambda: from_rows(self.rows), self._trials())
         except FileNotFoundError:
             raise RefusedError(404, "analysis: its result is gone") from None
+
+    async def shown(self, request: Request, show: Callable[[], T]) -> T:
+        """What `show` makes of it: in a thread of few, when it is the turn of this user."""
+        return await rendered(request, self.service, self.user_id, show)
 
     def _trials(self) -> Sequence[ValidationCounts]:
         """Error rates of the classifier, if the service still offers it."""
@@ -86,7 +103,7 @@ class Kept:
 
         One that shows all of a large image needs its overview.
         """
-        args = {"record": str(self.record), "name": self.smear.name, "corrections": self.rows, **args}
+        args = {"record": str(self.record), "name": self.smear.name, **args}
         called = hashlib.sha256(f"{self.smear.name}{args.get('review', '')}".encode()).hexdigest()[:8]
         path = self.record.with_name(f"v{self.analysis.version}-{called}-{suffix}" if depends else suffix)
         headers = {"ETag": f'"{path.stem}"', "Cache-Control": "private, no-cache"}  # one address, changing content
@@ -94,11 +111,17 @@ class Kept:
             return Response(status_code=304, headers=headers)
         is_new = not path.is_file()
         reduced = op != "sheet" and has_overview(self.smear)
-        answer = await jpeg(self.service, path, op, self.smear, args, reduced=reduced)
+        args = {"corrections": await self.shown(request, lambda: self.rows) if depends else [], **args}
+        answer = await jpeg(request, path, op, self.smear, args, reduced=reduced)
         if is_new:
             await run_in_threadpool(_delete_others, path, suffix)
         answer.headers.update(headers)
         return answer
+
+
+async def rendered(request: Request, service: Service, user_id: str, show: Callable[[], T]) -> T:
+    """What `show` makes of results, in a thread of few, when it is the turn of a user."""
+    return await while_connected(request, service.rendering.run(user_id, lambda has_left: show()))
 
 
 def _delete_others(path: Path, suffix: str) -> None:
@@ -125,15 +148,20 @@ def _shown(kept: Kept, corrected: bool) -> AnalysisOut:
         version=analysis.version,
         created=analysis.created,
         seconds=analysis.seconds,
-        corrected=corrected and bool(kept.rows),
+        corrected=corrected and analysis.version > 0,
         summary=head(result.corrected if corrected else result.original),
         links={name: f"{base}/{name}" for name in names},
     )
 
 
 @router.get("/smears/{smear_id}/analyses")
-def of_smear(smear_id: Id, service: Services, caller: Reader) -> AnalysisList:
+async def of_smear(smear_id: Id, request: Request, service: Services, caller: Reader) -> AnalysisList:
     """Results of a smear, the newest first."""
+    return await rendered(request, service, caller.user_id, partial(results_of, smear_id, service, caller))
+
+
+def results_of(smear_id: str, service: Service, caller: Caller) -> AnalysisList:
+    """What `of_smear` answers."""
     with service.database.read() as session:
         smear_access(session, caller, smear_id)
         query = select(Analysis.id).where(Analysis.smear_id == smear_id).order_by(Analysis.created.desc())
@@ -141,52 +169,54 @@ def of_smear(smear_id: Id, service: Services, caller: Reader) -> AnalysisList:
     return AnalysisList(items=[_shown(Kept(service, caller, one), True) for one in ids])
 
 
-@router.get("/analyses/{analysis_id}")
-def one(
-    analysis_id: Id, service: Services, caller: Reader, response: Response, corrected: Corrected = True
-) -> AnalysisOut:
-    """A result without its cells: counts, differential, blasts with intervals, doubts, and links to everything else."""
-    kept = Kept(service, caller, analysis_id)
-    response.headers.update(etag(kept.analysis.version))
-    return _shown(kept, corrected)
-
-
-def _file(kept: Kept, name: str, corrected: bool) -> Response:
-    rendering, found = RENDERINGS[name], kept.result()
-    text = rendering.text(found.corrected if corrected else found.original)
-    headers = {**kept.saved_as(name), **etag(kept.analysis.version)}
-    return Response(text, media_type=rendering.media_type, headers=headers)
-
-
-@router.get("/analyses/{analysis_id}/result.json", response_class=Response)
-def as_json(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
-    """The JSON document of ``blastdet detect``, with all cells."""
-    return _file(Kept(service, caller, analysis_id), "result.json", corrected)
-
-
-@router.get("/analyses/{analysis_id}/result.csv", response_class=Response)
-def as_csv(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
-    """One row for each cell."""
-    return _file(Kept(service, caller, analysis_id), "result.csv", corrected)
-
-
-@router.get("/analyses/{analysis_id}/result.coco.json", response_class=Response)
-def as_coco(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
-    """A COCO document."""
-    return _file(Kept(service, caller, analysis_id), "result.coco.json", corrected)
-
-
-@router.get("/analyses/{analysis_id}/result.geojson", response_class=Response)
-def as_geojson(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
-    """GeoJSON that QuPath opens."""
-    return _file(Kept(service, caller, analysis_id), "result.geojson", corrected)
-
-
 def _kept(analysis_id: Id, service: Services, caller: Reader) -> Kept:
     return Kept(service, caller, analysis_id)
 
 
 KeptOne = Annotated[Kept, Depends(_kept)]
+
+
+@router.get("/analyses/{analysis_id}")
+async def one(request: Request, kept: KeptOne, response: Response, corrected: Corrected = True) -> AnalysisOut:
+    """A result without its cells: counts, differential, blasts with intervals, doubts, and links to everything else."""
+    response.headers.update(etag(kept.analysis.version))
+    return await kept.shown(request, partial(_shown, kept, corrected))
+
+
+async def _file(request: Request, kept: Kept, name: str, corrected: bool) -> Response:
+    rendering = RENDERINGS[name]
+    headers = {**kept.saved_as(name), **etag(kept.analysis.version)}
+
+    def written() -> Response:
+        found = kept.result()
+        text = rendering.text(found.corrected if corrected else found.original)
+        return Response(text, media_type=rendering.media_type, headers=headers)
+
+    return await kept.shown(request, written)
+
+
+@router.get("/analyses/{analysis_id}/result.json", response_class=Response)
+async def as_json(request: Request, kept: KeptOne, corrected: Corrected = True) -> Response:
+    """The JSON document of ``blastdet detect``, with all cells."""
+    return await _file(request, kept, "result.json", corrected)
+
+
+@router.get("/analyses/{analysis_id}/result.csv", response_class=Response)
+async def as_csv(request: Request, kept: KeptOne, corrected: Corrected = True) -> Response:
+    """One row for each cell."""
+    return await _file(request, kept, "result.csv", corrected)
+
+
+@router.get("/analyses/{analysis_id}/result.coco.json", response_class=Response)
+async def as_coco(request: Request, kept: KeptOne, corrected: Corrected = True) -> Response:
+    """A COCO document."""
+    return await _file(request, kept, "result.coco.json", corrected)
+
+
+@router.get("/analyses/{analysis_id}/result.geojson", response_class=Response)
+async def as_geojson(request: Request, kept: KeptOne, corrected: Corrected = True) -> Response:
+    """GeoJSON that QuPath opens."""
+    return await _file(request, kept, "result.geojson", corrected)
 
 
 @router.get("/analyses/{analysis_id}/overlay.jpg", response_class=Response)
@@ -202,18 +232,18 @@ async def sheet(request: Request, kept: KeptOne, corrected: Corrected = False) -
     """Crops of the nucleated cells, 16 in a row of 128 px: as in ``view``, or corrected as in ``run.json``."""
     if corrected:
         return await kept.picture(request, "sheet", "sheet-corrected.jpg", {})
-    return await kept.picture(request, "sheet", "sheet.jpg", {"corrections": []}, depends=False)
+    return await kept.picture(request, "sheet", "sheet.jpg", {}, depends=False)
 
 
 @router.get("/analyses/{analysis_id}/cells/{n}.jpg", response_class=Response)
-async def cell(kept: KeptOne, n: int, service: Services) -> Response:
+async def cell(request: Request, kept: KeptOne, n: int, service: Services) -> Response:
     """The crop of cell ``n`` as the model found it: 1 is ``c00001``."""
-    found = (await run_in_threadpool(kept.result)).original
+    found = (await kept.shown(request, kept.result)).original
     if not 1 <= n <= len(found.detections):
         raise RefusedError(404, f"cell: expected 1 to {len(found.detections)}")
     box = found.detections.boxes_xyxy[n - 1].astype(float).tolist()
     folder = service.blobs.analysis(kept.smear.id, kept.analysis.id)
-    return await jpeg(service, folder / f"cell-{n}.jpg", "crop", kept.smear, {"box": box, "mpp": list(found.mpp)})
+    return await jpeg(request, folder / f"cell-{n}.jpg", "crop", kept.smear, {"box": box, "mpp": list(found.mpp)})
 
 
 @router.get("/models")
@@ -233,12 +263,21 @@ async def detect(
 ) -> Response:
     """Analyze one small image at once; nothing of it is stored. The answer is the JSON of ``blastdet detect``."""
     model = offered(service, weights)
-    if service.detecting.statistics().tasks_waiting >= service.detectors.most_waiting:
-        raise ComputeBusyError("busy: too many images wait already. Try again in a few seconds")
+    service.detecting.check(caller.user_id)  # before its image is in memory
     content, name = await whole_body(request, service.settings.max_detect)
     options = options_of(AnalysisIn(min_score=min_score), mpp)
     args = {**options, "weights": str(model.folder), "name": display_name(name, "image")}
-    do = partial(service.detectors.call, "detect", args, content)
-    about, document = await to_thread.run_sync(do, limiter=service.detecting)
+    do = partial(_detected, service, {**args, "most_pixels": _DETECT_PIXELS}, content)
+    about, document = await while_connected(request, service.detecting.run(caller.user_id, do))
     service.metrics.detected(about["seconds"])
     return Response(document, media_type="application/json", headers={"X-Model-Seconds": f"{about['seconds']:.4f}"})
+
+
+def _detected(service: Service, args: dict[str, Any], content: bytes, has_left: HasLeft) -> Answer:
+    end = time.monotonic() + _DETECT_S
+    watch = Watch(is_cancelled=lambda: has_left() or time.monotonic() > end)
+    try:
+        return service.detectors.call("detect", args, content, watch)
+    except ComputeCancelledError:
+        line = f"detect: expected an image that takes at most {_DETECT_S:g} s, got one that takes longer"
+        raise RefusedError(422, f"{line}. Send it as a smear: POST /smears") from None

@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 
 from blastdet import __version__
@@ -24,6 +23,7 @@ from blastdet.service.api import (
     smear_routes,
     upload_routes,
 )
+from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputeLimits, ComputePool
 from blastdet.service.http.context import Service
@@ -48,6 +48,7 @@ ROUTES = (
 """Modules with the routes below `PREFIX`."""
 
 _MOST_ENGINES = 4
+_RENDERING = 2  # threads for results: in one process, more gain nothing
 _ANSWER_S = 0.3  # in which requests that a stop cancels are answered
 
 
@@ -71,10 +72,11 @@ def make_service(settings: ServiceSettings) -> Service:
         metrics=Metrics(),
         requests=RateLimit(settings.requests_per_minute),
         logins=RateLimit(settings.logins_per_minute),
-        detecting=CapacityLimiter(engines),
+        detecting=FairQueue(engines, "images", 256, 32),
         inspectors=inspectors,
-        inspecting=CapacityLimiter(inspectors.size),
-        pictures=Pictures(pixels, blobs),
+        inspecting=FairQueue(inspectors.size, "uploads", 64, 16),
+        rendering=FairQueue(_RENDERING, "results", 256, 64),
+        pictures=Pictures(pixels, blobs, overview_seconds=settings.overview_seconds),
         ended_jobs=EndedJobs(database),
     )
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -80,6 +81,8 @@ async def correct(
     await run_in_threadpool(_check_access, service, caller, analysis_id)
     kind = request.headers.get("content-type", "")
     corrections = await run_in_threadpool(_parsed, await _text(request), kind)
+    kept = await run_in_threadpool(Kept, service, caller, analysis_id)
+    corrections = await kept.shown(request, partial(_checked, kept, corrections))
     return await run_in_threadpool(_append, service, caller, (analysis_id, version), corrections)
 
 
@@ -158,17 +161,20 @@ def _version(if_match: str | None) -> int | None:
     return int(found[1])
 
 
+def _checked(kept: Kept, corrections: list[Correction]) -> list[Correction]:
+    """Corrections with the image that they are about; `RefusedError` if a box is not on it."""
+    stored = kept.result()
+    corrections = [_of_image(one, stored) for one in corrections]
+    try:
+        _ = replace(stored, corrections=[*stored.corrections, *corrections]).corrected
+    except FormatError as error:
+        raise RefusedError(422, str(error)) from None
+    return corrections
+
+
 def _append(service: Service, caller: Caller, where: tuple[str, int | None], corrections: list[Correction]) -> Response:
     """The answer is written here: thousands of corrections would hold up the event loop."""
     analysis_id, version = where
-    kept = Kept(service, caller, analysis_id)
-    stored = kept.result()
-    corrections = [_of_image(one, stored) for one in corrections]
-    made = from_rows(kept.rows)
-    try:  # a box that is not on the image is refused before anything is stored
-        _ = replace(stored, corrections=[*made, *corrections]).corrected
-    except FormatError as error:
-        raise RefusedError(422, str(error)) from None
     with service.database.begin() as session:
         analysis, access = analysis_access(session, caller, analysis_id, "write")
         session.refresh(access.smear, with_for_update=True)  # a signature at the same moment comes before or after
@@ -185,8 +191,8 @@ def _append(service: Service, caller: Caller, where: tuple[str, int | None], cor
         audit_log.record(
             session, "corrections.add", caller.user_id, analysis_id, caller.address, n=len(corrections), version=new
         )
-        session.flush()
-        rows = [row for row, *_ in correction_rows.page_of(session, analysis_id, (new, -1))]
+    with service.database.read() as session:
+        rows = [row for row, *_ in correction_rows.page_of(session, analysis_id, (new, -1), len(corrections))]
         answer = CorrectionsMade(version=new, count=correction_rows.count(session, analysis_id), corrections=rows)
     return Response(answer.model_dump_json(), 201, media_type="application/json")
 

@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 
 from blastdet.service.api.analysis_routes import Corrected, Kept, KeptOne, etag
 from blastdet.service.api.job_routes import offered
-from blastdet.service.http.context import Id, Reader, Services
+from blastdet.service.http.context import Services
 from blastdet.service.results.fhir import fhir_bundle
 from blastdet.service.results.viewer_data import corrected_figures, run_part, viewer_data
 from blastdet.service.store.schema import Analysis, Smear
@@ -41,36 +41,45 @@ def review_line(smear: Smear, analysis: Analysis) -> str:
 
 
 @router.get("/analyses/{analysis_id}/report.fhir.json", response_class=JSONResponse)
-def fhir(analysis_id: Id, service: Services, caller: Reader, corrected: Corrected = True) -> Response:
+async def fhir(request: Request, kept: KeptOne, corrected: Corrected = True) -> Response:
     """FHIR R4: a bundle of a DiagnosticReport and its Observations. For research use only; never a diagnosis."""
-    kept = Kept(service, caller, analysis_id)
-    found = kept.result()
-    bundle = fhir_bundle(found.corrected if corrected else found.original, kept.analysis, kept.smear)
     headers = {**kept.saved_as("report.fhir.json"), **etag(kept.analysis.version)}
-    return JSONResponse(bundle, media_type="application/fhir+json", headers=headers)
+
+    def bundle() -> Response:
+        found = kept.result()
+        document = fhir_bundle(found.corrected if corrected else found.original, kept.analysis, kept.smear)
+        return JSONResponse(document, media_type="application/fhir+json", headers=headers)
+
+    return await kept.shown(request, bundle)
 
 
-@router.get("/analyses/{analysis_id}/run.json")
-def part_of_run(analysis_id: Id, service: Services, caller: Reader, response: Response) -> dict[str, Any]:
+@router.get("/analyses/{analysis_id}/run.json", response_model=dict[str, Any])
+async def part_of_run(request: Request, kept: KeptOne, service: Services) -> Response:
     """What ``blastdet detect --server`` makes the page and the tables of a run of; with corrections."""
-    kept = Kept(service, caller, analysis_id)
-    response.headers.update(etag(kept.analysis.version))
-    return run_part(kept.result(), offered(service, kept.analysis.weights))
+    model = offered(service, kept.analysis.weights)
+
+    def part() -> Response:
+        return JSONResponse(run_part(kept.result(), model), headers=etag(kept.analysis.version))
+
+    return await kept.shown(request, part)
 
 
-@router.get("/analyses/{analysis_id}/view")
-def view(
-    analysis_id: Id,
+@router.get("/analyses/{analysis_id}/view", response_model=dict[str, Any])
+async def view(
+    request: Request,
+    kept: KeptOne,
     service: Services,
-    caller: Reader,
-    response: Response,
     cells: Annotated[bool, Query(description="false: only `now`")] = True,
-) -> dict[str, Any]:
+) -> Response:
     """What the viewer shows: the cells as the model found them, the corrections so far, and `now`: the figures."""
-    kept = Kept(service, caller, analysis_id)
-    response.headers.update(etag(kept.analysis.version))
-    model, found = offered(service, kept.analysis.weights), kept.result()
-    shown = {"now": corrected_figures(found, model), "version": kept.analysis.version}
-    if not cells:
-        return shown
-    return {**viewer_data(found.original, model, (kept.smear.id, analysis_id)), "corrections": kept.rows, **shown}
+    model = offered(service, kept.analysis.weights)
+
+    def document() -> Response:
+        found = kept.result()
+        shown = {"now": corrected_figures(found, model), "version": kept.analysis.version}
+        if cells:
+            whole = viewer_data(found.original, model, (kept.smear.id, kept.analysis.id))
+            shown = {**whole, "corrections": kept.rows, **shown}
+        return JSONResponse(shown, headers=etag(kept.analysis.version))
+
+    return await kept.shown(request, document)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from anyio import to_thread
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
 from sqlalchemy import select
@@ -18,11 +17,21 @@ from starlette.concurrency import run_in_threadpool
 
 from blastdet.core.errors import counted, shown
 from blastdet.service.compute.overview import overview_size, reduction_of
-from blastdet.service.compute.pool import ComputeBusyError, Watch
+from blastdet.service.compute.pool import Watch
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.http.body import ImageBody
-from blastdet.service.http.context import Id, ReadableSmear, Reader, Service, Services, Writer, smear_access
+from blastdet.service.http.context import (
+    Id,
+    ReadableSmear,
+    Reader,
+    Service,
+    Services,
+    Writer,
+    service_of,
+    smear_access,
+)
 from blastdet.service.http.disk_quota import ArrivingQuota, check_room
+from blastdet.service.http.presence import while_connected
 from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
 from blastdet.service.security.callers import Caller, RefusedError
@@ -37,7 +46,6 @@ T = TypeVar("T")
 
 _ARRIVE = 2**20  # bytes written at once
 _INSPECT_S = 30.0  # in which an uploaded file must be understood
-_MOST_WAITING = 64
 _MOST_PIXELS = 50 * 10**9  # a slide at the highest magnification has 10
 _LONGEST = 10**6  # pixels: 75 mm of glass at 0.1 µm have 750,000
 _FORM = 2**16  # bytes that a form may have around its file
@@ -85,7 +93,7 @@ async def upload(
         await run_in_threadpool(arriving.write, bytes(waiting))
         sha256 = await run_in_threadpool(arriving.finish)
         about = (display_name(name or body.name), sha256)
-        kept = await in_turn(service, partial(keep_smear, service, caller, arriving.path, about))
+        kept = await in_turn(request, service, caller, partial(keep_smear, service, caller, arriving.path, about))
     finally:
         quota.give_back()
         await run_in_threadpool(arriving.discard)
@@ -94,17 +102,15 @@ async def upload(
     return JSONResponse(out.model_dump(mode="json"), 201 if is_new else 200, headers)
 
 
-async def in_turn(service: Service, do: Callable[[], T]) -> T:
-    """Look into an uploaded file in a thread of few: an image that takes long holds up other uploads and nothing else.
+async def in_turn(request: Request, service: Service, caller: Caller, do: Callable[[], T]) -> T:
+    """Look into an uploaded file when it is the turn of a user, unless the client goes away before.
 
     Raises
     ------
     ComputeBusyError
         If too many wait already.
     """
-    if service.inspecting.statistics().tasks_waiting >= _MOST_WAITING:
-        raise ComputeBusyError("busy: too many uploads wait already. Try again in a few seconds")
-    return await to_thread.run_sync(do, limiter=service.inspecting)
+    return await while_connected(request, service.inspecting.run(caller.user_id, lambda has_left: do()))
 
 
 def keep_smear(
@@ -303,10 +309,10 @@ def _check_range(wanted: str, size: int) -> None:
 
 
 @router.get("/{smear_id}/picture.jpg", response_class=Response)
-async def picture(smear: ReadableSmear, service: Services) -> Response:
+async def picture(request: Request, smear: ReadableSmear, service: Services) -> Response:
     """The image for a browser, at most 3200 pixels wide or high."""
     path = service.blobs.smear(smear.id) / "tiles" / "picture.jpg"
-    return await jpeg(service, path, "picture", smear, {}, reduced=has_overview(smear))
+    return await jpeg(request, path, "picture", smear, {}, reduced=has_overview(smear))
 
 
 @router.get("/{smear_id}/tiles")
@@ -324,7 +330,7 @@ def _zooms(size: tuple[int, int]) -> range:
 
 
 @router.get("/{smear_id}/tiles/{z}/{x}/{y}", response_class=Response)
-async def tile(smear: ReadableSmear, z: int, x: int, y: int, service: Services) -> Response:
+async def tile(request: Request, smear: ReadableSmear, z: int, x: int, y: int, service: Services) -> Response:
     """One tile, as a JPEG of at most 512 x 512 pixels."""
     size = (smear.width, smear.height)
     columns, rows = tile_count(size, z) if z in _zooms(size) else (0, 0)
@@ -332,7 +338,7 @@ async def tile(smear: ReadableSmear, z: int, x: int, y: int, service: Services) 
         raise RefusedError(404, f"tile: expected zoom 0 to {highest_zoom(size)} and a place on the image")
     path = service.blobs.tile(smear.id, z, x, y)
     reduced = has_overview(smear) and z <= highest_zoom(overview_size(size))
-    return await jpeg(service, path, "tile", smear, {"z": z, "x": x, "y": y}, reduced=reduced)
+    return await jpeg(request, path, "tile", smear, {"z": z, "x": x, "y": y}, reduced=reduced)
 
 
 def has_overview(smear: Smear) -> bool:
@@ -341,9 +347,13 @@ def has_overview(smear: Smear) -> bool:
 
 
 async def jpeg(
-    service: Service, path: Path, op: str, smear: Smear, args: dict[str, Any], *, reduced: bool = False
+    request: Request, path: Path, op: str, smear: Smear, args: dict[str, Any], *, reduced: bool = False
 ) -> Response:
-    """A picture that is made once and kept until its smear is deleted; if `reduced`, with the help of an overview."""
+    """A picture that is made once and kept until its smear is deleted; if `reduced`, with the help of an overview.
+
+    Where the client goes away before it is begun, it is not made.
+    """
+    service, user = service_of(request), request.state.user_id
     source = service.blobs.image(smear.id)
     if not source.is_file():
         raise RefusedError(404, "smear: its file is gone")
@@ -352,9 +362,9 @@ async def jpeg(
         args = {"path": str(source), **args}
         if reduced:
             overview = service.blobs.overview(smear.id)
-            content = await service.pictures.make_reduced(path, op, args, overview, smear.owner_id)
+            content = await while_connected(request, service.pictures.make_reduced(path, op, args, overview, user))
         else:
-            content = await service.pictures.make(path, op, args, smear.owner_id)
+            content = await while_connected(request, service.pictures.make(path, op, args, user))
     return Response(content, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
 

@@ -81,16 +81,16 @@ def create(
 
 
 @router.head("/{upload_id}")
-async def head(upload_id: Id, service: Services, caller: Writer) -> Response:
+async def head(upload_id: Id, request: Request, service: Services, caller: Writer) -> Response:
     """How much has arrived."""
-    found = await in_turn(service, partial(_completed, service, caller, upload_id))
+    found = await in_turn(request, service, caller, partial(_completed, service, caller, upload_id))
     return Response(headers=_state(found))
 
 
 @router.get("/{upload_id}")
-async def state(upload_id: Id, service: Services, caller: Writer) -> UploadOut:
+async def state(upload_id: Id, request: Request, service: Services, caller: Writer) -> UploadOut:
     """How much has arrived, and the smear it became."""
-    return await in_turn(service, partial(_completed, service, caller, upload_id))
+    return await in_turn(request, service, caller, partial(_completed, service, caller, upload_id))
 
 
 @router.patch("/{upload_id}", status_code=204)
@@ -112,7 +112,7 @@ async def append(
     if upload.smear_id is None:
         with suppress(FileNotFoundError):  # completed or given up meanwhile
             await _receive(request, service, upload, int(upload_offset))
-    found = await in_turn(service, partial(_completed, service, caller, upload_id))
+    found = await in_turn(request, service, caller, partial(_completed, service, caller, upload_id))
     return Response(status_code=204, headers=_state(found))
 
 

@@ -16,7 +16,7 @@ from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
 from blastdet.datasets.corrections import from_rows
 from blastdet.imaging import drawing
-from blastdet.imaging.io import Source, encode_image, open_smear
+from blastdet.imaging.io import Source, encode_image, image_size, open_smear
 from blastdet.inference.model import Model, Options, load
 from blastdet.inference.outputs.cell_record import cell_record
 from blastdet.inference.outputs.corrected_result import corrected_result
@@ -105,6 +105,7 @@ class Operations:
         options = Options(args.get("mpp"), args.get("min_score"))
         region = args.get("region")
         try:
+            _check_pixels(path, args.get("most_pixels"))
             if region is None:
                 result = model.analyze(path, options, self.progress)
             else:
@@ -171,6 +172,13 @@ class Operations:
         card = None if classifier is None else classifier.card
         result = self._recorded(args, card)
         return {}, pdf_of_result(result, card, self._source(args), args.get("hidden", []), args.get("review", ""))
+
+
+def _check_pixels(path: str, most: int | None) -> None:
+    width, height = image_size(path) if most else (0, 0)
+    if most and width * height > most:
+        got = f"expected at most {most / 1e6:.0f} megapixels, got {width * height / 1e6:,.0f}"
+        raise BlastdetError(f"image: {got}. Send it as a smear: POST /smears")
 
 
 def _jpeg(rgb: RGB, quality: int = QUALITY) -> bytes:

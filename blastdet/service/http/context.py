@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
+from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pool import ComputePool
 from blastdet.service.jobs.backend import JobBackend
@@ -46,12 +46,10 @@ class Service:
     gate : Gate
     metrics : Metrics
     requests, logins : RateLimit
-    detecting : CapacityLimiter
-        Threads for images that are analyzed at once: their own, so that a rush of images holds up no other request.
-    inspecting : CapacityLimiter
-        Uploaded files that are looked into, likewise.
+    detecting, inspecting, rendering : FairQueue
+        Images that are analyzed at once; uploaded files that are looked into; results that are put together.
     pictures : Pictures
-        Tiles, crops and pages, likewise.
+        Tiles, crops and pages.
     ended_jobs : EndedJobs
     arriving : Counter
         User id -> bytes of uploads in one piece that arrive just now.
@@ -71,8 +69,9 @@ class Service:
     metrics: Metrics
     requests: RateLimit
     logins: RateLimit
-    detecting: CapacityLimiter
-    inspecting: CapacityLimiter
+    detecting: FairQueue
+    inspecting: FairQueue
+    rendering: FairQueue
     pictures: Pictures
     ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from blastdet.service.api import account_routes, analysis_routes, audit_routes, job_routes, smear_routes
@@ -73,11 +75,17 @@ def worklist(
 
 
 @router.get("/smears/{smear_id}")
-def smear(smear_id: Id, request: Request, service: Services, analysis: MaybeId = "") -> Response:
+async def smear(smear_id: Id, request: Request, service: Services, analysis: MaybeId = "") -> Response:
     """One smear: viewer, differential, gallery, corrections."""
-    caller = _reader(request)
+    caller = await run_in_threadpool(_reader, request)
+    page = partial(_smear_page, smear_id, request, caller, analysis)
+    return await analysis_routes.rendered(request, service, caller.user_id, page)
+
+
+def _smear_page(smear_id: str, request: Request, caller: Caller, analysis: str) -> Response:
+    service = service_of(request)
     found = smear_routes.one(smear_id, service, caller)
-    results = analysis_routes.of_smear(smear_id, service, caller).items
+    results = analysis_routes.results_of(smear_id, service, caller).items
     shown = next((one for one in results if one.id == analysis), results[0] if results else None)
     jobs = [job for job in job_routes.jobs(service, caller, None, 200).items if job.smear == smear_id]
     job = next(iter(jobs), None)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from blastdet.datasets.corrections import Correction
@@ -28,20 +27,17 @@ def append(
     if not session.execute(step.values(version=version + 1)).rowcount:  # type: ignore[attr-defined]
         return None
     time = now()
-    for place, one in enumerate(corrections):
-        row = {name: value for name, value in asdict(one).items() if value}
-        row |= {"who": user.name, "when": time}
-        session.add(
-            CorrectionRow(
-                analysis_id=analysis.id, version=version + 1, place=place, user_id=user.id, row=row, created=time
-            )
-        )
+    about = {"analysis_id": analysis.id, "version": version + 1, "user_id": user.id, "created": time}
+    said = {"who": user.name, "when": time}
+    rows = [{name: value for name, value in vars(one).items() if value} | said for one in corrections]
+    session.execute(insert(CorrectionRow), [{**about, "place": place, "row": row} for place, row in enumerate(rows)])
     return version + 1
 
 
-def rows_of(session: Session, analysis_id: str) -> list[dict[str, Any]]:
-    """Corrections of an analysis in order, as plain rows."""
-    return [row for row, *_ in page_of(session, analysis_id)]
+def rows_of(session: Session, analysis_id: str, version: int) -> list[dict[str, Any]]:
+    """Corrections of an analysis up to a version, in order, as plain rows."""
+    query = select(CorrectionRow.row).where(CorrectionRow.analysis_id == analysis_id, CorrectionRow.version <= version)
+    return list(session.scalars(query.order_by(CorrectionRow.version, CorrectionRow.place)))
 
 
 def count(session: Session, analysis_id: str) -> int:

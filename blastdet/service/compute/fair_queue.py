@@ -1,0 +1,101 @@
+"""Work that takes long, on few threads of its own: a rush holds up nothing else, and people take turns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from blastdet.service.compute.pool import ComputeBusyError
+
+T = TypeVar("T")
+HasLeft = Callable[[], bool]
+
+_AGAIN = "Try again in a few seconds"
+
+
+class FairQueue:
+    """Places for work, which the users who wait get in turn, however much each of them asks for. For one event loop.
+
+    Parameters
+    ----------
+    size : int
+        Work that is done at once.
+    what : str
+        That waits, for messages.
+    most_waiting : int
+        More is refused.
+    most_of_one : int
+        Of one user.
+    """
+
+    def __init__(self, size: int, what: str, most_waiting: int, most_of_one: int) -> None:
+        self._free, self._what, self._most, self._most_of_one = size, what, most_waiting, most_of_one
+        self._threads = CapacityLimiter(size)
+        self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # whose turn is next comes first
+
+    def check(self, user: str) -> None:
+        """Raise `ComputeBusyError` if work of this user would be refused."""
+        if self._free:
+            return
+        if (n := sum(map(len, self._waiting.values()))) >= self._most:
+            raise ComputeBusyError(f"busy: {n} {self._what} wait already. {_AGAIN}")
+        if (n := len(self._waiting.get(user, ()))) >= self._most_of_one:
+            raise ComputeBusyError(f"busy: {n} {self._what} of one user wait already. {_AGAIN}")
+
+    async def run(self, user: str, do: Callable[[HasLeft], T]) -> T:
+        """Call `do` in a thread when it is the turn of a user.
+
+        If this is cancelled before, it is not called; if it is cancelled then, what `do` is given says so.
+
+        Raises
+        ------
+        ComputeBusyError
+            If too much waits already.
+        """
+        self.check(user)
+        await self._turn(user)
+        left = threading.Event()
+        work = asyncio.ensure_future(to_thread.run_sync(do, left.is_set, limiter=self._threads))
+        work.add_done_callback(self._ended)  # nobody else gets the place before its thread is free
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            left.set()
+            raise
+
+    async def _turn(self, user: str) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        mine = asyncio.get_running_loop().create_future()
+        theirs = self._waiting.setdefault(user, deque())
+        theirs.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine in theirs:
+                theirs.remove(mine)
+                if not theirs:
+                    del self._waiting[user]
+            else:  # its turn came just now
+                self._give_turn()
+            raise
+
+    def _ended(self, work: asyncio.Future[Any]) -> None:
+        if not work.cancelled():
+            work.exception()  # of work that nobody waits for, it is of no interest
+        self._give_turn()
+
+    def _give_turn(self) -> None:
+        if not self._waiting:
+            self._free += 1
+            return
+        user, theirs = self._waiting.popitem(last=False)
+        theirs.popleft().set_result(None)
+        if theirs:
+            self._waiting[user] = theirs
