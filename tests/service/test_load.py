@@ -24,14 +24,16 @@ from PIL import Image
 from serving import SMALL, analyzed, served, upload
 
 from blastdet.core.errors import BlastdetError
-from blastdet.imaging.io import DerivedSource, open_smear, write_image
+from blastdet.imaging.io import DerivedSource, encode_image, open_smear, write_image
 from blastdet.service.compute.fair_queue import FairQueue
+from blastdet.service.compute.operations import Operations
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
 from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.pool import ComputeBusyError, ComputeCancelledError, ComputeLimits, ComputePool, Watch
 from blastdet.service.compute.tiles import tile_of
 from blastdet.service.store.blobs import Blobs
+from blastdet.viewer.pictures import QUALITY
 
 TUS = {"Tus-Resumable": "1.0.0"}
 SILENCE_S = 6
@@ -354,6 +356,78 @@ def test_people_take_turns_and_what_nobody_waits_for_is_not_done():
     )] + ["mia"]  # fmt: skip
     assert [has_left for _, has_left in done] == [True] + [False] * 7
     assert queue._free == 1 and not queue._waiting
+
+
+def test_one_user_has_so_many_places_and_no_more():
+    let_go, began, queue = threading.Event(), [], FairQueue(2, "things", 8, 8, at_once=1)
+
+    def work(what: str, has_left: Callable[[], bool]) -> None:
+        began.append(what)
+        let_go.wait(20)
+
+    async def rush() -> None:
+        async with anyio.create_task_group() as group:
+            for what in ("eve 0", "eve 1", "eve 2", "ben 0", "ben 1"):
+                group.start_soon(queue.run, what[:3], partial(work, what))
+                await anyio.sleep(0.02)
+            await anyio.sleep(0.2)
+            assert began == ["eve 0", "ben 0"]
+            let_go.set()
+        assert sorted(began) == ["ben 0", "ben 1", "eve 0", "eve 1", "eve 2"]
+
+    _in_a_loop(rush)
+    assert queue._free == 2 and not queue._held
+
+
+def test_a_large_image_is_decoded_once_for_a_block_of_tiles(tmp_path, monkeypatch):
+    side, zoom = 4300, 4
+    write_image(tmp_path / "a.png", np.random.default_rng(0).integers(0, 255, (side, side, 3), dtype=np.uint8))
+    operations = Operations("cpu", lambda done, total: None)
+    made = []
+
+    class Here(SlowPool):
+        def call(self, op: str, args: dict[str, Any], watch: Watch | None = None) -> tuple[dict[str, Any], bytes]:
+            made.append(op)
+            return operations.do(op, args, b"")
+
+    pictures, folder = Pictures(Here(), Blobs(tmp_path / "data")), tmp_path / "smear" / "tiles"
+    folder.parent.mkdir()
+
+    async def work() -> None:
+        for x, y in ((3, 2), (7, 7), (0, 0), (8, 8)):
+            args = {"path": str(tmp_path / "a.png"), "z": zoom, "x": x, "y": y}
+            tile = await pictures.make(folder / f"{zoom}-{x}-{y}.jpg", "tile", args)
+            with open_smear(tmp_path / "a.png") as image:
+                assert tile == encode_image(tile_of(image, zoom, x, y), ".jpg", QUALITY)
+
+    _in_a_loop(work)
+    assert made == ["tile", "tile"]  # 8 x 8 of 9 x 9, and the last one
+    assert len(list(folder.iterdir())) == 65
+    with open_smear(tmp_path / "a.png") as image:
+        for x, y in ((1, 0), (6, 7)):
+            expected = encode_image(tile_of(image, zoom, x, y), ".jpg", QUALITY)
+            assert (folder / f"{zoom}-{x}-{y}.jpg").read_bytes() == expected
+
+
+def test_who_leaves_is_not_waited_for(service, client, tmp_path):
+    """A request for /detect whose client goes away frees its engine long before it would be done."""
+    rgb = np.random.default_rng(0).integers(0, 255, (6000, 6000, 3), dtype=np.uint8)
+    write_image(tmp_path / "slow.png", rgb)
+    for _ in range(6):
+        with suppress(httpx.TimeoutException):
+            httpx.post(f"{service.url}/api/v1/detect?mpp=0.8", content=(tmp_path / "slow.png").read_bytes(), timeout=4)
+    began = time.monotonic()
+    client.post("/detect?mpp=0.1", content=SMALL.read_bytes()).raise_for_status()
+    assert time.monotonic() - began < 40  # six that are done take minutes
+
+
+def test_an_image_that_is_too_large_to_detect_at_once_is_refused(client, tmp_path):
+    rgb = np.full((8001, 8000, 3), 200, np.uint8)
+    write_image(tmp_path / "large.png", rgb)
+    answer = client.post("/detect?mpp=0.1", content=(tmp_path / "large.png").read_bytes())
+    assert answer.status_code == 422
+    line = "expected at most 64 megapixels, got 65. Send it as a smear: POST /smears"
+    assert line in answer.json()["error"]
 
 
 class EndlessPool(SlowPool):

@@ -46,7 +46,7 @@ router = APIRouter(tags=["analyses"])
 T = TypeVar("T")
 
 _DETECT_PIXELS = 64 * 10**6  # of an image that is analyzed at once
-_DETECT_S = 120.0
+_DETECT_S = 60.0  # others may wait for as long
 
 Corrected = Annotated[bool, Query(description="with the corrections of reviewers")]
 

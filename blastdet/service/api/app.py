@@ -58,7 +58,7 @@ def make_service(settings: ServiceSettings) -> Service:
     models = offered_models(settings)
     limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
     engines = settings.engines or max(1, min(_MOST_ENGINES, cpu_count()))
-    blobs, pixels = Blobs(settings.data), ComputePool(3, limits)  # one for an overview
+    blobs, pixels = Blobs(settings.data), ComputePool(4, limits)  # two for overviews
     inspectors = ComputePool(2, limits)
     return Service(
         settings=settings,
@@ -74,7 +74,7 @@ def make_service(settings: ServiceSettings) -> Service:
         logins=RateLimit(settings.logins_per_minute),
         detecting=FairQueue(engines, "images", 256, 32),
         inspectors=inspectors,
-        inspecting=FairQueue(inspectors.size, "uploads", 64, 16),
+        inspecting=FairQueue(inspectors.size, "uploads", 64, 16, at_once=1),
         rendering=FairQueue(_RENDERING, "results", 256, 64),
         pictures=Pictures(pixels, blobs, overview_seconds=settings.overview_seconds),
         ended_jobs=EndedJobs(database),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -31,16 +32,21 @@ class FairQueue:
         More is refused.
     most_of_one : int
         Of one user.
+    at_once : int, optional
+        Places that one user may have, where work takes so long that the next turn is far away.
     """
 
-    def __init__(self, size: int, what: str, most_waiting: int, most_of_one: int) -> None:
+    def __init__(
+        self, size: int, what: str, most_waiting: int, most_of_one: int, *, at_once: int | None = None
+    ) -> None:
         self._free, self._what, self._most, self._most_of_one = size, what, most_waiting, most_of_one
+        self._at_once, self._held = at_once or size, Counter[str]()
         self._threads = CapacityLimiter(size)
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # whose turn is next comes first
 
     def check(self, user: str) -> None:
         """Raise `ComputeBusyError` if work of this user would be refused."""
-        if self._free:
+        if self._may_begin(user):
             return
         if (n := sum(map(len, self._waiting.values()))) >= self._most:
             raise ComputeBusyError(f"busy: {n} {self._what} wait already. {_AGAIN}")
@@ -61,16 +67,20 @@ class FairQueue:
         await self._turn(user)
         left = threading.Event()
         work = asyncio.ensure_future(to_thread.run_sync(do, left.is_set, limiter=self._threads))
-        work.add_done_callback(self._ended)  # nobody else gets the place before its thread is free
+        work.add_done_callback(partial(self._ended, user))  # nobody else gets the place before its thread is free
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             left.set()
             raise
 
+    def _may_begin(self, user: str) -> bool:
+        return self._free > 0 and self._held[user] < self._at_once
+
     async def _turn(self, user: str) -> None:
-        if self._free:
+        if self._may_begin(user):
             self._free -= 1
+            self._held[user] += 1
             return
         mine = asyncio.get_running_loop().create_future()
         theirs = self._waiting.setdefault(user, deque())
@@ -83,19 +93,24 @@ class FairQueue:
                 if not theirs:
                     del self._waiting[user]
             else:  # its turn came just now
-                self._give_turn()
+                self._give_back(user)
             raise
 
-    def _ended(self, work: asyncio.Future[Any]) -> None:
+    def _ended(self, user: str, work: asyncio.Future[Any]) -> None:
         if not work.cancelled():
             work.exception()  # of work that nobody waits for, it is of no interest
-        self._give_turn()
+        self._give_back(user)
 
-    def _give_turn(self) -> None:
-        if not self._waiting:
-            self._free += 1
-            return
-        user, theirs = self._waiting.popitem(last=False)
-        theirs.popleft().set_result(None)
-        if theirs:
-            self._waiting[user] = theirs
+    def _give_back(self, user: str) -> None:
+        """Take a place from a user, and give it to the one whose turn it is."""
+        self._free += 1
+        self._held[user] -= 1
+        self._held += Counter()  # without those who have none
+        following = next((one for one in self._waiting if self._may_begin(one)), None)
+        if following is not None:
+            self._free -= 1
+            self._held[following] += 1
+            theirs = self._waiting.pop(following)
+            theirs.popleft().set_result(None)
+            if theirs:
+                self._waiting[following] = theirs

@@ -16,7 +16,7 @@ from blastdet.core.model_card import Card
 from blastdet.core.types import RGB
 from blastdet.datasets.corrections import from_rows
 from blastdet.imaging import drawing
-from blastdet.imaging.io import Source, encode_image, image_size, open_smear
+from blastdet.imaging.io import Source, encode_image, image_size, is_tiff, open_smear
 from blastdet.inference.model import Model, Options, load
 from blastdet.inference.outputs.cell_record import cell_record
 from blastdet.inference.outputs.corrected_result import corrected_result
@@ -26,8 +26,10 @@ from blastdet.inference.outputs.run_page import sheet_rows
 from blastdet.inference.result import Result
 from blastdet.inference.writers import json_lines
 from blastdet.service.compute.overview import WithOverview, open_overview, overview_of
-from blastdet.service.compute.tiles import tile_of
+from blastdet.service.compute.tiles import block_around, tile_of
 from blastdet.viewer.pictures import QUALITY, crops_of, picture_of, sheet_of
+
+_LARGE_PIXELS = 16 * 10**6  # an image of fewer is decoded in an instant
 
 Answer = tuple[dict[str, Any], bytes]
 Args = dict[str, Any]
@@ -129,7 +131,17 @@ class Operations:
         return {"seconds": result.seconds}, json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
 
     def _tile(self, args: Args) -> Answer:
-        return {}, _jpeg(tile_of(self._source(args), args["z"], args["x"], args["y"]))
+        """A tile; of an image that is large and decoded as a whole, those around it come with it."""
+        source, zoom, place = self._source(args), args["z"], (args["x"], args["y"])
+        first = _jpeg(tile_of(source, zoom, *place))
+        if source.size_wh[0] * source.size_wh[1] < _LARGE_PIXELS or is_tiff(args["path"]):
+            return {}, first
+        more = {
+            f"{zoom}-{x}-{y}.jpg": _jpeg(tile_of(source, zoom, x, y))
+            for x, y in block_around(source.size_wh, zoom, *place)
+            if (x, y) != place
+        }
+        return {"more": [(name, len(one)) for name, one in reversed(more.items())]}, b"".join((first, *more.values()))
 
     def _picture(self, args: Args) -> Answer:
         return {}, _jpeg(picture_of(self._source(args)))
@@ -177,7 +189,7 @@ class Operations:
 def _check_pixels(path: str, most: int | None) -> None:
     width, height = image_size(path) if most else (0, 0)
     if most and width * height > most:
-        got = f"expected at most {most / 1e6:.0f} megapixels, got {width * height / 1e6:,.0f}"
+        got = f"expected at most {most // 10**6} megapixels, got {-(-width * height // 10**6):,}"
         raise BlastdetError(f"image: {got}. Send it as a smear: POST /smears")
 
 

@@ -35,6 +35,7 @@ class Pictures:
     Parameters
     ----------
     pool : ComputePool
+        Half of it is for overviews.
     blobs : Blobs
     most_waiting : int
         Pictures that may wait to be made; more are refused.
@@ -53,9 +54,10 @@ class Pictures:
         overview_seconds: float = 600,
     ) -> None:
         self._pool, self._blobs, self._overview_s = pool, blobs, overview_seconds
-        self._making = FairQueue(max(pool.size - 1, 1), "pictures", most_waiting, most_of_one)
-        # one overview takes minutes: tiles of other smears must not wait for it
-        self._reducing = FairQueue(1, "large images", _MOST_OVERVIEWS, _MOST_OVERVIEWS_OF_ONE)
+        # an overview takes minutes: neither tiles nor the overviews of other people must wait for it
+        n_overviews = max(1, pool.size // 2)
+        self._making = FairQueue(max(1, pool.size - n_overviews), "pictures", most_waiting, most_of_one)
+        self._reducing = FairQueue(n_overviews, "large images", _MOST_OVERVIEWS, _MOST_OVERVIEWS_OF_ONE, at_once=1)
         self._overviews: dict[Path, asyncio.Task[None]] = {}
         self._asked: Counter[Path] = Counter()
         self._failed: dict[Path, tuple[float, Exception]] = {}
@@ -161,7 +163,10 @@ class Pictures:
     def _made(self, path: Path, op: str, args: Mapping[str, Any], watch: Watch | None = None) -> bytes:
         if path.is_file():  # somebody else asked for it
             return path.read_bytes()
-        _, content = self._pool.call(op, dict(args), watch=watch)
+        found, content = self._pool.call(op, dict(args), watch=watch)
+        for name, n_bytes in found.get("more", ()):
+            self._blobs.cached(path.with_name(name), content[-n_bytes:])
+            content = content[:-n_bytes]
         self._blobs.cached(path, content, sync=op == "overview")
         return content
 

@@ -9,6 +9,7 @@ from blastdet.imaging.io import Source, resize
 TILE_PX = 512
 """Side of a tile in pixels; those at the right and lower edge are smaller."""
 
+_BLOCK = 8  # tiles a side
 _LEAST = 0.001  # scale at which a `Source` is read; a thin image may be so long that a tile of all of it needs less
 
 
@@ -56,3 +57,16 @@ def tile_of(source: Source, zoom: int, x: int, y: int) -> RGB:
     wanted = round((box[2] - box[0]) * sx), round((box[3] - box[1]) * sy)
     rgb = source.read((float(box[0]), float(box[1]), float(box[2]), float(box[3])), (max(sx, _LEAST), max(sy, _LEAST)))
     return rgb if (rgb.shape[1], rgb.shape[0]) == wanted else resize(rgb, wanted)
+
+
+def block_around(size_wh: WidthHeight, zoom: int, x: int, y: int) -> list[tuple[int, int]]:
+    """Places of the tiles that are made together with one of a large image that is decoded as a whole.
+
+    Examples
+    --------
+    >>> block_around((12000, 4300), 5, 17, 3)[:3], len(block_around((12000, 4300), 5, 17, 3))
+    ([(16, 0), (17, 0), (18, 0)], 64)
+    """
+    columns, rows = tile_count(size_wh, zoom)
+    left, top = x - x % _BLOCK, y - y % _BLOCK
+    return [(i, j) for j in range(top, min(top + _BLOCK, rows)) for i in range(left, min(left + _BLOCK, columns))]
