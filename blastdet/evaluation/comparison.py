@@ -6,6 +6,7 @@ intervals of two models overlap says little; the interval of the difference coun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,8 +146,10 @@ def compare(
     return Comparison(a, b, names or (a.predictions.name, b.predictions.name), differences)
 
 
-def _spread(samples: Floats, of: Evaluation) -> Interval:
-    return spread_over_groups(samples, of.ap.table.n_groups, len(samples), "paired bootstrap")
+def _spread(samples: Floats, sides: Sequence[Evaluation], name: str) -> Interval:
+    tables = [side.ap.table for side in sides]
+    n = tables[0].n_groups if max(table.n_groups_with(name) for table in tables) > 1 else 1
+    return spread_over_groups(samples, n, len(samples), "paired bootstrap")
 
 
 def _precision_differences(a: Evaluation, b: Evaluation, weights: Ints) -> list[Difference]:
@@ -155,7 +158,7 @@ def _precision_differences(a: Evaluation, b: Evaluation, weights: Ints) -> list[
     for name in [*(n for n in a.ap.classes if n in b.ap.classes and a.ap.n_truth[n]), "all"]:
         key = None if name == "all" else name
         for figure in FIGURES:
-            interval = _spread(samples_b[name][figure] - samples_a[name][figure], a)
+            interval = _spread(samples_b[name][figure] - samples_a[name][figure], (a, b), name)
             values = a.ap.figures(key)[figure], b.ap.figures(key)[figure]
             differences.append(Difference(name, figure, *values, values[1] - values[0], interval))
     return differences
@@ -169,7 +172,7 @@ def _cell_differences(a: Evaluation, b: Evaluation, weights: Ints) -> list[Diffe
         ratios = [_ratios(side, name, weights) for side in sides]
         for figure in ratios[0]:
             (value_a, samples_a), (value_b, samples_b) = (side[figure] for side in ratios)
-            interval = _spread(samples_b - samples_a, a)
+            interval = _spread(samples_b - samples_a, (a, b), name)
             differences.append(Difference(name, figure, value_a, value_b, value_b - value_a, interval))
     return differences
 

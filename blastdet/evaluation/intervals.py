@@ -63,8 +63,9 @@ def _figures(matches: ClassMatches, weight: Ints) -> tuple[float, float, float, 
 def ap_intervals(table: MatchTable, resamples: int = RESAMPLES) -> dict[str, dict[str, Interval]]:
     """95 % intervals over groups of every average precision, by class and over ``"all"``."""
     samples = bootstrap_ap(table, group_weights(table.group, resamples))
+    groups = {name: table.n_groups if table.n_groups_with(name) > 1 else 1 for name in samples}
     return {
-        name: {figure: spread_over_groups(values, table.n_groups, resamples) for figure, values in figures.items()}
+        name: {figure: spread_over_groups(values, groups[name], resamples) for figure, values in figures.items()}
         for name, figures in samples.items()
     }
 

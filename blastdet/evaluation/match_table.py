@@ -88,6 +88,15 @@ class MatchTable:
         """Number of groups, the units that the bootstrap draws."""
         return int(self.group.max()) + 1 if len(self.group) else 0
 
+    def n_groups_with(self, name: str) -> int:
+        """Number of groups with a cell or a detection of a class, or of any class if `name` is ``"all"``.
+
+        Resamples differ in nothing else: of one such group all are equal.
+        """
+        some = self.classes.values() if name == "all" else [self.classes[name]]
+        images = [np.concatenate([np.flatnonzero(one.n_truth), one.sample]) for one in some]
+        return len(np.unique(self.group[np.concatenate(images)])) if images else 0
+
 
 def groups_of(dataset: Dataset) -> Ints:
     """Number of the group of each image, (s,); an image without a group is a group of its own."""

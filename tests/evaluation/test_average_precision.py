@@ -20,7 +20,7 @@ from blastdet.evaluation.average_precision import (
     average_precision_by_size,
     from_table,
 )
-from blastdet.evaluation.intervals import ap_intervals, bootstrap_ap, group_weights
+from blastdet.evaluation.intervals import ONE_GROUP, ap_intervals, bootstrap_ap, group_weights
 from blastdet.evaluation.match_table import coco_eval, precision_recall
 from evaluation.build import cells, dataset, problems, random_found, random_truth
 
@@ -216,6 +216,15 @@ def test_bootstrap_brackets_the_figure_and_repeats() -> None:
     assert intervals == ap_intervals(result.table, resamples=200)
     once = bootstrap_ap(result.table, np.ones((1, len(data)), np.int64))
     assert once["all"]["AP"][0] == pytest.approx(result.figures()["AP"], abs=1e-12)
+
+
+def test_an_image_without_cells_makes_no_interval_of_the_other() -> None:
+    """Two groups, of which one has neither cells nor detections: all resamples with the other are equal."""
+    found = Detections([[0, 0, 10, 10], [50, 50, 60, 60]], [0.9, 0.8], label=[1, 1])
+    data = dataset([found[:1], Detections.empty()])
+    result = average_precision(data, [found, Detections.empty()])
+    assert result.table.n_groups == 2 and result.table.n_groups_with("wbc") == result.table.n_groups_with("all") == 1
+    assert ap_intervals(result.table)["wbc"]["AP50"].method == ONE_GROUP
 
 
 def test_groups_are_drawn_whole() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from blastdet import __version__
 from blastdet.core.columns import html_table
 from blastdet.core.constants import RESEARCH_USE
-from blastdet.core.errors import DependencyError
+from blastdet.core.errors import DependencyError, counted
 from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.confusion import Confusion, Figure
@@ -95,7 +95,7 @@ def summary_table(evaluation: Evaluation) -> str:
         + [with_interval(row[name], row[f"{name}_lower"], row[f"{name}_upper"]) for name in figures]
         for row in evaluation.summary
     ]
-    title = f"{evaluation.title}, {len(evaluation.dataset)} images"
+    title = f"{evaluation.title}, {counted(len(evaluation.dataset), 'image')}"
     return html_table(("class", "cells", *figures), rows, f"{title}. {_HOW}")
 
 

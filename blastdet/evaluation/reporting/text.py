@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from blastdet.core.errors import counted
 from blastdet.evaluation.allidb_tests import Verdicts
 from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.confusion import Figure
@@ -45,7 +46,7 @@ def of_figure(figure: Figure) -> str:
 def as_text(evaluation: Evaluation) -> str:
     """The headline table, per-cell figures and notes, for a terminal."""
     lines = [
-        f"{evaluation.title}: {len(evaluation.dataset)} images",
+        f"{evaluation.title}: {counted(len(evaluation.dataset), 'image')}",
         f"{'class':<10}{'truth':>7}  {'AP50 [95 % interval]':<26}AP50:95 [95 % interval]",
     ]
     for row in evaluation.rows:
@@ -91,7 +92,7 @@ def all_notes(evaluation: Evaluation) -> list[str]:
     if n:
         what = "the 95 % interval of the blast fraction (sampling error only)"
         notes.append(f"{what} contains the true fraction in {held} of {n} images")
-    if evaluation.ap.table.n_groups < 2:
+    if evaluation.ap.table.n_groups_with("all") < 2:
         notes.append("no intervals: all images are of one group, and nothing shows how much groups differ")
     if not evaluation.by_size:
         notes.append("no figures by cell size: the dataset has images without µm/px")
@@ -108,7 +109,7 @@ def comparison_as_text(comparison: Comparison) -> str:
     """A comparison for the terminal; AP75 and AR are in the files."""
     dataset, (a, b) = comparison.a.dataset, comparison.names
     lines = [
-        f"A {a}, B {b} on {dataset.name}: {len(dataset)} images",
+        f"A {a}, B {b} on {dataset.name}: {counted(len(dataset), 'image')}",
         f"{'class':<10}{'figure':<13}{'A':>7}{'B':>8}  B - A [95 % interval, paired]",
     ]
     for d in comparison.differences:
