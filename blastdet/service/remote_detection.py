@@ -61,7 +61,7 @@ class _Entry(_Strict):
     size_wh: tuple[_Pixels, _Pixels]
     mpp: tuple[_Size, _Size]
     mpp_source: _Text
-    counts: dict[Literal["blast", "wbc", "unsure", "rbc", "platelet"], _Count]
+    counts: dict[Literal["blast", "wbc", "unsure", "erythroblast", "smudge", "rbc", "platelet"], _Count]
     white_cells: dict[str, _Count | dict[str, _Count]] | None
     area_mm2: _Size
     warnings: list[_Text]

@@ -22,6 +22,7 @@ from serving import SMALL, own_certificate
 import blastdet
 from blastdet.cli import cli
 from blastdet.core.columns import CELL_COLUMNS
+from blastdet.core.constants import NOT_WHITE
 from blastdet.core.errors import ConfigError, ServiceError
 from blastdet.core.model_card import find_weights, read_card
 from blastdet.inference.differential import WhiteCells
@@ -309,6 +310,16 @@ def test_a_wrong_part_of_a_run_fails_alone_and_before_a_file_is_written(tmp_path
     assert second.text == "b.jpg: blast 0, wbc 1, unsure 0, rbc 1, platelet 0", second
     assert not list((tmp_path / "out").rglob("a*"))
     assert {path.name for path in (tmp_path / "out").iterdir()} > {"b.json", "cells.csv", "summary.xlsx", "index.html"}
+
+
+def test_every_kind_that_is_counted_is_known(tmp_path):
+    """A smear with an erythroblast was refused as that of another version."""
+    part = _run_json()
+    part["entry"]["counts"] = dict.fromkeys(("blast", "wbc", "unsure", *NOT_WHITE, "rbc", "platelet"), 1)
+    with foreign(_answers(part)) as (client, _):
+        outcomes = _detect(client, tmp_path)
+    assert [one.error for one in outcomes] == ["", ""]
+    assert "erythroblast 1, smudge 1" in outcomes[0].text
 
 
 @pytest.mark.parametrize("content", [b'{"a":' * 100_000, b"[]", b"", b"\xff", b"1" * 9000])
