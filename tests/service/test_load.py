@@ -693,3 +693,33 @@ def test_the_longest_image_has_a_picture_and_a_longer_one_is_refused(client, tmp
     for name in ("picture.jpg", "tiles/0/0/0"):
         assert client.get(f"{base}/{name}").content[:2] == b"\xff\xd8"
     client.delete(base).raise_for_status()
+
+
+def test_clients_that_do_not_read_hold_little_memory(service, client, tmp_path):
+    rgb = np.random.default_rng(1).integers(0, 255, (3000, 3200, 3), dtype=np.uint8)
+    write_image(tmp_path / "noise.png", rgb)
+    smear = upload(client, tmp_path / "noise.png")
+    picture = client.get(f"/smears/{smear['id']}/picture.jpg").raise_for_status()
+    assert len(picture.content) == int(picture.headers["Content-Length"]) > 4 * 10**6
+    assert client.get(f"/smears/{smear['id']}/picture.jpg").content == picture.content
+    (web,) = service.children("web")
+
+    def memory() -> int:
+        return int(Path(f"/proc/{web}/status").read_text().partition("VmRSS:")[2].split()[0]) // 1024
+
+    host, port = service.url.removeprefix("http://").split(":")
+    request = f"GET /api/v1/smears/{smear['id']}/picture.jpg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    before, held = memory(), []
+    try:
+        for _ in range(60):
+            one = socket.socket()
+            held.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect((host, int(port)))
+            one.sendall(request.encode())
+        time.sleep(4)
+        assert memory() - before < 100  # MB; all of the pictures are 300
+    finally:
+        for one in held:
+            one.close()
+    client.delete(f"/smears/{smear['id']}").raise_for_status()

@@ -17,7 +17,8 @@ from blastdet.core.model_card import ValidationCounts
 from blastdet.datasets.corrections import from_rows
 from blastdet.inference.writers import head
 from blastdet.service.api.job_routes import offered, options_of
-from blastdet.service.api.smear_routes import IMAGE_BODY, has_overview, jpeg
+from blastdet.service.api.picture_routes import has_overview, jpeg
+from blastdet.service.api.smear_routes import IMAGE_BODY
 from blastdet.service.compute.fair_queue import HasLeft
 from blastdet.service.compute.pool import Answer, ComputeCancelledError, Watch
 from blastdet.service.http.body import whole_body

@@ -19,6 +19,7 @@ from blastdet.service.api import (
     audit_routes,
     correction_routes,
     job_routes,
+    picture_routes,
     report_routes,
     smear_routes,
     upload_routes,
@@ -42,7 +43,7 @@ from blastdet.service.store.database import Database
 PREFIX = "/api/v1"
 
 ROUTES = (
-    *(smear_routes, upload_routes, job_routes, analysis_routes),
+    *(smear_routes, picture_routes, upload_routes, job_routes, analysis_routes),
     *(report_routes, correction_routes, account_routes, audit_routes),
 )
 """Modules with the routes below `PREFIX`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from blastdet.service.api.analysis_routes import Corrected, Kept, KeptOne, etag
+from blastdet.service.api.analysis_routes import Corrected, KeptOne, etag
 from blastdet.service.api.job_routes import offered
 from blastdet.service.http.context import Services
 from blastdet.service.results.fhir import fhir_bundle

@@ -62,13 +62,6 @@ class Pictures:
         self._asked: Counter[Path] = Counter()
         self._failed: dict[Path, tuple[float, Exception]] = {}
 
-    async def kept(self, path: Path) -> bytes | None:
-        """A picture that was made before."""
-        try:
-            return await to_thread.run_sync(path.read_bytes)
-        except FileNotFoundError:
-            return None
-
     async def make(self, path: Path, op: str, args: Mapping[str, Any], user: str = "") -> bytes:
         """What `op` of a child process makes, and keep it under `path`.
 
