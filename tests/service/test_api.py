@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import sqlite3
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +19,10 @@ from PIL import Image
 from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
 from sqlalchemy import delete, insert
 
-from blastdet.datasets.corrections import read_corrections
+from blastdet.datasets.corrections import Correction, read_corrections
 from blastdet.service.api import report_routes
+from blastdet.service.results import stored_result
+from blastdet.service.results.stored_result import StoredResult, shown_result
 from blastdet.service.store.database import Database
 from blastdet.service.store.job_rows import MOST_ACTIVE
 from blastdet.service.store.schema import Job, Smear
@@ -668,3 +672,38 @@ def test_a_tiff_is_detected_like_a_png(client, how):
     tifffile.imwrite(tiff, rgb, photometric="rgb", **how)
     found = [client.post("/detect?mpp=0.1", content=one.getvalue()).raise_for_status().json() for one in (png, tiff)]
     assert found[0]["cells"] == found[1]["cells"] and found[0]["cells"]
+
+
+def test_a_result_is_put_together_once_for_all_who_ask(service, analysis):
+    record = service.data / "smears" / analysis["smear"][:2] / analysis["smear"] / "analyses" / analysis["id"]
+    corrections = [Correction(image_sha256=analysis["summary"]["image_sha256"], box_xyxy=(1, 1, 60, 60), op="delete")]
+    read = []
+
+    def rows() -> list[Correction]:
+        read.append(1)
+        time.sleep(0.3)
+        return corrections
+
+    def show(name: str, version: int) -> StoredResult:
+        return shown_result((record / "record.json", name, version), rows, ())
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: show("a.jpg", 7), range(8)))
+    assert len({id(one) for one in found}) == len(read) == 1
+    assert found[0].corrected is found[0].corrected
+    assert show("a.jpg", 8).original.name == "a.jpg" and show("b.jpg", 8).original.name == "b.jpg"
+    assert len(read) == 3
+    assert [key[2:] for key in stored_result._SHOWN if key[0] == record / "record.json"] == [("b.jpg", 8)]
+
+
+def test_results_in_memory_are_bounded(service, client, smear, monkeypatch):
+    kept = stored_result._SHOWN
+    kept.clear()
+    for n in range(4):
+        one = analyzed(client, smear, min_score=0.9 + n / 1000)
+        record = service.data / "smears" / smear["id"][:2] / smear["id"] / "analyses" / one["id"] / "record.json"
+        found = shown_result((record, "a.jpg", 0), list, ())
+        if n == 0:
+            monkeypatch.setattr(stored_result, "_MOST_BYTES", int(2.5 * stored_result._bytes_of(found)))
+    assert len(kept) == 2
+    assert next(reversed(kept))[0] == record
