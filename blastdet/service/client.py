@@ -155,11 +155,14 @@ class Client:
     def correct(self, analysis: str, corrections: Sequence[Mapping[str, Any]], version: int | None = None) -> int:
         """Append corrections (lines of ``corrections.jsonl``) and return the new version.
 
-        With `version`, the service refuses them if somebody else was first.
+        With `version`, the service refuses them if somebody else was first. So it does where the answer is lost and
+        they are sent again: they are never stored twice.
         """
-        match = {} if version is None else {"If-Match": f'"{version}"'}
+        where = f"/analyses/{analysis}"
+        if version is None:
+            version = self._field(self._json("GET", where), "version", int)
         body = _body({"corrections": [dict(one) for one in corrections]})
-        answer = self._json("POST", f"/analyses/{analysis}/corrections", body, {**_JSON, **match})
+        answer = self._json("POST", f"{where}/corrections", body, {**_JSON, "If-Match": f'"{version}"'})
         return int(self._field(answer, "version", int))
 
     def corrections(self, path: str | Path) -> int:
@@ -173,10 +176,13 @@ class Client:
         after = None
         while True:
             page = self._json("GET", _query("/smears", {**filters, "after": after}))
-            yield from self._field(page, "items", list)
-            after = page.get("next")
-            if after is None:
+            items = self._field(page, "items", list)
+            yield from items
+            if (last := page.get("next")) is None:
                 return
+            if not items or last == after:  # it would never end
+                raise self._stranger()
+            after = last
 
     def delete(self, smear: str) -> None:
         """Delete a smear with everything that was made of it."""

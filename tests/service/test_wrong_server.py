@@ -175,6 +175,48 @@ def test_an_answer_that_is_cut_short_is_no_file(monkeypatch):
         client.file(ID, "result.json")
 
 
+@pytest.mark.parametrize("page", [{"items": [], "next": "x"}, {"items": [{}], "next": "x"}])
+def test_a_worklist_without_end_is_left(page):
+    with foreign({"smears": page}) as (client, asked), pytest.raises(ServiceError, match=STRANGER):
+        list(client.smears())
+    assert len(asked) <= 2
+
+
+def test_corrections_whose_answer_is_lost_are_stored_once():
+    """The foreign host stores them, and hangs up once instead of answering."""
+    stored, lost = [], []
+
+    def store(handler: Foreign) -> None:
+        if handler.headers["If-Match"] != f'"{len(stored)}"':
+            body = b'{"error": "corrections: expected version 1, got 0: somebody else was first"}'
+            handler.wfile.write(b"HTTP/1.1 412 No\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+            return
+        stored.append(handler.path)
+        lost.append(handler.connection.shutdown(socket.SHUT_RDWR))
+
+    answers = {ID: {"version": 0}, "corrections": lambda handler: store(handler)}
+    with foreign(answers) as (client, _), pytest.raises(ServiceError, match="somebody else was first"):
+        client.correct(ID, [{"op": "ok"}])
+    assert len(stored) == len(lost) == 1
+
+
+def test_continue_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(reaching, "PATIENCE_S", 0.0)
+
+    def endless(handler: Foreign) -> None:
+        end = time.monotonic() + 10
+        with suppress(OSError):
+            while time.monotonic() < end:
+                handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    with foreign({"smears": lambda handler: endless(handler)}) as (client, _):
+        client._timeout = 1.0
+        start = time.monotonic()
+        with pytest.raises(ServiceError, match="does not answer"):
+            client.upload(SMALL)
+        assert time.monotonic() - start < 8
+
+
 def _drip(handler: Foreign, begin: bytes) -> None:
     """A byte now and then: no pause is as long as the client's timeout."""
     with suppress(OSError):
