@@ -36,8 +36,9 @@ def check_mpp(value: Any, where: object = "mpp") -> Scale:
     >>> check_mpp([0.1, 0.12])
     (0.1, 0.12)
     """
-    numbers = np.asarray(value, dtype=object).ravel().tolist()
-    if len(numbers) not in (1, 2) or not all(_is_number(number) for number in numbers):
+    array = np.asarray(value, dtype=object)
+    numbers = array.ravel().tolist()
+    if array.ndim > 1 or len(numbers) not in (1, 2) or not all(_is_number(number) for number in numbers):
         raise ScaleError(f"{where}: expected {_FORMS} as µm/px, got {' '.join(repr(value).split()):.60}")
     x, y = (float(numbers[0]), float(numbers[-1]))
     low, high = MPP_RANGE

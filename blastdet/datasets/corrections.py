@@ -282,8 +282,8 @@ def _as_box(box: Sequence[float] | None) -> Box | None:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is text that can be written as UTF-8: half of a surrogate pair cannot."""
-    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+    """Whether a value is text that files and databases hold: no NUL, no half of a surrogate pair."""
+    return isinstance(value, str) and not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in value)
 
 
 _FROM_LIST = {"add": "class", "relabel": "class", "remove": "delete", "unannotate": "unannotate"}

@@ -60,13 +60,24 @@ def add_user(settings: ServiceSettings, name: str, password: str | None, *, is_a
         return session.scalar(of_local.where(User.name == accounts.LOCAL)) or 0
 
 
-def set_password(settings: ServiceSettings, name: str, password: str) -> None:
-    """Give a user another password, and end its sessions."""
+def set_password(settings: ServiceSettings, name: str, password: str, *, revoke_tokens: bool = False) -> int:
+    """Give a user another password, and end its sessions.
+
+    Returns
+    -------
+    int
+        Tokens of the user that are valid; with `revoke_tokens`, that were.
+    """
     with _session(settings) as session:
         user = _named_user(session, settings, name)
         user.password_hash = accounts.hash_password(password)
         accounts.end_sessions(session, user)
         audit_log.record(session, "user.password", None, user.id)
+        found = accounts.valid_tokens(session, user)
+        for token in found if revoke_tokens else ():
+            session.delete(token)
+            audit_log.record(session, "token.revoke", None, token.id)
+        return len(found)
 
 
 def remove_user(settings: ServiceSettings, name: str) -> None:

@@ -31,11 +31,12 @@ def run_web(settings: ServiceSettings) -> None:
     from blastdet.service.pages.page_routes import add_pages
     from blastdet.service.security.connections import protocol_with
 
-    app = make_app(make_service(settings))
+    service = make_service(settings)
+    app = make_app(service)
     add_pages(app)
     config = uvicorn.Config(
         app,
-        http=protocol_with(settings.silence_seconds),
+        http=protocol_with(settings.silence_seconds, service.connections, service.gate.is_trusted),
         access_log=False,
         log_config=None,
         server_header=False,

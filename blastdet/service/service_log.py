@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -29,6 +30,24 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class Seldom(logging.Filter):
+    """Lets a message through once a minute: the event loop says thousands of times that no connection can be taken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the message, by its first line, was not said in the last minute."""
+        line = record.getMessage().split("\n")[0][:100]
+        if line in self._said and time.monotonic() - self._said[line] < 60:
+            return False
+        if len(self._said) > 100:
+            self._said.clear()
+        self._said[line] = time.monotonic()
+        return True
+
+
 def set_up() -> None:
     """Send the logs of this process to stderr as JSON; called by the processes of the service only."""
     handler = logging.StreamHandler(sys.stderr)
@@ -36,6 +55,7 @@ def set_up() -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
+    logging.getLogger("asyncio").addFilter(Seldom())
     logging.getLogger(LOGGER).setLevel(logging.INFO)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +38,7 @@ _WELL_S = 60.0  # after which a process counts as running well
 _BACKLOG = 2048
 _IN_USE = "expected a folder that no service uses, got that of one which runs. Stop it, or pass another --data"
 _MOST_NAMED = 3  # host names in a line
+_MOST_FILES = 2**16
 
 
 @dataclass
@@ -216,7 +219,17 @@ def listening(settings: ServiceSettings) -> socket.socket:
     return listener
 
 
+def _allow_many_files() -> None:
+    """Each connection and each file that arrives takes a number; systems give 1,024 to who does not ask for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def serve(settings: ServiceSettings, say: Callable[[str], None] = print) -> None:
     """Run a service until SIGTERM or SIGINT; see `Supervisor`."""
     service_log.set_up()
+    _allow_many_files()
     Supervisor(settings, say).run()

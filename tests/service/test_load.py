@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import logging
+import resource
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,10 @@ from blastdet.service.compute.picture_queue import Pictures
 from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.pool import ComputeBusyError, ComputeCancelledError, ComputeLimits, ComputePool, Watch
 from blastdet.service.compute.tiles import tile_of
+from blastdet.service.http import failures
+from blastdet.service.security.allowances import Allowance
+from blastdet.service.security.callers import RefusedError
+from blastdet.service.service_log import Seldom
 from blastdet.service.store.blobs import Blobs
 from blastdet.viewer.pictures import QUALITY
 
@@ -176,6 +183,7 @@ def until_closed(service, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, fl
 
 HEAD = b"POST /api/v1/smears HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n"
 JSON = b"PUT /api/v1/smears/x/shares/y HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n"
+DETECT = b"POST /api/v1/detect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000000\r\n\r\n"
 ASKED = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -186,16 +194,122 @@ def test_half_a_request_is_cut_off(service, pieces):
     assert SILENCE_S - 1 < seconds < 3 * SILENCE_S
 
 
-@pytest.mark.parametrize("head", [HEAD, JSON])
-def test_a_body_that_stops_or_trickles_is_refused(service, head):
+@pytest.mark.parametrize(("head", "least"), [(HEAD, 1024), (JSON, 1024), (DETECT + bytes(500_000), 262144)])
+def test_a_body_that_stops_or_trickles_is_refused(service, head, least):
     answer, seconds = until_closed(service, head + b"abc")
     assert answer.startswith(b"HTTP/1.1 408")
-    assert b"expected at least 1024 bytes within 6 s" in answer
+    assert b"expected at least %d bytes within 6 s" % least in answer
     assert SILENCE_S - 1 < seconds < 3 * SILENCE_S
     answer, seconds = until_closed(service, head, *[b"."] * (SILENCE_S - 2), pause=1)
     assert answer.startswith(b"HTTP/1.1 408")
     assert seconds < SILENCE_S + 3  # the dots did not put it off
     assert list((service.data / "temporary").iterdir()) == []
+
+
+@contextmanager
+def connected(service, address: str, n: int, content: bytes = b"") -> Iterator[list[socket.socket]]:
+    """Connections from another address of this machine, each with something sent."""
+    host, port = service.url.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        found = []
+        for _ in range(n):
+            one = socket.create_connection((host, int(port)), timeout=30, source_address=(address, 0))
+            found.append(stack.enter_context(closing(one)))
+            with suppress(OSError):  # refused
+                one.sendall(content)
+        yield found
+
+
+def answer_of(connection: socket.socket) -> bytes:
+    """An answer in JSON, which may come in parts."""
+    answer = b""
+    while not answer.endswith(b"}") and (piece := connection.recv(4096)):
+        answer += piece
+    return answer
+
+
+def test_an_address_has_so_many_connections(service, client):
+    with connected(service, "127.0.0.2", 257, b"GET / HTTP") as found:
+        answer = answer_of(found[-1])
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"connections of one address: expected at most 256 at once" in answer
+        assert client.get("/session").status_code == 200  # at another address
+    deadline = time.monotonic() + 20
+    while True:  # they count no longer
+        with connected(service, "127.0.0.2", 1, ASKED) as (again,):
+            if again.recv(1000).startswith(b"HTTP/1.1 200 "):
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_a_user_has_so_many_uploads_at_once(service):
+    with connected(service, "127.0.0.3", 64, HEAD + b"abc"):
+        time.sleep(1)
+        with connected(service, "127.0.0.3", 1, HEAD + b"abc") as (more,):
+            assert b"uploads of one user: expected at most 64 at once" in answer_of(more)
+
+
+def test_a_user_has_so_many_bytes_in_memory(service, client):
+    (web,) = service.children("web")
+    before = resident_mb(web)
+    with connected(service, "127.0.0.4", 4, DETECT + bytes(50 * 2**20)) as found:
+        answers = b"".join(answer_of(one) for one in found[2:])
+        assert answers.startswith(b"HTTP/1.1 429 ")
+        assert b"MB of requests of one user: expected at most 128 at once" in answers
+        assert resident_mb(web) - before < 350
+    deadline = time.monotonic() + 20
+    while client.post("/detect?mpp=0.1", content=SMALL.read_bytes()).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def resident_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def test_all_users_together_have_a_limit_that_refuses_by_503():
+    allowance = Allowance("MB", 3, 4)
+    with allowance.holding("anna", 3), pytest.raises(RefusedError, match="all users are too many") as refused:
+        allowance.take("ben", 2)
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
+    with allowance.holding("ben") as take:  # the other's are given back
+        take(3)
+
+
+def test_a_service_has_as_many_files_as_it_may(service):
+    (web,) = service.children("web")
+    soft, hard = resource.prlimit(web, resource.RLIMIT_NOFILE)
+    assert soft == min(hard, 2**16)
+
+
+def test_images_are_read_while_a_thousand_files_are_open(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    pool = ComputePool(1, ComputeLimits(memory_mb=512))
+    try:
+        with ExitStack() as stack:
+            for _ in range(1100):
+                stack.enter_context(Path("/dev/null").open())
+            found, _ = pool.call("inspect", {"path": str(SMALL), "name": "a.jpg"})
+            assert found["size_wh"]
+    finally:
+        pool.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_too_many_open_files_are_no_fault_of_the_service():
+    answer = failures._system(None, OSError(errno.EMFILE, "Too many open files"))
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_a_message_that_comes_again_is_logged_once_a_minute(monkeypatch):
+    seldom, clock = Seldom(), [0.0]
+    monkeypatch.setattr("blastdet.service.service_log.time.monotonic", lambda: clock[0])
+    made = [logging.LogRecord("asyncio", 40, "", 0, f"socket.accept()\nsocket {i}", (), None) for i in range(3)]
+    assert [seldom.filter(one) for one in made] == [True, False, False]
+    clock[0] = 61.0
+    assert seldom.filter(made[0])
 
 
 def test_only_so_many_pictures_wait(noise, tmp_path):

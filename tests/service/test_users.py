@@ -14,8 +14,10 @@ from contextlib import ExitStack, closing
 import httpx
 import pytest
 from serving import REPO, SMALL, analyzed, served, upload
+from starlette.requests import Request
 
 from blastdet.service.administration import add_user
+from blastdet.service.security.callers import Gate
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.database import open_database
@@ -95,7 +97,7 @@ def test_without_log_in_no_body_is_taken(service, nobody):
         head = f"{method.upper()} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         for length in ("Content-Length: 90000000", "Transfer-Encoding: chunked"):
             with closing(socket.create_connection((host, int(port)), timeout=20)) as connection:
-                connection.sendall(f"{head}{length}\r\n\r\n7530\r\n".encode() + b" " * 30_000)
+                connection.sendall(f"{head}{length}\r\n\r\nf000\r\n".encode() + b" " * 60_000)
                 answer = connection.recv(4096)  # although the body goes on
             assert answer.startswith(b"HTTP/1.1 "), (method, path)
 
@@ -213,7 +215,7 @@ def test_events_end_with_the_token_and_a_user_follows_twenty_at_most(service, an
             assert {one.status_code for one in streams} == {200}
             more = client.get(f"/jobs/{job['id']}/events")
             assert (more.status_code, more.headers["retry-after"]) == (429, "5")
-            assert more.json()["error"].startswith("events: expected at most 20 streams")
+            assert more.json()["error"].startswith("streams of one user: expected at most 20 at once")
             assert anna.delete(f"/tokens/{token['id']}").status_code == 204
             assert "event: progress" in streams[0].read().decode()  # to its end
         with anna.stream("GET", f"/jobs/{job['id']}/events") as again:
@@ -285,6 +287,83 @@ def test_where_nobody_has_a_password_there_is_none_to_change(tmp_path):
 def test_guessing_is_slowed_down(nobody):
     statuses = [nobody.post("/session", json={"name": "eve", "password": "x"}).status_code for _ in range(12)]
     assert statuses[-1] == 429
+
+
+def from_address(service, address: str) -> httpx.Client:
+    """A client at another address of this machine."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=service.url + "/api/v1", timeout=60, transport=transport)
+
+
+def test_wrong_passwords_lock_nobody_out_at_another_address(service):
+    with from_address(service, "127.0.0.2") as eve, from_address(service, "127.0.0.3") as boris:
+        tries = [eve.post("/session", json={"name": "boris", "password": "x" * 9}).status_code for _ in range(11)]
+        assert (tries[0], tries[-1]) == (401, 429)
+        assert eve.post("/session", json={"name": "anna", "password": PASSWORDS["anna"]}).status_code == 200
+        right = boris.post("/session", json={"name": "boris", "password": PASSWORDS["boris"]})
+        assert right.status_code == 200
+
+
+def test_wrong_tokens_are_limited_before_the_database_is_asked(service, anna):
+    token = anna.post("/tokens", json={"name": "t"}).json()["token"]
+    with from_address(service, "127.0.0.4") as eve, from_address(service, "127.0.0.5") as other:
+
+        def asked(client: httpx.Client, secret: str, path: str = "/session") -> int:
+            return client.get(path, headers={"authorization": f"Bearer {secret}"}).status_code
+
+        assert asked(eve, token) == 200
+        found = []
+        while 429 not in found and len(found) < 3000:  # some may ask again each second
+            found.append(asked(eve, f"wrong {len(found)}", "/smears" if len(found) % 2 else "/session"))
+        assert found[:300] == [401] * 300
+        assert found[-1] == 429
+        assert asked(eve, token) == 200  # it was right before
+        assert asked(other, "wrong") == 401
+        eve.headers["cookie"] = "blastdet_session=wrong"
+        assert 429 in [eve.get("/smears").status_code for _ in range(60)]
+
+
+def test_a_token_makes_none_that_outlives_it(service, anna):
+    made = anna.post("/tokens", json={"name": "short", "days": 1}).json()
+    with service.client(headers={"authorization": f"Bearer {made['token']}"}) as program:
+        for days in (None, 90):
+            longer = program.post("/tokens", json={"name": "longer", "days": days}).raise_for_status().json()
+            assert longer["expires"] == made["expires"]
+        shorter = program.post("/tokens", json={"name": "shorter", "days": 0.5}).json()
+        assert shorter["expires"] < made["expires"]
+    assert anna.post("/tokens", json={"name": "for ever", "days": None}).json()["expires"] is None
+
+
+def test_a_new_password_says_which_tokens_stay(tmp_path):
+    data = ["--data", str(tmp_path / "data")]
+
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "blastdet", "serve", *words, *data]
+        return subprocess.run(command, input="correct horse\n", text=True, check=True, capture_output=True).stdout
+
+    run("users", "add", "anna")
+    run("tokens", "add", "anna")
+    assert "1 token of anna stay valid. --revoke-tokens ends them" in run("users", "password", "anna")
+    assert "1 token revoked" in run("users", "password", "anna", "--revoke-tokens")
+    assert run("users", "password", "anna") == "anna: password changed\n"
+    assert run("tokens", "list", "anna") == "no tokens\n"
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("10.0.0.5", "203.0.113.7", "203.0.113.7"),
+        ("10.0.0.5", "198.51.100.1, 203.0.113.7, 10.0.0.9", "203.0.113.7"),  # the first is what a client claims
+        ("10.0.0.5", "", "10.0.0.5"),
+        ("10.0.0.5", "203.0.113.7, nonsense", "10.0.0.5"),
+        ("10.0.0.5", "10.0.0.8", "10.0.0.8"),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
+    ],
+)
+def test_behind_a_trusted_proxy_the_address_is_that_of_the_client(peer, forwarded, address):
+    gate = Gate(ServiceSettings(data="x", trusted_proxies=("10.0.0.0/24",)), None)
+    scope = {"type": "http", "client": (peer, 1), "headers": [(b"x-forwarded-for", forwarded.encode())]}
+    assert gate.address_of(Request(scope)) == address
 
 
 def test_headers_forbid_inline_scripts_frames_and_guessing(nobody):

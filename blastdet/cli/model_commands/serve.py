@@ -160,14 +160,19 @@ def add(name: str, admin: bool, no_password: bool, **where: Any) -> None:
 
 @users.command("password")
 @click.argument("name")
+@click.option("--revoke-tokens", is_flag=True, help="Its tokens end, too.")
 @_where
-def password(name: str, **where: Any) -> None:
+def password(name: str, revoke_tokens: bool, **where: Any) -> None:
     """Give user NAME another password; its sessions end."""
     settings = _settings(**where)
     from blastdet.service.administration import set_password
 
-    set_password(settings, name, _password())
+    n_tokens = set_password(settings, name, _password(), revoke_tokens=revoke_tokens)
     echo(f"{name}: password changed")
+    if n_tokens and revoke_tokens:
+        echo(f"{counted(n_tokens, 'token')} revoked")
+    elif n_tokens:
+        echo(f"note: {counted(n_tokens, 'token')} of {name} stay valid. --revoke-tokens ends them")
 
 
 @users.command("remove")

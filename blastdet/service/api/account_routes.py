@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+
+from anyio import to_thread
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from blastdet import __version__
 from blastdet.core.errors import ConfigError
-from blastdet.service.http.context import AnyCaller, Id, Reader, Service, Services, Writer, service_of
+from blastdet.service.http.context import AnyCaller, Id, Reader, Service, Services, Writer, limited_caller, service_of
 from blastdet.service.http.schemas import Credentials, PasswordChange, SessionOut, TokenIn, TokenOut
-from blastdet.service.security.callers import COOKIE, RefusedError
+from blastdet.service.security.callers import COOKIE, RefusedError, slow_down
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.schema import Token, User
 
 router = APIRouter(tags=["accounts"])
 
+_NAMES = 10  # an address may try so many times as often as for one name
+_ADDRESSES = 30  # and a name from all addresses, before each try takes longer
+_SLOW_S = 2.0
+
 
 @router.get("/session")
 def session(request: Request, service: Services) -> SessionOut:
     """Who you are, how this service knows users, and the token that changes need in a browser."""
-    caller = service.gate.caller(request)
+    caller = limited_caller(request)
     return SessionOut(
         auth=service.gate.mode,
         user=None if caller is None else caller.name,
@@ -29,24 +38,17 @@ def session(request: Request, service: Services) -> SessionOut:
 
 
 @router.post("/session")
-def log_in(credentials: Credentials, request: Request, response: Response) -> SessionOut:
+async def log_in(credentials: Credentials, request: Request, response: Response) -> SessionOut:
     """Log in; sets the cookie of the session."""
     service = service_of(request)
-    if service.gate.mode != "users":
-        raise RefusedError(404, f"session: this service does not ask for passwords (auth {service.gate.mode})")
-    address = request.client.host if request.client is not None else ""
-    _slow_down(service, address, credentials.name)
-    with service.database.read() as database:
-        known = accounts.find_user(database, credentials.name)
-        user = accounts.checked_password(database, credentials.name, credentials.password)
-    with service.database.begin() as database:
-        if user is None:  # an unknown name is not kept: it may be a password in the wrong field
-            audit_log.record(database, "login.refused", None, "" if known is None else known.id, address)
-        else:
-            secret, login = accounts.begin_session(database, user, service.settings.session_hours)
-            audit_log.record(database, "login", user.id, "", address)
-    if user is None:
-        raise RefusedError(401, "name or password is wrong")
+    if (mode := await run_in_threadpool(lambda: service.gate.mode)) != "users":
+        raise RefusedError(404, f"session: this service does not ask for passwords (auth {mode})")
+    address = service.gate.address_of(request)
+    _check_tries(service, address, credentials.name)
+    if service.logins.wait(f" {credentials.name}", 1 / _ADDRESSES):  # refusing it would lock its user out
+        await asyncio.sleep(_SLOW_S)
+    check = partial(_logged_in, service, credentials, address)
+    user, secret, csrf = await to_thread.run_sync(check, limiter=service.checking)
     response.set_cookie(
         COOKIE,
         secret,
@@ -56,14 +58,27 @@ def log_in(credentials: Credentials, request: Request, response: Response) -> Se
         secure=service.gate.is_secure(request),
         path="/",
     )
-    return SessionOut(auth="users", user=user.name, is_admin=user.is_admin, csrf=login.csrf, version=__version__)
+    return SessionOut(auth="users", user=user.name, is_admin=user.is_admin, csrf=csrf, version=__version__)
 
 
-def _slow_down(service: Service, address: str, name: str) -> None:
-    """Refuse to compare more passwords than somebody types."""
-    if wait := max(service.logins.wait(f"{address}"), service.logins.wait(f"name {name}")):
-        seconds = str(int(wait) + 1)
-        raise RefusedError(429, f"too many log-ins; try again in {seconds} s", {"Retry-After": seconds})
+def _logged_in(service: Service, credentials: Credentials, address: str) -> tuple[User, str, str]:
+    """The user, and secret and token of a new session; `RefusedError` if the password is wrong."""
+    with service.database.read() as database:
+        known = accounts.find_user(database, credentials.name)
+        user = accounts.checked_password(database, credentials.name, credentials.password)
+    with service.database.begin() as database:
+        if user is not None:
+            secret, login = accounts.begin_session(database, user, service.settings.session_hours)
+            audit_log.record(database, "login", user.id, "", address)
+            return user, secret, login.csrf
+        # an unknown name is not kept: it may be a password in the wrong field
+        audit_log.record(database, "login.refused", None, "" if known is None else known.id, address)
+    raise RefusedError(401, "name or password is wrong")
+
+
+def _check_tries(service: Service, address: str, name: str) -> None:
+    """Refuse to compare more passwords than somebody types, for one name or, more of them, for all."""
+    slow_down(service.logins.wait(f"{address} {name}") or service.logins.wait(address, 1 / _NAMES), "log-ins")
 
 
 @router.put("/session/password", status_code=204)
@@ -73,7 +88,7 @@ def change_password(change: PasswordChange, request: Request, service: Services,
         raise RefusedError(404, f"password: this service does not ask for passwords (auth {service.gate.mode})")
     if not caller.csrf:  # who finds a token must not lock out its owner
         raise RefusedError(403, "password: expected a session, got a token")
-    _slow_down(service, caller.address, caller.name)
+    _check_tries(service, caller.address, caller.name)
     with service.database.read() as database:
         user = accounts.checked_password(database, caller.name, change.old)
     if user is None:
@@ -110,12 +125,13 @@ def tokens(service: Services, caller: Reader) -> list[TokenOut]:
 
 @router.post("/tokens", status_code=201)
 def add_token(wanted: TokenIn, service: Services, caller: Writer) -> TokenOut:
-    """A new API token. Its text is in this answer and nowhere else."""
+    """A new API token, whose text is in this answer and nowhere else. Made with a token, it ends with that."""
     with service.database.begin() as database:
         user = database.get(User, caller.user_id)
         if user is None:
             raise RefusedError(401, "user: gone")
         secret, token = accounts.add_token(database, user, wanted.name, wanted.scope, wanted.days)
+        token.expires = min(filter(None, (token.expires, caller.expires)), default=None)
         audit_log.record(database, "token.add", user.id, token.id, caller.address, scope=token.scope)
         return _shown(token).model_copy(update={"token": secret})
 

@@ -265,11 +265,12 @@ async def detect(
     """Analyze one small image at once; nothing of it is stored. The answer is the JSON of ``blastdet detect``."""
     model = offered(service, weights)
     service.detecting.check(caller.user_id)  # before its image is in memory
-    content, name = await whole_body(request, service.settings.max_detect)
-    options = options_of(AnalysisIn(min_score=min_score), mpp)
-    args = {**options, "weights": str(model.folder), "name": display_name(name, "image")}
-    do = partial(_detected, service, {**args, "most_pixels": _DETECT_PIXELS}, content)
-    about, document = await while_connected(request, service.detecting.run(caller.user_id, do))
+    with service.bodies.holding(caller.user_id) as take:
+        content, name = await whole_body(request, service.settings.max_detect, take)
+        options = options_of(AnalysisIn(min_score=min_score), mpp)
+        args = {**options, "weights": str(model.folder), "name": display_name(name, "image")}
+        do = partial(_detected, service, {**args, "most_pixels": _DETECT_PIXELS}, content)
+        about, document = await while_connected(request, service.detecting.run(caller.user_id, do))
     service.metrics.detected(about["seconds"])
     return Response(document, media_type="application/json", headers={"X-Model-Seconds": f"{about['seconds']:.4f}"})
 

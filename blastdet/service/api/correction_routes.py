@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
-from blastdet.core.errors import FormatError
+from blastdet.core.errors import FormatError, shown
 from blastdet.datasets.corrections import Correction, correction_line, from_rows, parse_corrections
 from blastdet.service.api.analysis_routes import Kept, etag
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, analysis_access
@@ -27,8 +28,10 @@ from blastdet.service.store.schema import User
 router = APIRouter(tags=["corrections"])
 
 _LINES = "application/x-ndjson"
-_MOST_BYTES = 16 * 2**20
+_MOST_BYTES = 8 * 2**20
 _MOST_LINES = 20_000
+_MOST_VALUES = 50  # of a line on average: at most 18 and the commas of a reason
+_MOST_FIELDS = 20
 _MOST_ROWS = 100_000  # of an analysis
 _MOST_LETTERS = 2000  # of a text, such as the reason
 _AT_ONCE = 1000
@@ -80,7 +83,9 @@ async def correct(
     version = _version(if_match)
     await run_in_threadpool(_check_access, service, caller, analysis_id)
     kind = request.headers.get("content-type", "")
-    corrections = await run_in_threadpool(_parsed, await _text(request), kind)
+    with service.bodies.holding(caller.user_id) as take:
+        parse = partial(_parsed, await _text(request, take), kind)
+        corrections = await to_thread.run_sync(parse, limiter=service.parsing)
     kept = await run_in_threadpool(Kept, service, caller, analysis_id)
     corrections = await kept.shown(request, partial(_checked, kept, corrections))
     return await run_in_threadpool(_append, service, caller, (analysis_id, version), corrections)
@@ -99,9 +104,10 @@ def _check_room(session: Session, analysis_id: str, n_new: int) -> None:
         raise RefusedError(422, f"corrections: expected at most {_MOST_ROWS} for an analysis, got {n_rows}")
 
 
-async def _text(request: Request) -> bytes:
+async def _text(request: Request, take: Callable[[int], None]) -> bytes:
     content = bytearray()
     async for piece in request.stream():
+        take(len(piece))
         content += piece
         if len(content) > _MOST_BYTES:
             raise RefusedError(413, f"corrections: expected at most {_MOST_BYTES // 2**20} MB, got more")
@@ -120,6 +126,9 @@ def _parsed(content: bytes, kind: str) -> list[Correction]:
     if not found:
         raise _wrong_number(0)
     for number, one in enumerate(found, 1):
+        if not re.fullmatch(r"([0-9a-f]{64})?", one.model_sha256):
+            line = f"line {number}: model_sha256: expected 64 hexadecimal digits, got {shown(one.model_sha256)}"
+            raise RefusedError(422, f"corrections: {line}")
         for name, value in vars(one).items():
             if isinstance(value, str) and len(value) > _MOST_LETTERS:
                 line = f"line {number}: {name}: expected at most {_MOST_LETTERS} letters, got {len(value)}"
@@ -132,6 +141,9 @@ def _wrong_number(n_lines: int) -> RefusedError:
 
 
 def _rows(text: str, kind: str) -> list[Any]:
+    n_values, most = sum(text.count(sign) for sign in "[{,"), _MOST_VALUES * (text.count("{") + 20)
+    if n_values > most:  # before any takes memory
+        raise RefusedError(422, f"corrections: expected at most {most} values in these lines, got {n_values}")
     if kind.lower().startswith(_LINES):
         if text.count("\n") > _MOST_LINES:  # before any is parsed
             raise _wrong_number(text.count("\n"))
@@ -149,6 +161,8 @@ def _rows(text: str, kind: str) -> list[Any]:
 
 def _with_image(row: Any) -> Any:
     """A row that names its image: the address does already."""
+    if isinstance(row, dict) and len(row) > _MOST_FIELDS:
+        raise RefusedError(422, f"corrections: expected at most {_MOST_FIELDS} fields in a line, got {len(row)}")
     return {**row, "image": "smear"} if isinstance(row, dict) and not row.get("image") else row
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import AsyncIterator
 from functools import partial
 from itertools import count
@@ -22,6 +21,7 @@ from blastdet.inference.outputs.region_result import check_region
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, job_access, smear_access
 from blastdet.service.http.schemas import AnalysisIn, JobList, JobOut
 from blastdet.service.offered_models import OfferedModel
+from blastdet.service.security.allowances import Allowance
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import audit_log, job_rows
 from blastdet.service.store.database import UNREACHABLE
@@ -36,7 +36,6 @@ MOST_WAIT_S = 4
 
 _POLL_S = 0.4
 _ASK_EVERY = 5  # polls until a stream asks again who follows it
-_MOST_STREAMS = 20
 _COMMENT_EVERY = 25  # polls without a change; proxies close connections that are silent
 
 
@@ -133,21 +132,15 @@ def cancel(job_id: Id, service: Services, caller: Writer) -> JobOut:
 
 
 class _Events(StreamingResponse):
-    """A stream of events, one of at most `_MOST_STREAMS` of a user: each asks the database again and again."""
+    """A stream of events, of which a user has few: each asks the database again and again."""
 
-    def __init__(self, events: AsyncIterator[str], streams: Counter[str], user_id: str) -> None:
+    def __init__(self, events: AsyncIterator[str], streams: Allowance, user_id: str) -> None:
         super().__init__(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
         self._streams, self._user_id = streams, user_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._streams[self._user_id] >= _MOST_STREAMS:
-            line = f"events: expected at most {_MOST_STREAMS} streams of a user at once, got one more"
-            raise RefusedError(429, line, {"Retry-After": "5"})
-        self._streams[self._user_id] += 1
-        try:
+        with self._streams.holding(self._user_id, 1):
             await super().__call__(scope, receive, send)
-        finally:
-            self._streams[self._user_id] -= 1
 
 
 def _is_still(service: Service, request: Request, caller: Caller) -> bool:

@@ -80,13 +80,14 @@ async def upload(
     arriving = await run_in_threadpool(Arriving, service.blobs.new_temporary(), service.settings.max_upload)
     try:
         body, waiting = ImageBody(request), bytearray()
-        async for piece in body.pieces():
-            quota.take(len(piece))
-            waiting += piece
-            if len(waiting) >= _ARRIVE:
-                await run_in_threadpool(arriving.write, bytes(waiting))
-                waiting.clear()
-        await run_in_threadpool(arriving.write, bytes(waiting))
+        with service.uploads.holding(caller.user_id, 1):
+            async for piece in body.pieces():
+                quota.take(len(piece))
+                waiting += piece
+                if len(waiting) >= _ARRIVE:
+                    await run_in_threadpool(arriving.write, bytes(waiting))
+                    waiting.clear()
+            await run_in_threadpool(arriving.write, bytes(waiting))
         sha256 = await run_in_threadpool(arriving.finish)
         about = (display_name(name or body.name), sha256)
         kept = await in_turn(request, service, caller, partial(keep_smear, service, caller, arriving.path, about))

@@ -110,7 +110,7 @@ async def append(
         raise RefusedError(400, "upload-offset: expected a number of bytes")
     upload = await run_in_threadpool(_owned, service, caller, upload_id)
     if upload.smear_id is None:
-        with suppress(FileNotFoundError):  # completed or given up meanwhile
+        with suppress(FileNotFoundError), service.uploads.holding(caller.user_id, 1):  # completed or given up meanwhile
             await _receive(request, service, upload, int(upload_offset))
     found = await in_turn(request, service, caller, partial(_completed, service, caller, upload_id))
     return Response(status_code=204, headers=_state(found))

@@ -140,9 +140,11 @@ class ComputeProcess:
     def _wait(self, watch: Watch, patience: float) -> Answer:
         """The answer of the child; progress is passed on."""
         assert self._child is not None and self._child.stdin is not None and self._child.stdout is not None
+        answers = select.poll()  # select.select takes no file number above 1,023
+        answers.register(self._child.stdout, select.POLLIN)
         heard, cancelled_at = time.monotonic(), 0.0
         while True:
-            if select.select([self._child.stdout], [], [], _TICK_S)[0]:
+            if answers.poll(1000 * _TICK_S):
                 try:
                     header, payload = receive(self._child.stdout.fileno())
                 except PipeClosedError:

@@ -142,10 +142,11 @@ def _name_of(disposition: str) -> str:
     return options.get(b"filename", b"").decode("utf-8", "replace")
 
 
-async def whole_body(request: Request, most: int) -> tuple[bytes, str]:
-    """An image that is small enough to hold, and its name; `TooLargeError` otherwise."""
+async def whole_body(request: Request, most: int, take: Callable[[int], None]) -> tuple[bytes, str]:
+    """An image that is small enough to hold, and its name; `TooLargeError` otherwise. `take` counts what is held."""
     body, content = ImageBody(request), bytearray()
     async for piece in body.pieces():
+        take(len(piece))
         content += piece
         if len(content) > most:
             raise TooLargeError(most)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Path, Request
 from sqlalchemy.orm import Session
 
@@ -17,7 +19,8 @@ from blastdet.service.jobs.backend import JobBackend
 from blastdet.service.jobs.ended_jobs import EndedJobs
 from blastdet.service.metrics import Metrics
 from blastdet.service.offered_models import OfferedModel
-from blastdet.service.security.callers import Caller, Gate, RefusedError
+from blastdet.service.security.allowances import Allowance
+from blastdet.service.security.callers import Caller, Gate, RefusedError, slow_down
 from blastdet.service.security.rate_limits import RateLimit
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import smears
@@ -53,8 +56,13 @@ class Service:
     ended_jobs : EndedJobs
     arriving : Counter
         User id -> bytes of uploads in one piece that arrive just now.
-    streams : Counter
-        User id -> streams of events that are open.
+    connections, uploads, streams, bodies : Allowance
+        Connections of an address; uploads that arrive and streams of events of a user, and bytes of its requests that
+        are in memory.
+    checking : CapacityLimiter
+        Passwords that are checked at once: each takes 64 MB.
+    parsing : CapacityLimiter
+        Large JSON that is parsed at once: all other threads wait for it.
     """
 
     settings: ServiceSettings
@@ -75,7 +83,17 @@ class Service:
     pictures: Pictures
     ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)
-    streams: Counter[str] = field(default_factory=Counter)
+    connections: Allowance = field(default_factory=lambda: Allowance("connections of one address", 256, _files() // 2))
+    uploads: Allowance = field(default_factory=lambda: Allowance("uploads of one user", 64))
+    streams: Allowance = field(default_factory=lambda: Allowance("streams of one user", 20))
+    bodies: Allowance = field(default_factory=lambda: Allowance("MB of requests of one user", 2**27, 2**29, 2**20))
+    checking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
+    parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+
+
+def _files() -> int:
+    """How many files and connections this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def service_of(request: Request) -> Service:
@@ -84,23 +102,24 @@ def service_of(request: Request) -> Service:
     return service
 
 
-def _limited(service: Service, name: str) -> None:
-    wait = service.requests.wait(name)
-    if wait:
-        seconds = str(int(wait) + 1)
-        raise RefusedError(429, f"too many requests; try again in {seconds} s", {"Retry-After": seconds})
+def limited_caller(request: Request) -> Caller | None:
+    """Who asks, if anybody is known; each request counts for the user or, without one, for the address."""
+    service = service_of(request)
+    caller = service.gate.caller(request)
+    if caller is None:
+        slow_down(service.requests.wait(service.gate.address_of(request)))
+        return None
+    if service.gate.mode != "none":
+        slow_down(service.requests.wait(caller.user_id))
+    request.scope["state"]["user_id"] = caller.user_id
+    return caller
 
 
 def _caller_with(*scopes: str) -> Callable[[Request], Caller]:
     def dependency(request: Request) -> Caller:
-        service = service_of(request)
-        caller = service.gate.caller(request)
+        caller = limited_caller(request)
         if caller is None:
-            _limited(service, request.client.host if request.client is not None else "")
             raise RefusedError(401, "expected a session or a token", {"WWW-Authenticate": "Bearer"})
-        if service.gate.mode != "none":
-            _limited(service, caller.user_id)
-        request.scope["state"]["user_id"] = caller.user_id
         if caller.scope not in scopes:
             raise RefusedError(403, f"token: expected the scope {' or '.join(scopes)}, got {caller.scope}")
         return caller

@@ -22,6 +22,13 @@ from blastdet.service.store.database import UNREACHABLE
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_UNREAD: dict[type, str] = {
+    RecursionError: "body: expected JSON with few levels, got one too deeply nested",
+    UnicodeDecodeError: "body: expected JSON in UTF-8, got other bytes",
+    ValueError: "body: expected JSON with short numbers, got one of thousands of digits",
+}
+"""What was wrong with JSON that Python cannot read."""
+
 RESPONSES: dict[int | str, dict[str, object]] = {
     status: {"model": Failure, "description": text}
     for status, text in {
@@ -52,7 +59,8 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def http(request: Request, error: HTTPException) -> JSONResponse:
-        return failure(error.status_code, str(error.detail), error.headers)
+        line = _UNREAD.get(type(error.__cause__), str(error.detail))  # FastAPI says only that it failed
+        return failure(error.status_code, line, error.headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -97,6 +105,8 @@ def _changed(request: Request, error: Exception) -> JSONResponse:
 def _system(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return _full()
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return failure(503, "busy: too many files are open; try again in a few seconds", {"Retry-After": "5"})
     return _bug(request, error)
 
 

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from blastdet.service.api import account_routes, analysis_routes, audit_routes, job_routes, smear_routes
-from blastdet.service.http.context import Id, Service, Services, service_of
+from blastdet.service.http.context import Id, Service, Services, limited_caller, service_of
 from blastdet.service.http.schemas import Status, WorklistQuery
 from blastdet.service.pages.page_assets import assets
 from blastdet.service.pages.rendering import ACTIONS, LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
@@ -30,16 +30,14 @@ MaybeId = Annotated[str, Query(pattern="^([0-9a-f]{32})?$")]
 
 def _reader(request: Request) -> Caller:
     """Who looks at a page; a redirect to the log-in otherwise."""
-    service = service_of(request)
-    caller = service.gate.caller(request)
-    if caller is None and service.gate.mode == "users":
+    caller = limited_caller(request)
+    if caller is None and service_of(request).gate.mode == "users":
         where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         raise HTTPException(303, headers={"Location": f"/login?next={quote(where, safe='')}"})
     if caller is None:
         raise RefusedError(401, "expected a user that the proxy in front of this service names")
     if caller.scope not in ("read", "write"):
         raise RefusedError(403, f"token: expected the scope read or write, got {caller.scope}")
-    request.scope["state"]["user_id"] = caller.user_id
     return caller
 
 

@@ -5,21 +5,29 @@ from __future__ import annotations
 import ipaddress
 import secrets
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
+from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from blastdet.core.errors import BlastdetError
+from blastdet.service.security.rate_limits import RateLimit
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts
 from blastdet.service.store.database import Database
 from blastdet.service.store.schema import User
+
+T = TypeVar("T")
 
 COOKIE = "blastdet_session"
 CSRF_HEADER = "x-csrf-token"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _ASK_S = 1.0
+_MOST_GUESSES = 300  # of an address in a minute: tokens and sessions that were not right before
+_MOST_KNOWN = 10_000
 
 
 class RefusedError(BlastdetError):
@@ -37,6 +45,13 @@ class RefusedError(BlastdetError):
         self.status, self.headers = status, headers or {}
 
 
+def slow_down(wait: float, what: str = "requests") -> None:
+    """`RefusedError` (429) for who must wait so many seconds; see `RateLimit.wait`."""
+    if wait:
+        seconds = str(int(wait) + 1)
+        raise RefusedError(429, f"too many {what}; try again in {seconds} s", {"Retry-After": seconds})
+
+
 @dataclass(frozen=True)
 class Caller:
     """Who asks, and what this way of asking allows.
@@ -48,9 +63,11 @@ class Caller:
     scope : str
         One of `SCOPES`.
     address : str
-        Of the peer, for the audit log.
+        Of the client, for the audit log.
     csrf : str
         Token of the session, if there is one.
+    expires : str, optional
+        When the token that the caller showed ends.
     """
 
     user_id: str
@@ -59,6 +76,7 @@ class Caller:
     scope: str
     address: str
     csrf: str = ""
+    expires: str | None = None
 
 
 @dataclass
@@ -74,6 +92,8 @@ class Gate:
     settings: ServiceSettings
     database: Database
     _local: dict[str, Caller] = field(default_factory=dict)
+    _guesses: RateLimit = field(default_factory=lambda: RateLimit(_MOST_GUESSES))
+    _right: set[str] = field(default_factory=set)
     _mode: str = "none"
     _asked: float | None = None
 
@@ -96,7 +116,7 @@ class Gate:
         RefusedError
             If credentials are wrong, or a session lacks its token on a request that changes something.
         """
-        address = request.client.host if request.client is not None else ""
+        address = self.address_of(request)
         authorization = request.headers.get("authorization", "")
         if authorization:
             return self._of_token(authorization, address)
@@ -109,20 +129,43 @@ class Gate:
             return self._of_proxy(request, address)
         return self._of_session(request, address)
 
+    def address_of(self, request: Request) -> str:
+        """Address of the client: of a request by trusted proxies, the last that they name and that is none of them."""
+        address = _peer(request)
+        hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
+        while hops and self.is_trusted(address):
+            named = hops.pop().strip()
+            if not _is_address(named):
+                break
+            address = named
+        return address
+
+    def _found(self, find: Callable[[Session, str], T | None], secret: str, address: str) -> T | None:
+        """What the database knows of a secret; it is not asked by who tries many that it does not know."""
+        key = accounts.hash_of(secret)
+        if key not in self._right:  # one that was right once is not held up by others of the same address
+            slow_down(self._guesses.wait(address), "wrong tokens or sessions")
+        with self.database.read() as session:
+            found = find(session, secret)
+        if found is None:
+            self._right.discard(key)
+            return None
+        if len(self._right) >= _MOST_KNOWN:
+            self._right.clear()
+        self._right.add(key)
+        return found
+
     def _of_token(self, authorization: str, address: str) -> Caller:
         kind, _, secret = authorization.partition(" ")
-        found = None
-        if kind.lower() == "bearer" and secret:
-            with self.database.read() as session:
-                found = accounts.find_token(session, secret.strip())
+        found = self._found(accounts.find_token, secret.strip(), address) if kind.lower() == "bearer" else None
         if found is None:
             raise RefusedError(401, "token: unknown or expired", {"WWW-Authenticate": "Bearer"})
         user, token = found
-        return _caller(user, token.scope, address)
+        return replace(_caller(user, token.scope, address), expires=token.expires)
 
     def _of_proxy(self, request: Request, address: str) -> Caller | None:
         name = request.headers.get(self.settings.auth_header or "", "").strip()
-        if not name or not self.is_trusted(address):
+        if not name or not self.is_trusted(_peer(request)):
             return None
         return self._known(name, address)
 
@@ -139,8 +182,7 @@ class Gate:
         secret = request.cookies.get(COOKIE)
         if not secret:
             return None
-        with self.database.read() as session:
-            found = accounts.find_session(session, secret)
+        found = self._found(accounts.find_session, secret, address)
         if found is None:
             return None
         user, login = found
@@ -151,16 +193,15 @@ class Gate:
 
     def is_trusted(self, address: str) -> bool:
         """Whether an address is of a trusted proxy."""
-        try:
-            peer = ipaddress.ip_address(address)
-        except ValueError:
+        if not self.settings.trusted_proxies or not _is_address(address):
             return False
+        peer = ipaddress.ip_address(address)
         networks = [ipaddress.ip_network(one, strict=False) for one in self.settings.trusted_proxies]
         return any(peer.version == network.version and peer in network for network in networks)
 
     def is_secure(self, request: Request) -> bool:
         """Whether the browser speaks TLS, with this service or with its proxy."""
-        peer = request.client.host if request.client is not None else ""
+        peer = _peer(request)
         forwarded = request.headers.get("x-forwarded-proto", "") if self.is_trusted(peer) else ""
         return request.url.scheme == "https" or forwarded == "https"
 
@@ -195,6 +236,18 @@ def check_reachable(settings: ServiceSettings, database: Database) -> str:
         if mode == "users" and not accounts.can_anybody_log_in(session):
             raise BlastdetError(f"{where}: expected users where others can reach the service, got none. {add}")
     return mode
+
+
+def _peer(request: Request) -> str:
+    return request.client.host if request.client is not None else ""
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _caller(user: User, scope: str, address: str, csrf: str = "") -> Caller:

@@ -1,58 +1,95 @@
-"""Connections of clients: whoever sends no request, or half of one, is cut off."""
+"""Connections of clients: whoever sends no request, or half of one, is cut off; an address has so many at once."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Callable
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from blastdet.service.security.allowances import Allowance
+from blastdet.service.security.callers import RefusedError
+
 LEAST_BYTES = 1024
 """Of a body, that must come in each limit of silence."""
 
 
-def protocol_with(head_seconds: float) -> type[H11Protocol]:
-    """The HTTP of uvicorn, which waits for the head of a request without end, with a limit of time for it.
+_REFUSED = (
+    "HTTP/1.1 {status} Busy\r\ncontent-type: application/json\r\nretry-after: 5\r\nconnection: close\r\n"
+    "content-length: {length}\r\n\r\n"
+)
+
+
+def _turn_away(transport: Any, error: RefusedError) -> None:
+    body = json.dumps({"error": str(error)})
+    transport.write((_REFUSED.format(status=error.status, length=len(body)) + body).encode())
+    transport.close()
+
+
+class Impatient(H11Protocol):
+    """The HTTP of uvicorn, which waits for the head of a request without end, with limits; see `protocol_with`."""
+
+    head_seconds: float
+    allowance: Allowance
+    is_trusted: Callable[[str], bool]
+    _cut: asyncio.TimerHandle | None = None
+    _unread = 0
+    _counted: str | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if not self.is_trusted(address):
+            try:
+                self.allowance.take(address)
+                self._counted = address
+            except RefusedError as error:
+                _turn_away(transport, error)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._go_on()
+            return
+        if self.conn.their_state is h11.SEND_BODY:
+            self._unread += len(data)
+            if self._unread >= LEAST_BYTES:
+                self._go_on()
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._go_on()
+        if self._counted is not None:
+            self.allowance.give_back(self._counted)
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._cut is None:
+            self._cut = self.loop.call_later(self.head_seconds, self.transport.close)
+
+    def _go_on(self) -> None:
+        self._unread = 0
+        if self._cut is not None:
+            self._cut.cancel()
+            self._cut = None
+
+
+def protocol_with(head_seconds: float, connections: Allowance, is_trusted: Callable[[str], bool]) -> type[H11Protocol]:
+    """The class that uvicorn takes.
 
     Parameters
     ----------
     head_seconds : float
         From the opening of the connection, or the first byte after an answer, to the last line of the head. A body that
         was refused before it came is read on for as long as it goes on: many clients read no answer before its end.
+    connections : Allowance
+        Of an address.
+    is_trusted : callable
+        Whether an address is that of a proxy, which has as many as it wants.
     """
-
-    class Impatient(H11Protocol):  # uvicorn takes a class
-        _cut: asyncio.TimerHandle | None = None
-        _unread = 0
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._wait()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._go_on()
-                return
-            if self.conn.their_state is h11.SEND_BODY:
-                self._unread += len(data)
-                if self._unread >= LEAST_BYTES:
-                    self._go_on()
-            self._wait()
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._go_on()
-            super().connection_lost(exc)
-
-        def _wait(self) -> None:
-            if self._cut is None:
-                self._cut = self.loop.call_later(head_seconds, self.transport.close)
-
-        def _go_on(self) -> None:
-            self._unread = 0
-            if self._cut is not None:
-                self._cut.cancel()
-                self._cut = None
-
-    return Impatient
+    limits = {"head_seconds": head_seconds, "allowance": connections, "is_trusted": staticmethod(is_trusted)}
+    return type("Limited", (Impatient,), limits)

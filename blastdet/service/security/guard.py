@@ -33,14 +33,16 @@ _HEADERS = {
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
 _NO_STORE = "no-store"  # results of patients stay out of the caches of shared computers
-_LARGEST_BODY = 2**14  # FastAPI reads it before it asks who sends it; a password of 1,000 letters as JSON has 12 kB
+_LARGEST_BODY = 2**15  # FastAPI reads it before it asks who sends it; two passwords of 1,000 letters have up to 24 kB
 _TOO_LARGE = f"body: expected at most {_LARGEST_BODY // 2**10} kB, got more"
 _STOPPING = "the service is stopping; try again in a moment"
 _SLOW = "body: expected at least {n} bytes within {seconds:g} s, got less"
 _STREAMED = re.compile(
-    r"POST /api/v1/(smears|detect|analyses/[0-9a-f]{32}/corrections)|PATCH /api/v1/uploads/[0-9a-f]{32}"
+    r"POST /api/v1/(smears|(?P<held>detect|analyses/[0-9a-f]{32}/corrections))|PATCH /api/v1/uploads/[0-9a-f]{32}"
 )
-"""Routes that ask who calls, then read their body piece by piece, with a limit of their own."""
+"""Routes that ask who calls, then read their body piece by piece, with a limit of their own; `held`: in memory."""
+
+_LEAST_HELD = 2**18  # bytes in each limit of silence, of a body that takes memory until it is over
 
 _QUIET = ("/healthz", "/readyz", "/metrics")
 _QUIET_IF_WELL = ("/static/{name}",)  # a page brings a dozen, and they say nothing of patients
@@ -93,7 +95,7 @@ class Guard:
         try:
             line = self._fault(scope)
             if line is None:
-                await self.app(scope, _bounded(scope, _going_on(receive, self.body_seconds)), answer)
+                await self.app(scope, self._watched(scope, receive), answer)
             else:
                 await _refuse(answer, *line)
         except asyncio.CancelledError:  # only a server that stops does so
@@ -101,6 +103,12 @@ class Guard:
                 await _refuse(answer, 503, _STOPPING, [(b"retry-after", b"5"), (b"connection", b"close")])
         finally:
             self._log(scope, status, time.perf_counter() - began, request_id)
+
+    def _watched(self, scope: Scope, receive: Receive) -> Receive:
+        streamed = _streamed(scope)
+        if streamed is None:
+            return _bounded(_going_on(receive, self.body_seconds, LEAST_BYTES))
+        return _going_on(receive, self.body_seconds, _LEAST_HELD if streamed["held"] else LEAST_BYTES)
 
     def _with_headers(self, headers: Iterable[tuple[bytes, bytes]], request_id: str) -> list[tuple[bytes, bytes]]:
         present = {name.lower() for name, _ in headers}
@@ -119,7 +127,7 @@ class Guard:
         if origin is not None and scope["method"] not in SAFE_METHODS and _authority(origin) != host:
             return 403, "origin: expected a page of this service, got one of another site"
         length = headers.get(b"content-length", "")
-        if not _is_streamed(scope) and length.isdecimal() and int(length[:20]) > _LARGEST_BODY:
+        if _streamed(scope) is None and length.isdecimal() and int(length[:20]) > _LARGEST_BODY:
             return 413, _TOO_LARGE
         return None
 
@@ -156,14 +164,12 @@ def _host_name(host: str) -> str:
     return host.partition(":")[0].lower()
 
 
-def _is_streamed(scope: Scope) -> bool:
-    return _STREAMED.fullmatch(f"{scope['method']} {scope['path']}") is not None
+def _streamed(scope: Scope) -> re.Match[str] | None:
+    return _STREAMED.fullmatch(f"{scope['method']} {scope['path']}")
 
 
-def _bounded(scope: Scope, receive: Receive) -> Receive:
+def _bounded(receive: Receive) -> Receive:
     """The same, for a body without a stated length that is larger than a route without pictures needs."""
-    if _is_streamed(scope):
-        return receive
     arrived = 0
 
     async def counted() -> Message:
@@ -177,8 +183,8 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
     return counted
 
 
-def _going_on(receive: Receive, seconds: float) -> Receive:
-    """The same, for a body that stops or trickles: 408 where less than `LEAST_BYTES` bytes come in so much waiting.
+def _going_on(receive: Receive, seconds: float, least: int) -> Receive:
+    """The same, for a body that stops or trickles: 408 where less than `least` bytes come in so much waiting.
 
     Only waiting counts, not what the service does with a piece. After the body, a client may be silent.
     """
@@ -193,11 +199,11 @@ def _going_on(receive: Receive, seconds: float) -> Receive:
             message = await asyncio.wait_for(receive(), max(seconds - waited, 0.001))
         except TimeoutError:
             is_over = True
-            line = _SLOW.format(n=LEAST_BYTES, seconds=seconds)
+            line = _SLOW.format(n=least, seconds=seconds)
             raise HTTPException(408, line, {"Connection": "close"}) from None
         waited += time.monotonic() - began
         arrived += len(message.get("body", b""))
-        if arrived >= LEAST_BYTES:
+        if arrived >= least:
             waited, arrived = 0.0, 0
         is_over = not message.get("more_body", False)
         return message

@@ -28,18 +28,18 @@ class RateLimit:
         self._left: dict[str, tuple[float, float]] = {}
         self._lock = threading.Lock()
 
-    def wait(self, caller: str) -> float:
-        """Seconds until the caller may ask; 0 if it may now, which is counted."""
+    def wait(self, caller: str, cost: float = 1.0) -> float:
+        """Seconds until the caller may ask; 0 if it may now, which is counted as so many requests."""
         if not self._per_minute:
             return 0.0
         now, speed = time.monotonic(), self._per_minute / 60
         with self._lock:
             left, seen = self._left.get(caller, (float(self._per_minute), now))
             left = min(float(self._per_minute), left + (now - seen) * speed)
-            if left < 1:
+            if left < cost:
                 self._left[caller] = (left, now)
-                return (1 - left) / speed
-            self._left[caller] = (left - 1, now)
+                return (cost - left) / speed
+            self._left[caller] = (left - cost, now)
             if len(self._left) > _MOST_KNOWN:
                 self._forget(now)
             return 0.0

@@ -211,6 +211,11 @@ def tokens(session: Session, user: User) -> list[Token]:
     return list(session.scalars(select(Token).where(Token.user_id == user.id).order_by(Token.created)))
 
 
+def valid_tokens(session: Session, user: User) -> list[Token]:
+    """Tokens of a user that have not expired."""
+    return [token for token in tokens(session, user) if token.expires is None or token.expires >= now()]
+
+
 def revoke_token(session: Session, user: User, token_id: str) -> None:
     """Delete a token; `ConfigError` if the user has none of this id."""
     token = session.get(Token, token_id)
