@@ -57,6 +57,8 @@ def test_the_whole_life_of_a_smear(client, service):
     assert client.get("/corrections").json()["reason"] == "½ \u0000 𝄞"
     assert client.patch(f"/smears/{smear['id']}", json={"status": "signed"}).json()["reviewed_by"] == "anna"
     assert [one["id"] for one in client.get("/smears", params={"status": "signed", "name": "LIFE"}).json()["items"]]
+    assert client.delete(f"/smears/{smear['id']}").status_code == 409
+    client.patch(f"/smears/{smear['id']}", json={"status": "new"}).raise_for_status()
     assert client.delete(f"/smears/{smear['id']}").status_code == 204
     assert client.get(there).status_code == 404
     assert client.get("/corrections").text == ""
