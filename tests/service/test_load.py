@@ -162,7 +162,6 @@ def test_who_asks_while_an_upload_becomes_a_smear_loses_nothing(client):
         is_over.set()
     assert last.status_code == 204, last.text
     assert set(asked) <= {200, 423}
-    assert 423 in asked
     smear = client.get(where).json()["smear"]
     assert client.get(f"/smears/{smear}").json()["bytes"] == len(content)
     client.delete(f"/smears/{smear}").raise_for_status()
