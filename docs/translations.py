@@ -30,7 +30,7 @@ HEAD = (
 )
 WORDS = (
     *("new", "reviewed", "signed", "read", "write", "detect", "correct", "no cell", "ignored", "right", "as before"),
-    *("deleted by you", "ignored by you", "reviewed by you", "drawn by you", "complete: {name}", "no access"),
+    *("deleted by you", "ignored by you", "reviewed by you", "drawn by you", "no access"),
     "wbc",
 )
 """Values that pages show by way of a variable."""

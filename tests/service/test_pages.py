@@ -268,7 +268,7 @@ def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
     assert tab.locator(is_blast).count() == 1
     _shown(tab, tab.url)
     assert tab.locator(is_blast).count() == 1  # after a reload, too
-    assert tab.inner_text("#history li").startswith("1 cell: blast\nanna, ")
+    assert tab.inner_text("#history li").startswith("1 cell: neutrophil → blast\nanna, ")
     row = tab.locator("#rows tr").first.locator("th, td").all_inner_texts()
     assert row[:3] == ["blast", str(before + 1), str(before)]
     assert "no percentages" in tab.inner_text("#why")  # of 14 cells
@@ -318,7 +318,7 @@ def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
     _saved(tab)
     tab.keyboard.press("z")
     _until(tab, "document.querySelectorAll('#history li').length === 2")
-    assert tab.inner_text("#history li >> nth=0").startswith("1 cell: as before")
+    assert tab.inner_text("#history li >> nth=0").startswith("1 cell: undone, monocyte again")
     figures = anna.get(f"/analyses/{small['id']}").json()["summary"]["counts"]
     assert figures == small["summary"]["counts"]
     tab.click("text=Sign")
@@ -388,7 +388,7 @@ def test_by_keyboard_alone(tab, service, tmp_path):
     _until(tab, "document.querySelectorAll('#history li button').length === 1")
     tab.keyboard.press("z")
     _until(tab, "document.querySelectorAll('#history li button').length === 2")
-    assert tab.inner_text("#history li >> nth=0").startswith("1 cell: as before")
+    assert tab.inner_text("#history li >> nth=0").startswith("1 cell: undone, monocyte again")
     assert tab.evaluate("document.activeElement.dataset.cell") == cell  # the place is not lost
     tab.keyboard.press("5")
     _until(tab, "document.querySelectorAll('#history li button').length === 3")
@@ -634,7 +634,7 @@ def test_on_paper_each_sheet_says_what_it_is_of(tab, axe, anna, small):
     view = tab.evaluate("[viewer.scale, ...viewer.place(0, 0)]")
     sheet = tab.evaluate("document.adoptedStyleSheets[0].cssRules[0].cssText")
     name = anna.get(f"/smears/{small['smear']}").json()["name"]
-    for words in (name, "default + differential, 0.1 µm/px", RESEARCH_USE, "counter(page)", "counter(pages)"):
+    for words in (name, "default (default + differential), 0.1 µm/px", RESEARCH_USE, "counter(page)", "counter(pages)"):
         assert words in sheet
     assert sheet.count("nowrap") == 3 and "overflow-wrap: anywhere" in sheet  # a long name wraps
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
@@ -748,8 +748,10 @@ def test_no_word_and_no_button_is_cut(tab, many, language):
     _shown(tab, f"/smears/{many['smear']}")
     tab.locator(".cell").first.click()
     end = "(one) => one.getBoundingClientRect().bottom"
-    below = tab.evaluate(f"[...document.querySelectorAll('#pick .ops button')].map({end})")
-    assert max(below) <= tab.evaluate(f"[document.querySelector('aside')].map({end})[0]")  # at 1366 x 768
+    steps = "#kinds button, aside .ops button, #advance, #draw"
+    below = tab.evaluate(f"[...document.querySelectorAll('{steps}')].map({end})")
+    side = tab.evaluate(f"[document.querySelector('aside')].map({end})[0]")
+    assert len(below) == 21 and max(below) <= side <= 768  # all in sight without scrolling
     cut = tab.evaluate("""[document.querySelector(".cell.unsure .words b")].map((b) => shown.KINDS.filter((kind) => {
       b.textContent = kind.title + "?";
       const [word, cell] = [b, b.closest(".cell")].map((one) => one.getBoundingClientRect().right);
@@ -760,7 +762,7 @@ def test_no_word_and_no_button_is_cut(tab, many, language):
 
 # Lines of the interface and of jobs, and what a page says instead
 _LINES = {
-    "user: expected the name of another user": (404, "Type the user name of a colleague."),
+    "user: expected the name of another user": (404, "There is no user of that name."),
     "too many log-ins; try again in 31 s": (429, "Too many tries. Wait 31 seconds, then try again."),
     "smear: expected the right to correct, got the right to read it": (403, "You may look at this smear, but not"),
     "name: string should have at most 150 characters, got 'x'": (422, "This name cannot be used."),
@@ -906,7 +908,7 @@ def test_a_smear_is_shared_and_a_reader_cannot_correct(tab, anna, ben, small, se
     tab.expected = ["404"]
     tab.click("#share button")
     tab.wait_for_selector("#share-fault:not(:empty)")
-    assert tab.inner_text("#share-fault") == "Type the user name of a colleague."
+    assert tab.inner_text("#share-fault") == "There is no user of that name."
     tab.fill("#share-user", "ben")
     tab.click("#share button")
     tab.wait_for_selector("#shares li")

@@ -291,7 +291,7 @@ def test_only_classes_that_the_model_looks_for_and_that_are_shown_are_complete(b
     page.wait_for_selector("#viewer:visible")
     page.uncheck("#filters input[data-kind=platelet]")  # none was found, and nobody looked for one
     page.click("#confirm")
-    assert page.inner_text("#fault") == "Image confirmed. Complete: wbc."
+    assert page.inner_text("#fault") == "Image confirmed. Complete: white cells."
     assert [line.old_class for line in lines_of(page, tmp_path) if line.op == "annotate"] == ["wbc"]
     page.evaluate("correct([[0, 1]], 'forget')")  # one that nobody looked at: not complete any more
     assert [line.op for line in lines_of(page, tmp_path)] == ["class"]

@@ -18,7 +18,7 @@ from blastdet.service.pages.page_assets import assets
 from blastdet.service.pages.rendering import ACTIONS, LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.service.security.callers import Caller, RefusedError
-from blastdet.service.store import accounts, smears
+from blastdet.service.store import accounts, job_rows, smears
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -58,12 +58,15 @@ def worklist(
     active = [job for state in ("running", "queued") for job in job_routes.jobs(service, caller, state, 200).items]
     jobs = {job.smear: job for job in reversed(active)}
     filters = {"status": status, "name": name, "analyzed": analyzed}
+    with service.database.read() as session:  # only for smears that the list above shows
+        failures = job_rows.failures(session, [one.id for one in found.items if not one.last_analysis])
     data = {"max_bytes": service.settings.max_upload, "jobs": {job.smear: job.id for job in jobs.values()}}
     return Page(request, caller).render(
         "worklist.jinja",
         data,
         smears=found.items,
         jobs=jobs,
+        failures=failures,
         next=found.next,
         first=not after,
         filters=filters,

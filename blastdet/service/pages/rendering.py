@@ -105,7 +105,8 @@ class Page:
         mode = "" if self.caller is None else service.gate.mode  # a page that says the database is away must not ask it
         csrf = "" if self.caller is None else self.caller.csrf
         texts, number = dict(catalog(self.language)), formatter(self.language)
-        script = {**data, "csrf": csrf, "language": self.language, "auth": mode, "texts": texts}
+        user = "" if self.caller is None else self.caller.name
+        script = {**data, "csrf": csrf, "user": user, "language": self.language, "auth": mode, "texts": texts}
         text = (
             _environment()
             .get_template(template)

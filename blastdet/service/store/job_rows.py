@@ -58,6 +58,15 @@ class JobRequest:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def failures(session: Session, smear_ids: list[str]) -> dict[str, str]:
+    """Smear -> why its newest job failed; without smears whose newest job did not."""
+    newest = select(Job.smear_id, func.max(Job.created).label("created")).where(Job.smear_id.in_(smear_ids))
+    last = newest.group_by(Job.smear_id).subquery()
+    of_last = (Job.smear_id == last.c.smear_id) & (Job.created == last.c.created)
+    query = select(Job).join(last, of_last).where(Job.state == "failed")
+    return {job.smear_id: job.error for job in session.scalars(query)}
+
+
 def ask(session: Session, smear: Smear, user_id: str, request: JobRequest) -> tuple[Job, bool]:
     """The job of a request, and whether it is new. A finished or active one of an equal request is given again.
 

@@ -62,6 +62,8 @@ export function makeCells(DATA) {
     image.version++;
   }
 
+  const same = (a, b) => a.op === b.op && a.kind === b.kind && String(a.to || "") === String(b.to || "");
+
   function changed(step) {
     record.keep(step);
     record.onChange();
@@ -82,6 +84,7 @@ export function makeCells(DATA) {
         else if (oldOf(image, row) >= 0) next.op = "ok";
         else { next.op = "class"; next.kind = image.kind[row] === UNSURE ? "wbc" : KINDS[image.kind[row]].name; }
       }
+      if (op !== "forget" && before && same(before, next)) continue; // said already
       if (op === "forget") corrections.delete(key); else corrections.set(key, next);
       step.push([key, i, row, before]);
       refresh(i, row);
@@ -278,7 +281,7 @@ export function makeCells(DATA) {
     DATA, KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, ROUND, corrections, past, images, t, numbers, say, count,
     annotates, baseBox, boxOf, keyAt, correctionAt, isCell, oldOf, kindAt, hasOpen, refresh, correct, addCell, undo,
     rowsOf, fromRows, exported, restore, kept, confirmImage, progress, describe, doubt,
-    who: () => "", keep: () => {}, onChange: () => {}, onChoose: () => {}, locked: false, onLocked: () => {},
+    who: () => "", keep: () => {}, onChange: () => {}, onChoose: () => {}, onZoom: () => {}, locked: false, onLocked: () => {},
   };
   return record;
 }

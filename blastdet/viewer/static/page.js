@@ -99,13 +99,23 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     byId("export").disabled = !corrections.size;
     if (picked.size) unhint();
     byId("undo").disabled = byId("undo2").disabled = !past.length;
-    byId("bulk").hidden = picked.size === 0;
-    byId("picked").textContent = picked.size === 1 ? t("1 cell") : t("{n} cells", { n: count(picked.size) });
+    bar();
     if (DATA.differential) corrected();
   }
 
-  /* Counts as corrected, beside what the model counted; no fraction, whatever the stain. */
+  /* The types for the cells that are picked; beside an open image for the one that is framed, where a style shows it. */
+  function bar() {
+    const one = inline && !picked.size && !cells.locked && viewer.isOpen() && viewer.row >= 0 ? viewer.row : -1;
+    byId("bulk").hidden = picked.size === 0 && one < 0;
+    byId("bulk").classList.toggle("single", one >= 0);
+    document.body.classList.toggle("chosen", !byId("bulk").hidden);
+    byId("picked").textContent = one >= 0 ? KINDS[viewer.image.kind[one]].title : picked.size === 1 ? t("1 cell") : t("{n} cells", { n: count(picked.size) });
+  }
+
+  /* Counts as corrected, beside what the model counted; no fraction, whatever the stain. Where `DATA.corrected` says
+     whether they are, all figures come with the data, and change together. */
   function corrected() {
+    if (DATA.corrected !== undefined) { document.body.classList.toggle("corrected", DATA.corrected); return; }
     const used = corrections.size > 0, all = used || DATA.differential.model, counts = KINDS.map(() => 0);
     if (all) for (const image of images) for (const kind of image.kind) if (kind !== GONE && kind !== IGNORED) counts[kind]++;
     for (const cell of document.querySelectorAll("[data-corrected]")) cell.textContent = all ? count(counts[KIND[cell.dataset.corrected]]) : "";
@@ -130,7 +140,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
         bar.append(box);
       }
       const n = make("td", count(row.n)), other = make("td", "", found.model ? "was" : "now");
-      (found.model ? n : other).dataset.corrected = row.kind;
+      if (DATA.corrected === undefined) (found.model ? n : other).dataset.corrected = row.kind;
       if (found.model) other.textContent = count(found.model[row.kind] || 0); // `n` is as corrected then
       line.append(name, n, other, make("td", numbers.figures(row.percent), "share"), make("td", numbers.figures(row.ci), "share"), bar);
       body.append(line);
@@ -203,6 +213,15 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     }));
   }
 
+  /* The key of each type, for the help. */
+  function keyNames() {
+    byId("keytypes").replaceChildren(...KINDS.filter((kind) => kind.key).map((kind) => {
+      const line = make("li");
+      line.append(make("kbd", kind.key.toUpperCase()), " " + kind.title);
+      return line;
+    }));
+  }
+
   /* Where the page is: #image/cell, so that the browser's Back closes the viewer. */
   function go(i, row) { location.hash = row >= 0 ? id(i, row) : String(i); }
 
@@ -212,7 +231,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       const row = found[2] === undefined || Number(found[2]) >= images[found[1]].kind.length ? -1 : Number(found[2]);
       viewer.open(Number(found[1]), row);
       byId("stage").focus({ preventScroll: true });
-    } else if (viewer.isOpen()) {
+    } else if (!inline && viewer.isOpen()) {
       const last = viewer.image.i + "/" + viewer.row;
       viewer.close();
       gallery();
@@ -222,9 +241,9 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   }
 
   const tell = (text) => { byId("saved").textContent = text; };
-  const noneSelected = t("No cell is selected: click one first."), uncertain = t("This cell is uncertain: give it a type first.");
+  const noneSelected = t("No cell is selected: click one first."), uncertain = t("This cell is uncertain: give it a type first."), asItWas = t("This cell is as it was before. Z takes the last step back.");
   const hint = () => { if (inViewer()) byId("fault").textContent = noneSelected; else tell(noneSelected); };
-  const unhint = () => { for (const place of ["fault", "saved"]) if ([noneSelected, uncertain].includes(byId(place).textContent)) byId(place).textContent = ""; };
+  const unhint = () => { for (const place of ["fault", "saved"]) if ([noneSelected, uncertain, asItWas].includes(byId(place).textContent)) byId(place).textContent = ""; };
   const leave = () => {
     if (inline) { const cell = document.querySelector('[data-cell="' + id(viewer.image.i, viewer.row) + '"]'); if (cell) cell.focus(); return; }
     history.replaceState(null, "", location.pathname + location.search);
@@ -264,23 +283,45 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   function apply(op, kind = "") {
     if (inViewer()) {
       const some = viewer.cells();
+      if (!some.length && op === "forget") { withdraw(); return; }
       if (!some.length) { hint(); return; }
       const left = op === "ok" ? untyped(some) : "", rest = after(...some[0]); // a correction may move a cell in the gallery
-      correct(some, op, kind);
+      const made = correct(some, op, kind);
+      if (!made && op === "forget") byId("fault").textContent = asItWas;
       if (left) byId("fault").textContent = left;
       const goesOn = some.length === 1 && !left && op !== "forget" && byId("advance").checked, next = goesOn && rest.find(waits);
       if (next) reach(...next); else viewer.panel();
       return;
     }
-    const chosen = picked.size ? [...picked].map(parse) : document.activeElement.dataset && document.activeElement.dataset.cell ? [parse(document.activeElement.dataset.cell)] : [];
+    const chosen = selected();
+    if (!chosen.length && op === "forget") { withdraw(); return; }
     if (!chosen.length) { hint(); return; }
     const left = op === "ok" ? untyped(chosen) : "", rest = after(...chosen[chosen.length - 1]);
-    const some = correct(chosen, op, kind);
-    if (some) { unhint(); picked.clear(); gallery(); }
+    const some = correct(chosen, op, kind), done = some || (op !== "forget" && !cells.locked && chosen.every((one) => correctionAt(...one)));
+    if (done) { unhint(); picked.clear(); gallery(); }
     if (left) tell(left);
-    const next = some ? rest.find((one) => waits(one) && cardOf(...one)) : null;
+    if (!some && op === "forget") tell(asItWas);
+    const next = done ? rest.find((one) => waits(one) && cardOf(...one)) : null;
     if (next) cardOf(...next).focus();
     if (next && inline) viewer.open(...next);
+    if (done && !next) stay(chosen[chosen.length - 1]);
+  }
+
+  /* The cells that a key in the gallery is for: those picked, the one with the focus, or the one framed beside the image. */
+  function selected() {
+    if (picked.size) return [...picked].map(parse);
+    const on = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.cell : "";
+    if (on) return [parse(on)];
+    return inline && viewer.row >= 0 ? [[viewer.image.i, viewer.row]] : [];
+  }
+
+  /* After the last cell, the focus stays with it; where it is no longer in the gallery, with its place in the image. */
+  function stay(cell) {
+    const card = cardOf(...cell);
+    if (inline) viewer.open(...cell);
+    if (card) card.focus();
+    else if (inline) byId("stage").focus({ preventScroll: true });
+    else { const all = document.querySelectorAll("[data-cell]"), last = all[all.length - 1]; if (last) last.focus(); }
   }
 
   /* What to do about the uncertain ones of some cells; empty where there are none. */
@@ -301,7 +342,8 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   function confirmed(i) {
     if (DATA.mode === "review") return t("Image confirmed.");
     const done = DATA.classes.filter((name) => corrections.has(annotates(i, name)));
-    return done.length ? t("Image confirmed. Complete: {classes}.", { classes: done.map((name) => t(name)).join(", ") }) : t("Confirmed what is shown. No class is complete.");
+    const words = { wbc: t("white cells"), blast: t("blasts"), rbc: t("red cells"), platelet: t("platelets") };
+    return done.length ? t("Image confirmed. Complete: {classes}.", { classes: done.map((name) => words[name] || name).join(", ") }) : t("Confirmed what is shown. No class is complete.");
   }
 
   /* Undo, and go back to the cell that was changed: the next key is for the one that is shown. */
@@ -317,6 +359,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   cells.onChoose = (i, row) => {
     if (row >= 0) unhint();
     if (!inline) return;
+    bar();
     for (const one of document.querySelectorAll("[data-cell][aria-current]")) one.removeAttribute("aria-current");
     const cell = row >= 0 && document.querySelector('[data-cell="' + id(i, row) + '"]');
     if (cell) cell.setAttribute("aria-current", "true");
@@ -364,7 +407,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
 
   const COMMON = { Delete: () => apply("delete"), Backspace: () => apply("delete"), i: () => apply("ignore"), o: () => apply("ok"), u: () => apply("forget"), z: withdraw, "?": () => byId("keys").showModal() };
   const IN_VIEWER = {
-    Escape: () => { if (viewer.cells().length > 1) viewer.choose([]); else leave(); },
+    Escape: () => { if (viewer.drawing) viewer.draw(""); else if (viewer.cells().length > 1) viewer.choose([]); else leave(); },
     "+": () => viewer.zoom(1.25), "=": () => viewer.zoom(1.25), "-": () => viewer.zoom(0.8), f: viewer.fit,
     b: () => { viewer.boxes = !viewer.boxes; }, h: () => viewer.toggle("rbc"), d: () => viewer.draw(viewer.row >= 0 ? KINDS[viewer.image.kind[viewer.row]].name : "wbc"),
     Enter: confirmHere, PageDown: () => stepImage(1), PageUp: () => stepImage(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => step(1), ArrowUp: () => step(-1),
@@ -387,7 +430,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       const first = inline && on === document.body && viewer.row < 0 ? document.querySelector("[data-cell]") : null; // nothing was selected yet
       if ((cell || first) && letter.startsWith("Arrow")) run = () => { const next = cell ? wander(cell, letter) : first; if (!next) return; next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); else if (inline) viewer.open(...parse(next.dataset.cell)); };
       else if (cell && letter === " ") run = () => pick(cell, event);
-      else if (letter === "Escape") run = () => { picked.clear(); gallery(); };
+      else if (letter === "Escape") run = () => { if (viewer.drawing) viewer.draw(""); picked.clear(); gallery(); };
       else if (!/^(Delete|Backspace)$/.test(letter) || cell || picked.size) run = COMMON[letter];
     }
     if (run) { event.preventDefault(); run(); }
@@ -408,7 +451,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   byId("draw").append(...KINDS.filter((kind) => kind.key).map((kind) => new Option(kind.title, kind.name)));
   byId("draw").onchange = () => { viewer.draw(byId("draw").value); byId("stage").focus(); };
   for (const button of document.querySelectorAll("[data-op]")) button.onclick = () => apply(button.dataset.op);
-  byId("nothing").onclick = () => { picked.clear(); gallery(); };
+  byId("nothing").onclick = () => { if (byId("bulk").classList.contains("single")) viewer.choose([]); picked.clear(); gallery(); };
   byId("help").onclick = byId("help2").onclick = () => byId("keys").showModal();
   byId("print").onclick = () => window.print();
   byId("order").onchange = () => { order = byId("order").value; gallery(); };
@@ -437,6 +480,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   views();
   kindButtons("kinds", apply);
   kindButtons("bulkkinds", apply);
+  keyNames();
   gallery();
   if (inline && images.length) viewer.open(0); else route();
   return { ...cells, cells, viewer, gallery, apply, withdraw, tell, show: () => { texts(); differential(); status(); } };

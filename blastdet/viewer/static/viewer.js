@@ -14,9 +14,12 @@ export function makeViewer(cells, byId) {
   const loaded = new Map();
   let image = null, picture = null, tiles = null, chosen = new Set(), focus = -1, queued = false, boxes = true, size = [0, 0], aspect = [1, 1], drawing = "", failed = "";
   let sorted = null; // rows by kind, for drawing
+  let limits = null; // of the scale, where another image shares it
 
   const isOpen = () => image !== null;
   const shown = (kind) => !hidden.has(kind);
+  const unit = () => aspect[0] / (image.mpp || [1])[0]; // scale = view.k * unit
+  const range = () => (limits ? limits.map((scale) => scale / unit()) : [fitted() * 0.5, 24]); // of view.k
   const fitted = () => Math.min(size[0] / (image.width * aspect[0]), size[1] / (image.height * aspect[1]));
 
   function load(i) {
@@ -157,11 +160,11 @@ export function makeViewer(cells, byId) {
           frame(x1 + line - thick, y1 + line - thick, x2 - line + thick, y2 - line + thick, HALO[kind], thick, 0);
         }
         frame(x1, y1, x2, y2, INK[kind], line, dash);
-        if (white && x2 - x1 > 34 * ratio) tags.push([row, x1 / ratio, y1 / ratio, kind]);
+        if (white && x2 - x1 > 34 * ratio) tags.push([row, x1 / ratio, y1 / ratio, kind, y2 / ratio]);
       }
     }
     pen.putImageData(buffer, 0, 0);
-    if (tags.length < 300) for (const one of tags) tag(...one);
+    if (tags.length < 300) tagAll(tags);
     if (image.pair) for (const row of Object.keys(image.pair)) pairBox(image.pair[row]);
   }
 
@@ -172,11 +175,34 @@ export function makeViewer(cells, byId) {
     pen.setLineDash([]);
   }
 
-  function tag(row, x, y, kind) {
+  /* Words at boxes, the doubtful ones first: above the box, else below it, else in it; none where they would cover others. */
+  function tagAll(tags) {
+    const placed = [], free = ([x, y, wide]) => placed.every(([px, py, other]) => x >= px + other || px >= x + wide || y >= py + 16 || py >= y + 16);
+    for (const [row, x, y, kind, bottom] of tags.sort((a, b) => (b[3] === UNSURE) - (a[3] === UNSURE))) {
+      const text = tagText(row, kind), wide = tagWidth(text);
+      const at = [y - 17 < 0 ? y + 1 : y - 17, bottom + 2, y + 2, bottom - 18].map((top) => [x - 1, top, wide]).find(free);
+      if (!at) continue;
+      placed.push(at);
+      write(text, x, at[1], kind, wide);
+    }
+  }
+
+  function tagText(row, kind) {
     const p = row < image.base && image.p ? image.p[row] : null, now = correctionAt(image.i, row);
-    const text = KINDS[kind].title + (now ? " ✓" : p === null || p === undefined || kind === UNSURE ? "" : " " + numbers.short(p));
+    return KINDS[kind].title + (now ? " ✓" : p === null || p === undefined || kind === UNSURE ? "" : " " + numbers.short(p));
+  }
+
+  function tagWidth(text) {
     pen.font = "600 12px system-ui, sans-serif";
-    const wide = pen.measureText(text).width + 8, top = y - 17 < 0 ? y + 1 : y - 17;
+    return pen.measureText(text).width + 8;
+  }
+
+  function tag(row, x, y, kind) {
+    const text = tagText(row, kind);
+    write(text, x, y - 17 < 0 ? y + 1 : y - 17, kind, tagWidth(text));
+  }
+
+  function write(text, x, top, kind, wide) {
     pen.fillStyle = KINDS[kind].colour;
     pen.fillRect(x - 1, top, wide, 16);
     pen.fillStyle = KINDS[kind].dark ? "#fff" : "#000";
@@ -199,12 +225,12 @@ export function makeViewer(cells, byId) {
   function ruler() {
     const bar = byId("ruler");
     bar.hidden = !image.mpp;
+    byId("zoom").textContent = numbers.percent(Math.round(view.k * 100) / 100);
     if (!image.mpp) return;
     const perUm = view.k * aspect[0] / image.mpp[0]; // screen pixels per µm
     const um = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000].find((length) => length * perUm >= 70) || 20000;
     bar.style.width = um * perUm + "px";
     bar.textContent = um >= 1000 ? um / 1000 + " mm" : um + " µm";
-    byId("zoom").textContent = numbers.percent(Math.round(view.k * 100) / 100);
   }
 
   function clampView() {
@@ -221,12 +247,13 @@ export function makeViewer(cells, byId) {
   }
 
   function zoomAt(factor, x = size[0] / 2, y = size[1] / 2) {
-    const k = Math.min(Math.max(view.k * factor, fitted() * 0.5), 24);
+    const [least, most] = range(), k = Math.min(Math.max(view.k * factor, least), most);
     view.x = x - (x - view.x) * (k / view.k);
     view.y = y - (y - view.y) * (k / view.k);
     view.k = k;
     clampView();
     redraw();
+    cells.onZoom();
   }
 
   function pan(dx, dy) { view.x += dx; view.y += dy; clampView(); redraw(); }
@@ -235,10 +262,11 @@ export function makeViewer(cells, byId) {
   function goTo(row) {
     const box = boxOf(image, row), side = Math.max((box[2] - box[0]) * aspect[0], (box[3] - box[1]) * aspect[1]);
     const wanted = Math.min(size[0], size[1]) * 0.26 / Math.max(side, 1);
-    if (view.k < wanted * 0.5 || view.k > wanted * 3) view.k = Math.min(Math.max(wanted, fitted()), 24);
+    if (view.k < wanted * 0.5 || view.k > wanted * 3) view.k = Math.min(Math.max(wanted, fitted()), range()[1]);
     view.x = size[0] / 2 - ((box[0] + box[2]) / 2) * aspect[0] * view.k;
     view.y = size[1] / 2 - ((box[1] + box[3]) / 2) * aspect[1] * view.k;
     redraw();
+    cells.onZoom();
   }
 
   async function open(i, row = -1) {
@@ -427,11 +455,15 @@ export function makeViewer(cells, byId) {
     open, close, isOpen, redraw, fit, pan, zoom: zoomAt, choose, draw, filters, toggle, panel, cells: chosenCells, shown, goTo, resize, paint,
     get image() { return image; }, get row() { return focus; },
     /* Pixels of the screen per µm; of the image, where its scale is unknown. */
-    get scale() { return view.k * aspect[0] / (image.mpp || [1])[0]; },
-    match: (scale) => zoomAt(scale / (view.k * aspect[0] / (image.mpp || [1])[0])),
+    get scale() { return view.k * unit(); },
+    match: (scale) => zoomAt(scale / (view.k * unit())),
+    /* The lowest and the highest scale of this image alone; `limits` are others, in place of them. */
+    get range() { return [fitted() * 0.5 * unit(), 24 * unit()]; },
+    set limits(scales) { limits = scales; },
     /* Where a point of the image is in the window. */
     place: (x, y) => { const frame = stage.getBoundingClientRect(), [left, top] = toScreen([x, y, x, y]); return [frame.left + left, frame.top + top]; },
     set filter(value) { back.canvas.style.filter = value; },
+    get drawing() { return drawing !== ""; },
     get boxes() { return boxes; }, set boxes(value) { boxes = value; byId("boxes").setAttribute("aria-pressed", String(value)); redraw(); },
   };
 }

@@ -62,6 +62,7 @@ export async function allCorrections(where) {
 /* Times in the zone of the browser. */
 export function local(part) {
   for (const time of part.querySelectorAll("time[datetime]")) if (time.dateTime) time.textContent = moment(time.dateTime);
+  for (const one of part.querySelectorAll("option[data-time]")) one.textContent = one.textContent.replace(/[^,]*$/, " " + moment(one.dataset.time));
 }
 
 /* A part of the page as it is now, in place of the one that is shown. */
@@ -110,14 +111,28 @@ export function progressOf(job) {
 export function options(prefix) {
   const scale = byId(prefix + "-scale").value, wanted = { weights: byId(prefix + "-weights").value };
   if (scale === "auto") wanted.mpp = "auto";
-  if (scale === "given") wanted.mpp = Number(byId(prefix + "-mpp").value);
+  if (scale === "given") wanted.mpp = decimalOf(byId(prefix + "-mpp").value);
   return wanted;
 }
 
+/* A number as people of any language type it: 0.1 and 0,1 are the same. NaN where it is none. */
+export function decimalOf(text) {
+  const typed = text.trim();
+  return /^\d*[.,]?\d+$/.test(typed) ? Number(typed.replace(",", ".")) : NaN;
+}
+
 export function bindOptions(prefix) {
-  const scale = byId(prefix + "-scale");
-  if (scale) scale.onchange = () => {
+  const scale = byId(prefix + "-scale"), field = byId(prefix + "-mpp");
+  if (!scale) return;
+  const check = () => {
+    const mpp = decimalOf(field.value), right = scale.value !== "given" || (mpp >= 0.001 && mpp <= 100);
+    field.setCustomValidity(right ? "" : t("Type the scale in µm/px, such as {example}.", { example: numbers.decimal(0.1, 1) }));
+  };
+  field.oninput = check;
+  scale.onchange = () => {
     byId(prefix + "-mpp-field").hidden = scale.value !== "given";
-    byId(prefix + "-mpp").required = scale.value === "given";
+    field.autofocus = scale.value === "given"; // of a dialog that is opened
+    check();
+    if (scale.value === "given" && document.activeElement === scale) field.focus();
   };
 }

@@ -72,15 +72,28 @@ function cell({ name, cells, viewer }, row, kind) {
 }
 
 function bind(sides) {
+  const together = byId("together"), viewers = sides.map((one) => one.viewer);
+  let matching = false;
+  const coarsest = () => { const scale = Math.min(...viewers.map((one) => one.scale)); for (const one of viewers) one.match(scale); };
+  /* One scale: both go as far out as the larger image needs, and as far in as both can. */
+  const share = () => {
+    const ranges = viewers.map((one) => one.range), limits = [Math.min(...ranges.map(([low]) => low)), Math.min(...ranges.map(([, high]) => high))];
+    for (const one of viewers) one.limits = together.checked ? limits : null;
+    if (together.checked) coarsest();
+  };
   for (const [k, { name, cells, viewer }] of sides.entries()) {
-    const other = sides[1 - k], together = () => byId("together").checked;
-    const zoom = (factor) => { viewer.zoom(factor); if (together()) other.viewer.match(viewer.scale); };
+    const other = sides[1 - k].viewer, zoom = (factor) => viewer.zoom(factor);
+    cells.onZoom = () => { // by button, key, wheel, fingers, or to a cell
+      if (matching || !together.checked || !other.isOpen()) return;
+      matching = true;
+      other.match(viewer.scale);
+      matching = false;
+    };
     byId(name + "-in").onclick = () => zoom(1.25);
     byId(name + "-out").onclick = () => zoom(0.8);
-    byId(name + "-fit").onclick = () => { viewer.fit(); if (together()) other.viewer.match(viewer.scale); };
+    byId(name + "-fit").onclick = () => { if (!together.checked) { viewer.fit(); return; } for (const one of viewers) one.fit(); coarsest(); };
     byId(name + "-boxes").onclick = () => { viewer.boxes = !viewer.boxes; };
     const stage = byId(name + "-stage");
-    stage.addEventListener("wheel", () => { if (together()) other.viewer.match(viewer.scale); });
     stage.addEventListener("keydown", (event) => {
       const pans = { ArrowLeft: [80, 0], ArrowRight: [-80, 0], ArrowUp: [0, 80], ArrowDown: [0, -80] };
       const keys = { "+": () => zoom(1.25), "=": () => zoom(1.25), "-": () => zoom(0.8), f: () => byId(name + "-fit").click(), b: () => byId(name + "-boxes").click() };
@@ -89,9 +102,11 @@ function bind(sides) {
     });
     viewer.open(0);
     document.querySelector(`figure[data-of="${name}-"]`).corners = () => [viewer.place(0, 0), viewer.place(cells.images[0].width, cells.images[0].height)];
-    cells.images[0].mpp || (byId("together").checked = false);
+    if (!cells.images[0].mpp) together.checked = false;
+    new ResizeObserver(share).observe(stage); // what an image needs depends on its window
   }
-  if (byId("together").checked) { const scale = Math.min(...sides.map((one) => one.viewer.scale)); for (const one of sides) one.viewer.match(scale); }
+  together.onchange = share;
+  share();
 }
 
 Promise.all([side(0), side(1)]).then((sides) => {

@@ -21,6 +21,7 @@ if (logout) logout.onclick = async () => {
 };
 
 local(document);
+document.documentElement.classList.add("local"); // until then no time is shown
 
 for (const button of document.querySelectorAll("[data-dialog]")) button.addEventListener("click", () => byId(button.dataset.dialog).showModal());
 for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());

@@ -5,7 +5,7 @@
 const lines = (t) => [
   [/^name or password is wrong/, t("Name or password is wrong.")],
   [/try again in (\d+) s/, t("Too many tries. Wait {1} seconds, then try again.")],
-  [/^user: expected the name of another user/, t("Type the user name of a colleague.")],
+  [/^user: expected the name of another user/, t("There is no user of that name.")],
   [/token of the session in the header/, t("You logged in again elsewhere in this browser. Load the page again.")],
   [/^smear: an analysis is running/, t("An analysis of this smear is running. Wait for its result, or cancel it.")],
   [/^smear: somebody corrected it/, t("Somebody corrected this smear meanwhile. Load the page again, and look at it.")],

@@ -1,7 +1,7 @@
 /* Corrections on their way to the service: appended under a version, so that two people do not overwrite each other. */
 "use strict";
 
-import { allCorrections, announce, byId, call, number, t } from "./api.js";
+import { allCorrections, announce, byId, call, number, page, t } from "./api.js";
 
 const GATHER_MS = 250; // corrections made in quick succession go together
 const SLOWEST_S = 20;
@@ -51,11 +51,15 @@ export function keepOnServer(analysis, data, saved) {
     }
 
     async function conflict() {
-      tell(t("Not saved: somebody else was first."));
       const rows = (await allCorrections(where)).slice(stored.length), key = (row) => (row.box_xyxy || [row.op, row.old_class]).join(" ");
       const names = [...new Set(rows.map((row) => row.who))].join(", "), mine = new Set(pending.map(key));
       const both = new Set(rows.map(key).filter((one) => mine.has(one))).size;
-      byId("conflict-text").textContent = t("Corrections by {who}: {n}. Yours, not saved: {mine}. Cells that both of you changed: {both}.", { who: names, n: number(rows.length), mine: number(mine.size), both: number(both) });
+      const own = rows.length > 0 && rows.every((row) => row.who === page.user);
+      tell(own ? t("Not saved: another window was first.") : t("Not saved: somebody else was first."));
+      byId("conflict-title").textContent = own ? t("This smear was corrected in another window ({who})", { who: names }) : t("Somebody else corrected this smear");
+      byId("keep-mine").textContent = own ? t("Take those, then the ones of this window on top") : t("Take theirs, then mine on top");
+      byId("drop-mine").textContent = own ? t("Take those, drop the ones of this window") : t("Take theirs, drop mine");
+      byId("conflict-text").textContent = own ? t("Corrections there: {n}. In this window, not saved: {mine}. Cells changed in both: {both}.", { n: number(rows.length), mine: number(mine.size), both: number(both) }) : t("Corrections by {who}: {n}. Yours, not saved: {mine}. Cells that both of you changed: {both}.", { who: names, n: number(rows.length), mine: number(mine.size), both: number(both) });
       byId("conflict").hidden = false;
       byId("keep-mine").focus();
       announce(byId("conflict-title").textContent);

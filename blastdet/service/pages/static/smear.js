@@ -22,15 +22,19 @@ function find(name) {
 async function show() {
   const { json: data } = await call("GET", "/analyses/" + analysis + "/view");
   const model = data.differential && Object.fromEntries(data.differential.rows.map((row) => [row.kind, row.n]));
-  Object.assign(data, { language: page.language, texts: page.texts, title: document.title });
+  const given = "scale measured on {1} red cells only; pass --mpp if it is known"; // in the words of the command line
+  const texts = { [given]: t("scale measured on {1} red cells only; analyze again with the scale if it is known"), ...page.texts };
+  Object.assign(data, { language: page.language, texts, title: document.title, corrected: data.corrections.length > 0 });
   for (const kind of data.kinds) kind.title = t(kind.title);
   take(data, data.now, model);
   byId("loading").hidden = true;
   byId("work").hidden = false;
   keeper = keepOnServer(analysis, data, async (rows) => {
     history(rows);
+    data.corrected = shown.corrections.size > 0;
     take(data, (await call("GET", "/analyses/" + analysis + "/view?cells=false")).json.now, model);
     shown.show();
+    doubt();
   });
   const shown = startPage(data, { byId: find, keeper, inline: true });
   const history = (rows) => { byId("export-corrections").disabled = !rows.length; list(rows); };
@@ -43,8 +47,6 @@ async function show() {
   history(data.corrections);
   lock(shown);
   const doubt = () => { byId("doubt").replaceChildren(...doubts(shown.images[0], shown.UNSURE, data)); };
-  const change = shown.cells.onChange;
-  shown.cells.onChange = () => { change(); doubt(); };
   doubt();
   byId("whole").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : byId("viewer").requestFullscreen());
   document.addEventListener("fullscreenchange", () => byId("whole").setAttribute("aria-pressed", String(Boolean(document.fullscreenElement))));
@@ -100,6 +102,7 @@ function watch(job) {
       bar.hidden = byId("cancel").hidden = true;
       byId("job").classList.add("failed");
       byId("job-text").textContent = now.state === "failed" ? why(now.error) : t("cancelled");
+      if (/could not determine the scale/.test(now.error)) giveScale();
       return;
     }
     const [text, part] = progressOf(now), step = Math.floor((part || 0) * 4);
@@ -108,8 +111,18 @@ function watch(job) {
     byId("job-text").textContent = text;
     if (part === null) bar.removeAttribute("value"); else bar.value = part;
   };
+  const empty = byId("no-result");
+  if (empty) empty.hidden = true; // the job says what is the matter
   changed(job);
   if (job.state === "queued" || job.state === "running") follow(job.id, changed);
+}
+
+/* The next analysis needs a scale: its field is open, and has the focus in the dialog. */
+function giveScale() {
+  const scale = byId("again-scale");
+  if (!scale) return; // shared for reading
+  scale.value = "given";
+  scale.onchange();
 }
 
 function bind(id, event, run) { const found = byId(id); if (found) found.addEventListener(event, run); }
@@ -125,6 +138,7 @@ bind("analyze", "submit", async (event) => {
   } catch (error) { byId("again").close(); fault(error); }
 });
 bindOptions("again");
+if (page.job) watch(page.job);
 bind("rename", "submit", async (event) => {
   event.preventDefault();
   try {
@@ -153,10 +167,11 @@ bind("delete", "click", async () => {
 
 async function shares() {
   const { json } = await call("GET", base + "/shares");
+  byId("share-none").hidden = json.length > 0;
   byId("shares").replaceChildren(...json.map((one) => {
-    const line = make("li"), end = make("button", t("End"));
+    const line = make("li"), end = make("button", t("Stop sharing"));
     end.type = "button";
-    end.setAttribute("aria-label", t("End sharing with {user}", { user: one.user }));
+    end.setAttribute("aria-label", t("Stop sharing with {user}", { user: one.user }));
     end.onclick = () => sharing("DELETE", one.user);
     line.append(make("span", one.user + " – " + t(one.may === "write" ? "correct" : "read")), end);
     return line;
@@ -176,6 +191,5 @@ bind("share", "submit", (event) => { event.preventDefault(); sharing("PUT", byId
 const opener = document.querySelector("[data-dialog=sharing]");
 if (opener) opener.addEventListener("click", () => shares().catch((error) => { byId("share-fault").textContent = error.message; }));
 
-if (page.job) watch(page.job);
 if (analysis) show().catch((error) => { byId("loading").hidden = true; fault(error); throw error; });
 else document.body.dataset.ready = "yes";

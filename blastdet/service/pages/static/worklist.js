@@ -24,6 +24,12 @@ function row(file) {
 }
 
 function add(files) {
+  const scale = byId("new-mpp");
+  if (byId("new-analyze").checked && !scale.checkValidity()) { // before anything is sent
+    scale.closest("details").open = true;
+    scale.reportValidity();
+    return;
+  }
   for (const file of files) waiting.push([file, row(file)]);
   byId("unfinished").replaceChildren(); // one of them may be going on now
   next();
@@ -77,8 +83,8 @@ function finish(shown, text, failed = false) {
   shown.stop.remove();
   announce(shown.name.textContent + ": " + text);
   const rest = queue.querySelectorAll("li:not(.failed):not(.done)").length;
-  if (!rest && queue.querySelector(".failed")) refresh(); // what failed stays on the page
-  else if (!rest) {
+  if (rest || queue.querySelector(".failed")) refresh(); // what failed stays on the page
+  else {
     const links = queue.querySelectorAll("a");
     if (links.length === 1) location.href = links[0].href; // one smear: show it
     else location.reload();
@@ -111,30 +117,55 @@ addEventListener("drop", (event) => {
 });
 addEventListener("beforeunload", (event) => { if (busy && queue.querySelector("progress[value]:not([value='1'])")) event.preventDefault(); });
 
-/* The list as it is now, in place of the one on the page. */
-async function refresh() {
-  try {
-    await renew("list");
-    results();
-    bindCompare();
-  } catch { /* it stays as it was */ }
+/* The list as it is now, in place of the one on the page; what is ticked stays so. One look at a time. */
+let looking = null, again = false;
+function refresh() {
+  again = true;
+  looking = looking || (async () => {
+    while (again) {
+      again = false;
+      try {
+        await renew("list");
+        const ticked = new Set(picks), at = focused;
+        for (const pick of document.querySelectorAll(".pick")) pick.checked = ticked.has(pick.value);
+        bindList();
+        const found = at && document.querySelector(at);
+        if (found) found.focus({ preventScroll: true });
+      } catch { /* it stays as it was */ }
+    }
+    looking = null;
+  })();
 }
+
+/* What has to survive a new list: the ticks, and where the focus is. */
+let picks = [], focused = "";
+document.addEventListener("focusin", (event) => {
+  const row = event.target.closest("#list tr[data-smear]");
+  focused = row ? '#list tr[data-smear="' + row.dataset.smear + '"] ' + (event.target.matches(".pick") ? ".pick" : "th a") : "";
+});
 
 /* Jobs of smears that are in the list already. */
 for (const [smear, id] of Object.entries(page.jobs)) {
   const result = () => document.querySelector('tr[data-smear="' + smear + '"] .result');
-  if (result()) follow(id, (job) => { if (job.state === "done") refresh(); else if (job.state === "running" && result()) result().textContent = progressOf(job)[0]; });
+  if (result()) follow(id, (job) => { if (["done", "failed", "cancelled"].includes(job.state)) refresh(); else if (job.state === "running" && result()) result().textContent = progressOf(job)[0]; });
 }
 
 const whiteCells = (n) => (n === 1 ? t("1 white cell") : t("{n} white cells", { n: number(n) }));
+
+const known = new Map(); // results that were asked for already
+async function resultOf(id) {
+  if (!known.has(id)) known.set(id, (await call("GET", "/analyses/" + id)).json);
+  return known.get(id);
+}
 
 /* A line on each result: how many white cells, and blasts or why no fraction is given. */
 async function results() {
   for (const cell of document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")) {
     try {
-      const { summary } = (await call("GET", "/analyses/" + cell.dataset.analysis)).json, white = summary.white_cells;
+      const { summary, weights } = await resultOf(cell.dataset.analysis), white = summary.white_cells;
       cell.parentElement.querySelector(".scale").textContent = summary.mpp.slice(0, Math.abs(summary.mpp[0] / summary.mpp[1] - 1) < 1e-6 ? 1 : 2).map((one) => numbers.significant(one)).join(" × ") + " µm/px";
-      cell.parentElement.querySelector(".model").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
+      cell.parentElement.querySelector(".model").textContent = weights;
+      cell.parentElement.querySelector(".parts").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
       if (cell.querySelector(".working")) continue;
       if (!white) { cell.textContent = whiteCells(summary.counts.wbc || 0); continue; }
       const line = make("span", whiteCells(white.n)), more = make("small");
@@ -145,18 +176,25 @@ async function results() {
     } catch { return; } // the list is there without it
   }
 }
-results();
 
 function bindCompare() {
-  const picks = [...document.querySelectorAll(".pick")], compare = byId("compare");
-  for (const pick of picks) pick.onchange = () => {
-    const on = picks.filter((one) => one.checked);
+  const boxes = [...document.querySelectorAll(".pick")], compare = byId("compare");
+  const count = () => {
+    const on = boxes.filter((one) => one.checked);
+    picks = on.map((one) => one.value);
     compare.disabled = on.length !== 2;
-    for (const one of picks) one.disabled = on.length >= 2 && !one.checked;
+    for (const one of boxes) one.disabled = on.length >= 2 && !one.checked;
   };
-  if (compare) compare.onclick = () => {
-    const [left, right] = picks.filter((one) => one.checked);
+  for (const pick of boxes) pick.onchange = count;
+  if (compare) { count(); compare.onclick = () => {
+    const [left, right] = boxes.filter((one) => one.checked);
     location.href = "/compare?left=" + left.value + "&right=" + right.value;
-  };
+  }; }
 }
-bindCompare();
+
+function bindList() {
+  for (const line of document.querySelectorAll(".why[data-error]")) line.textContent = why(line.dataset.error);
+  results();
+  bindCompare();
+}
+bindList();
