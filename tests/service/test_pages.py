@@ -400,6 +400,10 @@ def test_by_keyboard_alone(tab, service, tmp_path):
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".status.signed")
     _shown(tab)
+    _tab_to(tab, "", "Reopen")  # a signed smear is not deleted
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(".status.signed", state="detached")
+    _shown(tab)
     _tab_to(tab, "", "Delete")
     tab.keyboard.press("Enter")
     tab.wait_for_selector("#deleting[open]")
@@ -899,6 +903,162 @@ def test_two_smears_side_by_side(tab, anna, small):
 
 
 @pytest.mark.browser
+def test_two_smears_of_any_size_are_shown_at_one_scale(tab, small, many):
+    """Also beyond what the smaller one alone could be zoomed out to; by buttons, wheel, and the way to a cell."""
+    _shown(tab, f"/compare?left={many['smear']}&right={small['smear']}")
+    scales, bars = "sides.map((one) => one.viewer.scale)", "[...document.querySelectorAll('.ruler')]"
+    seen = [tab.evaluate(scales)]
+
+    def look() -> None:
+        seen.append(tab.evaluate(scales))
+        assert seen[-1] == pytest.approx([seen[-1][0]] * 2)
+
+    for button in ("#left-out", "#left-out", "#right-in", "#right-fit", "#left-in"):
+        tab.click(button)
+        look()
+    for _ in range(12):
+        tab.click("#right-out")
+    look()
+    assert seen[-1][0] < 0.6 * seen[0][0]
+    tab.locator("#types .cell").last.click()
+    look()
+    tab.hover("#right-stage")
+    tab.mouse.wheel(0, 240)
+    _until(tab, f"{scales}[1] < {0.9 * seen[-1][0]}")
+    look()
+    tab.wait_for_timeout(100)  # for the next frame
+    assert len(set(tab.evaluate(f"{bars}.map((one) => one.textContent + one.offsetWidth)"))) == 1
+    tab.uncheck("#together")
+    tab.click("#right-fit")
+    left, right = tab.evaluate(scales)
+    assert left == pytest.approx(seen[-1][0]) and right != pytest.approx(left)
+
+
+@pytest.mark.browser
+def test_a_failed_analysis_says_so_and_asks_for_the_scale(tab, anna, tmp_path):
+    """In the worklist, while other files are on their way, and on its page; 0,1 is a tenth in every language."""
+    write_image(tmp_path / "blank.png", np.full((300, 300, 3), 235, np.uint8))
+    (tmp_path / "held.jpg").write_bytes(SMALL.read_bytes() + bytes(30))
+    tab.on("dialog", lambda dialog: dialog.accept())  # it asks before one leaves
+    tab.route("**/smears?name=held.jpg", lambda route: None)  # neither sent nor refused
+    tab.goto("/")
+    tab.set_input_files("#files", [tmp_path / "blank.png", tmp_path / "held.jpg"])
+    row = "#list tr:has(a:text-is('blank.png'))"
+    tab.wait_for_selector(f"{row} .result:has-text('failed')")
+    said = tab.inner_text(f"{row} .result")
+    assert re.fullmatch(r"failed\nThe scale could not be measured on red cells\. .*", said)
+    tab.click(f"{row} th a")
+    tab.wait_for_selector("body.smear[data-ready]")
+    assert "could not be measured" in tab.inner_text("#job-text") and not tab.locator("#no-result").is_visible()
+    tab.goto(f"/language/de?back=/smears/{tab.url.rpartition('/')[2]}")
+    tab.wait_for_selector("body.smear[data-ready]")
+    tab.click("[data-dialog=again]")
+    assert tab.evaluate("document.activeElement.id") == "again-mpp" and tab.input_value("#again-scale") == "given"
+    for typed in ("", "0,", "null", "0", "1000"):
+        tab.fill("#again-mpp", typed)
+        assert not tab.evaluate("document.getElementById('again-mpp').checkValidity()"), typed
+    tab.fill("#again-mpp", "0,1")
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector("#work:visible")
+    assert "0,1 µm/px" in tab.inner_text(".facts")
+    tab.goto("/language/en?back=/")
+    for smear in anna.get("/smears").json()["items"]:
+        if smear["name"] == "blank.png":
+            anna.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+@pytest.mark.browser
+def test_no_key_loses_its_place_and_the_history_tells_steps_apart(tab, anna):
+    smear = anna.post("/smears", params={"name": "steps.jpg"}, content=SMEAR.read_bytes() + b"steps").json()
+    analyzed(anna, smear)
+    _shown(tab, f"/smears/{smear['id']}")
+    _tab_to(tab, "", "Skip to the cells")
+    tab.keyboard.press("Enter")
+    _tab_to(tab, "", cell="0/")
+    assert tab.evaluate("viewer.isOpen()")  # the address of the link is not one of a cell
+    last = tab.locator("#groups .cell").last
+    cell = last.get_attribute("data-cell")
+    last.focus()
+    tab.keyboard.press("o")
+    tab.keyboard.press("o")  # said already
+    tab.keyboard.press("2")
+    _saved(tab)
+    tab.locator(f"[data-cell='{cell}']").focus()
+    tab.evaluate("document.getElementById('order').value = 'image', document.getElementById('order').onchange()")
+    others = tab.evaluate("[...document.querySelectorAll('#groups .cell')].map((one) => one.dataset.cell)")
+    pairs = [[0, int(one[2:])] for one in others if one != cell]
+    tab.evaluate(f"shown.correct({pairs}, 'ignore')")  # nothing is left to go on to
+    tab.locator(f"[data-cell='{cell}']").focus()
+    tab.keyboard.press("Delete")
+    assert tab.evaluate("[document.activeElement.id, '0/' + viewer.row]") == ["stage", cell]
+    tab.keyboard.press("u")
+    assert tab.locator(f"[data-cell='{cell}']").count() == 1
+    tab.keyboard.press("d")
+    assert tab.evaluate("viewer.drawing")
+    tab.keyboard.press("Escape")
+    assert not tab.evaluate("viewer.drawing") and tab.evaluate("document.activeElement.id") == "stage"
+    tab.evaluate("viewer.choose([]), document.activeElement.blur()")
+    tab.keyboard.press("u")  # of no cell: the last step
+    assert tab.locator(f"[data-cell='{cell}']").count() == 0
+    tab.keyboard.press("z")
+    _until(tab, "document.querySelectorAll('#history li').length >= 5")
+    _saved(tab)
+    lines = [one.partition("\n")[0] for one in tab.locator("#history li").all_inner_texts()][::-1]
+    first = lines[0].removesuffix(" confirmed")
+    assert lines[:2] == [f"{first} confirmed", f"{first} → lymphocyte"], lines
+    assert any(re.fullmatch(r"\d+ cells: \w.* → ignored", one) for one in lines), lines
+    tab.click("#help")
+    assert tab.locator("#keytypes li").all_inner_texts()[:2] == ["1 blast", "2 lymphocyte"]
+    anna.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+@pytest.mark.browser
+def test_a_phone_shows_figures_first_and_types_for_the_cell(tab, many):
+    tab.set_viewport_size({"width": 390, "height": 844})
+    _shown(tab, f"/smears/{many['smear']}")
+    tops = "['summary', 'viewer', 'gallery', 'history'].map((id) => document.getElementById(id).offsetTop)"
+    found = tab.evaluate(tops)
+    assert found == sorted(found) and tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert not tab.locator("#bulk").is_visible()
+    cell = tab.locator(".group:has(h3:has-text('neutrophil')) .cell").first
+    name = cell.get_attribute("data-cell")
+    cell.click()
+    for button in tab.locator("#bulk button").all():
+        assert button.is_visible()
+    bar = tab.locator("#bulk").bounding_box()
+    assert bar["y"] + bar["height"] == pytest.approx(844, abs=1) and bar["height"] < 400
+    tab.click("#bulkkinds [data-kind=basophil]")
+    assert tab.evaluate(f"shown.KINDS[shown.images[0].kind[{name[2:]}]].name") == "basophil"
+    assert tab.locator("#bulk").is_visible()  # for the next one
+    tab.click("#nothing")
+    assert not tab.locator("#bulk").is_visible()
+    tab.evaluate("shown.withdraw()")
+    _saved(tab)
+
+
+@pytest.mark.browser
+def test_a_second_window_of_your_own_is_called_that(tab, anna, small):
+    tab.expected = ["412"]
+    _shown(tab, f"/smears/{small['smear']}")
+    figures = (
+        "[...document.querySelectorAll('#rows, #sentences, #totals, #doubt')].map((one) => one.textContent).join()"
+    )
+    before = tab.evaluate(figures)
+    view = anna.get(f"/analyses/{small['id']}/view").json()
+    line = {"op": "class", "box_xyxy": view["images"][0]["box"][:4], "new_class": "wbc", "new_type": "basophil"}
+    line["image_sha256"] = view["images"][0]["sha256"]
+    anna.post(f"/analyses/{small['id']}/corrections", json={"corrections": [line]}).raise_for_status()
+    tab.evaluate("shown.correct([[0, 0]], 'class', 'blast')")
+    tab.wait_for_selector("#conflict:visible")
+    assert tab.inner_text("#conflict-title") == "This smear was corrected in another window (anna)"
+    assert tab.evaluate(figures) == before  # all of them wait for what is saved
+    with tab.expect_navigation():
+        tab.click("#drop-mine")
+    _shown(tab)
+    assert tab.evaluate("shown.KINDS[shown.images[0].kind[0]].name") == "basophil"
+
+
+@pytest.mark.browser
 def test_a_smear_is_shared_and_a_reader_cannot_correct(tab, anna, ben, small, service):
     smear = upload(anna, REPO / "datasets/demo/blood/lymphocyte.jpg")
     analyzed(anna, smear)
@@ -912,7 +1072,8 @@ def test_a_smear_is_shared_and_a_reader_cannot_correct(tab, anna, ben, small, se
     tab.fill("#share-user", "ben")
     tab.click("#share button")
     tab.wait_for_selector("#shares li")
-    assert tab.inner_text("#shares li").startswith("ben – read")
+    assert tab.inner_text("#shares li").split("\n") == ["ben – read", "Stop sharing"]
+    assert not tab.locator("#share-none").is_visible()  # "Only you see this smear."
     tab.context.clear_cookies()
     tab.context.add_cookies([{"name": name, "value": value, "url": service.url} for name, value in ben.cookies.items()])
     tab.goto("/")
