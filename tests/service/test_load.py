@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,6 +30,7 @@ from serving import SMALL, analyzed, served, upload
 
 from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import DerivedSource, encode_image, open_smear, write_image
+from blastdet.service.api.app import ROUTES
 from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.operations import Operations
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
@@ -36,8 +39,9 @@ from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.pool import ComputeBusyError, ComputeCancelledError, ComputeLimits, ComputePool, Watch
 from blastdet.service.compute.tiles import tile_of
 from blastdet.service.http import failures
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.security.allowances import Allowance
-from blastdet.service.security.callers import RefusedError
+from blastdet.service.security.callers import COOKIE, RefusedError
 from blastdet.service.service_log import Seldom
 from blastdet.service.store.blobs import Blobs
 from blastdet.viewer.pictures import QUALITY
@@ -333,7 +337,7 @@ def test_only_so_many_pictures_wait(noise, tmp_path):
         pool.close()
     assert sorted(found, key=str) == [
         *[b"\xff\xd8"] * 3,
-        *["busy: 3 pictures wait already. Try again in a few seconds"] * 2,
+        *["busy: 2 pictures wait already. Try again in a few seconds"] * 2,
     ]
 
 
@@ -490,6 +494,41 @@ def test_one_user_has_so_many_places_and_no_more():
 
     _in_a_loop(rush)
     assert queue._free == 2 and not queue._held
+
+
+def test_a_burst_of_one_user_leaves_threads_to_others():
+    let_go, began, app = threading.Event(), [], FastAPI()
+    queue = FairQueue(2, "requests", 9, 9, at_once=1)
+    app.state.service = SimpleNamespace(asking=queue, settings=SimpleNamespace(auth_header="x-user"))
+    app.router.route_class = FairRoute
+
+    @app.get("/{name}")
+    def work(name: str) -> str:
+        began.append(name)
+        let_go.wait(20)
+        return name
+
+    async def rush() -> None:
+        transport = httpx.ASGITransport(app)
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+            anyio.create_task_group() as group,
+        ):
+            for header in ({"authorization": "Bearer a"}, {"cookie": f"{COOKIE}=a"}, {"x-user": "a"}):
+                began.clear()
+                let_go.clear()
+                for name in ("eve", "eve", "ben"):
+                    who = {one: value + name for one, value in header.items()}
+                    group.start_soon(partial(client.get, f"/{name}", headers=who))
+                    await anyio.sleep(0.05)
+                await anyio.sleep(0.2)
+                assert began == ["eve", "ben"]
+                let_go.set()
+                await anyio.sleep(0.2)
+                assert began == ["eve", "ben", "eve"]
+
+    _in_a_loop(rush)
+    assert all(isinstance(route, FairRoute) for module in ROUTES for route in module.router.routes)
 
 
 def test_a_large_image_is_decoded_once_for_a_block_of_tiles(tmp_path, monkeypatch):

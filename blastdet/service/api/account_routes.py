@@ -12,12 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from blastdet import __version__
 from blastdet.core.errors import ConfigError
 from blastdet.service.http.context import AnyCaller, Id, Reader, Service, Services, Writer, limited_caller, service_of
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import Credentials, PasswordChange, SessionOut, TokenIn, TokenOut
 from blastdet.service.security.callers import COOKIE, RefusedError, slow_down
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.schema import Token, User
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=FairRoute)
 
 _NAMES = 10  # an address may try so many times as often as for one name
 _ADDRESSES = 30  # and a name from all addresses, before each try takes longer

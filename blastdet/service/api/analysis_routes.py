@@ -32,6 +32,7 @@ from blastdet.service.http.context import (
     analysis_access,
     smear_access,
 )
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.presence import while_connected
 from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import AnalysisIn, AnalysisList, AnalysisOut, ModelOut
@@ -42,7 +43,7 @@ from blastdet.service.store import correction_rows
 from blastdet.service.store.blobs import display_name
 from blastdet.service.store.schema import Analysis
 
-router = APIRouter(tags=["analyses"])
+router = APIRouter(tags=["analyses"], route_class=FairRoute)
 
 T = TypeVar("T")
 

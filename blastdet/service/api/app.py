@@ -49,6 +49,7 @@ ROUTES = (
 """Modules with the routes below `PREFIX`."""
 
 _MOST_ENGINES = 4
+_SHARED = 32  # of the 40 threads that all share
 _RENDERING = 2  # threads for results: in one process, more gain nothing
 _ANSWER_S = 0.3  # in which requests that a stop cancels are answered
 
@@ -60,7 +61,7 @@ def make_service(settings: ServiceSettings) -> Service:
     limits = ComputeLimits(settings.memory_mb, settings.stall_seconds, settings.device)
     engines = settings.engines or max(1, min(_MOST_ENGINES, cpu_count()))
     blobs, pixels = Blobs(settings.data), ComputePool(4, limits)  # two for overviews
-    inspectors = ComputePool(2, limits)
+    inspectors = ComputePool(3, limits)
     return Service(
         settings=settings,
         database=database,
@@ -73,9 +74,10 @@ def make_service(settings: ServiceSettings) -> Service:
         metrics=Metrics(),
         requests=RateLimit(settings.requests_per_minute),
         logins=RateLimit(settings.logins_per_minute),
+        asking=FairQueue(_SHARED, "requests", 20_000, 5000, at_once=_SHARED // 2),
         detecting=FairQueue(engines, "images", 256, 32),
         inspectors=inspectors,
-        inspecting=FairQueue(inspectors.size, "uploads", 64, 16, at_once=1),
+        inspecting=FairQueue(inspectors.size, "uploads", 64, 16, at_once=2),
         rendering=FairQueue(_RENDERING, "results", 256, 64),
         pictures=Pictures(pixels, blobs, overview_seconds=settings.overview_seconds),
         ended_jobs=EndedJobs(database),

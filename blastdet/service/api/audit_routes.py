@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session
 
 from blastdet.datasets.formats import csv_table
 from blastdet.service.http.context import Reader, Service, Services
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import AuditLine
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, audit_log
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=FairRoute)
 
 COLUMNS = ("time", "user", "user_id", "action", "subject", "smear", "address", "detail")
 """Columns of ``audit.csv``."""

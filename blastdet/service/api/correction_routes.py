@@ -19,13 +19,14 @@ from blastdet.core.errors import FormatError, shown
 from blastdet.datasets.corrections import Correction, correction_line, from_rows, parse_corrections
 from blastdet.service.api.analysis_routes import Kept, etag
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, analysis_access
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import CorrectionsIn, CorrectionsMade, CorrectionsOut
 from blastdet.service.results.stored_result import StoredResult
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import audit_log, correction_rows
 from blastdet.service.store.schema import User
 
-router = APIRouter(tags=["corrections"])
+router = APIRouter(tags=["corrections"], route_class=FairRoute)
 
 _LINES = "application/x-ndjson"
 _MOST_BYTES = 8 * 2**20

@@ -19,6 +19,7 @@ from blastdet import __version__
 from blastdet.core.mpp import parse_mpp
 from blastdet.inference.outputs.region_result import check_region
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, job_access, smear_access
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import AnalysisIn, JobList, JobOut
 from blastdet.service.offered_models import OfferedModel
 from blastdet.service.security.allowances import Allowance
@@ -29,7 +30,7 @@ from blastdet.service.store.job_rows import FINISHED, JobRequest
 from blastdet.service.store.schema import Job, Smear
 from blastdet.service.store.smears import visible
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=FairRoute)
 
 MOST_WAIT_S = 4
 """Less than the time that a service which is stopped gives to requests."""

@@ -10,12 +10,13 @@ from fastapi import APIRouter, Request, Response
 from blastdet.service.compute.overview import overview_size, reduction_of
 from blastdet.service.compute.tiles import highest_zoom, tile_count
 from blastdet.service.http.context import Id, ReadableSmear, Reader, Services, service_of, smear_access
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.kept_files import is_large, kept_file
 from blastdet.service.http.presence import while_connected
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.schema import Smear
 
-router = APIRouter(prefix="/smears", tags=["smears"])
+router = APIRouter(prefix="/smears", tags=["smears"], route_class=FairRoute)
 
 
 @router.get("/{smear_id}/picture.jpg", response_class=Response)

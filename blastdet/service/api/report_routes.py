@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 from blastdet.service.api.analysis_routes import Corrected, KeptOne, etag
 from blastdet.service.api.job_routes import offered
 from blastdet.service.http.context import Services
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.results.fhir import fhir_bundle
 from blastdet.service.results.viewer_data import corrected_figures, run_part, viewer_data
 from blastdet.service.store.schema import Analysis, Smear
 
-router = APIRouter(tags=["reports"])
+router = APIRouter(tags=["reports"], route_class=FairRoute)
 
 _PDF = "application/pdf"
 

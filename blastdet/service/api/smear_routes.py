@@ -27,6 +27,7 @@ from blastdet.service.http.context import (
     smear_access,
 )
 from blastdet.service.http.disk_quota import ArrivingQuota, check_room
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.presence import while_connected
 from blastdet.service.http.saved_names import disposition
 from blastdet.service.http.schemas import ShareIn, ShareOut, SmearChange, SmearList, SmearOut, WorklistQuery
@@ -36,7 +37,7 @@ from blastdet.service.store.blobs import Arriving, display_name
 from blastdet.service.store.schema import Analysis, Smear, new_id
 from blastdet.service.store.smears import Access
 
-router = APIRouter(prefix="/smears", tags=["smears"])
+router = APIRouter(prefix="/smears", tags=["smears"], route_class=FairRoute)
 
 T = TypeVar("T")
 

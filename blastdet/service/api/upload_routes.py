@@ -25,12 +25,13 @@ from blastdet.service.api.smear_routes import in_turn, keep_smear
 from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
 from blastdet.service.http.context import Id, Service, Services, Writer
 from blastdet.service.http.disk_quota import check_room
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import UploadOut
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store.blobs import TooLargeError, display_name, leave_room, sha256_and_sync
 from blastdet.service.store.schema import Upload, new_id
 
-router = APIRouter(prefix="/uploads", tags=["uploads"])
+router = APIRouter(prefix="/uploads", tags=["uploads"], route_class=FairRoute)
 
 _VERSION = "1.0.0"
 _HEADERS = {"Tus-Resumable": _VERSION}

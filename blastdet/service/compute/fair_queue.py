@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -73,6 +74,16 @@ class FairQueue:
         except asyncio.CancelledError:
             left.set()
             raise
+
+    @asynccontextmanager
+    async def place(self, user: str) -> AsyncIterator[None]:
+        """A place for a while, as it is the turn of a user; errors as for `run`."""
+        self.check(user)
+        await self._turn(user)
+        try:
+            yield
+        finally:
+            self._give_back(user)
 
     def _may_begin(self, user: str) -> bool:
         return self._free > 0 and self._held[user] < self._at_once

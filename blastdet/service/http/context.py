@@ -49,8 +49,9 @@ class Service:
     gate : Gate
     metrics : Metrics
     requests, logins : RateLimit
-    detecting, inspecting, rendering : FairQueue
-        Images that are analyzed at once; uploaded files that are looked into; results that are put together.
+    asking, detecting, inspecting, rendering : FairQueue
+        Requests in the threads that all share; images that are analyzed at once; uploaded files that are looked into;
+        results that are put together.
     pictures : Pictures
         Tiles, crops and pages.
     ended_jobs : EndedJobs
@@ -77,6 +78,7 @@ class Service:
     metrics: Metrics
     requests: RateLimit
     logins: RateLimit
+    asking: FairQueue
     detecting: FairQueue
     inspecting: FairQueue
     rendering: FairQueue

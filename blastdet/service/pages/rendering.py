@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from fastapi import Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
-from fastapi.routing import APIRoute
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.exceptions import HTTPException
 
@@ -19,6 +18,7 @@ from blastdet import __version__
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.service.api.audit_routes import may_audit
 from blastdet.service.http.context import service_of
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.pages.translations import LANGUAGES, catalog, chosen_language, formatter, translator
 from blastdet.service.security.callers import Caller
 
@@ -131,7 +131,7 @@ class Page:
         return HTMLResponse(text, status)
 
 
-class PageRoute(APIRoute):
+class PageRoute(FairRoute):
     """A route whose errors are pages."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
