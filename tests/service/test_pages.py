@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import httpx
@@ -30,12 +31,14 @@ from blastdet.inference.blast_fraction import BlastFraction
 from blastdet.inference.differential import beside, progress, why_no_percentages
 from blastdet.inference.outputs.method import interval_of_blasts
 from blastdet.inference.scale import ONE_CELL
+from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.pool import ComputeBusyError
 from blastdet.service.http.failures import add_handlers
 from blastdet.service.http.schemas import Status
 from blastdet.service.pages.rendering import ACTIONS, PageRoute
 from blastdet.service.pages.translations import LANGUAGES, catalog
 from blastdet.service.security.callers import RefusedError
+from blastdet.service.settings import ServiceSettings
 
 USERS = {"anna": "a long password", "ben": "another password", "root": "a third password"}
 PATIENCE = 120_000  # ms, on a machine that does other things
@@ -190,7 +193,8 @@ def test_a_page_that_fails_is_a_page():
     """Whatever the error is, also where the database is away: a person gets no JSON."""
     app, router = FastAPI(), APIRouter(route_class=PageRoute)
     add_handlers(app)
-    app.state.service = None  # not to be asked
+    asking = FairQueue(1, "requests", 1, 1)
+    app.state.service = SimpleNamespace(asking=asking, settings=ServiceSettings())  # nothing else is asked
     errors = {
         "/away": OperationalError("SELECT", {}, Exception("away")),
         "/bug": ZeroDivisionError(),
