@@ -19,6 +19,7 @@ _SHORTEST, _LONGEST = 900, 4200  # sides of an overlay in pixels: small images a
 _NARROWEST_CAPTION = 60
 _UNITS = 1600  # pixels of an image on which a line is 1 px wide and text 12 px high
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+_MOST_COVERED = 0.25  # of another cell, by a label
 _CONTRAST = 3.2  # of white text; WCAG 2 asks for 3 in large letters
 _TAGGED = 40  # pixels of a typical white cell that leaves room for a label
 
@@ -108,6 +109,8 @@ def tag_text(cells: Detections, i: int) -> str:
     no number.
     """
     name = CELL_CLASSES[cells.label[i]]
+    if name == "wbc" and cells.cell_type is not None:
+        name = "other wbc"  # beside types, as tables say
     if cells.origin is not None and cells.origin[i] == "human":
         cell_type = "" if cells.cell_type is None else str(cells.cell_type[i])
         return (cell_type or name).replace("_", " ")
@@ -156,32 +159,50 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _with_tags(canvas: RGB, tags: Sequence[tuple[str, np.ndarray, tuple[int, int, int]]], unit: float) -> RGB:
-    """The canvas with a filled label for each text, box and colour."""
+    """The canvas with a filled label for each text, box and colour; none where it would cover much of another cell."""
     picture = Image.fromarray(canvas)
     pen = ImageDraw.Draw(picture)
-    for text, box, colour in tags:
-        _tag(pen, picture.size, text, box, colour, unit)
+    cells = np.array([box for _, box, _ in tags], np.float64).reshape(-1, 4)
+    taken, n = np.empty_like(cells), 0
+    for k, (text, box, colour) in enumerate(tags):
+        for place in _places(picture.size, text, box, unit):
+            over_cells = _covered(place, cells)
+            over_cells[k] = 0.0  # its own may be covered, where there is no other room
+            if over_cells.max() <= _MOST_COVERED and not _covered(place, taken[:n]).any():
+                taken[n], n = place, n + 1
+                _tag(pen, place, text, colour, unit)
+                break
     return np.array(picture)
 
 
-def _tag(
-    pen: ImageDraw.ImageDraw,
-    size_wh: WidthHeight,
-    text: str,
-    box: np.ndarray,
-    colour: tuple[int, int, int],
-    unit: float,
-) -> None:
-    """A label above the box, or inside it if there is no room above; always within the image."""
-    font = _font(round(max(11, 15 * unit)))
-    pad = max(2, round(2 * unit))
+def _covered(place: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """The part of each of other boxes that a label covers."""
+    sides = np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2])
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    covered: np.ndarray = np.prod(sides.clip(0), axis=1) / areas.clip(1)
+    return covered
+
+
+def _places(size_wh: WidthHeight, text: str, box: np.ndarray, unit: float) -> list[np.ndarray]:
+    """Where a label may be: above its box, or inside it if there is no room above; else below. Always in the image."""
+    font, pad = _tag_font(unit)
     ascent, descent = font.getmetrics()
     width, height = math.ceil(font.getlength(text)) + 2 * pad, ascent + descent + pad
     x = int(np.clip(round(float(box[0])), 0, max(size_wh[0] - width, 0)))
-    y = round(float(box[1])) - height
-    y = y if y >= 0 else round(float(box[1]))
-    pen.rectangle((x, y, x + width - 1, y + height - 1), colour)
-    pen.text((x + pad, y + pad // 2), text, _ink(colour), font)
+    top, bottom = round(float(box[1])), round(float(box[3]))
+    tops = [top - height if top >= height else top, *([bottom] if bottom + height <= size_wh[1] else [])]
+    return [np.array([x, y, x + width, y + height]) for y in tops]
+
+
+def _tag_font(unit: float) -> tuple[ImageFont.FreeTypeFont, int]:
+    return _font(round(max(11, 15 * unit))), max(2, round(2 * unit))
+
+
+def _tag(pen: ImageDraw.ImageDraw, place: np.ndarray, text: str, colour: tuple[int, int, int], unit: float) -> None:
+    font, pad = _tag_font(unit)
+    x1, y1, x2, y2 = place.tolist()
+    pen.rectangle((x1, y1, x2 - 1, y2 - 1), colour)
+    pen.text((x1 + pad, y1 + pad // 2), text, _ink(colour), font)
 
 
 def _ink(colour: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -223,7 +244,7 @@ def legend(cells: Detections) -> str:
         return "Numbers in the image: score."
     words = "Numbers in the image: blast probability."
     if cells.type_probability is not None:
-        words = "Numbers in the image: probability of the type named; of a blast for unsure and wbc."
+        words = "Numbers in the image: probability of the type named; of a blast for unsure and other wbc."
     if cells.unsure_reason is not None and (cells.unsure_reason == UNLIKE_TRAINING).any():
         words += f" {UNLIKE_TRAINING.capitalize()}: unsure, whatever the probability."
     white = cells.with_classes(*NUCLEATED)

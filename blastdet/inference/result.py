@@ -138,12 +138,12 @@ class Result:
 
     @property
     def named_counts(self) -> dict[str, int]:
-        """As `counts`, under the names that tables and captions use."""
-        return {spoken(kind, self.counts): number for kind, number in self.counts.items()}
+        """As `counts`, under the names that tables of all cells use."""
+        return {class_name(kind, self.counts): number for kind, number in self.counts.items()}
 
     @property
     def shown_counts(self) -> dict[str, int]:
-        """As `named_counts`, with the other white cells divided into the types that were found; for captions."""
+        """As `counts`, with the other white cells divided into the types that were found; for captions."""
         kinds, counts = shown_as(self.detections), self.counts
         found = [name for name in WHITE_TYPES[1:] if name in kinds]
         names = [kind for name in counts for kind in ((*found, name) if name == "wbc" else (name,))]
@@ -322,6 +322,11 @@ class Result:
         )
 
 
+def class_name(kind: str, counts: Mapping[str, int]) -> str:
+    """Name of a kind in a table of all cells, beside a differential, whose ``other wbc`` are those of no type."""
+    return "non-blast white cells" if kind == "wbc" and "blast" in counts else kind
+
+
 def spoken(kind: str, counts: Mapping[str, int]) -> str:
-    """Name of a kind in tables and captions: beside blasts, ``wbc`` are the other white cells."""
+    """Name of a kind in captions: beside blasts, ``wbc`` are the other white cells."""
     return "other wbc" if kind == "wbc" and "blast" in counts else kind

@@ -83,7 +83,7 @@ def test_folder_names_totals_and_coco(tmp_path, crops):
     blasts, others, unsure = (
         sum(document["white_cells"][name] for document in counted) for name in ("blasts", "others", "unsure")
     )
-    assert f"total of 3 images: blast {blasts}, other wbc {others}, unsure {unsure}" in run.stdout
+    assert f"total of 3 images: blast {blasts}, non-blast white cells {others}, unsure {unsure}" in run.stdout
     together = run.stdout[run.stdout.index("all images together") :]
     n = blasts + others + unsure
     assert f"{n} of 200 counted" in together

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from blastdet.core.constants import CELL_TYPES, COLOURS, PALETTE
-from blastdet.core.types import Detections
+from blastdet.core.types import CELL_CLASSES, Detections
 from blastdet.imaging.drawing import _caption, _font, _ink, _with_tags, _write, draw, draw_cells, legend, tag_text
 
 
@@ -210,3 +210,18 @@ def test_what_a_person_typed_has_no_number() -> None:
     assert not any(letter.isdigit() for letter in tag_text(cells, 0)) and tag_text(cells, 1) == tag_text(TYPED, 1)
     assert "Without a number: typed by a person." in legend(cells)
     assert "person" not in legend(TYPED)
+
+
+def test_a_label_covers_no_other_cell_and_no_other_label():
+    """Of a crowd some cells have a colour and no words; beside types, wbc are the other ones, as in tables."""
+    canvas = np.full((300, 400, 3), 200, np.uint8)
+    boxes = [np.array([x, y, x + 50, y + 50], np.float64) for y in (60, 112, 164) for x in (60, 112, 164)]
+    tags = [("lymphocyte .91", box, (0, 90, 200)) for box in boxes]
+    drawn = (_with_tags(canvas, tags, 1.0) != 200).any(axis=2)
+    middle = drawn[115:160, 115:160]
+    assert drawn[30:60].any() and not middle.any()  # above the first row there is room
+    alone = (_with_tags(canvas, tags[4:5], 1.0) != 200).any(axis=2)
+    assert alone[90:112].any()
+    cells = TYPED.with_columns(cell_type=np.array([""] * len(TYPED)), origin=None, unsure=None)
+    i = list(cells.label).index(CELL_CLASSES.index("wbc"))
+    assert tag_text(cells, i).startswith("other wbc .")

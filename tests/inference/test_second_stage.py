@@ -452,8 +452,8 @@ def test_one_definition_of_counts_everywhere(judged, report, tmp_path):
         found.counts[k] for k in ("blast", "wbc", "unsure")
     )
     printed = describe(found, [])
-    for name, number in (("blast", 1), ("other wbc", 1), ("unsure", 2), ("erythroblast", 1), ("rbc", 1)):
-        assert f"  {name:<13}{number:>7}" in printed
+    for name, number in (("blast", 1), ("non-blast white cells", 1), ("unsure", 2), ("erythroblast", 1), ("rbc", 1)):
+        assert f"  {name:<23}{number:>7}" in printed
     reasons = [cell.get("unsure_reason", "") for cell in document["cells"]]
     assert reasons == found.to_pandas()["unsure_reason"].tolist() == judged.unsure_reason.tolist()
     features = [feature["properties"]["metadata"]["unsure_reason"] for feature in found.to_geojson()["features"]]

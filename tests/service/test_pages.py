@@ -692,6 +692,24 @@ def test_the_picture_is_on_the_first_sheet(tab, anna, language):
 
 
 @pytest.mark.browser
+def test_a_large_smear_takes_few_sheets(tab, many):
+    """A row of each type, which says of how many; all are back on the screen."""
+    _shown(tab, f"/smears/{many['smear']}")
+    _until(tab, PAINTED)
+    for paper in ("A4", "Letter"):
+        assert tab.pdf(format=paper).count(b"/Type /Page\n") <= 3, paper
+    counted = """[...document.querySelectorAll(".group")].map(
+      (one) => [one.querySelectorAll(".cell").length, one.querySelector("small").textContent])"""
+    on_screen = tab.evaluate(counted)
+    assert sum(n for n, _ in on_screen) > 50
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    on_paper = tab.evaluate(counted)
+    assert on_paper == [[min(n, 7), f"7 of {n}" if n > 7 else str(n)] for n, _ in on_screen]
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(counted) == on_screen
+
+
+@pytest.mark.browser
 def test_two_languages_and_dark_by_choice(tab, small):
     _shown(tab, f"/smears/{small['smear']}")
     assert tab.evaluate("document.documentElement.lang") == "en"
@@ -985,9 +1003,10 @@ def test_no_key_loses_its_place_and_the_history_tells_steps_apart(tab, anna):
     last.focus()
     tab.keyboard.press("o")
     tab.keyboard.press("o")  # said already
-    tab.keyboard.press("2")
+    for key in "23z":
+        tab.keyboard.press(key)
+        tab.locator(f"[data-cell='{cell}']").focus()
     _saved(tab)
-    tab.locator(f"[data-cell='{cell}']").focus()
     tab.evaluate("document.getElementById('order').value = 'image', document.getElementById('order').onchange()")
     others = tab.evaluate("[...document.querySelectorAll('#groups .cell')].map((one) => one.dataset.cell)")
     pairs = [[0, int(one[2:])] for one in others if one != cell]
@@ -1009,7 +1028,8 @@ def test_no_key_loses_its_place_and_the_history_tells_steps_apart(tab, anna):
     _saved(tab)
     lines = [one.partition("\n")[0] for one in tab.locator("#history li").all_inner_texts()][::-1]
     first = lines[0].removesuffix(" confirmed")
-    assert lines[:2] == [f"{first} confirmed", f"{first} → lymphocyte"], lines
+    steps = [f"{first} confirmed", f"{first} → lymphocyte", "1 cell: lymphocyte → monocyte"]
+    assert lines[:4] == [*steps, "1 cell: undone, lymphocyte again"], lines
     assert any(re.fullmatch(r"\d+ cells: \w.* → ignored", one) for one in lines), lines
     tab.click("#help")
     assert tab.locator("#keytypes li").all_inner_texts()[:2] == ["1 blast", "2 lymphocyte"]

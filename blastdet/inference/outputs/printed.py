@@ -35,10 +35,11 @@ def describe(result: Result, files: Sequence[Path], with_differential: bool = Fa
 
 def class_table(counts: Mapping[str, int], area_mm2: float) -> list[str]:
     """Cells of each kind, and how many there are per area."""
-    lines = [f"{'class':<13}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}"]
+    wide = max([11, *map(len, counts)]) + 2
+    lines = [f"{'class':<{wide}}{'cells':>7}{'per mm²':>12}{f'per {FIELD_MM2} mm²':>16}"]
     for kind, number in counts.items():
         density = number / area_mm2
-        lines.append(f"{kind:<13}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
+        lines.append(f"{kind:<{wide}}{number:>7}{density:>12,.0f}{density * FIELD_MM2:>16.1f}")
     return lines
 
 

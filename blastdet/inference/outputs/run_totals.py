@@ -14,7 +14,7 @@ from blastdet.core.model_card import Card
 from blastdet.datasets.copies import copies_note
 from blastdet.inference.blast_fraction import BlastFraction, combine
 from blastdet.inference.differential import WhiteCells
-from blastdet.inference.result import Result, spoken
+from blastdet.inference.result import Result, class_name
 from blastdet.inference.writers import summary
 
 Entry = Mapping[str, Any]
@@ -73,7 +73,7 @@ class RunTotals:
     @cached_property
     def named_counts(self) -> dict[str, int]:
         """As `counts`, under the names that tables use."""
-        return {spoken(name, self.counts): number for name, number in self.counts.items()}
+        return {class_name(name, self.counts): number for name, number in self.counts.items()}
 
     @cached_property
     def area_mm2(self) -> float:

@@ -10,8 +10,9 @@ import { makeViewer } from "./viewer.js";
 export function startPage(DATA, { byId, keeper, inline = false }) {
   const cells = makeCells(DATA), viewer = makeViewer(cells, byId);
   const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, numbers, say, count } = cells;
-  const SHOWN = 120; // cells of a group at first
-  const more = {}; // group -> cells shown
+  const SHOWN = 120, SHEET = 40, ROW = 7; // cells of a group at first; on a sheet of paper; in a row of it
+  let more = {}; // group -> cells shown
+  let onPaper = false;
   let view = DATA.views ? (DATA.views.find((one) => one.cells.length) || DATA.views[0]).name : "";
   let order = "doubt", picked = new Set(), anchor = null, groups = [], queue = [];
 
@@ -73,8 +74,8 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     byId("groups").replaceChildren(...groups.map((group) => {
       const section = make("section", "", "group"), head = make("h3"), cells = make("div", "", "cells");
       if (group.colour) { const dot = make("i"); dot.style.background = group.colour; head.append(dot); }
-      head.append(make("span", group.title), make("small", count(group.cells.length)));
-      const limit = more[group.name] || SHOWN;
+      const limit = more[group.name] || SHOWN, n = group.cells.length;
+      head.append(make("span", group.title), make("small", onPaper && n > limit ? t("{n} of {all}", { n: count(limit), all: count(n) }) : count(n)));
       cells.append(...group.cells.slice(0, limit).map(card));
       section.append(head, cells);
       if (group.cells.length > limit) {
@@ -471,7 +472,16 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     tell(corrections.size === 1 ? t("Exported 1 correction.") : t("Exported {n} corrections.", { n: count(corrections.size) }));
   };
   window.addEventListener("hashchange", route);
-  window.addEventListener("beforeprint", () => { for (const group of groups) more[group.name] = 600; gallery(); });
+  /* On paper: all cells, or beside an open image a row of each type where all of them would take more than a sheet. */
+  let before = more;
+  window.addEventListener("beforeprint", () => {
+    const each = inline && queue.length > SHEET ? ROW : 600;
+    if (!onPaper) before = more;
+    onPaper = true;
+    more = Object.fromEntries(groups.map((group) => [group.name, each]));
+    gallery();
+  });
+  window.addEventListener("afterprint", () => { onPaper = false; more = before; gallery(); });
 
   keeper(cells, { byId, tell });
   texts();

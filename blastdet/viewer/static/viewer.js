@@ -178,7 +178,7 @@ export function makeViewer(cells, byId) {
   /* Words at boxes, the doubtful ones first: above the box, else below it, else in it; none where they would cover others. */
   function tagAll(tags) {
     const placed = [], free = ([x, y, wide]) => placed.every(([px, py, other]) => x >= px + other || px >= x + wide || y >= py + 16 || py >= y + 16);
-    for (const [row, x, y, kind, bottom] of tags.sort((a, b) => (b[3] === UNSURE) - (a[3] === UNSURE))) {
+    for (const [row, x, y, kind, bottom] of tags.filter(([one]) => !chosen.has(one)).sort((a, b) => (b[3] === UNSURE) - (a[3] === UNSURE))) {
       const text = tagText(row, kind), wide = tagWidth(text);
       const at = [y - 17 < 0 ? y + 1 : y - 17, bottom + 2, y + 2, bottom - 18].map((top) => [x - 1, top, wide]).find(free);
       if (!at) continue;

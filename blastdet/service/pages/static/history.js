@@ -35,7 +35,12 @@ function speaker(cells) {
       return was.has(key) ? t("undone, {type} again", { type: was.get(key) }) : t("undone, not there again");
     }
     const title = words[row.op] || (row.op === "class" ? (kind ? kind.title : row.new_class) : before.title), to = String(row.new_box_xyxy || "");
-    now.set(key, { title, to });
+    const earlier = before.earlier;
+    if (earlier && earlier.title === title && earlier.to === to) { // the step before came back
+      now.set(key, earlier);
+      return t("undone, {type} again", { type: title });
+    }
+    now.set(key, { title, to, earlier: now.get(key) });
     if (!before.title) return t("added, {type}", { type: title });
     if (title !== before.title) return before.title + " → " + title;
     return to !== before.to ? t("{type}, moved", { type: title }) : t("{type} confirmed", { type: title });
