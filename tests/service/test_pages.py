@@ -325,6 +325,9 @@ def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
     assert tab.inner_text("#history li >> nth=0").startswith("1 cell: undone, monocyte again")
     figures = anna.get(f"/analyses/{small['id']}").json()["summary"]["counts"]
     assert figures == small["summary"]["counts"]
+    for _ in range(2):  # at once, and after a reload
+        assert not tab.locator(".diff .was").first.is_visible()
+        _shown(tab, tab.url)
     tab.click("text=Sign")
     tab.wait_for_selector(".status.signed")
     _shown(tab)

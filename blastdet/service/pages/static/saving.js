@@ -13,6 +13,7 @@ export function keepOnServer(analysis, data, saved) {
 
   function keeper(cells, { tell }) {
     cells.restore(cells.fromRows(data.corrections));
+    data.corrected = cells.corrections.size > 0; // what was undone is not
     cells.keep = (step) => {
       if (!step) return;
       pending.push(...cells.rowsOf(step));
