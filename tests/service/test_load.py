@@ -184,6 +184,26 @@ def until_closed(service, *pieces: bytes, pause: float = 0.0) -> tuple[bytes, fl
         return answer, time.monotonic() - began
 
 
+def test_who_takes_nothing_of_an_answer_is_cut_off(service, client, noise):
+    smear = client.post("/smears", content=noise.read_bytes()).raise_for_status().json()
+    host, port = service.url.removeprefix("http://").split(":")
+    asked = f"GET /api/v1/smears/{smear['id']}/image HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    taken = {}
+    for pause in (0.0, 3.0 * SILENCE_S):
+        with closing(socket.socket()) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((host, int(port)))
+            connection.sendall(asked)
+            time.sleep(pause)
+            n = 0
+            with suppress(ConnectionResetError):
+                while n < smear["bytes"] and (piece := connection.recv(2**20)):
+                    n += len(piece)
+            taken[pause] = n
+    assert taken[0.0] >= smear["bytes"] > taken[3.0 * SILENCE_S]
+    client.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
 HEAD = b"POST /api/v1/smears HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n"
 JSON = b"PUT /api/v1/smears/x/shares/y HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\n\r\n"
 DETECT = b"POST /api/v1/detect HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 60000000\r\n\r\n"

@@ -49,12 +49,14 @@ def test_nothing_is_kept_in_sqlite(service):
 def test_the_whole_life_of_a_smear(client, service):
     smear = upload(client, name="life.jpg")
     result = analyzed(client, smear)
-    line = {"op": "class", "box_xyxy": [5, 5, 60, 60], "new_class": "wbc", "reason": "½ \u0000 𝄞"}
+    line = {"op": "class", "box_xyxy": [5, 5, 60, 60], "new_class": "wbc", "reason": "½ 𝄞"}
     there = f"/analyses/{result['id']}"
+    nul = client.post(f"{there}/corrections", json={"corrections": [{**line, "reason": "a\0b"}]})
+    assert nul.status_code == 422, nul.text  # PostgreSQL has none in its texts
     answer = client.post(f"{there}/corrections", json={"corrections": [line]}, headers={"If-Match": '"0"'})
     assert answer.status_code == 201, answer.text
     assert client.get(there).json()["summary"]["counts"]["wbc"] == result["summary"]["counts"]["wbc"] + 1
-    assert client.get("/corrections").json()["reason"] == "½ \u0000 𝄞"
+    assert client.get("/corrections").json()["reason"] == "½ 𝄞"
     assert client.patch(f"/smears/{smear['id']}", json={"status": "signed"}).json()["reviewed_by"] == "anna"
     assert [one["id"] for one in client.get("/smears", params={"status": "signed", "name": "LIFE"}).json()["items"]]
     assert client.delete(f"/smears/{smear['id']}").status_code == 409

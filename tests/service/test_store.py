@@ -179,7 +179,7 @@ def test_corrections_come_in_pages(database, job):
             made = [Correction(op="class", image="a", reason=f"{version}{place}") for place in range(4)]
             correction_rows.append(session, analysis, version, user, made)
     with database.read() as session:
-        whole = [row["reason"] for row in correction_rows.rows_of(session, analysis.id)]
+        whole = [row["reason"] for row in correction_rows.rows_of(session, analysis.id, 3)]
         paged, after = [], None
         while page := correction_rows.page_of(session, analysis.id, after, 5):
             paged += [row["reason"] for row, *_ in page]

@@ -1,4 +1,4 @@
-"""Connections of clients: whoever sends no request, or half of one, is cut off; an address has so many at once."""
+"""Connections of clients: who sends half a request, or takes no answer, is cut off; an address has so many at once."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Impatient(H11Protocol):
     allowance: Allowance
     is_trusted: Callable[[str], bool]
     _cut: asyncio.TimerHandle | None = None
+    _deaf: asyncio.TimerHandle | None = None
     _unread = 0
     _counted: str | None = None
 
@@ -63,9 +64,31 @@ class Impatient(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._go_on()
+        self.resume_writing()
         if self._counted is not None:
             self.allowance.give_back(self._counted)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """A client takes its answer more slowly than it is written; one that takes nothing is cut off."""
+        super().pause_writing()
+        self._listen(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._deaf is not None:
+            self._deaf.cancel()
+            self._deaf = None
+
+    def _listen(self, left: int) -> None:
+        self._deaf = self.loop.call_later(self.head_seconds, self._is_deaf, left)
+
+    def _is_deaf(self, left: int) -> None:
+        now = self.transport.get_write_buffer_size()
+        if left - now < LEAST_BYTES:
+            self.transport.abort()
+        else:
+            self._listen(now)
 
     def _wait(self) -> None:
         if self._cut is None:

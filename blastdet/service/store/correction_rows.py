@@ -30,7 +30,10 @@ def append(
     about = {"analysis_id": analysis.id, "version": version + 1, "user_id": user.id, "created": time}
     said = {"who": user.name, "when": time}
     rows = [{name: value for name, value in vars(one).items() if value} | said for one in corrections]
-    session.execute(insert(CorrectionRow), [{**about, "place": place, "row": row} for place, row in enumerate(rows)])
+    if rows:  # without any, one with all defaults would be added
+        session.execute(
+            insert(CorrectionRow), [{**about, "place": place, "row": row} for place, row in enumerate(rows)]
+        )
     return version + 1
 
 
