@@ -160,21 +160,25 @@ async function resultOf(id) {
 
 /* A line on each result: how many white cells, and blasts or why no fraction is given. */
 async function results() {
-  for (const cell of document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")) {
-    try {
-      const { summary, weights } = await resultOf(cell.dataset.analysis), white = summary.white_cells;
-      cell.parentElement.querySelector(".scale").textContent = summary.mpp.slice(0, Math.abs(summary.mpp[0] / summary.mpp[1] - 1) < 1e-6 ? 1 : 2).map((one) => numbers.significant(one)).join(" × ") + " µm/px";
-      cell.parentElement.querySelector(".model").textContent = weights;
-      cell.parentElement.querySelector(".parts").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
-      if (cell.querySelector(".working")) continue;
-      if (!white) { cell.textContent = whiteCells(summary.counts.wbc || 0); continue; }
-      const line = make("span", whiteCells(white.n)), more = make("small");
-      if (white.n && white.blast_share === null) { more.textContent = t("unknown stain: no blast fraction"); more.className = "doubtful"; }
-      else more.textContent = white.blasts === 1 ? t("1 blast, {unsure} unsure", { unsure: number(white.unsure) }) : t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
-      const few = white.n < white.differential_cells ? [make("small", t("fewer than the {n} of a differential", { n: number(white.differential_cells) }))] : [];
-      cell.replaceChildren(line, more, ...few);
-    } catch { return; } // the list is there without it
+  const cells = [...document.querySelectorAll(".result[data-analysis]:not([data-analysis=''])")], isKnown = (cell) => known.has(cell.dataset.analysis);
+  for (const cell of cells.filter(isKnown)) fill(cell, known.get(cell.dataset.analysis)); // a new list does not flicker
+  for (const cell of cells.filter((one) => !isKnown(one))) {
+    try { fill(cell, await resultOf(cell.dataset.analysis)); } catch { return; } // the list is there without it
   }
+}
+
+function fill(cell, { summary, weights }) {
+  const white = summary.white_cells;
+  cell.parentElement.querySelector(".scale").textContent = summary.mpp.slice(0, Math.abs(summary.mpp[0] / summary.mpp[1] - 1) < 1e-6 ? 1 : 2).map((one) => numbers.significant(one)).join(" × ") + " µm/px";
+  cell.parentElement.querySelector(".model").textContent = weights;
+  cell.parentElement.querySelector(".parts").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
+  if (cell.querySelector(".working")) return;
+  if (!white) { cell.textContent = whiteCells(summary.counts.wbc || 0); return; }
+  const line = make("span", whiteCells(white.n)), more = make("small");
+  if (white.n && white.blast_share === null) { more.textContent = t("unknown stain: no blast fraction"); more.className = "doubtful"; }
+  else more.textContent = white.blasts === 1 ? t("1 blast, {unsure} unsure", { unsure: number(white.unsure) }) : t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
+  const few = white.n < white.differential_cells ? [make("small", t("fewer than the {n} of a differential", { n: number(white.differential_cells) }))] : [];
+  cell.replaceChildren(line, more, ...few);
 }
 
 function bindCompare() {
