@@ -568,6 +568,8 @@ def test_a_review_is_of_one_result(client):
     second = analyzed(client, smear, mpp=0.11)["id"]
     now = client.get(where).json()
     assert (now["status"], now["reviewed_by"], now["last_analysis"]) == ("new", "", second)
+    refused(client.patch(where, json={"status": "signed", "version": True}), 422, "version")
+    refused(client.patch(where, json={"name": "x", "version": 0}), 422, "expected the status reviewed or signed")
     refused(
         client.patch(where, json={"status": "signed", "analysis": "0" * 32}), 422, "expected a result of this smear"
     )

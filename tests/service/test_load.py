@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import logging
@@ -293,7 +294,7 @@ def resident_mb(pid: int) -> float:
 
 def test_all_users_together_have_a_limit_that_refuses_by_503():
     allowance = Allowance("MB", 3, 4)
-    with allowance.holding("anna", 3), pytest.raises(RefusedError, match="all users are too many") as refused:
+    with allowance.holding("anna", 3), pytest.raises(RefusedError, match="too many MB in all") as refused:
         allowance.take("ben", 2)
     assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
     with allowance.holding("ben") as take:  # the other's are given back
@@ -895,3 +896,28 @@ def test_clients_that_do_not_read_hold_little_memory(service, client, tmp_path):
         for one in held:
             one.close()
     client.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+def test_who_leaves_a_queue_just_now_leaves_the_others_in_it():
+    """A cancelled waiter is still in the line when a place is given back in the same turn of the loop."""
+    done = []
+
+    async def work() -> None:
+        queue = FairQueue(1, "images", 20, 20)
+
+        async def wait(n: int) -> None:
+            async with queue.place("anna"):
+                done.append(n)
+
+        await queue._turn("anna")
+        waiting = [asyncio.ensure_future(wait(n)) for n in range(4)]
+        await asyncio.sleep(0)
+        waiting[0].cancel()  # its future is cancelled at once, its task hears of it later
+        queue._give_back("anna")
+        with anyio.fail_after(10):
+            await asyncio.gather(*waiting, return_exceptions=True)
+        assert not queue.is_waited_for
+        assert queue._free == 1
+
+    _in_a_loop(work)
+    assert done == [1, 2, 3]

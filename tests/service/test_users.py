@@ -422,6 +422,8 @@ def test_a_proxy_is_believed_only_from_its_network(tmp_path):
         assert named.json()["user"] == "chen"
         assert client.get("/smears").status_code == 401
         assert client.get("/session", headers={"host": "evil.example"}).status_code == 400
+        twice = client.get("/session", headers=[("x-remote-user", "mallory"), ("x-remote-user", "chen")])
+        assert (twice.status_code, "expected one user of the proxy" in twice.text) == (400, True)
         answers = [client.get("/models", headers={"x-remote-user": "chen"}) for _ in range(40)]
         assert answers[0].status_code == 200
         assert {answer.status_code for answer in answers} == {200, 429}

@@ -50,6 +50,7 @@ async def log_in(credentials: Credentials, request: Request, response: Response)
         await asyncio.sleep(_SLOW_S)
     check = partial(_logged_in, service, credentials, address)
     user, secret, csrf = await to_thread.run_sync(check, limiter=service.checking)
+    service.gate.remember(secret)
     response.set_cookie(
         COOKIE,
         secret,

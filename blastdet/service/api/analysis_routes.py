@@ -157,18 +157,30 @@ def _shown(kept: Kept, corrected: bool) -> AnalysisOut:
 
 
 @router.get("/smears/{smear_id}/analyses")
-async def of_smear(smear_id: Id, request: Request, service: Services, caller: Reader) -> AnalysisList:
+async def of_smear(
+    smear_id: Id,
+    request: Request,
+    service: Services,
+    caller: Reader,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> AnalysisList:
     """Results of a smear, the newest first."""
-    return await rendered(request, service, caller.user_id, partial(results_of, smear_id, service, caller))
+
+    def listed(has_left: HasLeft) -> AnalysisList:
+        return results_of(smear_id, service, caller, limit, has_left)
+
+    return await while_connected(request, service.rendering.run(caller.user_id, listed))
 
 
-def results_of(smear_id: str, service: Service, caller: Caller) -> AnalysisList:
-    """What `of_smear` answers."""
+def results_of(
+    smear_id: str, service: Service, caller: Caller, limit: int = 20, has_left: HasLeft = lambda: False
+) -> AnalysisList:
+    """What `of_smear` answers; those that are put together when nobody waits any more."""
     with service.database.read() as session:
         smear_access(session, caller, smear_id)
         query = select(Analysis.id).where(Analysis.smear_id == smear_id).order_by(Analysis.created.desc())
-        ids = list(session.scalars(query))
-    return AnalysisList(items=[_shown(Kept(service, caller, one), True) for one in ids])
+        ids = list(session.scalars(query.limit(limit)))
+    return AnalysisList(items=[_shown(Kept(service, caller, one), True) for one in ids if not has_left()])
 
 
 def _kept(analysis_id: Id, service: Services, caller: Reader) -> Kept:

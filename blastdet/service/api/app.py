@@ -78,7 +78,7 @@ def make_service(settings: ServiceSettings) -> Service:
         detecting=FairQueue(engines, "images", 256, 32),
         inspectors=inspectors,
         inspecting=FairQueue(inspectors.size, "uploads", 64, 16, at_once=2),
-        rendering=FairQueue(_RENDERING, "results", 256, 64),
+        rendering=FairQueue(_RENDERING, "results", 256, 64, at_once=1),
         pictures=Pictures(pixels, blobs, overview_seconds=settings.overview_seconds),
         ended_jobs=EndedJobs(database),
     )

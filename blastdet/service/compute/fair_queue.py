@@ -45,6 +45,11 @@ class FairQueue:
         self._threads = CapacityLimiter(size)
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # whose turn is next comes first
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for a place."""
+        return bool(self._waiting)
+
     def check(self, user: str) -> None:
         """Raise `ComputeBusyError` if work of this user would be refused."""
         if self._may_begin(user):
@@ -99,12 +104,12 @@ class FairQueue:
         try:
             await mine
         except asyncio.CancelledError:
-            if mine in theirs:
-                theirs.remove(mine)
-                if not theirs:
-                    del self._waiting[user]
-            else:  # its turn came just now
+            if not mine.cancelled():  # its turn came just now
                 self._give_back(user)
+            elif mine in theirs:
+                theirs.remove(mine)
+                if not theirs and self._waiting.get(user) is theirs:
+                    del self._waiting[user]
             raise
 
     def _ended(self, user: str, work: asyncio.Future[Any]) -> None:
@@ -117,11 +122,15 @@ class FairQueue:
         self._free += 1
         self._held[user] -= 1
         self._held += Counter()  # without those who have none
-        following = next((one for one in self._waiting if self._may_begin(one)), None)
-        if following is not None:
+        for following in [one for one in self._waiting if self._may_begin(one)]:
+            theirs = self._waiting.pop(following)
+            while theirs and theirs[0].done():  # who left just now
+                theirs.popleft()
+            if not theirs:
+                continue
             self._free -= 1
             self._held[following] += 1
-            theirs = self._waiting.pop(following)
             theirs.popleft().set_result(None)
             if theirs:
                 self._waiting[following] = theirs
+            return

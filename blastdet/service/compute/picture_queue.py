@@ -94,8 +94,8 @@ class Pictures:
     async def overview(self, image: Path, path: Path, user: str = "") -> Path | None:
         """The overview of a large TIFF, kept under `path` and made once; ``None`` for other images.
 
-        It is made to its end, also if who asked for it leaves. What failed fails at once for some minutes: each tile of
-        the image asks for it.
+        It is made to its end, also if who asked for it leaves, unless others wait for a place. What failed fails at
+        once for some minutes: each tile of the image asks for it.
 
         Raises
         ------
@@ -146,10 +146,16 @@ class Pictures:
 
     def _reduce(self, image: Path, path: Path) -> None:
         end = time.monotonic() + self._overview_s
-        watch = Watch(is_cancelled=lambda: time.monotonic() > end or not image.is_file())
+
+        def is_unwanted() -> bool:
+            return not self._asked[path] and self._reducing.is_waited_for
+
+        watch = Watch(is_cancelled=lambda: time.monotonic() > end or is_unwanted() or not image.is_file())
         try:
             self._made(path, "overview", {"path": str(image)}, watch)
         except ComputeCancelledError:
+            if is_unwanted():
+                raise ComputeBusyError("busy: others wait for their large images") from None
             what = f"expected an image that is read once within {self._overview_s:g} s, got a slower one"
             raise BlastdetError(f"{what}. Save it upright and in tiles, and upload it again") from None
 

@@ -85,12 +85,17 @@ class Service:
     pictures: Pictures
     ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)
-    connections: Allowance = field(default_factory=lambda: Allowance("connections of one address", 256, _files() // 2))
+    connections: Allowance = field(default_factory=lambda: _connections(_files()))
     uploads: Allowance = field(default_factory=lambda: Allowance("uploads of one user", 64))
     streams: Allowance = field(default_factory=lambda: Allowance("streams of one user", 20))
     bodies: Allowance = field(default_factory=lambda: Allowance("MB of requests of one user", 2**27, 2**29, 2**20))
     checking: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(2))
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
+
+
+def _connections(n_files: int) -> Allowance:
+    """Few addresses must not hold all that there may be."""
+    return Allowance("connections of one address", min(256, n_files // 16), n_files // 2)
 
 
 def _files() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.core.errors import ScaleError, shown
@@ -82,7 +82,7 @@ class SmearChange(_Strict):
     analysis: str | None = Field(
         None, pattern="^[0-9a-f]{32}$", description="result you looked at; default: the newest"
     )
-    version: int | None = Field(None, ge=0, description="of that result; 412 if it was corrected since")
+    version: StrictInt | None = Field(None, ge=0, description="of that result; 412 if it was corrected since")
 
 
 class ShareIn(_Strict):

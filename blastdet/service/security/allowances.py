@@ -48,7 +48,9 @@ class Allowance:
                 429, f"{self._what}: expected at most {most} at once, got more; try again in 5 s", _AGAIN
             )
         if self.most is not None and self._all + n > self.most:
-            raise RefusedError(503, f"busy: the {self._what} of all users are too many; try again in 5 s", _AGAIN)
+            raise RefusedError(
+                503, f"busy: too many {self._what.partition(' of one')[0]} in all; try again in 5 s", _AGAIN
+            )
         self._held[who] += n
         self._all += n
 

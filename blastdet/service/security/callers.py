@@ -155,6 +155,10 @@ class Gate:
         self._right.add(key)
         return found
 
+    def remember(self, secret: str) -> None:
+        """Know a session that was made just now, whatever else its address tries."""
+        self._right.add(accounts.hash_of(secret))
+
     def _of_token(self, authorization: str, address: str) -> Caller:
         kind, _, secret = authorization.partition(" ")
         found = self._found(accounts.find_token, secret.strip(), address) if kind.lower() == "bearer" else None
@@ -164,10 +168,12 @@ class Gate:
         return replace(_caller(user, token.scope, address), expires=token.expires)
 
     def _of_proxy(self, request: Request, address: str) -> Caller | None:
-        name = request.headers.get(self.settings.auth_header or "", "").strip()
-        if not name or not self.is_trusted(_peer(request)):
+        names = request.headers.getlist(self.settings.auth_header or "")
+        if not names or not names[0].strip() or not self.is_trusted(_peer(request)):
             return None
-        return self._known(name, address)
+        if len(names) > 1:  # one may be of the client
+            raise RefusedError(400, f"{self.settings.auth_header}: expected one user of the proxy, got {len(names)}")
+        return self._known(names[0].strip(), address)
 
     def _known(self, name: str, address: str) -> Caller:
         """A user that needs no credentials here, made on first sight."""
