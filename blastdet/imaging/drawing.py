@@ -124,6 +124,8 @@ def tag_text(cells: Detections, i: int) -> str:
         name = str(cells.cell_type[i])
         if cells.type_probability is not None and name in CELL_TYPES:
             return _numbered(name, cells.type_probability[i, CELL_TYPES.index(name)])
+    if name == "other wbc":  # the probability of a blast would be read as that of the name
+        return name
     return _numbered(name, cells.blast_probability[i])
 
 

@@ -849,7 +849,7 @@ def test_slow_pictures_hold_up_nothing_else(service, client, noise):
             began = time.monotonic()
             assert httpx.get(service.url + path, timeout=60).status_code == 200
             assert time.monotonic() - began < 5, path
-        assert sum(not one.done() for one in asked) > 20
+        assert sum(not one.done() for one in asked) > 5  # they are made still
 
 
 @pytest.mark.parametrize(("side", "status"), [(1_000_000, 201), (1_000_001, 422)])

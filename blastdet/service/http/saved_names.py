@@ -27,8 +27,8 @@ def disposition(name: str, suffix: str = "", how: str = "attachment") -> str:
 
     Examples
     --------
-    >>> disposition("Müller 3", ".report.pdf")
-    "attachment; filename=\\"Muller 3.report.pdf\\"; filename*=UTF-8''M%C3%BCller%203.report.pdf"
+    >>> print(disposition("Müller 3", ".pdf"))
+    attachment; filename="Muller 3.pdf"; filename*=UTF-8''M%C3%BCller%203.pdf
     """
     stem = unicodedata.normalize("NFC", _FORBIDDEN.sub("_", name)).strip(" .")
     stem = stem.encode()[:_MOST_BYTES].decode(errors="ignore").strip(" .") or "smear"

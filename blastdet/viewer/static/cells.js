@@ -267,6 +267,13 @@ export function makeCells(DATA) {
     return parts;
   }
 
+  /* The probability to print beside the name of a cell: beside types, that of "other wbc" would be of a blast. */
+  const hasTypes = KINDS.some((kind) => kind.type);
+  function printed(image, row) {
+    const p = row < image.base && image.p ? image.p[row] : null, kind = KINDS[image.kind[row]];
+    return p === undefined || image.kind[row] === UNSURE || (hasTypes && kind.name === "wbc") ? null : p;
+  }
+
   /* Doubt of a cell from 0 to 1, for sorting. */
   function doubt(image, row) {
     if (row >= image.base) return 0;
@@ -280,7 +287,7 @@ export function makeCells(DATA) {
   const record = {
     DATA, KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, ROUND, corrections, past, images, t, numbers, say, count,
     annotates, baseBox, boxOf, keyAt, correctionAt, isCell, oldOf, kindAt, hasOpen, refresh, correct, addCell, undo,
-    rowsOf, fromRows, exported, restore, kept, confirmImage, progress, describe, doubt,
+    rowsOf, fromRows, exported, restore, kept, confirmImage, progress, describe, doubt, printed,
     who: () => "", keep: () => {}, onChange: () => {}, onChoose: () => {}, onZoom: () => {}, locked: false, onLocked: () => {},
   };
   return record;

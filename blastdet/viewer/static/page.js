@@ -9,7 +9,7 @@ import { makeViewer } from "./viewer.js";
    open beside the gallery. */
 export function startPage(DATA, { byId, keeper, inline = false }) {
   const cells = makeCells(DATA), viewer = makeViewer(cells, byId);
-  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, t, numbers, say, count } = cells;
+  const { KINDS, KIND, BY_KEY, UNSURE, IGNORED, GONE, corrections, past, images, annotates, correctionAt, isCell, correct, confirmImage, undo, exported, progress, describe, doubt, printed, t, numbers, say, count } = cells;
   const SHOWN = 120, SHEET = 40, ROW = 7; // cells of a group at first; on a sheet of paper; in a row of it
   let more = {}; // group -> cells shown
   let onPaper = false;
@@ -43,14 +43,15 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
     const image = images[i], kind = KINDS[image.kind[row]], made = make("button", "", "cell");
     made.type = "button";
     made.dataset.cell = id(i, row);
-    const now = correctionAt(i, row), p = row < image.base && image.p ? image.p[row] : null;
+    const now = correctionAt(i, row), p = printed(image, row);
+    const isTyped = row >= image.base || image.kind[row] === UNSURE || (image.p && Number.isFinite(image.p[row]));
     made.style.setProperty("--type", kind.colour);
     made.setAttribute("aria-pressed", String(picked.has(id(i, row))));
     if (now) made.classList.add("done");
     if (image.kind[row] === UNSURE) made.classList.add("unsure");
-    const figure = now ? "✓" : (p === null || p === undefined || image.kind[row] === UNSURE) ? (image.score && row < image.base && image.kind[row] !== UNSURE ? numbers.decimal(image.score[row], 2) : "") : numbers.short(p);
+    const figure = now ? "✓" : p !== null ? numbers.short(p) : !isTyped && image.score ? numbers.decimal(image.score[row], 2) : "";
     const words = make("span", "", "words");
-    words.append(make("b", DATA.views ? kind.title : kind.name === "unsure" ? guess(image, row) : figure), make("span", DATA.views || kind.name === "unsure" ? figure : rival(image, row), "p"));
+    words.append(make("b", DATA.views ? kind.title : kind.name === "unsure" ? guess(image, row) : figure), make("span", DATA.views || kind.name === "unsure" ? figure : now ? "" : rival(image, row), "p"));
     made.append(thumbOf(cells, i, row), words);
     if (DATA.views) made.append(make("small", (image.text && image.text[row]) || ""));
     made.title = [image.name, kind.title, ...describe(i, row)].join("\n");

@@ -5,7 +5,7 @@ import { makeTiles } from "./tiles.js";
 
 /* `byId` finds the elements of the page by their names. */
 export function makeViewer(cells, byId) {
-  const { DATA, KINDS, KIND, UNSURE, IGNORED, GONE, ROUND, images, boxOf, correctionAt, refresh, correct, addCell, describe, t, numbers, count } = cells;
+  const { DATA, KINDS, KIND, UNSURE, IGNORED, GONE, ROUND, images, boxOf, correctionAt, refresh, correct, addCell, describe, printed, t, numbers, count } = cells;
   const stage = byId("stage"), canvas = byId("canvas");
   // Boxes have a canvas of their own: one with an image from a file must not be read, and copying one is slow.
   const back = byId("picture").getContext("2d", { alpha: false }), pen = canvas.getContext("2d", { willReadFrequently: true });
@@ -188,8 +188,8 @@ export function makeViewer(cells, byId) {
   }
 
   function tagText(row, kind) {
-    const p = row < image.base && image.p ? image.p[row] : null, now = correctionAt(image.i, row);
-    return KINDS[kind].title + (now ? " ✓" : p === null || p === undefined || kind === UNSURE ? "" : " " + numbers.short(p));
+    const p = printed(image, row);
+    return KINDS[kind].title + (correctionAt(image.i, row) ? " ✓" : p === null ? "" : " " + numbers.short(p));
   }
 
   function tagWidth(text) {

@@ -153,7 +153,8 @@ for (const button of document.querySelectorAll("[data-status]")) button.onclick 
   try {
     const version = keeper && keeper.version();
     if (keeper && version === null) { fault(new Error(t("Your corrections are being saved. Try again in a moment."))); return; }
-    await call("PATCH", base, { status: button.dataset.status, ...(keeper && { analysis, version }) });
+    const status = button.dataset.status; // a review is of what was seen; to reopen is of the smear
+    await call("PATCH", base, { status, ...(keeper && status !== "new" && { analysis, version }) });
     location.reload();
   } catch (error) { fault(error); }
 };
