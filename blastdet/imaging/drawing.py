@@ -125,7 +125,7 @@ def tag_text(cells: Detections, i: int) -> str:
         if cells.type_probability is not None and name in CELL_TYPES:
             return _numbered(name, cells.type_probability[i, CELL_TYPES.index(name)])
     if name == "other wbc":  # the probability of a blast would be read as that of the name
-        return name
+        return "other wbc"
     return _numbered(name, cells.blast_probability[i])
 
 
