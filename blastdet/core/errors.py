@@ -148,7 +148,7 @@ class ServiceError(BlastdetError):
     status : int, optional
         Of the answer, such as 404.
     concerns_all : bool
-        Whether any other request would fail alike: nobody answers, or not to this user.
+        Whether any other request would fail alike: the service does not answer, or not to this user.
     """
 
     def __init__(self, message: str, status: int | None = None, *, concerns_all: bool = False) -> None:

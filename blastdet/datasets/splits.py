@@ -77,10 +77,7 @@ def split(
     >>> [len(data.with_split(name)) for name in ("train", "val", "test")]
     [70, 15, 15]
     """
-    if not isinstance(data, Dataset):
-        from blastdet.datasets.reading import read_dataset
-
-        data = read_dataset(data)
+    data = data if isinstance(data, Dataset) else _read(data)
     if strategy == "grouped":
         data = grouped(data, keys, seed=seed, fractions=fractions)
     elif strategy not in STRATEGIES:
@@ -90,6 +87,12 @@ def split(
     elif strategy == "official-disjoint":
         data = remove_shared(data, group_keys(data), protected=("test",))
     return data if purge is None else remove_shared(data, purge)
+
+
+def _read(data: str | Path) -> Dataset:
+    from blastdet.datasets.reading import read_dataset  # which reads formats, and these know splits
+
+    return read_dataset(data)
 
 
 def group_keys(dataset: Dataset, key: Literal["group", "cluster"] = "group") -> dict[Path, str]:

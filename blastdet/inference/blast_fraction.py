@@ -141,7 +141,8 @@ class BlastFraction(WhiteCells):
             return "The interval covers counting only, not the classifier's errors"
         where = "in laboratories left out of its training" if self.over_laboratories else "on its validation stains"
         left = self.n - self.reviewed
-        what = f" and, for {counted(left, 'cell')} that nobody reviewed," if self.reviewed else " and"
+        were = "was" if left == 1 else "were"
+        what = f" and, for {counted(left, 'cell')} that {were} not reviewed," if self.reviewed else " and"
         return f"The interval covers counting{what} the classifier's error rates {where}"
 
     def _advice(self) -> list[str]:
@@ -204,7 +205,7 @@ def corrected_fraction(
 ) -> tuple[float | None, tuple[float, float] | None]:
     """Fraction of blasts corrected for missed and false ones, clipped to [0, 1], with its 95 % interval.
 
-    The correction concerns cells that nobody reviewed. What a person said of the others is taken as it is, and the
+    The correction concerns cells that were not reviewed. What a person said of the others is taken as it is, and the
     fraction is the most likely one of all cells together: who reviews only the cells that are called blasts leaves the
     missed ones among the rest.
 
@@ -218,7 +219,7 @@ def corrected_fraction(
     ----------
     total : WhiteCells
     trials : sequence of ValidationCounts
-        Of the card; without them, or without cells that nobody reviewed, there is no correction.
+        Of the card; without them, or where every cell was reviewed, there is no correction.
     """
     rows = tuple((t.laboratory, t.blasts_called, t.blasts, t.others_called, t.others) for t in trials)
     point, sensitivity, false, rng = _error_rates(rows, seed)
@@ -312,7 +313,7 @@ def _most_likely(parts: np.ndarray, sensitivity: np.ndarray, false: np.ndarray) 
     Parameters
     ----------
     parts : ndarray, float64 (4, b)
-        Fractions of cells: blasts and others by review; called and not called blasts, of those that nobody reviewed.
+        Fractions of cells: blasts and others by review; called and not called blasts, of those that were not reviewed.
     sensitivity, false : ndarray, float64 (b,)
     """
     blasts, others, called, rest = parts

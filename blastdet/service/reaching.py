@@ -48,7 +48,7 @@ class Attempt:
     parts : SplitResult
         URL of the service.
     say : callable, optional
-        Called once, from another thread perhaps, where nobody has answered for two seconds.
+        Called once, perhaps from another thread, if there is no answer for two seconds.
     """
 
     def __init__(self, parts: SplitResult, say: Callable[[], None] | None = None) -> None:
@@ -65,7 +65,7 @@ class Attempt:
             self._timer.start()
 
     def missed(self) -> None:
-        """Nobody answered, or with a word to come again."""
+        """There was no answer, or one that says to try again."""
         self._has_missed = True
         self.watch()
 
@@ -85,7 +85,7 @@ class Attempt:
         return time.monotonic() - self._began > PATIENCE_S
 
     def why_not(self, error: Exception, is_known: bool) -> str:
-        """Why nobody answers; empty where to try again is right.
+        """Why there is no answer; empty if it is right to try again.
 
         Parameters
         ----------

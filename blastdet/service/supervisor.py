@@ -125,7 +125,7 @@ class Supervisor:
     def _say_where(self, listener: socket.socket, mode: str) -> None:
         host, port = listener.getsockname()[:2]
         names, where = [f"[{host}]" if ":" in host else host], ""
-        if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:  # nobody can open 0.0.0.0
+        if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:  # a browser cannot open 0.0.0.0
             names, where = [*self.settings.allowed_hosts[:_MOST_NAMED]] or [socket.gethostname()], "on all addresses; "
         known = {"none": "no log-in, this machine only", "users": "log-in by name and password or token"}
         how = known.get(mode, f"users known by the header {self.settings.auth_header}")

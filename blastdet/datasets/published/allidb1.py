@@ -109,14 +109,10 @@ def read(
     _check(boxes, size_um, origin)
     mpp = None if mpp is None else check_mpp(mpp)
     log = _Log(path)
-    images = _by_stem(_named(path, _IMAGE), log)
-    if not images:
-        raise FormatError(f"{path}: expected images with names like Im001_1.jpg, got none")
+    images = _images(path, log)
     blasts = _by_stem(_named(path, _POINTS, leave_out=other), log)
     others = {} if other is None else _by_stem(_other_files(other), log)
-    drawing = _Drawing(boxes, size_um, mpp or NOMINAL_MPP)
-    if mpp is None and boxes != "none":
-        log.notes.append(f"boxes made for {NOMINAL_MPP[0]} µm/px: the scale of ALL-IDB1 is not published")
+    drawing = _drawing(boxes, size_um, mpp, log)
     groups = _groups(images, log)
     samples = []
     for stem, image in images.items():
@@ -131,6 +127,19 @@ def read(
     _note_strays(images, blasts | others, log)
     samples.sort(key=lambda sample: log.name(sample.path))
     return Dataset("allidb1", path, tuple(samples), tuple(log.dropped), tuple(log.notes))
+
+
+def _images(path: Path, log: _Log) -> dict[str, Path]:
+    images = _by_stem(_named(path, _IMAGE), log)
+    if not images:
+        raise FormatError(f"{path}: expected images with names like Im001_1.jpg, got none")
+    return images
+
+
+def _drawing(boxes: str, size_um: float, mpp: Scale | None, log: _Log) -> _Drawing:
+    if mpp is None and boxes != "none":
+        log.notes.append(f"boxes made for {NOMINAL_MPP[0]} µm/px: the scale of ALL-IDB1 is not published")
+    return _Drawing(boxes, size_um, mpp or NOMINAL_MPP)
 
 
 def _check(boxes: str, size_um: float, origin: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,16 +120,19 @@ def adapt(
         check_replaced(folder, options.overwrite)
     model, classifier = _both_stages(weights, options.device)
     reviewed = read_reviewed(os.fspath(data), classifier, model.detector, reading)
-    for line in _about(reviewed):
-        say(line)
+    _say_each(_about(reviewed), say)
     _check_enough(data, reviewed.cells)
     _check_new(weights, classifier.card.adaptation, reviewed)
     choice, metrics = _chosen(reviewed.cells, classifier, say)
     about = describe(reviewed, choice, classifier, metrics, reading.corrections)
     card = write_adapted(model, classifier, (reviewed.cells, choice, about), target, second_stage_of(target))
-    for line in _done_in_words(choice, card, target):
-        say(line)
+    _say_each(_done_in_words(choice, card, target), say)
     return target
+
+
+def _say_each(lines: Iterable[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(line)
 
 
 def _chosen(
@@ -138,8 +141,7 @@ def _chosen(
     """What is fitted, and its figures; `ConfigError` if adapting does not help."""
     choice = choose(cells)
     metrics = figures(cells, choice, classifier.card.thresholds["blast"].value)
-    for line in _figures_in_words(choice, metrics):
-        say(line)
+    _say_each(_figures_in_words(choice, metrics), say)
     if why := refusal(choice, metrics):
         raise ConfigError(f"adapting does not help: on cells left out, {why}")
     return choice, metrics

@@ -29,7 +29,7 @@ def corrected_result(
 
     Cells keep their names; added ones follow as ``a00001``, ... What a person said is certain. Ignored cells are left
     out. The blast fraction is that of the corrected cells. Its interval covers the error rates of the classifier for
-    the white cells that nobody looked at: these rates do not describe people.
+    the white cells that were not reviewed: these rates do not describe people.
 
     Parameters
     ----------

@@ -175,7 +175,7 @@ async def of_smear(
 def results_of(
     smear_id: str, service: Service, caller: Caller, limit: int = 20, has_left: HasLeft = lambda: False
 ) -> AnalysisList:
-    """What `of_smear` answers; those that are put together when nobody waits any more."""
+    """What `of_smear` answers; once the client has left, no more results are put together."""
     with service.database.read() as session:
         smear_access(session, caller, smear_id)
         query = select(Analysis.id).where(Analysis.smear_id == smear_id).order_by(Analysis.created.desc())

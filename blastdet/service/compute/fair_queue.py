@@ -73,7 +73,7 @@ class FairQueue:
         await self._turn(user)
         left = threading.Event()
         work = asyncio.ensure_future(to_thread.run_sync(do, left.is_set, limiter=self._threads))
-        work.add_done_callback(partial(self._ended, user))  # nobody else gets the place before its thread is free
+        work.add_done_callback(partial(self._ended, user))  # the place stays taken until its thread is free
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -114,7 +114,7 @@ class FairQueue:
 
     def _ended(self, user: str, work: asyncio.Future[Any]) -> None:
         if not work.cancelled():
-            work.exception()  # of work that nobody waits for, it is of no interest
+            work.exception()  # so that asyncio does not report it where the client has left
         self._give_back(user)
 
     def _give_back(self, user: str) -> None:

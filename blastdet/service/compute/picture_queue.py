@@ -119,13 +119,13 @@ class Pictures:
             await asyncio.shield(self._overviews[path])
         finally:
             self._asked[path] -= 1
-            self._asked += Counter()  # without those that nobody waits for
+            self._asked += Counter()  # drop images without waiting requests
         return path
 
     def _forget(self, path: Path, task: asyncio.Task[None]) -> None:
         del self._overviews[path]
         if not task.cancelled():
-            task.exception()  # perhaps nobody waits for it any more
+            task.exception()  # so that asyncio does not report it where all clients have left
 
     async def _make_overview(self, image: Path, path: Path, user: str) -> None:
         now = time.monotonic()

@@ -12,7 +12,7 @@ from blastdet.service.security.callers import RefusedError
 
 T = TypeVar("T")
 
-_GONE = 499  # as other servers write it into their logs; nobody reads the answer
+_GONE = 499  # for the log only, as in other servers: the client is gone
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

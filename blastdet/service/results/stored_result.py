@@ -55,26 +55,9 @@ class StoredResult:
         return corrected_result(self.original, self.corrections, self.classifier_classes, self.trials)
 
 
-def read_result(
-    record: Path, name: str, corrections: Sequence[Correction] = (), trials: Sequence[ValidationCounts] = ()
+def _read_result(
+    record: Path, name: str, corrections: Sequence[Correction], trials: Sequence[ValidationCounts]
 ) -> StoredResult:
-    """Read a result.
-
-    Parameters
-    ----------
-    record : Path
-        As a worker wrote it.
-    name : str
-        Of the smear, as it is called now.
-    corrections : sequence of Correction
-    trials : sequence of ValidationCounts
-        Error rates of the classifier that found it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it was deleted.
-    """
     document = _document(record)
     result = replace(from_record(document), name=name)
     return StoredResult(result, corrections, document["classifier_classes"], trials)
@@ -127,7 +110,7 @@ def shown_result(
             if key in _SHOWN:
                 _SHOWN.move_to_end(key)
                 return _SHOWN[key]
-        found = read_result(record, name, corrections(), trials)
+        found = _read_result(record, name, corrections(), trials)
         _ = found.corrected  # which is kept with it
         with _LOCK:
             _keep(key, found)

@@ -145,7 +145,7 @@ def claim(session: Session, worker: str, most_large: int | None = None) -> Job |
         if is_small_only:
             queued = queued.join(Smear, Smear.id == Job.smear_id).where(~_IS_LARGE)
         oldest = queued.order_by(Job.created, Job.id).limit(1).with_for_update(of=Job, skip_locked=True)
-        if (job_id := session.scalar(oldest)) is not None:  # nobody else can take it now
+        if (job_id := session.scalar(oldest)) is not None:  # it is locked for other workers now
             values = {"state": "running", "worker": worker, "started": now(), "beat": Job.beat + 1}
             taken = update(Job).where(Job.id == job_id)
             session.execute(taken.values(attempts=Job.attempts + 1, done=0, total=0, seconds_left=None, **values))
@@ -189,7 +189,7 @@ def beat(session: Session, job_id: str, worker: str, progress: tuple[int, int, f
 def finish(session: Session, job_id: str, worker: str, analysis: Analysis) -> bool:
     """Add the result of a job; ``False`` if the job is not this worker's any more, and nothing is added.
 
-    A reviewed smear is new again: nobody looked at this result. That of a smear that was signed is not added.
+    A reviewed smear is new again, because this result was not reviewed. That of a smear that was signed is not added.
     Called again after a connection broke, it says whether the first call was committed.
     """
     if session.get(Analysis, analysis.id) is not None:
