@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from click.testing import CliRunner
 from postgres_server import postgres
 from sqlalchemy import delete, insert, select, text, true
+from sqlalchemy.orm import Session
 
 from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
@@ -456,15 +457,21 @@ def test_people_take_turns_with_the_workers(database):
     assert taken == ["e1", "j1", "e2", "j2", "e3"]
 
 
+def with_smear(session: Session, name: str) -> tuple[User, Smear]:
+    """A new user and a smear of it."""
+    user = User(name=name)
+    session.add(user)
+    session.flush()
+    smear = Smear(owner_id=user.id, name="a", sha256=new_id() * 2, n_bytes=1, width=1, height=1)
+    session.add(smear)
+    session.flush()
+    return user, smear
+
+
 def queue_of(database: Database, name: str, n: int) -> str:
     """A new user with so many queued jobs of one smear; returns its id."""
     with database.begin() as session:
-        user = User(name=name)
-        session.add(user)
-        session.flush()
-        smear = Smear(owner_id=user.id, name="a", sha256=new_id() * 2, n_bytes=1, width=1, height=1)
-        session.add(smear)
-        session.flush()
+        user, smear = with_smear(session, name)
         about = {"smear_id": smear.id, "owner_id": user.id, "weights": "default", "request": {}}
         session.execute(insert(Job), [{**about, "key": f"{i}", "active_key": f"{smear.id}{i}"} for i in range(n)])
         return user.id
@@ -526,12 +533,7 @@ def test_a_result_that_comes_after_the_signature_is_not_added(database):
 
 def test_a_smear_is_not_signed_while_it_is_analyzed(database):
     with database.begin() as session:
-        user = User(name="yan")
-        session.add(user)
-        session.flush()
-        smear = Smear(owner_id=user.id, name="a", sha256="0" * 64, n_bytes=1, width=1, height=1)
-        session.add(smear)
-        session.flush()
+        user, smear = with_smear(session, "yan")
         job, _ = job_rows.ask(session, smear, user.id, JobRequest("default", "0" * 64, {}, "1"))
         caller = Caller(user.id, "yan", False, "write", "")
         with pytest.raises(RefusedError, match="an analysis is running") as refused:
