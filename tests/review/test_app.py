@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made import heed_interrupts
 from PIL import Image
+from playwright.sync_api import TimeoutError
 
 from blastdet.datasets.corrections import read_corrections
 
@@ -81,10 +83,7 @@ def _said(folder):
 
 def _draw(page) -> None:
     """Draw a red cell with the mouse in the App's Annotate tab."""
-    _first_tile(page, open_it=True)
-    page.click("[data-cy=annotate]")
-    page.wait_for_selector("[data-cy=detection-mode]")
-    page.wait_for_timeout(3000)  # the page is laid out
+    _annotate(page)
     page.click("[data-cy=detection-mode]")
     page.wait_for_timeout(1000)
     page.mouse.move(480, 300)
@@ -95,6 +94,20 @@ def _draw(page) -> None:
     page.locator("[data-cy=root_label_container]").get_by_text("rbc", exact=True).click()
     page.wait_for_timeout(3000)  # it is saved without a button
     page.keyboard.press("Escape")
+
+
+def _annotate(page) -> None:
+    """Open the first tile in the Annotate tab; again where the App, still loading, has closed it."""
+    tools = page.locator("[data-cy=detection-mode]")
+    for _ in range(10):
+        _first_tile(page, open_it=True)
+        with suppress(TimeoutError):
+            page.click("[data-cy=annotate]", timeout=10_000)
+            tools.wait_for(timeout=10_000)
+        page.wait_for_timeout(5000)
+        if tools.is_visible():
+            return
+    raise AssertionError("the App closed the sample ten times")
 
 
 def _tag_the_first(page, tag: str) -> None:
