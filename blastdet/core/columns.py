@@ -89,6 +89,13 @@ def checked_column(name: str, value: ArrayLike, n: int | None) -> NDArray[Any]:
     return array
 
 
+def rows_of(column: NDArray[Any], rows: slice | NDArray[Any]) -> NDArray[Any]:
+    """A read-only copy of some rows of a column, which needs no second check."""
+    chosen = np.array(column[rows])
+    chosen.setflags(write=False)
+    return chosen
+
+
 def column_or_unknown(part: Detections, name: str) -> NDArray[Any]:
     """A column of `part`; NaN, False or an empty string in each row if it has none."""
     column = getattr(part, name)

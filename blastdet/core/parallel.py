@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 from blastdet.core.errors import BlastdetError, ConfigError
@@ -90,6 +91,25 @@ def map_ordered(do: Callable[[T], R], items: Sequence[T], at_once: int) -> Itera
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def beside(do: Callable[[], R]) -> Iterator[Callable[[], R]]:
+    """Begin something on a thread of its own, and yield a function that waits for its result.
+
+    Within `map_ordered`, whose threads have the cores already, it is done when its result is asked for.
+
+    Examples
+    --------
+    >>> with beside(lambda: sum(range(10))) as total:
+    ...     total()
+    45
+    """
+    if cpu_count() == 1 or getattr(_mine, "stop", None) is not None:
+        yield do
+        return
+    with ThreadPoolExecutor(1) as pool:
+        yield _submit(pool, lambda _: do(), None).result
 
 
 def _submit(pool: ThreadPoolExecutor, do: Callable[[T], R], item: T) -> Future[R]:

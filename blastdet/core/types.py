@@ -24,6 +24,7 @@ from blastdet.core.columns import (
     checked_rows,
     column_or_unknown,
     html_table,
+    rows_of,
 )
 from blastdet.core.constants import BETWEEN_CLASSES, CELL_CLASSES, ERYTHROBLAST, NOT_WHITE, UNLIKE_TRAINING
 from blastdet.core.interop import Conversions
@@ -169,7 +170,11 @@ class Detections(Conversions):
 
     def __getitem__(self, index: Index) -> Detections:
         rows = checked_rows(index, len(self))
-        return Detections(**{name: column[rows] for name, column in self._present()})
+        chosen = object.__new__(Detections)
+        for name in COLUMNS:
+            column = getattr(self, name)
+            object.__setattr__(chosen, name, None if column is None else rows_of(column, rows))
+        return chosen
 
     def __iter__(self) -> Iterator[Detections]:
         """One-row `Detections` for each cell, in order."""

@@ -24,6 +24,7 @@ __all__ = [
     "faults_of",
     "first_mode",
     "mean_density",
+    "middle_levels",
     "to_density",
     "to_levels",
 ]
@@ -34,6 +35,7 @@ Floats = NDArray[np.floating[Any]]
 SHARPNESS_MPP = 0.3
 """µm/px at which `faults_of` measures sharpness."""
 
+_CLOSE = 1e-3  # of the width of a bin; far more than rounding
 _BLACK, _GROUND = 40, 16  # grey levels
 _COLOURLESS = 8.0  # grey levels between the channels; smears have 24 and more
 _PALE = 0.06  # decadic density of the darkest against the lightest parts; smears have 0.10 and more
@@ -105,26 +107,36 @@ def background_colour(rgb: RGB, shown: NDArray[np.bool_] | None = None) -> NDArr
         Grey level of each channel.
     """
     blurred = cv2.GaussianBlur(rgb, (0, 0), 1.0)
-    smooth = blurred.reshape(-1, 3) if shown is None else blurred[shown]
-    channels = [np.ascontiguousarray(smooth[:, channel]) for channel in range(3)]
-    light = channels[0].astype(np.int16) + channels[1] + channels[2]
-    histogram = np.bincount(light, minlength=6 * 128).reshape(128, 6).sum(axis=1)
+    channels = [channel.ravel() if shown is None else channel[shown] for channel in cv2.split(blurred)]
+    light = channels[0].astype(np.uint16) + channels[1] + channels[2]
+    histogram = _histogram(light, 6 * 128).reshape(128, 6).sum(axis=1)
     histogram = np.convolve(histogram, [1, 2, 3, 2, 1], "same")
     padded = np.pad(histogram, 1)
     mode = (histogram >= padded[:-2]) & (histogram >= padded[2:]) & (histogram > 0.15 * histogram.max())
     level = 6 * int(np.flatnonzero(mode)[-1]) + 3
-    near = np.abs(light - level) <= 18
-    if not near.any():
-        return np.asarray(smooth.max(axis=0), np.float32)
-    return np.array([_median_level(channel, near) for channel in channels], np.float32)
+    near = np.flatnonzero(np.abs(light.view(np.int16) - level) <= 18)
+    if not len(near):
+        return np.array([channel.max() for channel in channels], np.float32)
+    return np.array([np.mean(middle_levels(channel[near])) for channel in channels], np.float32)
 
 
-def _median_level(levels: NDArray[np.uint8], chosen: NDArray[np.bool_]) -> float:
-    """Median of the chosen levels from their histogram: equals `numpy.median`, several times as fast."""
-    histogram = cv2.calcHist([levels], [0], chosen.view(np.uint8), [256], [0, 256]).ravel()
-    below = np.cumsum(histogram.astype(np.int64))
-    n = int(below[-1])
-    return float(np.searchsorted(below, [(n - 1) // 2, n // 2], "right").mean())
+def middle_levels(levels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """The two levels in the middle, int64 (2,), of at least one; their mean is the median.
+
+    It takes a fraction of the time of `numpy.median`.
+
+    Examples
+    --------
+    >>> middle_levels(np.array([9, 1, 5, 7], np.uint8)).tolist()
+    [5, 7]
+    """
+    below, n = np.cumsum(_histogram(levels, 256)), len(levels)
+    return np.searchsorted(below, [(n - 1) // 2, n // 2], "right")
+
+
+def _histogram(values: NDArray[Any], n: int) -> NDArray[np.int64]:
+    """How often each of 0 to n - 1 occurs in an array (k,) of uint8 or uint16; `numpy.bincount`, much faster."""
+    return np.asarray(cv2.calcHist([values[None]], [0], None, [n], [0, n]).ravel(), np.int64)
 
 
 def absorbance(rgb: RGB) -> Image32:
@@ -203,9 +215,22 @@ def faults_of(rgb: RGB, mpp: float) -> tuple[str, ...]:
 
 def first_mode(values: Floats) -> float:
     """The lowest mode that holds a good part of the values; values beyond ±1.5 are not counted."""
-    count, edges = np.histogram(values, bins=60, range=(-1.5, 1.5))
+    count, edges = _bins(values)
     if not count.any():
         return float(np.median(values))
     smooth = np.pad(np.convolve(count, [1, 2, 3, 2, 1], "same"), 1)
     mode = (smooth[1:-1] >= smooth[:-2]) & (smooth[1:-1] >= smooth[2:]) & (smooth[1:-1] > 0.25 * smooth.max())
     return float(edges[int(np.flatnonzero(mode)[0])] + 0.025)
+
+
+def _bins(values: Floats, n: int = 60, limit: float = 1.5) -> tuple[NDArray[np.int64], Floats]:
+    """`numpy.histogram` between ±limit of values without NaN, in a third of the time.
+
+    Only values close to an edge are compared with it.
+    """
+    at = (values + values.dtype.type(limit)) * values.dtype.type(n / (2 * limit)) + values.dtype.type(1)
+    index = np.clip(at, 0, n + 1).astype(np.uint8)
+    close = np.flatnonzero(np.abs(at - np.rint(at)) < _CLOSE)
+    exact, edges = np.histogram(values[close], n, (-limit, limit))
+    count = _histogram(index, n + 2) - np.bincount(index[close], minlength=n + 2)
+    return count[1:-1] + exact, edges

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from blastdet.core.types import RGB
 from blastdet.imaging import isolated_cells
 from blastdet.imaging.io import DerivedSource, Source
-from blastdet.imaging.optical_density import background_colour, density_table, first_mode, to_levels
+from blastdet.imaging.optical_density import background_colour, density_table, first_mode, middle_levels, to_levels
 
 __all__ = ["BACKGROUND", "RED_CELL", "StainNormalizedSource", "apply", "normalize_stain", "red_cell_density", "table"]
 
@@ -141,18 +141,22 @@ def red_cell_density(
     if np.count_nonzero(stained) / seen.size < _LEAST:
         return None
     where = np.flatnonzero(stained)
-    hue = (red[where] / 2 + green[where] - blue[where]) / total[where]
+    with np.errstate(divide="ignore", invalid="ignore"):  # of pixels that are left out
+        hue = ((red / 2 + green - blue) / total)[where]
     # Red cells are the least purple of all stained things.
     mode = first_mode(hue)
     if mode < _GREY:
         even = _in_even_light((red, green, blue), where, total.reshape(rgb.shape[:2]), shown)
-        if even is not None and first_mode(even[1]) > mode + _SAME_HUE:
-            (red, green, blue), hue = even
-            where, mode = np.arange(len(hue)), first_mode(hue)
+        if even is not None and (even_mode := first_mode(even[1])) > mode + _SAME_HUE:
+            chosen = np.abs(even[1] - even_mode) < _SAME_HUE
+            if np.count_nonzero(chosen) < _LEAST * seen.size:
+                return None
+            return np.array([np.median(channel[chosen]) for channel in even[0]], np.float64)
     cells = where[np.abs(hue - mode) < _SAME_HUE]
     if len(cells) < _LEAST * seen.size:
         return None
-    return np.array([np.median(channel[cells]) for channel in (red, green, blue)], np.float64)
+    middle = [density[middle_levels(level[cells]), channel] for channel, level in enumerate(levels)]
+    return np.asarray(np.mean(middle, axis=1), np.float64)  # in the order of levels, so are the densities
 
 
 def _in_even_light(
@@ -178,8 +182,9 @@ def _in_even_light(
     """
     height, width = total.shape
     size = min(width, _GRID), min(height, _GRID)
-    part = np.ones((height, width), np.float32) if shown is None else shown.astype(np.float32)
-    used = cv2.resize(part, size, interpolation=cv2.INTER_AREA) > 0.999
+    used = np.ones(size[::-1], bool)
+    if shown is not None:
+        used = cv2.resize(shown.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.999
     if not used.any():
         return None
     surface = _lower_surface(cv2.resize(total, size, interpolation=cv2.INTER_AREA).astype(np.float64), used)
@@ -190,7 +195,8 @@ def _in_even_light(
     lit = above > _EVEN
     if not lit.any():
         return None
-    red, green, blue = (channel[where][lit] - light[lit] for channel in channels)
+    where, light = where[lit], light[lit]
+    red, green, blue = (channel[where] - light for channel in channels)
     return (red, green, blue), (red / 2 + green - blue) / above[lit]
 
 
@@ -205,9 +211,11 @@ def _lower_surface(density: NDArray[np.float64], used: NDArray[np.bool_]) -> NDA
     weight = used.ravel().astype(np.float64)
     surface = np.zeros(grid_x.size)
     for _ in range(_ROUNDS):
-        weighted = terms * weight[:, None]
+        weighted, before = terms * weight[:, None], weight
         surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ density.ravel(), rcond=None)[0]
         weight = np.where(density.ravel() > surface + 0.02, 0.01, 1.0) * used.ravel()
+        if np.array_equal(weight, before):  # the next round would find the same surface
+            break
     return surface.reshape(density.shape)
 
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsError, one_line
 from blastdet.core.model_card import Card, find_weights, read_card, sha256_of
 from blastdet.core.mpp import parse_mpp
-from blastdet.core.parallel import check_device
+from blastdet.core.parallel import beside, check_device
 from blastdet.core.types import RGB
 from blastdet.imaging.io import Source, open_image, open_smear
 from blastdet.imaging.pillow_reader import to_rgb
@@ -224,13 +224,15 @@ class Model:
         if scale.mpp is None:
             raise ScaleError(f"{source.path}: could not determine the scale: {scale.reason}. Pass --mpp (µm per pixel)")
         thresholds = self.thresholds(options.min_score or 0.0)
-        faults = faults_in(source, scale.mpp)
-        candidates = find_cells(source, scale.mpp, self.detector, progress)
-        floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
-        candidates = candidates[candidates.score >= floor]
-        if self.classifier is not None:
-            candidates = classify_cells(source, candidates, scale.mpp, self.classifier).sorted()
-            candidates = doubtful(candidates) if faults else candidates
+        with beside(partial(faults_in, source, scale.mpp)) as judged:
+            candidates = find_cells(source, scale.mpp, self.detector, progress)
+            floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
+            candidates = candidates[candidates.score >= floor]
+            if self.classifier is not None:
+                candidates = classify_cells(source, candidates, scale.mpp, self.classifier).sorted()
+            faults = judged()
+        if self.classifier is not None and faults:
+            candidates = doubtful(candidates)
         detections = candidates[candidates.above_threshold(thresholds)]
         fraction = None if self.classifier is None else count_white_cells(detections, self.classifier.card)
         asked = {"mpp": options.mpp, "min_score": options.min_score}

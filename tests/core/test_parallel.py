@@ -8,7 +8,7 @@ import time
 import pytest
 
 from blastdet.core.errors import BlastdetError
-from blastdet.core.parallel import map_ordered
+from blastdet.core.parallel import beside, cpu_count, map_ordered
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -71,3 +71,19 @@ def test_a_thread_that_cannot_start_gives_a_one_line_error(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(BlastdetError, match=r"cannot start a thread .* Too many run on this machine"):
         list(map_ordered(abs, range(3), 2))
+
+
+def test_what_is_begun_beside_runs_at_the_same_time_and_keeps_its_error():
+    meeting = threading.Barrier(2 if cpu_count() > 1 else 1, timeout=30)
+    with beside(meeting.wait) as rank:
+        assert {meeting.wait(), rank()} == {0, 1} or cpu_count() == 1
+    with pytest.raises(ZeroDivisionError), beside(lambda: 1 // 0) as nothing:
+        nothing()
+
+
+def test_within_parallel_work_nothing_more_is_started():
+    def thread(_):
+        with beside(threading.get_ident) as other:
+            return other() == threading.get_ident()
+
+    assert [same for _, same in map_ordered(thread, range(3), 2)] == [True] * 3

@@ -65,6 +65,9 @@ def test_columns_are_read_only_copies():
         cells.score[0] = 0.5
     with pytest.raises(AttributeError):
         cells.score = mine
+    for index in (slice(0, 1), [True], [0]):
+        chosen = cells[index]
+        assert chosen.score.base is None and not chosen.score.flags.writeable and chosen.id is None
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,23 @@ def test_stain_jitter_equals_version_0_1(rgb, seed, strength):
     assert np.abs(jitter_stain(rgb, strength, np.random.default_rng(seed)).astype(int) - old).max() <= 1
 
 
+@given(arrays(np.uint8, st.integers(1, 400), elements=st.sampled_from([0, 1, 2, 97, 254, 255])))
+def test_middle_levels_are_those_of_the_median(levels):
+    assert np.mean(optical_density.middle_levels(levels)) == np.median(levels)
+
+
+@given(st.lists(st.tuples(st.integers(-2, 62), st.integers(-3, 3)), max_size=60), st.sampled_from("fd"))
+def test_bins_equal_those_of_numpy_at_and_beside_their_edges(steps, dtype):
+    edges = np.linspace(-1.5, 1.5, 61, dtype=dtype)
+    values = np.array([edges[k] if 0 <= k <= 60 else -1.5 + k / 20 for k, _ in steps], dtype)
+    for i, (_, ulps) in enumerate(steps):
+        for _ in range(abs(ulps)):
+            values[i] = np.nextafter(values[i], values.dtype.type(9 * np.sign(ulps)))
+    values = np.concatenate([values, np.random.default_rng(len(steps)).normal(0, 1, 500).astype(dtype)])
+    for found, expected in zip(optical_density._bins(values), np.histogram(values, 60, (-1.5, 1.5)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_background_colour_ignores_highlights():
     rgb = np.full((60, 60, 3), (150, 90, 140), np.uint8)
     rgb[:, 20:] = (231, 225, 219)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from blastdet.imaging import stain_normalization
 from blastdet.imaging.io import open_smear
 from blastdet.imaging.optical_density import to_density, to_levels
 from blastdet.imaging.stain_normalization import (
@@ -91,6 +92,22 @@ def test_violet_red_cells_are_found_in_uneven_light(loss):
     red[:60], red[180:], red[:, :60], red[:, 180:] = False, False, False, False  # the light is even in the middle
     density = to_density(apply(rgb, table(rgb))[red].astype(float), BACKGROUND)
     np.testing.assert_allclose(np.median(density, axis=0), RED_CELL, atol=0.1)
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.3])
+@pytest.mark.parametrize("is_partly_black", [False, True])
+def test_the_surface_below_an_image_is_that_of_all_rounds(loss, is_partly_black):
+    rgb, _ = _in_uneven_light((0.98, 1.45, 0.57), loss)
+    density = to_density(rgb[::5, ::5].astype(float), LIGHT).mean(axis=2)
+    used = np.ones(density.shape, bool)
+    used[: 20 * is_partly_black] = False
+    y, x = (grid.ravel() for grid in np.meshgrid(*[np.linspace(-1, 1, 48)] * 2, indexing="ij"))
+    terms, weight = np.stack([np.ones(48 * 48), x, y, x**2, x * y, y**2], axis=1), used.ravel().astype(float)
+    for _ in range(12):
+        weighted = terms * weight[:, None]
+        surface = terms @ np.linalg.lstsq(weighted.T @ terms, weighted.T @ density.ravel(), rcond=None)[0]
+        weight = np.where(density.ravel() > surface + 0.02, 0.01, 1.0) * used.ravel()
+    np.testing.assert_array_equal(stain_normalization._lower_surface(density, used), surface.reshape(density.shape))
 
 
 def test_without_red_cells_only_the_background_is_corrected():
