@@ -185,7 +185,7 @@ def test_a_confirmed_image_is_a_labelled_image(browser, tmp_path):
     page.evaluate("location.hash = '0'")
     page.wait_for_selector("#viewer:visible")
     page.click("#confirm")
-    assert page.inner_text("#fault") == "1 uncertain cell is left: give each a type."
+    assert page.inner_text("#fault") == "1 uncertain cell is left: give it a type."
     page.keyboard.press("2")
     page.click("#confirm")
     lines = lines_of(page, tmp_path)

@@ -330,7 +330,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
   function untyped(some) {
     const n = some.filter(([i, row]) => images[i].kind[row] === UNSURE).length;
     if (n === 1 && some.length === 1) return uncertain;
-    return n === 0 ? "" : n === 1 ? t("1 uncertain cell is left: give each a type.") : t("{n} uncertain cells are left: give each a type.", { n: count(n) });
+    return n === 0 ? "" : n === 1 ? t("1 uncertain cell is left: give it a type.") : t("{n} uncertain cells are left: give each a type.", { n: count(n) });
   }
 
   function confirmHere() {
