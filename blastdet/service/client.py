@@ -9,12 +9,23 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode, urlsplit
 
 from blastdet.core.errors import ConfigError, ServiceError, in_a_line
-from blastdet.service.reaching import CONNECT_S, Attempt, connect, ended_after, tls_context
+from blastdet.service.reaching import (
+    CONNECT_S,
+    Answer,
+    connect,
+    ended_after,
+    is_late,
+    is_over,
+    said_if_late,
+    tls_context,
+    why_not,
+)
 
 _API = "/api/v1"
 _WAIT_S = 4.0  # the most that a service takes
@@ -71,7 +82,7 @@ class Client:
         self._token = os.environ.get("BLASTDET_TOKEN") if token is None else token
         self._tls = tls_context(certificate) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
-        self._waiting, self._has_said, self._has_answered = waiting, False, False
+        self._waiting, self._has_answered = waiting, False
 
     def detect(self, image: str | Path | bytes, **options: Any) -> dict[str, Any]:
         """Analyze one small image at once; nothing is stored.
@@ -237,30 +248,29 @@ class Client:
         most: int = _FILE_BYTES,
     ) -> tuple[int, bytes]:
         """Status and content of an answer; asks again for a while where the service is busy or starts again."""
-        attempt = Attempt(self._parts, None if self._has_said else self._say_waiting)
-        try:
-            while True:
-                try:
-                    status, content = self._once(attempt, method, path, body, headers or {}, most)
-                    self._has_answered = True
-                    if status not in _AGAIN or attempt.is_over():
-                        break
-                except (OSError, http.client.HTTPException) as error:
-                    self.close()
-                    if line := attempt.why_not(error, self._has_answered):
-                        raise ServiceError(f"{self.url}: {line}", concerns_all=True) from None
-                attempt.missed()
-                time.sleep(1.0)
-        finally:
-            attempt.close()
+        began = time.monotonic()
+        while True:
+            try:
+                status, content = self._once(method, path, body, headers or {}, most)
+                self._has_answered = True
+                if status not in _AGAIN or is_over(began):
+                    break
+            except (OSError, http.client.HTTPException) as error:
+                self.close()
+                if line := why_not(error, self._parts, began, is_known=self._has_answered):
+                    raise ServiceError(f"{self.url}: {line}", concerns_all=True) from None
+            if is_late(began):
+                self._say_waiting()
+            time.sleep(1.0)
         if not 200 <= status < 300:
             raise self._refused(status, _said(content, status))
         return status, content
 
     def _say_waiting(self) -> None:
-        self._has_said = True
-        if self._waiting is not None:
-            self._waiting(f"{self.url}: does not answer yet. Waiting for it")
+        """Once, whatever is asked."""
+        say, self._waiting = self._waiting, None
+        if say is not None:
+            say(f"{self.url}: does not answer yet. Waiting for it")
 
     def _refused(self, status: int, line: str) -> ServiceError:
         if status == 401:
@@ -270,13 +280,9 @@ class Client:
             line = f"{line}. Set BLASTDET_TOKEN to a token of that scope"
         return ServiceError(f"{self.url}: {line}", status, concerns_all=status in (401, 403, *_AGAIN))
 
-    def _once(
-        self, attempt: Attempt, method: str, path: str, body: Any, headers: Mapping[str, str], most: int
-    ) -> tuple[int, bytes]:
-        connection, is_file = self._connected(), hasattr(body, "seek")
-        if is_file or self._has_answered:
-            attempt.pause()
-        if is_file:
+    def _once(self, method: str, path: str, body: Any, headers: Mapping[str, str], most: int) -> tuple[int, bytes]:
+        connection = self._connected()
+        if hasattr(body, "seek"):
             body.seek(0)
             headers = {**headers, "Content-Length": str(os.fstat(body.fileno()).st_size)}
         if self._token:
@@ -290,8 +296,6 @@ class Client:
                 return self._answer(connection, most)
             finally:
                 self.close()
-        if not self._has_answered:
-            attempt.watch()
         return self._answer(connection, most)
 
     def _connected(self) -> http.client.HTTPConnection:
@@ -302,13 +306,16 @@ class Client:
                 if self._tls is None
                 else http.client.HTTPSConnection(host, port, timeout=patience, context=self._tls)
             )
+            self._connection.response_class = Answer
         if self._connection.sock is None:
-            connect(self._connection, self._timeout)
+            with said_if_late(self._say_waiting):
+                connect(self._connection, self._timeout)
         return self._connection
 
     def _answer(self, connection: http.client.HTTPConnection, most: int) -> tuple[int, bytes]:
         began = time.monotonic()
-        with ended_after(connection, self._timeout):
+        aloud = nullcontext() if self._has_answered else said_if_late(self._say_waiting)  # of a known one it is work
+        with ended_after(connection, self._timeout), aloud:
             answer = connection.getresponse()
         length, content = answer.length, bytearray()
         while (length or len(content)) <= most:

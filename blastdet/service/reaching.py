@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import SplitResult
 
@@ -23,6 +23,7 @@ CONNECT_S = 10.0
 _NAME_PATIENCE_S = 4.0  # how long a name service may be away
 _SAY_AFTER_S = 2.0
 _PROBE_S = 3.0
+_MOST_BEFORE = 5  # "100 Continue" before an answer; a server needs to say it once at most
 _FINAL = (ConnectionRefusedError, ssl.SSLError, http.client.InvalidURL, http.client.LineTooLong)
 _UNTRUSTED = (
     "its certificate is not trusted ({}). If it is of an authority of your own, name the PEM file of the authority: "
@@ -40,78 +41,69 @@ def tls_context(certificate: str | Path | None) -> ssl.SSLContext:
         ) from None
 
 
-class Attempt:
-    """One request, which is tried until a service answers, or it is clear that none will.
+class EndlessError(http.client.HTTPException):
+    """A server that says again and again that the answer is still to come."""
+
+
+class Answer(http.client.HTTPResponse):
+    """An answer, before which a server says "100 Continue" a few times at most: the base class reads them for ever."""
+
+    _n_before = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+        self._n_before += found[1] == http.client.CONTINUE
+        if self._n_before > _MOST_BEFORE:
+            raise EndlessError
+        return found
+
+
+def is_over(began: float) -> bool:
+    """Whether to wait no longer for a service that is busy or starts again, since this time of `time.monotonic`."""
+    return time.monotonic() - began > PATIENCE_S
+
+
+def is_late(began: float) -> bool:
+    """Whether the time without an answer is worth a word."""
+    return time.monotonic() - began > _SAY_AFTER_S
+
+
+def said_if_late(say: Callable[[], None]) -> AbstractContextManager[None]:
+    """Say, from another thread, that a block takes so long that it is worth a word."""
+    return _after(_SAY_AFTER_S, say)
+
+
+def why_not(error: Exception, parts: SplitResult, began: float, *, is_known: bool) -> str:
+    """Why a service gives no answer; empty if it is right to try again.
 
     Parameters
     ----------
+    error : Exception
+        Of the network, of TLS or of HTTP.
     parts : SplitResult
         URL of the service.
-    say : callable, optional
-        Called once, perhaps from another thread, if there is no answer for two seconds.
+    began : float
+        When it was asked for the first time, as `time.monotonic` says.
+    is_known : bool
+        Whether this service has answered before: then it speaks what its URL says.
     """
-
-    def __init__(self, parts: SplitResult, say: Callable[[], None] | None = None) -> None:
-        self._parts, self._say, self._began = parts, say, time.monotonic()
-        self._timer: threading.Timer | None = None
-        self._has_probed = self._has_missed = False
-        self.watch()
-
-    def watch(self) -> None:
-        """From now on, silence is worth a word."""
-        if self._say is not None and self._timer is None:
-            self._timer = threading.Timer(_SAY_AFTER_S, self._say)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def missed(self) -> None:
-        """There was no answer, or one that says to try again."""
-        self._has_missed = True
-        self.watch()
-
-    def pause(self) -> None:
-        """Somebody is there: what takes time now is an upload, or work."""
-        if not self._has_missed:
-            self.close()
-
-    def close(self) -> None:
-        """It is over."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def is_over(self) -> bool:
-        """Whether to wait no longer for a service that is busy or starts again."""
-        return time.monotonic() - self._began > PATIENCE_S
-
-    def why_not(self, error: Exception, is_known: bool) -> str:
-        """Why there is no answer; empty if it is right to try again.
-
-        Parameters
-        ----------
-        error : Exception
-            Of the network, of TLS or of HTTP.
-        is_known : bool
-            Whether this service has answered before: then it speaks what its URL says.
-        """
-        host = in_a_line(self._parts.hostname or "")
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return _UNTRUSTED.format(error.verify_message)
-        if isinstance(error, socket.gaierror):
-            is_away = error.errno == socket.EAI_AGAIN
-            if is_away and time.monotonic() - self._began < _NAME_PATIENCE_S:
-                return ""
-            if is_away:
-                return f"expected the address of {host}, got no answer from the name service. Check the network"
-            return f"expected the name of a machine, got {host}, which is that of none. Check the address"
-        if not is_known and not self._has_probed and not isinstance(error, ConnectionRefusedError):
-            self._has_probed = True
-            if other := _other_scheme(self._parts):
-                right = f"{other}://{self._parts.netloc.rpartition('@')[2]}"
-                return f"expected {self._parts.scheme}, got a server that speaks {other}. Use {in_a_line(right, 200)}"
-        if isinstance(error, _FINAL) or self.is_over():
-            return f"does not answer ({one_line(error)}). Is it running?"
-        return ""
+    host = in_a_line(parts.hostname or "")
+    if isinstance(error, EndlessError):
+        return f"expected an answer, got 100 Continue more than {_MOST_BEFORE} times. Is it a blastdet service?"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _UNTRUSTED.format(error.verify_message)
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        return f"expected the name of a machine, got {host}, which is that of none. Check the address"
+    if isinstance(error, socket.gaierror):
+        is_away = time.monotonic() - began >= _NAME_PATIENCE_S
+        line = f"expected the address of {host}, got no answer from the name service. Check the network"
+        return line if is_away else ""
+    if not is_known and not isinstance(error, ConnectionRefusedError) and (other := _other_scheme(parts)):
+        right = f"{other}://{parts.netloc.rpartition('@')[2]}"
+        return f"expected {parts.scheme}, got a server that speaks {other}. Use {in_a_line(right, 200)}"
+    if isinstance(error, _FINAL) or is_over(began):
+        return f"does not answer ({one_line(error)}). Is it running?"
+    return ""
 
 
 def _other_scheme(parts: SplitResult) -> str:
@@ -139,6 +131,7 @@ def connect(connection: http.client.HTTPConnection, seconds: float) -> None:
 @contextmanager
 def ended_after(connection: http.client.HTTPConnection, seconds: float) -> Iterator[None]:
     """End a connection on which something takes too long; its own timeout begins again with each byte."""
+    late = threading.Event()
 
     def end() -> None:
         with suppress(OSError):
@@ -146,15 +139,23 @@ def ended_after(connection: http.client.HTTPConnection, seconds: float) -> Itera
             if connection.sock is not None:
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
-    late, timer = threading.Event(), threading.Timer(seconds, end)
+    try:
+        with _after(seconds, end):
+            yield
+    except (OSError, http.client.HTTPException):
+        if not late.is_set():
+            raise
+    if late.is_set():  # also where the end of the connection looks like the end of the answer
+        raise TimeoutError("timed out")
+
+
+@contextmanager
+def _after(seconds: float, do: Callable[[], None]) -> Iterator[None]:
+    """Call `do`, in another thread, if a block takes longer than so many seconds."""
+    timer = threading.Timer(seconds, do)
     timer.daemon = True
     timer.start()
     try:
         yield
-    except (OSError, http.client.HTTPException):
-        if not late.is_set():
-            raise
     finally:
         timer.cancel()
-    if late.is_set():  # also where the end of the connection looks like the end of the answer
-        raise TimeoutError("timed out")
