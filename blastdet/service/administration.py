@@ -73,11 +73,10 @@ def set_password(settings: ServiceSettings, name: str, password: str, *, revoke_
         user.password_hash = accounts.hash_password(password)
         accounts.end_sessions(session, user)
         audit_log.record(session, "user.password", None, user.id)
-        found = accounts.valid_tokens(session, user)
-        for token in found if revoke_tokens else ():
-            session.delete(token)
-            audit_log.record(session, "token.revoke", None, token.id)
-        return len(found)
+        valid = [token.id for token in accounts.valid_tokens(session, user)]
+        for one in accounts.revoke_tokens(session, user, valid) if revoke_tokens else ():
+            audit_log.record(session, "token.revoke", None, one)
+        return len(valid)
 
 
 def remove_user(settings: ServiceSettings, name: str) -> None:
@@ -177,12 +176,21 @@ def list_tokens(settings: ServiceSettings, user: str) -> list[str]:
         return [
             f"{token.id}  {token.name}, {token.scope}, "
             + ("never expires" if token.expires is None else f"until {token.expires[:10]}")
+            + ("" if token.made_with is None else f", made with {token.made_with}")
             for token in found
         ]
 
 
-def revoke_token(settings: ServiceSettings, user: str, token_id: str) -> None:
-    """Revoke a token of a user."""
+def revoke_token(settings: ServiceSettings, user: str, token_id: str) -> int:
+    """Revoke a token of a user.
+
+    Returns
+    -------
+    int
+        Tokens that were made with it, and are revoked with it.
+    """
     with _session(settings) as session:
-        accounts.revoke_token(session, _named_user(session, settings, user), token_id)
-        audit_log.record(session, "token.revoke", None, token_id)
+        revoked = accounts.revoke_token(session, _named_user(session, settings, user), token_id)
+        for one in revoked:
+            audit_log.record(session, "token.revoke", None, one)
+        return len(revoked) - 1

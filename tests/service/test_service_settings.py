@@ -78,7 +78,13 @@ def test_users_and_tokens_from_the_command_line(tmp_path):
     listed = run("tokens", "list", "bot")[1]
     assert "detect, until" in listed
     assert token.strip() not in listed
-    assert run("tokens", "revoke", "bot", listed.split()[0])[0] == 0
+    first = listed.split()[0]
+    database = open_database(f"sqlite:///{tmp_path / 'data' / 'blastdet.db'}")
+    with database.begin() as session:  # as a request with the first token does
+        accounts.add_token(session, accounts.named_user(session, "bot"), "second", "detect", 1, first)
+    database.close()
+    assert f", made with {first}\n" in run("tokens", "list", "bot")[1]
+    assert run("tokens", "revoke", "bot", first) == (0, f"{first}: revoked, with 1 token made with it\n")
     assert run("tokens", "list", "bot") == (0, "no tokens\n")
     assert run("users", "password", "anna", text="another horse\n")[0] == 0
     assert run("users", "hand-over", "bot", "anna") == (0, "0 smears of bot handed over to anna\n")

@@ -406,6 +406,55 @@ def test_names_are_for_people_only(given, shown):
     assert display_name(given) == shown
 
 
+def test_a_token_is_revoked_with_all_that_were_made_with_it(database):
+    with database.begin() as session:
+        users = [accounts.add_user(session, name) for name in ("dora", "emil")]
+        made = {}
+        for name, parent in (("first", None), ("child", "first"), ("grandchild", "child"), ("other", None)):
+            with_id = None if parent is None else made[parent][1].id
+            made[name] = accounts.add_token(session, users[0], name, "write", 1, with_id)
+    with database.begin() as session, pytest.raises(ConfigError, match="expected the id of a token of emil"):
+        accounts.revoke_token(session, users[1], made["first"][1].id)
+    with database.begin() as session:
+        revoked = accounts.revoke_token(session, users[0], made["first"][1].id)
+    assert sorted(revoked) == sorted(made[name][1].id for name in ("first", "child", "grandchild"))
+    with database.begin() as session:
+        left = [name for name, (secret, _) in made.items() if accounts.find_token(session, secret) is not None]
+        for user in users:
+            accounts.remove_user(session, user.name)
+    assert left == ["other"]
+
+
+def test_a_token_is_not_made_with_one_that_is_revoked_at_the_same_moment(database):
+    """Whichever comes first: nothing that was made with a revoked token stays."""
+    with database.begin() as session:
+        user = accounts.add_user(session, "finn")
+        ids = [accounts.add_token(session, user, f"{n}", "write", 1)[1].id for n in range(8)]
+    refused = []
+
+    def make(token_id: str) -> None:
+        try:
+            with database.begin() as session:
+                accounts.add_token(session, user, "late", "write", 1, token_id)
+        except ConfigError as error:
+            refused.append(str(error))
+
+    def revoke(token_id: str) -> None:
+        with database.begin() as session:
+            accounts.revoke_token(session, user, token_id)
+
+    with ThreadPoolExecutor(16) as pool:
+        waiting = [pool.submit(do, one) for one in ids for do in (make, revoke)]
+        for one in waiting:
+            one.result()
+    with pytest.raises(ConfigError, match="got one that was revoked just now"), database.begin() as session:
+        accounts.add_token(session, user, "late", "write", 1, ids[0])
+    with database.begin() as session:
+        assert accounts.tokens(session, user) == []
+        accounts.remove_user(session, "finn")
+    assert set(refused) <= {"token: expected a valid one, got one that was revoked just now"}
+
+
 def test_accounts_keep_no_secret(database):
     with database.begin() as session:
         user = accounts.add_user(session, "carla", "correct horse")

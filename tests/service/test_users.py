@@ -334,6 +334,24 @@ def test_a_token_makes_none_that_outlives_it(service, anna):
     assert anna.post("/tokens", json={"name": "for ever", "days": None}).json()["expires"] is None
 
 
+def test_what_a_stolen_token_made_ends_with_it(service, anna):
+    stolen = anna.post("/tokens", json={"name": "stolen"}).json()
+    assert stolen["made_with"] is None
+    with service.client(headers={"authorization": f"Bearer {stolen['token']}"}) as thief:
+        kept = thief.post("/tokens", json={"name": "kept"}).raise_for_status().json()
+        thief.headers["authorization"] = f"Bearer {kept['token']}"
+        assert kept["made_with"] == stolen["id"]
+        assert thief.get("/smears").status_code == 200
+        assert anna.delete(f"/tokens/{stolen['id']}").status_code == 204
+        assert thief.get("/smears").status_code == 401
+    assert kept["id"] not in [one["id"] for one in anna.get("/tokens").json()]
+    database = open_database(f"sqlite:///{service.data / 'blastdet.db'}")
+    with database.read() as session:
+        lines = [one.subject for one in audit_log.lines(session, limit=9) if one.action == "token.revoke"]
+    database.close()
+    assert {stolen["id"], kept["id"]} <= set(lines)
+
+
 def test_a_new_password_says_which_tokens_stay(tmp_path):
     data = ["--data", str(tmp_path / "data")]
 

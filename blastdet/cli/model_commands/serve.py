@@ -244,12 +244,12 @@ def list_tokens(user: str, **where: Any) -> None:
 @click.argument("token_id")
 @_where
 def revoke(user: str, token_id: str, **where: Any) -> None:
-    """Revoke the token TOKEN_ID of USER."""
+    """Revoke the token TOKEN_ID of USER, and those that were made with it."""
     settings = _settings(**where)
     from blastdet.service import administration
 
-    administration.revoke_token(settings, user, token_id)
-    echo(f"{token_id}: revoked")
+    n_more = administration.revoke_token(settings, user, token_id)
+    echo(f"{token_id}: revoked" + (f", with {counted(n_more, 'token')} made with it" if n_more else ""))
 
 
 @jobs.command("list")

@@ -132,27 +132,26 @@ def add_token(wanted: TokenIn, service: Services, caller: Writer) -> TokenOut:
         user = database.get(User, caller.user_id)
         if user is None:
             raise RefusedError(401, "user: gone")
-        secret, token = accounts.add_token(database, user, wanted.name, wanted.scope, wanted.days)
-        token.expires = min(filter(None, (token.expires, caller.expires)), default=None)
+        about = (wanted.name, wanted.scope, wanted.days)
+        secret, token = accounts.add_token(database, user, *about, made_with=caller.token_id)
         audit_log.record(database, "token.add", user.id, token.id, caller.address, scope=token.scope)
         return _shown(token).model_copy(update={"token": secret})
 
 
 @router.delete("/tokens/{token_id}", status_code=204)
 def revoke_token(token_id: Id, service: Services, caller: Writer) -> Response:
-    """Revoke a token, at once."""
+    """Revoke a token, at once, and those that were made with it."""
     with service.database.begin() as database:
         user = database.get(User, caller.user_id)
         try:
-            if user is not None:
-                accounts.revoke_token(database, user, token_id)
+            revoked = [] if user is None else accounts.revoke_token(database, user, token_id)
         except ConfigError:
             raise RefusedError(404, "token: not found") from None
-        audit_log.record(database, "token.revoke", caller.user_id, token_id, caller.address)
+        for one in revoked:
+            audit_log.record(database, "token.revoke", caller.user_id, one, caller.address)
     return Response(status_code=204)
 
 
 def _shown(token: Token) -> TokenOut:
-    return TokenOut(
-        id=token.id, name=token.name, scope=token.scope, created=token.created, expires=token.expires, token=None
-    )
+    same = ("id", "name", "scope", "made_with", "created", "expires")
+    return TokenOut(**{name: getattr(token, name) for name in same})

@@ -80,9 +80,13 @@ class SmearChange(_Strict):
     name: Name | None = None
     status: Status | None = None
     analysis: str | None = Field(
-        None, pattern="^[0-9a-f]{32}$", description="result you looked at; default: the newest"
+        None,
+        pattern="^[0-9a-f]{32}$",
+        description="result you looked at; needed with reviewed and signed if the smear has one",
     )
-    version: StrictInt | None = Field(None, ge=0, description="of that result; 412 if it was corrected since")
+    version: StrictInt | None = Field(
+        None, ge=0, description="of that result, needed with it; 412 if it was corrected since"
+    )
 
 
 class ShareIn(_Strict):
@@ -240,6 +244,7 @@ class TokenOut(BaseModel):
     id: str
     name: str
     scope: str
+    made_with: str | None = Field(description="id of the token that it was made with, and is revoked with")
     created: str
     expires: str | None
     token: str | None = None

@@ -66,8 +66,8 @@ class Caller:
         Of the client, for the audit log.
     csrf : str
         Token of the session, if there is one.
-    expires : str, optional
-        When the token that the caller showed ends.
+    token_id : str, optional
+        Of the token that the caller showed.
     """
 
     user_id: str
@@ -76,7 +76,7 @@ class Caller:
     scope: str
     address: str
     csrf: str = ""
-    expires: str | None = None
+    token_id: str | None = None
 
 
 @dataclass
@@ -165,7 +165,7 @@ class Gate:
         if found is None:
             raise RefusedError(401, "token: unknown or expired", {"WWW-Authenticate": "Bearer"})
         user, token = found
-        return replace(_caller(user, token.scope, address), expires=token.expires)
+        return replace(_caller(user, token.scope, address), token_id=token.id)
 
     def _of_proxy(self, request: Request, address: str) -> Caller | None:
         names = request.headers.getlist(self.settings.auth_header or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
@@ -179,22 +180,44 @@ def end_sessions(session: Session, user: User) -> None:
     session.execute(delete(Login).where(Login.user_id == user.id))
 
 
-def add_token(session: Session, user: User, name: str, scope: str, days: float | None) -> tuple[str, Token]:
+def add_token(
+    session: Session, user: User, name: str, scope: str, days: float | None, made_with: str | None = None
+) -> tuple[str, Token]:
     """A new token: its text, which is shown once, and its row.
+
+    Parameters
+    ----------
+    session : Session
+    user : User
+    name, scope : str
+    days : float, optional
+    made_with : str, optional
+        Id of the token that it is made with, and ends with.
 
     Raises
     ------
     ConfigError
-        If the scope does not exist.
+        If the scope does not exist, or the token `made_with` was revoked meanwhile.
     """
     if scope not in SCOPES:
         raise ConfigError(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r:.40}")
-    secret = _PREFIX + secrets.token_urlsafe(32)
-    expires = None if days is None else later(24 * days)
+    secret, expires = _PREFIX + secrets.token_urlsafe(32), None if days is None else later(24 * days)
+    if made_with is not None:
+        _wait_for_tokens(session, user)
+        maker = session.get(Token, made_with)
+        if maker is None:
+            raise ConfigError("token: expected a valid one, got one that was revoked just now")
+        expires = min(filter(None, (expires, maker.expires)), default=None)
     token = Token(user_id=user.id, name=name[:100], sha256=hash_of(secret), scope=scope, expires=expires)
+    token.made_with = made_with
     session.add(token)
     session.flush()
     return secret, token
+
+
+def _wait_for_tokens(session: Session, user: User) -> None:
+    """Until the end of the transaction no other makes a token with one of this user, or revokes one."""
+    session.execute(select(User.id).where(User.id == user.id).with_for_update())
 
 
 def find_token(session: Session, secret: str) -> tuple[User, Token] | None:
@@ -216,12 +239,22 @@ def valid_tokens(session: Session, user: User) -> list[Token]:
     return [token for token in tokens(session, user) if token.expires is None or token.expires >= now()]
 
 
-def revoke_token(session: Session, user: User, token_id: str) -> None:
-    """Delete a token; `ConfigError` if the user has none of this id."""
-    token = session.get(Token, token_id)
-    if token is None or token.user_id != user.id:
+def revoke_token(session: Session, user: User, token_id: str) -> list[str]:
+    """Revoke a token; as `revoke_tokens`, with `ConfigError` if the user has none of this id."""
+    revoked = revoke_tokens(session, user, [token_id])
+    if not revoked:
         raise ConfigError(f"token: expected the id of a token of {user.name}, got {token_id!r:.40}")
-    session.delete(token)
+    return revoked
+
+
+def revoke_tokens(session: Session, user: User, token_ids: Collection[str]) -> list[str]:
+    """Delete tokens of a user with all that were made with them, and so on; ids of all that are deleted."""
+    _wait_for_tokens(session, user)
+    gone = select(Token.id).where(Token.id.in_(token_ids), Token.user_id == user.id).cte(recursive=True)
+    gone = gone.union(select(Token.id).where(Token.made_with == gone.c.id))
+    found = list(session.scalars(select(gone.c.id)))
+    session.execute(delete(Token).where(Token.id.in_(found)))
+    return found
 
 
 def can_anybody_log_in(session: Session) -> bool:

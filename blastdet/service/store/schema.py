@@ -45,7 +45,7 @@ class User(Base):
 
 
 class Token(Base):
-    """An API token; only its sha256 is stored."""
+    """An API token; only its sha256 is stored. It ends with the token that it was made with, if there is one."""
 
     __tablename__ = "tokens"
     id: Mapped[str] = mapped_column(ID, primary_key=True, default=new_id)
@@ -53,6 +53,7 @@ class Token(Base):
     name: Mapped[str] = mapped_column(String(100))
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     scope: Mapped[str] = mapped_column(String(10))
+    made_with: Mapped[str | None] = mapped_column(ID)
     created: Mapped[str] = mapped_column(TIME, default=now)
     expires: Mapped[str | None] = mapped_column(TIME)
 
