@@ -108,8 +108,10 @@ def _change(truth: Detections, row: int, correction: Correction, box: Box, count
         wanted = CELL_CLASSES.index(correction.new_class)
         of_type = "" if truth.cell_type is None else str(truth.cell_type[row])
         same = not is_new and label[row] == wanted and correction.new_type == of_type
-        counts["relabelled"] += not same and not is_new
-        counts["confirmed"] += same and not ignore[row] and correction.new_box_xyxy is None
+        was_unsure = not is_new and truth.unsure is not None and bool(truth.unsure[row])
+        counts["classified"] += was_unsure
+        counts["relabelled"] += not same and not is_new and not was_unsure
+        counts["confirmed"] += same and not was_unsure and not ignore[row] and correction.new_box_xyxy is None
         counts["counted again"] += bool(ignore[row])
         label[row], ignore[row] = wanted, False
     changed = _with_type(truth.with_columns(boxes_xyxy=boxes, label=label), row, correction)

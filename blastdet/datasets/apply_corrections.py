@@ -68,8 +68,9 @@ def replay_corrections(
     dataset : Dataset
         Corrected and confirmed cells have origin ``human``. A sample without truth gets one if a cell is added.
     counts : mapping
-        Number of cells relabelled (another class or type), moved, added, ignored or counted again, deleted and
-        confirmed as they were; of classes unannotated; of corrections of images that are not in the dataset.
+        Number of cells classified (they were uncertain), relabelled (another class or type), moved, added, ignored or
+        counted again, deleted and confirmed as they were; of classes unannotated; of corrections of images that are
+        not in the dataset.
     """
     corrections = _last_per_cell(corrections)
     by_image: dict[str, list[Correction]] = {}
@@ -308,10 +309,13 @@ class _Columns:
             self._classify(row, correction, counts, is_new)
 
     def _classify(self, row: int, correction: Correction, counts: Counter[str], is_new: bool) -> None:
-        wanted = CELL_CLASSES.index(correction.new_class)
-        same = not is_new and self.label[row] == wanted and correction.new_type == str(self.types[row])
-        counts["relabelled"] += not same and not is_new
-        counts["confirmed"] += bool(same and not self.ignore[row] and correction.new_box_xyxy is None)
+        wanted, unsure = CELL_CLASSES.index(correction.new_class), self.before.unsure
+        if not is_new and unsure is not None and unsure[row]:  # the model gave it no type that could be confirmed
+            counts["classified"] += 1
+        elif not is_new and (self.label[row] != wanted or correction.new_type != str(self.types[row])):
+            counts["relabelled"] += 1
+        elif not is_new and not self.ignore[row] and correction.new_box_xyxy is None:
+            counts["confirmed"] += 1
         counts["counted again"] += bool(self.ignore[row])
         self.label[row], self.ignore[row] = wanted, False
         self.types[row] = correction.new_type  # of another class than before, it has no type any more

@@ -135,6 +135,8 @@ def smears(draw) -> Sample:
         columns["cell_type"] = [draw(st.sampled_from(["", "lymphocyte"])) for _ in range(n)]
     if draw(st.booleans()):
         columns |= {"origin": ["model"] * n, "id": [f"c{i}" for i in range(n)], "score": np.linspace(0, 1, n)}
+    if draw(st.booleans()):
+        columns["unsure"] = [draw(st.booleans()) for _ in range(n)]
     if n and draw(st.booleans()):  # one is known by its centre only
         boxes[0], columns["point_xy"] = np.nan, np.ones((n, 2))
     return Sample(Path("a.png"), (60, 60), annotated=("wbc",), truth=Detections(boxes, **columns))

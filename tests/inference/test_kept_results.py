@@ -95,6 +95,17 @@ def test_reviewed_types_are_counted(result, record):
     assert corrected_result(result, [*other, *withdrawn], record["classifier_classes"]).warnings == result.warnings
 
 
+def test_an_uncertain_cell_that_is_called_a_type_is_classified_not_confirmed(result, record):
+    """Whatever the model leaned to: it did not decide, a person did."""
+    unsure = [row for row, kind in enumerate(result.kinds) if kind == "unsure"][:2]
+    names = ["blast" if result.detections.label[row] == 0 else "wbc" for row in unsure]
+    as_it_leaned = correction(result, unsure[0], "class", new_class=names[0])
+    other = correction(result, unsure[1], "class", new_class="wbc" if names[1] == "blast" else "blast")
+    found = corrected_result(result, [as_it_leaned, other], record["classifier_classes"])
+    assert found.counts["unsure"] == result.counts["unsure"] - 2
+    assert found.warnings == (*result.warnings, "corrected by reviewers: 2 classified")
+
+
 def test_the_interval_covers_the_classifier_until_people_looked_at_every_white_cell(model, result, record):
     trials, classes = model.classifier.card.trials, record["classifier_classes"]
     white = [row for row, name in enumerate(result.detections.label) if name in (0, 1)]

@@ -342,6 +342,24 @@ def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
 
 
 @pytest.mark.browser
+def test_an_unsure_cell_that_is_called_a_type_is_no_confirmation_anywhere(tab, anna):
+    """In the history of the page, in its remarks, and in those that programs read."""
+    smear = anna.post("/smears", params={"name": "unsure.jpg"}, content=SMEAR.read_bytes() + b"\0\0").json()
+    where = f"/analyses/{analyzed(anna, smear)['id']}"
+    _shown(tab, f"/smears/{smear['id']}")
+    tab.locator(".cell.unsure").first.focus()
+    tab.keyboard.press("1")
+    _saved(tab)
+    assert tab.inner_text("#history li >> nth=0").startswith("1 cell: unsure → blast")
+    warnings = anna.get(where).json()["summary"]["warnings"]
+    assert warnings[-1] == "corrected by reviewers: 1 classified"
+    assert anna.get(f"{where}/run.json").json()["entry"]["warnings"] == warnings
+    _shown(tab, tab.url)
+    assert "corrected by reviewers: 1 classified" in tab.inner_text("#summary")
+    anna.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+@pytest.mark.browser
 def test_two_who_correct_at_once_are_told(tab, anna, ben, small):
     tab.expected = ["412"]
     anna.put(f"/smears/{small['smear']}/shares/ben", json={"may": "write"}).raise_for_status()
@@ -846,7 +864,7 @@ def _sentences() -> Iterator[str]:
             of_people = {"reviewed": seen, "reviewed_blasts": min(blasts, seen)}
             by_people = replace(found, **of_people, corrected=rates[0], corrected_interval=rates[1])
             yield from [*by_people.summary(), *interval_of_blasts(by_people)]
-    changes = ("added", "confirmed", "deleted", "ignored", "moved", "relabelled")
+    changes = ("added", "classified", "confirmed", "deleted", "ignored", "moved", "relabelled")
     yield "corrected by reviewers: " + ", ".join(f"2 {what}" for what in changes)
     yield from ("the image has no colour; no cell is certain", "red cells (n=141)", "given", "file", ONE_CELL)
     yield "red cells suggest 0.10 µm/px (n=90); 0.07 was given. Check the scale."
@@ -1119,7 +1137,8 @@ def test_a_smear_is_renamed_on_its_page(tab, anna, ben, root):
     path = REPO / "datasets/demo/blood/monocyte.jpg"
     smear = anna.post("/smears", params={"name": "left.jpg"}, content=path.read_bytes() + b"\0\0").json()
     where = f"/smears/{smear['id']}"
-    report = f"/analyses/{analyzed(anna, smear)['id']}/overlay.jpg"
+    result = analyzed(anna, smear)
+    report = f"/analyses/{result['id']}/overlay.jpg"
     before = anna.get(report).content
     _shown(tab, where)
     _tab_to(tab, "", "Rename")
@@ -1139,7 +1158,7 @@ def test_a_smear_is_renamed_on_its_page(tab, anna, ben, root):
     lines = [one for one in root.get("/audit").json() if one["action"] == "smear.rename"]
     assert [one["user"] for one in lines] == ["ben", "anna"] and {one["smear"] for one in lines} == {smear["id"]}
     assert not [name for name in ("left.jpg", "Case", "by ben") if name in str(lines)]
-    anna.patch(where, json={"status": "signed"}).raise_for_status()
+    anna.patch(where, json={"status": "signed", "analysis": result["id"], "version": 0}).raise_for_status()
     assert anna.patch(where, json={"name": "y"}).status_code == 409
     _shown(tab, where)
     assert not tab.locator("[data-dialog=renaming], #renaming").count()
