@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import threading
 import time
 from typing import Any
 
+from blastdet.core.errors import BlastdetError
 from blastdet.service import service_log
 from blastdet.service.settings import ServiceSettings
 
@@ -29,8 +31,10 @@ def run_web(settings: ServiceSettings) -> None:
 
     from blastdet.service.api.app import make_app, make_service
     from blastdet.service.pages.page_routes import add_pages
+    from blastdet.service.security.certificates import check_pair
     from blastdet.service.security.connections import protocol_with
 
+    check_pair(settings.tls_certificate, settings.tls_key)  # they may have changed since the service began
     service = make_service(settings)
     app = make_app(service)
     add_pages(app)
@@ -95,7 +99,11 @@ def main() -> None:
     service_log.set_up()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     settings = ServiceSettings.from_environment()
-    {"web": run_web, "worker": run_worker}[sys.argv[1]](settings)
+    try:
+        {"web": run_web, "worker": run_worker}[sys.argv[1]](settings)
+    except BlastdetError as error:  # what the operator can mend; the supervisor tries again
+        service_log.say("process.cannot_start", logging.ERROR, kind=sys.argv[1], error=str(error))
+        sys.exit(1)
 
 
 if __name__ == "__main__":

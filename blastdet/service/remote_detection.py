@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -102,6 +102,8 @@ class RemoteRun:
         ``weights``, ``mpp``, ``min_score``.
     overwrite : bool
         Replace files of the same name.
+    remark : callable, optional
+        Called at the end with each line of `RunTotals.remarks`, such as that red cells contradict the scale.
     """
 
     client: Client
@@ -109,6 +111,7 @@ class RemoteRun:
     formats: Sequence[str]
     options: dict[str, Any]
     overwrite: bool = False
+    remark: Callable[[str], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,10 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
                 failed |= {one.name: f"{one.name}: not tried" for one in rest}
                 break
     if parts:
-        _write_run(_totals(parts, failed), stems, run)
+        totals = _totals(parts, failed)
+        _write_run(totals, stems, run)
+        for line in totals.remarks() if run.remark is not None else ():
+            run.remark(line)
 
 
 def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:

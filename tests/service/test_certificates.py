@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -17,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
-from serving import REPO, own_certificate
+from serving import REPO, Served, own_certificate, served
 
 from blastdet.cli import cli
 from blastdet.core.atomic_io import locked
@@ -89,6 +92,30 @@ def test_a_service_with_a_wrong_certificate_does_not_start(pair, tmp_path):
     assert "swapped?" in run.stderr and len(run.stderr.strip().splitlines()) == 1
     assert "blastdet serves" not in run.output
     assert not (tmp_path / "data").exists()
+
+
+def test_a_certificate_that_goes_bad_while_a_service_runs_is_one_line_of_its_log(pair, tmp_path):
+    """The process that answers starts again, and says why it cannot, until the certificate is right."""
+    certificate, key = pair
+    good, options = certificate.read_bytes(), ("--tls-certificate", str(certificate), "--tls-key", str(key))
+    with served(tmp_path / "tls", *options) as running:
+        (web,) = running.children("web")
+        certificate.write_bytes(key.read_bytes())
+        os.kill(web, signal.SIGKILL)
+        end = time.monotonic() + 120
+        while time.monotonic() < end and not _refusals(running):
+            time.sleep(0.2)
+        certificate.write_bytes(good)
+        running.wait_until_ready()
+        said = _refusals(running)
+        assert said and {one["kind"] for one in said} == {"web"}
+        assert said[0]["error"].endswith("got a key. Are --tls-certificate and --tls-key swapped?")
+        assert all(line.startswith("{") for line in running.log.read_text().splitlines())  # no traceback
+        assert not [one for one in running.events() if "where" in one]
+
+
+def _refusals(running: Served) -> list[dict]:
+    return [one for one in running.events() if one["event"] == "process.cannot_start"]
 
 
 def test_a_folder_in_use_is_of_another_service(tmp_path):

@@ -155,6 +155,19 @@ def test_detect_server_writes_the_files_of_detect(service, tmp_path):
     assert any(line.startswith("failed: broken.jpg: expected") for line in pages[0]["remarks"])
 
 
+def test_a_scale_that_red_cells_contradict_is_printed_as_without_a_server(service, tmp_path):
+    notes = {}
+    for name, options in {"far": ["--server", service.url], "near": ["--device", "cpu"]}.items():
+        words = ["detect", str(SMEAR), "--mpp", "0.07", "--format", "json", "--out", str(tmp_path / name), *options]
+        run = CliRunner().invoke(cli, words)
+        assert run.exit_code == 0, run.output
+        notes[name] = [line for line in run.output.splitlines() if line.startswith("note: ")]
+    assert notes["far"] == notes["near"]
+    assert any(line.startswith("note: red cells suggest 0.1") for line in notes["far"]), notes
+    words = ["detect", str(SMEAR), "--mpp", "0.07", "--format", "json", "--server", service.url, "--quiet"]
+    assert CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "quiet")]).output == ""
+
+
 def _page(folder: Path) -> dict:
     """What the page of a run holds; its pictures must be there."""
     found = re.search(r"^const DATA = (.*?);?$", (folder / "index.html").read_text("utf-8"), re.MULTILINE)

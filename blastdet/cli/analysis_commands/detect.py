@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from blastdet.cli._options import Number
-from blastdet.cli._printing import echo
+from blastdet.cli._printing import echo, echo_line
 
 _FORMATS = ("json", "csv", "coco", "geojson", "overlay", "xlsx", "html", "pdf")
 
@@ -156,7 +156,8 @@ def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) ->
     options = {"weights": settings.weights, "mpp": settings.mpp, "min_score": settings.min_score}
     outcomes, untried = [], 0
     with Client(server, waiting=partial(echo, err=True)) as client:
-        run = RemoteRun(client, settings.out, settings.formats, options, settings.overwrite)
+        remark = None if settings.detail == "quiet" else _remark
+        run = RemoteRun(client, settings.out, settings.formats, options, settings.overwrite, remark)
         for outcome in detect_remotely(paths, run):
             outcomes.append(outcome)
             if outcome.error:
@@ -171,6 +172,11 @@ def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) ->
         echo(f"open {settings.out / PAGE} in a browser")
     if failed:
         sys.exit(2 if failed == len(outcomes) == 1 else 1)
+
+
+def _remark(line: str) -> None:
+    """Print a remark that a service made, which may be any."""
+    echo_line(f"note: {line}")
 
 
 def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:
