@@ -217,8 +217,20 @@ def _parse(line: str, where: str) -> Correction:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{where}: not JSON ({error})") from None
+    return correction_of(row, where)
+
+
+def correction_of(row: Any, where: str) -> Correction:
+    """A line that is read from JSON already, checked; errors as for `read_corrections`.
+
+    Parameters
+    ----------
+    row : dict
+    where : str
+        For messages.
+    """
     if not isinstance(row, dict):
-        raise FormatError(f"{where}: expected a JSON object, got {shown(line)}")
+        raise FormatError(f"{where}: expected a JSON object, got {shown(row)}")
     if fault := _text_fault(row) or _box_fault(row):
         raise FormatError(f"{where}: {fault}")
     try:

@@ -15,14 +15,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from serving import SMALL, SMEAR, Served, analyzed, done, served, upload
 from sqlalchemy import delete, insert
 
 from blastdet.datasets.corrections import Correction, read_corrections
-from blastdet.service.api import report_routes
+from blastdet.service.api import correction_routes, report_routes
 from blastdet.service.results import stored_result
 from blastdet.service.results.stored_result import StoredResult, shown_result
+from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.database import Database
 from blastdet.service.store.job_rows import MOST_ACTIVE
 from blastdet.service.store.schema import Job, Smear
@@ -420,6 +423,30 @@ def test_tiles_cover_the_smear(client, smear):
     refused(client.get(f"/smears/{smear['id']}/tiles/x/0/0"), 422, "z")
 
 
+def test_pages_find_the_job_of_a_smear_among_hundreds(client, service):
+    """A folder of smears is dropped after it: its own job failed, or runs, before all of theirs."""
+    smear, other = (upload(client, path) for path in (SMALL, SMALL.with_name("neutrophil.jpg")))
+    database = Database(f"sqlite:///{service.data / 'blastdet.db'}")
+    with database.begin() as session:
+        owner = session.get(Smear, smear["id"]).owner_id
+        row = {"smear_id": smear["id"], "owner_id": owner, "weights": "default", "request": {}, "key": "k"}
+        later = {**row, "smear_id": other["id"], "created": "2999-01-01T00:00:00.000000Z"}
+        for state, job in (("failed", "e" * 32), ("running", "f" * 32)):
+            about = {"state": state, "worker": "nobody", "error": "memory ran out"}
+            session.execute(insert(Job), [later | about] * 300)
+            session.execute(insert(Job), [row | about | {"id": job}])
+    worklist, page = (client.get(f"{service.url}/{path}").text for path in ("", f"smears/{smear['id']}"))
+    found = client.get("/jobs", params={"smear": smear["id"], "state": "failed"}).json()["items"]
+    with database.begin() as session:
+        session.execute(delete(Job).where(Job.worker == "nobody"))
+    database.close()
+    assert "f" * 32 in worklist and "f" * 32 in page
+    assert [one["id"] for one in found] == ["e" * 32]
+    refused(client.get("/jobs", params={"smear": "x"}), 422, "smear: expected text that fits")
+    for one in (smear, other):
+        client.delete(f"/smears/{one['id']}").raise_for_status()
+
+
 # /detect
 
 
@@ -449,6 +476,8 @@ def test_detect_refuses_with_one_line(client, query, content, status, words):
 
 # Corrections
 
+NDJSON = {"content-type": "application/x-ndjson"}
+
 
 def relabelled(client, analysis, name: str = "blast") -> dict:
     cells = client.get(f"/analyses/{analysis['id']}/result.json", params={"corrected": False}).json()["cells"]
@@ -459,7 +488,7 @@ def relabelled(client, analysis, name: str = "blast") -> dict:
 def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis, tmp_path):
     base = f"/analyses/{analysis['id']}"
     before = analysis["summary"]["counts"]
-    line = {**relabelled(client, analysis), "who": "somebody else", "new_type": "blast"}
+    line = {**relabelled(client, analysis), "who": "somebody else", "new_type": "blast", "reason": '{"a \\ "}]}'}
     answer = client.post(f"{base}/corrections", json={"corrections": [line]}, headers={"If-Match": '"0"'})
     assert (answer.status_code, answer.json()["version"]) == (201, 1)
     after = client.get(base)
@@ -469,8 +498,9 @@ def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis
     refused(client.post(f"{base}/corrections", json={"corrections": [line]}, headers={"If-Match": '"0"'}), 412, "first")
     (row,) = client.get(f"{base}/corrections").json()["corrections"]
     assert (row["who"], row["image"], row["image_sha256"]) == ("local", "smear.jpg", smear["sha256"])
+    assert row["reason"] == line["reason"]
     lines = json.dumps({**line, "op": "undo", "new_type": ""}) + "\n"
-    undone = client.post(f"{base}/corrections", content=lines, headers={"content-type": "application/x-ndjson"})
+    undone = client.post(f"{base}/corrections", content=lines, headers=NDJSON)
     assert undone.status_code == 201, undone.text
     made = undone.json()
     assert (made["version"], made["count"]) == (2, 2)
@@ -498,8 +528,14 @@ def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis
         ({"reason": "a\0b"}, 422, "corrections: line 1: reason: expected text, got 'a\\x00b'"),
         ({"mpp": [[[1]]]}, 422, "corrections: line 1: mpp: expected a number, two numbers X,Y, or 'auto' as µm/px"),
         ({"model_sha256": "zz"}, 422, "corrections: line 1: model_sha256: expected 64 hexadecimal digits, got 'zz'"),
-        ({f"k{i}": 1 for i in range(99)}, 422, "corrections: expected at most 20 fields in a line, got"),
-        ({"reason": [[]] * 9999}, 422, "corrections: expected at most"),
+        ({f"k{i}": 1 for i in range(99)}, 422, "corrections: line 1: unknown key 'k0'"),
+        ({"reason": [[]] * 9999}, 422, "corrections: line 1: reason: expected text, got"),
+        (
+            {"reason": {"a": 1}},
+            422,
+            "corrections: line 1: expected an object of at most 64 kB without others in it, got",
+        ),
+        ({"reason": "x" * 2**16}, 422, "corrections: line 1: expected an object of at most 64 kB without others in it"),
         ({"reason": "x" * 2001}, 422, "corrections: line 1: reason: expected at most 2000 letters, got 2001"),
     ],
 )
@@ -513,20 +549,63 @@ def test_a_wrong_correction_is_refused_and_not_stored(client, analysis, change, 
 
 def test_corrections_that_are_no_corrections(client, analysis):
     base = f"/analyses/{analysis['id']}/corrections"
-    for content, status in ((b"{", 400), (b"[]", 422), (b'{"corrections": []}', 422), (b"\xff", 400), (b"", 400)):
-        assert client.post(base, content=content).status_code == status, content
+    form = 'corrections: expected {"corrections": [...]}, or JSON Lines as application/x-ndjson, got '
+    for content in (b"{", b"[]", b"", b"{" * 20_000, b'{"corrections": 1}', b'{"a": [{}]}'):
+        refused(client.post(base, content=content), 422, form)
+    refused(client.post(base, content=b'{"corrections": []}'), 422, "corrections: expected 1 to 20000, got 0")
+    refused(client.post(base, content=b"\xff"), 400, "corrections: expected JSON in UTF-8, got other bytes")
+    line = b'{"op": "ok", "box_xyxy": [1, 2, 3, 4]}'
+    for end in (b"]", b"}", b"],}", b" " + line + b"]}", b"]}]"):
+        answer = client.post(base, content=b'{"corrections": [' + line + end)
+        refused(answer, 422, "corrections: line 1: expected a comma or the end after it, got ")
+    for end in (b"]}", b"1]}", b""):
+        answer = client.post(base, content=b'{"corrections": [' + line + b"," + end)
+        refused(answer, 422, "corrections: line 2: expected an object")
+    answer = client.post(base, content=b'{"corrections": [' + line + b", {'op': 1}]}")
+    refused(answer, 400, """corrections: line 2: expected JSON, got "{'op': 1}\"""")
     refused(client.post(base, json={"corrections": [{}]}, headers={"If-Match": "abc"}), 422, "if-match")
 
 
 def test_corrections_are_counted_before_they_are_read(client, analysis):
     lines = b"{}\n" * 2_000_000
     document = b'{"corrections": [' + b"{}," * 20_000 + b"{}]}"
-    for content, kind, n in ((lines, "application/x-ndjson", 2_000_000), (document, "application/json", 20_001)):
+    for content, kind, n in ((lines, "application/x-ndjson", 2_000_000), (document, "application/json", "more")):
         headers = {"content-type": kind}
         answer = client.post(f"/analyses/{analysis['id']}/corrections", content=content, headers=headers)
         refused(answer, 422, f"corrections: expected 1 to 20000, got {n}")
         answer = client.post(f"/analyses/{'0' * 32}/corrections", content=content, headers=headers)
         refused(answer, 404, "analysis: not found")
+
+
+def test_long_and_nested_corrections_are_refused_before_they_are_read(client, analysis):
+    """Python reads JSON in one go: an object of 600,000 keys kept everybody waiting."""
+    keys = ",".join(f'"k{n}":1' for n in range(600_000))
+    many = "{" * 20_000
+    bodies = [f'{{"r": "{many}", {keys}}}', '{"a":' * 20_000, "[" * 100_000]
+    expected = "corrections: line 1: expected an object of at most 64 kB without others in it, got "
+    for body in bodies:
+        lines = client.post(f"/analyses/{analysis['id']}/corrections", content=body, headers=NDJSON)
+        refused(lines, 422, expected)
+        document = f'{{"corrections": [{body}]}}'
+        refused(client.post(f"/analyses/{analysis['id']}/corrections", content=document.encode()), 422, expected)
+
+
+_TEXT = st.text(max_size=40) | st.sampled_from(['{"a": [', "}", '\\"', "\\", '"}]}', "é\ud83d\n"])
+
+
+@given(
+    st.lists(st.dictionaries(_TEXT, _TEXT | st.lists(st.floats(allow_nan=False), max_size=4)), max_size=5),
+    st.booleans(),
+)
+def test_lines_are_told_apart_whatever_they_hold(rows, is_ascii):
+    document = json.dumps({"corrections": rows}, ensure_ascii=is_ascii, indent=1 if is_ascii else None)
+    lines = "\n".join(json.dumps(row, ensure_ascii=is_ascii) for row in rows)
+    if not rows:
+        with pytest.raises(RefusedError, match="expected 1 to 20000, got 0"):
+            correction_routes._of_text(document, "application/json")
+        return
+    for text, kind in ((document, "application/json"), (lines, "application/x-ndjson")):
+        assert [json.loads(one) for one in correction_routes._of_text(text, kind)] == rows
 
 
 def test_an_analysis_has_a_limit_of_corrections(client, analysis, service):
@@ -542,7 +621,9 @@ def test_an_analysis_has_a_limit_of_corrections(client, analysis, service):
 
 
 def test_a_signed_smear_is_not_corrected(client, smear, analysis):
-    client.patch(f"/smears/{smear['id']}", json={"status": "signed", "analysis": analysis["id"]})
+    seen = client.get(f"/analyses/{analysis['id']}").json()
+    signed = {"status": "signed", "analysis": seen["id"], "version": seen["version"]}
+    client.patch(f"/smears/{smear['id']}", json=signed).raise_for_status()
     line = relabelled(client, analysis)
     answer = client.post(f"/analyses/{analysis['id']}/corrections", json={"corrections": [line]})
     refused(answer, 409, "signed")
@@ -550,13 +631,13 @@ def test_a_signed_smear_is_not_corrected(client, smear, analysis):
     refused(client.post(where, json={"mpp": 0.11}), 409, "smear: it is signed. Reopen it to analyze it again")
     assert client.post(where, json={"mpp": 0.1}).json()["analysis"] == analysis["id"]  # which is there
     pdf = f"/analyses/{analysis['id']}/report.pdf"
-    signed = client.get(pdf).headers["etag"]
+    before = client.get(pdf).headers["etag"]
     report = client.get(f"/analyses/{analysis['id']}/report.fhir.json").json()["entry"][0]["resource"]
     at = client.get(f"/smears/{smear['id']}").json()["reviewed"]
     assert (report["status"], report["issued"], report["resultsInterpreter"]) == ("final", at, [{"display": "local"}])
     refused(client.patch(f"/smears/{smear['id']}", json={"status": "reviewed"}), 409, "it is signed by local. Reopen")
     client.patch(f"/smears/{smear['id']}", json={"status": "new"}).raise_for_status()
-    assert client.get(pdf).headers["etag"] != signed  # the report says who signed it, and when
+    assert client.get(pdf).headers["etag"] != before  # the report says who signed it, and when
 
 
 def test_a_review_is_of_one_result(client):
@@ -564,15 +645,21 @@ def test_a_review_is_of_one_result(client):
     smear = upload(client, SMALL, "twice.jpg")
     where = f"/smears/{smear['id']}"
     first = analyzed(client, smear, mpp=0.1)["id"]
-    client.patch(where, json={"status": "reviewed"}).raise_for_status()
+    client.patch(where, json={"status": "reviewed", "analysis": first, "version": 0}).raise_for_status()
     second = analyzed(client, smear, mpp=0.11)["id"]
     now = client.get(where).json()
     assert (now["status"], now["reviewed_by"], now["last_analysis"]) == ("new", "", second)
     refused(client.patch(where, json={"status": "signed", "version": True}), 422, "version")
     refused(client.patch(where, json={"name": "x", "version": 0}), 422, "expected the status reviewed or signed")
     refused(
-        client.patch(where, json={"status": "signed", "analysis": "0" * 32}), 422, "expected a result of this smear"
+        client.patch(where, json={"status": "signed", "analysis": "0" * 32, "version": 0}),
+        422,
+        "expected a result of this smear",
     )
+    for status in ("reviewed", "signed"):  # of what, that was looked at?
+        for some, got in (({}, "neither"), ({"analysis": first}, "only one"), ({"version": 0}, "only one")):
+            line = f"analysis, version: expected the id of the result that you looked at and its version, got {got}"
+            refused(client.patch(where, json={"status": status, **some}), 422, line)
     change = {"status": "signed", "analysis": first, "version": 0}
     line = relabelled(client, {"id": first})
     client.post(f"/analyses/{first}/corrections", json={"corrections": [line]}).raise_for_status()

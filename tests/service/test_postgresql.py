@@ -57,7 +57,8 @@ def test_the_whole_life_of_a_smear(client, service):
     assert answer.status_code == 201, answer.text
     assert client.get(there).json()["summary"]["counts"]["wbc"] == result["summary"]["counts"]["wbc"] + 1
     assert client.get("/corrections").json()["reason"] == "½ 𝄞"
-    assert client.patch(f"/smears/{smear['id']}", json={"status": "signed"}).json()["reviewed_by"] == "anna"
+    signed = {"status": "signed", "analysis": result["id"], "version": 1}
+    assert client.patch(f"/smears/{smear['id']}", json=signed).json()["reviewed_by"] == "anna"
     assert [one["id"] for one in client.get("/smears", params={"status": "signed", "name": "LIFE"}).json()["items"]]
     assert client.delete(f"/smears/{smear['id']}").status_code == 409
     client.patch(f"/smears/{smear['id']}", json={"status": "new"}).raise_for_status()

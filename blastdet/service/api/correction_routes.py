@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from blastdet.core.errors import FormatError, shown
-from blastdet.datasets.corrections import Correction, correction_line, from_rows, parse_corrections
+from blastdet.datasets.corrections import Correction, correction_line, correction_of, from_rows
 from blastdet.service.api.analysis_routes import Kept, etag
 from blastdet.service.http.context import Id, Reader, Service, Services, Writer, analysis_access
 from blastdet.service.http.fair_route import FairRoute
@@ -31,11 +31,15 @@ router = APIRouter(tags=["corrections"], route_class=FairRoute)
 _LINES = "application/x-ndjson"
 _MOST_BYTES = 8 * 2**20
 _MOST_LINES = 20_000
-_MOST_VALUES = 50  # of a line on average: at most 18 and the commas of a reason
-_MOST_FIELDS = 20
 _MOST_ROWS = 100_000  # of an analysis
 _MOST_LETTERS = 2000  # of a text, such as the reason
+_LONGEST_LINE = 2**16
+_START = 80  # letters that are looked at for a message
 _AT_ONCE = 1000
+
+_HEAD = re.compile(r'\s*+\{\s*+"corrections"\s*+:\s*+\[\s*+')
+_LINE = re.compile(r'\{[^{}"]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^{}"]*+)*+\}', re.DOTALL)
+_AFTER = re.compile(r"\s*+(,|\]\s*+\}\s*+\Z)\s*+")
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -118,53 +122,78 @@ async def _text(request: Request, take: Callable[[int], None]) -> bytes:
 def _parsed(content: bytes, kind: str) -> list[Correction]:
     """Corrections of a JSON object or of JSON Lines; `RefusedError` if they are at fault."""
     try:
-        rows = _rows(content.decode(), kind)
-        found = parse_corrections("\n".join(json.dumps(_with_image(row)) for row in rows))
-    except (UnicodeDecodeError, ValueError, RecursionError):
-        raise RefusedError(400, "corrections: expected JSON in UTF-8") from None
-    except FormatError as error:
-        raise RefusedError(422, str(error)) from None
-    if not found:
+        lines = _of_text(content.decode(), kind)
+    except UnicodeDecodeError:
+        raise RefusedError(400, "corrections: expected JSON in UTF-8, got other bytes") from None
+    return [_correction(line, f"corrections: line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _of_text(text: str, kind: str) -> list[str]:
+    """The lines of a body, none of which is long: JSON is read in one go, and nobody else is answered meanwhile."""
+    if kind.lower().startswith(_LINES):
+        if (n_lines := text.count("\n")) > _MOST_LINES:
+            raise _wrong_number(n_lines)
+        lines = [line for line in text.split("\n") if line.strip()]
+        for number, line in enumerate(lines, 1):
+            if len(line) > _LONGEST_LINE:
+                raise _no_line(number, line)
+    else:
+        lines = _of_object(text)
+    if not lines:
         raise _wrong_number(0)
-    for number, one in enumerate(found, 1):
-        if not re.fullmatch(r"([0-9a-f]{64})?", one.model_sha256):
-            line = f"line {number}: model_sha256: expected 64 hexadecimal digits, got {shown(one.model_sha256)}"
-            raise RefusedError(422, f"corrections: {line}")
-        for name, value in vars(one).items():
-            if isinstance(value, str) and len(value) > _MOST_LETTERS:
-                line = f"line {number}: {name}: expected at most {_MOST_LETTERS} letters, got {len(value)}"
-                raise RefusedError(422, f"corrections: {line}")
-    return found
+    return lines
 
 
-def _wrong_number(n_lines: int) -> RefusedError:
+def _of_object(text: str) -> list[str]:
+    """The lines of ``{"corrections": [...]}``, each an object without others in it."""
+    head = _HEAD.match(text)
+    if head is None:
+        form = f'{{"corrections": [...]}}, or JSON Lines as {_LINES}'
+        raise RefusedError(422, f"corrections: expected {form}, got {shown(text[:_START])}")
+    lines: list[str] = []
+    place, is_over = head.end(), text.startswith("]", head.end())
+    while not is_over:
+        if len(lines) == _MOST_LINES:
+            raise _wrong_number("more")
+        found = _LINE.match(text, place, place + _LONGEST_LINE)
+        if found is None:
+            raise _no_line(len(lines) + 1, text[place : place + _START])
+        lines.append(found[0])
+        after = _AFTER.match(text, found.end())
+        if after is None:
+            got = shown(text[found.end() : found.end() + _START])
+            raise RefusedError(422, f"corrections: line {len(lines)}: expected a comma or the end after it, got {got}")
+        place, is_over = after.end(), after[1] != ","
+    return lines
+
+
+def _no_line(number: int, got: str) -> RefusedError:
+    what = f"an object of at most {_LONGEST_LINE // 2**10} kB without others in it"
+    return RefusedError(422, f"corrections: line {number}: expected {what}, got {shown(got)}")
+
+
+def _wrong_number(n_lines: int | str) -> RefusedError:
     return RefusedError(422, f"corrections: expected 1 to {_MOST_LINES}, got {n_lines}")
 
 
-def _rows(text: str, kind: str) -> list[Any]:
-    n_values, most = sum(text.count(sign) for sign in "[{,"), _MOST_VALUES * (text.count("{") + 20)
-    if n_values > most:  # before any takes memory
-        raise RefusedError(422, f"corrections: expected at most {most} values in these lines, got {n_values}")
-    if kind.lower().startswith(_LINES):
-        if text.count("\n") > _MOST_LINES:  # before any is parsed
-            raise _wrong_number(text.count("\n"))
-        return [json.loads(line) for line in text.split("\n") if line.strip()]
-    if (n_objects := text.count("{") - 1) > _MOST_LINES:  # likewise
-        raise _wrong_number(n_objects)
-    document = json.loads(text)
-    rows = document["corrections"] if isinstance(document, dict) and set(document) == {"corrections"} else None
-    if not isinstance(rows, list):
-        raise RefusedError(422, f'corrections: expected {{"corrections": [...]}}, or JSON Lines as {_LINES}')
-    if len(rows) > _MOST_LINES:
-        raise _wrong_number(len(rows))
-    return rows
-
-
-def _with_image(row: Any) -> Any:
-    """A row that names its image: the address does already."""
-    if isinstance(row, dict) and len(row) > _MOST_FIELDS:
-        raise RefusedError(422, f"corrections: expected at most {_MOST_FIELDS} fields in a line, got {len(row)}")
-    return {**row, "image": "smear"} if isinstance(row, dict) and not row.get("image") else row
+def _correction(line: str, where: str) -> Correction:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        raise RefusedError(400, f"{where}: expected JSON, got {shown(line)}") from None
+    if isinstance(row, dict) and not row.get("image"):  # the address says which
+        row["image"] = "smear"
+    try:
+        one = correction_of(row, where)
+    except FormatError as error:
+        raise RefusedError(422, str(error)) from None
+    if not re.fullmatch(r"([0-9a-f]{64})?", one.model_sha256):
+        what = f"expected 64 hexadecimal digits, got {shown(one.model_sha256)}"
+        raise RefusedError(422, f"{where}: model_sha256: {what}")
+    for name, value in vars(one).items():
+        if isinstance(value, str) and len(value) > _MOST_LETTERS:
+            raise RefusedError(422, f"{where}: {name}: expected at most {_MOST_LETTERS} letters, got {len(value)}")
+    return one
 
 
 def _version(if_match: str | None) -> int | None:

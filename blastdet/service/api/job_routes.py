@@ -90,11 +90,14 @@ def jobs(
     caller: Reader,
     state: Literal["queued", "running", "done", "failed", "cancelled"] | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    smear: Annotated[str | None, Query(pattern="^[0-9a-f]{32}$", description="id of a smear: only its jobs")] = None,
 ) -> JobList:
-    """Jobs on smears that you see."""
+    """Jobs on smears that you see, the newest first."""
     query = select(Job).join(Smear, Smear.id == Job.smear_id).where(visible(caller.user_id))
     if state is not None:
         query = query.where(Job.state == state)
+    if smear is not None:
+        query = query.where(Job.smear_id == smear)
     with service.database.read() as session:
         found = session.scalars(query.order_by(Job.created.desc(), Job.id).limit(limit))
         return JobList(items=[JobOut.of(job) for job in found])

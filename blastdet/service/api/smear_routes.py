@@ -212,7 +212,8 @@ def one(smear_id: Id, service: Services, caller: Reader) -> SmearOut:
 def change(smear_id: Id, change: SmearChange, service: Services, caller: Writer) -> SmearOut:
     """Rename a smear, or move it in the worklist: one of its results was reviewed, or signed, by you.
 
-    A signed smear can only be reopened, by the status ``new``.
+    Which one, and at which version, must be said where there is one: it is what you looked at. A signed smear
+    can only be reopened, by the status ``new``.
     """
     with service.database.begin() as session:
         found = smear_access(session, caller, smear_id, "write")
@@ -241,13 +242,16 @@ def _move(session: Session, smear: Smear, change: SmearChange, caller: Caller) -
 
 def _looked_at(session: Session, smear: Smear, change: SmearChange) -> str | None:
     """Id of the result that a person reviewed or signs; ``None`` for an image that was not analyzed."""
-    analysis_id = change.analysis or smears.last_analyses(session, [smear.id]).get(smear.id)
-    if analysis_id is None:
+    if change.analysis is None and change.version is None and not smears.last_analyses(session, [smear.id]):
         return None
-    analysis = session.get(Analysis, analysis_id, with_for_update=True)
+    if change.analysis is None or change.version is None:
+        got = "neither" if change.analysis == change.version else "only one of them"
+        line = f"expected the id of the result that you looked at and its version, got {got}"
+        raise RefusedError(422, f"analysis, version: {line}. GET /analyses/ID gives both")
+    analysis = session.get(Analysis, change.analysis, with_for_update=True)
     if analysis is None or analysis.smear_id != smear.id:
-        raise RefusedError(422, f"analysis: expected a result of this smear, got {analysis_id}")
-    if change.version not in (None, analysis.version):
+        raise RefusedError(422, f"analysis: expected a result of this smear, got {change.analysis}")
+    if change.version != analysis.version:
         raise RefusedError(412, "smear: somebody corrected it meanwhile. Look at it again")
     return analysis.id
 

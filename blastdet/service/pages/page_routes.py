@@ -55,12 +55,11 @@ def worklist(
     has = None if not analyzed else analyzed == "true"
     asked = WorklistQuery(status=status or None, name=name or None, analyzed=has, limit=_PER_PAGE, after=after or None)
     found = smear_routes.worklist(service, caller, asked)
-    active = [job for state in ("running", "queued") for job in job_routes.jobs(service, caller, state, 200).items]
-    jobs = {job.smear: job for job in reversed(active)}
     filters = {"status": status, "name": name, "analyzed": analyzed}
     with service.database.read() as session:  # only for smears that the list above shows
+        jobs = job_rows.active_of(session, [one.id for one in found.items])
         failures = job_rows.failures(session, [one.id for one in found.items if not one.last_analysis])
-    data = {"max_bytes": service.settings.max_upload, "jobs": {job.smear: job.id for job in jobs.values()}}
+    data = {"max_bytes": service.settings.max_upload, "jobs": {smear: job.id for smear, job in jobs.items()}}
     return Page(request, caller).render(
         "worklist.jinja",
         data,
@@ -88,8 +87,7 @@ def _smear_page(smear_id: str, request: Request, caller: Caller, analysis: str) 
     found = smear_routes.one(smear_id, service, caller)
     results = analysis_routes.results_of(smear_id, service, caller).items
     shown = next((one for one in results if one.id == analysis), results[0] if results else None)
-    jobs = [job for job in job_routes.jobs(service, caller, None, 200).items if job.smear == smear_id]
-    job = next(iter(jobs), None)
+    job = next(iter(job_routes.jobs(service, caller, limit=1, smear=smear_id).items), None)
     data = {
         "smear": found.model_dump(mode="json"),
         "analysis": None if shown is None else shown.id,

@@ -67,6 +67,12 @@ def failures(session: Session, smear_ids: list[str]) -> dict[str, str]:
     return {job.smear_id: job.error for job in session.scalars(query)}
 
 
+def active_of(session: Session, smear_ids: list[str]) -> dict[str, Job]:
+    """Smear -> its job that runs or, if none does, waits; of several the newest."""
+    query = select(Job).where(Job.smear_id.in_(smear_ids), Job.state.in_(ACTIVE))
+    return {job.smear_id: job for job in session.scalars(query.order_by(Job.state == "running", Job.created))}
+
+
 def ask(session: Session, smear: Smear, user_id: str, request: JobRequest) -> tuple[Job, bool]:
     """The job of a request, and whether it is new. A finished or active one of an equal request is given again.
 
