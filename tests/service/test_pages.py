@@ -360,6 +360,18 @@ def test_an_unsure_cell_that_is_called_a_type_is_no_confirmation_anywhere(tab, a
 
 
 @pytest.mark.browser
+def test_a_result_is_not_signed_before_it_is_shown(tab, anna, small):
+    held: list[Any] = []
+    tab.route("**/view", lambda route: held.append(route))  # the cells are still on their way
+    tab.goto(f"/smears/{small['smear']}")
+    tab.click("text=Sign")
+    _until(tab, "document.getElementById('fault-of-page').textContent === 'The cells are on their way.'")
+    held[0].continue_()
+    _shown(tab)
+    assert anna.get(f"/smears/{small['smear']}").json()["status"] == "new"
+
+
+@pytest.mark.browser
 def test_two_who_correct_at_once_are_told(tab, anna, ben, small):
     tab.expected = ["412"]
     anna.put(f"/smears/{small['smear']}/shares/ben", json={"may": "write"}).raise_for_status()

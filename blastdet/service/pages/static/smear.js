@@ -152,7 +152,10 @@ bind("print", "click", () => window.print());
 for (const button of document.querySelectorAll("[data-status]")) button.onclick = async () => {
   try {
     const status = button.dataset.status, version = keeper && keeper.version(); // a review is of what was seen; to reopen is of the smear
-    if (!keeper && status !== "new") { fault(new Error(t("The cells are on their way."))); return; }
+    if (!keeper && status !== "new") { // nobody has seen the result yet; where it cannot be shown, the page says why
+      if (!byId("loading").hidden) fault(new Error(t("The cells are on their way.")));
+      return;
+    }
     if (keeper && version === null) { fault(new Error(t("Your corrections are being saved. Try again in a moment."))); return; }
     await call("PATCH", base, { status, ...(status !== "new" && { analysis, version }) });
     location.reload();
