@@ -162,8 +162,9 @@ def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOut
     if parts:
         totals = _totals(parts, failed)
         _write_run(totals, stems, run)
-        for line in totals.remarks() if run.remark is not None else ():
-            run.remark(line)
+        if run.remark is not None:
+            for line in totals.remarks():
+                run.remark(line)
 
 
 def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:

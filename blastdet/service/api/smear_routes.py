@@ -242,10 +242,11 @@ def _move(session: Session, smear: Smear, change: SmearChange, caller: Caller) -
 
 def _looked_at(session: Session, smear: Smear, change: SmearChange) -> str | None:
     """Id of the result that a person reviewed or signs; ``None`` for an image that was not analyzed."""
-    if change.analysis is None and change.version is None and not smears.last_analyses(session, [smear.id]):
+    is_none_said = change.analysis is None and change.version is None
+    if is_none_said and not smears.last_analyses(session, [smear.id]):
         return None
     if change.analysis is None or change.version is None:
-        got = "neither" if change.analysis == change.version else "only one of them"
+        got = "neither" if is_none_said else "only one of them"
         line = f"expected the id of the result that you looked at and its version, got {got}"
         raise RefusedError(422, f"analysis, version: {line}. GET /analyses/ID gives both")
     analysis = session.get(Analysis, change.analysis, with_for_update=True)
