@@ -60,3 +60,9 @@ def opened(browser: Any, folder: Path, **data: Any) -> Any:
 def lines_of(page: Any, folder: Path) -> list[Correction]:
     (folder / "c.jsonl").write_text(page.evaluate("exported()"), encoding="utf-8")
     return read_corrections(folder / "c.jsonl")
+
+
+def chosen_kind(page: Any) -> str:
+    """The kind of the selected cell, as the panel says it once the page has followed its address and drawn."""
+    page.evaluate("new Promise((done) => setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(done))))")
+    return str(page.inner_text("#chosen"))

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from made import voc, voc_xml
 from PIL import Image
+from viewing import chosen_kind
 
 from blastdet.cli import cli
 from blastdet.core.errors import FormatError
@@ -323,7 +324,7 @@ def test_boxes_are_moved_drawn_and_deleted_on_the_image(page, made, tmp_path):
     after, counts = replay_corrections(dataset, lines)
     assert counts == {"moved": 1, "added": 1, "deleted": 1}
     assert len(after.samples[0].truth) == 20
-    assert page.inner_text("#chosen") == "no cell"
+    assert chosen_kind(page) == "no cell"
     drag((85, 25), (95, 35))  # what is deleted stays where it is, and deleted
     assert _exported_in_viewer(page, tmp_path) == lines
     page.evaluate("viewer.fit()")
@@ -341,7 +342,7 @@ def test_boxes_are_moved_drawn_and_deleted_on_the_image(page, made, tmp_path):
     (ignored,) = (line for line in _exported_in_viewer(page, tmp_path) if line.box_xyxy == (65, 5, 105, 45))
     assert (ignored.op, ignored.new_class, ignored.old_class) == ("ignore", "", "wbc")
     assert ignored.new_box_xyxy == pytest.approx((71, 11, 111, 51), abs=1)
-    assert page.inner_text("#chosen") == "ignored"
+    assert chosen_kind(page) == "ignored"
 
 
 def _exported_in_viewer(page, tmp_path: Path) -> list[Correction]:
@@ -386,7 +387,7 @@ def test_ignored_regions_are_shown_and_can_be_counted_again(made, tmp_path, brow
     opened.wait_for_timeout(200)
     assert opened.locator("#filters input[data-kind=ignored]").is_checked()
     opened.mouse.click(*opened.evaluate("viewer.place(85, 25)"))
-    assert opened.inner_text("#chosen") == "ignored"
+    assert chosen_kind(opened) == "ignored"
     opened.keyboard.press("0")
     after, counts = replay_corrections(dataset, _exported_in_viewer(opened, tmp_path))
     opened.close()

@@ -25,6 +25,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from serving import REPO, SMALL, SMEAR, Served, analyzed, served, upload
 from sqlalchemy.exc import OperationalError
+from viewing import chosen_kind
 
 from blastdet.core.constants import RESEARCH_USE
 from blastdet.imaging.io import read_image, write_image
@@ -267,7 +268,7 @@ def test_from_a_dropped_file_to_an_export(tab, anna, tmp_path):
     cell = tab.locator(".group:has(h3:has-text('neutrophil')) .cell").first
     name = cell.get_attribute("data-cell")
     cell.click()
-    assert tab.inner_text("#chosen") == "neutrophil"  # the viewer follows
+    assert chosen_kind(tab) == "neutrophil"  # the viewer follows
     tab.keyboard.press("1")
     _saved(tab)
     is_blast = f".group:has(h3:has-text('blast')) [data-cell='{name}']"
@@ -307,11 +308,12 @@ def test_the_next_key_is_for_the_cell_that_is_shown(tab, anna):
     assert found == "monocyte" and tab.evaluate("shown.corrections.size") == 2
     _saved(tab)
     tab.keyboard.press("Enter")  # in the image, too, one goes on by what is first in the gallery
+    _until(tab, "document.activeElement.id === 'stage'")
     first = tab.evaluate("viewer.row")
     tab.keyboard.press("1")
-    assert tab.evaluate("viewer.row") != first and tab.evaluate("shown.corrections.size") == 3
+    _until(tab, f"viewer.row !== {first} && shown.corrections.size === 3")
     tab.keyboard.press("z")
-    assert tab.evaluate("[viewer.row, document.activeElement.id]") == [first, "stage"]
+    _until(tab, f"viewer.row === {first} && document.activeElement.id === 'stage'")
     _saved(tab)
     anna.delete(f"/smears/{smear['id']}").raise_for_status()
 
@@ -432,9 +434,9 @@ def test_by_keyboard_alone(tab, service, tmp_path):
     tab.keyboard.press("5")
     _until(tab, "document.querySelectorAll('#history li button').length === 3")
     tab.keyboard.press("Enter")
-    assert tab.evaluate("document.activeElement.id") == "stage"
+    _until(tab, "document.activeElement.id === 'stage'")
     tab.keyboard.press("Escape")
-    assert tab.evaluate("document.activeElement.dataset.cell") == cell
+    _until(tab, f"document.activeElement.dataset.cell === '{cell}'")
     _tab_to(tab, "", "Sign", key="Shift+Tab")
     tab.keyboard.press("Enter")
     tab.wait_for_selector(".status.signed")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from viewing import NAMES, image_data, lines_of, opened
+from viewing import NAMES, chosen_kind, image_data, lines_of, opened
 
 from blastdet.core.types import CELL_CLASSES, Dataset, Detections, Sample
 from blastdet.datasets.apply_corrections import replay_corrections
@@ -56,7 +56,7 @@ def test_the_gallery_sorts_by_type_and_doubt_and_hides_red_cells(browser, tmp_pa
     cells = page.locator(".group:has(h3:has-text('lymphocyte')) .cell")
     assert [cells.nth(i).get_attribute("data-cell") for i in range(2)] == ["0/1", "0/0"]  # 0.85 before 0.95
     cells.first.click()
-    assert page.locator("#viewer").is_visible() and page.inner_text("#chosen") == "lymphocyte"
+    assert page.locator("#viewer").is_visible() and chosen_kind(page) == "lymphocyte"
     assert not page.locator("#filters input[data-kind=rbc]").is_checked()
     page.keyboard.press("h")
     assert page.locator("#filters input[data-kind=rbc]").is_checked()
@@ -133,11 +133,12 @@ def test_arrows_go_through_the_cells_in_both_views(browser, tmp_path):
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.dataset.cell") == "0/3"
     page.keyboard.press("Enter")
-    assert page.inner_text("#chosen") == "blast"
+    assert chosen_kind(page) == "blast"
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#chosen") == "lymphocyte"
+    assert chosen_kind(page) == "lymphocyte"
     page.keyboard.press("2")  # goes on to the next one
-    assert page.inner_text("#done2").startswith("1 of 5") and page.evaluate("viewer.row") == 0
+    page.wait_for_function("document.querySelector('#done2').innerText.startsWith('1 of 5')")
+    page.wait_for_function("viewer.row === 0")
     page.close()
 
 
@@ -153,7 +154,7 @@ def test_undo_goes_back_to_the_cell(browser, tmp_path):
         (100, "wbc", "monocyte"),
     ]
     page.keyboard.press("Enter")  # in the viewer, too
-    assert page.evaluate("viewer.row") == 1
+    page.wait_for_function("viewer.row === 1")
     for key in "12z4":
         page.keyboard.press(key)
     assert [line.new_type for line in lines_of(page, tmp_path)] == ["", "monocyte", "", "neutrophil"]
@@ -243,7 +244,7 @@ def test_20_000_boxes_are_shown_and_selected(browser, tmp_path):
     page.keyboard.press("h")
     assert page.inner_text("#filters label:has(input[data-kind=rbc]) b") == "20,002"
     page.mouse.click(*page.evaluate("viewer.place(155, 55)"))
-    assert page.inner_text("#chosen") in ("blast", "rbc")
+    assert chosen_kind(page) in ("blast", "rbc")
     page.mouse.wheel(0, -400)
     page.mouse.move(500, 400)
     page.mouse.down()
