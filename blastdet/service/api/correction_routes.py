@@ -220,8 +220,8 @@ def _append(service: Service, caller: Caller, where: tuple[str, int | None], cor
     """The answer is written here: thousands of corrections would hold up the event loop."""
     analysis_id, version = where
     with service.database.begin() as session:
-        analysis, access = analysis_access(session, caller, analysis_id, "write")
-        session.refresh(access.smear, with_for_update=True)  # a signature at the same moment comes before or after
+        # a signature at the same moment comes before or after
+        analysis, access = analysis_access(session, caller, analysis_id, "write", lock=True)
         _check_room(session, analysis_id, len(corrections))
         expected = analysis.version if version is None else version
         user = session.get(User, caller.user_id)

@@ -216,8 +216,7 @@ def change(smear_id: Id, change: SmearChange, service: Services, caller: Writer)
     can only be reopened, by the status ``new``.
     """
     with service.database.begin() as session:
-        found = smear_access(session, caller, smear_id, "write")
-        session.refresh(found.smear, with_for_update=True)  # two signatures at once are one
+        found = smear_access(session, caller, smear_id, "write", lock=True)  # two signatures at once are one
         if change.status in (None, "new") and (change.analysis, change.version) != (None, None):
             raise RefusedError(422, "analysis, version: expected the status reviewed or signed with them")
         if change.name is not None:

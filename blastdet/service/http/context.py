@@ -146,15 +146,17 @@ Detecting = Annotated[Caller, Depends(_caller_with("write", "detect"))]
 AnyCaller = Annotated[Caller, Depends(_caller_with("read", "write", "detect"))]
 
 
-def smear_access(session: Session, caller: Caller, smear_id: str, wanted: May = "read") -> Access:
-    """A smear that the caller may use so.
+def smear_access(
+    session: Session, caller: Caller, smear_id: str, wanted: May = "read", *, lock: bool = False
+) -> Access:
+    """A smear that the caller may use so; `lock` as for `smears.access`.
 
     Raises
     ------
     RefusedError
         404 for smears of others as for those that do not exist; 403 if they are shared for less.
     """
-    found = smears.access(session, caller.user_id, smear_id)
+    found = smears.access(session, caller.user_id, smear_id, lock=lock)
     if found is None:
         raise RefusedError(404, "smear: not found")
     if not found.allows(wanted):
@@ -174,13 +176,15 @@ _VERBS: dict[May, str] = {"read": "read it", "write": "change it", "owner": "own
 
 
 def analysis_access(
-    session: Session, caller: Caller, analysis_id: str, wanted: May = "read"
+    session: Session, caller: Caller, analysis_id: str, wanted: May = "read", *, lock: bool = False
 ) -> tuple[Analysis, Access]:
-    """An analysis with its smear; errors as for `smear_access`."""
+    """An analysis with its smear, which `lock` locks; errors as for `smear_access`."""
     analysis = session.get(Analysis, analysis_id)
-    found = None if analysis is None else smears.access(session, caller.user_id, analysis.smear_id)
+    found = None if analysis is None else smears.access(session, caller.user_id, analysis.smear_id, lock=lock)
     if analysis is None or found is None:
         raise RefusedError(404, "analysis: not found")
+    if lock:
+        session.refresh(analysis)  # it is deleted and corrected by who locks its smear only
     return analysis, smear_access(session, caller, analysis.smear_id, wanted)
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.orm.exc import ObjectDeletedError, StaleDataError
 from starlette.exceptions import HTTPException
 
 from blastdet.core.errors import BlastdetError
@@ -20,6 +21,7 @@ from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.blobs import TooLargeError
 from blastdet.service.store.database import UNREACHABLE
 
+_DISK_FULL = "53100"  # of PostgreSQL
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _UNREAD: dict[type, str] = {
@@ -78,13 +80,15 @@ def add_handlers(app: FastAPI) -> None:
     for kind in UNREACHABLE:
         app.add_exception_handler(kind, _database)
     app.add_exception_handler(DataError, _data)
-    app.add_exception_handler(IntegrityError, _changed)
+    for changed in (IntegrityError, StaleDataError, ObjectDeletedError):
+        app.add_exception_handler(changed, _changed)
     app.add_exception_handler(OSError, _system)
     app.add_exception_handler(Exception, _bug)
 
 
 def _database(request: Request, error: Exception) -> JSONResponse:
-    if "full" in str(getattr(error, "orig", "")):
+    said = getattr(error, "orig", None)
+    if "full" in str(said) or getattr(said, "sqlstate", "") == _DISK_FULL:  # SQLite and PostgreSQL
         return _full()
     service_log.failed("database")
     return failure(503, "the database does not answer; try again in a few seconds", {"Retry-After": "5"})

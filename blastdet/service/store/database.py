@@ -14,7 +14,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -23,8 +23,8 @@ from blastdet.service.store.turns import Turns
 
 T = TypeVar("T")
 
-UNREACHABLE = (OperationalError, InterfaceError, PoolTimeoutError)
-"""What a database that is locked, full or gone raises."""
+UNREACHABLE = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+"""What a database that is locked, full, gone or a standby, which takes no changes, raises."""
 
 _MIGRATION_LOCK = 0x626C617374
 _BUSY_MS = 20_000

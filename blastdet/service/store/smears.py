@@ -54,9 +54,12 @@ class Wanted:
     limit: int = 50
 
 
-def access(session: Session, user_id: str, smear_id: str) -> Access | None:
-    """A smear and what a user may do with it; ``None`` for a smear of others as for one that does not exist."""
-    smear = session.get(Smear, smear_id)
+def access(session: Session, user_id: str, smear_id: str, *, lock: bool = False) -> Access | None:
+    """A smear and what a user may do with it; ``None`` for a smear of others as for one that does not exist.
+
+    With `lock`, others that lock it wait until the end of the transaction, and it is read as they left it.
+    """
+    smear = session.get(Smear, smear_id, with_for_update=lock, populate_existing=lock)
     if smear is None:
         return None
     if smear.owner_id == user_id:
@@ -126,14 +129,11 @@ def shares_of(session: Session, smear_id: str) -> list[tuple[str, str]]:
 
 def share(session: Session, smear_id: str, user_id: str, may: str | None) -> None:
     """Share a smear with a user; ``None`` ends that."""
-    found = session.get(Share, (smear_id, user_id))
+    these = (Share.smear_id == smear_id, Share.user_id == user_id)
     if may is None:
-        if found is not None:
-            session.delete(found)
-    elif found is None:
+        session.execute(delete(Share).where(*these))
+    elif session.scalar(update(Share).where(*these).values(may=may).returning(Share.may)) is None:
         session.add(Share(smear_id=smear_id, user_id=user_id, may=may))
-    else:
-        found.may = may
 
 
 def hand_over(session: Session, giver: User, taker: User) -> tuple[list[str], int]:
