@@ -1,6 +1,7 @@
 """Throughput, latency and memory of `blastdet serve` on this machine: python benchmarks/service.py [--requests N]
 
-Clients and servers talk over the loopback address only. Images of 640 x 480 go to ``/detect``; smears of 12 megapixels
+Clients and servers talk over the loopback address only. Clients are threads with `http.client`: they have the same
+cores as the server, and should take little of them. Images of 640 x 480 go to ``/detect``; smears of 12 megapixels
 are uploaded, analyzed by a job, and deleted. The bare library reads the same files in this process, as many at once as
 there are clients, up to `blastdet.core.parallel.workers`; the service has that many workers for jobs. It does so
 between the blocks of requests, so that both have the same cores and the same other load; the ratio is of all blocks
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import http.client
 import itertools
 import json
 import os
@@ -27,9 +29,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -68,38 +71,68 @@ def of_service(folder: Path, small: Sequence[Path], asked: argparse.Namespace) -
     """Rows of `blastdet serve`."""
     with server([sys.executable, "-m", "blastdet", *SERVE, "--data", str(folder / "data")]) as (process, url):
         until_ready(f"{url}/readyz")
-        base, contents = f"{url}/api/v1", [path.read_bytes() for path in small]
+        contents = [path.read_bytes() for path in small]
 
-        def detect(client: httpx.Client, i: int) -> None:
-            client.post(f"{base}/detect?mpp={BCCD_MPP}", content=contents[i % len(contents)]).raise_for_status()
+        def detect(client: Client, i: int) -> None:
+            client.ask("POST", f"/api/v1/detect?mpp={BCCD_MPP}", contents[i % len(contents)])
 
         for n in asked.clients if asked.requests else ():
-            yield row("service, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
+            found = compared(detect, bare(small, BCCD_MPP), asked.requests, n, (process, url))
+            yield row("service, 640 x 480", n, found)
         if not asked.smears:
             return
         smear = large_image(folder)
         content = smear.read_bytes()
 
-        def analyze(client: httpx.Client, i: int) -> None:
-            smear_job(client, base, content)
+        def analyze(client: Client, i: int) -> None:
+            smear_job(client, content)
 
         for n in asked.clients:
-            found = compared(analyze, bare([smear], FILM_MPP), asked.smears, n, process)
+            found = compared(analyze, bare([smear], FILM_MPP), asked.smears, n, (process, url))
             yield row("service, 4000 x 3000", n, found)
 
 
 SERVE = ("serve", "--port", "0", "--requests-per-minute", "0", "--workers", str(workers()))
 
 
-def smear_job(client: httpx.Client, base: str, content: bytes) -> None:
+class Client:
+    """One connection to a server, kept open.
+
+    Parameters
+    ----------
+    url : str
+        Of the server.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=_START_S)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The answer to a request; ends the benchmark if it is refused."""
+        kind = "application/json" if body and body.startswith(b"{") else "application/octet-stream"
+        self._connection.request(method, path, body, {"Content-Type": kind})
+        answer = self._connection.getresponse()
+        content = answer.read()
+        if answer.status >= http.HTTPStatus.BAD_REQUEST:
+            raise SystemExit(f"{method} {path}: {answer.status} {content[:200]!r}")
+        return content
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def smear_job(client: Client, content: bytes) -> None:
     """Upload, ask, wait, delete; the bytes after the end of the image make it another file."""
-    smear = client.post(f"{base}/smears", content=content + secrets.token_bytes(8)).raise_for_status().json()["id"]
-    job = client.post(f"{base}/smears/{smear}/analyses", json={"mpp": FILM_MPP}).raise_for_status().json()
+    base = "/api/v1"
+    smear = json.loads(client.ask("POST", f"{base}/smears", content + secrets.token_bytes(8)))["id"]
+    asked = json.dumps({"mpp": FILM_MPP}).encode()
+    job = json.loads(client.ask("POST", f"{base}/smears/{smear}/analyses", asked))
     while job["state"] in ("queued", "running"):
-        job = client.get(f"{base}/jobs/{job['id']}?wait=4").raise_for_status().json()
+        job = json.loads(client.ask("GET", f"{base}/jobs/{job['id']}?wait=4"))
     if job["state"] != "done":
         raise SystemExit(f"job: {job['state']} ({job['error']})")
-    client.delete(f"{base}/smears/{smear}").raise_for_status()
+    client.ask("DELETE", f"{base}/smears/{smear}")
 
 
 def of_peers(small: Sequence[Path], asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -109,13 +142,15 @@ def of_peers(small: Sequence[Path], asked: argparse.Namespace) -> Iterator[dict[
         command, body = PEERS[name]
         bodies = [body(path.read_bytes()) for path in small]
         with server(command()) as (process, url):
+            path = urlsplit(url).path
 
-            def detect(client: httpx.Client, i: int, url: str = url, bodies: list[bytes] = bodies) -> None:
-                client.post(url, content=bodies[i % len(bodies)]).raise_for_status()
+            def detect(client: Client, i: int, path: str = path, bodies: list[bytes] = bodies) -> None:
+                client.ask("POST", path, bodies[i % len(bodies)])
 
-            until_answers(lambda detect=detect: detect(httpx.Client(timeout=60), 0))
+            until_answers(lambda url=url, bodies=bodies: httpx.post(url, content=bodies[0], timeout=60))
             for n in asked.clients:
-                yield row(f"{name}, 640 x 480", n, compared(detect, bare(small, BCCD_MPP), asked.requests, n, process))
+                found = compared(detect, bare(small, BCCD_MPP), asked.requests, n, (process, url))
+                yield row(f"{name}, 640 x 480", n, found)
 
 
 def ultralytics_server() -> list[str]:
@@ -179,14 +214,15 @@ def bare(paths: Sequence[Path], mpp: float) -> Callable[[int, int], None]:
 
 
 def compared(
-    work: Callable[[httpx.Client, int], None],
+    work: Callable[[Client, int], None],
     library: Callable[[int, int], None],
     n_requests: int,
     clients: int,
-    process: psutil.Process,
+    served: tuple[psutil.Process, str],
 ) -> dict[str, Any]:
     """Blocks of requests and of the bare library in turns."""
-    load(work, min(2 * clients, n_requests), clients)
+    process, url = served
+    load(url, work, min(2 * clients, n_requests), clients)
     begin, spent, alone, latencies = memory_mb(process), 0.0, 0.0, list[float]()
     blocks = min(_BLOCKS, n_requests)
     each = n_requests // blocks
@@ -195,18 +231,18 @@ def compared(
         library(each, clients)
         alone += time.perf_counter() - start
         start = time.perf_counter()
-        latencies += load(work, each, clients)
+        latencies += load(url, work, each, clients)
         spent += time.perf_counter() - start
     n = each * blocks
     return {"n": n, "s": spent, "library_s": alone, "latencies": latencies, "MB": (begin, memory_mb(process))}
 
 
-def load(work: Callable[[httpx.Client, int], None], n_requests: int, clients: int) -> list[float]:
+def load(url: str, work: Callable[[Client, int], None], n_requests: int, clients: int) -> list[float]:
     """Seconds of each request; each client waits for an answer before it asks again."""
     numbers, times, errors = itertools.count(), list[float](), list[BaseException]()
 
     def run() -> None:
-        with httpx.Client(timeout=_START_S) as client:
+        with closing(Client(url)) as client:
             try:
                 while (i := next(numbers)) < n_requests and not errors:
                     start = time.perf_counter()
@@ -273,15 +309,15 @@ def server(command: list[str]) -> Iterator[tuple[psutil.Process, str]]:
 
 def until_ready(url: str) -> None:
     """Wait until an address answers with success."""
-    until_answers(lambda: httpx.get(url, timeout=30).raise_for_status())
+    until_answers(lambda: httpx.get(url, timeout=30))
 
 
-def until_answers(ask: Callable[[], Any]) -> None:
+def until_answers(ask: Callable[[], httpx.Response]) -> None:
     """Call again until it succeeds."""
     end = time.monotonic() + _START_S
     while True:
         try:
-            ask()
+            ask().raise_for_status()
         except httpx.HTTPError:
             if time.monotonic() > end:
                 raise
