@@ -39,8 +39,12 @@ from blastdet.service.http.failures import add_handlers
 from blastdet.service.http.schemas import Status
 from blastdet.service.pages.rendering import ACTIONS, PageRoute
 from blastdet.service.pages.translations import LANGUAGES, catalog
-from blastdet.service.security.callers import RefusedError
+from blastdet.service.security.callers import Gate, RefusedError
 from blastdet.service.settings import ServiceSettings
+from blastdet.service.store import job_rows
+from blastdet.service.store.database import open_database
+from blastdet.service.store.job_rows import JobRequest
+from blastdet.service.store.schema import Smear
 
 USERS = {"anna": "a long password", "ben": "another password", "root": "a third password"}
 PATIENCE = 120_000  # ms, on a machine that does other things
@@ -196,7 +200,8 @@ def test_a_page_that_fails_is_a_page():
     app, router = FastAPI(), APIRouter(route_class=PageRoute)
     add_handlers(app)
     asking = FairQueue(1, "requests", 1, 1)
-    app.state.service = SimpleNamespace(asking=asking, settings=ServiceSettings())  # nothing else is asked
+    gate = Gate(ServiceSettings(), None)
+    app.state.service = SimpleNamespace(asking=asking, settings=gate.settings, gate=gate)  # nothing else is asked
     errors = {
         "/away": OperationalError("SELECT", {}, Exception("away")),
         "/bug": ZeroDivisionError(),
@@ -557,6 +562,63 @@ def test_an_upload_goes_on_after_the_page_was_loaded_again(tab, anna, tmp_path):
     assert [one for one in sent if one[0] == "PATCH"] == [("PATCH", str(piece))] and ("POST", "") not in sent
     where = f"/smears/{tab.url.rpartition('/')[2]}"
     assert anna.get(f"{where}/image").content == content
+    anna.delete(where).raise_for_status()
+
+
+@pytest.mark.browser
+def test_jobs_under_way_leave_connections_to_other_requests(tab, anna, service, tmp_path):
+    """A browser has six to one service, and each stream of events takes one until its job is over."""
+    ids = []
+    for n in range(8):
+        write_image(tmp_path / f"{n}.png", np.full((40, 40, 3), 20 * n, np.uint8))
+        ids.append(upload(anna, tmp_path / f"{n}.png")["id"])
+    database = open_database(ServiceSettings(data=service.data).database_url)
+    with database.begin() as session:  # of a worker that is not there: after 20 s others do them
+        for smear_id in ids:
+            smear = session.get(Smear, smear_id)
+            request = JobRequest("default", "0" * 64, {"mpp": [0.1, 0.1], "min_score": None, "region": None}, "1")
+            job_rows.ask(session, smear, smear.owner_id, request)
+            assert job_rows.claim(session, "gone") is not None
+    streams: list[str] = []
+    tab.on("request", lambda request: streams.append(request.url) if request.url.endswith("/events") else None)
+    tab.goto("/")
+    rows = f"{json.dumps(ids)}.map((id) => document.querySelector(`tr[data-smear='${{id}}'] .result`))"
+    _until(tab, f"{rows}.every((one) => one && !one.dataset.analysis)")
+    assert tab.evaluate("fetch('/api/v1/session').then((answer) => answer.status)") == 200
+    assert len(streams) == 2
+    _until(tab, f"{rows}.every((one) => one.dataset.analysis)")  # each is followed at last
+    for smear_id in ids:
+        anna.delete(f"/smears/{smear_id}").raise_for_status()
+    database.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("status", [401, 507])
+def test_an_upload_goes_on_after_a_refusal_that_passes(tab, anna, tmp_path, status):
+    """The session ended, or the disk was full: what has arrived is not sent again."""
+    rng = np.random.default_rng(status)
+    write_image(tmp_path / "large.bmp", rng.integers(0, 255, (1800, 3000, 3), np.uint8))
+    piece, sent = str(8 * 2**20), []
+
+    def refused(route: Any) -> None:
+        if route.request.method == "PATCH" and route.request.headers["upload-offset"] == piece:
+            route.fulfill(status=status, json={"error": "no"})
+        else:
+            route.continue_()
+
+    tab.expected.append("Failed to load resource")
+    tab.route("**/uploads**", refused)
+    tab.goto("/")
+    tab.click("#drop .menu summary")
+    tab.uncheck("#new-analyze")
+    tab.set_input_files("#files", [tmp_path / "large.bmp"])
+    tab.wait_for_selector("#queue .failed")
+    tab.unroute("**/uploads**")
+    tab.on("request", lambda request: sent.append((request.method, request.headers.get("upload-offset", ""))))
+    tab.set_input_files("#files", [tmp_path / "large.bmp"])
+    tab.wait_for_selector("#queue .done a")
+    assert [one for one in sent if one[0] == "PATCH"] == [("PATCH", piece)] and ("POST", "") not in sent
+    where = tab.get_attribute("#queue .done a", "href")
     anna.delete(where).raise_for_status()
 
 
@@ -932,6 +994,17 @@ def test_a_large_smear_comes_in_pieces_and_is_shown_in_tiles(tab, anna, tmp_path
     smear = anna.get(f"/smears/{tab.url.rpartition('/')[2]}").json()
     analyzed(anna, smear, region=[0, 0, 300, 300])
     asked.clear()
+    refused: set[str] = set()
+
+    def busy(route: Any) -> None:
+        if route.request.url in refused:
+            route.continue_()
+        else:
+            refused.add(route.request.url)
+            route.fulfill(status=503, json={"error": "busy: 128 pictures wait already"})
+
+    tab.expected.append("503")
+    tab.route("**/tiles/3/**", busy)  # once for each tile: it is asked for again
     _shown(tab, tab.url)
     tab.evaluate("viewer.match(1 / 0.1)")  # a pixel of the image is a pixel of the screen
     tab.evaluate("viewer.pan(-1350, -400)")

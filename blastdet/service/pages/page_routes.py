@@ -59,7 +59,8 @@ def worklist(
     with service.database.read() as session:  # only for smears that the list above shows
         jobs = job_rows.active_of(session, [one.id for one in found.items])
         failures = job_rows.failures(session, [one.id for one in found.items if not one.last_analysis])
-    data = {"max_bytes": service.settings.max_upload, "jobs": {smear: job.id for smear, job in jobs.items()}}
+    in_turn = sorted(jobs.items(), key=lambda pair: (pair[1].state != "running", pair[1].created))
+    data = {"max_bytes": service.settings.max_upload, "jobs": [[smear_id, job.id] for smear_id, job in in_turn]}
     return Page(request, caller).render(
         "worklist.jinja",
         data,

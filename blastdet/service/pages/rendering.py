@@ -33,7 +33,7 @@ FAILURES = {
     503: ("Please wait", "The service is busy. Try again in a few seconds."),
     507: ("That did not work", "The disk of the service is full. Ask your administrator."),
 }
-"""Status -> title and sentence of the page that says so. What the interface says is for who writes programs."""
+"""Status -> title and sentence of the page that says so. What the interface says is for programs."""
 
 FAILED = ("That did not work", "The service failed. Try again, and tell your administrator if it happens again.")
 """For any other status."""

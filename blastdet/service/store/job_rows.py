@@ -116,7 +116,8 @@ def _check_number(session: Session, user_id: str) -> None:
 
 def _job_of(session: Session, analysis: Analysis, user_id: str) -> Job:
     """The job that made an analysis."""
-    found = session.scalar(select(Job).where(Job.analysis_id == analysis.id).limit(1))
+    of_smear = select(Job).where(Job.smear_id == analysis.smear_id)
+    found = session.scalar(of_smear.where(Job.analysis_id == analysis.id).limit(1))
     if found is not None:
         return found
     job = Job(
@@ -255,11 +256,10 @@ _BACK: dict[str, Any] = {"state": "queued", "worker": None, "done": 0, "total": 
 
 
 def cancel(session: Session, job: Job) -> None:
-    """Cancel a job: at once if it is queued, else at the next beat of its worker."""
-    if job.state == "queued" and end(session, job.id, None, "cancelled"):
-        session.refresh(job)
-    elif job.state == "running":
-        job.cancel = True
+    """Cancel a job: at once if it is queued, else at the next beat of its worker. `job` is as it is now afterwards."""
+    if not end(session, job.id, None, "cancelled"):  # a worker may have taken it since it was read
+        session.execute(update(Job).where(Job.id == job.id, Job.state == "running").values(cancel=True))
+    session.refresh(job)
 
 
 def is_active(session: Session, smear_id: str) -> bool:

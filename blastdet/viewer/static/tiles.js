@@ -3,6 +3,7 @@
 
 const KEPT = 160; // tiles in memory, about a megabyte each
 const AT_ONCE = 6; // requests
+const AGAIN_MS = 3000; // until a tile that a busy service refused is asked for again
 
 /* `image.tiles` names the address of the tiles, their side in pixels, and the columns and rows of each zoom. */
 export function makeTiles(image, redraw) {
@@ -20,11 +21,13 @@ export function makeTiles(image, redraw) {
   }
 
   async function fetchOne(key) {
-    let made = null;
+    let made = null, passes = true;
     try {
       const answer = await fetch(url + "/" + key);
+      passes = answer.status === 429 || answer.status >= 500;
       if (answer.ok) made = await createImageBitmap(await answer.blob());
-    } catch { /* asked again after a reload; a coarser tile stays */ }
+    } catch { /* a coarser tile stays */ }
+    if (!made && passes) { await new Promise((done) => setTimeout(done, AGAIN_MS)); return; } // if it is still in sight, it is missing
     kept.set(key, made);
     for (const old of kept.keys()) {
       if (kept.size <= KEPT) break;

@@ -87,8 +87,8 @@ export function moment(iso) {
   return new Date(iso).toLocaleString(page.language, { dateStyle: "medium", timeStyle: "short" });
 }
 
-/* Follow a job: `changed` gets it each time, until it is over. Returns a function that stops it. */
-export function follow(id, changed) {
+/* Follow a job: `changed` gets it each time, until it is over. */
+export function follow(id, changed, pause = 5) {
   const events = new EventSource("/api/v1/jobs/" + id + "/events");
   const seen = (event) => {
     const job = JSON.parse(event.data);
@@ -96,7 +96,9 @@ export function follow(id, changed) {
     changed(job);
   };
   for (const name of ["progress", "done", "failed", "cancelled"]) events.addEventListener(name, seen);
-  return () => events.close();
+  events.onerror = () => { // refused, as too many streams are: the browser asks again only where the connection broke
+    if (events.readyState === EventSource.CLOSED) setTimeout(() => follow(id, changed, Math.min(2 * pause, 60)), 1000 * pause);
+  };
 }
 
 /* How far a job is, in words and as a part of 1 (null: unknown). */

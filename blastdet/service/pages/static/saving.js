@@ -40,12 +40,16 @@ export function keepOnServer(analysis, data, saved) {
     }
 
     function failed(error) {
-      if (error.status === 412) { stopped = true; conflict(); return; }
+      if (error.status === 412) { stopped = true; conflict().catch(lost); return; }
       if ([0, 429, 502, 503, 504, 507].includes(error.status)) {
         wait = Math.min(Math.max(2 * wait, 1), SLOWEST_S);
         tell(t("Not saved yet: {why} Trying again.", { why: error.message }));
         return;
       }
+      lost(error);
+    }
+
+    function lost(error) {
       stopped = true;
       byId("fault-of-page").textContent = t("Your last corrections were not saved. Load the page again. {why}", { why: error.message });
       tell(t("Not saved."));
@@ -73,7 +77,7 @@ export function keepOnServer(analysis, data, saved) {
         pending = [];
         location.reload();
       } catch (error) {
-        if (error.status === 412) conflict();
+        if (error.status === 412) conflict().catch(lost);
         else byId("fault-of-page").textContent = error.message;
       }
     };

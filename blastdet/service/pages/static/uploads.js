@@ -61,7 +61,7 @@ async function again(stop, what) {
 async function inPieces(file, sent, stop) {
   const tus = { "Tus-Resumable": "1.0.0" };
   let url = kept(file), at = null;
-  if (url) at = await state(url).catch(() => null);
+  if (url) at = await again(stop, () => state(url)).catch((error) => { if (error.status !== 404) throw error; }); // else it begins anew
   if (!at) {
     const made = await again(stop, () => send("POST", "/api/v1/uploads", null, { ...tus, "Upload-Length": String(file.size), "Upload-Metadata": "filename " + encoded(file.name.slice(-200)) }, () => {}, stop));
     url = made.header("Location");
@@ -75,7 +75,10 @@ async function inPieces(file, sent, stop) {
       await send("PATCH", url, file.slice(offset, offset + PIECE), { ...tus, "Upload-Offset": String(offset), "Content-Type": "application/offset+octet-stream" }, (n) => sent(offset + n), stop);
     } catch (error) {
       if (stop.done) { await call("DELETE", url.replace("/api/v1", "")).catch(() => {}); keep(file, null); throw error; }
-      if (![0, 409, 423, 429, 502, 503, 504].includes(error.status)) { keep(file, null); throw error; }
+      if (![0, 409, 423, 429, 502, 503, 504].includes(error.status)) {
+        if (![401, 500, 507].includes(error.status)) keep(file, null); // else the same file goes on, after a log-in for example
+        throw error;
+      }
       await pause(1);
     }
     at = await again(stop, () => state(url));

@@ -6,6 +6,7 @@ import { discard, unfinished, upload } from "./uploads.js";
 
 const queue = byId("queue"), drop = byId("drop"), waiting = [];
 let busy = 0;
+const STREAMS = 2;
 
 bindOptions("new");
 
@@ -144,11 +145,16 @@ document.addEventListener("focusin", (event) => {
   focused = row ? '#list tr[data-smear="' + row.dataset.smear + '"] ' + (event.target.matches(".pick") ? ".pick" : "th a") : "";
 });
 
-/* Jobs of smears that are in the list already. */
-for (const [smear, id] of Object.entries(page.jobs)) {
-  const result = () => document.querySelector('tr[data-smear="' + smear + '"] .result');
-  if (result()) follow(id, (job) => { if (["done", "failed", "cancelled"].includes(job.state)) refresh(); else if (job.state === "running" && result()) result().textContent = progressOf(job)[0]; });
+/* Jobs of smears that are in the list already, in the order in which they are done. Few at a time: a browser has six
+   connections to a service, and a stream for each job would leave none to other requests and pages. */
+function followNext() {
+  const [smear, id] = page.jobs.shift() || [], result = () => document.querySelector('tr[data-smear="' + smear + '"] .result');
+  if (id) follow(id, (job) => {
+    if (["done", "failed", "cancelled"].includes(job.state)) { refresh(); followNext(); } // the list shows what became of the others, too
+    else if (job.state === "running" && result()) result().textContent = progressOf(job)[0];
+  });
 }
+for (let n = 0; n < STREAMS; n++) followNext();
 
 const whiteCells = (n) => (n === 1 ? t("1 white cell") : t("{n} white cells", { n: number(n) }));
 
