@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from blastdet.service.http.context import service_of
+from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.settings import is_loopback
 from blastdet.service.store import job_rows
 
-router = APIRouter(tags=["monitoring"])
+router = APIRouter(tags=["monitoring"], route_class=FairRoute)
 
 
 @router.get("/healthz")
@@ -31,8 +32,8 @@ def readyz(request: Request) -> Response:
 def metrics(request: Request) -> Response:
     """Figures for Prometheus; from this machine, or with a token."""
     service = service_of(request)
-    peer = request.client.host if request.client is not None else ""
-    if service.gate.mode != "none" and not is_loopback(peer) and service.gate.caller(request) is None:
+    is_near = is_loopback(service.gate.address_of(request))  # of the client, also behind a proxy on this machine
+    if service.gate.mode != "none" and not is_near and service.gate.caller(request) is None:
         raise RefusedError(401, "expected a token", {"WWW-Authenticate": "Bearer"})
     with service.database.read() as session:
         jobs = job_rows.counts(session)

@@ -18,6 +18,9 @@ from blastdet.service.settings import ServiceSettings
 SOCKET = "BLASTDET_SOCKET"
 """Environment: number of the socket that the supervisor listens on."""
 
+SUPERVISOR = "BLASTDET_SUPERVISOR"
+"""Environment: number of the process that started this one."""
+
 WORKER = "BLASTDET_WORKER"
 """Environment: name of a worker, new for each process."""
 
@@ -41,6 +44,7 @@ def run_web(settings: ServiceSettings) -> None:
     config = uvicorn.Config(
         app,
         http=protocol_with(settings.silence_seconds, service.connections, service.gate.is_trusted),
+        ws="none",  # another protocol would take the connection away from this one, which counts it
         access_log=False,
         log_config=None,
         server_header=False,
@@ -86,7 +90,7 @@ def run_worker(settings: ServiceSettings) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when the supervisor is gone."""
+    """End this process when the supervisor is gone, also if it went while this process started."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os.kill(os.getpid(), signal.SIGTERM)
@@ -97,7 +101,7 @@ def _end_with(parent: int) -> None:
 def main() -> None:
     """Run what the first argument says."""
     service_log.set_up()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(os.environ[SUPERVISOR]),), daemon=True).start()
     settings = ServiceSettings.from_environment()
     try:
         {"web": run_web, "worker": run_worker}[sys.argv[1]](settings)

@@ -77,7 +77,7 @@ class ServiceSettings(BaseModel):
     def _fits_together(self) -> ServiceSettings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("expected both a certificate and a key, got one of them")
-        if self.auth == "proxy" and not (self.auth_header and self.trusted_proxies):
+        if (self.auth == "proxy" or self.auth_header) and not (self.auth_header and self.trusted_proxies):
             raise ValueError("expected the header and the network of the proxy with it")
         if self.auth_header and self.auth not in ("auto", "proxy"):
             raise ValueError(f"expected no header of a proxy with auth {self.auth}")

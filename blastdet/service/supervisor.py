@@ -23,7 +23,7 @@ from blastdet.service import service_log
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.jobs.reconciler import Reconciler
 from blastdet.service.offered_models import offered_models
-from blastdet.service.processes import SOCKET, WORKER
+from blastdet.service.processes import SOCKET, SUPERVISOR, WORKER
 from blastdet.service.security.callers import check_reachable
 from blastdet.service.security.certificates import check_pair
 from blastdet.service.settings import ServiceSettings
@@ -57,7 +57,7 @@ class _Process:
         self.name = f"{self.kind}-{secrets.token_hex(8)}"
         self.handle = subprocess.Popen(
             [sys.executable, "-m", "blastdet.service.processes", self.kind],
-            env={**self.environment, WORKER: self.name},
+            env={**self.environment, SUPERVISOR: str(os.getpid()), WORKER: self.name},
             pass_fds=self.sockets,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
@@ -220,7 +220,7 @@ def listening(settings: ServiceSettings) -> socket.socket:
 
 
 def _allow_many_files() -> None:
-    """Each connection and each file that arrives takes a number; systems give 1,024 to who does not ask for more."""
+    """Each connection and each file that arrives takes a number; a process has 1,024 unless it asks for more."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:

@@ -90,6 +90,10 @@ def test_the_same_bytes_are_the_same_smear(client, smear):
     assert (again.status_code, again.json()["id"]) == (200, smear["id"])
 
 
+TEXT = b'--a\r\nContent-Disposition: form-data; name="note"\r\n\r\n' + bytes(2**17)
+"""A form with more text than any has, which need not end."""
+
+
 def test_a_form_and_a_body_are_the_same_upload(client):
     form = client.post("/smears", data={"note": "x"}, files={"file": ("../../m\u00f6no.jpg", SMALL.read_bytes())})
     assert (form.status_code, form.json()["name"]) == (201, "m\u00f6no.jpg")
@@ -108,6 +112,7 @@ def test_a_form_and_a_body_are_the_same_upload(client):
         (b"--a\r\n", {"content-type": "multipart/form-data"}, 400, "boundary"),
         (b"rubbish", {"content-type": "multipart/form-data; boundary=a"}, 400, "form"),
         (b"--a--\r\n", {"content-type": "multipart/form-data; boundary=a"}, 422, "expected a file"),
+        (TEXT, {"content-type": "multipart/form-data; boundary=a"}, 413, "at most 64 kB around its file"),
     ],
 )
 def test_a_wrong_upload_is_refused_with_one_line(client, content, headers, status, words):
@@ -692,12 +697,15 @@ def test_a_report_can_be_matched_and_its_intervals_have_names(client, smear, ana
 # Watching
 
 
-def test_health_readiness_and_figures(service, client):
+def test_health_readiness_and_figures(service, client, smear):
     root = service.url
     assert client.get(f"{root}/healthz").json() == {"status": "ok"}
     assert client.get(f"{root}/readyz").json() == {"database": True, "model": True}
     text = client.get(f"{root}/metrics").text
     assert 'blastdet_requests_total{method="POST",route="/smears",status="201"}' in text
+    assert client.request("BREW", f"{root}/healthz").status_code == 405
+    text = client.get(f"{root}/metrics").text  # a figure for each method would take memory for ever
+    assert "BREW" not in text and 'blastdet_requests_total{method="?",route="/healthz",status="405"}' in text
 
 
 def test_logs_are_json_and_name_no_file(service, client):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -15,6 +17,8 @@ import pytest
 from serving import SMALL, Served, analyzed, done, served, upload
 
 from blastdet.imaging.io import write_image
+from blastdet.service.processes import SUPERVISOR, WORKER
+from blastdet.service.settings import ServiceSettings
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +107,16 @@ def test_a_service_that_is_stopped_gives_its_job_back(service, client, large):
         service.start()
         job = done(fresh, job)
         assert (job["state"], job["attempts"]) == ("done", 1)
+
+
+def test_a_process_whose_supervisor_went_while_it_started_ends(tmp_path):
+    """It would keep the socket, so that no other service could listen there."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    environment = {**ServiceSettings(data=tmp_path).to_environment(), SUPERVISOR: str(gone.pid), WORKER: "worker-1"}
+    command = [sys.executable, "-m", "blastdet.service.processes", "worker"]
+    run = subprocess.run(command, env=environment, timeout=120, capture_output=True)  # else it would not end
+    assert run.returncode in {-signal.SIGTERM, 0, 1}
 
 
 def test_a_running_job_is_cancelled_between_tiles(service, large):

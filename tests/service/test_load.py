@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import json
 import logging
 import resource
 import socket
@@ -31,7 +32,8 @@ from serving import SMALL, analyzed, served, upload
 
 from blastdet.core.errors import BlastdetError
 from blastdet.imaging.io import DerivedSource, encode_image, open_smear, write_image
-from blastdet.service.api.app import ROUTES
+from blastdet.service import monitoring
+from blastdet.service.api.app import ROUTES, make_app, make_service
 from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.operations import Operations
 from blastdet.service.compute.overview import WithOverview, overview_of, overview_size
@@ -44,7 +46,10 @@ from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.security.allowances import Allowance
 from blastdet.service.security.callers import COOKIE, RefusedError
 from blastdet.service.service_log import Seldom
+from blastdet.service.settings import ServiceSettings
+from blastdet.service.store import accounts
 from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.database import open_database
 from blastdet.viewer.pictures import QUALITY
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -267,6 +272,15 @@ def test_an_address_has_so_many_connections(service, client):
         time.sleep(0.2)
 
 
+def test_a_connection_that_asked_for_another_protocol_counts_no_longer_either(service):
+    """Where a library for WebSockets is installed, it took such a connection, and nothing noticed its end."""
+    ask = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    ask += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n\r\n"
+    for _ in range(260):
+        with connected(service, "127.0.0.5", 1, ask) as (one,):
+            assert one.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
 def test_a_user_has_so_many_uploads_at_once(service):
     with connected(service, "127.0.0.3", 64, HEAD + b"abc"):
         time.sleep(1)
@@ -320,6 +334,37 @@ def test_images_are_read_while_a_thousand_files_are_open(tmp_path):
     finally:
         pool.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_a_child_still_says_is_not_taken_for_the_next_answer(tmp_path):
+    """Who watches a request fails in the middle of it; the next request may be of somebody else."""
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((16_000, 9000), np.uint8), compression="zlib", tile=(512, 512))
+
+    def fail(done: int, total: int) -> None:
+        raise ZeroDivisionError
+
+    pool = ComputePool(1, ComputeLimits(memory_mb=1024))
+    try:
+        with pytest.raises(ZeroDivisionError):
+            pool.call("overview", {"path": str(tmp_path / "a.tif")}, watch=Watch(on_progress=fail))
+        found, _ = pool.call("inspect", {"path": str(SMALL), "name": "a.jpg"})
+        assert found["size_wh"]
+    finally:
+        pool.close()
+
+
+def test_a_bug_in_a_child_is_a_line_of_the_log_without_its_message(capfd):
+    """Which may quote the name of a file."""
+    pool = ComputePool(1, ComputeLimits(memory_mb=512))
+    try:
+        with pytest.raises(BlastdetError, match="its log says which"):
+            pool.call("inspect", {})
+    finally:
+        pool.close()
+    (said,) = capfd.readouterr().err.splitlines()
+    line = json.loads(said)
+    assert (line["event"], line["op"], line["error"]) == ("compute.bug", "inspect", "KeyError")
+    assert any("_inspect" in one for one in line["where"]) and "'path'" not in said
 
 
 def test_too_many_open_files_are_no_fault_of_the_service():
@@ -549,7 +594,39 @@ def test_a_burst_of_one_user_leaves_threads_to_others():
                 assert began == ["eve", "ben", "eve"]
 
     _in_a_loop(rush)
-    assert all(isinstance(route, FairRoute) for module in ROUTES for route in module.router.routes)
+    assert all(isinstance(route, FairRoute) for module in (*ROUTES, monitoring) for route in module.router.routes)
+
+
+def test_passwords_are_compared_few_at_a_time_also_to_change_one(tmp_path):
+    """Each takes 64 MB."""
+    settings = ServiceSettings(data=tmp_path, auth="users")
+    database = open_database(settings.database_url)
+    with database.begin() as session:
+        accounts.add_user(session, "anna", "correct horse")
+    database.close()
+    service = make_service(settings)
+    transport = httpx.ASGITransport(make_app(service))
+
+    async def rush() -> None:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost/api/v1") as client:
+            login = await client.post("/session", json={"name": "anna", "password": "correct horse"})
+            client.headers["x-csrf-token"] = login.json()["csrf"]
+            others = [object(), object()]
+            for one in others:
+                service.checking.acquire_on_behalf_of_nowait(one)
+            async with anyio.create_task_group() as group:
+                change = {"old": "correct horse", "new": "battery staple"}
+                group.start_soon(partial(client.put, "/session/password", json=change))
+                with anyio.fail_after(30):
+                    while not service.checking.statistics().tasks_waiting:
+                        await anyio.sleep(0.05)
+                for one in others:
+                    service.checking.release_on_behalf_of(one)
+            again = await client.post("/session", json={"name": "anna", "password": "battery staple"})
+            assert again.status_code == 200
+
+    _in_a_loop(rush)
+    service.database.close()
 
 
 def test_a_large_image_is_decoded_once_for_a_block_of_tiles(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from blastdet.service.store.schema import Job, Smear
         ({"port": 70000}, "--port: "),
         ({"tls_certificate": "a.pem"}, "expected both a certificate and a key"),
         ({"auth": "proxy"}, "expected the header and the network of the proxy"),
+        ({"auth_header": "X-Remote-User"}, "expected the header and the network of the proxy"),
         ({"trusted_proxies": ["300.1.1.1/8"]}, "--trusted-proxies: "),
         ({"database": "mysql://x:secret@y/z"}, "--database: expected postgresql://"),
         ({"keep_days": float("nan")}, "--keep-days: "),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from click.testing import CliRunner
 from postgres_server import postgres
-from sqlalchemy import delete, insert, select, text, true
+from sqlalchemy import delete, event, insert, select, text, true
 from sqlalchemy.orm import Session
 
 from blastdet.cli import cli
@@ -24,9 +26,10 @@ from blastdet.service.http.schemas import SmearChange
 from blastdet.service.jobs.backend import HueyBackend
 from blastdet.service.jobs.clock_watch import DAY_S, ClockWatch, confirm_clock, is_held
 from blastdet.service.jobs.reconciler import Reconciler
+from blastdet.service.jobs.runner import Runner
 from blastdet.service.security.callers import Caller, RefusedError
 from blastdet.service.store import accounts, correction_rows, job_rows, retention, smears
-from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name
+from blastdet.service.store.blobs import Arriving, Blobs, TooLargeError, display_name, is_stale
 from blastdet.service.store.database import Database, open_database
 from blastdet.service.store.job_rows import JobRequest
 from blastdet.service.store.schema import Analysis, Base, Job, Share, Smear, Upload, User, new_id
@@ -159,6 +162,36 @@ def test_cancelled_while_queued_and_while_running(database, job):
     with database.begin() as session:
         job_rows.cancel(session, session.get(Job, other.id))
     assert state(database, other)[0] == "cancelled"
+
+
+def test_a_job_that_a_worker_took_just_now_is_cancelled(database, job):
+    with database.begin() as session:
+        assert job_rows.claim(session, "one") is not None
+    with database.begin() as session:
+        session.add(job)  # as it was read while it waited
+        job_rows.cancel(session, job)
+        assert (job.state, job.cancel) == ("running", True)
+    with database.begin() as session:
+        assert job_rows.beat(session, job.id, "one", (0, 0, None)) is True
+
+
+def test_a_worker_whose_process_ended_leaves_a_job_to_who_has_it_now(database, job, tmp_path):
+    """It was taken for dead, and the job is at another worker when its own process ends."""
+
+    class Ending:
+        def call(self, *_: object, **__: object) -> None:
+            with database.begin() as session:
+                assert job_rows.release(session, Job.id == job.id, 3) == 1
+                assert job_rows.claim(session, "other") is not None
+            first.must_stop = lambda: True  # after this job
+            raise ComputeDiedError("killed")
+
+    model = SimpleNamespace(folder=tmp_path)
+    first = Runner("first", database, Blobs(tmp_path), Ending(), {"default": model})
+    first.drain()
+    with database.read() as session:
+        found = session.get(Job, job.id)
+        assert (found.state, found.worker, found.attempts) == ("running", "other", 2)
 
 
 def test_one_of_two_corrections_of_a_version_is_kept(database, job):
@@ -459,7 +492,9 @@ def test_accounts_keep_no_secret(database):
     with database.begin() as session:
         user = accounts.add_user(session, "carla", "correct horse")
         secret, token = accounts.add_token(session, user, "t", "read", 1)
-        cookie, login = accounts.begin_session(session, user, 1)
+        begun = accounts.begin_session(session, user, 1)
+        assert begun is not None
+    cookie, login = begun
     stored = [user.password_hash, token.sha256, login.sha256]
     assert str(user.password_hash).startswith("$argon2id$")
     assert not any(one in str(stored) for one in ("correct horse", secret, cookie))
@@ -475,6 +510,18 @@ def test_accounts_keep_no_secret(database):
         assert accounts.find_session(session, cookie) is None
         accounts.remove_user(session, "carla")
         assert accounts.find_user(session, "carla") is None
+
+
+def test_a_log_in_with_the_old_password_does_not_outlive_its_change(database):
+    """Its password is compared, then another log-in changes the password and ends all sessions that there are."""
+    with database.begin() as session:
+        accounts.add_user(session, "erik", "correct horse")
+    with database.read() as session:
+        user = accounts.checked_password(session, "erik", "correct horse")
+    with database.begin() as session:
+        assert accounts.replace_password(session, user, accounts.hash_password("battery staple"), "")
+    with database.begin() as session:
+        assert accounts.begin_session(session, user, 1) is None
 
 
 @pytest.mark.parametrize(
@@ -672,3 +719,43 @@ def test_an_upload_outlives_the_process_that_looks_into_it(database, tmp_path):
 
 def _no_image(*_: object, **__: object) -> None:
     raise BlastdetError("no image")
+
+
+@pytest.mark.parametrize("typed", ["Ärztin Ö", "ärztin ö", "ÄRZTIN", "7%_x"])
+def test_a_name_is_found_in_any_case(database, typed):
+    smear = new_smear(database, "Ärztin Ö 7%_x.jpg")
+    with database.read() as session:
+        found = smears.listed(session, smear.owner_id, smears.Wanted(name=typed))
+        assert [one.id for one in found] == [smear.id]
+        assert smears.listed(session, smear.owner_id, smears.Wanted(name="Ärztin O")) == []
+    with database.begin() as session:
+        smears.delete_rows(session, smear.id)
+
+
+def test_a_sweep_takes_any_number_of_folders_and_uploads(tmp_path):
+    """A statement has only so many values: 32,766 in SQLite as it comes, 65,535 in PostgreSQL; here 50."""
+    database, blobs = open_database(f"sqlite:///{tmp_path / 'a.db'}"), Blobs(tmp_path)
+    database.engine.dispose()
+    number = sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER
+    event.listen(database.engine, "connect", lambda connection, record: connection.setlimit(number, 50))
+    kept = new_smear(database)
+    folders = [blobs.smear(kept.id), *(blobs.smear(new_id()) for _ in range(60))]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    for _ in range(60):
+        with database.begin() as session:
+            session.add(Upload(owner_id=kept.owner_id, name="a", n_bytes=1, created="2001-01-01T00:00:00.000000Z"))
+    retention.sweep(database, blobs, None)
+    assert [folder.is_dir() for folder in folders] == [True] + 60 * [False]
+    with database.read() as session:
+        assert session.scalars(select(Upload)).all() == []
+    database.close()
+
+
+def test_what_is_gone_meanwhile_is_not_stale(tmp_path):
+    assert not is_stale(tmp_path / "a")
+    (tmp_path / "b").touch()
+    assert not is_stale(tmp_path / "b")
+    os.utime(tmp_path / "b", (0, 0))
+    assert is_stale(tmp_path / "b")

@@ -304,6 +304,26 @@ def test_wrong_passwords_lock_nobody_out_at_another_address(service):
         assert right.status_code == 200
 
 
+def test_a_network_of_ipv6_is_one_client(tmp_path):
+    """One machine has all of its addresses; behind a proxy, the service hears of any."""
+    with served(tmp_path, "--trusted-proxy", "127.0.0.1", users=PASSWORDS) as service, service.client() as proxy:
+
+        def asked(address: str) -> int:
+            wrong = {"name": "anna", "password": "x" * 9}
+            return proxy.post("/session", json=wrong, headers={"x-forwarded-for": address}).status_code
+
+        found = [asked(f"2001:db8::{n}") for n in range(11)]
+        assert (found[0], found[-1]) == (401, 429)
+        assert asked("2001:db8:0:1::1") == 401
+
+
+def test_figures_are_for_this_machine_also_behind_a_proxy_on_it(tmp_path):
+    with served(tmp_path, "--trusted-proxy", "127.0.0.1", users=PASSWORDS) as service:
+        where = f"{service.url}/metrics"
+        assert httpx.get(where).status_code == 200
+        assert httpx.get(where, headers={"x-forwarded-for": "203.0.113.7"}).status_code == 401
+
+
 def test_wrong_tokens_are_limited_before_the_database_is_asked(service, anna):
     token = anna.post("/tokens", json={"name": "t"}).json()["token"]
     with from_address(service, "127.0.0.4") as eve, from_address(service, "127.0.0.5") as other:
@@ -376,6 +396,7 @@ def test_a_new_password_says_which_tokens_stay(tmp_path):
         ("10.0.0.5", "203.0.113.7, nonsense", "10.0.0.5"),
         ("10.0.0.5", "10.0.0.8", "10.0.0.8"),
         ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
+        ("::ffff:10.0.0.5", "::ffff:203.0.113.7", "203.0.113.7"),  # as a socket for all addresses names them
     ],
 )
 def test_behind_a_trusted_proxy_the_address_is_that_of_the_client(peer, forwarded, address):

@@ -14,7 +14,8 @@ from blastdet.core.errors import ConfigError
 from blastdet.service.http.context import AnyCaller, Id, Reader, Service, Services, Writer, limited_caller, service_of
 from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import Credentials, PasswordChange, SessionOut, TokenIn, TokenOut
-from blastdet.service.security.callers import COOKIE, RefusedError, slow_down
+from blastdet.service.security.addresses import counted_as
+from blastdet.service.security.callers import COOKIE, Caller, RefusedError, slow_down
 from blastdet.service.store import accounts, audit_log
 from blastdet.service.store.schema import Token, User
 
@@ -69,10 +70,10 @@ def _logged_in(service: Service, credentials: Credentials, address: str) -> tupl
         known = accounts.find_user(database, credentials.name)
         user = accounts.checked_password(database, credentials.name, credentials.password)
     with service.database.begin() as database:
-        if user is not None:
-            secret, login = accounts.begin_session(database, user, service.settings.session_hours)
+        begun = None if user is None else accounts.begin_session(database, user, service.settings.session_hours)
+        if user is not None and begun is not None:
             audit_log.record(database, "login", user.id, "", address)
-            return user, secret, login.csrf
+            return user, begun[0], begun[1].csrf
         # an unknown name is not kept: it may be a password in the wrong field
         audit_log.record(database, "login.refused", None, "" if known is None else known.id, address)
     raise RefusedError(401, "name or password is wrong")
@@ -80,12 +81,19 @@ def _logged_in(service: Service, credentials: Credentials, address: str) -> tupl
 
 def _check_tries(service: Service, address: str, name: str) -> None:
     """Refuse to compare more passwords than somebody types, for one name or, more of them, for all."""
-    slow_down(service.logins.wait(f"{address} {name}") or service.logins.wait(address, 1 / _NAMES), "log-ins")
+    client = counted_as(address)
+    slow_down(service.logins.wait(f"{client} {name}") or service.logins.wait(client, 1 / _NAMES), "log-ins")
 
 
 @router.put("/session/password", status_code=204)
-def change_password(change: PasswordChange, request: Request, service: Services, caller: AnyCaller) -> Response:
+async def change_password(change: PasswordChange, request: Request, service: Services, caller: AnyCaller) -> Response:
     """Give yourself another password; your other sessions end. In a session only, not with a token."""
+    do = partial(_change_password, service, caller, change, request.cookies.get(COOKIE, ""))
+    await to_thread.run_sync(do, limiter=service.checking)
+    return Response(status_code=204)
+
+
+def _change_password(service: Service, caller: Caller, change: PasswordChange, secret: str) -> None:
     if service.gate.mode != "users":
         raise RefusedError(404, f"password: this service does not ask for passwords (auth {service.gate.mode})")
     if not caller.csrf:  # who finds a token must not lock out its owner
@@ -99,10 +107,9 @@ def change_password(change: PasswordChange, request: Request, service: Services,
         raise RefusedError(403, "password: expected the one that you have now, got another")
     new_hash = accounts.hash_password(change.new)
     with service.database.begin() as database:
-        if not accounts.replace_password(database, user, new_hash, request.cookies.get(COOKIE, "")):
+        if not accounts.replace_password(database, user, new_hash, secret):
             raise RefusedError(409, "password: changed by another request at the same time")
         audit_log.record(database, "user.password", user.id, user.id, caller.address)
-    return Response(status_code=204)
 
 
 @router.delete("/session", status_code=204)

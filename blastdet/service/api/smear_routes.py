@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from blastdet.core.errors import counted, shown
 from blastdet.service.compute.pool import Watch
-from blastdet.service.http.body import ImageBody
+from blastdet.service.http.body import AROUND, ImageBody
 from blastdet.service.http.context import (
     Id,
     Reader,
@@ -45,7 +45,6 @@ _ARRIVE = 2**20  # bytes written at once
 _INSPECT_S = 30.0  # in which an uploaded file must be understood
 _MOST_PIXELS = 50 * 10**9  # a slide at the highest magnification has 10
 _LONGEST = 10**6  # pixels: 75 mm of glass at 0.1 µm have 750,000
-_FORM = 2**16  # bytes that a form may have around its file
 
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -73,7 +72,7 @@ async def upload(
 ) -> Response:
     """Upload one image: as the body, or as the file of a form. The same bytes give the same smear again."""
     length = request.headers.get("content-length", "")
-    stated = max(int(length) - _FORM, 0) if length.isdigit() else 0
+    stated = max(int(length) - AROUND, 0) if length.isdecimal() else 0
     if stated > service.settings.max_upload:
         raise RefusedError(413, f"upload: expected at most {service.settings.max_upload_mb:,.0f} MB, got more")
     quota = await run_in_threadpool(ArrivingQuota, service, caller)

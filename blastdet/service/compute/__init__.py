@@ -1,5 +1,5 @@
 """Child processes that decode images and run models, under limits of memory and time.
 
-They import what `inference` and `viewer` offer, and of the service the settings and the store. A damaged or
-hostile image ends a child, never the process that asked.
+They import what `inference` and `viewer` offer, and of the service the settings, the store and the log. A
+damaged or hostile image ends a child, never the process that asked.
 """

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-import traceback
 from typing import Any
 
 from blastdet.core.errors import BlastdetError
@@ -93,9 +92,16 @@ def _answer(channel: _Channel, operations: Any, header: dict[str, Any], payload:
     except PipeClosedError:
         raise
     except Exception:  # noqa: BLE001  # a decoder may raise anything
-        traceback.print_exc()
+        _log_bug(str(header.get("op")))
         line = "the image is damaged, or the service has a fault; its log says which"  # nothing of its inside
         send(channel.answers, {"error": line, "kind": "bug"})
+
+
+def _log_bug(op: str) -> None:
+    from blastdet.service import service_log  # with half of SQLAlchemy, which a child does not need otherwise
+
+    service_log.set_up()
+    service_log.failed("compute.bug", op=op)
 
 
 def _without_paths(line: str, args: dict[str, Any]) -> str:

@@ -18,11 +18,10 @@ from blastdet.imaging.io import is_tiff
 from blastdet.service.compute.fair_queue import FairQueue
 from blastdet.service.compute.pipe import DamagedOverviewError
 from blastdet.service.compute.pool import ComputeBusyError, ComputeCancelledError, ComputePool, Watch
-from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.blobs import NO_SPACE, Blobs
 
 _FAILED_S = 300.0
 _FULL_S = 10.0  # a full disk may have room again
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MOST_FOR_ONE = 8  # requests that may wait for the same overview: those of a browser, not all there may be
 _MOST_OVERVIEWS = 32  # that wait to be made, each for minutes
 _MOST_OVERVIEWS_OF_ONE = 3
@@ -140,7 +139,7 @@ class Pictures:
             raise
         except (BlastdetError, OSError) as error:
             why = error if image.is_file() else BlastdetError(_GONE)
-            seconds = _FULL_S if isinstance(why, OSError) and why.errno in _NO_SPACE else _FAILED_S
+            seconds = _FULL_S if isinstance(why, OSError) and why.errno in NO_SPACE else _FAILED_S
             self._failed[path] = (time.monotonic() + seconds, why)
             raise why from None
 

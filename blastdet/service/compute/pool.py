@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +118,8 @@ class ComputeProcess:
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for the supervisor
         )
-        self._wait(Watch(), _START_S)
+        with self._to_the_end():
+            self._said(self._child, Watch(), _START_S)
 
     def call(self, op: str, args: dict[str, Any], payload: bytes = b"", watch: Watch | None = None) -> Answer:
         """Have the child do something; see `Operations`.
@@ -129,42 +131,44 @@ class ComputeProcess:
         ComputeDiedError, ComputeCancelledError
         """
         self.start()
-        assert self._child is not None and self._child.stdin is not None
-        try:
+        watch = watch or Watch()
+        with self._to_the_end():
+            assert self._child is not None and self._child.stdin is not None
             send(self._child.stdin.fileno(), {"op": op, "args": args}, payload)
+            header, content = self._said(self._child, watch, watch.stall_seconds or self.limits.stall_seconds)
+        return self._answer(header, content)
+
+    @contextmanager
+    def _to_the_end(self) -> Iterator[None]:
+        """End the child unless it is heard to the end: what it still says would be taken for its next answer."""
+        try:
+            yield
         except PipeClosedError:
             raise self._died() from None
-        watch = watch or Watch()
-        return self._wait(watch, watch.stall_seconds or self.limits.stall_seconds)
+        except BaseException:  # also from the caller's `watch`
+            self.stop()
+            raise
 
-    def _wait(self, watch: Watch, patience: float) -> Answer:
+    def _said(self, child: subprocess.Popen[bytes], watch: Watch, patience: float) -> Answer:
         """The answer of the child; progress is passed on."""
-        assert self._child is not None and self._child.stdin is not None and self._child.stdout is not None
+        assert child.stdin is not None and child.stdout is not None
         answers = select.poll()  # select.select takes no file number above 1,023
-        answers.register(self._child.stdout, select.POLLIN)
+        answers.register(child.stdout, select.POLLIN)
         heard, cancelled_at = time.monotonic(), 0.0
         while True:
             if answers.poll(1000 * _TICK_S):
-                try:
-                    header, payload = receive(self._child.stdout.fileno())
-                except PipeClosedError:
-                    raise self._died() from None
+                header, payload = receive(child.stdout.fileno())
                 heard = time.monotonic()
                 if "progress" not in header:
-                    return self._answer(header, payload)
+                    return header, payload
                 if watch.on_progress is not None:
                     watch.on_progress(*header["progress"])
             if not cancelled_at and watch.is_cancelled is not None and watch.is_cancelled():
                 cancelled_at = time.monotonic()
-                try:
-                    send(self._child.stdin.fileno(), {"op": "cancel"})
-                except PipeClosedError:
-                    raise self._died() from None
+                send(child.stdin.fileno(), {"op": "cancel"})
             if cancelled_at and time.monotonic() - cancelled_at > _CANCEL_S:
-                self.stop()
                 raise ComputeCancelledError("cancelled")
             if time.monotonic() - heard > patience:
-                self.stop()
                 raise ComputeStalledError(f"no progress for {patience:.0f} seconds")
 
     def _answer(self, header: dict[str, Any], payload: bytes) -> Answer:

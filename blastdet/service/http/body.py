@@ -15,6 +15,9 @@ from starlette.requests import ClientDisconnect
 from blastdet.service.security.callers import RefusedError
 from blastdet.service.store.blobs import TooLargeError
 
+AROUND = 2**16
+"""Bytes that a form may have around its file."""
+
 _LONGEST_HEAD = 8192
 _EXTENDED = re.compile(r"filename\*\s*=\s*utf-8'[^']{0,20}'([^;\s\"]+)", re.IGNORECASE)
 
@@ -58,13 +61,18 @@ class ImageBody:
     async def _of_form(self, boundary: bytes) -> AsyncIterator[bytes]:
         form = _Form()
         parser = MultipartParser(boundary, form.callbacks())  # type: ignore[arg-type]
+        around = 0
         async for chunk in self.request.stream():
             try:
                 parser.write(chunk)
             except (FormParserError, ValueError) as error:
                 raise RefusedError(400, "form: cannot be read") from error
             self.name = form.name or self.name
-            for piece in form.taken():
+            pieces = form.taken()
+            around += len(chunk) - sum(map(len, pieces))
+            if around > AROUND:
+                raise RefusedError(413, f"form: expected at most {AROUND // 2**10} kB around its file, got more")
+            for piece in pieces:
                 yield piece
         if not form.has_file:
             raise RefusedError(422, "form: expected a file, got none")

@@ -19,6 +19,7 @@ from blastdet.service.jobs.backend import JobBackend
 from blastdet.service.jobs.ended_jobs import EndedJobs
 from blastdet.service.metrics import Metrics
 from blastdet.service.offered_models import OfferedModel
+from blastdet.service.security.addresses import counted_as
 from blastdet.service.security.allowances import Allowance
 from blastdet.service.security.callers import Caller, Gate, RefusedError, slow_down
 from blastdet.service.security.rate_limits import RateLimit
@@ -114,7 +115,7 @@ def limited_caller(request: Request) -> Caller | None:
     service = service_of(request)
     caller = service.gate.caller(request)
     if caller is None:
-        slow_down(service.requests.wait(service.gate.address_of(request)))
+        slow_down(service.requests.wait(counted_as(service.gate.address_of(request))))
         return None
     if service.gate.mode != "none":
         slow_down(service.requests.wait(caller.user_id))

@@ -18,11 +18,10 @@ from blastdet.service.compute.pool import ComputeBusyError, ComputeDiedError
 from blastdet.service.http.request_errors import line_of
 from blastdet.service.http.schemas import Failure
 from blastdet.service.security.callers import RefusedError
-from blastdet.service.store.blobs import TooLargeError
+from blastdet.service.store.blobs import NO_SPACE, TooLargeError
 from blastdet.service.store.database import UNREACHABLE
 
 _DISK_FULL = "53100"  # of PostgreSQL
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _UNREAD: dict[type, str] = {
     RecursionError: "body: expected JSON with few levels, got one too deeply nested",
@@ -107,7 +106,7 @@ def _changed(request: Request, error: Exception) -> JSONResponse:
 
 
 def _system(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
         return _full()
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return failure(503, "busy: too many files are open; try again in a few seconds", {"Retry-After": "5"})

@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from blastdet.service.http.context import service_of
+from blastdet.service.security.addresses import counted_as
 from blastdet.service.security.callers import COOKIE
 
 
@@ -34,7 +35,7 @@ class FairRoute(APIRoute):
 
 def _credentials(request: Request) -> str:
     """What tells users apart before they are known: to look them up takes a thread."""
-    header = service_of(request).settings.auth_header
+    service = service_of(request)
+    header = service.settings.auth_header
     given = request.headers.get("authorization") or (request.headers.get(header) if header else None)
-    address = request.client.host if request.client is not None else ""
-    return given or request.cookies.get(COOKIE) or address
+    return given or request.cookies.get(COOKIE) or counted_as(service.gate.address_of(request))

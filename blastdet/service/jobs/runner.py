@@ -195,7 +195,8 @@ class Runner:
         if job.attempts >= self.attempts:
             self._end(job, "failed", f"{line}; tried {counted(job.attempts, 'time')}")
         else:
-            self._write(lambda session: job_rows.release(session, Job.id == job.id, self.attempts))
+            mine = (Job.id == job.id) & (Job.worker == self.name)  # not where another worker has it already
+            self._write(lambda session: job_rows.release(session, mine, self.attempts))
 
     def _end(self, job: Job, state: str, line: str) -> None:
         self._write(lambda session: job_rows.end(session, job.id, self.name, state, line))

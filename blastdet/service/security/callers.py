@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from starlette.requests import Request
 
 from blastdet.core.errors import BlastdetError
+from blastdet.service.security.addresses import counted_as, is_address, plain
 from blastdet.service.security.rate_limits import RateLimit
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store import accounts
@@ -46,7 +47,7 @@ class RefusedError(BlastdetError):
 
 
 def slow_down(wait: float, what: str = "requests") -> None:
-    """`RefusedError` (429) for who must wait so many seconds; see `RateLimit.wait`."""
+    """`RefusedError` (429) for a caller that must wait so many seconds; see `RateLimit.wait`."""
     if wait:
         seconds = str(int(wait) + 1)
         raise RefusedError(429, f"too many {what}; try again in {seconds} s", {"Retry-After": seconds})
@@ -91,7 +92,7 @@ class Gate:
 
     settings: ServiceSettings
     database: Database
-    _local: dict[str, Caller] = field(default_factory=dict)
+    _local: Caller | None = None
     _guesses: RateLimit = field(default_factory=lambda: RateLimit(_MOST_GUESSES))
     _right: set[str] = field(default_factory=set)
     _mode: str = "none"
@@ -121,10 +122,9 @@ class Gate:
         if authorization:
             return self._of_token(authorization, address)
         if self.mode == "none":  # one user, who cannot change: not looked up for each tile
-            known = self._local.get(address)
-            if known is None:
-                known = self._local[address] = self._known(accounts.LOCAL, address)
-            return known
+            if self._local is None:
+                self._local = self._known(accounts.LOCAL, address)
+            return replace(self._local, address=address)
         if self.mode == "proxy":
             return self._of_proxy(request, address)
         return self._of_session(request, address)
@@ -135,16 +135,16 @@ class Gate:
         hops = ",".join(request.headers.getlist("x-forwarded-for")).split(",")
         while hops and self.is_trusted(address):
             named = hops.pop().strip()
-            if not _is_address(named):
+            if not is_address(named):
                 break
-            address = named
+            address = plain(named)
         return address
 
     def _found(self, find: Callable[[Session, str], T | None], secret: str, address: str) -> T | None:
-        """What the database knows of a secret; it is not asked by who tries many that it does not know."""
+        """What the database knows of a secret; it is not asked for a client that tries many which it does not know."""
         key = accounts.hash_of(secret)
         if key not in self._right:  # one that was right once is not held up by others of the same address
-            slow_down(self._guesses.wait(address), "wrong tokens or sessions")
+            slow_down(self._guesses.wait(counted_as(address)), "wrong tokens or sessions")
         with self.database.read() as session:
             found = find(session, secret)
         if found is None:
@@ -199,7 +199,7 @@ class Gate:
 
     def is_trusted(self, address: str) -> bool:
         """Whether an address is of a trusted proxy."""
-        if not self.settings.trusted_proxies or not _is_address(address):
+        if not self.settings.trusted_proxies or not is_address(address):
             return False
         peer = ipaddress.ip_address(address)
         networks = [ipaddress.ip_network(one, strict=False) for one in self.settings.trusted_proxies]
@@ -245,15 +245,7 @@ def check_reachable(settings: ServiceSettings, database: Database) -> str:
 
 
 def _peer(request: Request) -> str:
-    return request.client.host if request.client is not None else ""
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return plain(request.client.host) if request.client is not None else ""
 
 
 def _caller(user: User, scope: str, address: str, csrf: str = "") -> Caller:

@@ -10,6 +10,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from blastdet.service.security.addresses import counted_as, plain
 from blastdet.service.security.allowances import Allowance
 from blastdet.service.security.callers import RefusedError
 
@@ -42,11 +43,11 @@ class Impatient(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        address = self.client[0] if self.client else ""
+        address = plain(self.client[0]) if self.client else ""
         if not self.is_trusted(address):
             try:
-                self.allowance.take(address)
-                self._counted = address
+                self.allowance.take(counted_as(address))
+                self._counted = counted_as(address)
             except RefusedError as error:
                 _turn_away(transport, error)
         self._wait()

@@ -44,6 +44,8 @@ _STREAMED = re.compile(
 
 _LEAST_HELD = 2**18  # bytes in each limit of silence, of a body that takes memory until it is over
 
+_METHODS = frozenset({*SAFE_METHODS, "POST", "PUT", "PATCH", "DELETE"})  # figures are kept for each: no others
+
 _QUIET = ("/healthz", "/readyz", "/metrics")
 _QUIET_IF_WELL = ("/static/{name}",)  # a page brings a dozen, and they say nothing of patients
 
@@ -133,7 +135,7 @@ class Guard:
 
     def _log(self, scope: Scope, status: int, seconds: float, request_id: str) -> None:
         route = getattr(scope.get("route"), "path", None) or "unknown"
-        method = scope["method"] if scope["method"].isalpha() and len(scope["method"]) < 10 else "?"
+        method = scope["method"] if scope["method"] in _METHODS else "?"
         self.metrics.request(method, route, status, seconds)
         if route in _QUIET or (route in _QUIET_IF_WELL and status < 400):
             return

@@ -6,7 +6,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Collection
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from blastdet.core.errors import ConfigError, counted, name_key
-from blastdet.service.store.schema import Login, Share, Smear, Token, Upload, User, now
+from blastdet.service.store.schema import Login, Share, Smear, Token, Upload, User, later, now
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
@@ -48,12 +47,6 @@ def _no_password() -> str:
 def hash_of(secret: str) -> str:
     """What is stored of a token or a session; these have 256 random bits, for which a plain hash is enough."""
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def later(hours: float) -> str:
-    """Time so many hours from now, as stored."""
-    time = datetime.now(UTC) + timedelta(hours=hours)
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def add_user(session: Session, name: str, password: str | None = None, *, is_admin: bool = False) -> User:
@@ -136,8 +129,14 @@ def checked_password(session: Session, name: str, password: str) -> User | None:
     return user if user is not None and user.password_hash else None
 
 
-def begin_session(session: Session, user: User, hours: float) -> tuple[str, Login]:
-    """A new session: the secret for the cookie, and its row."""
+def begin_session(session: Session, user: User, hours: float) -> tuple[str, Login] | None:
+    """A new session: the secret for the cookie, and its row; ``None`` if `user` has another password by now.
+
+    A change of the password ends the sessions that there are: a log-in with the old one must not come after it.
+    """
+    same = (User.id == user.id, User.password_hash == user.password_hash)
+    if session.scalar(select(User.id).where(*same).with_for_update()) is None:
+        return None
     session.execute(delete(Login).where(Login.expires < now()))
     secret = secrets.token_urlsafe(32)
     login = Login(sha256=hash_of(secret), user_id=user.id, csrf=secrets.token_urlsafe(24), expires=later(hours))

@@ -25,6 +25,9 @@ from pathlib import Path
 
 from blastdet.core.errors import BlastdetError
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Numbers of an `OSError` that says that nothing more can be written."""
+
 _ID = re.compile(r"[0-9a-f]{32}")
 _BLOCK = 2**20
 _ROOM = 16 * 2**20  # bytes of the disk that are left to the database
@@ -152,7 +155,7 @@ class Blobs:
     def smear_ids(self) -> Iterator[str]:
         """Ids of all folders of smears that are older than an hour: a younger one may get its row yet."""
         for folder in (self.root / "smears").glob("??/*"):
-            if _ID.fullmatch(folder.name) and time.time() - folder.stat().st_mtime > _STALE_S:
+            if _ID.fullmatch(folder.name) and is_stale(folder):
                 yield folder.name
 
     def clean(self) -> None:
@@ -163,6 +166,14 @@ class Blobs:
                     shutil.rmtree(path, ignore_errors=True)
                 else:
                     path.unlink(missing_ok=True)
+
+
+def is_stale(path: Path) -> bool:
+    """Whether a file or folder did not change for an hour; no, if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime > _STALE_S
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:

@@ -138,6 +138,7 @@ def _sqlite(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: object) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
+        connection.create_function("lower", 1, _lower, deterministic=True)  # SQLite's own leaves an Ä as it is
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",  # a committed job outlives a power cut
@@ -154,6 +155,10 @@ def _sqlite(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _postgresql(url: str) -> Engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from datetime import datetime
 
@@ -10,10 +9,9 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from blastdet.service.store import audit_log, smears
-from blastdet.service.store.accounts import later
-from blastdet.service.store.blobs import Blobs
+from blastdet.service.store.blobs import Blobs, is_stale
 from blastdet.service.store.database import Database
-from blastdet.service.store.schema import AuditRow, Login, Smear, Upload, now
+from blastdet.service.store.schema import AuditRow, Login, Smear, Upload, later, now
 
 _UPLOAD_HOURS = 48.0
 
@@ -66,10 +64,9 @@ def newest_time(database: Database) -> float | None:
 
 def _old_uploads(database: Database, blobs: Blobs) -> None:
     with database.begin() as session:
-        old = list(session.scalars(select(Upload.id).where(Upload.created < later(-_UPLOAD_HOURS))))
-        session.execute(delete(Upload).where(Upload.id.in_(old)))
+        session.execute(delete(Upload).where(Upload.created < later(-_UPLOAD_HOURS)))
         session.execute(delete(Login).where(Login.expires < now()))
         known = set(session.scalars(select(Upload.id).where(Upload.smear_id.is_(None))))
     for path in blobs.uploads.iterdir():
-        if path.name not in known and time.time() - path.stat().st_mtime > 3600:
+        if path.name not in known and is_stale(path):
             path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Boolean, Double, ForeignKey, Index, Integer, String, UniqueConstraint
@@ -26,7 +26,13 @@ def now() -> str:
     >>> len(now())
     27
     """
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return later(0)
+
+
+def later(hours: float) -> str:
+    """Time so many hours from now, as it is stored."""
+    time = datetime.now(UTC) + timedelta(hours=hours)
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Base(DeclarativeBase):

@@ -179,6 +179,6 @@ def older_than(session: Session, time: str, limit: int = 100) -> list[str]:
 
 def without_rows(session: Session, blobs: Blobs) -> list[str]:
     """Ids of folders of smears that have no row: a process ended between the two."""
-    ids = list(blobs.smear_ids())
-    known = set(session.scalars(select(Smear.id).where(Smear.id.in_(ids)))) if ids else set()
+    ids = list(blobs.smear_ids())  # before the rows: a smear that is made meanwhile is not among them
+    known = set(session.scalars(select(Smear.id)))  # all of them: a statement takes only so many ids
     return [one for one in ids if one not in known]
