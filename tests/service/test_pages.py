@@ -1009,6 +1009,10 @@ def test_a_large_smear_comes_in_pieces_and_is_shown_in_tiles(tab, anna, tmp_path
     tab.evaluate("viewer.match(1 / 0.1)")  # a pixel of the image is a pixel of the screen
     tab.evaluate("viewer.pan(-1350, -400)")
     _until(tab, f"[{_COLOUR}(3150, 1600)].every(([r, g]) => r > 150 && g < 80)")
+    end = time.monotonic() + PATIENCE / 1000
+    while not any(asked.count(f"GET {one}") > 1 for one in refused):
+        assert time.monotonic() < end
+        tab.wait_for_timeout(50)
     top = [one for one in asked if "/tiles/3/" in one]
     assert top and len(top) < 40 and not [one for one in asked if "picture.jpg" in one]
     assert tab.evaluate(f"{_COLOUR}(3150, 1450)")[1] > 200
