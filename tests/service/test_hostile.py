@@ -50,7 +50,7 @@ def test_a_small_file_that_claims_to_be_large_is_refused(hostile):
 PASSWORDS = {"anna": "correct horse", "boris": "battery staple"}
 
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
-    ("PATCH", "/api/v1/smears/{smear_id}"): {"json": {"status": "reviewed"}},  # a signed one is not deleted
+    ("PATCH", "/api/v1/smears/{smear_id}"): {"json": {"name": "another.jpg"}},  # a signed one is not deleted
     ("PUT", "/api/v1/smears/{smear_id}/shares/{user}"): {"json": {"may": "write"}},
     ("POST", "/api/v1/smears/{smear_id}/analyses"): {"json": {"mpp": 0.2}},
     ("POST", "/api/v1/analyses/{analysis_id}/corrections"): {
