@@ -524,6 +524,18 @@ def test_a_log_in_with_the_old_password_does_not_outlive_its_change(database):
         assert accounts.begin_session(session, user, 1) is None
 
 
+def test_a_user_whom_a_proxy_names_is_made_once_by_many_requests_at_once(database):
+    def seen(name: str) -> str:
+        with database.begin() as session:
+            return accounts.ensure_user(session, name).id
+
+    with ThreadPoolExecutor(8) as pool:
+        for n in range(20):
+            assert len(set(pool.map(seen, [f"new-{n}"] * 8))) == 1
+    with pytest.raises(ConfigError, match="expected a name"):
+        seen("a b")
+
+
 @pytest.mark.parametrize(
     ("name", "password", "words"),
     [("a b", "long enough", "expected a name"), ("dora", "short", "at least 8"), ("anna", "long enough", "a new name")],

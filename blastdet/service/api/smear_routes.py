@@ -289,17 +289,20 @@ def image(smear_id: Id, request: Request, service: Services, caller: Reader) -> 
     with service.database.read() as session:
         name = smear_access(session, caller, smear_id).smear.name
     path = service.blobs.image(smear_id)
-    if not path.is_file():
-        raise RefusedError(404, "smear: its file is gone")
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise RefusedError(404, "smear: its file is gone") from None
     wanted = request.headers.get("range", "")
     if "," in wanted:  # thousands of parts would cost much
         request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
     elif wanted:
-        _check_range(wanted, path.stat().st_size)
+        _check_range(wanted, found.st_size)
     stem, _, suffix = name.rpartition(".")
     is_suffix = bool(stem) and re.fullmatch("[A-Za-z0-9]{1,8}", suffix)
     called = disposition(stem, f".{suffix}") if is_suffix else disposition(name)
-    return FileResponse(path, media_type="application/octet-stream", headers={"Content-Disposition": called})
+    headers = {"Content-Disposition": called}
+    return FileResponse(path, media_type="application/octet-stream", headers=headers, stat_result=found)
 
 
 def _check_range(wanted: str, size: int) -> None:
@@ -316,11 +319,8 @@ def shares(smear_id: Id, service: Services, caller: Reader) -> list[ShareOut]:
     """Who else may see this smear."""
     with service.database.read() as session:
         smear_access(session, caller, smear_id, "owner")
-        return [ShareOut(user=user, may=_may(may)) for user, may in smears.shares_of(session, smear_id)]
-
-
-def _may(value: str) -> Any:
-    return "write" if value == "write" else "read"
+        found = smears.shares_of(session, smear_id)
+        return [ShareOut(user=user, may="write" if may == "write" else "read") for user, may in found]
 
 
 @router.put("/{smear_id}/shares/{user}")

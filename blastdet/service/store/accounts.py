@@ -95,8 +95,11 @@ def ensure_user(session: Session, name: str) -> User:
     try:
         with session.begin_nested():
             return add_user(session, name)
-    except IntegrityError:  # another request was first
-        return named_user(session, name)
+    except (IntegrityError, ConfigError):  # another request was first, unless the name is none
+        found = find_user(session, name)
+        if found is None:
+            raise
+        return found
 
 
 def users(session: Session) -> list[User]:
