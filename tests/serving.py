@@ -155,11 +155,11 @@ def analyzed(client: httpx.Client, smear: dict[str, Any], **options: Any) -> dic
     return client.get(f"/analyses/{job['analysis']}").raise_for_status().json()
 
 
-def own_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1, signed by itself, and its key."""
+def own_certificate(folder: Path, age_days: float = 1) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, signed by itself and valid for 9 days, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "blastdet")])
-    start = datetime.now(UTC) - timedelta(days=1)
+    start = datetime.now(UTC) - timedelta(days=age_days)
     address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
     made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     made = made.not_valid_before(start).not_valid_after(start + timedelta(days=9)).add_extension(address, False)

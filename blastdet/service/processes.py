@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -35,15 +36,20 @@ def run_web(settings: ServiceSettings) -> None:
     from blastdet.service.api.app import make_app, make_service
     from blastdet.service.pages.page_routes import add_pages
     from blastdet.service.security.certificates import check_pair
-    from blastdet.service.security.connections import protocol_with
+    from blastdet.service.security.connections import over_tls, protocol_with
 
     check_pair(settings.tls_certificate, settings.tls_key)  # they may have changed since the service began
     service = make_service(settings)
     app = make_app(service)
     add_pages(app)
+    http: Any = protocol_with(settings.silence_seconds, service.connections, service.gate.is_trusted)
+    if settings.tls_certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)  # TLS 1.2 and later
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
+        http = over_tls(http, context, service.handshakes)
     config = uvicorn.Config(
         app,
-        http=protocol_with(settings.silence_seconds, service.connections, service.gate.is_trusted),
+        http=http,
         ws="none",  # another protocol would take the connection away from this one, which counts it
         access_log=False,
         log_config=None,
@@ -52,8 +58,6 @@ def run_web(settings: ServiceSettings) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=_GRACE_S,
         timeout_keep_alive=30,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
         lifespan="on",
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(os.environ[SOCKET]))])

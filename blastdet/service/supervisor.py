@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
 import resource
 import secrets
@@ -25,7 +26,7 @@ from blastdet.service.jobs.reconciler import Reconciler
 from blastdet.service.offered_models import offered_models
 from blastdet.service.processes import SOCKET, SUPERVISOR, WORKER
 from blastdet.service.security.callers import check_reachable
-from blastdet.service.security.certificates import check_pair
+from blastdet.service.security.certificates import check_pair, doubts
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.store.blobs import Blobs
 from blastdet.service.store.database import open_database
@@ -103,6 +104,8 @@ class Supervisor:
         settings = self.settings
         offered_models(settings)
         check_pair(settings.tls_certificate, settings.tls_key)
+        for line in doubts(settings.tls_certificate, settings.tls_key):
+            service_log.say("certificate.doubtful", logging.WARNING, warning=line)
         with locked(settings.data, _IN_USE):
             blobs = Blobs(settings.data)
             database = open_database(settings.database_url)

@@ -8,8 +8,10 @@ import shlex
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -26,7 +28,7 @@ from blastdet.cli import cli
 from blastdet.core.atomic_io import locked
 from blastdet.core.errors import ConfigError
 from blastdet.service.http.saved_names import disposition
-from blastdet.service.security.certificates import check_pair
+from blastdet.service.security.certificates import check_pair, doubts
 from blastdet.service.settings import ServiceSettings
 from blastdet.service.supervisor import Supervisor
 
@@ -72,6 +74,55 @@ def test_nobody_is_asked_for_the_passphrase_of_a_key(pair):
     private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8)
     key.write_bytes(loaded.private_bytes(*private, serialization.BestAvailableEncryption(b"secret")))
     assert "expected a key without a passphrase, got one with. " in _line(certificate, key)
+
+
+@pytest.mark.parametrize(
+    ("age_days", "words"), [(1, []), (20, ["certificate has expired"]), (-1, ["certificate is not yet valid"])]
+)
+def test_a_certificate_that_clients_refuse_is_doubted(tmp_path, age_days, words):
+    certificate, key = own_certificate(tmp_path, age_days)
+    key.chmod(0o640)
+    lines = doubts(certificate, key)
+    assert [re.findall("they say: (.*)[.] Get another one", line) for line in lines] == [[one] for one in words]
+    key.chmod(0o644)
+    assert f"{key} (--tls-key): " in doubts(certificate, key)[-1] and "got mode 644" in doubts(certificate, key)[-1]
+
+
+def _half_open(port: int) -> socket.socket:
+    """A connection that begins a handshake and says no more."""
+    one = socket.create_connection(("127.0.0.1", port), timeout=120)
+    one.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    return one
+
+
+def _is_ended(one: socket.socket) -> bool:
+    """Whether the service ends a connection; waits for it."""
+    try:
+        return one.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_handshakes_that_nobody_ends_are_few_and_end(tmp_path):
+    certificate, key = own_certificate(tmp_path)
+    tls = ("--tls-certificate", str(certificate), "--tls-key", str(key), "--silence-seconds", "10")
+    with served(tmp_path / "service", *tls) as service:
+        (event,) = [one for one in service.events() if one["event"] == "certificate.doubtful"]
+        assert "(--tls-key): " in event["warning"]
+        port = int(service.url.rpartition(":")[2])
+        with ExitStack() as stack, service.client(verify=False) as early:
+            early.get("/smears").raise_for_status()
+            many = [stack.enter_context(_half_open(port)) for _ in range(300)]
+            assert all(map(_is_ended, many[256:]))
+            early.get("/smears").raise_for_status()
+            assert all(map(_is_ended, many))
+        trusting = ssl.create_default_context(cafile=str(certificate))
+        with ExitStack() as stack, service.client(verify=False) as late:
+            for _ in range(100):  # these are connections, and handshakes no more
+                one = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                stack.enter_context(trusting.wrap_socket(one, server_hostname="127.0.0.1"))
+            many = [stack.enter_context(_half_open(port)) for _ in range(250)]
+            late.get("/smears").raise_for_status()
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")

@@ -58,7 +58,7 @@ class Service:
     ended_jobs : EndedJobs
     arriving : Counter
         User id -> bytes of uploads in one piece that arrive just now.
-    connections, uploads, streams, bodies : Allowance
+    handshakes, connections, uploads, streams, bodies : Allowance
         Connections of an address; uploads that arrive and streams of events of a user, and bytes of its requests that
         are in memory.
     checking : CapacityLimiter
@@ -86,7 +86,8 @@ class Service:
     pictures: Pictures
     ended_jobs: EndedJobs
     arriving: Counter[str] = field(default_factory=Counter)
-    connections: Allowance = field(default_factory=lambda: _connections(_files()))
+    handshakes: Allowance = field(default_factory=lambda: _connections("handshakes", _files() // 2))
+    connections: Allowance = field(default_factory=lambda: _connections("connections", _files()))
     uploads: Allowance = field(default_factory=lambda: Allowance("uploads of one user", 64))
     streams: Allowance = field(default_factory=lambda: Allowance("streams of one user", 20))
     bodies: Allowance = field(default_factory=lambda: Allowance("MB of requests of one user", 2**27, 2**29, 2**20))
@@ -94,9 +95,9 @@ class Service:
     parsing: CapacityLimiter = field(default_factory=lambda: CapacityLimiter(1))
 
 
-def _connections(n_files: int) -> Allowance:
+def _connections(what: str, n_files: int) -> Allowance:
     """Few addresses must not hold all that there may be."""
-    return Allowance("connections of one address", min(256, n_files // 16), n_files // 2)
+    return Allowance(f"{what} of one address", min(256, n_files // 16), n_files // 2)
 
 
 def _files() -> int:

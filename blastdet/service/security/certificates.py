@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import stat
 from pathlib import Path
 
 from blastdet.core.errors import ConfigError, in_a_line, one_line
@@ -47,6 +48,39 @@ def check_pair(certificate: Path | None, key: Path | None) -> None:
         f"{_named(certificate)} and {_named(key)}: expected a certificate in PEM and its key, got what OpenSSL cannot "
         f"read ({why})"
     )
+
+
+def doubts(certificate: Path | None, key: Path | None) -> list[str]:
+    """What browsers or an auditor will say against a pair of `check_pair`: a line each."""
+    if certificate is None or key is None:
+        return []
+    found = []
+    if (why := _refusal(certificate, key)) is not None:
+        line = f"expected a certificate that clients accept, got one of which they say: {why}. Get another one"
+        found.append(f"{_named(certificate)} (--tls-certificate): {line}")
+    if (mode := key.stat().st_mode) & stat.S_IROTH:
+        line = f"expected a key that only the account of the service can read, got mode {stat.S_IMODE(mode):o}"
+        found.append(f"{_named(key)} (--tls-key): {line}, which everybody can. Set it: chmod 600 KEY")
+    return found
+
+
+def _refusal(certificate: Path, key: Path) -> str | None:
+    """Why a client that trusts just this certificate refuses it, such as "certificate has expired"."""
+    ours, theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    ours.load_cert_chain(certificate, key)
+    theirs.load_verify_locations(certificate)
+    theirs.check_hostname = False
+    theirs.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client, server = theirs.wrap_bio(back, there), ours.wrap_bio(there, back, server_side=True)
+    for side in (client, server, client):
+        try:
+            side.do_handshake()
+        except ssl.SSLWantReadError:  # the other one's turn
+            pass
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message
+    return None
 
 
 def _ask() -> str:

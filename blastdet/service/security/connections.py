@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +38,7 @@ class Impatient(H11Protocol):
     head_seconds: float
     allowance: Allowance
     is_trusted: Callable[[str], bool]
+    handshake: Handshake | None = None
     _cut: asyncio.TimerHandle | None = None
     _deaf: asyncio.TimerHandle | None = None
     _unread = 0
@@ -43,6 +46,8 @@ class Impatient(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if self.handshake is not None:
+            self.handshake.end()
         address = plain(self.client[0]) if self.client else ""
         if not self.is_trusted(address):
             try:
@@ -102,7 +107,7 @@ class Impatient(H11Protocol):
             self._cut = None
 
 
-def protocol_with(head_seconds: float, connections: Allowance, is_trusted: Callable[[str], bool]) -> type[H11Protocol]:
+def protocol_with(head_seconds: float, connections: Allowance, is_trusted: Callable[[str], bool]) -> type[Impatient]:
     """The class that uvicorn takes.
 
     Parameters
@@ -117,3 +122,59 @@ def protocol_with(head_seconds: float, connections: Allowance, is_trusted: Calla
     """
     limits = {"head_seconds": head_seconds, "allowance": connections, "is_trusted": staticmethod(is_trusted)}
     return type("Limited", (Impatient,), limits)
+
+
+class Handshake(SSLProtocol):
+    """The TLS of asyncio, whose handshakes nobody counts, with limits; see `over_tls`.
+
+    A client may leave one half done, which takes 0.1 MB. Only here does asyncio show a connection before its handshake
+    is over.
+    """
+
+    max_size = 2**16  # bytes that are read at once, for which each connection has room
+    allowance: Allowance
+    is_trusted: Callable[[str], bool]
+    _counted: str | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        address = plain((transport.get_extra_info("peername") or ("",))[0])
+        if not self.is_trusted(address):
+            try:
+                self.allowance.take(counted_as(address))
+                self._counted = counted_as(address)
+            except RefusedError:
+                transport.abort()  # no line can be said before the handshake
+                return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.end()
+        super().connection_lost(exc)
+
+    def end(self) -> None:
+        """It is over, done or not: from now on the connection counts."""
+        if self._counted is not None:
+            self.allowance.give_back(self._counted)
+            self._counted = None
+
+
+def over_tls(http: type[Impatient], context: ssl.SSLContext, handshakes: Allowance) -> Callable[..., Handshake]:
+    """What uvicorn takes in place of a class of `protocol_with`, which speaks HTTP over TLS.
+
+    Parameters
+    ----------
+    http : type
+        By `protocol_with`.
+    context : ssl.SSLContext
+    handshakes : Allowance
+        Of an address; each has as long as the head of a request.
+    """
+    kind = type("Limited", (Handshake,), {"allowance": handshakes, "is_trusted": staticmethod(http.is_trusted)})
+
+    def make(**options: Any) -> Handshake:
+        inner = http(**options)
+        seconds, loop = inner.head_seconds, asyncio.get_running_loop()
+        inner.handshake = kind(loop, inner, context, None, server_side=True, ssl_handshake_timeout=seconds)
+        return inner.handshake
+
+    return make
