@@ -37,6 +37,7 @@ _MICROMETRES = {"m": 1e6, "cm": 1e4, "mm": 1e3, "µm": 1.0, "μm": 1.0, "um": 1.
 _MICROMETRES |= dict.fromkeys(("micron", "microns", "micrometer", "micrometre", "micrometers", "micrometres", "u"), 1.0)
 _MICROMETRES |= {"inch": 25400.0, "inches": 25400.0}
 _APERIO_MPP = re.compile(r"\bMPP\s*=\s*(\d{0,6}\.?\d{1,12})")
+_OME_LETTERS = 2**20  # of an OME-XML that are read: the first image of a whole plate is among them
 _RGB, _MOST_PAGES = 3, 100
 _DIGITS = 4  # fewer than that have the numbers of bits
 _RESOLUTION_UNIT = {2: 25400.0, 3: 10000.0}
@@ -133,6 +134,7 @@ class TiffPixels:
 
     def _read_header(self) -> None:
         page = self._page
+        self._ome = _ome_pixels(self._file)
         self._orientation = int(page.tags.valueof(274, 1))
         if self._orientation not in ORIENTATIONS:
             self._orientation = 1
@@ -141,7 +143,7 @@ class TiffPixels:
         transpose = ORIENTATIONS[self._orientation][0]
         stored = (int(page.imagewidth), int(page.imagelength))
         self.size_wh: WidthHeight = stored[::-1] if transpose else stored
-        mpp = _ome_mpp(self._file) or _imagej_mpp(self._file) or _aperio_mpp(page) or _resolution_mpp(page)
+        mpp = _ome_mpp(self._ome) or _imagej_mpp(self._file) or _aperio_mpp(page) or _resolution_mpp(page)
         self.mpp: Scale | None = mpp[::-1] if mpp and transpose else mpp
         self._rows = self._mapped()
         self._segment_wh = self._segment_size(stored)
@@ -165,7 +167,7 @@ class TiffPixels:
         pages = [page for page in self._first_pages() if not page.subfiletype & 1][: _RGB + 1]
         kind = [(p.shape, str(p.dtype), int(p.compression), p.dataoffsets and p.rowsperstrip) for p in pages]
         axes = _imagej(self._file)
-        is_stack = any(int(axes.get(name, 1)) > 1 for name in ("slices", "frames")) or _ome_stack(self._file)
+        is_stack = any(int(axes.get(name, 1)) > 1 for name in ("slices", "frames")) or _ome_stack(self._ome)
         grey = first.samplesperpixel == 1 and int(first.photometric) == 1 and first.imagedepth == 1
         return pages if len(pages) == _RGB and grey and len(set(kind)) == 1 and not is_stack else [first]
 
@@ -203,7 +205,7 @@ class TiffPixels:
         highest = int(max(highest) if isinstance(highest, tuple) else highest)
         if bits == 16 and 255 < highest < 4096:
             bits = highest.bit_length()
-        stated = _ome_bits(self._file)
+        stated = _ome_bits(self._ome)
         if stated is not None and 8 <= stated < bits:
             bits = stated
         extra = [int(kind) for kind in page.extrasamples]
@@ -284,6 +286,10 @@ class TiffPixels:
                 rgb = self._decode(index)
             except BROKEN as error:
                 raise ImageError(f"{self.path}: damaged TIFF data ({one_line(error)})") from error
+            except ImportError as error:  # of a codec that imagecodecs lacks
+                name = getattr(self._page.compression, "name", self._page.compression)
+                line = f"expected a TIFF in LZW, Deflate, JPEG or another common compression, got {name}. Save it so"
+                raise ImageError(f"{self.path}: {line}") from error
             self._cache[index] = rgb
             self._cached_bytes += rgb.nbytes
             while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
@@ -318,9 +324,8 @@ def _plausible(mpp: Scale) -> Scale | None:
     return mpp if all(_PLAUSIBLE_MPP[0] <= value <= _PLAUSIBLE_MPP[1] for value in mpp) else None
 
 
-def _ome_mpp(file: Any) -> Scale | None:
-    """PhysicalSizeX and -Y of the first OME-XML Pixels element; the unit is µm unless it says otherwise."""
-    pixels = _ome_pixels(file)
+def _ome_mpp(pixels: dict[str, str]) -> Scale | None:
+    """PhysicalSizeX and -Y of OME-XML; the unit is µm unless it says otherwise."""
     try:
         x, y = (
             float(pixels[f"PhysicalSize{axis}"]) * _MICROMETRES[pixels.get(f"PhysicalSize{axis}Unit", "µm")]
@@ -332,25 +337,26 @@ def _ome_mpp(file: Any) -> Scale | None:
 
 
 def _ome_pixels(file: Any) -> dict[str, str]:
-    """Attributes of the first OME-XML Pixels element; empty if there is none."""
+    """Attributes of the first OME-XML Pixels element; empty if there is none in its first part."""
     if not file.is_ome:
         return {}
+    parser = ElementTree.XMLPullParser(["start"])
     try:
-        root = ElementTree.fromstring(file.pages.first.description)
-        return next(dict(element.attrib) for element in root.iter() if element.tag.rpartition("}")[2] == "Pixels")
-    except (ElementTree.ParseError, StopIteration, ValueError):
+        parser.feed(file.pages.first.description[:_OME_LETTERS])
+        elements = (element for _, element in parser.read_events())
+        return next((dict(one.attrib) for one in elements if one.tag.rpartition("}")[2] == "Pixels"), {})
+    except (ElementTree.ParseError, ValueError):
         return {}
 
 
-def _ome_bits(file: Any) -> int | None:
+def _ome_bits(pixels: dict[str, str]) -> int | None:
     """Bits of a 16-bit file that the camera filled, as OME-XML states them."""
-    text = _ome_pixels(file).get("SignificantBits", "")
+    text = pixels.get("SignificantBits", "")
     return int(text) if text.isdecimal() and len(text) < _DIGITS else None
 
 
-def _ome_stack(file: Any) -> bool:
+def _ome_stack(pixels: dict[str, str]) -> bool:
     """Whether the pages are levels or times, as OME-XML states it."""
-    pixels = _ome_pixels(file)
     return any(pixels.get(f"Size{axis}", "1") not in ("", "1") for axis in "ZT")
 
 

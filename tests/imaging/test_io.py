@@ -684,6 +684,28 @@ def test_unsupported_sample_formats(tmp_path: Path, dtype: type[np.generic]) -> 
         open_smear(tmp_path / "a.tif")
 
 
+def test_a_codec_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """imagecodecs has the name of JetRaw, and no code of it."""
+    page = Image.new("RGB", (64, 64))
+    page.save(tmp_path / "a.tif", compression="raw")
+    content = (tmp_path / "a.tif").read_bytes()
+    plain, jetraw = (struct.pack("<HHII", 259, 3, 1, compression) for compression in (1, 48124))
+    assert content.count(plain) == 1
+    (tmp_path / "a.tif").write_bytes(content.replace(plain, jetraw))
+    with open_smear(tmp_path / "a.tif") as source, pytest.raises(ImageError, match="common compression, got JETRAW"):
+        source.read()
+
+
+def test_a_long_ome_xml_is_read_in_part(tmp_path: Path) -> None:
+    """Of 30 MB, thirty seconds went by."""
+    pixels = '<Image><Pixels PhysicalSizeX="0.25" PhysicalSizeY="0.25"/></Image>'
+    for name, inside in {"first": pixels + "<Image/>" * 200_000, "last": "<Image/>" * 200_000 + pixels}.items():
+        text = f'<?xml version="1.0"?><OME>{inside}</OME>'
+        tifffile.imwrite(tmp_path / f"{name}.tif", smooth_image(), photometric="rgb", description=text, metadata=None)
+    with open_smear(tmp_path / "first.tif") as first, open_smear(tmp_path / "last.tif") as last:
+        assert (first.mpp, last.mpp) == ((0.25, 0.25), None)
+
+
 def test_header_and_data_that_disagree(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png_header(40, 30))
