@@ -1198,6 +1198,27 @@ def test_a_second_window_of_your_own_is_called_that(tab, anna, small):
 
 
 @pytest.mark.browser
+def test_corrections_whose_answer_is_lost_are_sent_again_and_kept_once(tab, anna):
+    smear = anna.post("/smears", params={"name": "lost.jpg"}, content=SMEAR.read_bytes() + b"lost").json()
+    where = f"/analyses/{analyzed(anna, smear)['id']}/corrections"
+    _shown(tab, f"/smears/{smear['id']}")
+    tab.expected = ["Failed to load resource", "net::ERR_FAILED"]
+
+    def lose(route):
+        route.fetch()
+        tab.evaluate("void shown.correct([[0, 1]], 'class', 'blast')")  # waits, and is sent after the first
+        route.abort()
+
+    tab.route(f"**{where}", lose, times=1)
+    tab.evaluate("void shown.correct([[0, 0]], 'class', 'blast')")
+    _saved(tab)
+    rows = anna.get(where).json()
+    assert (rows["version"], len(rows["corrections"])) == (2, 2)
+    assert not tab.locator("#conflict").is_visible()
+    anna.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+@pytest.mark.browser
 def test_a_smear_is_shared_and_a_reader_cannot_correct(tab, anna, ben, small, service):
     smear = upload(anna, REPO / "datasets/demo/blood/lymphocyte.jpg")
     analyzed(anna, smear)

@@ -83,7 +83,8 @@ async def correct(
 ) -> Response:
     """Append corrections, all or none; the answer has these only.
 
-    With `If-Match`: 412 if somebody else was first; look at theirs, then again.
+    With `If-Match`: 412 if somebody else was first; look at theirs, then again. The same request sent again, because
+    its answer was lost, adds nothing and is answered as before.
     """
     version = _version(if_match)
     await run_in_threadpool(_check_access, service, caller, analysis_id)
@@ -228,13 +229,15 @@ def _append(service: Service, caller: Caller, where: tuple[str, int | None], cor
         assert user is not None
         new = correction_rows.append(session, analysis, expected, user, corrections)
         if new is None:
-            line = f"corrections: expected version {analysis.version}, got {expected}: somebody else was first"
-            raise RefusedError(412, line, etag(analysis.version))
-        if access.smear.status == "signed":
+            if not correction_rows.are_there(session, analysis, expected, user, corrections):
+                line = f"corrections: expected version {analysis.version}, got {expected}: somebody else was first"
+                raise RefusedError(412, line, etag(analysis.version))
+            new = expected + 1
+        elif access.smear.status == "signed":
             raise RefusedError(409, "smear: it is signed. Reopen it to correct it")
-        audit_log.record(
-            session, "corrections.add", caller.user_id, analysis_id, caller.address, n=len(corrections), version=new
-        )
+        else:
+            about = {"n": len(corrections), "version": new}
+            audit_log.record(session, "corrections.add", caller.user_id, analysis_id, caller.address, **about)
     with service.database.read() as session:
         rows = [row for row, *_ in correction_rows.page_of(session, analysis_id, (new, -1), len(corrections))]
         answer = CorrectionsMade(version=new, count=correction_rows.count(session, analysis_id), corrections=rows)

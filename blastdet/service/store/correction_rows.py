@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,13 +29,30 @@ def append(
         return None
     time = now()
     about = {"analysis_id": analysis.id, "version": version + 1, "user_id": user.id, "created": time}
-    said = {"who": user.name, "when": time}
-    rows = [{name: value for name, value in vars(one).items() if value} | said for one in corrections]
+    rows = [_row(one) | {"who": user.name, "when": time} for one in corrections]
     if rows:  # without any, one with all defaults would be added
         session.execute(
             insert(CorrectionRow), [{**about, "place": place, "row": row} for place, row in enumerate(rows)]
         )
     return version + 1
+
+
+def are_there(
+    session: Session, analysis: Analysis, version: int, user: User, corrections: Sequence[Correction]
+) -> bool:
+    """Whether a user has added just these to this version already, and asks again because the answer was lost."""
+    query = select(CorrectionRow.row).where(
+        CorrectionRow.analysis_id == analysis.id,
+        CorrectionRow.version == version + 1,
+        CorrectionRow.user_id == user.id,
+    )
+    stored = [row | {"who": "", "when": ""} for row in session.scalars(query.order_by(CorrectionRow.place))]
+    sent = [_row(one) | {"who": "", "when": ""} for one in corrections]
+    return len(stored) > 0 and stored == json.loads(json.dumps(sent))  # JSON knows no tuples
+
+
+def _row(correction: Correction) -> dict[str, Any]:
+    return {name: value for name, value in vars(correction).items() if value}
 
 
 def rows_of(session: Session, analysis_id: str, version: int) -> list[dict[str, Any]]:

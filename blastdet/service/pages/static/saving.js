@@ -9,7 +9,7 @@ const SLOWEST_S = 20;
 /* `analysis`: id. `data`: as /view gives it. `saved` is called with all rows once everything is stored. */
 export function keepOnServer(analysis, data, saved) {
   const where = "/analyses/" + analysis + "/corrections", stored = data.corrections.slice();
-  let version = data.version, pending = [], timer = 0, busy = false, wait = 0, stopped = false;
+  let version = data.version, pending = [], sent = 0, timer = 0, busy = false, wait = 0, stopped = false;
 
   function keeper(cells, { tell }) {
     cells.restore(cells.fromRows(data.corrections));
@@ -26,10 +26,12 @@ export function keepOnServer(analysis, data, saved) {
     async function flush() {
       if (busy || stopped || !pending.length) return;
       busy = true;
-      const some = pending.slice();
+      const some = pending.slice(0, sent || undefined); // the same again: the service may have them, and its answer was lost
+      sent = some.length;
       try {
         const { json } = await call("POST", where, { corrections: some }, { "if-match": '"' + version + '"' });
         pending.splice(0, some.length);
+        sent = 0;
         version = json.version;
         stored.push(...json.corrections);
         wait = 0;
