@@ -340,7 +340,7 @@ def _ome_pixels(file: Any) -> dict[str, str]:
     """Attributes of the first OME-XML Pixels element; empty if there is none in its first part."""
     if not file.is_ome:
         return {}
-    parser = ElementTree.XMLPullParser(["start"])
+    parser: Any = ElementTree.XMLPullParser(["start"])
     try:
         parser.feed(file.pages.first.description[:_OME_LETTERS])
         elements = (element for _, element in parser.read_events())
