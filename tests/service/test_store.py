@@ -164,6 +164,22 @@ def test_cancelled_while_queued_and_while_running(database, job):
     assert state(database, other)[0] == "cancelled"
 
 
+def test_what_is_asked_for_again_while_it_is_cancelled_is_a_new_job(database, job):
+    with database.begin() as session:
+        assert job_rows.claim(session, "one") is not None
+        job_rows.cancel(session, session.get(Job, job.id))
+    other = asked(database, Smear(id=job.smear_id, owner_id=job.owner_id))
+    assert other.id != job.id
+    with database.begin() as session:
+        assert job_rows.claim(session, "two").id == other.id
+    about = {"smear_id": job.smear_id, "key": job.key, "weights": "default", "request": {}}
+    with database.begin() as session:  # the first is done before its worker hears of it
+        assert not job_rows.finish(session, job.id, "one", Analysis(id=new_id(), **about))
+    assert state(database, job)[0] == "cancelled"
+    with database.begin() as session:
+        assert job_rows.finish(session, other.id, "two", Analysis(id=new_id(), **about))
+
+
 def test_a_job_that_a_worker_took_just_now_is_cancelled(database, job):
     with database.begin() as session:
         assert job_rows.claim(session, "one") is not None

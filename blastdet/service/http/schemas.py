@@ -233,7 +233,7 @@ class SessionOut(BaseModel):
 class TokenIn(_Strict):
     """A new API token."""
 
-    name: Name
+    name: Annotated[Name, Field(max_length=100)]
     scope: Literal["read", "write", "detect"] = "write"
     days: float | None = Field(90, gt=0, le=3650, allow_inf_nan=False, description="none: it never expires")
 

@@ -28,6 +28,7 @@ LOCAL = "local"
 _NAME = re.compile(r"[^\s/\\\x00-\x1f\x7f]{1,100}")
 _SHORTEST_PASSWORD = 8
 _LONGEST_PASSWORD = 1000
+_LONGEST_TOKEN_NAME = 100
 _PREFIX = "blastdet_"
 
 
@@ -199,10 +200,12 @@ def add_token(
     Raises
     ------
     ConfigError
-        If the scope does not exist, or the token `made_with` was revoked meanwhile.
+        If the scope does not exist, the name is empty or too long, or the token `made_with` was revoked meanwhile.
     """
     if scope not in SCOPES:
         raise ConfigError(f"scope: expected one of {', '.join(SCOPES)}, got {scope!r:.40}")
+    if not 0 < len(name) <= _LONGEST_TOKEN_NAME:
+        raise ConfigError(f"name: expected 1 to {_LONGEST_TOKEN_NAME} letters, got {len(name)}")
     secret, expires = _PREFIX + secrets.token_urlsafe(32), None if days is None else later(24 * days)
     if made_with is not None:
         _wait_for_tokens(session, user)
@@ -210,7 +213,7 @@ def add_token(
         if maker is None:
             raise ConfigError("token: expected a valid one, got one that was revoked just now")
         expires = min(filter(None, (expires, maker.expires)), default=None)
-    token = Token(user_id=user.id, name=name[:100], sha256=hash_of(secret), scope=scope, expires=expires)
+    token = Token(user_id=user.id, name=name, sha256=hash_of(secret), scope=scope, expires=expires)
     token.made_with = made_with
     session.add(token)
     session.flush()

@@ -206,8 +206,9 @@ def finish(session: Session, job_id: str, worker: str, analysis: Analysis) -> bo
         end(session, job_id, worker, "cancelled", "the smear was signed meanwhile")
         return False
     values = {"state": "done", "active_key": None, "analysis_id": analysis.id, "finished": now(), "seconds_left": None}
-    mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running")
+    mine = update(Job).where(Job.id == job_id, Job.worker == worker, Job.state == "running", ~Job.cancel)
     if not _changed(session, mine.values(done=Job.total, **values)):
+        end(session, job_id, worker, "cancelled")  # if it is this worker's: another may be at an equal request by now
         return False
     if smear is not None and smear.status == "reviewed":
         smears.set_status(smear, "new")
@@ -258,7 +259,8 @@ _BACK: dict[str, Any] = {"state": "queued", "worker": None, "done": 0, "total": 
 def cancel(session: Session, job: Job) -> None:
     """Cancel a job: at once if it is queued, else at the next beat of its worker. `job` is as it is now afterwards."""
     if not end(session, job.id, None, "cancelled"):  # a worker may have taken it since it was read
-        session.execute(update(Job).where(Job.id == job.id, Job.state == "running").values(cancel=True))
+        running = update(Job).where(Job.id == job.id, Job.state == "running")
+        session.execute(running.values(cancel=True, active_key=None))  # an equal request is a new job from now on
     session.refresh(job)
 
 
