@@ -84,6 +84,13 @@ def test_equal_requests_at_once_are_one_job_and_one_result(client, smear):
     assert len(client.get(f"/smears/{smear['id']}/analyses").json()["items"]) == 1
 
 
+@pytest.mark.parametrize("name", ["İzmir_100%", "ÄRGER", "ẞ\\ς"])
+def test_a_smear_is_found_by_its_own_name(client, smear, name):
+    renamed = client.patch(f"/smears/{smear['id']}", json={"name": name}).raise_for_status().json()
+    found = client.get("/smears", params={"name": renamed["name"]}).json()["items"]
+    assert [one["id"] for one in found] == [smear["id"]]
+
+
 def test_the_same_file_at_once_is_one_smear(client):
     with ThreadPoolExecutor(6) as pool:
         ids = set(pool.map(lambda _: upload(client, name="at once.jpg")["id"], range(6)))

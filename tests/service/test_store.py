@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -104,6 +105,31 @@ def test_opening_again_changes_nothing_and_a_later_version_is_refused(database, 
 def test_a_database_that_is_not_there_is_one_line():
     with pytest.raises(BlastdetError, match=r"^database: cannot be opened"):
         open_database("postgresql+psycopg://nobody@127.0.0.1:9/none")
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        (["CREATE TABLE users (x INT)"], "one with a table users"),
+        (["CREATE TABLE alembic_version (version_num)", "INSERT INTO alembic_version VALUES (1), (2)"], "another"),
+    ],
+)
+def test_a_database_of_another_program_is_left_alone(tmp_path, statements, words):
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        for one in statements:
+            other.execute(one)
+        other.commit()
+    with pytest.raises(BlastdetError, match="expected one that is empty or of blastdet, got .*" + words):
+        open_database(f"sqlite:///{tmp_path / 'other.db'}")
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other:
+        assert other.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("url", ["u:p@ss:secret@127.0.0.1:1/db", "u:secret@[::1/db", "u:secret@h:abc/db"])
+def test_a_wrong_address_of_a_database_is_one_line_without_its_password(url):
+    with pytest.raises(BlastdetError, match="expected postgresql://user:password@host/name") as raised:
+        open_database(f"postgresql+psycopg://{url}")
+    assert "secret" not in str(raised.value) and "%40" in str(raised.value)
 
 
 def test_a_job_is_claimed_once(database, job):

@@ -13,12 +13,13 @@ from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from blastdet.core.errors import BlastdetError, one_line
+from blastdet.service.store.schema import Base
 from blastdet.service.store.turns import Turns
 
 T = TypeVar("T")
@@ -180,9 +181,14 @@ def open_database(url: str) -> Database:
     Raises
     ------
     BlastdetError
-        If the database cannot be reached, is not in UTF-8, or belongs to a later version of blastdet.
+        If the URL is none, or the database cannot be reached, is not in UTF-8, or belongs to a later version of
+        blastdet or to another program.
     """
-    database = Database(url)
+    try:
+        database = Database(url)
+    except (ArgumentError, ValueError):  # whose texts have parts of the password
+        line = "expected postgresql://user:password@host/name, got what cannot be read as that"
+        raise BlastdetError(f"database: {line}. In a password, write @ as %40, : as %3A and / as %2F") from None
     try:
         with database.engine.begin() as connection:
             if not database.is_sqlite:  # of several machines that start at once, one migrates
@@ -213,7 +219,9 @@ def _migrate(connection: Any) -> None:
     config.set_main_option("version_locations", _folder())
     script = ScriptDirectory.from_config(config)
     context = MigrationContext.configure(connection)
-    current = context.get_current_revision()
+    current = _revision(context)
+    if current is None and (taken := sorted(set(inspect(connection).get_table_names()) & set(Base.metadata.tables))):
+        raise BlastdetError(f"database: expected one that is empty or of blastdet, got one with a table {taken[0]}")
     if current is not None and current not in {one.revision for one in script.walk_revisions()}:
         raise BlastdetError(f"database: made by a later version of blastdet (revision {current}). Update blastdet")
     steps = list(script.iterate_revisions("head", current or "base"))
@@ -221,6 +229,15 @@ def _migrate(connection: Any) -> None:
         for step in reversed(steps):
             step.module.upgrade()
             context.stamp(script, step.revision)
+
+
+def _revision(context: MigrationContext) -> str | None:
+    from alembic.util import CommandError
+
+    try:
+        return context.get_current_revision()
+    except CommandError:  # several at once, of which blastdet has none
+        raise BlastdetError("database: expected one that is empty or of blastdet, got another program's") from None
 
 
 def _folder() -> str:

@@ -83,7 +83,8 @@ def listed(session: Session, user_id: str, wanted: Wanted) -> list[Smear]:
         query = query.where(Smear.status == wanted.status)
     if wanted.name:
         escaped = wanted.name.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        query = query.where(func.lower(Smear.name).like(f"%{escaped.lower()}%", escape="\\"))
+        # both by the database: PostgreSQL knows other letters than Python, in the locale C only those of ASCII
+        query = query.where(func.lower(Smear.name).like(func.lower(f"%{escaped}%"), escape="\\"))
     if wanted.analyzed is not None:
         done = select(Analysis.id).where(Analysis.smear_id == Smear.id).exists()
         query = query.where(done if wanted.analyzed else ~done)
