@@ -124,6 +124,12 @@ class PillowPixels:
                 self.size_wh = image.size[::-1] if ORIENTATIONS[self._orientation][0] else image.size
         except BROKEN as error:
             raise ImageError(f"{path}: damaged header ({one_line(error)})") from error
+        except Image.DecompressionBombError as error:  # Pillow itself limits WebP
+            most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+            line = (
+                f"expected at most {most} megapixels for {plugin.format}, got more. Store larger images as tiled TIFF."
+            )
+            raise ImageError(f"{path}: {line}") from error
         w, h = self.size_wh
         if w * h > MAX_PIXELS:
             raise ImageError(

@@ -684,6 +684,14 @@ def test_unsupported_sample_formats(tmp_path: Path, dtype: type[np.generic]) -> 
         open_smear(tmp_path / "a.tif")
 
 
+def test_a_webp_that_pillow_takes_for_a_bomb_is_one_line(tmp_path: Path) -> None:
+    size = struct.pack("<BIBBB", 0x2F, 16382 | 16382 << 14, 0x88, 0x88, 0x08) + bytes(60)
+    chunk = b"VP8L" + struct.pack("<I", len(size)) + size
+    (tmp_path / "a.webp").write_bytes(b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk)
+    with pytest.raises(ImageError, match="expected at most 178 megapixels for WEBP, got more"):
+        open_smear(tmp_path / "a.webp")
+
+
 def test_a_codec_that_is_not_there_is_named(tmp_path: Path) -> None:
     """imagecodecs has the name of JetRaw, and no code of it."""
     page = Image.new("RGB", (64, 64))
