@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
@@ -32,6 +32,7 @@ MAX_PIXELS = 400_000_000
 _MISSING = 0.05  # largest part of the pixels that a JPEG that ends early may lack
 _END = b"\xff\xd9"  # end of a JPEG: with it, the decoder returns what is there
 _TAIL = 65536  # bytes in which the end marker of a JPEG is looked for
+_MOST_SCANS = 100  # of a JPEG; programs write up to 20
 _LARGE = 8_000_000  # pixels; smaller JPEGs are decoded in full: it takes little time, and they look the same as PNG
 
 BROKEN = (
@@ -150,6 +151,7 @@ class PillowPixels:
         size_wh = -(-self.size_wh[0] // factor), -(-self.size_wh[1] // factor)
         try:
             with self._path.open("rb") as file:
+                self._check_scans(file)
                 # Zeros that a broken copy left at the end decode as pixels that were never there.
                 if self._ends_early:
                     shown = self._what_is_there(file.read().rstrip(b"\0"))
@@ -164,6 +166,13 @@ class PillowPixels:
         if rgb.shape[1::-1] != size_wh:
             raise ImageError(f"{self._path}: expected {size_wh} pixels as in the header, got {rgb.shape[1::-1]}")
         return rgb
+
+    def _check_scans(self, file: BinaryIO) -> None:
+        """`ImageError` for a JPEG that shows its image thousands of times, each as long to decode as the first."""
+        if self._plugin is JpegImagePlugin.JpegImageFile:
+            if (n := file.read().count(b"\xff\xda")) > _MOST_SCANS:
+                raise ImageError(f"{self._path}: expected a JPEG of at most {_MOST_SCANS} scans, got {n}")
+            file.seek(0)
 
     def _what_is_there(self, data: bytes) -> RGB:
         """Pixels of a JPEG of which little may be missing; `OSError` where it is more.

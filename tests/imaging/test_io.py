@@ -692,6 +692,17 @@ def test_a_webp_that_pillow_takes_for_a_bomb_is_one_line(tmp_path: Path) -> None
         open_smear(tmp_path / "a.webp")
 
 
+def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.jpg", progressive=True)
+    content = (tmp_path / "a.jpg").read_bytes()
+    last = content[content.rfind(b"\xff\xda") : -2]
+    (tmp_path / "b.jpg").write_bytes(content[:-2] + 3000 * last + content[-2:])
+    with open_smear(tmp_path / "a.jpg") as source:
+        source.read()
+    with open_smear(tmp_path / "b.jpg") as source, pytest.raises(ImageError, match="at most 100 scans, got 30"):
+        source.read()
+
+
 def test_a_codec_that_is_not_there_is_named(tmp_path: Path) -> None:
     """imagecodecs has the name of JetRaw, and no code of it."""
     page = Image.new("RGB", (64, 64))
