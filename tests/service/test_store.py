@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from postgres_server import postgres
 from sqlalchemy import delete, event, insert, select, text, true
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import ObjectDeletedError
 
 from blastdet.cli import cli
 from blastdet.core.errors import BlastdetError, ConfigError
@@ -234,6 +235,15 @@ def test_a_worker_whose_process_ended_leaves_a_job_to_who_has_it_now(database, j
     with database.read() as session:
         found = session.get(Job, job.id)
         assert (found.state, found.worker, found.attempts) == ("running", "other", 2)
+
+
+def test_a_job_that_is_deleted_while_it_is_cancelled_was_changed_by_another(database, job):
+    with database.begin() as session:
+        found = session.get(Job, job.id)
+        session.execute(delete(Job).execution_options(synchronize_session=False))
+        job_rows.cancel(session, found)
+        with pytest.raises(ObjectDeletedError):  # an answer of 409
+            _ = found.state
 
 
 def test_one_of_two_corrections_of_a_version_is_kept(database, job):

@@ -261,7 +261,7 @@ def cancel(session: Session, job: Job) -> None:
     if not end(session, job.id, None, "cancelled"):  # a worker may have taken it since it was read
         running = update(Job).where(Job.id == job.id, Job.state == "running")
         session.execute(running.values(cancel=True, active_key=None))  # an equal request is a new job from now on
-    session.refresh(job)
+    session.expire(job)  # read again when it is looked at: `ObjectDeletedError` (409) if it was deleted
 
 
 def is_active(session: Session, smear_id: str) -> bool:
