@@ -29,8 +29,8 @@ HEAD = (
     'msgid ""\nmsgstr ""\n"Language: {}\\n"\n"MIME-Version: 1.0\\n"\n"Content-Type: text/plain; charset=UTF-8\\n"\n\n'
 )
 WORDS = (
-    *("new", "reviewed", "signed", "read", "write", "detect", "correct", "no cell", "ignored", "right", "as before"),
-    *("deleted by you", "ignored by you", "reviewed by you", "drawn by you", "no access"),
+    *("new", "reviewed", "signed", "read", "write", "detect", "correct and sign", "no cell", "ignored"),
+    *("right", "as before", "deleted by you", "ignored by you", "reviewed by you", "drawn by you", "no access"),
     "wbc",
 )
 """Values that pages show by way of a variable."""

@@ -77,7 +77,7 @@ def test_corrections_change_cells_and_counts(result, record):
     assert cells["a00001"]["cell_type"] == "monocyte"
     assert f"c{white[1] + 1:05d}" not in cells
     assert cells[f"c{white[0] + 1:05d}"]["origin"] == "human"
-    assert found.warnings[-1] == ("corrected by reviewers: 1 added, 1 confirmed, 1 deleted, 1 ignored, 2 relabelled")
+    assert found.warnings[-1] == ("reviewed by people: 1 added, 1 confirmed, 1 deleted, 1 ignored, 2 relabelled")
 
 
 def test_reviewed_types_are_counted(result, record):
@@ -87,10 +87,10 @@ def test_reviewed_types_are_counted(result, record):
     other = [correction(result, row, "class", new_class="wbc", new_type="monocyte") for row in typed[:2]]
     same = correction(result, typed[2], "class", new_class="wbc", new_type="neutrophil")
     found = corrected_result(result, [*other, same], record["classifier_classes"])
-    assert found.warnings == (*result.warnings, "corrected by reviewers: 1 confirmed, 2 relabelled")
+    assert found.warnings == (*result.warnings, "reviewed by people: 1 confirmed, 2 relabelled")
     added = correction(result, None, "class", new_class="wbc", new_type="monocyte")
     found = corrected_result(result, [*other, added], record["classifier_classes"])
-    assert found.warnings[-1] == "corrected by reviewers: 1 added, 2 relabelled"
+    assert found.warnings[-1] == "reviewed by people: 1 added, 2 relabelled"
     withdrawn = [correction(result, row, "undo") for row in typed[:2]]
     assert corrected_result(result, [*other, *withdrawn], record["classifier_classes"]).warnings == result.warnings
 
@@ -103,7 +103,7 @@ def test_an_uncertain_cell_that_is_called_a_type_is_classified_not_confirmed(res
     other = correction(result, unsure[1], "class", new_class="wbc" if names[1] == "blast" else "blast")
     found = corrected_result(result, [as_it_leaned, other], record["classifier_classes"])
     assert found.counts["unsure"] == result.counts["unsure"] - 2
-    assert found.warnings == (*result.warnings, "corrected by reviewers: 2 classified")
+    assert found.warnings == (*result.warnings, "reviewed by people: 2 classified")
 
 
 def test_the_interval_covers_the_classifier_until_people_looked_at_every_white_cell(model, result, record):

@@ -337,10 +337,16 @@ def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
     for _ in range(2):  # at once, and after a reload
         assert not tab.locator(".diff .was").first.is_visible()
         _shown(tab, tab.url)
-    tab.click("text=Sign")
+    tab.click("[data-status=signed]")
+    asked = "1 of 1 white cells not reviewed"
+    assert tab.inner_text("#signing-text") == asked and tab.inner_text("#signing-title") == "Sign all the same?"
+    tab.click("#signing [data-close]")
+    assert anna.get(f"/smears/{small['smear']}").json()["status"] == "new"
+    tab.click("[data-status=signed]")
+    tab.click("#sign-anyway")
     tab.wait_for_selector(".status.signed")
     _shown(tab)
-    assert "anna" in tab.inner_text("#signed")
+    assert "anna" in tab.inner_text("#signed") and tab.inner_text("#signed-left") == "1 of 1 not reviewed"
     tab.locator(".cell").first.focus()
     tab.keyboard.press("1")
     assert "signed" in tab.inner_text("#saved") and tab.locator(".group h3").count() == 1
@@ -359,10 +365,10 @@ def test_an_unsure_cell_that_is_called_a_type_is_no_confirmation_anywhere(tab, a
     _saved(tab)
     assert tab.inner_text("#history li >> nth=0").startswith("1 cell: unsure → blast")
     warnings = anna.get(where).json()["summary"]["warnings"]
-    assert warnings[-1] == "corrected by reviewers: 1 classified"
+    assert warnings[-1] == "reviewed by people: 1 classified"
     assert anna.get(f"{where}/run.json").json()["entry"]["warnings"] == warnings
     _shown(tab, tab.url)
-    assert "corrected by reviewers: 1 classified" in tab.inner_text("#summary")
+    assert "reviewed by people: 1 classified" in tab.inner_text("#summary")
     anna.delete(f"/smears/{smear['id']}").raise_for_status()
 
 
@@ -371,7 +377,7 @@ def test_a_result_is_not_signed_before_it_is_shown(tab, anna, small):
     held: list[Any] = []
     tab.route("**/view", lambda route: held.append(route))  # the cells are still on their way
     tab.goto(f"/smears/{small['smear']}")
-    tab.click("text=Sign")
+    tab.click("[data-status=signed]")
     _until(tab, "document.getElementById('fault-of-page').textContent === 'The cells are on their way.'")
     held[0].continue_()
     _shown(tab)
@@ -398,6 +404,63 @@ def test_two_who_correct_at_once_are_told(tab, anna, ben, small):
     whose = [line.partition(",")[0] for line in tab.locator("#history small").all_inner_texts()[:2]]
     assert whose == ["anna", "ben"]
     assert tab.evaluate("shown.KINDS[shown.images[0].kind[0]].name") == "lymphocyte"
+
+
+@pytest.mark.browser
+def test_who_was_late_and_finds_it_signed_is_offered_to_load_the_page(tab, anna, ben, small):
+    tab.expected = ["412", "409"]
+    where = f"/smears/{small['smear']}"
+    anna.put(f"{where}/shares/ben", json={"may": "write"}).raise_for_status()
+    _shown(tab, where)
+    view = ben.get(f"/analyses/{small['id']}/view").json()
+    line = {"op": "class", "box_xyxy": view["images"][0]["box"][:4], "new_class": "wbc", "new_type": "smudge"}
+    line["image_sha256"] = view["images"][0]["sha256"]
+    made = ben.post(f"/analyses/{small['id']}/corrections", json={"corrections": [line]}).json()
+    tab.evaluate("shown.correct([[0, 0]], 'class', 'lymphocyte')")
+    tab.wait_for_selector("#conflict:visible")
+    tab.click("[data-status=signed]")
+    _until(tab, "document.getElementById('fault-of-page').textContent.startsWith('Choose above first')")
+    signed = {"status": "signed", "analysis": small["id"], "version": made["version"]}
+    ben.patch(where, json=signed).raise_for_status()
+    tab.click("#keep-mine")
+    _until(tab, "document.getElementById('fault-of-page').textContent.startsWith('This smear is signed')")
+    tab.click("#fault-of-page button:has-text('Load the page again')")
+    tab.wait_for_selector(".status.signed")
+    _shown(tab)
+    anna.patch(where, json={"status": "new"}).raise_for_status()
+
+
+@pytest.mark.browser
+def test_remarks_are_named_in_the_worklist_and_beside_the_doubt(tab, anna):
+    """The scale is contradicted by the red cells; corrections are no remark."""
+    smear = anna.post("/smears", params={"name": "remarks.jpg"}, content=SMEAR.read_bytes() + b"remarks").json()
+    first = analyzed(anna, smear)
+    doubted = analyzed(anna, smear, mpp=0.25)
+    assert (len(first["summary"]["warnings"]), len(doubted["summary"]["warnings"])) == (0, 1)
+    _shown(tab, f"/smears/{smear['id']}")
+    tab.evaluate("document.querySelector('[data-status]').focus()")
+    tab.keyboard.press("ArrowDown")  # wherever the focus is: the first cell
+    cell = tab.get_attribute("#groups .cell >> nth=0", "data-cell")
+    assert tab.evaluate("[document.activeElement.dataset.cell, '0/' + viewer.row]") == [cell, cell]
+    tab.evaluate("document.activeElement.blur()")
+    tab.keyboard.press("ArrowRight")  # goes on from the one that is framed
+    second = tab.get_attribute("#groups .cell >> nth=1", "data-cell")
+    assert tab.evaluate("document.activeElement.dataset.cell") == second
+    tab.keyboard.press("1")
+    _saved(tab)
+    _shown(tab, tab.url)
+    assert tab.inner_text("#doubt").endswith(" · 1 remark") and tab.locator("#remarks li").count() == 2
+    tab.goto("/")
+    row = f"tr[data-smear='{smear['id']}'] .result"
+    tab.wait_for_selector(f"{row} small")
+    assert tab.inner_text(row).endswith("1 remark")
+    anna.patch(f"/smears/{smear['id']}", json={"status": "reviewed", "analysis": doubted["id"], "version": 1})
+    _shown(tab, f"/smears/{smear['id']}?analysis={first['id']}")
+    assert "remark" not in tab.inner_text("#doubt")
+    results = tab.locator("#results option").all_inner_texts()
+    ends = [" · ".join(one.split(" · ")[1:]) for one in results]
+    assert ends == ["1 correction · reviewed", ""], results
+    anna.delete(f"/smears/{smear['id']}").raise_for_status()
 
 
 @pytest.mark.browser
@@ -942,7 +1005,7 @@ def _sentences() -> Iterator[str]:
             by_people = replace(found, **of_people, corrected=rates[0], corrected_interval=rates[1])
             yield from [*by_people.summary(), *interval_of_blasts(by_people)]
     changes = ("added", "classified", "confirmed", "deleted", "ignored", "moved", "relabelled")
-    yield "corrected by reviewers: " + ", ".join(f"2 {what}" for what in changes)
+    yield "reviewed by people: " + ", ".join(f"2 {what}" for what in changes)
     yield from ("the image has no colour; no cell is certain", "red cells (n=141)", "given", "file", ONE_CELL)
     yield "red cells suggest 0.10 µm/px (n=90); 0.07 was given. Check the scale."
     yield "red cells suggest 0.25 µm/px (n=90); the file states 0.5. Check the scale."
@@ -1339,7 +1402,17 @@ def test_a_token_is_shown_once_and_revoked(tab, service):
     assert "UTC" not in row and "No tokens" not in tab.inner_text("main")
     bearer = {"authorization": f"Bearer {tab.inner_text('#token')}"}
     assert httpx.get(f"{service.url}/api/v1/smears", headers=bearer).status_code == 200
-    tab.click("[data-revoke]")
+    child = httpx.post(f"{service.url}/api/v1/tokens", headers=bearer, json={"name": "plate 7"}).raise_for_status()
+    tab.reload()
+    assert tab.inner_text(".tokens tr:has-text('plate 7') th") == "plate 7 made with analyser"
+    tab.click("[data-revoke][data-name='plate 7']")
+    assert tab.inner_text("#revoking-title") == "Revoke plate 7?"
+    tab.click("#revoking [data-close]")
+    of_child = {"authorization": f"Bearer {child.json()['token']}"}
+    assert httpx.get(f"{service.url}/api/v1/smears", headers=of_child).status_code == 200
+    tab.click("[data-revoke][data-name='analyser']")
+    assert tab.inner_text("#revoking-title") == "Revoke analyser and 1 token made with it?"
+    tab.click("#revoke")
     tab.wait_for_selector("text=No tokens.")
     assert not tab.locator("[data-revoke]").count()
     assert httpx.get(f"{service.url}/api/v1/smears", headers=bearer).status_code == 401

@@ -61,7 +61,7 @@ def corrected_result(
         detections=kept,
         candidates=kept,
         blast_fraction=_counted_again(result, kept, classifier_classes, trials),
-        warnings=(*result.warnings, *([f"corrected by reviewers: {counts}"] if counts else [])),
+        warnings=(*result.warnings, *([f"reviewed by people: {counts}"] if counts else [])),
     )
 
 

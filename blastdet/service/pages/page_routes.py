@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -13,12 +14,12 @@ from starlette.exceptions import HTTPException
 
 from blastdet.service.api import account_routes, analysis_routes, audit_routes, job_routes, smear_routes
 from blastdet.service.http.context import Id, Service, Services, limited_caller, service_of
-from blastdet.service.http.schemas import Status, WorklistQuery
+from blastdet.service.http.schemas import Status, TokenOut, WorklistQuery
 from blastdet.service.pages.page_assets import assets
 from blastdet.service.pages.rendering import ACTIONS, LANGUAGE_COOKIE, Page, PageRoute, failed, local_path
 from blastdet.service.pages.translations import LANGUAGES
 from blastdet.service.security.callers import Caller, RefusedError
-from blastdet.service.store import accounts, job_rows, smears
+from blastdet.service.store import accounts, correction_rows, job_rows, smears
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -89,6 +90,8 @@ def _smear_page(smear_id: str, request: Request, caller: Caller, analysis: str) 
     results = analysis_routes.results_of(smear_id, service, caller).items
     shown = next((one for one in results if one.id == analysis), results[0] if results else None)
     job = next(iter(job_routes.jobs(service, caller, limit=1, smear=smear_id).items), None)
+    with service.database.read() as session:
+        corrections = {one.id: correction_rows.count(session, one.id) for one in results if len(results) > 1}
     data = {
         "smear": found.model_dump(mode="json"),
         "analysis": None if shown is None else shown.id,
@@ -99,6 +102,7 @@ def _smear_page(smear_id: str, request: Request, caller: Caller, analysis: str) 
         data,
         smear=found,
         results=results,
+        corrections=corrections,
         shown=shown,
         job=job,
         models=analysis_routes.models(service, caller),
@@ -121,7 +125,20 @@ def compare(request: Request, service: Services, left: MaybeId = "", right: Mayb
 def account(request: Request, service: Services) -> Response:
     """Who you are, and your API tokens."""
     caller = _reader(request)
-    return Page(request, caller).render("account.jinja", {}, tokens=account_routes.tokens(service, caller))
+    tokens = account_routes.tokens(service, caller)
+    return Page(request, caller).render("account.jinja", {}, tokens=tokens, n_ending_with=_n_ending_with(tokens))
+
+
+def _n_ending_with(tokens: Sequence[TokenOut]) -> dict[str, int]:
+    """Id of each token -> number of those that were made with it, or with one of these, and end with it."""
+    found = dict.fromkeys((one.id for one in tokens), 0)
+    makers = {one.id: one.made_with for one in tokens}
+    for one in tokens:
+        maker = one.made_with
+        while maker in found:
+            found[maker] += 1
+            maker = makers[maker]
+    return found
 
 
 @router.get("/audit")

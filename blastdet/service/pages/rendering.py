@@ -50,7 +50,7 @@ ACTIONS = {
     "smear.delete": "Smear deleted",
     "job.ask": "Analysis requested",
     "job.cancel": "Analysis cancelled",
-    "corrections.add": "Cells corrected",
+    "corrections.add": "Cells reviewed",
     "login": "Logged in",
     "login.refused": "Log-in refused",
     "token.add": "Token added",

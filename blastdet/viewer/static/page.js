@@ -244,7 +244,7 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
 
   const tell = (text) => { byId("saved").textContent = text; };
   const noneSelected = t("No cell is selected: click one first."), uncertain = t("This cell is uncertain: give it a type first."), asItWas = t("This cell is as it was before. Z takes the last step back.");
-  const hint = () => { if (inViewer()) byId("fault").textContent = noneSelected; else tell(noneSelected); };
+  const hint = () => { if (inViewer() || inline) byId("fault").textContent = noneSelected; if (!inViewer()) tell(noneSelected); };
   const unhint = () => { for (const place of ["fault", "saved"]) if ([noneSelected, uncertain, asItWas].includes(byId(place).textContent)) byId(place).textContent = ""; };
   const leave = () => {
     if (inline) { const cell = document.querySelector('[data-cell="' + id(viewer.image.i, viewer.row) + '"]'); if (cell) cell.focus(); return; }
@@ -429,8 +429,9 @@ export function startPage(DATA, { byId, keeper, inline = false }) {
       else run = IN_VIEWER[letter] || COMMON[letter];
     } else {
       const cell = on.closest && on.closest("[data-cell]");
-      const first = inline && on === document.body && viewer.row < 0 ? document.querySelector("[data-cell]") : null; // nothing was selected yet
-      if ((cell || first) && letter.startsWith("Arrow")) run = () => { const next = cell ? wander(cell, letter) : first; if (!next) return; next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); else if (inline) viewer.open(...parse(next.dataset.cell)); };
+      const isFree = inline && !on.matches("input, summary"); // wherever the focus is: beside the image a cell is selected, or none yet
+      const from = cell || (isFree && viewer.row >= 0 ? cardOf(viewer.image.i, viewer.row) : null), first = isFree ? document.querySelector("[data-cell]") : null;
+      if ((from || first) && letter.startsWith("Arrow")) run = () => { const next = from ? wander(from, letter) : first; if (!next) return; next.focus(); next.scrollIntoView({ block: "nearest" }); if (event.shiftKey) pick(next, { shiftKey: true }); else if (inline) viewer.open(...parse(next.dataset.cell)); };
       else if (cell && letter === " ") run = () => pick(cell, event);
       else if (letter === "Escape") run = () => { if (viewer.drawing) viewer.draw(""); picked.clear(); gallery(); };
       else if (!/^(Delete|Backspace)$/.test(letter) || cell || picked.size) run = COMMON[letter];

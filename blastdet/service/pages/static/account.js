@@ -1,7 +1,7 @@
 /* The password: change. API tokens: add, copy, revoke. */
 "use strict";
 
-import { announce, byId, call, renew, t } from "./api.js";
+import { announce, byId, call, number, renew, t } from "./api.js";
 
 const fail = (error) => { byId("fault").textContent = error.message; };
 
@@ -43,13 +43,22 @@ byId("copy").onclick = async () => {
   } catch { getSelection().selectAllChildren(byId("token")); }
 };
 
-byId("main").addEventListener("click", async (event) => { // the list is made anew with each token
+let leaving = "";
+byId("main").addEventListener("click", (event) => { // the list is made anew with each token
   const button = event.target.closest("[data-revoke]");
   if (!button) return;
+  const { name, revoke } = button.dataset, n = Number(button.dataset.with);
+  leaving = revoke;
+  byId("revoking-title").textContent = n === 0 ? t("Revoke {name}?", { name }) : n === 1 ? t("Revoke {name} and 1 token made with it?", { name }) : t("Revoke {name} and {n} tokens made with it?", { name, n: number(n) });
+  byId("revoking").showModal();
+});
+
+byId("revoke").onclick = async () => {
+  byId("revoking").close();
   try {
-    await call("DELETE", "/tokens/" + button.dataset.revoke);
+    await call("DELETE", "/tokens/" + leaving);
     await renew("token-list");
     announce(t("Revoked."));
     byId("token-name").focus(); // the button is gone
   } catch (error) { fail(error); }
-});
+};

@@ -62,7 +62,7 @@ export async function allCorrections(where) {
 /* Times in the zone of the browser. */
 export function local(part) {
   for (const time of part.querySelectorAll("time[datetime]")) if (time.dateTime) time.textContent = moment(time.dateTime);
-  for (const one of part.querySelectorAll("option[data-time]")) one.textContent = one.textContent.replace(/[^,]*$/, " " + moment(one.dataset.time));
+  for (const one of part.querySelectorAll("option[data-time]")) one.textContent = one.textContent.replace(/[^,]*$/, " " + moment(one.dataset.time)) + (one.dataset.more || "");
 }
 
 /* A part of the page as it is now, in place of the one that is shown. */
@@ -71,6 +71,12 @@ export async function renew(id) {
   if (!found) return;
   local(found);
   byId(id).replaceWith(found);
+}
+
+/* How many remarks a result has, in words; that people reviewed it is none. Empty where there are none. */
+export function remarksIn(lines) {
+  const n = (lines || []).filter((line) => !line.startsWith("reviewed by people:")).length;
+  return n === 0 ? "" : n === 1 ? t("1 remark") : t("{n} remarks", { n: number(n) });
 }
 
 /* Read out by a screen reader. */

@@ -1,7 +1,7 @@
 /* Corrections on their way to the service: appended under a version, so that two people do not overwrite each other. */
 "use strict";
 
-import { allCorrections, announce, byId, call, number, page, t } from "./api.js";
+import { allCorrections, announce, byId, call, make, number, page, t } from "./api.js";
 
 const GATHER_MS = 250; // corrections made in quick succession go together
 const SLOWEST_S = 20;
@@ -53,8 +53,16 @@ export function keepOnServer(analysis, data, saved) {
 
     function lost(error) {
       stopped = true;
-      byId("fault-of-page").textContent = t("Your last corrections were not saved. Load the page again. {why}", { why: error.message });
+      offerToLoad(t("Your last corrections were not saved. Load the page again. {why}", { why: error.message }));
       tell(t("Not saved."));
+    }
+
+    /* A fault, and a button that loads the page again, without what was not saved. */
+    function offerToLoad(text) {
+      const load = make("button", t("Load the page again"));
+      load.type = "button";
+      load.onclick = byId("drop-mine").onclick;
+      byId("fault-of-page").replaceChildren(text + " ", load);
     }
 
     async function conflict() {
@@ -80,6 +88,7 @@ export function keepOnServer(analysis, data, saved) {
         location.reload();
       } catch (error) {
         if (error.status === 412) conflict().catch(lost);
+        else if (error.status === 409) offerToLoad(error.message); // signed meanwhile: this page is out of date
         else byId("fault-of-page").textContent = error.message;
       }
     };
@@ -87,5 +96,6 @@ export function keepOnServer(analysis, data, saved) {
     addEventListener("beforeunload", (event) => { if (pending.length) event.preventDefault(); });
   }
   keeper.version = () => (pending.length ? null : version); // null: not everything is stored
+  keeper.why = () => (!stopped ? t("Your corrections are being saved. Try again in a moment.") : byId("conflict").hidden ? t("Your last corrections were not saved. Load the page again.") : t("Choose above first: your corrections are not saved yet."));
   return keeper;
 }

@@ -1,12 +1,13 @@
 /* A smear: its result in the viewer, corrections, job, sharing, signing, deletion. */
 "use strict";
 
-import { allCorrections, announce, bindOptions, byId, call, follow, make, number, options, page, progressOf, t, why } from "./api.js";
+import { allCorrections, announce, bindOptions, byId, call, follow, make, number, options, page, progressOf, remarksIn, t, why } from "./api.js";
 import { historyOf } from "./history.js";
 import { startPage } from "./page.js";
 import { keepOnServer } from "./saving.js";
 
 const { smear, analysis } = page, base = "/smears/" + smear.id;
+const open = { text: "" }; // white cells that nobody looked at
 let keeper = null;
 const fault = (error) => { byId("fault-of-page").textContent = error.message; };
 
@@ -46,7 +47,10 @@ async function show() {
   shown.cells.say(byId("source"), byId("source").textContent);
   history(data.corrections);
   lock(shown);
-  const doubt = () => { byId("doubt").replaceChildren(...doubts(shown.images[0], shown.UNSURE, data)); };
+  const doubt = () => {
+    byId("doubt").replaceChildren(...doubts(shown.images[0], shown.UNSURE, data));
+    left(shown);
+  };
   doubt();
   byId("whole").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : byId("viewer").requestFullscreen());
   document.addEventListener("fullscreenchange", () => byId("whole").setAttribute("aria-pressed", String(Boolean(document.fullscreenElement))));
@@ -72,12 +76,25 @@ function lock(shown) {
   shown.tell(reason);
 }
 
+const unsureCells = (n) => (n === 0 ? t("no unsure cells") : n === 1 ? t("1 unsure cell") : t("{n} unsure cells", { n: number(n) }));
+const countOf = (image, kind) => image.kind.filter((one) => one === kind).length;
+
+/* What is left to review: for the question before one signs, and beside the signature. */
+function left(shown) {
+  const [done, all] = shown.progress(), unsure = countOf(shown.images[0], shown.UNSURE), some = { left: number(all - done), n: number(all) };
+  const parts = [unsure ? unsureCells(unsure) : "", done < all ? t("{left} of {n} white cells not reviewed", some) : ""];
+  open.text = parts.filter(Boolean).join("; ");
+  if (smear.status !== "new" && smear.last_analysis === analysis && done < all) byId("signed-left").textContent = t("{left} of {n} not reviewed", some);
+}
+
 function doubts(image, unsure, data) {
-  const parts = [], n = image.kind.filter((kind) => kind === unsure).length;
+  const parts = [], n = countOf(image, unsure);
   if (data.unknown) parts.push(make("b", t("unknown stain"), "doubtful"));
-  parts.push(make("span", n === 0 ? t("no unsure cells") : n === 1 ? t("1 unsure cell") : t("{n} unsure cells", { n: number(n) }), n ? "doubtful" : ""));
+  parts.push(make("span", unsureCells(n), n ? "doubtful" : ""));
   const unlike = (image.unlike || []).length;
   if (unlike) parts.push(make("span", t("{n} unlike the training data", { n: number(unlike) }), "doubtful"));
+  const remarks = remarksIn(data.remarks);
+  if (remarks) parts.push(make("span", remarks, "doubtful"));
   return parts.flatMap((part, k) => (k ? [" · ", part] : [part]));
 }
 
@@ -149,18 +166,27 @@ bind("rename", "submit", async (event) => {
 bind("results", "change", () => { location.href = location.pathname + "?analysis=" + byId("results").value; });
 bind("print", "click", () => window.print());
 
-for (const button of document.querySelectorAll("[data-status]")) button.onclick = async () => {
+for (const button of document.querySelectorAll("[data-status]")) button.onclick = () => move(button.dataset.status);
+bind("sign-anyway", "click", () => { byId("signing").close(); move("signed", true); });
+
+/* To sign although cells are left is asked about first. */
+async function move(status, isSure = false) {
   try {
-    const status = button.dataset.status, version = keeper && keeper.version(); // a review is of what was seen; to reopen is of the smear
+    const version = keeper && keeper.version(); // a review is of what was seen; to reopen is of the smear
     if (!keeper && status !== "new") { // nobody has seen the result yet; where it cannot be shown, the page says why
       if (!byId("loading").hidden) fault(new Error(t("The cells are on their way.")));
       return;
     }
-    if (keeper && version === null) { fault(new Error(t("Your corrections are being saved. Try again in a moment."))); return; }
+    if (keeper && version === null) { fault(new Error(keeper.why())); return; }
+    if (status === "signed" && open.text && !isSure) {
+      byId("signing-text").textContent = open.text;
+      byId("signing").showModal();
+      return;
+    }
     await call("PATCH", base, { status, ...(status !== "new" && { analysis, version }) });
     location.reload();
   } catch (error) { fault(error); }
-};
+}
 
 bind("delete", "click", async () => {
   try {
@@ -177,7 +203,7 @@ async function shares() {
     end.type = "button";
     end.setAttribute("aria-label", t("Stop sharing with {user}", { user: one.user }));
     end.onclick = () => sharing("DELETE", one.user);
-    line.append(make("span", one.user + " – " + t(one.may === "write" ? "correct" : "read")), end);
+    line.append(make("span", one.user + " – " + t(one.may === "write" ? "correct and sign" : "read")), end);
     return line;
   }));
 }

@@ -1,7 +1,7 @@
 /* The worklist: files dropped on it, jobs under way, and a short result beside each smear. */
 "use strict";
 
-import { announce, bindOptions, byId, call, follow, make, number, numbers, options, page, progressOf, renew, t, why } from "./api.js";
+import { announce, bindOptions, byId, call, follow, make, number, numbers, options, page, progressOf, remarksIn, renew, t, why } from "./api.js";
 import { discard, unfinished, upload } from "./uploads.js";
 
 const queue = byId("queue"), drop = byId("drop"), waiting = [];
@@ -179,12 +179,13 @@ function fill(cell, { summary, weights }) {
   cell.parentElement.querySelector(".model").textContent = weights;
   cell.parentElement.querySelector(".parts").textContent = [summary.model, summary.model.second_stage].filter(Boolean).map((one) => one.name).join(" + ");
   if (cell.querySelector(".working")) return;
-  if (!white) { cell.textContent = whiteCells(summary.counts.wbc || 0); return; }
+  const remarks = remarksIn(summary.warnings), doubts = remarks ? [make("small", remarks, "doubtful")] : [];
+  if (!white) { cell.replaceChildren(make("span", whiteCells(summary.counts.wbc || 0)), ...doubts); return; }
   const line = make("span", whiteCells(white.n)), more = make("small");
   if (white.n && white.blast_share === null) { more.textContent = t("unknown stain: no blast fraction"); more.className = "doubtful"; }
   else more.textContent = white.blasts === 1 ? t("1 blast, {unsure} unsure", { unsure: number(white.unsure) }) : t("{n} blasts, {unsure} unsure", { n: number(white.blasts), unsure: number(white.unsure) });
   const few = white.n < white.differential_cells ? [make("small", t("fewer than the {n} of a differential", { n: number(white.differential_cells) }))] : [];
-  cell.replaceChildren(line, more, ...few);
+  cell.replaceChildren(line, more, ...few, ...doubts);
 }
 
 function bindCompare() {
