@@ -31,7 +31,7 @@ HEAD = (
 WORDS = (
     *("new", "reviewed", "signed", "read", "write", "detect", "correct and sign", "no cell", "ignored"),
     *("right", "as before", "deleted by you", "ignored by you", "reviewed by you", "drawn by you", "no access"),
-    "wbc",
+    *("wbc", ": ", "; "),
 )
 """Values that pages show by way of a variable."""
 

@@ -148,7 +148,7 @@ class BlastFraction(WhiteCells):
     def _advice(self) -> list[str]:
         todo = []
         if self.unsure:
-            todo.append("check the uncertain cells by eye")
+            todo.append(f"check the uncertain {'cell' if self.unsure == 1 else 'cells'} by eye")
         if self.n < DIFFERENTIAL_CELLS:
             more = counted(DIFFERENTIAL_CELLS - self.n, "more cell")
             todo.append(f"count {more} for a {DIFFERENTIAL_CELLS}-cell differential")

@@ -148,6 +148,7 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
     assert finding.count("95 % CI") == 1
     assert "2 cells are uncertain (1 to 3 blasts of 4 cells with them)" in dependence
     assert advice == "Check the uncertain cells by eye and count 196 more cells for a 200-cell differential."
+    assert replace(found, unsure=1).summary()[-1].startswith("Check the uncertain cell by eye and count 197 more")
 
 
 @pytest.mark.parametrize(

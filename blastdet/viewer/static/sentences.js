@@ -16,7 +16,7 @@ export function sayerOf(texts, models, figures) {
     const at = between.findIndex((sign) => text.includes(sign));
     if (at < 0) return null;
     const parts = text.split(between[at]).map((part) => said(part, between.slice(at + 1)));
-    return parts.includes(null) ? null : parts.join(between[at]);
+    return parts.includes(null) ? null : parts.join(texts[between[at]] || between[at]);
   }
 
   return (text) => {

@@ -7,8 +7,7 @@ import { startPage } from "./page.js";
 import { keepOnServer } from "./saving.js";
 
 const { smear, analysis } = page, base = "/smears/" + smear.id;
-const open = { text: "" }; // white cells that nobody looked at
-let keeper = null;
+let keeper = null, openText = () => "";
 const fault = (error) => { byId("fault-of-page").textContent = error.message; };
 
 /* Parts of the page of a run that this page does not have. */
@@ -49,9 +48,11 @@ async function show() {
   lock(shown);
   const doubt = () => {
     byId("doubt").replaceChildren(...doubts(shown.images[0], shown.UNSURE, data));
-    left(shown);
+    const [done, all] = shown.progress(), isShown = smear.status !== "new" && smear.last_analysis === analysis && done < all;
+    byId("signed-left").textContent = isShown ? t("{left} of {n} not reviewed", { left: number(all - done), n: number(all) }) : "";
   };
   doubt();
+  openText = () => openOf(shown);
   byId("whole").onclick = () => (document.fullscreenElement ? document.exitFullscreen() : byId("viewer").requestFullscreen());
   document.addEventListener("fullscreenchange", () => byId("whole").setAttribute("aria-pressed", String(Boolean(document.fullscreenElement))));
   byId("export-corrections").onclick = exportCorrections;
@@ -79,12 +80,11 @@ function lock(shown) {
 const unsureCells = (n) => (n === 0 ? t("no unsure cells") : n === 1 ? t("1 unsure cell") : t("{n} unsure cells", { n: number(n) }));
 const countOf = (image, kind) => image.kind.filter((one) => one === kind).length;
 
-/* What is left to review: for the question before one signs, and beside the signature. */
-function left(shown) {
-  const [done, all] = shown.progress(), unsure = countOf(shown.images[0], shown.UNSURE), some = { left: number(all - done), n: number(all) };
-  const parts = [unsure ? unsureCells(unsure) : "", done < all ? t("{left} of {n} white cells not reviewed", some) : ""];
-  open.text = parts.filter(Boolean).join("; ");
-  if (smear.status !== "new" && smear.last_analysis === analysis && done < all) byId("signed-left").textContent = t("{left} of {n} not reviewed", some);
+/* What is left to review, for the question before one signs; empty where nothing is. */
+function openOf(shown) {
+  const [done, all] = shown.progress(), unsure = countOf(shown.images[0], shown.UNSURE);
+  const parts = [unsure ? unsureCells(unsure) : "", done < all ? t("{left} of {n} white cells not reviewed", { left: number(all - done), n: number(all) }) : ""];
+  return parts.filter(Boolean).join("; ");
 }
 
 function doubts(image, unsure, data) {
@@ -178,8 +178,8 @@ async function move(status, isSure = false) {
       return;
     }
     if (keeper && version === null) { fault(new Error(keeper.why())); return; }
-    if (status === "signed" && open.text && !isSure) {
-      byId("signing-text").textContent = open.text;
+    if (status === "signed" && openText() && !isSure) {
+      byId("signing-text").textContent = openText();
       byId("signing").showModal();
       return;
     }
