@@ -339,7 +339,7 @@ def test_undo_is_saved_and_a_signed_smear_is_locked(tab, anna, small):
         assert not tab.locator(".diff .was").first.is_visible()
         _shown(tab, tab.url)
     tab.click("[data-status=signed]")
-    asked = "1 of 1 white cells not reviewed"
+    asked = "1 of 1 white cells not reviewed."
     assert tab.inner_text("#signing-text") == asked and tab.inner_text("#signing-title") == "Sign all the same?"
     tab.click("#signing [data-close]")
     assert anna.get(f"/smears/{small['smear']}").json()["status"] == "new"
@@ -461,9 +461,9 @@ def test_remarks_are_named_in_the_worklist_and_beside_the_doubt(tab, anna):
     row = f"tr[data-smear='{smear['id']}'] .result"
     tab.wait_for_selector(f"{row} small")
     assert tab.inner_text(row).endswith(said)
-    _until(
-        tab, f"!document.querySelector(`tr[data-smear='{smear['id']}'] img`).hasAttribute('src')"
-    )  # not a broken one
+    thumb = tab.locator(f"tr[data-smear='{smear['id']}'] .thumb")
+    thumb.locator(".blank").wait_for()
+    assert not thumb.locator("img").count()  # no sign of a broken one
     anna.patch(f"/smears/{smear['id']}", json={"status": "reviewed", "analysis": doubted["id"], "version": 1})
     _shown(tab, f"/smears/{smear['id']}?analysis={first['id']}")
     assert "remark" not in tab.inner_text("#doubt")
@@ -898,6 +898,9 @@ def test_two_languages_and_dark_by_choice(tab, small):
     assert dark != light
     tab.reload()
     assert tab.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+    _shown(tab)
+    border = tab.evaluate("getComputedStyle(document.querySelector('#rows i')).boxShadow")
+    assert border.startswith("rgba(255, 255, 255")  # squares of dark types are seen, too
 
 
 @pytest.fixture(scope="module")
@@ -1297,6 +1300,7 @@ def test_a_smear_is_shared_and_a_reader_cannot_correct(tab, anna, ben, small, se
     analyzed(anna, smear)
     _shown(tab, f"/smears/{smear['id']}")
     tab.click("[data-dialog=sharing]")
+    assert tab.locator("#share-may option").all_inner_texts() == ["read", "correct and sign"]  # that, too, is allowed
     tab.fill("#share-user", "nobody")
     tab.expected = ["404"]
     tab.click("#share button")

@@ -179,7 +179,7 @@ async function move(status, isSure = false) {
     }
     if (keeper && version === null) { fault(new Error(keeper.why())); return; }
     if (status === "signed" && openText() && !isSure) {
-      byId("signing-text").textContent = openText();
+      byId("signing-text").textContent = openText() + ".";
       byId("signing").showModal();
       return;
     }

@@ -206,7 +206,7 @@ function bindCompare() {
 function bindList() {
   for (const line of document.querySelectorAll(".why[data-error]")) line.textContent = why(line.dataset.error);
   for (const picture of document.querySelectorAll(".thumb img")) { // where there is none, no sign of a broken one
-    const leave = () => picture.removeAttribute("src");
+    const leave = () => picture.replaceWith(make("span", "", "blank"));
     if (picture.complete && !picture.naturalWidth) leave(); else picture.onerror = leave;
   }
   results();
