@@ -132,12 +132,13 @@ def head(result: Result) -> dict[str, Any]:
 
 
 def _cells(result: Result) -> Iterator[dict[str, Any]]:
-    cells = result.detections
+    cells, kinds = result.detections, result.kinds
     width, height = (cells.boxes_xyxy[:, 2:] - cells.boxes_xyxy[:, :2]).T
     for i, cell_name in enumerate(cell_names(len(cells)) if cells.id is None else cells.id.tolist()):
         yield {
             "id": cell_name,
             "label": CELL_CLASSES[cells.label[i]],
+            "counted_as": kinds[i],
             "score": round(float(cells.score[i]), 4),
             "box_xyxy": [round(float(side), 2) for side in cells.boxes_xyxy[i]],
             "size_um": [round(float(width[i]) * result.mpp[0], 2), round(float(height[i]) * result.mpp[1], 2)],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +19,8 @@ from blastdet.core.errors import BlastdetError, ServiceError, in_a_line, one_lin
 from blastdet.core.model_card import Card
 from blastdet.datasets.formats import csv_table
 from blastdet.inference.outputs.cell_record import is_cell_record
-from blastdet.inference.outputs.jobs import Job, find_jobs, need_suffixes
+from blastdet.inference.outputs.jobs import Job, need_suffixes
+from blastdet.inference.outputs.printed import describe_entry
 from blastdet.inference.outputs.run_page import PAGE, page_files, sheet_rows, write_page
 from blastdet.inference.outputs.run_tables import (
     CELLS_CSV,
@@ -102,8 +105,8 @@ class RemoteRun:
         ``weights``, ``mpp``, ``min_score``.
     overwrite : bool
         Replace files of the same name.
-    remark : callable, optional
-        Called at the end with each line of `RunTotals.remarks`, such as that red cells contradict the scale.
+    finished : callable, optional
+        Called at the end with all images taken together, and the files of the run.
     """
 
     client: Client
@@ -111,7 +114,7 @@ class RemoteRun:
     formats: Sequence[str]
     options: dict[str, Any]
     overwrite: bool = False
-    remark: Callable[[str], None] | None = None
+    finished: Callable[[RunTotals, list[Path]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,50 +124,65 @@ class RemoteOutcome:
     Parameters
     ----------
     name : str
+    totals : RunTotals, optional
+        The image as a run of its own; ``None`` if it failed.
     text, error : str
-        A line about its result, or why it has none.
+        All that can be said of it, or why it has no result.
     untried : int
         Images after it that were not tried, because they would have failed alike.
     """
 
     name: str
+    totals: RunTotals | None = None
     text: str = ""
     error: str = ""
     untried: int = 0
 
 
-def detect_remotely(paths: Sequence[Path], run: RemoteRun) -> Iterator[RemoteOutcome]:
-    """Analyze all images that `paths` stand for, and yield what became of each.
+def detect_remotely(jobs: Sequence[Job], run: RemoteRun) -> Iterator[RemoteOutcome]:
+    """Analyze images, and yield what became of each.
 
     Raises
     ------
     BlastdetError
-        If there is no image, or a file exists already.
+        If a file exists already.
     """
-    jobs = find_jobs(paths, run.out)
     stems = dict(zip((job.name for job in jobs), _stems(jobs, run.out), strict=True))
     refuse_existing(_files(stems, run), run.overwrite)
     parts: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for number, job in enumerate(jobs, start=1):
         try:
-            text, part = _detect(job, stems[job.name], run, parts[0] if parts else None)
+            began = time.monotonic()
+            part, files = _detect(job, stems[job.name], run, parts[0] if parts else None)
+            part["entry"]["seconds"] = round(time.monotonic() - began, 3)
             parts.append(part)
-            yield RemoteOutcome(job.name, text)
+            alone = _totals([part], {})
+            text = describe_entry(part["entry"], alone.blast_fraction, files, with_differential=len(jobs) == 1)
+            yield RemoteOutcome(job.name, alone, text)
         except (BlastdetError, OSError, ValueError, RecursionError) as error:
-            line = str(error) if isinstance(error, BlastdetError) else one_line(error)
-            failed[job.name] = line if job.name in line else f"{job.name}: {line}"
+            failed[job.name] = f"{job.name}: {_why(error, job, run.client.url)}"
             rest = jobs[number:] if isinstance(error, ServiceError) and error.concerns_all else []
             yield RemoteOutcome(job.name, error=failed[job.name], untried=len(rest))
             if rest:
                 failed |= {one.name: f"{one.name}: not tried" for one in rest}
                 break
-    if parts:
-        totals = _totals(parts, failed)
-        _write_run(totals, stems, run)
-        if run.remark is not None:
-            for line in totals.remarks():
-                run.remark(line)
+    totals = _totals(parts, failed)
+    files = list(_write_run(totals, stems, run)) if parts else []
+    if run.finished is not None:
+        run.finished(totals, files)
+
+
+def _why(error: Exception, job: Job, url: str) -> str:
+    """Why an image failed, without its name, and without the address of the service where that says it of the image."""
+    line = str(error) if isinstance(error, BlastdetError) else one_line(error)
+    status = error.status if isinstance(error, ServiceError) and not error.concerns_all else None
+    if status == HTTPStatus.CONFLICT and "signed" in line:
+        return "it is signed in the service, and this would be a new result. Reopen it there, or leave the image out"
+    said = line.removeprefix(f"{url}: ")
+    start = next((one for one in (str(job.path), job.name, job.path.name, "smear") if said.startswith(f"{one}: ")), "")
+    is_of_image = bool(start) or (status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR)
+    return said.removeprefix(f"{start}: ") if is_of_image else line
 
 
 def _stems(jobs: Sequence[Job], out: Path) -> list[Path]:
@@ -186,8 +204,9 @@ def _file(stem: Path, kind: str) -> Path:
     return stem.with_name(stem.name + FILES[kind][1])
 
 
-def _detect(job: Job, stem: Path, run: RemoteRun, first: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
-    """Write the files of an image; returns a line about it, and its part of the run, of which `first` is the first."""
+def _detect(job: Job, stem: Path, run: RemoteRun, first: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[Path]]:
+    """Write the files of an image; returns its part of the run, of which `first` is the first, and the files."""
+    files = []
     smear = run.client.upload(job.path)
     analysis = run.client.analyze(smear, **run.options)
     part = _part(_run_json(analysis, run.client), job.name, run.client.url)
@@ -199,13 +218,14 @@ def _detect(job: Job, stem: Path, run: RemoteRun, first: Mapping[str, Any] | Non
             if kind == "csv":  # the service may know the same bytes by another name
                 content = _renamed(content, job.name, run.client.url)
             write_bytes(_file(stem, kind), content)
+            files.append(_file(stem, kind))
     if "html" in run.formats:
         picture, sheet = page_files(stem, run.out)
         write_bytes(picture, _checked("picture", run.client.picture(smear), run.client.url))
         if sheet_rows(part["entry"]["cells"]):
             crops = run.client.file(analysis, "sheet.jpg", corrected=True)
             write_bytes(sheet, _checked("sheet", crops, run.client.url))
-    return f"{job.name}: " + ", ".join(f"{name} {n}" for name, n in part["entry"]["counts"].items()), part
+    return part, files
 
 
 def _checked(kind: str, content: bytes, url: str) -> bytes:
@@ -271,21 +291,23 @@ def _kinds(part: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _totals(parts: Sequence[Mapping[str, Any]], failed: Mapping[str, str]) -> RunTotals:
+    if not parts:
+        return RunTotals((), (), None, {}, failed)
     card = parts[0]["classifier"]
     entries = [part["entry"] for part in parts]
     return RunTotals(entries, tuple(parts[0]["classes"]), card, parts[0]["model"], failed)
 
 
-def _write_run(totals: RunTotals, stems: Mapping[str, Path], run: RemoteRun) -> None:
+def _write_run(totals: RunTotals, stems: Mapping[str, Path], run: RemoteRun) -> Iterator[Path]:
     """The tables and the page of all images that went well."""
     run.out.mkdir(parents=True, exist_ok=True)
     try:
         if "csv" in run.formats:
             names = (entry["name"] for entry in totals.entries)
-            write_tables(totals, (_file(stems[name], "csv") for name in names), run.out)
+            yield from write_tables(totals, (_file(stems[name], "csv") for name in names), run.out)
         if "xlsx" in run.formats:
-            write_workbook(totals, run.out)
+            yield write_workbook(totals, run.out)
         if "html" in run.formats:
-            write_page(totals, stems, run.out)
+            yield write_page(totals, stems, run.out)
     except OSError as error:
         raise BlastdetError(f"{run.out}: cannot be written to ({one_line(error)})") from error

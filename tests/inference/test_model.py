@@ -129,6 +129,8 @@ def test_numbers_of_the_report_agree_with_each_other(sample, model):
     assert document["area_mm2"] == pytest.approx(800 * 600 * 0.25e-6)
     assert document["per_mm2"]["wbc"] == pytest.approx(2 / 0.12, abs=0.1)
     assert document["per_field_of_0.038_mm2"]["wbc"] == pytest.approx(2 / 0.12 * 0.038, abs=0.01)
+    counted = [one["counted_as"] for one in document["cells"]]
+    assert {name: counted.count(name) for name in document["counts"]} == document["counts"]
     assert document["cells"][0]["size_um"] == pytest.approx([30, 30], abs=1)
     assert "diagnos" in document["notice"] and json.dumps(document, allow_nan=False)
     assert summary(result)["counts"] == document["counts"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -490,6 +491,19 @@ def relabelled(client, analysis, name: str = "blast") -> dict:
     return {"op": "class", "box_xyxy": cell["box_xyxy"], "old_class": "wbc", "new_class": name}
 
 
+def test_the_example_of_the_docs_is_accepted(client):
+    smear = client.post("/smears", params={"name": "docs.jpg"}, content=SMEAR.read_bytes() + b" ").json()
+    analysis = analyzed(client, smear)
+    text = (Path(__file__).parents[2] / "docs/service.md").read_text("utf-8")
+    lines = "".join(f"{line}\n" for line in text.splitlines() if line.startswith('{"op"'))
+    where = f"/analyses/{analysis['id']}/corrections"
+    answer = client.post(where, content=lines, headers={**NDJSON, "If-Match": '"0"'})
+    assert (answer.status_code, answer.json()["count"]) == (201, 2), answer.text
+    client.delete(f"/smears/{smear['id']}").raise_for_status()
+    token = client.post("/tokens", json=json.loads(re.findall(r'`(\{"name": "export".*?\})`', text)[0]))
+    assert (token.status_code, token.json()["scope"], bool(token.json()["token"])) == (201, "read", True)
+
+
 def test_corrections_change_counts_and_keep_who_and_when(client, smear, analysis, tmp_path):
     base = f"/analyses/{analysis['id']}"
     before = analysis["summary"]["counts"]
@@ -673,6 +687,7 @@ def test_a_review_is_of_one_result(client):
     line = relabelled(client, {"id": first})
     client.post(f"/analyses/{first}/corrections", json={"corrections": [line]}).raise_for_status()
     refused(client.patch(where, json=change), 412, "somebody corrected it meanwhile")
+    refused(client.patch(where, json={**change, "version": 7}), 412, "smear: expected version 1, got 7")
     assert client.patch(where, json={**change, "version": 1}).json()["last_analysis"] == first
     status = {}
     for one in (first, second):

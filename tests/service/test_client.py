@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -140,7 +141,7 @@ def test_detect_server_writes_the_files_of_detect(service, tmp_path):
         assert run.exit_code == 1, run.output
         assert "failed: " in run.output
         if name == "far":
-            assert "a.jpg: blast" in run.output
+            assert "failed: broken.jpg: expected" in run.stderr
             assert f"open {tmp_path / 'far/index.html'} in a browser" in run.output
     far, near = ({str(p.relative_to(tmp_path / one)) for p in (tmp_path / one).rglob("*.*")} for one in runs)
     assert near - far == {"run.jsonl", ".lock"} and far < near
@@ -156,13 +157,16 @@ def test_detect_server_writes_the_files_of_detect(service, tmp_path):
 
 
 def test_a_scale_that_red_cells_contradict_is_printed_as_without_a_server(service, tmp_path):
-    notes = {}
+    notes, printed = {}, {}
     for name, options in {"far": ["--server", service.url], "near": ["--device", "cpu"]}.items():
         words = ["detect", str(SMEAR), "--mpp", "0.07", "--format", "json", "--out", str(tmp_path / name), *options]
         run = CliRunner().invoke(cli, words)
         assert run.exit_code == 0, run.output
+        printed[name] = [line.replace("/near", "/far") for line in run.output.splitlines()]
         notes[name] = [line for line in run.output.splitlines() if line.startswith("note: ")]
     assert notes["far"] == notes["near"]
+    assert printed["far"][2:] == printed["near"][2:]  # but for the seconds of the image
+    assert any(line.startswith("non-blast white cells") for line in printed["far"]), printed["far"]
     assert any(line.startswith("note: red cells suggest 0.1") for line in notes["far"]), notes
     words = ["detect", str(SMEAR), "--mpp", "0.07", "--format", "json", "--server", service.url, "--quiet"]
     assert CliRunner().invoke(cli, [*words, "--out", str(tmp_path / "quiet")]).output == ""
@@ -257,6 +261,9 @@ def test_corrections_of_people_are_what_a_model_is_evaluated_on(client, tmp_path
     words = ["evaluate", "--data", films, "--from", "images", "--mpp", "0.1", "--corrections", path]
     done = CliRunner().invoke(cli, [str(one) for one in (*words, "--split", "all", "--out", tmp_path / "report")])
     assert done.exit_code == 0, done.output
+    own = f"{len(white) - 1} of {len(white) - 1} boxes are the model's own, confirmed by people"
+    assert f"note: {own}: how well boxes fit is not measured" in done.output
+    assert own in html.unescape((tmp_path / "report" / "report.html").read_text("utf-8"))
     with (tmp_path / "report" / "confusion.csv").open(newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["how"].startswith("class-aware") and row["cells"] != "0"]
     wrong = [(row["truth"], row["predicted"], row["cells"]) for row in rows if row["truth"] != row["predicted"]]

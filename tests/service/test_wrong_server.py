@@ -26,6 +26,7 @@ from blastdet.core.constants import NOT_WHITE
 from blastdet.core.errors import ConfigError, ServiceError
 from blastdet.core.model_card import find_weights, read_card
 from blastdet.inference.differential import WhiteCells
+from blastdet.inference.outputs.jobs import Job
 from blastdet.service import client as client_module
 from blastdet.service import reaching
 from blastdet.service.remote_detection import RemoteOutcome, RemoteRun, detect_remotely
@@ -302,7 +303,8 @@ def _detect(client: blastdet.Client, folder: Path) -> list[RemoteOutcome]:
     images = [folder / name for name in ("a.jpg", "b.jpg")]
     for image in images:
         shutil.copy(SMALL, image)
-    return list(detect_remotely(images, RemoteRun(client, folder / "out", ["json", "csv", "xlsx", "html"], {})))
+    jobs = [Job(image, image.name) for image in images]
+    return list(detect_remotely(jobs, RemoteRun(client, folder / "out", ["json", "csv", "xlsx", "html"], {})))
 
 
 WRONG = {
@@ -352,7 +354,9 @@ def test_a_wrong_part_of_a_run_fails_alone_and_before_a_file_is_written(tmp_path
     start = f"a.jpg: {client.url}: expected a service of this version of blastdet ("
     assert first.error.startswith(start), first
     assert len(first.error) < len(start) + 170
-    assert second.text == "b.jpg: blast 0, wbc 1, unsure 0, rbc 1, platelet 0", second
+    assert second.totals is not None
+    assert second.totals.counts == {"blast": 0, "wbc": 1, "unsure": 0, "rbc": 1, "platelet": 0}
+    assert "non-blast white cells" in second.text
     assert not list((tmp_path / "out").rglob("a*"))
     assert {path.name for path in (tmp_path / "out").iterdir()} > {"b.json", "cells.csv", "summary.xlsx", "index.html"}
 
@@ -364,7 +368,7 @@ def test_every_kind_that_is_counted_is_known(tmp_path):
     with foreign(_answers(part)) as (client, _):
         outcomes = _detect(client, tmp_path)
     assert [one.error for one in outcomes] == ["", ""]
-    assert "erythroblast 1, smudge 1" in outcomes[0].text
+    assert all(f"  {name} " in outcomes[0].text for name in NOT_WHITE)
 
 
 @pytest.mark.parametrize("content", [b'{"a":' * 100_000, b"[]", b"", b"\xff", b"1" * 9000])
@@ -401,7 +405,7 @@ def test_a_wrong_table_is_one_line(tmp_path, table):
 def test_a_file_of_another_kind_is_not_written(tmp_path, kind, file):
     page = b"<html><script>alert(1)</script></html>"
     with foreign({**_answers(_run_json()), file: page}) as (client, _):
-        (outcome,) = detect_remotely([SMALL], RemoteRun(client, tmp_path / "out", [kind], {}))
+        (outcome,) = detect_remotely([Job(SMALL, SMALL.name)], RemoteRun(client, tmp_path / "out", [kind], {}))
     assert "got a file of another kind" in outcome.error
     assert not any(page in path.read_bytes() for path in tmp_path.rglob("*.*") if path.is_file())
 
@@ -479,9 +483,13 @@ def _three(folder: Path) -> list[str]:
 def test_where_nobody_answers_the_other_images_are_not_tried(tmp_path):
     run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), "http://127.0.0.1:9"])
     lines = run.stderr.splitlines()
-    assert (run.exit_code, len(lines)) == (2, 2)
+    assert (run.exit_code, len(lines)) == (2, 1)
     assert lines[0].startswith("failed: 0.jpg: http://127.0.0.1:9: does not answer (Connection refused)")
-    assert lines[1] == "note: not tried: 2 other images, which would fail alike"
+    assert run.stdout.splitlines() == [
+        "3 of 3 failed:",
+        f"  {lines[0].removeprefix('failed: ')}",
+        "  not tried: 2 other images, which would fail alike",
+    ]
     assert not (tmp_path / "out").exists()
 
 
@@ -503,14 +511,30 @@ def test_who_may_not_is_told_once_what_to_do(tmp_path, monkeypatch, status, line
     with foreign({"smears": (status, {"error": line})}) as (client, asked):
         run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), client.url])
     assert (run.exit_code, len(asked)) == (2, 1)
-    assert words in run.stderr and "not tried: 2 other images" in run.stderr
+    assert words in run.stderr and "not tried: 2 other images" in run.stdout
     assert run.stderr.count("BLASTDET_TOKEN") == 1
 
 
 def test_an_image_that_is_refused_stops_no_other(tmp_path):
     with foreign({"smears": (422, {"error": "0.jpg: damaged"})}) as (client, asked):
         run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), client.url])
-    assert (run.exit_code, len(asked), run.stderr.count("failed: ")) == (1, 3, 3)
+    assert (run.exit_code, len(asked)) == (1, 3)
+    assert run.stderr.splitlines() == [
+        "failed: 0.jpg: damaged",
+        "failed: 1.jpg: 0.jpg: damaged",  # the service may know the bytes by another name
+        "failed: 2.jpg: 0.jpg: damaged",
+    ]
+    assert run.stdout.splitlines()[0] == "3 of 3 failed:"
+
+
+def test_a_signed_smear_is_told_what_to_do(tmp_path):
+    line = "smear: it is signed. Reopen it to analyze it again"
+    answers = {"smears": {"id": ID}, "analyses": (409, {"error": line})}
+    with foreign(answers) as (client, _):
+        run = CliRunner().invoke(cli, ["detect", *_three(tmp_path), client.url])
+    assert run.exit_code == 1
+    assert run.stderr.startswith("failed: 0.jpg: it is signed in the service"), run.stderr
+    assert "Reopen it there, or leave the image out" in run.stderr
 
 
 def test_a_service_that_is_silent_is_waited_for_aloud(tmp_path, monkeypatch):

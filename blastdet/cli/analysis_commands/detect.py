@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from blastdet.cli._options import Number
 from blastdet.cli._printing import echo, echo_line
+
+if TYPE_CHECKING:
+    from blastdet.inference.outputs.run_totals import RunTotals
 
 _FORMATS = ("json", "csv", "coco", "geojson", "overlay", "xlsx", "html", "pdf")
 
@@ -148,35 +152,40 @@ class RunSettings:
 
 def run_remotely(paths: tuple[Path, ...], server: str, settings: RunSettings) -> None:
     """Have a service analyze images, print, and exit with 1 or 2 if some fail."""
-    from blastdet.core.errors import counted
-    from blastdet.inference.outputs.run_page import PAGE
+    from blastdet.inference.outputs.jobs import find_jobs, left_out
+    from blastdet.inference.outputs.printed import Lines, Printer
     from blastdet.service.client import Client
-    from blastdet.service.remote_detection import RemoteRun, detect_remotely
+    from blastdet.service.remote_detection import RemoteOutcome, RemoteRun, detect_remotely
 
+    jobs = find_jobs(paths, settings.out)
+    if line := left_out(paths, jobs, settings.out):
+        echo(line, err=True)
     options = {"weights": settings.weights, "mpp": settings.mpp, "min_score": settings.min_score}
-    outcomes, untried = [], 0
+    outcomes: list[RemoteOutcome] = []
+    printer = Printer(_say, partial(echo_line, err=True), settings.detail or "brief")
     with Client(server, waiting=partial(echo, err=True)) as client:
-        remark = None if settings.detail == "quiet" else _remark
-        run = RemoteRun(client, settings.out, settings.formats, options, settings.overwrite, remark)
-        for outcome in detect_remotely(paths, run):
+
+        def finished(totals: RunTotals, files: Sequence[Path]) -> None:
+            printer.end(totals, files, len(jobs), outcomes[-1].untried)
+
+        run = RemoteRun(client, settings.out, settings.formats, options, settings.overwrite, finished)
+        for outcome in detect_remotely(jobs, run):
             outcomes.append(outcome)
-            if outcome.error:
-                echo(f"failed: {outcome.error}", err=True)
-                untried = outcome.untried
-            elif settings.detail != "quiet":
-                echo(outcome.text)
-    if untried:
-        echo(f"note: not tried: {counted(untried, 'other image')}, which would fail alike", err=True)
+            if (alone := outcome.totals) is not None and printer.lines is None:
+                names = [job.name for job in jobs]
+                printer.lines = Lines(names, alone.classes, alone.classifier is not None)
+            printer.image(outcome.text, outcome.error or None, None if alone is None else alone.entries[0])
     failed = sum(bool(one.error) for one in outcomes)
-    if "html" in settings.formats and failed < len(outcomes) and settings.detail != "quiet":
-        echo(f"open {settings.out / PAGE} in a browser")
+    if "pdf" in settings.formats and not settings.detail and failed < len(outcomes):
+        echo(f"wrote a PDF report for each image, in {settings.out}")
     if failed:
         sys.exit(2 if failed == len(outcomes) == 1 else 1)
 
 
-def _remark(line: str) -> None:
-    """Print a remark that a service made, which may be any."""
-    echo_line(f"note: {line}")
+def _say(text: str) -> None:
+    """Print lines in which there may be words of a service."""
+    for line in text.split("\n"):
+        echo_line(line)
 
 
 def run_detection(paths: tuple[Path, ...], settings: RunSettings) -> None:

@@ -11,6 +11,7 @@ from blastdet.evaluation.comparison import Comparison
 from blastdet.evaluation.confusion import Figure
 from blastdet.evaluation.evaluate import Evaluation
 from blastdet.evaluation.intervals import ONE_GROUP
+from blastdet.evaluation.reporting.own_boxes import own_boxes_note
 
 HOW_MATCHED = (
     "Average precision: COCO protocol (pycocotools), greedy by score within each class, IoU from 0.50 to 0.95.",
@@ -84,6 +85,7 @@ def verdict_line(verdicts: Verdicts) -> str:
 def all_notes(evaluation: Evaluation) -> list[str]:
     """What was left out or needs explanation, from all parts of the evaluation."""
     notes = [*evaluation.copies, *evaluation.ap.notes]
+    notes += own_boxes_note(evaluation.dataset, evaluation.predictions)
     if "ids" in evaluation.predictions.about:
         notes.append(f"ids of {evaluation.predictions.name}: {evaluation.predictions.about['ids']}")
     if any(part.blast_probability is not None for part in evaluation.predictions.candidates):

@@ -186,7 +186,7 @@ def refusal(choice: Choice, metrics: Sequence[AdaptationMetric]) -> str | None:
     if choice.is_blind or accuracy.after < accuracy.before - _WORSE:
         return (
             f"balanced accuracy is {accuracy.before:.2f} before and {accuracy.after:.2f} after. Nothing was written. "
-            "Check the labels, or review more cells and smears"
+            "Check the labels, or review more cells and smears; or this laboratory is in the training data already"
         )
     return None
 

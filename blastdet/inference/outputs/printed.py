@@ -7,30 +7,41 @@ from pathlib import Path
 from typing import Any, Literal
 
 from blastdet.core.constants import NOT_WHITE
-from blastdet.core.errors import counted
+from blastdet.core.errors import counted, in_a_line
+from blastdet.inference.blast_fraction import BlastFraction
 from blastdet.inference.differential import WhiteCells, differential_table
-from blastdet.inference.outputs.run_totals import Entry, RunTotals
-from blastdet.inference.result import Result
+from blastdet.inference.outputs.run_totals import Entry, RunTotals, entry_of
+from blastdet.inference.result import Result, class_name
 from blastdet.inference.writers import COCO_FILE, FIELD_MM2
 
 Detail = Literal["quiet", "brief", "verbose"]
 
-_LONGEST_NAME = 44
+_LONGEST_NAME, _LONGEST_LINE = 44, 1000
 
 
 def describe(result: Result, files: Sequence[Path], with_differential: bool = False) -> str:
     """All of one image: small tables, the scale and where it comes from, the files."""
-    width, height = result.size_wh
-    x, y = result.mpp
+    entry = {**entry_of(result), "area_mm2": result.area_mm2, "seconds": result.seconds}  # not rounded
+    return describe_entry(entry, result.blast_fraction, files, with_differential)
+
+
+def describe_entry(
+    entry: Entry, found: BlastFraction | None, files: Sequence[Path], with_differential: bool = False
+) -> str:
+    """As `describe`, of an image as in the run log; `found` are its white cells."""
+    width, height = entry["size_wh"]
+    x, y = entry["mpp"]
     scale = f"{x:.4g}" if abs(x / y - 1) < 1e-6 else f"{x:.4g} x {y:.4g}"
-    lines = [f"{result.name}: {width} x {height} px, {scale} µm/px ({result.scale.describe()}), {result.seconds:.2f} s"]
-    lines += [f"  note: {warning}" for warning in result.warnings]
-    lines += [f"  {line}" for line in class_table(result.named_counts, result.area_mm2)]
-    if result.blast_fraction is not None:
-        table = differential_table(result.blast_fraction) if with_differential else []
-        lines += [f"  {line}" for line in (*table, *result.blast_fraction.summary())]
+    lines = [f"{entry['name']}: {width} x {height} px, {scale} µm/px ({entry['mpp_source']}), {entry['seconds']:.2f} s"]
+    lines += [f"  note: {warning}" for warning in entry["warnings"]]
+    counts = entry["counts"]
+    named = {class_name(kind, counts): number for kind, number in counts.items()}
+    lines += [f"  {line}" for line in class_table(named, entry["area_mm2"])]
+    if found is not None:
+        table = differential_table(found) if with_differential else []
+        lines += [f"  {line}" for line in (*table, *found.summary())]
     lines += [f"  wrote {path}" for path in files]
-    return "\n".join(lines)
+    return "\n".join(in_a_line(line, _LONGEST_LINE) for line in lines)
 
 
 def class_table(counts: Mapping[str, int], area_mm2: float) -> list[str]:
@@ -151,11 +162,12 @@ def verbose_totals(totals: RunTotals) -> list[str]:
     return lines
 
 
-def failure_lines(failed: Mapping[str, str], of: int) -> list[str]:
-    """What failed, where there was more than one image."""
+def failure_lines(failed: Mapping[str, str], of: int, untried: int = 0) -> list[str]:
+    """What failed, where there was more than one image; the last `untried` of `failed` were not tried."""
     if not failed or of < 2:
         return []
-    return [f"{len(failed)} of {of} failed:", *(f"  {line}" for line in failed.values())]
+    lines = [f"{len(failed)} of {of} failed:", *(f"  {line}" for line in [*failed.values()][: len(failed) - untried])]
+    return [*lines, f"  not tried: {counted(untried, 'other image')}, which would fail alike"] if untried else lines
 
 
 class Printer:
@@ -166,10 +178,13 @@ class Printer:
     say, complain : callable
         Print a line, and a line about a failure.
     detail : {"quiet", "brief", "verbose"}
-    lines : Lines
+    lines : Lines, optional
+        Where the classes of the model are not known yet: set the attribute before the first image that goes well.
     """
 
-    def __init__(self, say: Callable[[str], None], complain: Callable[[str], None], detail: Detail, lines: Lines):
+    def __init__(
+        self, say: Callable[[str], None], complain: Callable[[str], None], detail: Detail, lines: Lines | None = None
+    ) -> None:
         self.say, self.complain, self.detail, self.lines = say, complain, detail, lines
         self._has_heading = False
 
@@ -180,13 +195,14 @@ class Printer:
         elif self.detail == "verbose":
             self.say(text)
         elif self.detail == "brief":
+            assert self.lines is not None
             if not self._has_heading:
                 self.say(self.lines.heading())
                 self._has_heading = True
             self.say(self.lines.line(entry) if entry is not None else text)
 
-    def end(self, totals: RunTotals, files: Sequence[Path], of: int) -> None:
-        """The run is finished."""
+    def end(self, totals: RunTotals, files: Sequence[Path], of: int, untried: int = 0) -> None:
+        """The run is finished; see `failure_lines`."""
         if self.detail == "verbose":
             lines = [*(f"wrote {path}" for path in files), *verbose_totals(totals)]
             lines += [f"note: {line}" for line in totals.copies]
@@ -194,5 +210,5 @@ class Printer:
             lines = run_lines(totals, files)
         else:
             lines = []
-        for line in (*lines, *failure_lines(totals.failed, of)):
+        for line in (*lines, *failure_lines(totals.failed, of, untried)):
             self.say(line)

@@ -250,7 +250,9 @@ def _looked_at(session: Session, smear: Smear, change: SmearChange) -> str | Non
     analysis = session.get(Analysis, change.analysis, with_for_update=True)
     if analysis is None or analysis.smear_id != smear.id:
         raise RefusedError(422, f"analysis: expected a result of this smear, got {change.analysis}")
-    if change.version != analysis.version:
+    if change.version > analysis.version:
+        raise RefusedError(412, f"smear: expected version {analysis.version}, got {change.version}")
+    if change.version < analysis.version:
         raise RefusedError(412, "smear: somebody corrected it meanwhile. Look at it again")
     return analysis.id
 
