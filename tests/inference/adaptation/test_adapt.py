@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from blastdet.core.errors import BlastdetError, ConfigError
 from blastdet.core.model_card import HEAD, find_weights, read_card, sha256_of, write_card
 from blastdet.datasets.cropping.crop_table import CropRow
 from blastdet.inference.adaptation.adapt import AdaptOptions, adapt
+from blastdet.inference.adaptation.choosing import refusal
 from blastdet.models.classifier import load_classifier
 
 SMEARS, EACH = 5, 5
@@ -174,6 +176,15 @@ def test_an_adapted_model_is_adapted_on_top(weights, tmp_path):
     second = adapt(_crops(tmp_path / "other", inverted), weights=first, out=tmp_path / "other-lab", say=str)
     sensitivity, false = _share_called(second, inverted)
     assert sensitivity > 0.9 and false < 0.1
+
+
+def test_a_laboratory_that_the_model_knows_is_one_of_three_causes():
+    """Nothing can be fitted where the model was trained on such images already."""
+    figures = [SimpleNamespace(metric=name, before=0.9, after=0.5) for name in ("balanced accuracy", "log-loss")]
+    choice = SimpleNamespace(candidate=SimpleNamespace(method="last layer"), is_blind=False)
+    why = refusal(choice, figures)
+    assert "Check the labels, or review more cells" in why
+    assert "or this laboratory is in the training data already" in why
 
 
 def test_useless_cells_are_refused_and_nothing_is_written(weights, tmp_path):
