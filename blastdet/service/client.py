@@ -166,8 +166,8 @@ class Client:
     def correct(self, analysis: str, corrections: Sequence[Mapping[str, Any]], version: int | None = None) -> int:
         """Append corrections (lines of ``corrections.jsonl``) and return the new version.
 
-        With `version`, the service refuses them if somebody else was first. So it does where the answer is lost and
-        they are sent again: they are never stored twice.
+        With `version`, the service refuses them if somebody else was first. The same ones sent again, because the
+        answer was lost, are stored once, and answered as before.
         """
         where = f"/analyses/{analysis}"
         if version is None:

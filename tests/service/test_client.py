@@ -67,8 +67,9 @@ def test_the_whole_way_in_ten_lines(client, tmp_path):
     cell = next(one for one in result["cells"] if one["label"] == "wbc")
     line = {"op": "class", "box_xyxy": cell["box_xyxy"], "old_class": "wbc", "new_class": "blast"}
     assert client.correct(analysis, [line], version=0) == 1
+    assert client.correct(analysis, [line], version=0) == 1  # sent again: stored once
     with pytest.raises(ServiceError, match="somebody else was first"):
-        client.correct(analysis, [line], version=0)
+        client.correct(analysis, [{**line, "new_class": "wbc"}], version=0)
     assert client.result(analysis)["counts"]["blast"] == result["counts"]["blast"] + 1
     assert client.corrections(tmp_path / "corrections.jsonl") == 1
     assert read_corrections(tmp_path / "corrections.jsonl")[0].new_class == "blast"
