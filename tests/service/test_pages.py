@@ -417,7 +417,7 @@ def test_who_was_late_and_finds_it_signed_is_offered_to_load_the_page(tab, anna,
     line = {"op": "class", "box_xyxy": view["images"][0]["box"][:4], "new_class": "wbc", "new_type": "smudge"}
     line["image_sha256"] = view["images"][0]["sha256"]
     made = ben.post(f"/analyses/{small['id']}/corrections", json={"corrections": [line]}).json()
-    tab.evaluate("shown.correct([[0, 0]], 'class', 'lymphocyte')")
+    tab.evaluate("shown.correct([[0, 0]], 'class', 'eosinophil')")
     tab.wait_for_selector("#conflict:visible")
     tab.click("[data-status=signed]")
     _until(tab, "document.getElementById('fault-of-page').textContent.startsWith('Choose above first')")
