@@ -25,7 +25,7 @@ from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.blast_fraction import count_white_cells
 from blastdet.inference.remarks import doubtful, faults_in, warnings_of
 from blastdet.inference.result import Result
-from blastdet.inference.scale import ScaleEstimate, estimate_scale
+from blastdet.inference.scale import ScaleEstimate, doubt_by_measuring, doubt_of, estimate_scale, is_untold
 from blastdet.inference.second_stage import classify_cells
 from blastdet.inference.tiled_detection import find_cells
 from blastdet.models.classifier import Classifier, load_classifier
@@ -235,6 +235,10 @@ class Model:
             candidates = doubtful(candidates)
         detections = candidates[candidates.above_threshold(thresholds)]
         fraction = None if self.classifier is None else count_white_cells(detections, self.classifier.card)
+        doubt = doubt_of(scale, detections, source.size_wh)
+        is_odd = bool(faults) or (fraction is not None and not fraction.is_known_stain)
+        if not doubt and "rbc" in self.classes and (is_odd or is_untold(scale.mpp, detections, source.size_wh)):
+            doubt = doubt_by_measuring(scale, source, self.detector)
         asked = {"mpp": options.mpp, "min_score": options.min_score}
         return Result(
             name=source.path.name,
@@ -248,7 +252,7 @@ class Model:
             model=self.describe(),
             parameters={**asked, "thresholds": thresholds, "suppression_iou": self.card.suppression_iou},
             blast_fraction=fraction,
-            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes, faults),
+            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes, (doubt, *faults)),
             seconds=time.perf_counter() - start + scale.seconds,
             image=image,
         )

@@ -8,7 +8,7 @@ from blastdet.core.types import BLAST, NUCLEATED, UNLIKE_TRAINING, WBC, Detectio
 from blastdet.imaging.io import Source
 from blastdet.imaging.optical_density import SHARPNESS_MPP, faults_of
 from blastdet.inference.blast_fraction import BlastFraction
-from blastdet.inference.scale import ONE_CELL, ScaleEstimate, doubt_of
+from blastdet.inference.scale import ONE_CELL, ScaleEstimate
 
 _ONE_CELL_AT_MOST = 4  # detections in the image of one cell, with what is cut off at its borders
 _LARGEST = 5000  # px a side of an image that is judged as a whole
@@ -42,12 +42,13 @@ def warnings_of(
     cells: Detections,
     fraction: BlastFraction | None,
     is_counting_rbc: bool,
-    faults: tuple[str, ...] = (),
+    doubts: tuple[str, ...] = (),
 ) -> tuple[str, ...]:
-    """Remarks on the scale, the file, the image, its kind, the blast fraction and the red cells; one line each."""
-    found = [*scale.warnings, *source.notes, *faults, *_no_smear(source, cells)]
-    if doubt := doubt_of(scale, cells, source.size_wh):
-        found.append(doubt)
+    """Remarks on the scale, the file, the image, its kind, the blast fraction and the red cells; one line each.
+
+    `doubts` are of the stated scale and of the image, ``""`` for none.
+    """
+    found = [*scale.warnings, *source.notes, *filter(None, doubts), *_no_smear(source, cells)]
     if fraction is not None and (line := fraction.warning()):
         found.append(line)
     if is_counting_rbc and cells.counts()["rbc"] < scale.n_cells / 2:

@@ -41,6 +41,8 @@ _SQUEEZED = 1.1
 _SETTLED = 0.04
 _ROUNDS = 3
 _TOO_FINE, _TOO_COARSE = 1.25, 1.4  # factors by which a given scale is doubted; see `doubt_of`
+_STATED = ("given", "dataset", "file")
+_ROOM = 0.15  # (log) for an image in which little is found at the stated scale
 _TOLERANCE = 0.35  # how far (log) the scale may be off before the detections count less
 
 
@@ -214,19 +216,47 @@ def doubt_of(scale: ScaleEstimate, cells: Detections, size_wh: WidthHeight) -> s
     differ, and at a wrong scale boxes are drawn towards the size that cells should have. The factors are the largest
     that images of known scale differed by, with some room (docs/results-history.md).
     """
-    if scale.mpp is None or scale.origin not in ("given", "dataset", "file"):
+    if scale.mpp is None or scale.origin not in _STATED:
         return ""
     sizes = _whole_red_cells(cells, size_wh)
     if len(sizes) < _ENOUGH:
         return ""
-    measured, stated = (float(np.sqrt(x * y)) for x, y in (_implied(sizes), scale.mpp))
     widths = np.log(sizes).mean(axis=1)
     error = 1.253 * 1.4826 * float(np.median(np.abs(widths - np.median(widths)))) / np.sqrt(len(widths))
+    return _doubt(scale, _implied(sizes), len(sizes), 2 * error)
+
+
+def is_untold(mpp: Scale, cells: Detections, size_wh: WidthHeight) -> bool:
+    """Whether too few red cells were found to tell that a scale is wrong, and those there are do not agree with it."""
+    sizes = _whole_red_cells(cells, size_wh)
+    if len(sizes) >= _ENOUGH:
+        return False
+    off = 0.0 if len(sizes) < 2 else float(np.log(np.array(_implied(sizes)) / mpp).mean())
+    return len(sizes) < 2 or not -np.log(_TOO_COARSE) < off < np.log(_TOO_FINE)
+
+
+def doubt_by_measuring(scale: ScaleEstimate, source: Source, detector: Detector) -> str:
+    """As `doubt_of`, for an image in which too little was found to tell: its scale is measured as if none were known.
+
+    It takes about a second.
+    """
+    if scale.mpp is None or scale.origin not in _STATED or getattr(source, "shows_one_cell", False):
+        return ""
+    measured = estimate_scale(source, "auto", detector)
+    if measured.mpp is None or measured.n_cells < _ENOUGH:
+        return ""
+    return _doubt(scale, measured.mpp, measured.n_cells, _ROOM)
+
+
+def _doubt(scale: ScaleEstimate, implied: Scale, n: int, room: float) -> str:
+    """A warning if the scale that `n` red cells imply differs from the stated one, with some room (log)."""
+    assert scale.mpp is not None
+    measured, stated = (float(np.sqrt(x * y)) for x, y in (implied, scale.mpp))
     off = float(np.log(measured / stated))
-    if abs(off) - 2 * error <= np.log(_TOO_FINE if off > 0 else _TOO_COARSE):
+    if abs(off) - room <= np.log(_TOO_FINE if off > 0 else _TOO_COARSE):
         return ""
     by = f"the file states {stated:.3g}" if scale.origin == "file" else f"{stated:.3g} was given"
-    return f"red cells suggest {measured:#.2g} µm/px (n={len(sizes)}); {by}. Check the scale."
+    return f"red cells suggest {measured:#.2g} µm/px (n={n}); {by}. Check the scale."
 
 
 def _implied(sizes: NDArray[np.float64]) -> Scale:

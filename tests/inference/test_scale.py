@@ -171,7 +171,7 @@ def test_red_cells_that_an_edge_cuts_say_nothing():
 
 def test_of_the_demo_images_only_a_wrong_scale_is_doubted():
     model = blastdet.load("default", "cpu", second_stage=False)
-    for mpp, warned in ((0.07, True), (0.1, False)):
+    for mpp, warned in ((0.04, True), (0.07, True), (0.1, False), (0.25, True), (0.4, True)):
         doubts = [one for one in model(SMEAR, mpp=mpp).warnings if one.startswith("red cells suggest")]
         assert bool(doubts) == warned
     for path in sorted((SMEAR.parent / "blood").glob("*.jpg")):

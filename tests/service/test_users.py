@@ -183,7 +183,7 @@ def test_shared_to_read_and_to_write(anna, boris, smear, analysis):
 
 def test_tokens_have_scopes_and_end(service, anna, smear):
     too_long = anna.post("/tokens", json={"name": "n" * 101, "scope": "read"})
-    assert too_long.status_code == 422 and "100" in too_long.json()["detail"]
+    assert too_long.status_code == 422 and "100" in too_long.text
     made = {scope: anna.post("/tokens", json={"name": scope, "scope": scope}).json() for scope in ("read", "detect")}
     with service.client() as program:
         program.headers["authorization"] = f"Bearer {made['read']['token']}"
