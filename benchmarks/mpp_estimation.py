@@ -1,4 +1,6 @@
-"""Accuracy of the estimated scale: python benchmarks/mpp_estimation.py [train|val|test|synth] [n] [weights]
+"""Accuracy of the estimated scale: python benchmarks/mpp_estimation.py [train|val|test|synth|stated] [n] [weights]
+
+With ``stated``: how many of n BCCD images and n full ALL fields are questioned whose scale is stated wrong by a factor.
 
 Without weights, only `segmentation.mpp_estimation` is measured; with weights, all of `--mpp auto`, detector included.
 
@@ -28,6 +30,8 @@ from blastdet.models.detector import Detector, load_detector
 from blastdet.segmentation import mpp_estimation
 
 ROOT = Path(os.environ.get("BLASTDET_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "bccd/BCCD"
+STATED = {"bccd": 0.0714, "all_fields_hires": 0.12}  # µm/px
+FACTORS = (0.4, 0.5, 0.7, 1.0, 1.43, 2.0, 2.5)
 Case = tuple[str, np.ndarray, tuple[float, float], float]  # kind, image, red cell (x, y) in px, stretch y/x
 
 
@@ -113,6 +117,23 @@ def main(source: str, n: int, weights: str | None = None) -> None:
     print(f"most {max(seconds):.3f}")
 
 
+def stated(n: int, weights: str) -> None:
+    """How many images are questioned, by what their scale is stated to be."""
+    from blastdet.inference.model import Options, load
+
+    model = load(weights, "cpu")
+    print("| given / true | " + " | ".join(f"{factor:g}" for factor in FACTORS) + " |")
+    for name, mpp in STATED.items():
+        files = sorted(path for path in (ROOT.parents[1] / name).rglob("*") if path.suffix in (".jpg", ".png"))
+        counts = []
+        for factor in FACTORS:
+            some = [
+                model.analyze(path, Options(mpp=(factor * mpp,) * 2)) for path in files[:: max(len(files) // n, 1)][:n]
+            ]
+            counts.append(sum(any("Check the scale" in one for one in found.warnings) for found in some))
+        print(f"| {name} | " + " | ".join(f"{k} of {len(some)}" for k in counts) + " |", flush=True)
+
+
 def report(source: str, kinds: np.ndarray, errors: np.ndarray, truths: np.ndarray) -> None:
     guesses = np.exp(np.linspace(np.log(truths.min()), np.log(truths.max()), 200))
     constant = max(float(np.mean(np.abs(guess / truths - 1) <= 0.15)) for guess in guesses)
@@ -130,4 +151,7 @@ def report(source: str, kinds: np.ndarray, errors: np.ndarray, truths: np.ndarra
 
 if __name__ == "__main__":
     source = sys.argv[1] if len(sys.argv) > 1 else "train"
-    main(source, int(sys.argv[2]) if len(sys.argv) > 2 else 200, sys.argv[3] if len(sys.argv) > 3 else None)
+    if source == "stated":
+        stated(int(sys.argv[2]), sys.argv[3])
+    else:
+        main(source, int(sys.argv[2]) if len(sys.argv) > 2 else 200, sys.argv[3] if len(sys.argv) > 3 else None)

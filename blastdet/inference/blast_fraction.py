@@ -99,7 +99,7 @@ class BlastFraction(WhiteCells):
         if self.corrected is None and not self.is_reviewed:
             return f"{start} (95 % CI of counting alone {_range(self.interval)})."
         found = f"{start} (95 % CI {_range(self.printed_interval)})"
-        if self.corrected is None:
+        if self.corrected is None or self.corrected >= 1:  # cut off at 1, it would be read as a finding
             return f"{found}."
         if self.corrected_interval is None:
             return f"{found}, no more than this classifier's false positives explain."

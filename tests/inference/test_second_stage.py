@@ -151,6 +151,13 @@ def test_white_cells_add_up_and_erythroblasts_are_apart(judged):
     assert replace(found, unsure=1).summary()[-1].startswith("Check the uncertain cell by eye and count 197 more")
 
 
+def test_a_corrected_fraction_that_is_cut_off_is_not_stated():
+    counts = {"blasts": 130, "others": 9, "unsure": 34, "called": 150, "interval": (0.68, 0.81)}
+    found = BlastFraction(**counts, corrected=1.0, corrected_interval=(0.11, 1.0))
+    assert found.summary()[0] == "Blasts: 130 of 173 white cells, 75.1 % (95 % CI 11.0–100.0 %)."
+    assert "; 98.0 % when corrected" in replace(found, corrected=0.98).summary()[0]
+
+
 @pytest.mark.parametrize(
     ("blasts", "n", "said"),
     [

@@ -667,8 +667,13 @@ def test_a_review_is_of_one_result(client):
     """A later result was looked at by nobody: the smear is new, and what was signed stays with what was seen."""
     smear = upload(client, SMALL, "twice.jpg")
     where = f"/smears/{smear['id']}"
-    first = analyzed(client, smear, mpp=0.1)["id"]
+    analysis = analyzed(client, smear, mpp=0.1)
+    first, lines = analysis["id"], {"corrections": [relabelled(client, analysis)]}
     client.patch(where, json={"status": "reviewed", "analysis": first, "version": 0}).raise_for_status()
+    client.post(f"/analyses/{first}/corrections", json=lines).raise_for_status()
+    now = client.get(where).json()
+    assert (now["status"], now["reviewed_by"]) == ("new", "")  # these numbers were not looked at
+    client.patch(where, json={"status": "reviewed", "analysis": first, "version": 1}).raise_for_status()
     second = analyzed(client, smear, mpp=0.11)["id"]
     now = client.get(where).json()
     assert (now["status"], now["reviewed_by"], now["last_analysis"]) == ("new", "", second)
@@ -683,12 +688,11 @@ def test_a_review_is_of_one_result(client):
         for some, got in (({}, "neither"), ({"analysis": first}, "only one"), ({"version": 0}, "only one")):
             line = f"analysis, version: expected the id of the result that you looked at and its version, got {got}"
             refused(client.patch(where, json={"status": status, **some}), 422, line)
-    change = {"status": "signed", "analysis": first, "version": 0}
-    line = relabelled(client, {"id": first})
-    client.post(f"/analyses/{first}/corrections", json={"corrections": [line]}).raise_for_status()
+    change = {"status": "signed", "analysis": first, "version": 1}
+    client.post(f"/analyses/{first}/corrections", json=lines).raise_for_status()
     refused(client.patch(where, json=change), 412, "somebody corrected it meanwhile")
-    refused(client.patch(where, json={**change, "version": 7}), 412, "smear: expected version 1, got 7")
-    assert client.patch(where, json={**change, "version": 1}).json()["last_analysis"] == first
+    refused(client.patch(where, json={**change, "version": 7}), 412, "smear: expected version 2, got 7")
+    assert client.patch(where, json={**change, "version": 2}).json()["last_analysis"] == first
     status = {}
     for one in (first, second):
         document = client.get(f"/analyses/{one}/report.fhir.json").json()

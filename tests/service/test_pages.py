@@ -1274,6 +1274,23 @@ def test_a_second_window_of_your_own_is_called_that(tab, anna, small):
 
 
 @pytest.mark.browser
+def test_a_correction_makes_a_reviewed_smear_new(tab, anna):
+    smear = anna.post("/smears", params={"name": "seen.jpg"}, content=SMEAR.read_bytes() + b"seen").json()
+    analyzed(anna, smear)
+    _shown(tab, f"/smears/{smear['id']}")
+    with tab.expect_navigation():
+        tab.click("[data-status=reviewed]")
+    _shown(tab)
+    assert tab.inner_text("#status") == "reviewed" and not tab.locator("[data-status=reviewed]").is_visible()
+    tab.evaluate("void shown.correct([[0, 0]], 'class', 'blast')")
+    _saved(tab)
+    _until(tab, "document.getElementById('status').textContent === 'new'")
+    assert tab.inner_text("#signed") == "" and tab.locator("[data-status=reviewed]").is_visible()
+    assert anna.get(f"/smears/{smear['id']}").json()["status"] == "new"
+    anna.delete(f"/smears/{smear['id']}").raise_for_status()
+
+
+@pytest.mark.browser
 def test_corrections_whose_answer_is_lost_are_sent_again_and_kept_once(tab, anna):
     smear = anna.post("/smears", params={"name": "lost.jpg"}, content=SMEAR.read_bytes() + b"lost").json()
     where = f"/analyses/{analyzed(anna, smear)['id']}/corrections"

@@ -23,7 +23,7 @@ from blastdet.service.http.fair_route import FairRoute
 from blastdet.service.http.schemas import CorrectionsIn, CorrectionsMade, CorrectionsOut
 from blastdet.service.results.stored_result import StoredResult
 from blastdet.service.security.callers import Caller, RefusedError
-from blastdet.service.store import audit_log, correction_rows
+from blastdet.service.store import audit_log, correction_rows, smears
 from blastdet.service.store.schema import User
 
 router = APIRouter(tags=["corrections"], route_class=FairRoute)
@@ -236,6 +236,8 @@ def _append(service: Service, caller: Caller, where: tuple[str, int | None], cor
         elif access.smear.status == "signed":
             raise RefusedError(409, "smear: it is signed. Reopen it to correct it")
         else:
+            if access.smear.status == "reviewed" and access.smear.analysis_id == analysis_id:
+                smears.set_status(access.smear, "new")  # its numbers are others than were looked at
             about = {"n": len(corrections), "version": new}
             audit_log.record(session, "corrections.add", caller.user_id, analysis_id, caller.address, **about)
     with service.database.read() as session:

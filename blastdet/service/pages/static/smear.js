@@ -32,6 +32,7 @@ async function show() {
   keeper = keepOnServer(analysis, data, async (rows) => {
     history(rows);
     data.corrected = shown.corrections.size > 0;
+    newAgain();
     take(data, (await call("GET", "/analyses/" + analysis + "/view?cells=false")).json.now, model);
     shown.show();
     doubt();
@@ -59,6 +60,15 @@ async function show() {
   document.querySelector("figure.paper").corners = () => [shown.viewer.place(0, 0), shown.viewer.place(shown.images[0].width, shown.images[0].height)];
   Object.assign(window, { viewer: shown.viewer, shown }); // for the console
   document.body.dataset.ready = "yes";
+}
+
+/* A reviewed result that is corrected is to be reviewed again, as the service says. */
+function newAgain() {
+  if (smear.status !== "reviewed" || smear.last_analysis !== analysis) return;
+  smear.status = "new";
+  Object.assign(byId("status"), { className: "status new", textContent: t("new") });
+  byId("signed").textContent = "";
+  document.querySelector("[data-status=reviewed]").hidden = false;
 }
 
 /* The figures as corrected; beside them, what the model counted. */
