@@ -39,6 +39,10 @@ _WELL_S = 60.0  # after which a process counts as running well
 _BACKLOG = 2048
 _IN_USE = "expected a folder that no service uses, got that of one which runs. Stop it, or pass another --data"
 _MOST_NAMED = 3  # host names in a line
+_UNENCRYPTED = (
+    "Passwords and images travel unencrypted. Pass --tls-certificate and --tls-key, or name a proxy that has TLS with "
+    "--trusted-proxy."
+)
 _MOST_FILES = 2**16
 
 
@@ -128,12 +132,15 @@ class Supervisor:
     def _say_where(self, listener: socket.socket, mode: str) -> None:
         host, port = listener.getsockname()[:2]
         names, where = [f"[{host}]" if ":" in host else host], ""
-        if ipaddress.ip_address(host.partition("%")[0]).is_unspecified:  # a browser cannot open 0.0.0.0
+        address = ipaddress.ip_address(host.partition("%")[0])
+        if address.is_unspecified:  # a browser cannot open 0.0.0.0
             names, where = [*self.settings.allowed_hosts[:_MOST_NAMED]] or [socket.gethostname()], "on all addresses; "
         known = {"none": "no log-in, this machine only", "users": "log-in by name and password or token"}
         how = known.get(mode, f"users known by the header {self.settings.auth_header}")
         addresses = " and ".join(f"{self.settings.scheme}://{in_a_line(name)}:{port}" for name in names)
         self.say(f"blastdet serves {addresses} ({where}{how}). Ctrl-C stops it.")
+        if not (address.is_loopback or self.settings.tls_certificate or self.settings.trusted_proxies):
+            self.say(_UNENCRYPTED)
 
     def _processes(self, listener: socket.socket) -> list[_Process]:
         environment = self.settings.to_environment()

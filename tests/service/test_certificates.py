@@ -187,6 +187,7 @@ def test_a_folder_in_use_is_of_another_service(tmp_path):
         ({"host": "0.0.0.0"}, "http://{1}:{0}"),
         ({}, "http://127.0.0.1:{0}"),
         ({"allowed_hosts": ("films.example.org",)}, "http://127.0.0.1:{0}"),
+        ({"host": "0.0.0.0", "trusted_proxies": ("10.0.0.5/32",)}, "http://{1}:{0}"),
     ],
 )
 def test_the_line_names_an_address_that_people_can_open(settings, addresses):
@@ -196,7 +197,10 @@ def test_the_line_names_an_address_that_people_can_open(settings, addresses):
         supervisor._say_where(listener, "users")
         port = listener.getsockname()[1]
     assert said[0].startswith(f"blastdet serves {addresses.format(port, socket.gethostname())} (")
-    assert ("(on all addresses; " in said[0]) == (supervisor.settings.host == "0.0.0.0")
+    is_open = supervisor.settings.host == "0.0.0.0"
+    assert ("(on all addresses; " in said[0]) == is_open
+    unencrypted = [line for line in said[1:] if line.startswith("Passwords and images travel unencrypted. Pass --tls")]
+    assert len(unencrypted) == (is_open and not supervisor.settings.trusted_proxies)
 
 
 # Names of saved files
