@@ -18,14 +18,14 @@ from blastdet.core.errors import ConfigError, ImageError, ScaleError, WeightsErr
 from blastdet.core.model_card import Card, find_weights, read_card, sha256_of
 from blastdet.core.mpp import parse_mpp
 from blastdet.core.parallel import beside, check_device
-from blastdet.core.types import RGB
+from blastdet.core.types import RGB, Detections, Scale
 from blastdet.imaging.io import Source, open_image, open_smear
 from blastdet.imaging.pillow_reader import to_rgb
 from blastdet.imaging.stain_normalization import normalize_stain
 from blastdet.inference.blast_fraction import count_white_cells
-from blastdet.inference.remarks import doubtful, faults_in, warnings_of
+from blastdet.inference.remarks import doubt_in, doubtful, faults_in, warnings_of
 from blastdet.inference.result import Result
-from blastdet.inference.scale import ScaleEstimate, doubt_by_measuring, doubt_of, estimate_scale, is_untold
+from blastdet.inference.scale import ScaleEstimate, estimate_scale
 from blastdet.inference.second_stage import classify_cells
 from blastdet.inference.tiled_detection import find_cells
 from blastdet.models.classifier import Classifier, load_classifier
@@ -224,21 +224,12 @@ class Model:
         if scale.mpp is None:
             raise ScaleError(f"{source.path}: could not determine the scale: {scale.reason}. Pass --mpp (µm per pixel)")
         thresholds = self.thresholds(options.min_score or 0.0)
-        with beside(partial(faults_in, source, scale.mpp)) as judged:
-            candidates = find_cells(source, scale.mpp, self.detector, progress)
-            floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
-            candidates = candidates[candidates.score >= floor]
-            if self.classifier is not None:
-                candidates = classify_cells(source, candidates, scale.mpp, self.classifier).sorted()
-            faults = judged()
-        if self.classifier is not None and faults:
-            candidates = doubtful(candidates)
+        floor = max(min(thresholds.values()) if options.min_score is None else options.min_score, SCORE_FLOOR)
+        candidates, faults = self._candidates(source, scale.mpp, floor, progress)
         detections = candidates[candidates.above_threshold(thresholds)]
         fraction = None if self.classifier is None else count_white_cells(detections, self.classifier.card)
-        doubt = doubt_of(scale, detections, source.size_wh)
         is_odd = bool(faults) or (fraction is not None and not fraction.is_known_stain)
-        if not doubt and "rbc" in self.classes and (is_odd or is_untold(scale.mpp, detections, source.size_wh)):
-            doubt = doubt_by_measuring(scale, source, self.detector)
+        doubts = (doubt_in(source, scale, detections, self.detector, is_odd), *faults)
         asked = {"mpp": options.mpp, "min_score": options.min_score}
         return Result(
             name=source.path.name,
@@ -252,10 +243,22 @@ class Model:
             model=self.describe(),
             parameters={**asked, "thresholds": thresholds, "suppression_iou": self.card.suppression_iou},
             blast_fraction=fraction,
-            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes, (doubt, *faults)),
+            warnings=warnings_of(source, scale, detections, fraction, "rbc" in self.classes, doubts),
             seconds=time.perf_counter() - start + scale.seconds,
             image=image,
         )
+
+    def _candidates(
+        self, source: Source, mpp: Scale, floor: float, progress: Progress | None
+    ) -> tuple[Detections, tuple[str, ...]]:
+        """Cells with scores from `floor` on, classified, and why none of them can be certain."""
+        with beside(partial(faults_in, source, mpp)) as judged:
+            found = find_cells(source, mpp, self.detector, progress)
+            found = found[found.score >= floor]
+            if self.classifier is not None:
+                found = classify_cells(source, found, mpp, self.classifier).sorted()
+            faults = judged()
+        return (doubtful(found) if self.classifier is not None and faults else found), faults
 
     @property
     def card(self) -> Card:

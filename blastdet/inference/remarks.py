@@ -8,7 +8,8 @@ from blastdet.core.types import BLAST, NUCLEATED, UNLIKE_TRAINING, WBC, Detectio
 from blastdet.imaging.io import Source
 from blastdet.imaging.optical_density import SHARPNESS_MPP, faults_of
 from blastdet.inference.blast_fraction import BlastFraction
-from blastdet.inference.scale import ONE_CELL, ScaleEstimate
+from blastdet.inference.scale import ONE_CELL, ScaleEstimate, can_tell, doubt_by_measuring, doubt_of
+from blastdet.models.detector import Detector
 
 _ONE_CELL_AT_MOST = 4  # detections in the image of one cell, with what is cut off at its borders
 _LARGEST = 5000  # px a side of an image that is judged as a whole
@@ -24,6 +25,17 @@ def faults_in(source: Source, mpp: Scale) -> tuple[str, ...]:
     least = 1 / min(source.size_wh)
     rgb = stored.read(None, (max(factor, least), max(factor, least)))
     return tuple(f"{fault}; no cell is certain" for fault in faults_of(rgb, max(max(mpp), SHARPNESS_MPP)))
+
+
+def doubt_in(source: Source, scale: ScaleEstimate, cells: Detections, detector: Detector, is_odd: bool) -> str:
+    """A warning of a stated scale that red cells contradict; ``""`` without.
+
+    They are measured anew where those that were found cannot tell, or the image `is_odd`.
+    """
+    if (doubt := doubt_of(scale, cells, source.size_wh)) or "rbc" not in detector.card.classes or scale.mpp is None:
+        return doubt
+    is_told = can_tell(scale.mpp, cells, source.size_wh) and not is_odd
+    return "" if is_told else doubt_by_measuring(scale, source, detector)
 
 
 def doubtful(cells: Detections) -> Detections:

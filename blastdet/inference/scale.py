@@ -226,13 +226,13 @@ def doubt_of(scale: ScaleEstimate, cells: Detections, size_wh: WidthHeight) -> s
     return _doubt(scale, _implied(sizes), len(sizes), 2 * error)
 
 
-def is_untold(mpp: Scale, cells: Detections, size_wh: WidthHeight) -> bool:
-    """Whether too few red cells were found to tell that a scale is wrong, and those there are do not agree with it."""
+def can_tell(mpp: Scale, cells: Detections, size_wh: WidthHeight) -> bool:
+    """Whether the whole red cells of a result tell if a scale is right: many do, and two that agree with it."""
     sizes = _whole_red_cells(cells, size_wh)
-    if len(sizes) >= _ENOUGH:
-        return False
-    off = 0.0 if len(sizes) < 2 else float(np.log(np.array(_implied(sizes)) / mpp).mean())
-    return len(sizes) < 2 or not -np.log(_TOO_COARSE) < off < np.log(_TOO_FINE)
+    if not 2 <= len(sizes) < _ENOUGH:
+        return len(sizes) >= _ENOUGH
+    off = float(np.log(np.array(_implied(sizes)) / mpp).mean())
+    return bool(-np.log(_TOO_COARSE) < off < np.log(_TOO_FINE))
 
 
 def doubt_by_measuring(scale: ScaleEstimate, source: Source, detector: Detector) -> str:
