@@ -29,6 +29,9 @@ COARSEST_MPP = 0.8
 FEW_RED_CELLS = 5
 """Fewer red cells than this settle the scale of an image only if no other image of the run can."""
 
+CHECK_THE_SCALE = "Check the scale."
+"""How the warning of a stated scale that red cells contradict ends."""
+
 ONE_CELL = "one cell on plain ground, no smear: use blastdet classify"
 
 _WINDOW = 2400  # side, in pixels, of the part of a large image that is used
@@ -256,7 +259,7 @@ def _doubt(scale: ScaleEstimate, implied: Scale, n: int, room: float) -> str:
     if abs(off) - room <= np.log(_TOO_FINE if off > 0 else _TOO_COARSE):
         return ""
     by = f"the file states {stated:.3g}" if scale.origin == "file" else f"{stated:.3g} was given"
-    return f"red cells suggest {measured:#.2g} µm/px (n={n}); {by}. Check the scale."
+    return f"red cells suggest {measured:#.2g} µm/px (n={n}); {by}. {CHECK_THE_SCALE}"
 
 
 def _implied(sizes: NDArray[np.float64]) -> Scale:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from blastdet.imaging.io import read_image, resize
 from blastdet.inference.scale import ScaleEstimate, doubt_of, estimate_scale, scaled_size
 from blastdet.models.detector import load_detector
 from blastdet.models.fake_detector import FakeDetector
+from blastdet.service.results.viewer_data import viewer_data
 
 SMEAR = Path(__file__).parents[2] / "datasets/demo/smear.jpg"
 MPP = 0.1
@@ -177,3 +180,14 @@ def test_of_the_demo_images_only_a_wrong_scale_is_doubted():
     for path in sorted((SMEAR.parent / "blood").glob("*.jpg")):
         mpp = 0.1 if path.stem in ("lymphocyte", "monocyte", "eosinophil") else 0.07
         assert not any("Check the scale" in one for one in model(path, mpp=mpp).warnings), path.name
+
+
+def test_a_page_blames_the_stated_scale_before_the_stain():
+    model = blastdet.load("default", "cpu")
+    found = model(SMEAR, mpp=0.25)
+    offered = SimpleNamespace(classifier=model.classifier.card)
+    said = viewer_data(found, offered, ("smear", "analysis"))["unknown"]
+    assert re.match(
+        r"red cells suggest 0\.10 µm/px \(n=\d+\); 0\.25 was given\. Check the scale\. \d+ of \d+ white", said
+    )
+    assert not viewer_data(model(SMEAR, mpp=0.1), offered, ("smear", "analysis"))["unknown"]

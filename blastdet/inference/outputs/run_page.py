@@ -27,6 +27,7 @@ from blastdet.inference.outputs.method import method_lines
 from blastdet.inference.outputs.run_totals import PLURALS, Entry, RunTotals, all_cells
 from blastdet.inference.result import Result
 from blastdet.inference.run_log import PAGE_IMAGES
+from blastdet.inference.scale import CHECK_THE_SCALE
 from blastdet.viewer.pictures import CROP, MOST_CROPS, write_picture, write_sheet
 from blastdet.viewer.viewer_page import KIND_INDEX, page_data, page_text
 
@@ -131,8 +132,8 @@ def _lead(totals: RunTotals) -> str:
 
 def _unknown(totals: RunTotals, all_together: bool) -> str:
     found = totals.blast_fraction
-    if found is not None and all_together:
-        return " ".join(found.summary())
+    if found is not None and all_together:  # or the scale is wrong, which comes first
+        return " ".join([*(one for one in totals.remarks() if one.endswith(CHECK_THE_SCALE)), *found.summary()])
     n = len(totals.unknown_stains)
     if not n:
         return ""
