@@ -1020,7 +1020,14 @@ def _sentences() -> Iterator[str]:
     changes = ("added", "classified", "confirmed", "deleted", "ignored", "moved", "relabelled")
     yield "reviewed by people: " + ", ".join(f"2 {what}" for what in changes)
     yield from ("the image has no colour; no cell is certain", "red cells (n=141)", "given", "file", ONE_CELL)
-    yield "red cells suggest 0.10 µm/px (n=90); 0.07 was given. Check the scale."
+    scale = "red cells suggest 0.10 µm/px (n=90); 0.07 was given. Check the scale."
+    stain = (
+        "9 of 9 white cells are unlike the training data: this stain or camera is unknown to the classifier, and no "
+    )
+    yield from (
+        scale,
+        f"{scale} {stain}blast fraction is given. Check the cells by eye, or adapt the classifier to this laboratory.",
+    )
     yield "red cells suggest 0.25 µm/px (n=90); the file states 0.5. Check the scale."
 
 
