@@ -8,6 +8,7 @@ Nothing here reads or changes a global setting of Pillow.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -33,6 +34,7 @@ _MISSING = 0.05  # largest part of the pixels that a JPEG that ends early may la
 _END = b"\xff\xd9"  # end of a JPEG: with it, the decoder returns what is there
 _TAIL = 65536  # bytes in which the end marker of a JPEG is looked for
 _MOST_SCANS = 100  # of a JPEG; programs write up to 20
+_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # not the marker alone: phones append videos
 _LARGE = 8_000_000  # pixels; smaller JPEGs are decoded in full: it takes little time, and they look the same as PNG
 
 BROKEN = (
@@ -170,7 +172,7 @@ class PillowPixels:
     def _check_scans(self, file: BinaryIO) -> None:
         """`ImageError` for a JPEG that shows its image thousands of times, each as long to decode as the first."""
         if self._plugin is JpegImagePlugin.JpegImageFile:
-            if (n := file.read().count(b"\xff\xda")) > _MOST_SCANS:
+            if (n := len(_SCAN.findall(file.read()))) > _MOST_SCANS:
                 raise ImageError(f"{self._path}: expected a JPEG of at most {_MOST_SCANS} scans, got {n}")
             file.seek(0)
 

@@ -699,6 +699,10 @@ def test_a_jpeg_of_thousands_of_scans_is_not_decoded(tmp_path: Path) -> None:
     (tmp_path / "b.jpg").write_bytes(content[:-2] + 3000 * last + content[-2:])
     with open_smear(tmp_path / "a.jpg") as source:
         source.read()
+    video = np.random.default_rng(0).bytes(2**24)  # as a phone appends it: some 256 of its bytes look like the marker
+    (tmp_path / "c.jpg").write_bytes(content + video + b"\xff\xd9")
+    with open_smear(tmp_path / "c.jpg") as source:
+        assert source.read().shape == (64, 64, 3)
     with open_smear(tmp_path / "b.jpg") as source, pytest.raises(ImageError, match="at most 100 scans, got 30"):
         source.read()
 
