@@ -223,11 +223,12 @@ def first_mode(values: Floats) -> float:
     return float(edges[int(np.flatnonzero(mode)[0])] + 0.025)
 
 
-def _bins(values: Floats, n: int = 60, limit: float = 1.5) -> tuple[NDArray[np.int64], Floats]:
-    """`numpy.histogram` between ±limit of values without NaN, in a third of the time.
+def _bins(values: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """`numpy.histogram` in 60 bins between ±1.5 of values without NaN, in a third of the time.
 
     Only values close to an edge are compared with it.
     """
+    n, limit = 60, 1.5
     at = (values + values.dtype.type(limit)) * values.dtype.type(n / (2 * limit)) + values.dtype.type(1)
     index = np.clip(at, 0, n + 1).astype(np.uint8)
     close = np.flatnonzero(np.abs(at - np.rint(at)) < _CLOSE)

@@ -130,7 +130,7 @@ def _parsed(content: bytes, kind: str) -> list[Correction]:
 
 
 def _of_text(text: str, kind: str) -> list[str]:
-    """The lines of a body, none of which is long: JSON is read in one go, and nobody else is answered meanwhile."""
+    """The lines of a body, none of which is long: JSON is read in one go, and all others wait meanwhile."""
     if kind.lower().startswith(_LINES):
         if (n_lines := text.count("\n")) > _MOST_LINES:
             raise _wrong_number(n_lines)

@@ -10,5 +10,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Which token made a token; of those that are there nobody knows."""
+    """Which token made a token; unknown for the tokens that exist already."""
     op.add_column("tokens", sa.Column("made_with", sa.String(32), nullable=True))

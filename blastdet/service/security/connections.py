@@ -125,7 +125,7 @@ def protocol_with(head_seconds: float, connections: Allowance, is_trusted: Calla
 
 
 class Handshake(SSLProtocol):
-    """The TLS of asyncio, whose handshakes nobody counts, with limits; see `over_tls`.
+    """The TLS of asyncio with a limit for handshakes, which asyncio does not count; see `over_tls`.
 
     A client may leave one half done, which takes 0.1 MB. Only here does asyncio show a connection before its handshake
     is over.

@@ -183,7 +183,7 @@ bind("sign-anyway", "click", () => { byId("signing").close(); move("signed", tru
 async function move(status, isSure = false) {
   try {
     const version = keeper && keeper.version(); // a review is of what was seen; to reopen is of the smear
-    if (!keeper && status !== "new") { // nobody has seen the result yet; where it cannot be shown, the page says why
+    if (!keeper && status !== "new") { // the result was not shown yet; where it cannot be shown, the page says why
       if (!byId("loading").hidden) fault(new Error(t("The cells are on their way.")));
       return;
     }
